@@ -1,0 +1,40 @@
+"""A queue between whoever wants a container run and Amazon ECS.
+
+    from ecs_queue import EcsQueue
+
+    with EcsQueue.from_config() as queue:
+        print(queue.submit(["echo", "hello"]).result(timeout=300).exit_code)
+
+The names below are loaded when first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ecs_queue.client import EcsQueue, Handle
+    from ecs_queue.config import Config, load_config
+    from ecs_queue.core.envelope import TaskRequest, TaskResult
+    from ecs_queue.core.states import State
+    from ecs_queue.launcher.worker import Worker
+
+_HOMES = {
+    "Config": "ecs_queue.config",
+    "EcsQueue": "ecs_queue.client",
+    "Handle": "ecs_queue.client",
+    "State": "ecs_queue.core.states",
+    "TaskRequest": "ecs_queue.core.envelope",
+    "TaskResult": "ecs_queue.core.envelope",
+    "Worker": "ecs_queue.launcher.worker",
+    "load_config": "ecs_queue.config",
+}
+
+__all__ = ["Config", "EcsQueue", "Handle", "State", "TaskRequest", "TaskResult", "Worker", "load_config"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
