@@ -1,0 +1,52 @@
+"""The annotated configuration file, made from the one list of keys; conf/ecs_queue.cfg is its output."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+
+from ecs_queue.config.keys import PROFILE_KEYS, PROFILE_SECTION, QUEUE_KEYS, QUEUE_SECTION, Key
+
+_HEADER = """\
+# The configuration of ecs-queue: every key with its default, commented out. To change one, remove the `# `.
+#
+# Named by --config or by ECS_QUEUE_CONFIG. An environment variable AIRFLOW__SECTION__KEY, for example
+# AIRFLOW__ECS_QUEUE__BROKER_URL, wins over this file, and a command-line option over both. These sections may
+# as well stand in an airflow.cfg; Airflow need not be installed. Durations are seconds. Lists and objects are
+# JSON. `ecs-queue config` shows every value in effect and where it comes from.
+"""
+_PROFILE_NOTE = """\
+# Where and how tasks are launched. A section [aws_ecs_executor.NAME] is for the tasks of the queue NAME,
+# and takes from here what it does not set itself; in the environment:
+# AIRFLOW__AWS_ECS_EXECUTOR_NAME__KEY.
+"""
+_EXAMPLE = """\
+# [aws_ecs_executor.gpu]
+# task_definition = training
+# launch_type = EC2
+"""
+
+
+def annotated_config() -> str:
+    """The text of an ini file that names every key with its default and its meaning.
+
+    Loading it changes nothing.
+    """
+    sections = (
+        _HEADER,
+        f"[{QUEUE_SECTION}]\n{_keys(QUEUE_KEYS)}",
+        f"[{PROFILE_SECTION}]\n{_PROFILE_NOTE}\n{_keys(PROFILE_KEYS)}",
+        _EXAMPLE,
+    )
+    return "\n".join(sections)
+
+
+def _keys(keys: Mapping[str, Key]) -> str:
+    return "\n".join(
+        "\n".join([*textwrap.wrap(key.doc, 108, initial_indent="#: ", subsequent_indent="#: "), _line(key), ""])
+        for key in keys.values()
+    )
+
+
+def _line(key: Key) -> str:
+    return f"# {key.name} = {key.default or ''}".rstrip()

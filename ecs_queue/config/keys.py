@@ -1,0 +1,272 @@
+"""Every key of the configuration: its default, how it is read, what it means. All else follows this list.
+
+A default is text, as it would stand in a file; None: there is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ecs_queue.config import parse
+from ecs_queue.core.config_keys import CONFIG_DEFAULTS, CONFIG_GROUP_NAME
+
+QUEUE_SECTION = "ecs_queue"
+PROFILE_SECTION = CONFIG_GROUP_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key. `is_optional`: an empty value means "none"; otherwise it means the default."""
+
+    name: str
+    default: str | None
+    parse: parse.Parser
+    doc: str
+    is_optional: bool = False
+
+
+#: Keys of later versions: refused, for a setting that is silently ignored is worse than none.
+LATER_KEYS = frozenset({"event_queue_url", "signing_keys", "encryption_keys", "allowed_overrides", "journal"})
+
+_QUEUE_KEYS = (
+    Key(
+        "broker_url",
+        "redis://127.0.0.1:6379/0",
+        parse.store_url,
+        "Where requests and results are published: redis://, rediss:// (TLS) or memory:// (one process, for tests).",
+    ),
+    Key(
+        "ledger_url",
+        None,
+        parse.store_url,
+        "Where the records are kept. Empty: the same server as broker_url.",
+        is_optional=True,
+    ),
+    Key(
+        "namespace",
+        "ecs-queue",
+        parse.matching(r"[A-Za-z0-9_-]{1,32}", "1 to 32 of A-Z a-z 0-9 _ -"),
+        "Keeps several installations on one server and one cluster apart; it begins every key and every startedBy.",
+    ),
+    Key("concurrency", "32", parse.whole(1), "How many RunTask calls one worker makes at the same time."),
+    Key(
+        "run_task_rate",
+        "20",
+        parse.number(0, "calls a second"),
+        "RunTask calls a second, of one worker. 0: no limit. 20 is AWS's quota for launches on Fargate.",
+    ),
+    Key(
+        "run_task_burst",
+        "100",
+        parse.whole(1),
+        "RunTask calls that may be made at once after a pause. 100 is AWS's quota.",
+    ),
+    Key(
+        "describe_tasks_rate",
+        "20",
+        parse.number(0, "calls a second"),
+        "DescribeTasks calls a second, of one worker. 0: no limit. 20 is AWS's quota for reading calls.",
+    ),
+    Key(
+        "describe_tasks_burst",
+        "100",
+        parse.whole(1),
+        "DescribeTasks calls that may be made at once after a pause. 100 is AWS's quota.",
+    ),
+    Key(
+        "lease_seconds",
+        "30",
+        parse.positive,
+        "How long a claim on a record is good. A dead worker's records are taken over after this "
+        "time. It must be "
+        "longer than call_budget_seconds + connect_timeout_seconds + read_timeout_seconds, which "
+        "shrink with it "
+        "when they are not set.",
+    ),
+    Key(
+        "settle_seconds",
+        "600",
+        parse.number(0),
+        "How long after the last possible RunTask call an empty answer of ListTasks becomes proof: 5 "
+        "minutes for "
+        "which AWS accepts a signed call, and 5 for clock skew and visibility.",
+    ),
+    Key(
+        "call_budget_seconds",
+        "5",
+        parse.positive,
+        "After this time since the claim RunTask is not sent any more. Default: 5, or 15 % of a shorter lease.",
+    ),
+    Key(
+        "connect_timeout_seconds",
+        "5",
+        parse.positive,
+        "Time to connect to AWS. Default: 5, or 15 % of a shorter lease.",
+    ),
+    Key(
+        "read_timeout_seconds",
+        "15",
+        parse.positive,
+        "Time to wait for AWS's answer. Default: 15, or 50 % of a shorter lease.",
+    ),
+    Key(
+        "durability",
+        "server",
+        parse.one_of("server", "aof", "replica"),
+        "What makes a claim durable before ECS is called. server: the server does it itself (appendfsync "
+        "always, MemoryDB). aof: wait for the append-only file (WAITAOF). replica: wait for a replica"
+        " (WAIT).",
+    ),
+    Key(
+        "launch_deadline",
+        "86400",
+        parse.positive,
+        "Seconds for which a request without an expiry of its own waits for capacity before it is EXPIRED.",
+    ),
+    Key("retention_seconds", "86400", parse.positive, "How long a result is kept after it was delivered."),
+    Key(
+        "max_in_flight",
+        "0",
+        parse.whole(0),
+        "Tasks in flight at the same time in this namespace. 0: no limit.",
+    ),
+    Key(
+        "visibility_timeout",
+        "60",
+        parse.positive,
+        "Seconds after which a message that a worker received and did not acknowledge is given to another.",
+    ),
+    Key(
+        "ring_seconds",
+        "5",
+        parse.positive,
+        "A queued record that no message announced for so long is looked at.",
+    ),
+    Key(
+        "startup_allowance",
+        "0",
+        parse.number(0),
+        "Seconds that a container needs to start: a request that expires sooner is not launched any more.",
+    ),
+    Key(
+        "accept_seconds",
+        "86400",
+        parse.positive,
+        "How long after its submission a message may still make a new record. Later ones go to the dead letters.",
+    ),
+    Key(
+        "retry_base_seconds",
+        "2",
+        parse.number(0.05),
+        "The shortest delay before a retry; it doubles with every one. Below 2 only for tests: a "
+        "ledger that loses "
+        "its last second at a fail-over must not lose two launch numbers.",
+    ),
+    Key("retry_cap_seconds", "60", parse.number(0.05), "The longest delay before a retry."),
+    Key(
+        "socket_timeout_seconds",
+        "5",
+        parse.positive,
+        "Time to wait for the broker's and the ledger's answers.",
+    ),
+)
+
+_PROFILE_KEYS = (
+    Key(
+        "conn_id",
+        CONFIG_DEFAULTS["conn_id"],
+        parse.text,
+        "The Airflow connection with the credentials, where Airflow and its amazon provider are installed; "
+        "elsewhere, or when empty, boto3's own credential chain serves.",
+        is_optional=True,
+    ),
+    Key("region_name", None, parse.text, "The AWS region. Empty: boto3's own (AWS_REGION).", is_optional=True),
+    Key("cluster", None, parse.text, "Name or ARN of the ECS cluster. Required to launch.", is_optional=True),
+    Key(
+        "task_definition",
+        None,
+        parse.text,
+        "Family, family:revision or ARN of the task definition. Required to launch.",
+        is_optional=True,
+    ),
+    Key(
+        "container_name",
+        None,
+        parse.text,
+        "The container of the task definition that runs the command and decides the result. Required to launch.",
+        is_optional=True,
+    ),
+    Key(
+        "launch_type",
+        None,
+        parse.launch_type,
+        "FARGATE, EC2, EXTERNAL or MANAGED_INSTANCES. Empty, and no capacity_provider_strategy: FARGATE.",
+        is_optional=True,
+    ),
+    Key(
+        "capacity_provider_strategy",
+        None,
+        parse.json_of(list, "a JSON list of capacity providers"),
+        "Instead of launch_type, a JSON list: "
+        '[{"capacityProvider": "FARGATE_SPOT", "weight": 1}]. []: the cluster\'s default strategy.',
+        is_optional=True,
+    ),
+    Key(
+        "platform_version",
+        CONFIG_DEFAULTS["platform_version"],
+        parse.text,
+        "Fargate's platform version; not sent for anything but Fargate.",
+        is_optional=True,
+    ),
+    Key(
+        "subnets",
+        None,
+        parse.text_list,
+        "Separated by commas, or a JSON list. Required for Fargate.",
+        is_optional=True,
+    ),
+    Key("security_groups", None, parse.text_list, "Separated by commas, or a JSON list.", is_optional=True),
+    Key(
+        "assign_public_ip",
+        CONFIG_DEFAULTS["assign_public_ip"],
+        parse.flag,
+        "Whether a task gets a public IP address (Fargate).",
+    ),
+    Key(
+        "max_run_task_attempts",
+        CONFIG_DEFAULTS["max_run_task_attempts"],
+        parse.whole(1),
+        "How often a request is attempted. Throttling and lack of capacity are waited for and do not count.",
+    ),
+    Key(
+        "run_task_kwargs",
+        None,
+        parse.json_of(dict, "a JSON object"),
+        "A JSON object with further arguments of run_task, merged below the request's executor_config: "
+        '{"tags": [{"key": "team", "value": "data"}]}',
+        is_optional=True,
+    ),
+    Key(
+        "check_health_on_startup",
+        CONFIG_DEFAULTS["check_health_on_startup"],
+        parse.flag,
+        "Whether a worker asks AWS for the cluster when it starts, and says what it finds.",
+    ),
+    Key(
+        "role_arn",
+        None,
+        parse.role_arn,
+        "A role that the worker assumes for this queue's tasks: other accounts.",
+        is_optional=True,
+    ),
+    Key(
+        "endpoint_url",
+        None,
+        parse.http_url,
+        "Another ECS endpoint. Empty: AWS_ENDPOINT_URL_ECS, AWS_ENDPOINT_URL, or AWS itself.",
+        is_optional=True,
+    ),
+)
+
+QUEUE_KEYS = {key.name: key for key in _QUEUE_KEYS}
+PROFILE_KEYS = {key.name: key for key in _PROFILE_KEYS}

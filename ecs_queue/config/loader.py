@@ -1,0 +1,199 @@
+"""Reads the layers, checks everything, and makes the `Config`, or one error that names all that is wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from ecs_queue.config.keys import LATER_KEYS, PROFILE_KEYS, PROFILE_SECTION, QUEUE_KEYS, QUEUE_SECTION, Key
+from ecs_queue.config.profile import Profile
+from ecs_queue.config.redact import redact_value
+from ecs_queue.config.settings import DEFAULT_QUEUE, Config, Setting
+from ecs_queue.config.sources import Sources, Value, Values, read_sources
+from ecs_queue.errors import ConfigError
+
+DEFAULT_ORIGIN = "default"
+#: What the parts of a launch take of a lease that is shorter than the default one; together 80 %.
+_LEASE_SHARES = {"call_budget_seconds": 0.15, "connect_timeout_seconds": 0.15, "read_timeout_seconds": 0.5}
+#: The launch protocol looks for a lost task between 40 and 60 minutes after its first call, while AWS still
+#: lists it: the proof that there is none must be possible within these 20 minutes.
+_LONGEST_PROOF_SECONDS = 1200.0
+_EXCLUSIVE = ("launch_type", "capacity_provider_strategy")
+
+
+def load_config(
+    path: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Config:
+    """The configuration: defaults < ini file < AIRFLOW__SECTION__KEY < overrides.
+
+    `path`: the ini file; None: the one that ECS_QUEUE_CONFIG names, if any. `environ`: None is os.environ.
+    `overrides`: keys of [ecs_queue] as text, from command-line options. An empty value is no value.
+    ConfigError names each key that is wrong, what was expected, what was found (no secrets) and where it
+    came from.
+    """
+    sources = read_sources(path, os.environ if environ is None else environ, overrides or {})
+    return _Builder(sources).build()
+
+
+class _Builder:
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._problems = list(sources.problems)
+        self._settings: list[Setting] = []
+
+    def build(self) -> Config:
+        sources = self._sources
+        self._refuse_unknown(QUEUE_SECTION, sources.queue, QUEUE_KEYS)
+        parsed = self._parse(QUEUE_SECTION, sources.queue, QUEUE_KEYS)
+        queue: dict[str, Any] = {name: parsed.get(name) for name in QUEUE_KEYS}
+        self._complete(queue)
+        self._check_times(queue)
+        self._describe(QUEUE_SECTION, QUEUE_KEYS, sources.queue, queue)
+        base, named = self._profiles()
+        if self._problems:
+            raise ConfigError("\n".join(dict.fromkeys(self._problems)))
+        return Config(**queue, base_profile=base, named_profiles=named, settings=tuple(self._settings))
+
+    def _profiles(self) -> tuple[Profile, dict[str, Profile]]:
+        sources = self._sources
+        self._refuse_unknown(PROFILE_SECTION, sources.base, PROFILE_KEYS)
+        inherited = self._parse(PROFILE_SECTION, sources.base, PROFILE_KEYS)
+        base = self._make_profile(PROFILE_SECTION, DEFAULT_QUEUE, inherited, sources.base)
+        self._describe(PROFILE_SECTION, PROFILE_KEYS, sources.base, None)
+        named = {}
+        for normal, own in sorted(sources.profiles.items()):
+            queue = sources.names[normal]
+            section = f"{PROFILE_SECTION}.{queue}"
+            self._refuse_unknown(section, own, PROFILE_KEYS)
+            keys = {name: key for name, key in PROFILE_KEYS.items() if name in own}
+            parsed = _inherit(inherited, own) | self._parse(section, own, keys)
+            named[normal] = self._make_profile(section, queue, parsed, {**sources.base, **own})
+            self._describe(section, keys, own, None)
+        return base, named
+
+    def _parse(self, section: str, values: Values, keys: Mapping[str, Key]) -> dict[str, Any]:
+        """The given keys of a section in their types. What is wrong becomes a problem and has no entry."""
+        parsed = {}
+        for name, key in keys.items():
+            value = values.get(name)
+            text = (key.default or "") if value is None else value.text
+            try:
+                parsed[name] = key.parse(text) if text else None
+            except ConfigError as error:
+                self._problem(section, name, str(error), value)
+        return parsed
+
+    def _refuse_unknown(self, section: str, values: Values, keys: Mapping[str, Key]) -> None:
+        for name, value in values.items():
+            if name in keys:
+                continue
+            near = get_close_matches(name, keys, n=1)
+            message = f"expected one of {', '.join(keys)}; found {name!r}, which is unknown"
+            if name in LATER_KEYS:
+                message = "expected no such key, found one that is not available in this version; remove it"
+            elif near:
+                message = f"expected a known key, found {name!r}; did you mean {near[0]!r}?"
+            self._problem(section, name, message, value)
+
+    def _problem(self, section: str, key: str, message: str, *values: Value | None) -> None:
+        origins = ", ".join(dict.fromkeys(value.origin if value else DEFAULT_ORIGIN for value in values))
+        self._problems.append(f"[{section}] {key}: {message} (from {origins})")
+
+    def _complete(self, queue: dict[str, Any]) -> None:
+        """The defaults that depend on other keys."""
+        given = self._sources.queue
+        if queue["ledger_url"] is None and "ledger_url" not in _set_keys(given):
+            queue["ledger_url"] = queue["broker_url"]
+        lease = queue["lease_seconds"]
+        is_short = lease is not None and lease < float(QUEUE_KEYS["lease_seconds"].default or 0)
+        for name, share in _LEASE_SHARES.items():
+            if is_short and name not in _set_keys(given):
+                queue[name] = lease * share
+        base, cap = queue["retry_base_seconds"], queue["retry_cap_seconds"]
+        if base and cap and base > cap:
+            if "retry_cap_seconds" not in _set_keys(given):
+                queue["retry_cap_seconds"] = base
+            elif "retry_base_seconds" not in _set_keys(given):
+                queue["retry_base_seconds"] = cap
+
+    def _check_times(self, queue: dict[str, Any]) -> None:
+        """The rules between keys; a key that is wrong by itself is not judged again."""
+        given = self._sources.queue
+        lease, settle = queue["lease_seconds"], queue["settle_seconds"]
+        parts = [queue[name] for name in _LEASE_SHARES]
+        if lease and None not in parts and sum(parts) >= lease:
+            found = " + ".join(f"{part:g}" for part in parts)
+            names = (*_LEASE_SHARES, "lease_seconds")
+            self._problem(
+                QUEUE_SECTION,
+                " + ".join(_LEASE_SHARES),
+                f"expected less than lease_seconds ({lease:g}), found {found} = {sum(parts):g}; "
+                "a longer call could outlive its claim",
+                *(given[name] for name in names if name in given),
+            )
+        if lease and settle is not None and lease + settle > _LONGEST_PROOF_SECONDS:
+            self._problem(
+                QUEUE_SECTION,
+                "lease_seconds + settle_seconds",
+                f"expected at most {_LONGEST_PROOF_SECONDS:g}, found {lease + settle:g}; AWS forgets "
+                "a stopped task after an hour, so a later look proves nothing",
+                *(given[name] for name in ("lease_seconds", "settle_seconds") if name in given),
+            )
+        base, cap = queue["retry_base_seconds"], queue["retry_cap_seconds"]
+        if base and cap and base > cap:
+            message = f"expected at least retry_base_seconds ({base:g}), found {cap:g}"
+            self._problem(QUEUE_SECTION, "retry_cap_seconds", message, given.get("retry_cap_seconds"))
+
+    def _make_profile(self, section: str, queue: str, parsed: dict[str, Any], values: Values) -> Profile:
+        """The profile; an empty one when it cannot be made, after the problem was noted."""
+        given = {name: value for name, value in parsed.items() if value is not None or _may_be_none(name)}
+        if "capacity_provider_strategy" in given:
+            given["capacity_provider_strategy"] = tuple(given["capacity_provider_strategy"])
+        try:
+            return Profile(queue, **given)
+        except ConfigError as error:
+            message = str(error)
+            key = message.partition(":")[0]
+            origins = dict.fromkeys(value.origin for name, value in values.items() if name in key)
+            problem = f"{message} (from {', '.join(origins)})"
+            # What a profile only inherits has been reported where it stands.
+            if not any(known.endswith(f"] {problem}") for known in self._problems):
+                self._problems.append(f"[{section}] {problem}")
+            return Profile(queue)
+
+    def _describe(
+        self, section: str, keys: Mapping[str, Key], given: Values, effective: Mapping[str, Any] | None
+    ) -> None:
+        """The settings of one section as text: as given, else the default or what was derived from others."""
+        for name, key in keys.items():
+            value = given.get(name)
+            if value is not None:
+                shown, origin = value.text, value.origin
+            else:
+                shown, origin = key.default or "", DEFAULT_ORIGIN
+            now = None if effective is None else effective[name]
+            if now is not None and (not shown or (origin == DEFAULT_ORIGIN and key.parse(shown) != now)):
+                shown = f"{now:g}" if isinstance(now, float) else str(now)
+                origin = f"{DEFAULT_ORIGIN} (derived)"
+            self._settings.append(Setting(section, name, redact_value(name, shown), origin))
+
+
+def _set_keys(values: Values) -> set[str]:
+    """The keys that have a value; an empty one is none."""
+    return {name for name, value in values.items() if value.text}
+
+
+def _may_be_none(name: str) -> bool:
+    """Whether None is a value of its own: it takes the place of the profile's default."""
+    key = PROFILE_KEYS[name]
+    return key.is_optional and key.default is not None
+
+
+def _inherit(inherited: Mapping[str, Any], own: Values) -> dict[str, Any]:
+    """What a profile takes over; one that chooses one of two exclusive keys does not inherit the other."""
+    chosen = _set_keys(own).intersection(_EXCLUSIVE)
+    return {name: value for name, value in inherited.items() if not (chosen and name in _EXCLUSIVE)}

@@ -1,0 +1,195 @@
+"""From the text of a configuration value to its type.
+
+Each parser raises ConfigError("expected ..., found ...").
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from ecs_queue.config.redact import redact_url
+from ecs_queue.core.ecs_model import run_task_shape
+from ecs_queue.core.spelling import parse_bool
+from ecs_queue.errors import ConfigError
+
+Parser = Callable[[str], Any]
+
+#: URL schemes of the broker and the ledger.
+SCHEMES = ("redis", "rediss", "memory")
+_LATER_SCHEMES = ("amqp", "amqps", "sqs", "sentinel", "redis+socket")
+_HOST = re.compile(r"[A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.%]+\]")
+_ROLE_ARN = re.compile(r"arn:[a-z-]+:iam::\d{12}:role/[\w+=,.@/-]+")
+
+
+def bad(expected: str, text: str) -> ConfigError:
+    """The error for a value that is not what was expected; a URL's password is not shown."""
+    shown = redact_url(text)
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    return ConfigError(f"expected {expected}, found {shown!r}")
+
+
+def text(value: str) -> str:
+    """Any text."""
+    return value
+
+
+def whole(least: int) -> Parser:
+    """A whole number, at least `least`."""
+
+    def parse(value: str) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            raise bad(f"a whole number >= {least}", value) from None
+        if number < least:
+            raise bad(f"a whole number >= {least}", value)
+        return number
+
+    return parse
+
+
+def number(least: float, unit: str = "seconds") -> Parser:
+    """A finite number of `unit`, at least `least`; `least` = 0 allows 0."""
+
+    def parse(value: str) -> float:
+        expected = f"a number of {unit} >= {least:g}"
+        try:
+            found = float(value)
+        except ValueError:
+            raise bad(expected, value) from None
+        if not math.isfinite(found) or found < least:
+            raise bad(expected, value)
+        return found
+
+    return parse
+
+
+def positive(value: str) -> float:
+    """A finite number of seconds above 0."""
+    try:
+        found = float(value)
+    except ValueError:
+        raise bad("a number of seconds above 0", value) from None
+    if not math.isfinite(found) or found <= 0:
+        raise bad("a number of seconds above 0", value)
+    return found
+
+
+def flag(value: str) -> bool:
+    """True or False in any usual spelling."""
+    found = parse_bool(value)
+    if found is None:
+        raise bad("True or False", value)
+    return found
+
+
+def one_of(*choices: str) -> Parser:
+    """One of a few words, in lower case."""
+
+    def parse(value: str) -> str:
+        if value.lower() not in choices:
+            raise bad(f"one of {', '.join(choices)}", value)
+        return value.lower()
+
+    return parse
+
+
+def matching(pattern: str, expected: str) -> Parser:
+    """Text that matches as a whole."""
+    compiled = re.compile(pattern)
+
+    def parse(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise bad(expected, value)
+        return value
+
+    return parse
+
+
+def store_url(value: str) -> str:
+    """The URL of a broker or a ledger: redis://, rediss:// or memory://."""
+    expected = "a URL such as redis://:PASSWORD@HOST:6379/0 (redis, rediss or memory)"
+    scheme = value.partition("://")[0].lower()
+    if scheme in _LATER_SCHEMES and "://" in value:
+        raise ConfigError(f"{bad(expected, value)}; {scheme} is not supported in this version")
+    if scheme not in SCHEMES or "://" not in value:
+        raise bad(expected, value)
+    if scheme != "memory":
+        _check_redis_url(value, expected)
+    return value
+
+
+def _check_redis_url(value: str, expected: str) -> None:
+    try:
+        parts = urlsplit(value)
+        place = parts.netloc.rpartition("@")[2]
+        host = re.sub(r":\d*$", "", place)
+        is_valid = parts.port != 0  # urlsplit looks at the port only when asked, and raises then
+    except ValueError:
+        is_valid, host, place = False, "", ""
+    if not (is_valid and place and _HOST.fullmatch(host)):
+        raise bad(f"{expected}, special characters of the password percent-encoded", value)
+    database = parts.path.strip("/")
+    if not re.fullmatch(r"[0-9]*", database):
+        raise bad(f"{expected} with a database number", value)
+
+
+def http_url(value: str) -> str:
+    """An http or https URL."""
+    expected = "a URL such as http://127.0.0.1:4566"
+    try:
+        parts = urlsplit(value)
+        is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise bad(expected, value)
+    return value
+
+
+def role_arn(value: str) -> str:
+    """The ARN of an IAM role."""
+    if not _ROLE_ARN.fullmatch(value):
+        raise bad("an ARN such as arn:aws:iam::123456789012:role/NAME", value)
+    return value
+
+
+def launch_type(value: str) -> str:
+    """A launch type that botocore's model of run_task knows, in capitals."""
+    choices = run_task_shape().members["launchType"].choices
+    if value.upper() not in choices:
+        raise bad(f"one of {', '.join(choices)}", value)
+    return value.upper()
+
+
+def text_list(value: str) -> tuple[str, ...]:
+    """Texts separated by commas, or a JSON list of texts."""
+    if not value.lstrip().startswith("["):
+        return tuple(item for item in map(str.strip, value.split(",")) if item)
+    items = json_of(list, "texts separated by commas or a JSON list of texts")(value)
+    if not all(isinstance(item, str) and item for item in items):
+        raise bad("texts separated by commas or a JSON list of texts", value)
+    return tuple(items)
+
+
+def json_of(kind: type, expected: str) -> Parser:
+    """JSON of one kind. The value is never shown: it may hold an environment."""
+
+    def parse(value: str) -> Any:
+        try:
+            found = json.loads(value)
+        except json.JSONDecodeError as error:
+            where = f"line {error.lineno}, column {error.colno}"
+            raise ConfigError(f"expected {expected}, found text that is no JSON ({where})") from None
+        except RecursionError:
+            raise ConfigError(f"expected {expected}, found JSON that is nested too deep") from None
+        if not isinstance(found, kind):
+            raise ConfigError(f"expected {expected}, found JSON of another kind ({type(found).__name__})")
+        return found
+
+    return parse

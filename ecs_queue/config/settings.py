@@ -1,0 +1,94 @@
+"""The configuration as the rest of the package sees it: frozen, typed, checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ecs_queue.config.profile import Profile
+from ecs_queue.config.redact import redact_url
+
+DEFAULT_QUEUE = "default"
+
+
+def normal_queue(name: str) -> str:
+    """A queue's name as it is compared: in lower case, everything but letters and digits as `_`."""
+    return re.sub(r"[^a-z0-9]", "_", name.lower())
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value in effect. `value` is text that may be shown; `origin` says where it came from."""
+
+    section: str
+    key: str
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True, repr=False)
+class Config:
+    """`[ecs_queue]` and the profiles, made by `load_config`. What each key means: `ecs_queue.config.keys`.
+
+    Durations are seconds, rates are calls a second of one worker; a rate or `max_in_flight` of 0 is no limit.
+    """
+
+    broker_url: str
+    ledger_url: str
+    namespace: str
+    concurrency: int
+    run_task_rate: float
+    run_task_burst: int
+    describe_tasks_rate: float
+    describe_tasks_burst: int
+    lease_seconds: float
+    settle_seconds: float
+    call_budget_seconds: float
+    connect_timeout_seconds: float
+    read_timeout_seconds: float
+    durability: str
+    launch_deadline: float
+    retention_seconds: float
+    max_in_flight: int
+    visibility_timeout: float
+    ring_seconds: float
+    startup_allowance: float
+    accept_seconds: float
+    retry_base_seconds: float
+    retry_cap_seconds: float
+    socket_timeout_seconds: float
+    base_profile: Profile
+    #: normal_queue(NAME) -> the profile of `[aws_ecs_executor.NAME]`
+    named_profiles: Mapping[str, Profile] = field(hash=False)
+    settings: tuple[Setting, ...]
+
+    def profile(self, queue: str) -> Profile:
+        """The profile of a queue: that of its own section, else `[aws_ecs_executor]`.
+
+        Any name is answered.
+        """
+        found = self.named_profiles.get(normal_queue(queue), self.base_profile)
+        return found if found.queue == queue else found.for_queue(queue)
+
+    def profiles(self) -> tuple[Profile, ...]:
+        """The profile of the queue `default`, then one for each section of its own, by name."""
+        names = sorted(name for name in self.named_profiles if name != DEFAULT_QUEUE)
+        return (self.profile(DEFAULT_QUEUE), *(self.named_profiles[name] for name in names))
+
+    def describe(self) -> list[Setting]:
+        """Every value in effect and its origin, secrets hidden.
+
+        Of a named profile only what it sets itself.
+        """
+        return list(self.settings)
+
+    def __repr__(self) -> str:
+        """The values in effect; no password and no value of an environment variable."""
+        shown = {
+            name: redact_url(value) if name.endswith("_url") else value
+            for name, value in vars(self).items()
+            if not isinstance(value, Profile | Mapping | tuple)
+        }
+        shown["profiles"] = [profile.queue for profile in self.profiles()]
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in shown.items())})"

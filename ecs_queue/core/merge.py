@@ -1,0 +1,47 @@
+"""Merging run_task arguments: the later layer wins, key by key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: Lists whose entries have a name and are merged by it; every other list is replaced as a whole.
+NAMED_LISTS = frozenset({"containerOverrides", "environment"})
+
+
+def merge_run_task(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `over` on top; neither is changed, nothing in the result is shared with them.
+
+    Objects are merged key by key, containers by name, environments by variable name (a later one of the
+    same name wins, in the first one's place); other lists and plain values are replaced. Both must be in
+    run_task's spelling. The laws: merging with {} or with itself changes nothing, and (a + b) + c equals a
+    + (b + c), provided that each environment names a variable once.
+    """
+    result = {key: _copy(value) for key, value in base.items()}
+    for key, value in over.items():
+        result[key] = _merge_value(key, result.get(key), value)
+    return result
+
+
+def _merge_value(key: str, old: Any, new: Any) -> Any:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return merge_run_task(old, new)
+    if key in NAMED_LISTS and isinstance(old, list) and isinstance(new, list):
+        return _merge_named(old, new)
+    return _copy(new)
+
+
+def _merge_named(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    by_name: dict[Any, dict[str, Any]] = {}
+    for entry in (*old, *new):
+        name = entry.get("name")
+        by_name[name] = merge_run_task(by_name.get(name, {}), entry)
+    return list(by_name.values())
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copy(item) for item in value]
+    return value

@@ -1,0 +1,257 @@
+"""Layers, defaults, rules and the one error."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecs_queue.config import Config, load_config
+from ecs_queue.config.keys import LATER_KEYS, PROFILE_KEYS, QUEUE_KEYS
+from ecs_queue.errors import ConfigError
+
+
+def write(folder: Path, text: str) -> str:
+    file = folder / "ecs_queue.cfg"
+    file.write_text(text, encoding="utf-8")
+    return str(file)
+
+
+def env(section: str = "ECS_QUEUE", **keys: str) -> dict[str, str]:
+    return {f"AIRFLOW__{section}__{key.upper()}": value for key, value in keys.items()}
+
+
+def load(section: str = "ECS_QUEUE", **keys: str) -> Config:
+    return load_config(environ=env(section, **keys))
+
+
+def problem(section: str = "ECS_QUEUE", **keys: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(section, **keys)
+    return str(caught.value)
+
+
+def origin(config: Config, key: str, section: str = "ecs_queue") -> str:
+    (found,) = [item.origin for item in config.describe() if (item.section, item.key) == (section, key)]
+    return found
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    config = load_config(environ={})
+    assert (config.broker_url, config.ledger_url) == ("redis://127.0.0.1:6379/0",) * 2
+    assert (config.namespace, config.concurrency, config.durability) == ("ecs-queue", 32, "server")
+    assert (config.run_task_rate, config.run_task_burst) == (20, 100)
+    assert (config.describe_tasks_rate, config.describe_tasks_burst) == (20, 100)
+    assert (config.lease_seconds, config.settle_seconds) == (30, 600)
+    assert (config.call_budget_seconds, config.connect_timeout_seconds, config.read_timeout_seconds) == (
+        5,
+        5,
+        15,
+    )
+    assert (config.launch_deadline, config.retention_seconds, config.accept_seconds) == (86400, 86400, 86400)
+    assert (config.max_in_flight, config.visibility_timeout, config.ring_seconds) == (0, 60, 5)
+    assert (config.startup_allowance, config.retry_base_seconds, config.retry_cap_seconds) == (0, 2, 60)
+    assert config.socket_timeout_seconds == 5
+
+
+def test_every_field_is_a_key_and_every_key_a_field() -> None:
+    fields = {field.name for field in dataclasses.fields(Config)}
+    assert fields - {"base_profile", "named_profiles", "settings"} == set(QUEUE_KEYS)
+    profile = load_config(environ={}).profile("default")
+    assert {field.name for field in dataclasses.fields(profile)} - {"queue"} == set(PROFILE_KEYS)
+
+
+def test_each_layer_wins_over_the_one_below(tmp_path: Path) -> None:
+    file = write(tmp_path, "[ecs_queue]\nnamespace = of-file\nconcurrency = 2\nmax_in_flight = 2\n")
+    config = load_config(file, env(namespace="of-env", concurrency="3"), {"namespace": "of-option"})
+    assert (config.namespace, config.concurrency, config.max_in_flight) == ("of-option", 3, 2)
+    assert origin(config, "namespace") == "command line"
+    assert origin(config, "concurrency") == "AIRFLOW__ECS_QUEUE__CONCURRENCY"
+    assert origin(config, "max_in_flight") == f"{file} [ecs_queue]"
+    assert origin(config, "durability") == "default"
+
+
+def test_the_file_may_be_named_by_the_environment_and_the_argument_wins(tmp_path: Path) -> None:
+    file = write(tmp_path, "[ecs_queue]\nnamespace = here\n")
+    assert load_config(environ={"ECS_QUEUE_CONFIG": file}).namespace == "here"
+    with pytest.raises(ConfigError, match="nowhere"):
+        load_config(str(tmp_path / "nowhere.cfg"), {"ECS_QUEUE_CONFIG": file})
+
+
+def test_sections_and_variables_of_others_are_none_of_our_business(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        "[DEFAULT]\nx = 1\n[core]\nexecutor = LocalExecutor\nfernet = %(x)s %\n[ecs_queue]\nnamespace = a\n",
+    )
+    others = {"AIRFLOW__CORE__EXECUTOR": "x", "AIRFLOW__AWS_BATCH_EXECUTOR__REGION": "y", "AIRFLOW_HOME": "z"}
+    assert load_config(file, others).namespace == "a"
+
+
+def test_a_percent_sign_is_only_a_percent_sign(tmp_path: Path) -> None:
+    file = write(tmp_path, "[ecs_queue]\nbroker_url = redis://:a%40b%%c@host:6379/0\n")
+    assert load_config(file, {}).broker_url == "redis://:a%40b%%c@host:6379/0"
+
+
+def test_an_empty_variable_leaves_what_stands_below_it(tmp_path: Path) -> None:
+    file = write(tmp_path, "[ecs_queue]\nbroker_url = redis://file:6379/0\nledger_url = redis://other:6379/1\n")
+    config = load_config(file, env(broker_url="", ledger_url=""))
+    assert config.broker_url == config.ledger_url == "redis://file:6379/0"
+
+
+def test_the_ledger_is_the_broker_unless_it_is_set() -> None:
+    assert load(broker_url="memory://").ledger_url == "memory://"
+    config = load(broker_url="redis://a", ledger_url="redis://b:6380/1")
+    assert (config.broker_url, config.ledger_url) == ("redis://a", "redis://b:6380/1")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("concurrency", "many", "expected a whole number >= 1, found 'many'"),
+        ("concurrency", "0", "expected a whole number >= 1, found '0'"),
+        ("max_in_flight", "-1", "expected a whole number >= 0, found '-1'"),
+        ("run_task_rate", "-1", "expected a number of calls a second >= 0, found '-1'"),
+        ("run_task_rate", "nan", "expected a number of calls a second >= 0, found 'nan'"),
+        ("lease_seconds", "inf", "expected a number of seconds above 0, found 'inf'"),
+        ("launch_deadline", "0", "expected a number of seconds above 0, found '0'"),
+        ("launch_deadline", "1h", "expected a number of seconds above 0, found '1h'"),
+        ("retry_base_seconds", "0.01", "expected a number of seconds >= 0.05, found '0.01'"),
+        ("durability", "none", "expected one of server, aof, replica, found 'none'"),
+        ("namespace", "a b", "expected 1 to 32 of A-Z a-z 0-9 _ -, found 'a b'"),
+        ("namespace", "x" * 33, "expected 1 to 32"),
+        ("broker_url", "localhost:6379", "expected a URL such as redis://"),
+        ("broker_url", "redis://", "expected a URL such as redis://"),
+        ("broker_url", "redis://a;redis://b", "expected a URL such as redis://"),
+        ("broker_url", "redis://h:port", "expected a URL such as redis://"),
+        ("broker_url", "redis://h/zero", "with a database number"),
+        ("broker_url", "amqps://h", "amqps is not supported in this version"),
+        ("ledger_url", "sqs://", "sqs is not supported in this version"),
+        ("ledger_url", "http://h", "(redis, rediss or memory), found 'http://h'"),
+    ],
+)
+def test_a_bad_value_is_named_with_expectation_finding_and_origin(key: str, value: str, message: str) -> None:
+    text = problem(**{key: value})
+    assert text.startswith(f"[ecs_queue] {key}: expected")
+    assert message in text
+    assert text.endswith(f"(from AIRFLOW__ECS_QUEUE__{key.upper()})")
+
+
+@pytest.mark.parametrize("url", ["redis://:hunter2/x@h:6379/0", "amqp://u:hunter2@h", "redis://u:hunter2@h:x/0"])
+def test_the_password_of_a_bad_url_is_not_in_the_message(url: str) -> None:
+    assert "hunter2" not in problem(broker_url=url)
+
+
+def test_neither_repr_nor_description_shows_a_password() -> None:
+    config = load(broker_url="redis://:hunter2@h:6379/0?password=hunter3")
+    shown = f"{config!r} {config} {config.describe()}"
+    assert "hunter" not in shown
+    assert "redis://:***@h:6379/0" in shown
+
+
+def test_all_problems_come_in_one_error() -> None:
+    lines = problem(concurrency="x", durability="y", nonsense="z").splitlines()
+    assert len(lines) == 3
+
+
+def test_an_unknown_key_gets_the_nearest_known_one() -> None:
+    assert "[ecs_queue] broker_ulr: expected a known key, found 'broker_ulr'; did you mean 'broker_url'?" in problem(
+        broker_ulr="redis://:hunter2@h"
+    )
+    assert "hunter2" not in problem(broker_ulr="redis://:hunter2@h")
+    assert "expected one of broker_url, " in problem(zzz="1")
+
+
+@pytest.mark.parametrize("key", sorted(LATER_KEYS))
+def test_a_key_of_a_later_version_is_refused_not_ignored(key: str) -> None:
+    text = problem(**{key: "hunter2"})
+    assert f"[ecs_queue] {key}: expected no such key, found one that is not available in this version" in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    "section",
+    ["ecs-queue", "aws_ecs_executor_gpu", "aws_ecs_executor.", "aws_ecs_executor.a b", "AWS-ECS-EXECUTOR"],
+)
+def test_a_section_that_nearly_is_ours_is_refused(tmp_path: Path, section: str) -> None:
+    file = write(tmp_path, f"[{section}]\ncluster = a\n")
+    with pytest.raises(ConfigError, match="expected") as caught:
+        load_config(file, {})
+    assert f"{file} [{section}]" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("namespace = a\n", "a line before the first"),
+        ("[ecs_queue]\nnamespace = a\nnamespace = b\n", "'namespace' twice in"),
+        ("[ecs_queue]\n[ecs_queue]\n", "twice"),
+        ("[ecs_queue]\nhunter2\n", "neither a section nor key = value"),
+    ],
+)
+def test_a_file_that_is_no_ini_file_is_refused_without_its_text(tmp_path: Path, content: str, message: str) -> None:
+    file = write(tmp_path, content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(file, {})
+    assert file in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_an_error_that_says_who_named_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load_config(str(tmp_path / "none.cfg"), {})
+    with pytest.raises(ConfigError, match="from ECS_QUEUE_CONFIG"):
+        load_config(environ={"ECS_QUEUE_CONFIG": str(tmp_path)})
+    (tmp_path / "latin.cfg").write_bytes(b"[ecs_queue]\nnamespace = \xff\n")
+    with pytest.raises(ConfigError, match="expected UTF-8"):
+        load_config(str(tmp_path / "latin.cfg"), {})
+
+
+def test_a_byte_order_mark_is_no_problem(tmp_path: Path) -> None:
+    (tmp_path / "bom.cfg").write_bytes(b"\xef\xbb\xbf[ecs_queue]\nnamespace = a\n")
+    assert load_config(str(tmp_path / "bom.cfg"), {}).namespace == "a"
+
+
+@settings(deadline=None)
+@given(st.floats(0.05, 600))
+def test_a_lease_alone_always_fits_the_parts_of_a_call(lease: float) -> None:
+    config = load(lease_seconds=repr(lease))
+    parts = config.call_budget_seconds + config.connect_timeout_seconds + config.read_timeout_seconds
+    assert 0 < parts < config.lease_seconds
+    assert config.call_budget_seconds <= 5
+
+
+def test_parts_that_are_set_may_not_outlive_the_lease() -> None:
+    text = problem(read_timeout_seconds="20")
+    assert "expected less than lease_seconds (30), found 5 + 5 + 20 = 30" in text
+    assert "AIRFLOW__ECS_QUEUE__READ_TIMEOUT_SECONDS" in text
+    assert load(read_timeout_seconds="19.5").read_timeout_seconds == 19.5
+
+
+def test_derived_values_say_that_they_are() -> None:
+    config = load(lease_seconds="2")
+    assert config.read_timeout_seconds == 1
+    assert origin(config, "read_timeout_seconds") == origin(config, "ledger_url") == "default (derived)"
+
+
+def test_the_proof_that_nothing_was_launched_must_fit_what_aws_remembers() -> None:
+    assert "lease_seconds + settle_seconds: expected at most 1200, found 1230" in problem(settle_seconds="1200")
+
+
+def test_a_retry_delay_default_follows_the_one_that_is_set() -> None:
+    assert load(retry_base_seconds="90").retry_cap_seconds == 90
+    assert load(retry_cap_seconds="0.5").retry_base_seconds == 0.5
+    assert "expected at least retry_base_seconds (9), found 3" in problem(retry_base_seconds="9", retry_cap_seconds="3")
+
+
+def test_options_of_the_command_line_are_checked_as_all_else() -> None:
+    with pytest.raises(ConfigError, match=r"concurrency: .*found 'x' \(from command line\)"):
+        load_config(environ={}, overrides={"concurrency": "x"})
+
+
+def test_without_an_environment_the_processes_own_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ECS_QUEUE_CONFIG", raising=False)
+    monkeypatch.setenv("AIRFLOW__ECS_QUEUE__NAMESPACE", "of-process")
+    assert load_config().namespace == "of-process"
