@@ -1,0 +1,259 @@
+"""boto3 clients for the accounts, Regions and endpoints that requests are launched to.
+
+No client retries: the launch protocol and the quota decide whether and when a call is made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import import_module, metadata
+from typing import Any, Protocol, Self
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+from botocore.exceptions import BotoCoreError, NoCredentialsError
+
+from ecs_queue.ecs.fast_parse import parse_tasks_lightly
+from ecs_queue.errors import ConfigError, PermanentError
+
+#: Shown in CloudTrail as the session of every assumed role.
+ROLE_SESSION_NAME = "ecs-queue"
+
+_REGION_HELP = (
+    "No AWS Region is known: set region_name in [aws_ecs_executor] or "
+    "AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME, or AWS_REGION, AWS_DEFAULT_REGION, or a region in ~/.aws/config."
+)
+
+
+class ProfileLike(Protocol):
+    """What of a queue's profile names its ECS; empty or None stands for "not set"."""
+
+    @property
+    def region_name(self) -> str | None: ...
+    @property
+    def endpoint_url(self) -> str | None: ...
+    @property
+    def role_arn(self) -> str | None: ...
+    @property
+    def cluster(self) -> str | None: ...
+    @property
+    def conn_id(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a launch goes, frozen in its record: a task is described and stopped where it was started.
+
+    `endpoint_url` None: boto3 resolves it (AWS_ENDPOINT_URL_ECS, AWS_ENDPOINT_URL, the Region's own).
+    `role_arn` is assumed for every call. `conn_id` names an Airflow connection; without Airflow it has no
+    effect.
+    """
+
+    region: str
+    endpoint_url: str | None
+    role_arn: str | None
+    cluster: str
+    conn_id: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a password in the endpoint's URL: a target is logged and stored in clear."""
+        if self.endpoint_url and "@" in urlsplit(self.endpoint_url).netloc:
+            raise ConfigError("endpoint_url must not hold a user name or password: remove what stands before the @.")
+
+    def encode(self) -> str:
+        """JSON with sorted keys and without unset ones: equal targets give equal strings."""
+        known = {key: value for key, value in asdict(self).items() if value is not None}
+        return json.dumps(known, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def decode(cls, text: str) -> Self:
+        """The target that `encode` wrote; PermanentError for anything else."""
+        try:
+            known = json.loads(text)
+            return cls(**{"endpoint_url": None, "role_arn": None, **known})
+        except (ValueError, TypeError) as error:
+            raise PermanentError(
+                f"The target in the record cannot be read ({error}): was it written by a newer version?"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where credentials come from: a boto3 session, and what an Airflow connection adds to it."""
+
+    session: Any
+    endpoint_url: str | None = None
+    verify: bool | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """Seconds and numbers of every client. Give the pool as many connections as threads call."""
+
+    connect_timeout: float = 5.0
+    read_timeout: float = 15.0
+    max_pool_connections: int = 32
+
+
+def credential_source(conn_id: str | None) -> Source:
+    """The Airflow connection `conn_id` where Airflow's amazon provider is installed, else boto3's own chain.
+
+    Of the connection its credentials, role, Region, endpoint_url and verify are honoured. Airflow is imported
+    only when there is a `conn_id`: that alone takes seconds.
+    """
+    if not conn_id:
+        return Source(boto3.Session())
+    try:
+        hooks = import_module("airflow.providers.amazon.aws.hooks.base_aws")
+    except ImportError:  # no Airflow, or no amazon provider
+        return Source(boto3.Session())
+    hook = hooks.AwsGenericHook(aws_conn_id=conn_id, client_type="ecs")
+    return Source(hook.get_session(), hook.conn_config.get_service_endpoint_url("ecs"), hook.verify)
+
+
+class EcsClients:
+    """boto3 ECS clients, one a target, built when first used; safe to share between threads.
+
+    Building takes about 0.1 s and no network, except where an Airflow connection or boto3's chain (instance
+    metadata) needs it. A client re-assumes its role by itself before the credentials expire.
+    """
+
+    def __init__(
+        self,
+        options: ClientOptions | None = None,
+        *,
+        source: Callable[[str | None], Source] = credential_source,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._options = options or ClientOptions()
+        self._source_of = source
+        self._environ = os.environ if environ is None else environ
+        self._lock = threading.RLock()
+        self._sources: dict[str | None, Source] = {}
+        self._clients: dict[Target, Any] = {}
+
+    def client(self, target: Target) -> Any:
+        """The client for this target.
+
+        Raises botocore's NoCredentialsError when there are no credentials (nothing is cached then), and
+        ConfigError when no client can be built from the settings.
+        """
+        client = self._clients.get(target)
+        if client is not None:
+            return client
+        with self._lock:
+            client = self._clients.get(target)
+            if client is None:
+                client = self._clients[target] = self._build(target)
+            return client
+
+    def forget(self, target: Target, client: Any) -> None:
+        """Drop this client and its credentials, so that the next use reads the credentials afresh.
+
+        Does nothing when another thread has replaced it already. Calls under way on it go on.
+        """
+        with self._lock:
+            if self._clients.get(target) is client:
+                del self._clients[target]
+                self._sources.pop(target.conn_id, None)
+
+    def target_for(self, profile: ProfileLike) -> Target:
+        """The target of a queue's profile; ConfigError without a cluster or a Region. No call to AWS.
+
+        Region: the profile's, the Airflow connection's, AWS_DEFAULT_REGION or ~/.aws/config, AWS_REGION.
+        """
+        if not profile.cluster:
+            raise ConfigError("No cluster is set: set it in [aws_ecs_executor] or in the queue's own section.")
+        source = self._source(profile.conn_id or None)
+        region = profile.region_name or source.session.region_name or self._environ.get("AWS_REGION")
+        if not region:
+            raise ConfigError(_REGION_HELP)
+        return Target(
+            region=region,
+            endpoint_url=profile.endpoint_url or source.endpoint_url or None,
+            role_arn=profile.role_arn or None,
+            cluster=profile.cluster,
+            conn_id=profile.conn_id or None,
+        )
+
+    def _source(self, conn_id: str | None) -> Source:
+        with self._lock:
+            source = self._sources.get(conn_id)
+            if source is None:
+                source = self._sources[conn_id] = self._open_source(conn_id)
+            return source
+
+    def _open_source(self, conn_id: str | None) -> Source:
+        try:
+            return self._source_of(conn_id)
+        except Exception as error:  # Airflow and its secret backends raise anything
+            raise ConfigError(
+                f"The AWS connection {conn_id or '(default)'} cannot be opened "
+                f"({type(error).__name__}: {error}): check conn_id, AWS_PROFILE and the AWS config files."
+            ) from error
+
+    def _build(self, target: Target) -> Any:
+        source = self._source(target.conn_id)
+        session = source.session
+        if target.role_arn:
+            session = self._assuming(session, target.role_arn, target.region)
+        elif session.get_credentials() is None:
+            # A client built without them would never look for them again.
+            self._sources.pop(target.conn_id, None)
+            raise NoCredentialsError
+        try:
+            client = session.client(
+                "ecs",
+                region_name=target.region,
+                endpoint_url=target.endpoint_url,
+                verify=source.verify,
+                config=self._config(attempts=1),
+            )
+        except (ValueError, BotoCoreError) as error:
+            raise ConfigError(f"No ECS client can be built for {target}: {error}") from error
+        parse_tasks_lightly(client)
+        return client
+
+    def _config(self, attempts: int) -> Config:
+        return Config(
+            retries={"total_max_attempts": attempts, "mode": "standard"},
+            connect_timeout=self._options.connect_timeout,
+            read_timeout=self._options.read_timeout,
+            max_pool_connections=self._options.max_pool_connections,
+            tcp_keepalive=True,
+            user_agent_extra=f"ecs-queue/{_version()}",
+        )
+
+    def _assuming(self, session: Any, role_arn: str, region: str) -> Any:
+        """A session that assumes the role when first used and again before its credentials expire."""
+        create = partial(session._session.create_client, region_name=region, config=self._config(attempts=2))
+
+        def refresh() -> Any:
+            credentials = session.get_credentials()
+            if credentials is None:
+                raise NoCredentialsError
+            fetcher = AssumeRoleCredentialFetcher(
+                create, credentials, role_arn, extra_args={"RoleSessionName": ROLE_SESSION_NAME}
+            )
+            return fetcher.fetch_credentials()
+
+        assumed = botocore.session.Session()
+        # The service models take megabytes and a tenth of a second to load: once is enough.
+        assumed.register_component("data_loader", session._session.get_component("data_loader"))
+        assumed._credentials = DeferredRefreshableCredentials(refresh_using=refresh, method="assume-role")
+        return boto3.Session(botocore_session=assumed)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("ecs-queue")
+    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
+        return "unknown"
