@@ -1,0 +1,155 @@
+"""Clusters and task definitions, and the calls about them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ecs_queue.local.ecs.names import Names
+from ecs_queue.local.ecs.wire import ApiError, client_error, cluster_not_found, invalid
+
+Parameters = dict[str, Any]
+ActiveTasks = Callable[[str], tuple[int, int]]
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
+_CONTAINER_DEFAULTS: dict[str, Any] = {"cpu": 0, "essential": True}
+_CONTAINER_LISTS = ("environment", "mountPoints", "portMappings", "systemControls", "volumesFrom")
+_CLUSTER_COUNTS = ("registeredContainerInstancesCount", "activeServicesCount")
+_CLUSTER_OPTIONS = ("tags", "configuration")
+_CLUSTER_LISTS = ("statistics", "settings", "capacityProviders", "defaultCapacityProviderStrategy")
+
+
+@dataclass(slots=True)
+class Definition:
+    """One revision of a task definition, as DescribeTaskDefinition shows it, and its tags."""
+
+    body: dict[str, Any]
+    tags: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def main(self) -> dict[str, Any]:
+        """The container that really runs: the first essential one."""
+        containers: list[dict[str, Any]] = self.body["containerDefinitions"]
+        return next((one for one in containers if one["essential"]), containers[0])
+
+
+class Catalog:
+    """What is registered. ``active_tasks`` says how many tasks of a cluster are pending and running."""
+
+    def __init__(self, names: Names, clock: Callable[[], float], active_tasks: ActiveTasks) -> None:
+        self._names = names
+        self._clock = clock
+        self._active_tasks = active_tasks
+        self._clusters: dict[str, dict[str, Any]] = {}
+        self._families: dict[str, list[Definition]] = {}
+
+    def cluster(self, given: str | None) -> str:
+        """The name of an existing cluster; ClusterNotFoundException."""
+        name = self._names.cluster_name(given)
+        if name not in self._clusters:
+            raise cluster_not_found()
+        return name
+
+    def definition(self, given: str) -> Definition | None:
+        """The revision that is meant, the newest when none is named."""
+        family, revision = self._names.family_and_revision(given)
+        revisions = self._families.get(family, [])
+        if revision is None:
+            return revisions[-1] if revisions else None
+        return revisions[revision - 1] if 1 <= revision <= len(revisions) else None
+
+    def create_cluster(self, parameters: Parameters) -> dict[str, Any]:
+        """CreateCluster; an existing one is answered as it is."""
+        name = parameters.get("clusterName", "default")
+        if not _NAME.fullmatch(name):
+            raise invalid("Identifiers must contain only letters, numbers, hyphens and underscores, at most 255.")
+        if name not in self._clusters:
+            given: Parameters = {key: value for key, value in parameters.items() if key in _CLUSTER_OPTIONS}
+            given |= {key: parameters.get(key, []) for key in _CLUSTER_LISTS}
+            self._clusters[name] = {
+                "clusterArn": self._names.cluster_arn(name),
+                "clusterName": name,
+                "status": "ACTIVE",
+                **given,
+            }
+        return {"cluster": self._describe_cluster(name, {"TAGS", "SETTINGS", "CONFIGURATIONS"})}
+
+    def delete_cluster(self, parameters: Parameters) -> dict[str, Any]:
+        """DeleteCluster; ClusterContainsTasksException while tasks are active. It is forgotten then."""
+        name = self.cluster(parameters["cluster"])
+        if any(self._active_tasks(name)):
+            message = "The Cluster cannot be deleted while Tasks are active."
+            raise ApiError("ClusterContainsTasksException", message)
+        cluster = {**self._describe_cluster(name, set()), "status": "INACTIVE"}
+        del self._clusters[name]
+        return {"cluster": cluster}
+
+    def describe_clusters(self, parameters: Parameters) -> dict[str, Any]:
+        """DescribeClusters; unknown ones are ``failures`` MISSING."""
+        include = set(parameters.get("include", ()))
+        clusters, failures = [], []
+        for given in parameters.get("clusters") or ["default"]:
+            try:
+                clusters.append(self._describe_cluster(self.cluster(given), include))
+            except ApiError:
+                arn = given if given.startswith("arn:") else self._names.cluster_arn(given)
+                failures.append({"arn": arn, "reason": "MISSING"})
+        return {"clusters": clusters, "failures": failures}
+
+    def register_task_definition(self, parameters: Parameters) -> dict[str, Any]:
+        """RegisterTaskDefinition; each call makes a new revision."""
+        family = parameters["family"]
+        if not _NAME.fullmatch(family):
+            raise client_error("Family contains invalid characters.")
+        revisions = self._families.setdefault(family, [])
+        revision = len(revisions) + 1
+        body = {
+            "volumes": [],
+            "placementConstraints": [],
+            **{key: value for key, value in parameters.items() if key != "tags"},
+            "taskDefinitionArn": self._names.task_definition_arn(family, revision),
+            "containerDefinitions": _containers(parameters["containerDefinitions"]),
+            "revision": revision,
+            "status": "ACTIVE",
+            "compatibilities": ["EC2", "FARGATE"],
+            "registeredAt": self._clock(),
+        }
+        definition = Definition(body, parameters.get("tags", []))
+        revisions.append(definition)
+        return {"taskDefinition": body, "tags": definition.tags}
+
+    def describe_task_definition(self, parameters: Parameters) -> dict[str, Any]:
+        """DescribeTaskDefinition; ClientException when there is none."""
+        definition = self.definition(parameters["taskDefinition"])
+        if definition is None:
+            raise client_error("Unable to describe task definition.")
+        answer: dict[str, Any] = {"taskDefinition": definition.body}
+        if "TAGS" in parameters.get("include", ()):
+            answer["tags"] = definition.tags
+        return answer
+
+    def _describe_cluster(self, name: str, include: set[str]) -> dict[str, Any]:
+        pending, running = self._active_tasks(name)
+        hidden = {"TAGS": "tags", "SETTINGS": "settings", "CONFIGURATIONS": "configuration"}
+        left_out = {member for option, member in hidden.items() if option not in include}
+        body = {key: value for key, value in self._clusters[name].items() if key not in left_out}
+        counts = {"pendingTasksCount": pending, "runningTasksCount": running}
+        return {**body, **dict.fromkeys(_CLUSTER_COUNTS, 0), **counts}
+
+
+def _containers(given: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The container definitions with ECS's defaults; ClientException for what ECS refuses."""
+    containers = [{**_CONTAINER_DEFAULTS, **{key: [] for key in _CONTAINER_LISTS}, **container} for container in given]
+    if not containers:
+        raise client_error("Container list cannot be empty.")
+    for container in containers:
+        for member in ("name", "image"):
+            if not container.get(member):
+                raise client_error(f"Container.{member} should not be null or empty.")
+    if len({container["name"] for container in containers}) < len(containers):
+        raise client_error("Container names must be unique within a task definition.")
+    if not any(container["essential"] for container in containers):
+        raise client_error("A task definition must have at least one essential container.")
+    return containers

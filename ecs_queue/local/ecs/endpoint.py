@@ -1,0 +1,156 @@
+"""The HTTP side: calls in, answers out, delays and faults on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from ecs_queue.local.ecs.catalog import Catalog
+from ecs_queue.local.ecs.limits import Fault, FaultDice, Quotas
+from ecs_queue.local.ecs.operations import TaskOperations
+from ecs_queue.local.ecs.shapes import InputShapes
+from ecs_queue.local.ecs.wire import CONTENT_TYPE, ApiError, decode, operation_name
+
+Operation = Callable[[dict[str, Any], Fault | None], dict[str, Any]]
+
+log = logging.getLogger(__name__)
+
+ABOUT = """\
+ecs-queue's local ECS: a development tool.
+
+It answers the Amazon ECS API for boto3 and runs the commands of tasks as processes of the user who started
+it, without any check of credentials. It listens on 127.0.0.1 only. Do not expose it.
+
+    AWS_ENDPOINT_URL_ECS={url}
+    counters: {url}/_local/stats
+    operations: {operations}
+"""
+STATS_PATH = "/_local/stats"
+_LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost"})
+
+
+def operations_of(tasks: TaskOperations, catalog: Catalog) -> dict[str, Operation]:
+    """Every operation by its name."""
+    plain: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        "DescribeTasks": tasks.describe_tasks,
+        "StopTask": tasks.stop_task,
+        "ListTasks": tasks.list_tasks,
+        "DescribeClusters": catalog.describe_clusters,
+        "CreateCluster": catalog.create_cluster,
+        "DeleteCluster": catalog.delete_cluster,
+        "RegisterTaskDefinition": catalog.register_task_definition,
+        "DescribeTaskDefinition": catalog.describe_task_definition,
+    }
+    table: dict[str, Operation] = {name: _ignoring_fault(call) for name, call in plain.items()}
+    table["RunTask"] = tasks.run_task
+    return table
+
+
+class Endpoint:
+    """Answers requests. The counters may be read from any thread."""
+
+    def __init__(
+        self,
+        operations: Mapping[str, Operation],
+        quotas: Quotas,
+        dice: FaultDice,
+        *,
+        latency: float,
+        stats: Callable[[], dict[str, Any]],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._operations = operations
+        self._shapes = InputShapes(operations)
+        self._quotas = quotas
+        self._dice = dice
+        self._half_latency = latency / 2
+        self._stats = stats
+        self._new_id = new_id
+        self.calls: Counter[str] = Counter()
+        self.throttled: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Any request."""
+        if request.headers.get("Origin") or request.url.host not in _LOOPBACK_NAMES:
+            # A page in the user's browser must not run commands here, under any name it gives this address.
+            return web.Response(status=403, text="This server answers local programs only, not web pages.\n")
+        if request.method == "GET":
+            return self._page(request)
+        if request.method != "POST":
+            return web.Response(status=405, text="POST an ECS call, or GET / to read what this is.\n")
+        return await self._call(request)
+
+    def _page(self, request: web.BaseRequest) -> web.Response:
+        if request.path == STATS_PATH:
+            return web.json_response(self._stats())
+        if request.path == "/":
+            names = ", ".join(sorted(self._operations))
+            return web.Response(text=ABOUT.format(url=request.url.origin(), operations=names))
+        return web.Response(status=404, text=f"There is / and {STATS_PATH}.\n")
+
+    async def _call(self, request: web.BaseRequest) -> web.Response:
+        body = await request.read()
+        request_id = self._new_id()
+        try:
+            response = web.Response(body=await self._perform(request.headers, body, request))
+        except ApiError as error:
+            response = self._failed(error)
+        except Exception:
+            # A bug of ours must look like AWS's own failures to the caller, and be seen by the developer.
+            log.exception("the local ECS failed on a request")
+            response = self._failed(ApiError("ServerException", "the local ECS failed, its log says why", 500))
+        response.headers["Content-Type"] = CONTENT_TYPE
+        response.headers["x-amzn-RequestId"] = request_id
+        return response
+
+    def _failed(self, error: ApiError) -> web.Response:
+        self.errors[error.code] += 1
+        return web.Response(body=error.body(), status=error.status, headers={"x-amzn-errortype": error.code})
+
+    async def _perform(self, headers: Mapping[str, str], body: bytes, request: web.BaseRequest) -> bytes:
+        name = operation_name(headers)
+        operation = self._operations.get(name)
+        if operation is None:
+            have = ", ".join(sorted(self._operations))
+            raise ApiError("UnknownOperationException", f"the local ECS has no {name}; it has {have}")
+        self.calls[name] += 1
+        fault = self._dice.throw(name)
+        within_quota = self._quotas.allows(name)
+        if self._half_latency:
+            await asyncio.sleep(self._half_latency)
+        try:
+            self._refuse(name, fault, within_quota=within_quota)
+            parameters = decode(body)
+            self._shapes.check(name, parameters)
+            answer = msgspec.json.encode(operation(parameters, fault))
+        finally:
+            if self._half_latency:
+                await asyncio.sleep(self._half_latency)
+        if fault is not None:
+            self.faults[fault.value] += 1
+        if fault is Fault.ACCEPT_THEN_DROP and request.transport is not None:
+            request.transport.abort()
+        return answer
+
+    def _refuse(self, name: str, fault: Fault | None, *, within_quota: bool) -> None:
+        """What AWS refuses before anything happens."""
+        if fault is Fault.SERVER_ERROR:
+            self.faults[fault.value] += 1
+            raise ApiError("ServerException", "Service Unavailable. Please try again later.", 500)
+        if fault is Fault.THROTTLE or not within_quota:
+            if fault is Fault.THROTTLE:
+                self.faults[fault.value] += 1
+            self.throttled[name] += 1
+            raise ApiError("ThrottlingException", "Rate exceeded")
+
+
+def _ignoring_fault(call: Callable[[dict[str, Any]], dict[str, Any]]) -> Operation:
+    return lambda parameters, _fault: call(parameters)

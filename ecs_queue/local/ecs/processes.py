@@ -1,0 +1,196 @@
+"""Main containers as local processes: own process group, own directory, output in a log file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ecs_queue.local.ecs.runners import Report, Run, Work
+from ecs_queue.local.keeper import Keeper
+
+_SPAWN_THREADS = 4  # a spawn takes a few ms of waiting for the child's exec; more threads gain little
+
+
+class ProcessRunner:
+    """Runs each command as the user who started the server, in a process group and a directory of its own.
+
+    When the main process ends, what is left of its group is killed, as a container's other processes are.
+    When the server ends, in order or by SIGKILL, every group is killed (``keeper`` says how). Not modelled:
+    image, workingDirectory, user, secrets, limits of CPU and memory.
+    """
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._runs: dict[_ProcessRun, asyncio.Task[None]] = {}
+        self._directory = Path()
+        self._keeper: Keeper | None = None
+
+    async def open(self) -> None:
+        """Make the directory of the tasks' directories and start the keeper."""
+        loop = asyncio.get_running_loop()
+        self._pool = ThreadPoolExecutor(_SPAWN_THREADS, thread_name_prefix="local-ecs-spawn")
+        self._directory = Path(tempfile.mkdtemp(prefix="ecs-queue-tasks-"))
+        self._keeper = await loop.run_in_executor(self._pool, Keeper)
+        self._keeper.watch_directory(self._directory)
+
+    def launch(self, work: Work, report: Report) -> Run:
+        """Start the process soon."""
+        assert self._keeper is not None, "open() comes first"
+        assert self._pool is not None
+        run = _ProcessRun(work, report, self._directory / work.task_id, self._keeper, self._pool)
+        task = asyncio.get_running_loop().create_task(run.follow())
+        self._runs[run] = task
+        task.add_done_callback(lambda _: self._runs.pop(run, None))
+        return run
+
+    async def close(self) -> None:
+        """Kill every group, wait for the ends, remove the directories."""
+        for run in self._runs:
+            run.kill()
+        await asyncio.gather(*self._runs.values(), return_exceptions=True)
+        if self._pool is None or self._keeper is None:
+            return
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._keeper.close)
+        self._pool.shutdown()
+        self._pool = self._keeper = None
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class _ProcessRun:
+    """One process from spawn to exit. All in the event loop but for the spawn itself."""
+
+    def __init__(self, work: Work, report: Report, directory: Path, keeper: Keeper, pool: ThreadPoolExecutor) -> None:
+        self._work = work
+        self._report = report
+        self._directory = directory
+        self._keeper = keeper
+        self._pool = pool
+        self._group: int | None = None
+        self._wanted_end: signal.Signals | None = None
+        self._killer: asyncio.TimerHandle | None = None
+
+    def stop(self) -> None:
+        """SIGTERM now (or as soon as it is spawned), SIGKILL after the stop timeout."""
+        if self._wanted_end is not None:
+            return
+        self._wanted_end = signal.SIGTERM
+        self._signal(signal.SIGTERM)
+        loop = asyncio.get_running_loop()
+        self._killer = loop.call_later(self._work.stop_timeout, self.kill)
+
+    def kill(self) -> None:
+        """SIGKILL now, or as soon as it is spawned."""
+        self._wanted_end = signal.SIGKILL
+        self._signal(signal.SIGKILL)
+
+    async def follow(self) -> None:
+        """Spawn, report, wait for the end, report."""
+        loop = asyncio.get_running_loop()
+        try:
+            process = await loop.run_in_executor(self._pool, self._spawn)
+        except (OSError, ValueError) as error:
+            self._report.failed(_reason(self._work, error))
+        else:
+            self._group = process.pid
+            self._report.started()
+            if self._wanted_end is not None:
+                self._signal(self._wanted_end)
+            exit_code = await self._end_of(process)
+            self._report.ended(128 - exit_code if exit_code < 0 else exit_code)
+        finally:
+            if self._killer is not None:
+                self._killer.cancel()
+            await loop.run_in_executor(self._pool, shutil.rmtree, self._directory, True)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        if not self._work.command or not self._work.command[0]:
+            raise ValueError("no command")
+        self._directory.mkdir()
+        with open(self._work.log_path, "ab") as log:
+            process = subprocess.Popen(  # noqa: S603 - running what it is asked to is what this tool is for
+                self._work.command,
+                env=self._work.environment,
+                cwd=self._directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._keeper.watch(process.pid)
+        return process
+
+    async def _end_of(self, process: subprocess.Popen[bytes]) -> int:
+        """Wait for the exit; kill what is left of the group while the zombie still holds its number."""
+        try:
+            descriptor = os.pidfd_open(process.pid)
+        except (AttributeError, OSError):  # not Linux, or a kernel before 5.3
+            await _exit_seen_by_a_thread(process)
+        else:
+            await _readable(descriptor)
+        self._signal(signal.SIGKILL)
+        self._group = None
+        self._keeper.forget(process.pid)
+        return process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._group is not None:
+            # PermissionError: on macOS a group of nothing but zombies.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._group, number)
+
+
+async def _readable(descriptor: int) -> None:
+    """Wait until a pidfd says that its process has ended; closes it."""
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    def see() -> None:
+        loop.remove_reader(descriptor)
+        ended.set_result(None)
+
+    loop.add_reader(descriptor, see)
+    try:
+        await ended
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+async def _exit_seen_by_a_thread(process: subprocess.Popen[bytes]) -> None:
+    """Where there is no pidfd: a thread waits."""
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    def wait() -> None:
+        process.wait()
+        loop.call_soon_threadsafe(ended.set_result, None)
+
+    threading.Thread(target=wait, name=f"local-ecs-wait-{process.pid}", daemon=True).start()
+    await ended
+
+
+def _reason(work: Work, error: OSError | ValueError) -> str:
+    """The sentence of ECS for a container whose program does not start."""
+    program = work.command[0] if work.command else ""
+    if isinstance(error, OSError) and error.filename not in (None, program):
+        what = f"cannot prepare the task: {error}"  # its directory or its log file, not the program
+    elif not program:
+        what = "no command specified"
+    elif isinstance(error, ValueError):
+        what = f'exec: "{program}": invalid argument: {error}'
+    elif error.errno == errno.ENOENT and "/" not in program:
+        what = f'exec: "{program}": executable file not found in $PATH'
+    elif error.errno == errno.ENOENT:
+        what = f'exec: "{program}": stat {program}: no such file or directory'
+    else:
+        what = f'exec: "{program}": {(error.strerror or str(error)).lower()}'
+    return f"CannotStartContainerError: unable to start container process: {what}"

@@ -1,0 +1,208 @@
+"""The tasks of a local ECS: made, run, found, and forgotten after the retention time."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ecs_queue.local.ecs.catalog import Definition, Parameters
+from ecs_queue.local.ecs.life import TaskLife
+from ecs_queue.local.ecs.names import Names
+from ecs_queue.local.ecs.options import LocalEcsOptions
+from ecs_queue.local.ecs.runners import Runner, Work
+from ecs_queue.local.ecs.tasks import LocalTask
+from ecs_queue.local.ecs.tokens import TokenBook
+
+_BEFORE_RUNNING = ("PROVISIONING", "PENDING")
+
+
+class Workshop:
+    """Keeps the tasks, in the server's event loop. ``base_environment`` is what every container gets."""
+
+    def __init__(
+        self,
+        options: LocalEcsOptions,
+        names: Names,
+        runner: Runner,
+        tokens: TokenBook,
+        *,
+        log_dir: Path,
+        base_environment: dict[str, str],
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._options = options
+        self._names = names
+        self._runner = runner
+        self._tokens = tokens
+        self._log_dir = log_dir
+        self._base_environment = base_environment
+        self._clock = clock
+        self._new_id = new_id
+        self._tasks: dict[str, LocalTask] = {}
+        self._lives: dict[str, TaskLife] = {}
+        self._by_started_by: defaultdict[tuple[str, str], dict[str, LocalTask]] = defaultdict(dict)
+        self._stopped: deque[tuple[float, LocalTask]] = deque()
+        self.counts: Counter[str] = Counter()
+        self.created = 0
+
+    def create(self, parameters: Parameters, cluster: str, definition: Definition, token: str | None) -> LocalTask:
+        """A new task in PROVISIONING; ``begin`` sets it going."""
+        self.created += 1
+        body = self._body(parameters, cluster, definition)
+        tags = list(parameters.get("tags", ()))
+        if parameters.get("propagateTags") == "TASK_DEFINITION":
+            own = {tag.get("key") for tag in tags}
+            tags += [tag for tag in definition.tags if tag.get("key") not in own]
+        task = LocalTask(body, tags, cluster=cluster, number=self.created, token=token, counts=self.counts)
+        self._tasks[task.task_id] = task
+        self._by_started_by[cluster, body.get("startedBy", "")][task.task_id] = task
+        work = self._work(parameters, definition.main, task.task_id)
+        self._lives[task.task_id] = TaskLife(task, work, self._runner, self._options, self._clock, self._on_stopped)
+        return task
+
+    def begin(self, task: LocalTask, *, fails: bool) -> None:
+        """Set it going."""
+        life = self._lives[task.task_id]
+        if fails:
+            life.begin_and_fail()
+        else:
+            life.begin()
+
+    def stop(self, task: LocalTask, reason: str) -> None:
+        """Ask it to end; nothing happens to one that has."""
+        life = self._lives.get(task.task_id)
+        if life is not None:
+            life.stop(reason)
+
+    def task(self, cluster: str, task_id: str) -> LocalTask | None:
+        """The task, unless it is unknown, in another cluster, or stopped too long ago."""
+        self._forget_old()
+        task = self._tasks.get(task_id)
+        return task if task is not None and task.cluster == cluster else None
+
+    def by_arn(self, arn: str) -> LocalTask | None:
+        """The task, unless it is unknown or stopped too long ago."""
+        self._forget_old()
+        return self._tasks.get(arn.rpartition("/")[2])
+
+    def tasks(self, cluster: str, started_by: str | None) -> Iterable[LocalTask]:
+        """The tasks of a cluster, oldest first; only those with this startedBy when one is given."""
+        self._forget_old()
+        if started_by is not None:
+            return self._by_started_by.get((cluster, started_by), {}).values()
+        return (task for task in self._tasks.values() if task.cluster == cluster)
+
+    def active(self, cluster: str) -> tuple[int, int]:
+        """How many tasks of a cluster are pending and how many run or are ending."""
+        statuses = Counter(task.last_status for task in self._tasks.values() if task.cluster == cluster)
+        pending = sum(statuses[status] for status in _BEFORE_RUNNING)
+        return pending, statuses["RUNNING"] + statuses["DEPROVISIONING"]
+
+    def log_path(self, task_id: str) -> Path:
+        """Where the task's output goes."""
+        return self._log_dir / f"{task_id}.log"
+
+    def _body(self, parameters: Parameters, cluster: str, definition: Definition) -> dict[str, Any]:
+        now = self._clock()
+        task_id = self._new_id()
+        described = definition.body
+        overrides = parameters.get("overrides", {})
+        body = {
+            "attachments": [],
+            "attributes": [{"name": "ecs.cpu-architecture", "value": "x86_64"}],
+            "availabilityZone": f"{self._options.region}a",
+            "clusterArn": self._names.cluster_arn(cluster),
+            "connectivity": "CONNECTED",
+            "connectivityAt": now,
+            "cpu": overrides.get("cpu") or described.get("cpu", "256"),
+            "createdAt": now,
+            "desiredStatus": "RUNNING",
+            "enableExecuteCommand": False,
+            "group": parameters.get("group", f"family:{described['family']}"),
+            "healthStatus": "UNKNOWN",
+            "lastStatus": "PROVISIONING",
+            "memory": overrides.get("memory") or described.get("memory", "512"),
+            "overrides": {"containerOverrides": [], "inferenceAcceleratorOverrides": [], **overrides},
+            "taskArn": self._names.task_arn(cluster, task_id),
+            "taskDefinitionArn": described["taskDefinitionArn"],
+            "version": 1,
+        }
+        body["containers"] = self._containers(cluster, task_id, definition)
+        return {**body, **_where(parameters)}
+
+    def _containers(self, cluster: str, task_id: str, definition: Definition) -> list[dict[str, Any]]:
+        """The main one first."""
+        main = definition.main
+        others = [one for one in definition.body["containerDefinitions"] if one is not main]
+        task_arn = self._names.task_arn(cluster, task_id)
+        return [
+            {
+                "containerArn": self._names.container_arn(cluster, task_id, self._new_id()),
+                "taskArn": task_arn,
+                "name": container["name"],
+                "image": container["image"],
+                "lastStatus": "PENDING",
+                "networkInterfaces": [],
+                "healthStatus": "UNKNOWN",
+                "cpu": str(container["cpu"]),
+            }
+            for container in (main, *others)
+        ]
+
+    def _work(self, parameters: Parameters, main: dict[str, Any], task_id: str) -> Work:
+        """The main container's argv and environment: base, then task definition, then override, by name."""
+        override: dict[str, Any] = {}
+        for one in parameters.get("overrides", {}).get("containerOverrides", ()):
+            if one.get("name") == main["name"]:
+                override.update(one)
+        environment = dict(self._base_environment)
+        for pair in (*main["environment"], *override.get("environment", ())):
+            environment[pair.get("name", "")] = pair.get("value", "")
+        command = override.get("command") or main.get("command", ())
+        return Work(
+            task_id=task_id,
+            command=(*main.get("entryPoint", ()), *command),
+            environment=environment,
+            log_path=self.log_path(task_id),
+            stop_timeout=main.get("stopTimeout", self._options.stop_timeout_seconds),
+        )
+
+    def _on_stopped(self, task: LocalTask) -> None:
+        now = self._clock()
+        del self._lives[task.task_id]
+        self._stopped.append((now + self._options.retention_seconds, task))
+        if task.token is not None:
+            self._tokens.task_stopped(task.cluster, task.token, task.arn, now)
+
+    def _forget_old(self) -> None:
+        now = self._clock()
+        while self._stopped and self._stopped[0][0] <= now:
+            _, task = self._stopped.popleft()
+            del self._tasks[task.task_id]
+            self.counts[task.last_status] -= 1
+            key = (task.cluster, task.body.get("startedBy", ""))
+            self._by_started_by[key].pop(task.task_id)
+            if not self._by_started_by[key]:
+                del self._by_started_by[key]
+
+
+def _where(parameters: Parameters) -> dict[str, Any]:
+    """Launch type or capacity provider, platform, startedBy: only what the call or AWS's defaults say."""
+    where: dict[str, Any] = {}
+    strategy = parameters.get("capacityProviderStrategy")
+    launch_type = None if strategy else parameters.get("launchType", "EC2")
+    if strategy:
+        where["capacityProviderName"] = strategy[0]["capacityProvider"]
+    if strategy and where["capacityProviderName"].startswith("FARGATE"):
+        launch_type = "FARGATE"
+    if launch_type:
+        where["launchType"] = launch_type
+    if launch_type == "FARGATE":
+        where["platformVersion"] = parameters.get("platformVersion", "LATEST").replace("LATEST", "1.4.0")
+        where["platformFamily"] = "Linux"
+    if "startedBy" in parameters:
+        where["startedBy"] = parameters["startedBy"]
+    return where

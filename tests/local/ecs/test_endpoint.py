@@ -1,0 +1,184 @@
+"""The HTTP side: headers, pages, delays, quotas and faults."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, HTTPClientError
+
+from ecs_queue.local.ecs import Faults, LocalEcs, Quota, TimerRunner
+from tests.local.ecs.conftest import StartEcs
+from tests.local.ecs.support import command, run, wait_for
+
+TARGET = "AmazonEC2ContainerServiceV20141113"
+LOCAL = {"cluster": "local", "taskDefinition": "local"}
+
+
+def _request(
+    server: LocalEcs, method: str = "POST", path: str = "/", body: str = "{}", **headers: str
+) -> tuple[int, dict[str, str], str]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    try:
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read().decode()
+    finally:
+        connection.close()
+
+
+def _code(call: Any, **parameters: Any) -> tuple[str, int]:
+    with pytest.raises(ClientError) as caught:
+        call(**parameters)
+    response = caught.value.response
+    return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def test_an_operation_that_is_not_there_is_told_with_those_that_are(start_ecs: StartEcs) -> None:
+    _, client = start_ecs()
+    with pytest.raises(ClientError, match=r"has no ListServices; it has CreateCluster, .*StopTask"):
+        client.list_services()
+
+
+@pytest.mark.parametrize("target", ["", "RunTask", "AmazonSQS.SendMessage", f"{TARGET}."])
+def test_a_target_that_is_not_ecs_is_refused(start_ecs: StartEcs, target: str) -> None:
+    server, _ = start_ecs()
+    status, headers, body = _request(server, X_Amz_Target=target)
+    assert status == 400
+    assert headers["x-amzn-errortype"] == json.loads(body)["__type"] == "UnknownOperationException"
+    assert "X-Amz-Target" in json.loads(body)["message"]
+
+
+@pytest.mark.parametrize("body", ["no json", "[]", '"text"', '{"a": '])
+def test_a_body_that_is_no_json_object_is_refused(start_ecs: StartEcs, body: str) -> None:
+    server, _ = start_ecs()
+    status, _, answer = _request(server, body=body, X_Amz_Target=f"{TARGET}.RunTask")
+    assert (status, json.loads(answer)["__type"]) == (400, "SerializationException")
+
+
+def test_an_answer_is_aws_json_with_a_request_id(start_ecs: StartEcs) -> None:
+    server, _ = start_ecs()
+    status, headers, body = _request(server, body="", X_Amz_Target=f"{TARGET}.ListTasks")
+    assert (status, json.loads(body)) == (200, {"taskArns": []})
+    assert headers["Content-Type"] == "application/x-amz-json-1.1"
+    assert len(headers["x-amzn-RequestId"]) == 32
+
+
+def test_the_front_page_says_what_it_is(start_ecs: StartEcs) -> None:
+    server, _ = start_ecs()
+    status, headers, body = _request(server, "GET")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain")
+    for words in ("a development tool", "127.0.0.1 only", server.endpoint_url, "RunTask"):
+        assert words in body
+
+
+def test_other_pages_and_methods_are_refused(start_ecs: StartEcs) -> None:
+    server, _ = start_ecs()
+    assert _request(server, "GET", "/other")[0] == 404
+    assert _request(server, "DELETE")[0] == 405
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "https://example.org"}, {"Host": "rebound.example.org"}])
+def test_web_pages_cannot_run_commands_here(start_ecs: StartEcs, headers: dict[str, str]) -> None:
+    server, _ = start_ecs()
+    body = json.dumps(LOCAL)
+    status, _, _ = _request(server, body=body, X_Amz_Target=f"{TARGET}.RunTask", **headers)
+    assert status == 403
+    assert server.stats()["tasks_created"] == 0
+
+
+def test_the_counters_are_the_same_by_page_and_by_object(start_ecs: StartEcs) -> None:
+    server, client = start_ecs()
+    wait_for(client, run(client, "true"))
+    assert _code(client.describe_tasks, cluster="nowhere", tasks=["0" * 32])[0] == "ClusterNotFoundException"
+    _, _, body = _request(server, "GET", "/_local/stats")
+    stats = json.loads(body)
+    assert stats == server.stats()
+    assert stats["calls"]["RunTask"] == 1
+    assert stats["calls"]["DescribeTasks"] >= 2
+    assert stats["errors"] == {"ClusterNotFoundException": 1}
+    assert stats["tasks"] == {"STOPPED": 1}
+    assert stats["tasks_created"] == 1
+
+
+def test_latency_is_half_before_and_half_after_the_effect(start_ecs: StartEcs) -> None:
+    _, client = start_ecs(TimerRunner(3600.0), latency_seconds=0.2)
+    began = time.monotonic()
+    answer = client.run_task(**LOCAL)
+    took = time.monotonic() - began
+    assert took >= 0.2
+    before = answer["tasks"][0]["createdAt"].timestamp() - (time.time() - took)
+    assert 0.08 <= before <= took - 0.08
+
+
+def test_run_and_stop_share_one_quota_and_describe_and_list_another(start_ecs: StartEcs) -> None:
+    quota = Quota(rate=0.001, burst=2)
+    server, client = start_ecs(TimerRunner(3600.0), run_task_quota=quota, describe_tasks_quota=quota)
+    arn = run(client, "true")
+    client.stop_task(cluster="local", task=arn)
+    assert _code(client.run_task, **LOCAL) == ("ThrottlingException", 400)
+    client.describe_tasks(cluster="local", tasks=[arn])
+    client.list_tasks(cluster="local")
+    assert _code(client.list_tasks, cluster="local") == ("ThrottlingException", 400)
+    client.describe_clusters()
+    assert server.stats()["throttled"] == {"RunTask": 1, "ListTasks": 1}
+    assert server.stats()["tasks_created"] == 1
+
+
+def test_an_injected_throttle_and_server_error_have_no_effect(start_ecs: StartEcs) -> None:
+    throttling, client = start_ecs(faults=Faults(throttle=1.0))
+    assert _code(client.run_task, **LOCAL) == ("ThrottlingException", 400)
+    assert throttling.stats()["faults"] == {"throttle": 1}
+    failing, client = start_ecs(faults=Faults(server_error=1.0))
+    assert _code(client.run_task, **LOCAL) == ("ServerException", 500)
+    assert failing.stats()["faults"] == {"server_error": 1}
+    assert throttling.stats()["tasks_created"] == failing.stats()["tasks_created"] == 0
+
+
+def test_accept_then_drop_starts_the_task_and_closes_the_connection(start_ecs: StartEcs) -> None:
+    faults = Faults(accept_then_drop=1.0, operations=("RunTask",))
+    server, client = start_ecs(TimerRunner(3600.0), faults=faults)
+    with pytest.raises(HTTPClientError):
+        client.run_task(**LOCAL, startedBy="me", clientToken="t")
+    assert len(client.list_tasks(cluster="local", startedBy="me")["taskArns"]) == 1
+    with pytest.raises(HTTPClientError):
+        client.run_task(**LOCAL, startedBy="me", clientToken="t")
+    assert server.stats()["tasks_created"] == 1
+    assert server.stats()["faults"] == {"accept_then_drop": 2}
+
+
+def test_an_injected_lack_of_capacity_is_a_failure_with_http_200_that_its_token_repeats(
+    start_ecs: StartEcs,
+) -> None:
+    server, client = start_ecs(faults=Faults(capacity=1.0))
+    answer = client.run_task(**LOCAL, clientToken="t", count=2)
+    assert answer["tasks"] == []
+    assert [failure["reason"] for failure in answer["failures"]] == ["RESOURCE:CPU"] * 2
+    assert client.run_task(**LOCAL, clientToken="t", count=2)["failures"] == answer["failures"]
+    assert server.stats()["tasks_created"] == 0
+
+
+def test_faults_stay_with_the_operations_they_are_for(start_ecs: StartEcs) -> None:
+    _, client = start_ecs(faults=Faults(server_error=1.0, operations=("StopTask",)))
+    arn = run(client, "true")
+    wait_for(client, arn)
+    assert _code(client.stop_task, cluster="local", task=arn)[0] == "ServerException"
+
+
+def test_a_bug_in_the_server_looks_like_a_failure_of_aws(start_ecs: StartEcs, caplog: pytest.LogCaptureFixture) -> None:
+    def broken_clock() -> float:
+        if armed:
+            raise RuntimeError("a bug")
+        return time.time()
+
+    armed: list[bool] = []
+    _, client = start_ecs(TimerRunner(), broken_clock)
+    armed.append(True)
+    assert _code(client.run_task, **LOCAL, overrides=command("true")) == ("ServerException", 500)
+    armed.clear()
+    assert "a bug" in caplog.text
+    assert run(client, "true")
