@@ -1,0 +1,280 @@
+"""The wire format: `TaskRequest` and `TaskResult`, self-contained, versioned, JSON only.
+
+A message is the JSON of one of these structs. Unknown fields are ignored, so that a newer producer can talk to
+an older worker of the same version number; a version number this package does not know is refused. The JSON
+schema of both stands in docs/schema/ and is made by `ecs_queue.core.schema`, so any language can submit.
+
+All times are seconds since the epoch (UTC) in requests, which machines write, and RFC 3339 in results, which
+people read.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from ecs_queue.core.record import Record
+from ecs_queue.core.states import State
+from ecs_queue.errors import InvalidRequest, UndecodableMessage
+
+T = TypeVar("T")
+
+VERSION = 1
+#: The longest message body that is accepted, in bytes. run_task takes at most 8192 characters of overrides, so
+#: anything near this size could never be launched.
+MAX_BODY_BYTES = 128 * 1024
+
+Relaunch = Literal["never_started", "interrupted", "any_failure"]
+# (?!\n): Python's `$` alone would let one line break through; ECMAScript's, which JSON schema means, would not.
+TaskId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,48}(?!\n)$")]
+QueueName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}(?!\n)$")]
+OwnerName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}(?!\n)$")]
+Command = Annotated[list[str], msgspec.Meta(min_length=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+#: Up to the year 9999: what a ledger can keep time with. Milliseconds, a usual mistake, are refused by it.
+EpochSeconds = Annotated[float, msgspec.Meta(gt=0, le=253_402_300_799)]
+#: An RFC 3339 time with its offset.
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+#: run_task's own shapes nest not even ten deep.
+MAX_DEPTH = 32
+
+
+class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="request"):
+    """One container to run. `submitted_at`, `accept_until` and `expires_at` are the producer's clock.
+
+    `expires_at` is when it must have started (`submitted_at` + the caller's `expires_in`); after `accept_until` no
+    record is made from the message any more. `owner` names the results queue; empty: nobody waits, the result stays
+    in the ledger for its retention time. `priority`: 0 to 9, the highest is served first.
+    """
+
+    v: int
+    id: TaskId
+    command: Command
+    submitted_at: EpochSeconds
+    accept_until: EpochSeconds
+    queue: QueueName = "default"
+    executor_config: dict[str, Any] | None = None
+    priority: Annotated[int, msgspec.Meta(ge=0, le=9)] = 0
+    expires_in: Seconds | None = None
+    expires_at: EpochSeconds | None = None
+    time_limit: Seconds | None = None
+    relaunch: Relaunch = "never_started"
+    owner: OwnerName = ""
+
+    def digest(self) -> str:
+        """A hash of the caller's own words: equal for a request submitted again, whenever and by whom."""
+        words = (
+            self.id,
+            self.command,
+            self.queue,
+            self.executor_config or {},
+            self.priority,
+            self.expires_in,
+            self.time_limit,
+            self.relaunch,
+        )
+        return hashlib.sha256(_canonical.encode(words)).hexdigest()[:32]
+
+
+class TaskResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="result"):
+    """How one request ended. Delivered at least once: deduplicate by (`id`, `nonce`).
+
+    `attempts` counts the attempts that were made, 0 when nothing was launched; `exit_code` is the main container's.
+    """
+
+    v: int
+    id: TaskId
+    nonce: str
+    state: str
+    queue: str
+    owner: str
+    exit_code: int | None
+    task_arn: str | None
+    attempts: int
+    reason: str
+    stop_code: str | None
+    queued_at: Moment | None
+    launched_at: Moment | None
+    started_at: Moment | None
+    finished_at: Moment | None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the container ran and ended with exit code 0."""
+        return self.state == State.SUCCESS
+
+    def line(self) -> dict[str, Any]:
+        """The result line of the CLI: JSON-ready, times as RFC 3339 strings."""
+        built: dict[str, Any] = msgspec.to_builtins(self)
+        return {name: built[name] for name in RESULT_LINE_FIELDS}
+
+
+#: The members of a result line, in order.
+RESULT_LINE_FIELDS = (
+    "id",
+    "state",
+    "exit_code",
+    "task_arn",
+    "attempts",
+    "reason",
+    "stop_code",
+    "queued_at",
+    "launched_at",
+    "started_at",
+    "finished_at",
+)
+
+
+class _Versioned(msgspec.Struct):
+    v: int
+
+
+_canonical = msgspec.json.Encoder(order="deterministic")
+_encoder = msgspec.json.Encoder()
+_request_decoder = msgspec.json.Decoder(TaskRequest)
+_result_decoder = msgspec.json.Decoder(TaskResult)
+_version_decoder = msgspec.json.Decoder(_Versioned)
+
+
+def new_request(
+    *,
+    id: str,
+    command: list[str],
+    now: float,
+    accept_seconds: float,
+    expires_in: float | None = None,
+    **fields: Any,
+) -> TaskRequest:
+    """A valid request, or `InvalidRequest` that names the field. `now`: seconds since the epoch."""
+    unknown = fields.keys() - set(TaskRequest.__struct_fields__)
+    if unknown:
+        raise InvalidRequest(f"{min(unknown)}: a request has no such field")
+    draft = {
+        "v": VERSION,
+        "kind": "request",
+        "id": id,
+        "command": command,
+        "submitted_at": now,
+        "accept_until": now + accept_seconds,
+        "expires_in": expires_in,
+        "expires_at": None if expires_in is None else now + expires_in,
+        **fields,
+    }
+    try:
+        request = msgspec.convert(draft, TaskRequest)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(_name_field(str(error))) from None
+    _check_encodable(request)
+    return request
+
+
+def encode(message: TaskRequest | TaskResult) -> bytes:
+    """The message as JSON."""
+    return _encoder.encode(message)
+
+
+def decode_request(body: bytes) -> TaskRequest:
+    """The request in `body`, or `UndecodableMessage` with the reason."""
+    request = _decode(body, _request_decoder.decode)
+    _check_version(request.v)
+    if _deeper_than(request.executor_config, MAX_DEPTH):
+        raise UndecodableMessage(f"not a valid envelope: executor_config is nested more than {MAX_DEPTH} deep")
+    return request
+
+
+def decode_result(body: bytes) -> TaskResult:
+    """The result in `body`, or `UndecodableMessage` with the reason."""
+    result = _decode(body, _result_decoder.decode)
+    _check_version(result.v)
+    return result
+
+
+def nonce_of(namespace: str, body: bytes) -> str:
+    """Eight characters that tell this submission from every other one, also of the same id (PROTOCOL.md).
+
+    `body` is the request exactly as it was published: it carries its submission time.
+    """
+    digest = hashlib.sha256(namespace.encode() + b"\0" + body).digest()
+    return base64.urlsafe_b64encode(digest[:6]).decode()
+
+
+def result_of(record: Record) -> TaskResult:
+    """The result of a terminal record."""
+    return TaskResult(
+        v=VERSION,
+        id=record.id,
+        nonce=record.nonce,
+        state=str(record.state.value),
+        queue=record.queue,
+        owner=record.owner,
+        exit_code=record.exit_code,
+        task_arn=record.arn or None,
+        attempts=record.attempts,
+        reason=record.reason,
+        stop_code=record.stop_code or None,
+        queued_at=moment(record.created_at),
+        launched_at=moment(record.launched_at),
+        started_at=moment(record.started_at),
+        finished_at=moment(record.finished_at),
+    )
+
+
+def moment(epoch_seconds: float | None) -> datetime | None:
+    """Seconds since the epoch as an aware UTC datetime, to the millisecond; None and 0 mean never."""
+    return datetime.fromtimestamp(round(epoch_seconds, 3), UTC) if epoch_seconds else None
+
+
+def _decode(body: bytes, decode: Callable[[bytes], T]) -> T:
+    if len(body) > MAX_BODY_BYTES:
+        raise UndecodableMessage(f"the message has {len(body)} bytes, more than {MAX_BODY_BYTES} are not accepted")
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        _check_version(_version_in(body))  # of another version, its other shape says nothing
+        raise UndecodableMessage(f"not a valid envelope: {error}") from None
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # bad UTF-8 is a ValueError
+        raise UndecodableMessage(f"not JSON: {error}") from None
+
+
+def _version_in(body: bytes) -> int:
+    try:
+        return _version_decoder.decode(body).v
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return VERSION
+
+
+def _check_encodable(request: TaskRequest) -> None:
+    """What Python can hold and JSON cannot, or not within the limits, is found before anything is queued."""
+    if _deeper_than(request.executor_config, MAX_DEPTH):
+        raise InvalidRequest(f"executor_config: nested more than {MAX_DEPTH} deep")
+    try:
+        size = len(_canonical.encode(request))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidRequest(f"the request cannot be written as JSON: {error}") from None
+    if size > MAX_BODY_BYTES:
+        raise InvalidRequest(f"the request has {size} bytes as JSON, more than {MAX_BODY_BYTES} are not accepted")
+
+
+def _deeper_than(value: Any, levels: int) -> bool:
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return False
+    return levels == 0 or any(_deeper_than(item, levels - 1) for item in value)
+
+
+def _check_version(version: int) -> None:
+    if version != VERSION:
+        raise UndecodableMessage(f"envelope version {version} is not known here, this worker knows {VERSION}")
+
+
+def _name_field(message: str) -> str:
+    """msgspec's `... - at `$.queue`` as `queue: ...`."""
+    found = re.search(r"^(.*) - at `\$\.?(.*)`$", message)
+    return f"{found[2] or 'the request'}: {found[1]}" if found else message

@@ -1,0 +1,112 @@
+"""The vocabulary of the launch protocol: what its operations are given and what they answer (PROTOCOL.md)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from ecs_queue.core.record import Record
+from ecs_queue.core.states import State
+
+
+class Word(StrEnum):
+    """What an operation answers."""
+
+    CREATED = "created"
+    SAME = "same"
+    CONFLICT = "conflict"
+    TOO_LATE = "too_late"
+    CALL = "call"
+    """Call RunTask with the record's token, frozen arguments and target."""
+    LOOK = "look"
+    """Do not call; list the tasks started by this launch."""
+    FULL = "full"
+    """max_in_flight is reached; the record waits."""
+    MOVED_ON = "moved_on"
+    """Not in the state this operation starts from: somebody else has taken it further, or it is not due."""
+    ENDED = "ended"
+    """The operation has brought the record to its terminal state; its result must be published."""
+    OK = "ok"
+    RETRY = "retry"
+    """Queued again with the next launch number."""
+    LOST = "lost"
+    """The claim is not held any more; what the caller knows must not be written."""
+    STOP_IT = "stop_it"
+    """The task belongs to no present launch of the record: stop it, at best effort."""
+    EARLY = "early"
+    STALE = "stale"
+    MISSING = "missing"
+    """No such record."""
+    NOT_YOURS = "not_yours"
+    MARKED = "marked"
+    """A stop is noted on the live record; a worker carries it out."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A word, and the record after the operation where the caller has a use for it."""
+
+    word: Word
+    record: Record | None = None
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers of the protocol, in seconds; DESIGN.md names their defaults."""
+
+    lease_seconds: float = 30.0
+    settle_seconds: float = 600.0
+    startup_allowance: float = 0.0
+    ring_seconds: float = 5.0
+    max_in_flight: int = 0
+    accept_seconds: float = 86400.0
+
+
+class ClaimOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker brings to a claim: a fresh random token and what it would send, frozen if nothing is yet."""
+
+    claim: str
+    worker: str
+    args: str
+    target: str
+
+
+class RefusalKind(StrEnum):
+    """What a definitive "no" of ECS costs."""
+
+    CAPACITY = "capacity"  # no attempt
+    START_FAILURE = "start_failure"  # an attempt
+    PERMANENT = "permanent"  # the request
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """A definitive "no" to RunTask. `wait`: seconds until the next launch may be tried."""
+
+    kind: RefusalKind
+    reason: str
+    wait: float
+    max_attempts: int
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What one look at an ECS task showed. `wait`: seconds until the next look, or until the retry.
+
+    `end` is None while it runs; else the state it would get, and `retry` whether the policy allows another attempt.
+    `by_user`: ECS says that StopTask ended it. `version`: ECS's own; for an end that nobody saw (UNKNOWN) the record's
+    version + 1, so that it loses against any newer word.
+    """
+
+    id: str
+    launch: int
+    arn: str
+    version: int
+    last_status: str
+    wait: float
+    started_at: float = 0.0
+    end: State | None = None
+    retry: bool = False
+    by_user: bool = False
+    max_attempts: int = 1
+    finished_at: float = 0.0
+    exit_code: int | None = None
+    stop_code: str = ""
+    reason: str = ""

@@ -1,0 +1,51 @@
+"""The JSON schemas of the messages, for producers and consumers in other languages.
+
+docs/schema/ holds what this makes; write it anew with ``python -m ecs_queue.core.schema docs/schema``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ecs_queue.core.envelope import VERSION, TaskRequest, TaskResult
+from ecs_queue.core.states import TERMINAL
+
+#: File name -> the message it describes.
+SCHEMAS: Mapping[str, type[TaskRequest] | type[TaskResult]] = {
+    f"task-request.v{VERSION}.json": TaskRequest,
+    f"task-result.v{VERSION}.json": TaskResult,
+}
+
+
+def schema_of(message: type[TaskRequest] | type[TaskResult]) -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of one message. Fields it does not name are allowed and ignored."""
+    schema: dict[str, Any] = msgspec.json.schema(message)
+    body: dict[str, Any] = schema["$defs"].pop(message.__name__)
+    body["properties"]["v"] = {"const": VERSION}
+    body["description"] = " ".join(body["description"].split())
+    if message is TaskResult:
+        body["properties"]["state"] = {"enum": sorted(TERMINAL)}
+    others = {"$defs": schema["$defs"]} if schema["$defs"] else {}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body, **others}
+
+
+def schema_text(message: type[TaskRequest] | type[TaskResult]) -> str:
+    """The schema as its file holds it."""
+    return json.dumps(schema_of(message), indent=2) + "\n"
+
+
+def write_schemas(folder: Path) -> None:
+    """Write every schema into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, message in SCHEMAS.items():
+        (folder / name).write_text(schema_text(message))
+
+
+if __name__ == "__main__":
+    write_schemas(Path(sys.argv[1]))

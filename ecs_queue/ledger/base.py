@@ -1,0 +1,201 @@
+"""The ledger: the shared truth about every request. One protocol, two forms (memory, Redis), one conformance suite.
+
+Each operation is atomic, and its clock is the ledger's own. An operation may run twice when its answer is lost:
+claims are held by random tokens and everything else is a compare-and-set, so the second run finds that the record
+has moved on. Every method may raise `LedgerUnavailable`, and then nothing is known about its effect.
+
+A live record stands in exactly one index, with the time when somebody must look at it next:
+
+- `silent:<queue>`: QUEUED, and no worker has yet said a word about it: its message is on its way, or lost.
+- `retry:<queue>`:  QUEUED with a `not_before`: a delayed retry. No message carries it.
+- `due`:            LAUNCHING and LAUNCHED: the lease ends, or the task is to be described.
+
+and, while QUEUED with a deadline, in `expiry` too. Popping a record from an index pushes its time to now + lease: a
+worker that dies is followed by another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from ecs_queue.core.protocol import Answer, ClaimOffer, Outcome, Refusal
+from ecs_queue.core.record import Record, Submission
+from ecs_queue.core.states import State
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that could not be used: its raw bytes and why. `at`: seconds since the epoch, ledger's clock."""
+
+    key: str
+    queue: str
+    reason: str
+    body: bytes
+    at: float = 0.0
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says of itself with each heartbeat."""
+
+    name: str
+    host: str
+    pid: int
+    version: str
+    queues: list[str]
+    concurrency: int
+    launching: int
+    following: int
+    launched: int
+    finished: int
+    health: str  # "ok", or the reason why a queue is paused
+    started_at: float
+    seen_at: float = 0.0
+
+
+class Ledger(Protocol):
+    """See the module's docstring for what every operation guarantees."""
+
+    def now(self) -> float:
+        """The ledger's clock, seconds since the epoch."""
+        ...
+
+    def put(self, submissions: Sequence[Submission]) -> list[Answer]:
+        """CREATED, SAME, CONFLICT, TOO_LATE, or ENDED (a stop came first: publish its result); one each, in order."""
+        ...
+
+    def admit(self, submission: Submission, offer: ClaimOffer) -> tuple[Answer, Answer]:
+        """`put`, and `claim` if the record is of this very request, in one atomic step: both answers. Barrier.
+
+        The claim's answer is MOVED_ON after CONFLICT and ENDED, MISSING after TOO_LATE.
+        """
+        ...
+
+    def claim(self, record_id: str, offer: ClaimOffer | None) -> Answer:
+        """CALL, ENDED, FULL, MOVED_ON, MISSING. Without an offer: only ends what has expired. Barrier."""
+        ...
+
+    def reclaim(self, record_id: str, offer: ClaimOffer) -> Answer:
+        """Take over a LAUNCHING record whose lease is over: CALL, LOOK, MOVED_ON, MISSING. Barrier."""
+        ...
+
+    def launched(self, record_id: str, nonce: str, launch: int, arn: str, wait: float) -> Answer:
+        """OK, SAME, STOP_IT. `wait`: seconds until the first look; 0 when a stop is marked."""
+        ...
+
+    def unsure(self, record_id: str, claim: str, wait: float, reason: str, answered: str = "") -> Answer:
+        """The call may have taken effect: OK, LOST. `answered="1"`: a 5xx answer, the call itself is over.
+
+        The claim is given up with it: what its holder says later is LOST. `wait`: seconds until the next look.
+        """
+        ...
+
+    def no_effect(self, record_id: str, claim: str, wait: float, reason: str) -> Answer:
+        """Throttled or never sent: OK, ENDED, LOST. No launch number and no attempt is consumed."""
+        ...
+
+    def refused(self, record_id: str, claim: str, refusal: Refusal) -> Answer:
+        """A definitive "no": RETRY, ENDED, OK (burnt), LOST."""
+        ...
+
+    def none(self, record_id: str, claim: str, wait: float) -> Answer:
+        """Looked and found nothing: RETRY, ENDED, EARLY, LOST. `wait`: seconds until the next look or launch.
+
+        EARLY until the claim under which it was looked was itself made after H (`lifecycle.safe_at`).
+        """
+        ...
+
+    def outcomes(self, outcomes: Sequence[Outcome]) -> list[Answer]:
+        """OK, RETRY, ENDED (with the record), STALE, MISSING; one each, in order."""
+        ...
+
+    def rest(self, looks: Mapping[str, float]) -> None:
+        """Records of `due` where a look showed nothing new: id -> seconds until the next look.
+
+        One that has come due since it was popped stays due: a stop was asked for, or the look took too long.
+        """
+        ...
+
+    def stop(self, ids: Sequence[str], by: str, launch: int = 0) -> list[Answer]:
+        """ENDED, MARKED, SAME, STALE, each with its record. An unknown id leaves a tombstone: ENDED. Barrier.
+
+        `launch` > 0: only a record LAUNCHED with this number, else STALE, or MISSING for an unknown id.
+        """
+        ...
+
+    def adopt(self, ids: Sequence[str], owner: str) -> list[Answer]:
+        """OK or ENDED (terminal, to be delivered again) with the record, or MISSING. Barrier."""
+        ...
+
+    def confirm(self, results: Sequence[tuple[str, str]], owner: str) -> list[Answer]:
+        """(id, nonce) pairs whose results the owner has: OK or NOT_YOURS. Retention starts."""
+        ...
+
+    def due(self, limit: int) -> list[Record]:
+        """Up to `limit` due LAUNCHING and LAUNCHED records, without their `request`."""
+        ...
+
+    def due_retries(self, queue: str, limit: int) -> list[Record]:
+        """Up to `limit` QUEUED records of the queue whose delayed retry is due."""
+        ...
+
+    def due_silent(self, queue: str, limit: int) -> list[Record]:
+        """Up to `limit` QUEUED records of the queue whose message did not arrive within ring_seconds."""
+        ...
+
+    def due_expired(self, limit: int) -> list[str]:
+        """Up to `limit` ids, of any queue, that are past their deadline while QUEUED; `claim` ends them."""
+        ...
+
+    def get(self, ids: Sequence[str]) -> list[Record | None]:
+        """The records as they stand, None for the unknown."""
+        ...
+
+    def id_of(self, arn: str) -> str | None:
+        """The request that a task ARN belongs to, while the task is live."""
+        ...
+
+    def undelivered(self, owner: str, limit: int) -> list[Record]:
+        """Terminal records whose results this owner has not confirmed, oldest first."""
+        ...
+
+    def page(self, after: str, limit: int) -> tuple[list[Record], str]:
+        """Records, newest first: live ones, then finished ones. `after`: "" or the cursor returned last; "" ends."""
+        ...
+
+    def counts(self) -> dict[str, dict[State, int]]:
+        """queue -> state -> how many: live states as they are now, terminal ones since the namespace began."""
+        ...
+
+    def take(self, bucket: str, want: int, rate: float, burst: int) -> tuple[int, float]:
+        """Up to `want` tokens of a token bucket shared by all workers: (granted, seconds until the next one)."""
+        ...
+
+    def bury(self, letter: DeadLetter) -> None:
+        """Keep a message that could not be used."""
+        ...
+
+    def dead(self, limit: int) -> list[DeadLetter]:
+        """The dead letters, newest first."""
+        ...
+
+    def heartbeat(self, info: WorkerInfo, ttl: float) -> None:
+        """Say that a worker is alive; forgotten after `ttl` seconds."""
+        ...
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers that were heard of lately, by name."""
+        ...
+
+    def prune(self, limit: int) -> int:
+        """Drop up to `limit` index entries of records whose retention is over; how many."""
+        ...
+
+    def check(self) -> list[str]:
+        """What is wrong with the server for this use, as sentences; empty when nothing is."""
+        ...
+
+    def close(self) -> None:
+        """Give the connections back; the ledger is not used after."""
+        ...

@@ -1,0 +1,41 @@
+-- THE schema. Every key of a namespace, P = "<namespace>:l:" (kombu's own keys start with "<namespace>:q:").
+--
+--   P r:<id>               hash    one record; absent fields are "" or 0. core/record.py says what each one means
+--   P due                  zset    id -> when to look next: LAUNCHING and LAUNCHED
+--   P silent:<queue>       zset    id -> when to look next: QUEUED, its message is on its way or lost
+--   P retry:<queue>        zset    id -> not_before: QUEUED again, no message carries it
+--   P expiry               zset    id -> deadline: QUEUED records that have one
+--   P undelivered:<owner>  zset    id -> finished_at: results that their owner has not confirmed
+--   P arns                 hash    task ARN -> id, while the task is live
+--   P live                 zset    id -> created_at
+--   P finished             zset    id -> when the record's key expires
+--   P counts               hash    <queue>|<state> -> number; live states as they are, terminal ones in all
+--   P bucket:<name>        hash    tokens, at: a token bucket shared by all workers
+--   P dead                 list    dead letters, newest first, bounded
+--   P workers              hash    name -> "<seen at> <forgotten at> <JSON>"
+-- An element of P dead is "<buried at> <JSON>".
+--
+-- ARGV: 1 operation, 2 P, 3 now ("" = the server's TIME), 4 lease, 5 settle, 6 startup allowance, 7 ring,
+-- 8 max_in_flight, 9 retention, 10 cap for the never confirmed, 11 how long a request that was stopped before it came
+-- may still come; then the operation's own. Seconds everywhere, to the millisecond.
+-- An answer is a list: word, then where the caller has a use for it the record as {id, field, value, ...}.
+-- core/lifecycle.py is the same protocol in Python, for the in-memory ledger.
+
+local P = ARGV[2]
+local NOW = tonumber(ARGV[3])
+if not NOW then
+  local time = redis.call('TIME')
+  NOW = tonumber(time[1]) + tonumber(time[2]) / 1e6
+end
+-- As times are stored: else a score popped at its very time could still lie after NOW for the next operation.
+NOW = tonumber(string.format('%.3f', NOW))
+local LEASE, SETTLE, ALLOWANCE, RING = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local MAX_IN_FLIGHT, RETENTION = tonumber(ARGV[8]), tonumber(ARGV[9])
+local CAP, ACCEPT = tonumber(ARGV[10]), tonumber(ARGV[11])
+local ARG = 11 -- the operation's first own argument is ARGV[ARG + 1]
+
+local LOOK_ONLY_AFTER, PROOF_ENDS_AFTER = 40 * 60, 60 * 60
+local CLOCK_SKEW = 300 -- how far a producer's clock may be off before a late duplicate could run again
+local DEAD_LETTERS_KEPT = 10000
+
+local operations = {}

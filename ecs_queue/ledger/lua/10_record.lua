@@ -1,0 +1,197 @@
+-- Loading, changing and storing one record, with every index it stands in.
+
+local NUMBERS = {
+  accept_until = 0, expires_at = 0, time_limit = 0, created_at = 0, launch = 1, attempt = 1, calls = 0,
+  not_before = 0, lease_until = 0, first_called_at = 0, last_claim_at = 0, dirty = 0, burnt = 0, version = 0,
+  launched_at = 0, started_at = 0, stop_at = 0, finished_at = 0, attempts = 0, undelivered = 0, confirmed_at = 0,
+}
+local LIVE = { QUEUED = true, LAUNCHING = true, LAUNCHED = true }
+
+local function text(value)
+  if type(value) == 'number' then
+    if value == math.floor(value) then return string.format('%.0f', value) end
+    return string.format('%.3f', value)
+  end
+  return value
+end
+
+local function key_of(id) return P .. 'r:' .. id end
+
+local function shelf_of(r)
+  if r.state == 'QUEUED' then
+    if r.not_before > 0 then return P .. 'retry:' .. r.queue end
+    return P .. 'silent:' .. r.queue
+  end
+  if LIVE[r.state] then return P .. 'due' end
+end
+
+local function remember(r)
+  r.was = { state = r.state, shelf = r.state and shelf_of(r), arn = r.arn, owner = r.owner,
+            undelivered = r.undelivered }
+  return r
+end
+
+local function fresh(id)
+  local r = { id = id, changed = {} }
+  for field, default in pairs(NUMBERS) do r[field] = default end
+  return r
+end
+
+local function load(id)
+  local flat = redis.call('HGETALL', key_of(id))
+  if #flat == 0 then return nil end
+  local r = fresh(id)
+  for i = 1, #flat, 2 do
+    local field = flat[i]
+    if NUMBERS[field] then r[field] = tonumber(flat[i + 1]) else r[field] = flat[i + 1] end
+  end
+  return remember(r)
+end
+
+local function set(r, field, value)
+  if (r[field] or '') ~= value then
+    r[field] = value
+    r.changed[field] = true
+  end
+end
+
+local function move_indexes(r, look_at)
+  local was, shelf = r.was, shelf_of(r)
+  if was.shelf and was.shelf ~= shelf then redis.call('ZREM', was.shelf, r.id) end
+  if shelf and (look_at or was.shelf ~= shelf) then redis.call('ZADD', shelf, text(look_at or NOW), r.id) end
+  if was.arn ~= r.arn then
+    if was.arn and was.arn ~= '' then redis.call('HDEL', P .. 'arns', was.arn) end
+    if r.arn and r.arn ~= '' and LIVE[r.state] then redis.call('HSET', P .. 'arns', r.arn, r.id) end
+  end
+  if was.state ~= r.state then
+    if was.state then redis.call('HINCRBY', P .. 'counts', r.queue .. '|' .. was.state, -1) end
+    redis.call('HINCRBY', P .. 'counts', r.queue .. '|' .. r.state, 1)
+    if r.expires_at > 0 then
+      if r.state == 'QUEUED' then
+        redis.call('ZADD', P .. 'expiry', text(r.expires_at - ALLOWANCE), r.id)
+      elseif was.state == 'QUEUED' then
+        redis.call('ZREM', P .. 'expiry', r.id)
+      end
+    end
+  end
+end
+
+local function move_results(r)
+  local was = r.was
+  if was.undelivered == 1 and (r.undelivered == 0 or was.owner ~= r.owner) then
+    redis.call('ZREM', P .. 'undelivered:' .. was.owner, r.id)
+  end
+  if r.undelivered == 1 and (was.undelivered ~= 1 or was.owner ~= r.owner) then
+    redis.call('ZADD', P .. 'undelivered:' .. r.owner, text(r.finished_at), r.id)
+  end
+end
+
+local function milliseconds(duration) return string.format('%.0f', math.floor(duration * 1000)) end
+
+-- The index of an owner that never comes back must not outlive the records in it.
+local function keep_results(r, gone_at)
+  local key = P .. 'undelivered:' .. r.owner
+  if redis.call('PTTL', key) < (gone_at - NOW) * 1000 then
+    redis.call('PEXPIRE', key, milliseconds(gone_at - NOW))
+  end
+end
+
+local function set_lifetime(r)
+  if LIVE[r.state] then
+    if not r.was.state then
+      redis.call('ZADD', P .. 'live', text(r.created_at), r.id)
+      redis.call('ZREM', P .. 'finished', r.id) -- of an earlier request with this id, gone but not yet pruned
+    end
+    return
+  end
+  local keep = RETENTION
+  if r.undelivered == 1 then keep = math.max(CAP, RETENTION) end
+  local gone_at = math.max(r.accept_until + CLOCK_SKEW, NOW + keep)
+  redis.call('ZREM', P .. 'live', r.id)
+  redis.call('ZADD', P .. 'finished', text(gone_at), r.id)
+  redis.call('PEXPIRE', key_of(r.id), milliseconds(gone_at - NOW))
+  if r.undelivered == 1 then keep_results(r, gone_at) end
+  if r.was.arn and r.was.arn ~= '' then redis.call('HDEL', P .. 'arns', r.was.arn) end
+end
+
+-- Store what changed. look_at: when somebody must look at it next; nil leaves an unmoved record's time as it is.
+local function store(r, look_at)
+  local put, drop = {}, {}
+  for field in pairs(r.changed) do
+    local value = r[field]
+    if value == '' or value == 0 then
+      drop[#drop + 1] = field
+    else
+      put[#put + 1] = field
+      put[#put + 1] = text(value)
+    end
+  end
+  if #put > 0 then redis.call('HSET', key_of(r.id), unpack(put)) end
+  if #drop > 0 then redis.call('HDEL', key_of(r.id), unpack(drop)) end
+  move_indexes(r, look_at)
+  move_results(r)
+  if not LIVE[r.state] or not r.was.state then set_lifetime(r) end
+end
+
+local function release(r)
+  set(r, 'claim', '')
+  set(r, 'lease_until', 0)
+  set(r, 'dirty', 0)
+  set(r, 'burnt', 0)
+end
+
+local function finish(r, state, attempts, at, reason)
+  set(r, 'state', state)
+  set(r, 'attempts', attempts)
+  set(r, 'finished_at', at)
+  set(r, 'reason', reason)
+  set(r, 'undelivered', (r.owner or '') ~= '' and 1 or 0)
+  set(r, 'request', '')
+  set(r, 'args', '')
+  set(r, 'not_before', 0)
+  release(r)
+end
+
+local function next_launch(r, not_before)
+  set(r, 'state', 'QUEUED')
+  set(r, 'launch', r.launch + 1)
+  set(r, 'not_before', not_before)
+  set(r, 'first_called_at', 0)
+  set(r, 'last_claim_at', 0)
+  set(r, 'args', '')
+  set(r, 'target', '')
+  set(r, 'arn', '')
+  set(r, 'last_status', '')
+  set(r, 'version', 0)
+  set(r, 'launched_at', 0)
+  set(r, 'started_at', 0)
+  release(r)
+end
+
+local function expired(r) return r.expires_at > 0 and NOW + ALLOWANCE >= r.expires_at end
+
+local function stop_reason(r) return 'stopped by ' .. r.stop_by end
+
+local function expiry_reason(r)
+  local waited = ''
+  if (r.reason or '') ~= '' then waited = '; it waited because: ' .. r.reason end
+  return 'not started before its deadline (expires_in or launch_deadline)' .. waited
+end
+
+local function has_stop(r) return (r.stop_by or '') ~= '' end
+
+local function holds(r, token) return r and r.state == 'LAUNCHING' and token ~= '' and r.claim == token end
+
+-- The record as the caller gets it: {id, field, value, ...}, without the payload unless asked for.
+local function shown(r, with_request)
+  local flat = { r.id }
+  for field, value in pairs(r) do
+    local kind = type(value)
+    if (kind == 'string' or kind == 'number') and field ~= 'id' and (field ~= 'request' or with_request)
+       and value ~= '' and value ~= 0 then
+      flat[#flat + 1] = field
+      flat[#flat + 1] = text(value)
+    end
+  end
+  return flat
+end

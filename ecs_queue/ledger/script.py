@@ -1,0 +1,154 @@
+"""The connection to Redis or Valkey and the ledger's script on it: one round trip a batch, errors wrapped."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
+
+import redis
+import redis.exceptions
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from ecs_queue.errors import ConfigError, LedgerUnavailable, NotDurable
+
+#: An operation's name and its arguments.
+Call = tuple[Any, ...]
+
+#: Bounds what one round trip holds in the memory of client and server.
+_CALLS_AT_ONCE = 1000
+
+_BAD_URL = (
+    "ledger_url is no usable Redis URL (it is not shown, it may hold a password): expected "
+    "redis://USER:PASSWORD@HOST:PORT/DATABASE, with / ? # @ in the password percent-encoded"
+)
+
+
+def script_text() -> str:
+    """The whole script: lua/*.lua in the order of their names."""
+    folder = files("ecs_queue.ledger") / "lua"
+    parts = sorted((p for p in folder.iterdir() if p.name.endswith(".lua")), key=lambda p: p.name)
+    return "\n".join(part.read_text() for part in parts)
+
+
+def connect(url: str, *, socket_timeout: float, max_connections: int) -> redis.Redis:
+    """A client whose every wait is bounded. One retry, at once: a connection may have died while it was idle.
+
+    ConfigError when the URL cannot be used. No connection is made yet.
+    """
+    try:
+        client = redis.Redis.from_url(
+            url,
+            socket_timeout=socket_timeout,
+            socket_connect_timeout=socket_timeout,
+            socket_keepalive=True,
+            health_check_interval=25,
+            max_connections=max_connections,
+            retry=Retry(ConstantBackoff(0.05), 1),
+            client_name="ecs-queue",
+        )
+        pool = client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # an unknown option in the URL shows only here
+    except (ValueError, TypeError):
+        # Not `from error`: urllib's words quote what it takes for the port, which may be a part of the password.
+        raise ConfigError(_BAD_URL) from None
+    return client
+
+
+@contextmanager
+def wrapping() -> Iterator[None]:
+    """What redis-py raises, as LedgerUnavailable; the URL and its password are in no message."""
+    try:
+        yield
+    except (redis.exceptions.RedisError, OSError) as error:
+        raise LedgerUnavailable(f"the ledger failed: {error}; check ledger_url and the server") from error
+
+
+class Script:
+    """Runs the script with one prefix, clock and settings. Thread-safe.
+
+    `barrier_seconds`: how long a durable run waits for the server's confirmation; below the socket's time-out.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        prefix: str,
+        settings: Sequence[str],
+        durability: str,
+        barrier_seconds: float,
+        clock: Callable[[], float] | None,
+    ) -> None:
+        self._redis: Any = client  # redis-py's own types mix its sync and async answers
+        self._prefix = prefix
+        self._settings = tuple(settings)
+        self._durability = durability
+        self._barrier = _barrier_command(durability, int(barrier_seconds * 1000))
+        self._clock = clock
+        self._text = script_text()
+        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    def one(self, *call: Any) -> Any:
+        """The reply to one call."""
+        return self.run([call])[0]
+
+    def run(self, calls: Sequence[Call]) -> list[Any]:
+        """One run of the script a call, each atomic, in one round trip a thousand; the replies, in order."""
+        return self._run(calls, ())
+
+    def run_durably(self, calls: Sequence[Call]) -> list[Any]:
+        """`run`, and NotDurable unless the server confirms that what the calls wrote will survive it."""
+        return self._run(calls, self._barrier)
+
+    def _run(self, calls: Sequence[Call], barrier: tuple[Any, ...]) -> list[Any]:
+        replies = []
+        for start in range(0, len(calls), _CALLS_AT_ONCE):
+            replies += self._run_batch(calls[start : start + _CALLS_AT_ONCE], barrier)
+        return replies
+
+    def _run_batch(self, calls: Sequence[Call], barrier: tuple[Any, ...]) -> list[Any]:
+        with wrapping():
+            replies = self._send(calls, barrier)
+            if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies):
+                # A new or restarted server. Not one call has run: all of them are this one script.
+                self._redis.script_load(self._text)
+                replies = self._send(calls, barrier)
+            for reply in replies[: len(calls)]:
+                if isinstance(reply, Exception):
+                    # redis-py's own raising would quote the command, and with it the request's payload.
+                    raise reply
+        if barrier:
+            self._check_durable(replies.pop())
+        return replies
+
+    def _send(self, calls: Sequence[Call], barrier: tuple[Any, ...]) -> list[Any]:
+        clock = "" if self._clock is None else repr(self._clock())
+        with self._redis.pipeline(transaction=False) as pipe:
+            for operation, *arguments in calls:
+                pipe.evalsha(self._sha, 0, operation, self._prefix, clock, *self._settings, *arguments)
+            if barrier:
+                pipe.execute_command(*barrier)  # on the same connection, behind the calls it is about
+            found: list[Any] = pipe.execute(raise_on_error=False)
+            return found
+
+    def _check_durable(self, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            raise NotDurable(f"durability = {self._durability} is not possible on this server: {reply}")
+        acknowledged = reply[0] if isinstance(reply, list) else reply
+        if int(acknowledged) < 1:
+            raise NotDurable(
+                f"durability = {self._durability}: the server did not confirm the write in time; "
+                "nothing was launched for it, and it is tried again when the lease is over"
+            )
+
+
+def _barrier_command(durability: str, milliseconds: int) -> tuple[Any, ...]:
+    """PROTOCOL.md, "When the ledger itself loses a second"."""
+    if durability == "aof":
+        return ("WAITAOF", 1, 0, milliseconds)
+    if durability == "replica":
+        return ("WAIT", 1, milliseconds)
+    return ()

@@ -1,0 +1,97 @@
+"""What workers share beside the records: clock, quotas, dead letters, heartbeats."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from ecs_queue.ledger.base import DeadLetter, WorkerInfo
+from tests.conformance.ledger.lab import START, Lab
+
+
+def _worker(name: str) -> WorkerInfo:
+    return WorkerInfo(
+        name=name,
+        host="h|{ost} ü",
+        pid=7,
+        version="0.1",
+        queues=["a b", "c"],
+        concurrency=4,
+        launching=1,
+        following=2,
+        launched=3,
+        finished=4,
+        health="ok",
+        started_at=START,
+    )
+
+
+def test_now_is_the_ledgers_clock(lab: Lab) -> None:
+    lab.advance(1.125)
+    assert lab.ledger.now() == START + 1.125
+
+
+def test_a_new_bucket_is_full_and_gives_no_more_than_its_burst(lab: Lab) -> None:
+    assert lab.ledger.take("run", 4, 2.0, 10)[0] == 4
+    granted, wait = lab.ledger.take("run", 100, 2.0, 10)
+    assert granted == 6
+    assert wait == pytest.approx(0.5)
+    granted, wait = lab.ledger.take("run", 1, 2.0, 10)
+    assert granted == 0
+    assert wait == pytest.approx(0.5)
+
+
+def test_a_bucket_fills_by_its_rate_up_to_its_burst(lab: Lab) -> None:
+    lab.ledger.take("run", 10, 2.0, 10)
+    lab.advance(0.75)
+    granted, wait = lab.ledger.take("run", 5, 2.0, 10)
+    assert granted == 1
+    assert wait == pytest.approx(0.25)
+    lab.advance(1000)
+    assert lab.ledger.take("run", 100, 2.0, 10)[0] == 10
+
+
+def test_a_bucket_grants_whole_tokens_at_the_time_it_named(lab: Lab) -> None:
+    lab.ledger.take("run", 3, 3.0, 3)
+    for _ in range(5):
+        granted, wait = lab.ledger.take("run", 1, 3.0, 3)
+        assert granted == 0
+        lab.advance(wait + 0.001)
+        assert lab.ledger.take("run", 1, 3.0, 3)[0] == 1
+
+
+def test_buckets_do_not_share_tokens_and_asking_for_none_costs_none(lab: Lab) -> None:
+    assert lab.ledger.take("run", 10, 1.0, 10)[0] == 10
+    assert lab.ledger.take("describe", 0, 1.0, 10)[0] == 0
+    assert lab.ledger.take("describe", 10, 1.0, 10)[0] == 10
+
+
+def test_a_clock_that_steps_back_gives_no_tokens(lab: Lab) -> None:
+    lab.ledger.take("run", 10, 1.0, 10)
+    lab.advance(-100)
+    assert lab.ledger.take("run", 10, 1.0, 10)[0] == 0
+    lab.advance(100)
+    assert lab.ledger.take("run", 10, 1.0, 10)[0] == 0
+
+
+def test_dead_letters_are_kept_byte_for_byte_newest_first(lab: Lab) -> None:
+    body = bytes(range(256))
+    lab.ledger.bury(DeadLetter(key="1", queue="a", reason="not JSON: x y", body=body))
+    lab.advance(2)
+    lab.ledger.bury(DeadLetter(key="2", queue="b", reason="ü", body=b""))
+    newest, oldest = lab.ledger.dead(10)
+    assert newest == DeadLetter(key="2", queue="b", reason="ü", body=b"", at=START + 2)
+    assert oldest == DeadLetter(key="1", queue="a", reason="not JSON: x y", body=body, at=START)
+    assert lab.ledger.dead(1) == [newest]
+
+
+def test_workers_are_listed_by_name_while_they_were_heard_of(lab: Lab) -> None:
+    assert lab.ledger.workers() == []
+    lab.ledger.heartbeat(_worker("b"), 10.0)
+    lab.ledger.heartbeat(_worker("a"), 5.0)
+    lab.advance(4.875)
+    lab.ledger.heartbeat(_worker("b"), 10.0)
+    expected = [(_worker("a"), START), (_worker("b"), START + 4.875)]
+    assert lab.ledger.workers() == [msgspec.structs.replace(w, seen_at=at) for w, at in expected]
+    lab.advance(0.125)
+    assert [worker.name for worker in lab.ledger.workers()] == ["b"]

@@ -1,0 +1,201 @@
+"""The launch protocol as pure functions: rules that hold for every record, beside the conformance suite's lives."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ecs_queue.core import lifecycle
+from ecs_queue.core.protocol import ClaimOffer, Outcome, Refusal, RefusalKind, Rules, Word
+from ecs_queue.core.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record, Submission
+from ecs_queue.core.states import TERMINAL, TRANSITIONS, State
+
+NOW = 1_700_000_000.0
+RULES = Rules()
+_OFFER = ClaimOffer(claim="new", worker="w", args="args", target="target")
+_SUBMISSION = Submission(
+    id="job", nonce="n", digest="d", queue="q", owner="o", relaunch="never_started", body=b"{}", accept_until=NOW + 60
+)
+
+_ages = st.sampled_from([0.0, 1.0, 29.0, 30.0, 31.0, 629.0, 630.0, 631.0, 2399.0, 2400.0, 3600.0, 3601.0, 90_000.0])
+_times = st.one_of(st.just(0.0), _ages.map(lambda age: NOW - age))
+
+#: Records as no life may ever leave them, too: no rule may depend on their being well-formed.
+records = st.builds(
+    Record,
+    id=st.just("job"),
+    nonce=st.just("n"),
+    digest=st.sampled_from(["", "d", "e"]),
+    owner=st.sampled_from(["", "o"]),
+    expires_at=st.sampled_from([0.0, NOW - 1, NOW, NOW + 1]),
+    state=st.sampled_from(State),
+    launch=st.integers(1, 3),
+    attempt=st.integers(1, 3),
+    not_before=_times,
+    claim=st.sampled_from(["", "held"]),
+    lease_until=_times.map(lambda at: at and at + 30),
+    first_called_at=_times,
+    last_claim_at=_times,
+    dirty=st.booleans(),
+    burnt=st.booleans(),
+    args=st.sampled_from(["", "frozen"]),
+    arn=st.sampled_from(["", "arn:1"]),
+    version=st.integers(0, 3),
+    stop_by=st.sampled_from(["", "ann", STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT]),
+    request=st.just(b"{}"),
+)
+outcomes = st.builds(
+    Outcome,
+    id=st.just("job"),
+    launch=st.integers(1, 3),
+    arn=st.sampled_from(["", "arn:1"]),
+    version=st.integers(0, 4),
+    last_status=st.just("X"),
+    wait=st.just(2.0),
+    end=st.none() | st.sampled_from(sorted(TERMINAL)),
+    retry=st.booleans(),
+    by_user=st.booleans(),
+    max_attempts=st.integers(1, 3),
+)
+refusals = st.builds(
+    Refusal, kind=st.sampled_from(RefusalKind), reason=st.just("no"), wait=st.just(2.0), max_attempts=st.integers(1, 3)
+)
+
+Operation = tuple[str, Callable[[Record], Any]]
+
+
+@st.composite
+def operations(draw: st.DrawFn) -> Operation:
+    """Any operation on a record, by the name that the transition table gives it."""
+    token = draw(st.sampled_from(["", "held", "other"]))
+    seen, no = draw(outcomes), draw(refusals)
+    launch, in_flight = draw(st.integers(0, 3)), draw(st.integers(0, 2))
+    rules = Rules(max_in_flight=draw(st.integers(0, 2)))
+    known: list[Operation] = [
+        ("put", lambda r: lifecycle.put(r, _SUBMISSION, NOW)),
+        ("claim", lambda r: lifecycle.claim(r, _OFFER, NOW, rules, in_flight)),
+        ("claim", lambda r: lifecycle.claim(r, None, NOW, rules, in_flight)),
+        ("reclaim", lambda r: lifecycle.reclaim(r, _OFFER, NOW, rules)),
+        ("launched", lambda r: lifecycle.launched(r, "n", launch, "arn:2", NOW)),
+        ("unsure", lambda r: lifecycle.unsure(r, token, "", "x", NOW)),
+        ("no_effect", lambda r: lifecycle.no_effect(r, token, 2.0, "x", NOW)),
+        ("refused", lambda r: lifecycle.refused(r, token, no, NOW)),
+        ("none", lambda r: lifecycle.none(r, token, 2.0, NOW, rules)),
+        ("outcome", lambda r: lifecycle.outcome(r, seen, NOW)),
+        ("stop", lambda r: lifecycle.stop(r, "ann", launch, NOW)),
+        ("adopt", lambda r: lifecycle.adopt(r, "p")),
+        ("confirm", lambda r: lifecycle.confirm(r, "n", "o", NOW)),
+    ]
+    return draw(st.sampled_from(known))
+
+
+@given(records, operations())
+def test_every_operation_on_any_record_keeps_to_the_transition_table(record: Record, operation: Operation) -> None:
+    name, run = operation
+    before = record.state
+    run(record)
+    if record.state is not before:
+        assert (before, record.state) in TRANSITIONS.get(name, frozenset())
+
+
+@given(records.filter(lambda record: record.ended), operations())
+def test_nothing_but_delivery_changes_after_the_end(record: Record, operation: Operation) -> None:
+    before = msgspec.structs.asdict(record)
+    operation[1](record)
+    after = msgspec.structs.asdict(record)
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed <= {"owner", "undelivered", "confirmed_at", "nonce", "digest", "queue", "accept_until"}
+
+
+@given(records, operations())
+def test_what_does_not_hold_the_claim_denies_nothing(record: Record, operation: Operation) -> None:
+    name, run = operation
+    if name not in ("unsure", "no_effect", "refused", "none"):
+        return
+    before = msgspec.structs.asdict(record)
+    if run(record) is Word.LOST:
+        assert msgspec.structs.asdict(record) == before
+    else:
+        assert (before["state"], before["claim"]) == (State.LAUNCHING, "held")
+
+
+@given(records.filter(lambda record: record.dirty), operations())
+def test_a_dirty_record_is_never_queued_again_by_a_no(record: Record, operation: Operation) -> None:
+    name, run = operation
+    before = record.state
+    run(record)
+    if name in ("no_effect", "refused"):
+        assert record.state is before
+
+
+@given(records, operations())
+def test_the_launch_number_grows_only_into_queued_and_nothing_is_carried_over(
+    record: Record, operation: Operation
+) -> None:
+    launch = record.launch
+    operation[1](record)
+    if record.launch != launch:
+        assert (record.launch, record.state) == (launch + 1, State.QUEUED)
+        left = (record.args, record.target, record.arn, record.claim, record.version, record.first_called_at)
+        assert left == ("", "", "", "", 0, 0.0)
+        assert not record.dirty
+        assert not record.burnt
+
+
+@given(records, operations())
+def test_the_end_scrubs_the_payload(record: Record, operation: Operation) -> None:
+    before = record.state
+    operation[1](record)
+    if record.ended and before not in TERMINAL:
+        assert (record.request, record.args, record.claim, record.not_before) == (b"", "", "", 0.0)
+        assert record.undelivered == bool(record.owner)
+
+
+@given(records)
+def test_a_call_is_made_only_for_what_is_neither_stopped_expired_burnt_nor_old(record: Record) -> None:
+    before = msgspec.structs.replace(record)
+    if lifecycle.reclaim(record, _OFFER, NOW, RULES) is Word.CALL:
+        assert not before.stop_by
+        assert not before.burnt
+        assert not lifecycle.expired(before, NOW, RULES)
+        assert NOW - before.first_called_at < lifecycle.LOOK_ONLY_AFTER
+        assert record.last_claim_at == NOW
+    else:
+        assert record.last_claim_at == before.last_claim_at
+    assert record.first_called_at == before.first_called_at
+
+
+@given(records)
+def test_proof_needs_a_look_that_began_after_h_and_within_the_hour(record: Record) -> None:
+    before = msgspec.structs.replace(record)
+    word = lifecycle.none(record, "held", 2.0, NOW, RULES)
+    if word in (Word.RETRY, Word.ENDED):
+        began = before.lease_until - RULES.lease_seconds
+        assert began >= before.last_claim_at + RULES.lease_seconds + RULES.settle_seconds - 0.001
+        if NOW - before.first_called_at > lifecycle.PROOF_ENDS_AFTER:
+            assert record.state is State.UNKNOWN
+
+
+@given(st.text(string.ascii_lowercase, min_size=1), st.floats(1e9, 2e9))
+def test_a_tombstone_is_revoked_and_waits_for_its_request(by: str, now: float) -> None:
+    record = lifecycle.tombstone("job", by, now, RULES)
+    assert (record.state, record.stop_by, record.attempts, record.digest) == (State.REVOKED, by, 0, "")
+    assert record.accept_until == now + RULES.accept_seconds
+
+
+def test_the_end_of_a_task_that_runs_is_no_end() -> None:
+    seen = Outcome(id="job", launch=1, arn="arn:1", version=1, last_status="RUNNING", wait=1.0)
+    with pytest.raises(ValueError, match="not ended"):
+        lifecycle._end_of(Record(id="job"), seen)
+
+
+def test_a_record_and_a_submission_show_no_payload() -> None:
+    secret = b'{"command": ["hunter2"]}'
+    assert "hunter2" not in repr(Record(id="job", request=secret, args="hunter2"))
+    assert "hunter2" not in repr(msgspec.structs.replace(_SUBMISSION, body=secret))

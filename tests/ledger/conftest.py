@@ -1,0 +1,7 @@
+"""A real server for what only Redis has."""
+
+from __future__ import annotations
+
+from tests.services import redis_server, redis_url
+
+__all__ = ["redis_server", "redis_url"]
