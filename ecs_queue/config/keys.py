@@ -53,7 +53,7 @@ _QUEUE_KEYS = (
         "run_task_rate",
         "20",
         parse.number(0, "calls a second"),
-        "RunTask calls a second, of one worker. 0: no limit. 20 is AWS's quota for launches on Fargate.",
+        "RunTask and StopTask calls a second, of all workers together. 0: no limit. 20 is AWS's quota on Fargate.",
     ),
     Key(
         "run_task_burst",
@@ -65,7 +65,7 @@ _QUEUE_KEYS = (
         "describe_tasks_rate",
         "20",
         parse.number(0, "calls a second"),
-        "DescribeTasks calls a second, of one worker. 0: no limit. 20 is AWS's quota for reading calls.",
+        "DescribeTasks and ListTasks calls a second, of all workers together. 0: no limit. 20 is AWS's quota.",
     ),
     Key(
         "describe_tasks_burst",

@@ -31,7 +31,7 @@ class Setting:
 class Config:
     """`[ecs_queue]` and the profiles, made by `load_config`. What each key means: `ecs_queue.config.keys`.
 
-    Durations are seconds, rates are calls a second of one worker; a rate or `max_in_flight` of 0 is no limit.
+    Durations are seconds, rates are calls a second of all workers; a rate or `max_in_flight` of 0 is no limit.
     """
 
     broker_url: str
