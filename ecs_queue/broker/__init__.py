@@ -1,0 +1,23 @@
+"""The broker: messages that say "look at this record now". They carry; the ledger decides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ecs_queue.broker.base import Broker, Delivery, Outgoing
+from ecs_queue.broker.kombu import KombuBroker
+
+if TYPE_CHECKING:
+    from ecs_queue.config import Config
+
+__all__ = ["Broker", "Delivery", "KombuBroker", "Outgoing", "open_broker"]
+
+
+def open_broker(config: Config) -> KombuBroker:
+    """The broker at `config.broker_url`. No connection is made yet."""
+    return KombuBroker(
+        config.broker_url,
+        config.namespace,
+        visibility_timeout=config.visibility_timeout,
+        socket_timeout=config.socket_timeout_seconds,
+    )

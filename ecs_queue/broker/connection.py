@@ -1,0 +1,167 @@
+"""What every kombu connection of ours needs: errors wrapped, a close that never raises, elements that are no messages.
+
+kombu's Redis transport takes an element off the list before it reads it, so what cannot be read is gone for good
+unless its raw bytes are kept here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import kombu
+from kombu.exceptions import KombuError
+
+from ecs_queue.broker import topology
+from ecs_queue.errors import BrokerUnavailable
+
+#: (the transport's name of the queue, raw bytes, reason)
+OnUnreadable = Callable[[str, bytes, str], None]
+
+
+def connect(connection: Any) -> None:
+    """Connect now, with one attempt: kombu's own default sleeps seconds between several. Raises kombu's errors."""
+    connection.ensure_connection(max_retries=0)
+
+
+def request_queue(name: str) -> Any:
+    """A queue on the default exchange, which needs no binding."""
+    return kombu.Queue(name, exchange="", routing_key=name, durable=True)
+
+
+def results_queue(name: str) -> Any:
+    """The same, dropped when nobody touches it for long."""
+    return kombu.Queue(name, exchange="", routing_key=name, durable=True, expires=topology.RESULTS_EXPIRE_AFTER)
+
+
+def body_of(message: Any) -> bytes:
+    """The body of a kombu message; TypeError or ValueError when it has none that could be an envelope."""
+    body = message.body
+    if isinstance(body, str):
+        return body.encode()
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    raise TypeError(f"the body is a {type(body).__name__}, not a string")
+
+
+@contextmanager
+def wrapping(connection: Any) -> Iterator[None]:
+    """What kombu and the client library raise for a lost broker, as BrokerUnavailable without the URL."""
+    try:
+        yield
+    except (KombuError, OSError, *connection.connection_errors, *connection.channel_errors) as error:
+        said = str(error) or type(error).__name__
+        raise BrokerUnavailable(f"the broker failed: {said}; check broker_url and the server") from error
+
+
+def abandon(connection: Any) -> None:
+    """Close without raising: the connection may be broken, and what it held comes back by itself."""
+    with suppress(Exception):
+        channels = [*connection.transport.channels, *connection.transport._avail_channels]
+        with suppress(Exception):
+            connection.release()
+        for channel in channels:
+            # Again: an error in the first half of a close skips the second, and kombu would keep the channel, with
+            # all that it has in hand, until the process ends, and then try once more to give it back.
+            with suppress(Exception):
+                channel.close()
+
+
+class Tap:
+    """Drains one connection with one channel; elements that are no messages go to `on_unreadable`.
+
+    What comes from elsewhere is made fit for being given back: kombu restores a message by the exchange it names,
+    and drops one whose exchange it does not know.
+    """
+
+    def __init__(self, connection: Any, channel: Any, on_unreadable: OnUnreadable) -> None:
+        self._connection = connection
+        self._on_unreadable = on_unreadable
+        self._codecs: Mapping[str, Any] = channel.codecs
+        self._separator = str(getattr(channel, "sep", ""))
+        self._taken: list[tuple[str, bytes]] = []  # the element that is off its list and not yet read
+        self._deliver = connection.transport._deliver
+        connection.transport._deliver = self._guarded
+        if connection.transport.driver_type == "redis":
+            self._parse = channel.client.parse_response
+            channel.client.parse_response = self._remembering
+
+    def drain(self, timeout: float) -> bool:
+        """Take one element, or wait for it for `timeout` seconds; whether there was one."""
+        self._taken.clear()
+        try:
+            self._connection.drain_events(timeout=timeout)
+        except TimeoutError:
+            return False
+        except Exception as error:  # whatever kombu's JSON hooks raise
+            if not self._taken:
+                raise
+            name, raw = self._taken.pop()
+            self._on_unreadable(name, raw, f"not JSON that kombu can read: {_told(error)}")
+        return True
+
+    def _remembering(self, connection: Any, command: str, **options: Any) -> Any:
+        found = self._parse(connection, command, **options)
+        if command == "BRPOP" and found:
+            key, element = found
+            name = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
+            self._taken.append((name.rsplit(self._separator, 1)[0], _bytes(element)))
+        return found
+
+    def _guarded(self, message: Any, name: str) -> None:
+        raw = self._taken.pop()[1] if self._taken else None
+        reason = _unfit(message, self._codecs)
+        if not reason:
+            message["properties"]["delivery_info"] = {"exchange": "", "routing_key": name}
+            try:
+                self._deliver(message, name)
+            except NotAMessage as error:
+                reason = str(error)
+        if reason:
+            element = json.dumps(message).encode() if raw is None else raw
+            self._on_unreadable(name, element, f"not a message in kombu's format: {reason}")
+
+
+class NotAMessage(Exception):  # noqa: N818 - never leaves this package
+    """Raised by a consumer's callback: the element is to be kept as unreadable."""
+
+
+def _unfit(message: Any, codecs: Mapping[str, Any]) -> str:
+    """Why kombu could not take this JSON as a message; "" when it can."""
+    if not isinstance(message, dict):
+        return f"it is a {type(message).__name__}"
+    properties = message.get("properties")
+    if not isinstance(properties, dict):
+        return "it has no properties"
+    if not isinstance(properties.get("delivery_tag"), str):
+        return "it has no delivery_tag"
+    if not isinstance(message.get("headers") or {}, dict):
+        return "its headers are no object"
+    body, encoding = message.get("body"), properties.get("body_encoding")
+    if not isinstance(body, str):
+        return "its body is no string"
+    return _undecodable_body(body, encoding, codecs)
+
+
+def _undecodable_body(body: str, encoding: Any, codecs: Mapping[str, Any]) -> str:
+    if encoding in (None, "", "utf-8"):
+        return ""
+    codec = codecs.get(encoding) if isinstance(encoding, str) else None
+    if codec is None:
+        return "its body_encoding is not known"
+    try:
+        codec.decode(body)
+    except ValueError as error:
+        return f"its body is no {encoding}: {_told(error)}"
+    return ""
+
+
+def _bytes(element: Any) -> bytes:
+    return element if isinstance(element, bytes) else str(element).encode(errors="surrogateescape")
+
+
+def _told(error: Exception) -> str:
+    """Without the words of errors that quote what they read: it may hold secrets."""
+    return error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__

@@ -1,0 +1,211 @@
+"""Takes request messages and results over kombu."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import kombu
+
+from ecs_queue.broker import topology
+from ecs_queue.broker.base import OnDelivery, OnUndecodable
+from ecs_queue.broker.connection import (
+    NotAMessage,
+    Tap,
+    abandon,
+    body_of,
+    connect,
+    request_queue,
+    results_queue,
+    wrapping,
+)
+from ecs_queue.errors import BrokerUnavailable
+
+#: While messages are in hand, acknowledgements must not wait for the next message. Seconds.
+_BUSY_DRAIN = 0.02
+#: The most results that one drain takes: a steady stream must not keep it from answering.
+_RESULTS_AT_ONCE = 500
+
+
+class KombuDelivery:
+    """See `Delivery`."""
+
+    __slots__ = ("_consumer", "body", "message", "queue")
+
+    def __init__(self, consumer: KombuConsumer, queue: str, message: Any) -> None:
+        self._consumer = consumer
+        self.queue = queue
+        self.message = message
+        self.body = body_of(message)
+
+    def ack(self) -> None:
+        """See `Delivery.ack`. Only the first of several calls of `ack` and `release` counts."""
+        self._consumer.finished(self, self.message.ack)
+
+    def release(self) -> None:
+        """See `Delivery.release`."""
+        self._consumer.finished(self, self.message.requeue)
+
+    def __repr__(self) -> str:
+        """Without the body."""
+        return f"KombuDelivery(queue={self.queue!r})"
+
+
+class KombuConsumer:
+    """See `RequestConsumer`. kombu's objects are touched by the draining thread alone."""
+
+    def __init__(
+        self,
+        connection: Any,
+        name: Callable[[str], str],
+        queues: Sequence[str],
+        prefetch: int,
+        on_delivery: OnDelivery,
+        on_undecodable: OnUndecodable,
+    ) -> None:
+        """Connects; raises what kombu raises."""
+        self._connection = connection
+        self._prefetch = prefetch
+        self._on_delivery = on_delivery
+        self._on_undecodable = on_undecodable
+        self._done: deque[tuple[KombuDelivery, Callable[[], None]]] = deque()
+        self._something_done = threading.Event()
+        self._in_hand: set[KombuDelivery] = set()
+        self._received = 0
+        self._closing = False
+        connect(connection)
+        self._channel = connection.channel()
+        self._channel.basic_qos(0, prefetch, False)
+        wire_names = {name(topology.requests_queue(queue)): queue for queue in queues}
+        self._queue_of = wire_names
+        self._consumers = {queue: self._consumer(wire_name, queue) for wire_name, queue in wire_names.items()}
+        self._tap = Tap(connection, self._channel, self._unreadable)
+        for consumer in self._consumers.values():
+            consumer.consume()
+
+    def drain(self, timeout: float) -> int:
+        """See `RequestConsumer.drain`."""
+        with wrapping(self._connection):
+            self._settle()
+            if len(self._in_hand) >= self._prefetch:
+                self._something_done.wait(timeout)
+                self._settle()
+                return 0
+            before = self._received
+            self._tap.drain(min(timeout, _BUSY_DRAIN) if self._in_hand else timeout)
+            self._settle()
+            return self._received - before
+
+    def pause(self, queue: str) -> None:
+        """See `RequestConsumer.pause`."""
+        with wrapping(self._connection):
+            self._consumers[queue].cancel()
+
+    def resume(self, queue: str) -> None:
+        """See `RequestConsumer.resume`."""
+        with wrapping(self._connection):
+            self._consumers[queue].consume()
+
+    def restore(self) -> None:
+        """See `RequestConsumer.restore`."""
+        restore = getattr(self._channel.qos, "restore_visible", None)
+        if restore is not None:
+            with wrapping(self._connection):
+                restore(num=topology.RESTORED_AT_ONCE, interval=1)
+
+    def finished(self, delivery: KombuDelivery, settle: Callable[[], None]) -> None:
+        """From any thread: run the acknowledgement or the giving back at the next opportunity."""
+        self._done.append((delivery, settle))
+        self._something_done.set()
+
+    def close(self) -> None:
+        """See `RequestConsumer.close`."""
+        self._closing = True
+        with suppress(BrokerUnavailable), wrapping(self._connection):
+            self._settle()
+            if not self._channel.do_restore:  # kombu's other channels give back by themselves when they are closed
+                for delivery in self._in_hand:
+                    delivery.message.requeue()
+        self._in_hand.clear()
+        abandon(self._connection)
+
+    def _consumer(self, wire_name: str, queue: str) -> Any:
+        def received(message: Any) -> None:
+            if self._closing:
+                return  # taken while the connection closes, which gives it back
+            try:
+                delivery = KombuDelivery(self, queue, message)
+            except (TypeError, ValueError) as error:
+                message.ack()  # or it would come back for ever
+                raise NotAMessage(str(error)) from error
+            self._received += 1
+            self._in_hand.add(delivery)
+            self._on_delivery(delivery)
+
+        return kombu.Consumer(self._channel, [request_queue(wire_name)], on_message=received, auto_declare=True)
+
+    def _settle(self) -> None:
+        """Carry out what was asked for with `finished`."""
+        self._something_done.clear()
+        while self._done:
+            delivery, settle = self._done[0]
+            if delivery in self._in_hand:
+                settle()
+                self._in_hand.discard(delivery)
+            self._done.popleft()
+
+    def _unreadable(self, wire_name: str, raw: bytes, reason: str) -> None:
+        self._on_undecodable(self._queue_of.get(wire_name, wire_name), raw, reason)
+
+
+class KombuInbox:
+    """See `ResultInbox`. Connects when first drained, and again after an error."""
+
+    def __init__(self, make_connection: Callable[[], Any], name: str) -> None:
+        self._make_connection = make_connection
+        self._name = name
+        self._connection: Any = None
+        self._tap: Tap | None = None
+        self._bodies: list[bytes] = []
+
+    def drain(self, timeout: float) -> list[bytes]:
+        """See `ResultInbox.drain`. At most some hundreds at once; what is no message is dropped."""
+        if self._connection is None:
+            self._connection = self._make_connection()
+        try:
+            with wrapping(self._connection):
+                self._take(self._tap or self._start(), timeout)
+        except BrokerUnavailable:
+            self.close()
+            raise
+        taken, self._bodies = self._bodies, []
+        return taken
+
+    def close(self) -> None:
+        """See `ResultInbox.close`."""
+        connection, self._connection, self._tap = self._connection, None, None
+        if connection is not None:
+            abandon(connection)
+
+    def _start(self) -> Tap:
+        connect(self._connection)
+        channel = self._connection.channel()
+        self._tap = Tap(self._connection, channel, lambda _name, _raw, _reason: None)
+        kombu.Consumer(channel, [results_queue(self._name)], on_message=self._received, no_ack=True).consume()
+        return self._tap
+
+    def _received(self, message: Any) -> None:
+        try:
+            self._bodies.append(body_of(message))
+        except (TypeError, ValueError) as error:
+            raise NotAMessage(str(error)) from error
+
+    def _take(self, tap: Tap, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        found = tap.drain(timeout)
+        while found and len(self._bodies) < _RESULTS_AT_ONCE and time.monotonic() < deadline:
+            found = tap.drain(0.001)

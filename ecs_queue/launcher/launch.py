@@ -1,0 +1,353 @@
+"""Takes one request from QUEUED to LAUNCHED, or as far as ECS lets it.
+
+Every step is written so that the process may die before or after it: the claim is in the ledger before RunTask is
+sent, the ARN is in the ledger before the message is acknowledged, and what is in doubt is settled by whoever comes
+next (PROTOCOL.md).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from ecs_queue.broker.base import Delivery
+from ecs_queue.config import Config, Profile
+from ecs_queue.core import envelope
+from ecs_queue.core.answers import Kind, ReadTrouble, RunAnswer, TroubleKind
+from ecs_queue.core.decide import AfterCall, Write, after_call
+from ecs_queue.core.envelope import TaskRequest
+from ecs_queue.core.lifecycle import PROOF_ENDS_AFTER
+from ecs_queue.core.plan import Plan, decode_plan, plan_of, queued_task, submission_of
+from ecs_queue.core.protocol import Answer, ClaimOffer, Refusal, RefusalKind, Word
+from ecs_queue.core.record import Record, client_token_of, startedby_of
+from ecs_queue.core.retry import Backoff
+from ecs_queue.core.states import State
+from ecs_queue.ecs.clients import EcsClients, Target
+from ecs_queue.ecs.gateway import EcsGateway
+from ecs_queue.errors import ConfigError, PermanentError, UndecodableMessage
+from ecs_queue.launcher.circuit import Circuits
+from ecs_queue.launcher.inflight import InFlight
+from ecs_queue.launcher.quota import Quota
+from ecs_queue.ledger.base import DeadLetter, Ledger
+from ecs_queue.telemetry import Telemetry
+
+#: Seconds until the first look at a new task.
+FIRST_LOOK = 1.0
+#: Seconds between looks for a task of a launch in doubt.
+_LOOK_AGAIN = 30.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a worker's services work with. Clocks, ids and randomness are handed in with them."""
+
+    config: Config
+    worker: str
+    ledger: Ledger
+    gateway: EcsGateway
+    target_for: Callable[[str], Target]  # queue -> target; ConfigError
+    run_quota: Quota
+    read_quota: Quota
+    circuits: Circuits
+    in_flight: InFlight
+    publish: Callable[[Record], None]  # announce the result of a record that has ended
+    telemetry: Telemetry
+    monotonic: Callable[[], float]
+    rest: Callable[[float], bool]  # seconds -> whether the worker is stopping
+    new_id: Callable[[], str]
+    rng: random.Random
+
+    def target_by(self, clients: EcsClients) -> Callable[[str], Target]:
+        """The usual `target_for`: the queue's profile."""
+        return lambda queue: clients.target_for(self.config.profile(queue))
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A request and what would be sent for it, `args` its JSON; `refusal` when nothing ever can be."""
+
+    request: TaskRequest
+    target: Target
+    plan: Plan | None
+    args: str = ""
+    refusal: str = ""
+
+    def offer(self, parts: Parts) -> ClaimOffer:
+        return ClaimOffer(claim=parts.new_id(), worker=parts.worker, args=self.args, target=self.target.encode())
+
+
+class Launcher:
+    """Thread-safe: each call works on one request."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._backoff = Backoff(parts.config.retry_base_seconds, parts.config.retry_cap_seconds)
+
+    def take(self, delivery: Delivery) -> bool:
+        """A message: store its request if it is new, claim and launch it. False: not dealt with, do not acknowledge."""
+        parts = self._parts
+        try:
+            request = envelope.decode_request(delivery.body)
+        except UndecodableMessage as error:
+            self.bury(delivery.queue, delivery.body, str(error))
+            return True
+        parts.telemetry.emit("request.received", id=request.id, queue=request.queue)
+        draft = self._draft(request)
+        if draft is None or not parts.run_quota.take(draft.target):
+            return False
+        nonce = envelope.nonce_of(parts.config.namespace, delivery.body)
+        submission = submission_of(request, delivery.body, nonce, parts.config.launch_deadline)
+        offer = draft.offer(parts)
+        deadline = self._deadline()
+        stored, claimed = parts.ledger.admit(submission, offer)
+        if stored.word is Word.CONFLICT:
+            parts.run_quota.give_back(draft.target)
+            self.bury(delivery.queue, delivery.body, f"another request has the id {request.id}")
+            return True
+        if stored.word is Word.TOO_LATE:
+            parts.run_quota.give_back(draft.target)
+            self.bury(delivery.queue, delivery.body, "it arrived after its accept_until")
+            parts.publish(_too_late(request, nonce))
+            return True
+        if stored.word is Word.ENDED and stored.record is not None:
+            self._ended(stored.record)
+        self._claimed(claimed, draft, offer, deadline)
+        return True
+
+    def retry(self, record: Record) -> None:
+        """A QUEUED record that is due: its delayed retry, or its message was lost."""
+        parts = self._parts
+        if parts.rest(0.0):
+            return  # the worker stops: it comes due again when the lease is over
+        request = envelope.decode_request(record.request)
+        draft = self._draft(request)
+        if draft is None or not parts.run_quota.take(draft.target):
+            return
+        offer = draft.offer(parts)
+        deadline = self._deadline()
+        self._claimed(parts.ledger.claim(record.id, offer), draft, offer, deadline)
+
+    def expire(self, record_id: str) -> None:
+        """End a QUEUED record whose deadline has passed."""
+        answer = self._parts.ledger.claim(record_id, None)
+        if answer.word is Word.ENDED and answer.record is not None:
+            self._ended(answer.record)
+
+    def recover(self, record: Record) -> None:
+        """A LAUNCHING record whose lease is over: its worker died or is in doubt. Call again, or look."""
+        parts = self._parts
+        target = Target.decode(record.target)
+        if parts.rest(0.0) or not parts.run_quota.take(target):
+            return  # the worker stops: it comes due again when the lease is over
+        offer = ClaimOffer(claim=parts.new_id(), worker=parts.worker, args="", target="")
+        deadline = self._deadline()
+        answer = parts.ledger.reclaim(record.id, offer)
+        if answer.record is None or answer.word not in (Word.CALL, Word.LOOK):
+            parts.run_quota.give_back(target)
+            return
+        if answer.word is Word.LOOK:
+            parts.run_quota.give_back(target)
+            self._look(answer.record, target)
+        elif not answer.record.args:
+            self._refuse(answer.record, "the run_task arguments could not be built")
+        else:
+            plan = decode_plan(answer.record.args)
+            self._call(answer.record, plan, target, envelope.decode_request(answer.record.request), deadline)
+
+    def bury(self, queue: str, body: bytes, reason: str) -> None:
+        """Keep a message that cannot be used as a dead letter."""
+        parts = self._parts
+        parts.ledger.bury(DeadLetter(key=parts.new_id(), queue=queue, reason=reason, body=body))
+        parts.telemetry.emit("request.dead", queue=queue, reason=reason, bytes=len(body))
+
+    def _draft(self, request: TaskRequest) -> _Draft | None:
+        """None: the queue's profile is unusable; its circuit opens and the request waits."""
+        parts = self._parts
+        profile = parts.config.profile(request.queue)
+        try:
+            target = parts.target_for(request.queue)
+        except ConfigError as error:
+            parts.circuits.open(request.queue, str(error))
+            return None
+        try:
+            plan = plan_of(profile, profile.max_run_task_attempts, queued_task(request, 1, 0.0))
+            return _Draft(request, target, plan, args=plan.encode())
+        except ConfigError as error:
+            if not _can_launch(profile):
+                parts.circuits.open(request.queue, str(error))
+                return None
+            reason = str(error)  # only together with what this request asks for, so the others go on
+        except PermanentError as error:
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001 - the same request would fail at every try, for ever
+            reason = f"its run_task arguments cannot be built ({type(error).__name__})"
+        return _Draft(request, target, None, refusal=reason)
+
+    def _deadline(self) -> float:
+        """RunTask must not be sent later: counted from before the claim, for a lease cannot fence ECS."""
+        return self._parts.monotonic() + self._parts.config.call_budget_seconds
+
+    def _claimed(self, answer: Answer, draft: _Draft, offer: ClaimOffer, deadline: float) -> None:
+        record = answer.record
+        if answer.word is not Word.CALL or record is None:
+            self._parts.run_quota.give_back(draft.target)
+            if answer.word is Word.ENDED and record is not None:
+                self._ended(record)
+            return
+        if not record.args:
+            self._refuse(record, draft.refusal or "the run_task arguments could not be built")
+            return
+        # What an earlier claim of the same launch number froze counts, not what this worker would send.
+        frozen = record.args != offer.args or record.target != offer.target
+        plan = decode_plan(record.args) if frozen or draft.plan is None else draft.plan
+        target = Target.decode(record.target) if frozen else draft.target
+        self._call(record, plan, target, draft.request, deadline)
+
+    def _call(self, record: Record, plan: Plan, target: Target, request: TaskRequest, deadline: float) -> None:
+        parts = self._parts
+        parts.telemetry.emit("launch.called", id=record.id, launch=record.launch, attempt=record.attempt)
+        answer = parts.gateway.run_task(
+            target,
+            plan.run_task,
+            client_token=client_token_of(record.id, record.nonce, record.launch),
+            started_by=startedby_of(parts.config.namespace, record.id, record.nonce, record.launch),
+            deadline=deadline,
+        )
+        decision = after_call(answer, record, self._backoff, parts.rng)
+        if decision.write is Write.ASK:
+            decision, answer = self._ask(record, target, answer, decision)
+        if decision.write is Write.LAUNCHED and answer.arn:
+            self._launched(record, target, request, answer.arn)
+        else:
+            self._not_launched(record, plan, decision)
+        if decision.opens_circuit:
+            parts.circuits.open(record.queue, decision.reason)
+        elif decision.write in (Write.LAUNCHED, Write.REFUSED):
+            parts.circuits.close(record.queue)
+
+    def _launched(self, record: Record, target: Target, request: TaskRequest, arn: str) -> None:
+        parts = self._parts
+        # In flight first: the tracker may look at it the moment the ledger knows it.
+        parts.in_flight.add(arn, queued_task(request, record.attempt, record.not_before))
+        answer = self._parts.ledger.launched(record.id, record.nonce, record.launch, arn, FIRST_LOOK)
+        if answer.word is Word.STOP_IT:
+            parts.in_flight.drop(record.id)
+            parts.telemetry.emit("launch.stray", id=record.id, launch=record.launch, arn=arn)
+            parts.gateway.stop_task(target, arn, "ecs-queue: this launch is not wanted any more")
+            return
+        parts.telemetry.emit("launch.started", id=record.id, launch=record.launch, arn=arn)
+
+    def _not_launched(self, record: Record, plan: Plan, decision: AfterCall) -> None:
+        parts = self._parts
+        told = {"id": record.id, "launch": record.launch, "reason": decision.reason}
+        if decision.write is Write.NO_EFFECT:
+            parts.telemetry.emit("launch.no_effect", **told)
+            answer = parts.ledger.no_effect(record.id, record.claim, decision.wait, decision.reason)
+        elif decision.write is Write.UNSURE:
+            parts.telemetry.emit("launch.unsure", **told)
+            answer = parts.ledger.unsure(record.id, record.claim, decision.wait, decision.reason, decision.answered)
+        else:
+            parts.telemetry.emit("launch.refused", kind=decision.refusal.value, **told)
+            refusal = Refusal(
+                kind=decision.refusal, reason=decision.reason, wait=decision.wait, max_attempts=plan.max_attempts
+            )
+            answer = parts.ledger.refused(record.id, record.claim, refusal)
+        self._written(record, answer)
+
+    def _ask(
+        self, record: Record, target: Target, answer: RunAnswer, decision: AfterCall
+    ) -> tuple[AfterCall, RunAnswer]:
+        """ConflictException: adopt the task it names only when its startedBy is ours."""
+        parts = self._parts
+        wanted = startedby_of(parts.config.namespace, record.id, record.nonce, record.launch)
+        shown = parts.gateway.describe_tasks(target, answer.conflicting[:100])
+        for task in shown.tasks:
+            if task.get("startedBy") == wanted:
+                found = RunAnswer(Kind.STARTED, arn=str(task["taskArn"]))
+                return AfterCall(write=Write.LAUNCHED), found
+        if len(shown.tasks) < max(1, len(answer.conflicting)):  # one that is not shown may be ours
+            doubt = AfterCall(write=Write.UNSURE, reason=decision.reason, wait=decision.wait, answered="1")
+            return doubt, answer
+        return msgspec.structs.replace(decision, write=Write.REFUSED, refusal=RefusalKind.PERMANENT), answer
+
+    def _look(self, record: Record, target: Target) -> None:
+        """LOOK: what ListTasks shows exists; what it does not show is proof only after H."""
+        parts = self._parts
+        if not parts.read_quota.take(target):
+            return
+        listed = parts.gateway.list_tasks(
+            target, startedby_of(parts.config.namespace, record.id, record.nonce, record.launch)
+        )
+        if listed.arns:
+            parts.telemetry.emit("launch.found", id=record.id, launch=record.launch, arn=listed.arns[0])
+            self._launched(record, target, envelope.decode_request(record.request), listed.arns[0])
+        elif listed.trouble is not None and not self._gone_for_good(record, listed.trouble):
+            reason = listed.trouble.reason
+            parts.telemetry.emit("launch.unsure", id=record.id, launch=record.launch, reason=reason)
+            self._written(record, parts.ledger.unsure(record.id, record.claim, _LOOK_AGAIN, reason))
+        else:
+            answer = parts.ledger.none(record.id, record.claim, self._look_again())
+            parts.telemetry.emit("launch.looked", id=record.id, launch=record.launch, word=answer.word.value)
+            self._written(record, answer)
+
+    def _gone_for_good(self, record: Record, trouble: ReadTrouble) -> bool:
+        """The cluster does not exist. That proves nothing (the credentials may be another account's), but once nobody
+        could prove anything any more, it is as good as an empty list: UNKNOWN."""
+        age = self._parts.ledger.now() - record.first_called_at
+        return trouble.kind is TroubleKind.GONE and age > PROOF_ENDS_AFTER
+
+    def _look_again(self) -> float:
+        return min(_LOOK_AGAIN, max(1.0, self._parts.config.settle_seconds / 10))
+
+    def _refuse(self, record: Record, reason: str) -> None:
+        """Nothing was sent and nothing ever can be."""
+        refusal = Refusal(kind=RefusalKind.PERMANENT, reason=reason, wait=self._backoff.base, max_attempts=1)
+        self._parts.telemetry.emit(
+            "launch.refused", id=record.id, launch=record.launch, kind=refusal.kind.value, reason=reason
+        )
+        self._written(record, self._parts.ledger.refused(record.id, record.claim, refusal))
+
+    def _written(self, record: Record, answer: Answer) -> None:
+        if answer.word is Word.LOST:
+            self._parts.telemetry.emit("launch.lost_claim", id=record.id, launch=record.launch)
+        elif answer.word is Word.ENDED and answer.record is not None:
+            self._ended(answer.record)
+
+    def _ended(self, record: Record) -> None:
+        tell_end(self._parts.telemetry, record)
+        self._parts.publish(record)
+
+
+def tell_end(telemetry: Telemetry, record: Record) -> None:
+    """The last event of a request."""
+    telemetry.emit(
+        "request.ended",
+        id=record.id,
+        state=record.state.value,
+        exit_code="-" if record.exit_code is None else record.exit_code,
+        attempts=record.attempts,
+        reason=record.reason,
+    )
+
+
+def _can_launch(profile: Profile) -> bool:
+    try:
+        profile.require_launchable()
+    except ConfigError:
+        return False
+    return True
+
+
+def _too_late(request: TaskRequest, nonce: str) -> Record:
+    """The result of a request that no record is made of any more."""
+    return Record(
+        id=request.id,
+        nonce=nonce,
+        queue=request.queue,
+        owner=request.owner,
+        state=State.EXPIRED,
+        reason="it arrived after its accept_until; submit it again",
+    )

@@ -1,0 +1,226 @@
+"""Follows launched tasks to their end: due records, in batches of 100, with DescribeTasks at most at the quota.
+
+No worker is special: `Ledger.due` leases what it hands out, and when this worker dies the records come due again
+elsewhere. Two trackers on one task do no harm: an outcome is a compare-and-set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from ecs_queue.core import envelope
+from ecs_queue.core.answers import ReadTrouble, TroubleKind
+from ecs_queue.core.decide import is_news, lost_outcome, must_stop, outcome_of
+from ecs_queue.core.plan import PlanHead, decode_head, queued_task
+from ecs_queue.core.protocol import Answer, Outcome, Word
+from ecs_queue.core.record import Record
+from ecs_queue.core.retry import Backoff
+from ecs_queue.core.states import State
+from ecs_queue.core.tasks import EcsExecutorTask
+from ecs_queue.core.verdict import Observation, observe, poll_interval
+from ecs_queue.ecs.clients import Target
+from ecs_queue.ecs.gateway import DESCRIBE_BATCH
+from ecs_queue.errors import PermanentError, RetryableError, UndecodableMessage
+from ecs_queue.launcher.launch import Parts, tell_end
+from ecs_queue.launcher.missing import Missing
+from ecs_queue.launcher.slots import Slots
+from ecs_queue.launcher.stops import StopOrders
+
+#: The most records that one round takes: ten describe calls.
+_ROUND = 1000
+#: Seconds between rounds: how long a marked stop may wait for somebody to see it.
+_TICK = 0.25
+#: How often the number of tasks in flight is read, which the polling adapts to, and what is over is forgotten. Seconds.
+_TIDY_EVERY = 5.0
+#: Seconds until the next look after a StopTask, after trouble, and after trouble that will not pass by itself.
+_AFTER_STOP, _AFTER_TROUBLE, _AFTER_LASTING_TROUBLE = 1.0, 2.0, 60.0
+#: Seconds until a launch in doubt is looked at again for which there was no room.
+_NO_ROOM = 2.0
+#: How long a round waits for the right to describe a batch before it leaves it for later. Seconds.
+_QUOTA_PATIENCE = 2.0
+
+
+class Tracker:
+    """`recover` takes LAUNCHING records whose lease is over. One thread calls `step`."""
+
+    def __init__(self, parts: Parts, slots: Slots, recover: Callable[[Record], None]) -> None:
+        self._parts = parts
+        self._slots = slots
+        self._recover = recover
+        self._backoff = Backoff(parts.config.retry_base_seconds, parts.config.retry_cap_seconds)
+        self._missing = Missing(parts.monotonic, parts.config.settle_seconds)
+        self._stops = StopOrders(parts, slots)
+        self._in_flight = 0
+        self._tidied_at = float("-inf")
+
+    def step(self) -> float:
+        """One round; how many seconds to rest before the next."""
+        due = self._parts.ledger.due(_ROUND)
+        self._tidy(bool(due))
+        self._recover_some([record for record in due if record.state is State.LAUNCHING])
+        batches: dict[str, list[Record]] = {}
+        for record in due:
+            if record.state is State.LAUNCHED:
+                batches.setdefault(record.target, []).append(record)
+        for encoded, records in batches.items():
+            self._follow(encoded, records)
+        return 0.0 if len(due) == _ROUND else _TICK
+
+    def _recover_some(self, records: Sequence[Record]) -> None:
+        """As many as there is room for: after an outage there may be thousands, and each comes due again and again."""
+        later: dict[str, float] = {}
+        for record in records:
+            if self._slots.room:
+                self._slots.submit(partial(self._recover, record))
+            else:
+                later[record.id] = _NO_ROOM
+        if later:
+            self._parts.ledger.rest(later)
+
+    def _follow(self, encoded: str, records: list[Record]) -> None:
+        try:
+            target = Target.decode(encoded)
+        except PermanentError as error:
+            self._trouble(records, str(error), _AFTER_LASTING_TROUBLE)
+            return
+        self._take_up(records)
+        for batch in _chunks(records, DESCRIBE_BATCH):
+            self._describe(target, batch)
+
+    def _take_up(self, records: Sequence[Record]) -> None:
+        """Launched elsewhere, followed here from now on: fetch what the due records leave out."""
+        unknown = self._parts.in_flight.unknown([record.id for record in records])
+        for record in self._parts.ledger.get(unknown) if unknown else ():
+            if record is not None and record.state is State.LAUNCHED and record.request:
+                try:
+                    request = envelope.decode_request(record.request)
+                except UndecodableMessage:
+                    continue  # a newer worker's: it is followed all the same
+                self._parts.in_flight.add(record.arn, queued_task(request, record.attempt, record.not_before))
+
+    def _describe(self, target: Target, batch: list[Record]) -> None:
+        if not self._parts.read_quota.take(target, _QUOTA_PATIENCE):
+            self._parts.ledger.rest(dict.fromkeys((record.id for record in batch), _QUOTA_PATIENCE))
+            return
+        shown = self._parts.gateway.describe_tasks(target, [record.arn for record in batch])
+        trouble = shown.trouble
+        if trouble is not None and trouble.kind is TroubleKind.INVALID and len(batch) > 1:
+            # One bad ARN spoils the batch: find it by halves.
+            self._describe(target, batch[: len(batch) // 2])
+            self._describe(target, batch[len(batch) // 2 :])
+        elif trouble is not None and trouble.kind is not TroubleKind.GONE:
+            self._trouble(batch, trouble.reason, _wait_after(trouble))
+        else:
+            by_arn = {str(task.get("taskArn")): task for task in shown.tasks}
+            missing = set(shown.missing) if trouble is None else {record.arn for record in batch}
+            self._judge(target, batch, by_arn, missing)
+
+    def _judge(
+        self, target: Target, batch: list[Record], by_arn: Mapping[str, Mapping[str, Any]], missing: set[str]
+    ) -> None:
+        now = self._parts.ledger.now()
+        looks: dict[str, float] = {}
+        news: list[Outcome] = []
+        records = {record.id: record for record in batch}
+        for record in batch:
+            found = self._look_at(target, record, by_arn.get(record.arn), record.arn in missing, now)
+            if isinstance(found, Outcome):
+                news.append(found)
+            else:
+                looks[record.id] = found
+        if looks:
+            self._parts.ledger.rest(looks)
+        for outcome, answer in zip(news, self._parts.ledger.outcomes(news), strict=True):
+            self._tell(records[outcome.id], outcome, answer)
+
+    def _look_at(
+        self, target: Target, record: Record, task: Mapping[str, Any] | None, is_missing: bool, now: float
+    ) -> Outcome | float:
+        """News for the ledger, or in how many seconds to look again."""
+        if task is None:
+            return self._not_shown(record, now) if is_missing else _AFTER_TROUBLE
+        try:
+            return self._seen(target, record, task, now)
+        except RetryableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one task that nobody can read must not hide the others
+            reason = f"{record.arn}: {type(error).__name__}: {error}"
+            self._parts.telemetry.emit("describe.trouble", tasks=1, reason=reason)
+            return _AFTER_LASTING_TROUBLE
+
+    def _seen(self, target: Target, record: Record, task: Mapping[str, Any], now: float) -> Outcome | float:
+        """News for the ledger, or in how many seconds to look again."""
+        self._missing.shown(record.arn)
+        head = decode_head(record.args)
+        seen = observe(task, head.container)
+        wait = poll_interval(now - record.launched_at, self._in_flight, self._parts.config.describe_tasks_rate)
+        why = must_stop(record, seen, now)
+        if why:
+            self._stop(target, record, why)
+            wait = _AFTER_STOP
+        if not is_news(record, seen):
+            return wait
+        self._parts.in_flight.update(record.id, EcsExecutorTask.from_boto(task))
+        return self._outcome(record, seen, head, wait)
+
+    def _outcome(self, record: Record, seen: Observation, head: PlanHead, wait: float) -> Outcome:
+        retry_wait = self._backoff.delay(record.attempt, self._parts.rng)
+        return outcome_of(record, seen, head.max_attempts, wait, retry_wait)
+
+    def _stop(self, target: Target, record: Record, why: str) -> None:
+        """Mark what was not marked yet, then order the stop; seen again at the next look, it is ordered again."""
+        if not record.stop_by:
+            answer = self._parts.ledger.stop([record.id], why, record.launch)[0]
+            if answer.word is not Word.MARKED:
+                return
+        self._stops.order(target, record, why)
+
+    def _not_shown(self, record: Record, now: float) -> Outcome | float:
+        """MISSING: right after RunTask it means "not visible yet"; only after the grace time is the task lost."""
+        self._parts.telemetry.emit("task.missing", id=record.id, arn=record.arn)
+        grace = self._parts.config.settle_seconds
+        gone_for = min(self._missing.not_shown(record.arn), now - record.launched_at)
+        if gone_for < grace:
+            return min(10.0, max(_AFTER_STOP, grace / 10))
+        self._missing.shown(record.arn)
+        reason = f"ECS has not known {record.arn} for {gone_for:.0f} s and nobody saw it end: look at its logs"
+        return lost_outcome(record, reason)
+
+    def _tell(self, record: Record, outcome: Outcome, answer: Answer) -> None:
+        parts = self._parts
+        if answer.word is Word.OK:
+            parts.telemetry.emit("task.status", id=record.id, arn=record.arn, status=outcome.last_status)
+            return
+        parts.in_flight.drop(record.id)
+        if answer.word is Word.RETRY:
+            parts.telemetry.emit("task.retry", id=record.id, attempt=record.attempt + 1, reason=outcome.reason)
+        elif answer.word is Word.ENDED and answer.record is not None:
+            tell_end(parts.telemetry, answer.record)
+            parts.publish(answer.record)
+
+    def _trouble(self, records: Sequence[Record], reason: str, wait: float) -> None:
+        self._parts.telemetry.emit("describe.trouble", tasks=len(records), reason=reason)
+        self._parts.ledger.rest(dict.fromkeys((record.id for record in records), wait))
+
+    def _tidy(self, has_work: bool) -> None:
+        """Now and then: forget what is over, and count what all workers follow, for the quota is shared."""
+        if self._parts.monotonic() - self._tidied_at < _TIDY_EVERY:
+            return
+        self._tidied_at = self._parts.monotonic()
+        self._parts.in_flight.forget_untouched()
+        self._missing.forget_old()
+        self._stops.forget_old()
+        if has_work:
+            counts = self._parts.ledger.counts().values()
+            self._in_flight = sum(states.get(State.LAUNCHED, 0) for states in counts)
+
+
+def _wait_after(trouble: ReadTrouble) -> float:
+    lasting = trouble.kind in (TroubleKind.INVALID, TroubleKind.DENIED)
+    return _AFTER_LASTING_TROUBLE if lasting else _AFTER_TROUBLE
+
+
+def _chunks(records: list[Record], size: int) -> Iterator[list[Record]]:
+    return (records[start : start + size] for start in range(0, len(records), size))

@@ -1,0 +1,177 @@
+"""A launcher worker: every service in one process. Start more of them, anywhere, to launch more."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from ecs_queue.broker.base import Broker
+from ecs_queue.config import Config
+from ecs_queue.ecs.clients import ClientOptions, EcsClients, Target
+from ecs_queue.ecs.gateway import BotoEcsGateway, EcsGateway
+from ecs_queue.launcher.announce import Announcer
+from ecs_queue.launcher.circuit import Circuits
+from ecs_queue.launcher.consume import Consumer
+from ecs_queue.launcher.inflight import InFlight
+from ecs_queue.launcher.launch import Launcher, Parts
+from ecs_queue.launcher.quota import Quota
+from ecs_queue.launcher.service import PeriodicService, Service
+from ecs_queue.launcher.slots import Slots
+from ecs_queue.launcher.sweep import Sweeper
+from ecs_queue.launcher.track import Tracker
+from ecs_queue.ledger.base import Ledger, WorkerInfo
+from ecs_queue.telemetry import Telemetry
+
+_HEARTBEAT_EVERY = 2.0
+_HEARTBEAT_TTL = 15.0
+#: What a stop may take: the calls in hand end, what was not started is given back. Seconds.
+STOP_BUDGET = 9.0
+
+
+class Worker:
+    """Owns its threads, not its broker and ledger. `start`, then `stop` (idempotent, from anywhere), then `join`."""
+
+    def __init__(
+        self,
+        config: Config,
+        broker: Broker,
+        ledger: Ledger,
+        *,
+        queues: Sequence[str] = ("default",),
+        name: str = "",
+        telemetry: Telemetry | None = None,
+        gateway: EcsGateway | None = None,
+    ) -> None:
+        self._config = config
+        self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+        self.queues = list(queues)
+        self._telemetry = telemetry or Telemetry()
+        self._ledger = ledger
+        self._stopping = threading.Event()
+        self._started_at = 0.0
+        self._version = _version()
+        self._clients = EcsClients(
+            ClientOptions(
+                connect_timeout=config.connect_timeout_seconds,
+                read_timeout=config.read_timeout_seconds,
+                max_pool_connections=config.concurrency + 4,
+            )
+        )
+        self._announcer = Announcer(broker, self._telemetry)
+        self._slots = Slots(config.concurrency, self._telemetry)
+        self._parts = self._make_parts(gateway or BotoEcsGateway(self._clients, time.monotonic))
+        launcher = Launcher(self._parts)
+        self._consumer = Consumer(self._parts, broker, launcher, self._slots, self.queues)
+        sweeper = Sweeper(self._parts, launcher, self._slots, self.queues, self._consumer.idle)
+        tracker = Tracker(self._parts, self._slots, launcher.recover)
+        self._consuming = PeriodicService("consumer", self._consumer.step, self._telemetry, finish=self._give_back)
+        self._services: list[Service] = [
+            PeriodicService("tracker", tracker.step, self._telemetry),
+            PeriodicService("sweeper", sweeper.step, self._telemetry),
+            PeriodicService("heartbeat", self._heartbeat, self._telemetry),
+        ]
+
+    def check(self) -> None:
+        """ConfigError when a queue's profile cannot launch anything; findings of AWS are told as health."""
+        for queue in self.queues:
+            profile = self._config.profile(queue)
+            profile.require_launchable()
+            target = self._parts.target_for(queue)
+            if profile.check_health_on_startup:
+                for finding in self._parts.gateway.check(target):
+                    self._telemetry.emit("health", queue=queue, reason=finding)
+        for finding in self._ledger.check():
+            self._telemetry.emit("health", queue="*", reason=finding)
+
+    def start(self) -> None:
+        """Start every service; returns at once."""
+        self._started_at = self._ledger.now()
+        self._announcer.start()
+        for service in self._services:
+            service.start()
+        self._consuming.start()
+        self._telemetry.emit("worker.started", worker=self.name, queues=", ".join(self.queues))
+
+    def stop(self) -> None:
+        """Ask for the end: the calls in hand are finished, the rest is given back. Returns at once."""
+        if not self._stopping.is_set():
+            self._telemetry.emit("worker.stopping", worker=self.name, in_hand=self._slots.in_hand)
+        self._stopping.set()
+        self._consuming.stop()
+        for service in self._services:
+            service.stop()  # or they would go on starting launches while the calls in hand come to their end
+
+    def join(self, timeout: float = STOP_BUDGET) -> bool:
+        """Wait for the end after `stop`; False when something still ran after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        self._stopping.wait()
+        ended = self._consuming.join(timeout)
+        self._slots.close()
+        for service in self._services:
+            ended = service.join(max(0.1, deadline - time.monotonic())) and ended
+        self._announcer.stop()
+        ended = self._announcer.join(max(0.5, deadline - time.monotonic())) and ended
+        self._telemetry.emit("worker.stopped", worker=self.name)
+        return ended
+
+    def _give_back(self) -> None:
+        """On the consumer's thread, at the end: let the calls in hand finish, give the rest back."""
+        self._consumer.settle(STOP_BUDGET - 2)
+        self._consumer.close()
+
+    def _make_parts(self, gateway: EcsGateway) -> Parts:
+        config, ledger = self._config, self._ledger
+        rest = self._stopping.wait
+        return Parts(
+            config=config,
+            worker=self.name,
+            ledger=ledger,
+            gateway=gateway,
+            target_for=self._target_for,
+            run_quota=Quota(ledger, "run_task", config.run_task_rate, config.run_task_burst, rest),
+            read_quota=Quota(ledger, "describe", config.describe_tasks_rate, config.describe_tasks_burst, rest),
+            circuits=Circuits(time.monotonic, self._telemetry),
+            in_flight=InFlight(time.monotonic),
+            publish=self._announcer.publish,
+            telemetry=self._telemetry,
+            monotonic=time.monotonic,
+            rest=rest,
+            new_id=lambda: secrets.token_hex(8),
+            rng=random.Random(),
+        )
+
+    def _target_for(self, queue: str) -> Target:
+        return self._clients.target_for(self._config.profile(queue))
+
+    def _heartbeat(self) -> float:
+        self._ledger.heartbeat(self._info(), _HEARTBEAT_TTL)
+        return _HEARTBEAT_EVERY
+
+    def _info(self) -> WorkerInfo:
+        return WorkerInfo(
+            name=self.name,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=self._version,
+            queues=self.queues,
+            concurrency=self._config.concurrency,
+            launching=self._slots.in_hand,
+            following=len(self._parts.in_flight),
+            launched=self._telemetry.count("launch.started"),
+            finished=self._telemetry.count("request.ended"),
+            health=self._parts.circuits.health(),
+            started_at=self._started_at,
+        )
+
+
+def _version() -> str:
+    try:
+        return version("ecs-queue")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "unknown"

@@ -1,0 +1,88 @@
+"""THE catalogue of events: everything that is worth telling, its level, its fields and its sentence.
+
+Logs and counters derive from it; nothing else logs. An event carries ids and facts, never a command, an environment
+or a URL: those may hold secrets.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+logger = logging.getLogger("ecs_queue")
+
+
+class EventType(msgspec.Struct, frozen=True):
+    """`sentence` is a format string over `fields`, the names every event of this type carries."""
+
+    level: int
+    fields: tuple[str, ...]
+    sentence: str
+
+
+_D, _I, _W, _E = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
+
+EVENTS: dict[str, EventType] = {
+    "worker.started": EventType(_I, ("worker", "queues"), "worker {worker} takes from {queues}"),
+    "worker.stopping": EventType(_I, ("worker", "in_hand"), "worker {worker} stops, {in_hand} in hand"),
+    "worker.stopped": EventType(_I, ("worker",), "worker {worker} has stopped"),
+    "service.failed": EventType(_E, ("service", "reason"), "{service} failed and goes on: {reason}"),
+    "health": EventType(_W, ("queue", "reason"), "queue {queue}: {reason}"),
+    "request.received": EventType(_D, ("id", "queue"), "{id} received from {queue}"),
+    "request.dead": EventType(_W, ("queue", "reason", "bytes"), "dead letter from {queue} ({bytes} bytes): {reason}"),
+    "launch.called": EventType(_D, ("id", "launch", "attempt"), "{id} RunTask, launch {launch}, attempt {attempt}"),
+    "launch.started": EventType(_I, ("id", "launch", "arn"), "{id} launched as {arn} (launch {launch})"),
+    "launch.no_effect": EventType(_I, ("id", "launch", "reason"), "{id} not launched, tried again later: {reason}"),
+    "launch.unsure": EventType(_W, ("id", "launch", "reason"), "{id} launch {launch} in doubt: {reason}"),
+    "launch.refused": EventType(_W, ("id", "launch", "kind", "reason"), "{id} launch {launch} refused: {reason}"),
+    "launch.looked": EventType(_I, ("id", "launch", "word"), "{id} launch {launch} looked for, none found: {word}"),
+    "launch.found": EventType(_I, ("id", "launch", "arn"), "{id} launch {launch} found as {arn}"),
+    "launch.stray": EventType(_W, ("id", "launch", "arn"), "{id}: {arn} belongs to no present launch, stopping it"),
+    "launch.lost_claim": EventType(_I, ("id", "launch"), "{id} launch {launch}: another worker has taken it over"),
+    "circuit.opened": EventType(_E, ("queue", "reason", "seconds"), "queue {queue} paused for {seconds} s: {reason}"),
+    "circuit.closed": EventType(_I, ("queue",), "queue {queue} works again"),
+    "task.status": EventType(_D, ("id", "arn", "status"), "{id} is {status}"),
+    "task.retry": EventType(_I, ("id", "attempt", "reason"), "{id} goes to attempt {attempt}: {reason}"),
+    "task.stop": EventType(_I, ("id", "arn", "by"), "{id} is being stopped ({by})"),
+    "task.missing": EventType(_D, ("id", "arn"), "{id}: ECS does not show {arn}"),
+    "stop.trouble": EventType(_W, ("id", "arn", "reason"), "{id}: StopTask of {arn} failed: {reason}"),
+    "describe.trouble": EventType(_W, ("tasks", "reason"), "{tasks} tasks could not be described: {reason}"),
+    "request.ended": EventType(
+        _I, ("id", "state", "exit_code", "attempts", "reason"), "{id} ended {state} (exit {exit_code}): {reason}"
+    ),
+    "results.unpublished": EventType(_W, ("results", "reason"), "{results} results not announced: {reason}"),
+}
+
+Sink = Callable[[str, dict[str, Any]], None]
+
+
+class Telemetry:
+    """Where events go. Thread-safe. `sinks` get every event, after the log and the counters."""
+
+    def __init__(self, *sinks: Sink) -> None:
+        self._sinks = sinks
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def emit(self, name: str, **fields: Any) -> None:
+        """Tell one event of the catalogue; its fields must be the catalogue's."""
+        kind = EVENTS[name]
+        with self._lock:
+            self._counts[name] += 1
+        if logger.isEnabledFor(kind.level):
+            logger.log(kind.level, kind.sentence.format(**fields), extra={"event": name, "fields": fields})
+        for sink in self._sinks:
+            try:
+                sink(name, fields)
+            except Exception:  # telling must never stop what is told of: a launch, the end of a request
+                logger.exception("a sink failed at the event %s", name)
+
+    def count(self, name: str) -> int:
+        """How often an event was told since the start."""
+        with self._lock:
+            return self._counts[name]
