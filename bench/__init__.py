@@ -1,0 +1,1 @@
+"""Benchmarks: real processes on this machine, side by side in one run. `python -m bench --help`."""

@@ -1,0 +1,25 @@
+"""What a worker costs that has nothing to do."""
+
+from __future__ import annotations
+
+import time
+
+from bench.stack import stack
+
+
+def run(seconds: int) -> list[tuple[str, str, str]]:
+    """Rows: what, figure, aim."""
+    with stack(latency=0.0) as parts:
+        with parts.client() as client:
+            client.submit(["exit", "0"]).result(timeout=60)
+        time.sleep(2)
+        worker = parts.worker()
+        before = worker.cpu_times()
+        time.sleep(seconds)
+        after = worker.cpu_times()
+        used = (after.user - before.user) + (after.system - before.system)
+        resident = worker.memory_info().rss
+    return [
+        ("idle worker, share of a core", f"{used / seconds:.2%}", "< 1%"),
+        ("idle worker, memory", f"{resident / 2**20:.0f} MB", "< 120 MB"),
+    ]

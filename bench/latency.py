@@ -1,0 +1,35 @@
+"""From submit to RunTask on an idle system."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import boto3
+
+from bench.stack import Stack, quantile, stack
+
+
+def run(tasks: int) -> list[tuple[str, str, str]]:
+    """Rows: what, figure, aim."""
+    with stack(latency=0.0) as parts:
+        delays = _delays(parts, tasks)
+    return [
+        ("submit to RunTask, p50", f"{quantile(delays, 0.5) * 1000:.1f} ms", "<= 25 ms"),
+        ("submit to RunTask, p99", f"{quantile(delays, 0.99) * 1000:.1f} ms", "<= 150 ms"),
+    ]
+
+
+def _delays(parts: Stack, tasks: int) -> list[float]:
+    """One at a time, each on an idle system: the stand-in's createdAt less the time before submit()."""
+    ecs = boto3.client("ecs", region_name="us-east-1")
+    delays = []
+    with parts.client() as client:
+        client.submit(["exit", "0"]).result(timeout=60)  # connections
+        for _ in range(tasks):
+            time.sleep(0.05)
+            before = time.time()
+            result = client.submit(["exit", "0"]).result(timeout=60)
+            task: Any = ecs.describe_tasks(cluster="local", tasks=[result.task_arn])["tasks"][0]
+            delays.append(task["createdAt"].timestamp() - before)
+    return delays

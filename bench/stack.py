@@ -1,0 +1,84 @@
+"""What every benchmark stands on: a Redis, an ECS stand-in and workers, each a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import psutil
+
+from ecs_queue.client import EcsQueue
+from ecs_queue.local.ecs import local_environment
+from ecs_queue.local.redis_server import RedisServer
+
+UNLIMITED = {
+    "AIRFLOW__ECS_QUEUE__RUN_TASK_RATE": "0",
+    "AIRFLOW__ECS_QUEUE__DESCRIBE_TASKS_RATE": "0",
+}
+
+
+@dataclass
+class Stack:
+    """The processes of one benchmark and the environment that leads to them."""
+
+    redis: RedisServer
+    endpoint_url: str
+    environ: dict[str, str]
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def client(self) -> EcsQueue:
+        """A client of this stack."""
+        return EcsQueue.from_config(environ=self.environ)
+
+    def worker(self) -> psutil.Process:
+        """The first worker, to measure."""
+        return psutil.Process(self.workers[0].pid)
+
+
+@contextmanager
+def stack(latency: float = 0.0, workers: int = 1, **settings: str) -> Iterator[Stack]:
+    """A stack that is ready; `settings` are keys of [ecs_queue]. Every process has ended when it closes."""
+    with ExitStack() as open_parts:
+        redis = open_parts.enter_context(RedisServer())
+        stand_in = _started(open_parts, [sys.executable, "-m", "bench.stand_in", "--latency", str(latency)])
+        assert stand_in.stdout is not None
+        endpoint_url = stand_in.stdout.readline().decode().strip()
+        environ = {**os.environ, **local_environment(endpoint_url, redis.url), **UNLIMITED}
+        environ.update({f"AIRFLOW__ECS_QUEUE__{key.upper()}": value for key, value in settings.items()})
+        os.environ.update(environ)  # boto3 reads the process's own environment
+        built = Stack(redis, endpoint_url, environ)
+        command = [sys.executable, "-m", "ecs_queue", "--log-level", "warning", "worker"]
+        built.workers = [_started(open_parts, command, environ) for _ in range(workers)]
+        with built.client() as client:
+            until(lambda: len(client.ledger.workers()) == workers, 30)
+        yield built
+
+
+def until(holds: Callable[[], bool], seconds: float, every: float = 0.02) -> float:
+    """Wait for a condition; how long it took. TimeoutError after `seconds`."""
+    start = time.monotonic()
+    while not holds():
+        if time.monotonic() - start > seconds:
+            raise TimeoutError(f"it did not come true within {seconds} s")
+        time.sleep(every)
+    return time.monotonic() - start
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value below which `share` of the values lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _started(
+    open_parts: ExitStack, command: list[str], environ: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE)
+    open_parts.callback(process.wait, 30)
+    open_parts.callback(process.terminate)
+    return process

@@ -1,0 +1,1 @@
+"""The whole system in real processes: workers, a real Redis, an ECS endpoint, the command line."""
