@@ -45,7 +45,7 @@ def commands(number: int) -> list[dict[str, Any]]:
         elif kind == "missing":
             task["command"] = ["/no/such/program"]
         elif kind == "big":
-            task["command"] = ["sh", "-c", 'test ${#BIG} -eq 6000']
+            task["command"] = ["sh", "-c", "test ${#BIG} -eq 6000"]
             task["executor_config"] = {"environment": environment_6k}
         else:
             task["command"] = ["sh", "-c", 'test "$1" = "grüße 世界 🚀"', "sh", "grüße 世界 🚀"]
