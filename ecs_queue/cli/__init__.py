@@ -1,0 +1,1 @@
+"""The command line: one file a command group. What is slow to import is imported by the command that needs it."""

@@ -1,0 +1,229 @@
+"""`status`, `tasks` and `workers`: what the ledger says, for people and machines."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ecs_queue.cli.facts import age_of, facts_of, lines_of, run_time_of
+from ecs_queue.cli.options import Options, json_option, opened_queue, pass_options, shared_options
+from ecs_queue.cli.output import duration, say, shortened, show, show_json, show_pairs, show_table
+from ecs_queue.errors import BrokerUnavailable
+
+if TYPE_CHECKING:
+    from ecs_queue.client import EcsQueue
+    from ecs_queue.core.record import Record
+    from ecs_queue.ledger.base import Ledger, WorkerInfo
+
+#: As `ecs_queue.core.states.State` has them; a test compares.
+STATES = ("QUEUED", "LAUNCHING", "LAUNCHED", "SUCCESS", "FAILED", "REMOVED", "REVOKED", "EXPIRED", "UNKNOWN")
+NOT_FOUND = 1
+_PAGE = 500
+#: An ARN is indexed while its task is live; among the finished it is looked for in so many of the newest.
+_ARNS_SEARCHED = 20_000
+
+
+@click.command(short_help="Show how things stand, or one request.")
+@click.argument("id", required=False, metavar="[ID|TASK-ARN]")
+@json_option
+@shared_options
+@pass_options
+def status(options: Options, id: str | None, as_json: bool) -> int:
+    """Show how things stand, or one request.
+
+    Without an ID: each queue with its requests by state, the messages waiting in it (backlog), and the workers
+    that take from it. QUEUED, LAUNCHING and LAUNCHED are the numbers of now, the others count from the
+    namespace's beginning.
+
+    With an ID, or the ARN of its ECS task: every fact known about the request. Its command and environment are
+    never shown, they may hold secrets.
+
+    \b
+    Examples:
+      ecs-queue status
+      ecs-queue status nightly-etl
+      ecs-queue status nightly-etl --json | jq -r .state
+
+    Exit status: 1 when no such request is known; otherwise as for every command.
+    """
+    options.start_logging()
+    with opened_queue(options) as queue:
+        if id is None:
+            _show_queues(queue, as_json)
+            return 0
+        record = find_record(queue.ledger, id)
+        if record is None:
+            say(f"ecs-queue: no request {id} is known: it was never submitted, or its retention time is over")
+            return NOT_FOUND
+        if as_json:
+            show_json(facts_of(record))
+        else:
+            show_pairs(lines_of(record, queue.ledger.now()))
+    return 0
+
+
+@click.command(short_help="List requests, newest first.")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(STATES, case_sensitive=False),
+    metavar="STATE",
+    help=f"Only requests in this state, any case; may be repeated. {', '.join(STATES)}.",
+)
+@click.option("--queue", metavar="NAME", help="Only requests of this queue.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
+@json_option
+@shared_options
+@pass_options
+def tasks(options: Options, states: Sequence[str], queue: str | None, limit: int, as_json: bool) -> None:
+    """List requests, newest first: those that are live, then those that have ended.
+
+    \b
+    Examples:
+      ecs-queue tasks --state launched
+      ecs-queue tasks --state failed --state removed --queue etl --limit 200
+      ecs-queue tasks --json | jq -r 'select(.exit_code == 137) | .id'
+    """
+    options.start_logging()
+    wanted = {state.upper() for state in states}
+
+    def fits(record: Record) -> bool:
+        return (not wanted or record.state.value in wanted) and queue in (None, record.queue)
+
+    with opened_queue(options) as client:
+        found = itertools.islice(records_of(client.ledger, fits, min(limit, _PAGE)), limit)
+        if as_json:
+            for record in found:
+                show_json(facts_of(record))
+            return
+        now = client.ledger.now()
+        rows = [_task_row(record, now) for record in found]
+    headers = ("id", "state", "queue", "attempts", "exit", "age", "run time", "reason")
+    if rows:
+        show_table(headers, rows)
+    else:
+        say("no such requests")
+
+
+@click.command(short_help="List the workers that are alive.")
+@json_option
+@shared_options
+@pass_options
+def workers(options: Options, as_json: bool) -> None:
+    """List the workers that were heard of in the last 15 seconds.
+
+    `in hand`: requests it launches right now. `following`: tasks it has launched or looked at lately. `health`
+    is ok, or says which queues are paused and why (credentials, a missing cluster).
+
+    \b
+    Example:
+      ecs-queue workers --json | jq -r 'select(.health != "ok") | .name + ": " + .health'
+    """
+    options.start_logging()
+    with opened_queue(options) as client:
+        found, now = client.ledger.workers(), client.ledger.now()
+    if as_json:
+        for worker in found:
+            show_json(_worker_facts(worker))
+    elif found:
+        headers = ("name", "host", "pid", "queues", "concurrency", "in hand", "following", "launched", "finished")
+        show_table((*headers, "health", "last heard"), [_worker_row(worker, now) for worker in found])
+    else:
+        say("no worker is alive: start one with `ecs-queue worker`")
+
+
+def find_record(ledger: Ledger, name: str) -> Record | None:
+    """The record of an id or of a task's ARN."""
+    if ":" not in name:
+        return ledger.get([name])[0]
+    record_id = ledger.id_of(name)
+    if record_id is not None:
+        return ledger.get([record_id])[0]
+    newest = itertools.islice(records_of(ledger, lambda _: True, _PAGE), _ARNS_SEARCHED)
+    return next((record for record in newest if record.arn == name), None)
+
+
+def records_of(ledger: Ledger, fits: Callable[[Record], bool], page: int) -> Iterator[Record]:
+    """Records that fit, newest first, each once though it may move while the pages are read."""
+    seen: set[tuple[str, str]] = set()
+    cursor = ""
+    while True:
+        records, cursor = ledger.page(cursor, page)
+        for record in records:
+            if fits(record) and (record.id, record.nonce) not in seen:
+                seen.add((record.id, record.nonce))
+                yield record
+        if not cursor:
+            return
+
+
+def _show_queues(client: EcsQueue, as_json: bool) -> None:
+    counts, alive = client.ledger.counts(), client.ledger.workers()
+    names = {"default", *counts, *(profile.queue for profile in client.config.profiles())}
+    names.discard("")  # what a stop left for requests that never came
+    names.update(name for worker in alive for name in worker.queues)
+    rows = []
+    for name in sorted(names):
+        states = {state.value: number for state, number in counts.get(name, {}).items()}
+        serving = [worker.name for worker in alive if name in worker.queues]
+        backlog = _backlog(client, name)
+        if as_json:
+            every = {state: states.get(state, 0) for state in STATES}
+            show_json({"queue": name, "backlog": backlog, "states": every, "workers": serving})
+        shown = "?" if backlog is None else str(backlog)
+        rows.append([name, str(len(serving)), shown, *(str(states.get(state, 0)) for state in STATES)])
+    if not as_json:
+        show_table(("queue", "workers", "backlog", *STATES), rows)
+        show(_about_workers(alive))
+
+
+def _backlog(client: EcsQueue, queue: str) -> int | None:
+    try:
+        return client.backlog(queue)
+    except BrokerUnavailable as error:  # the ledger still has the truth
+        say(f"ecs-queue: {error}")
+        return None
+
+
+def _about_workers(alive: Sequence[WorkerInfo]) -> str:
+    if not alive:
+        return "no worker is alive: start one with `ecs-queue worker`"
+    ill = [f"{worker.name}: {worker.health}" for worker in alive if worker.health != "ok"]
+    number = "1 worker is" if len(alive) == 1 else f"{len(alive)} workers are"
+    return f"{number} alive" + (f"; {'; '.join(ill)}" if ill else ", all healthy")
+
+
+def _task_row(record: Record, now: float) -> list[str]:
+    exit_code = "" if record.exit_code is None else str(record.exit_code)
+    attempts = str(record.attempts if record.ended else record.attempt)
+    times = (age_of(record, now), run_time_of(record, now))
+    reason = shortened(record.reason, 60)
+    return [record.id, record.state.value, record.queue, attempts, exit_code, *times, reason]
+
+
+def _worker_facts(worker: WorkerInfo) -> dict[str, Any]:
+    import msgspec
+
+    from ecs_queue.core.envelope import moment
+
+    facts: dict[str, Any] = msgspec.to_builtins(worker)
+    for name in ("started_at", "seen_at"):
+        facts[name] = msgspec.to_builtins(moment(facts[name]))
+    return facts
+
+
+def _worker_row(worker: WorkerInfo, now: float) -> list[str]:
+    numbers = (worker.concurrency, worker.launching, worker.following, worker.launched, worker.finished)
+    return [
+        worker.name,
+        worker.host,
+        str(worker.pid),
+        ", ".join(worker.queues),
+        *(str(number) for number in numbers),
+        worker.health,
+        f"{duration(now - worker.seen_at)} ago",
+    ]

@@ -1,0 +1,124 @@
+"""What commands print: JSON for machines, tables for people, plain lines for everybody else."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, Literal
+
+import click
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+#: A row's cells, as text.
+Row = Sequence[str]
+
+
+def is_watched(stream: IO[Any] | None = None) -> bool:
+    """Whether a person looks at the stream (stdout by default)."""
+    return (stream or sys.stdout).isatty()
+
+
+def clean(text: str) -> str:
+    """The text on one line, without the control characters with which it could rule a terminal."""
+    return _CONTROL.sub(" ", text).strip()
+
+
+def shortened(text: str, most: int) -> str:
+    """At most `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def say(text: str) -> None:
+    """One line for people, on stderr (as text: stderr can write anything, and a progress bar may stand in for it)."""
+    click.echo(clean(text), err=True)
+
+
+def show(text: str) -> None:
+    """One line of the command's answer, on stdout."""
+    click.echo(clean(text).encode("utf-8", "backslashreplace"))
+
+
+def show_json(value: Mapping[str, Any]) -> None:
+    """One object, one line, on stdout, in UTF-8."""
+    click.echo(json_line(value).encode("utf-8", "backslashreplace"))
+
+
+def json_line(value: Mapping[str, Any]) -> str:
+    """The object as one line of JSON."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def show_table(headers: Row, rows: Sequence[Row]) -> None:
+    """A table on a terminal; elsewhere aligned columns, two spaces apart, with a line of headers."""
+    cleaned = [[clean(cell) for cell in row] for row in rows]
+    if is_watched():
+        from rich.console import Console
+
+        Console().print(rich_table(headers, cleaned))
+        return
+    lines = [list(headers), *cleaned]
+    widths = [max(_width(line[column]) for line in lines) for column in range(len(headers))]
+    for line in lines:
+        padded = (cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True))
+        show("  ".join(padded))
+
+
+def _width(text: str) -> int:
+    """How many columns a terminal takes for it."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def rich_table(headers: Row, rows: Sequence[Row], overflow: Literal["fold", "ellipsis"] = "fold") -> Any:
+    """A rich table; cells are taken as they are, never as markup. "ellipsis": every row stays one line."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in headers:
+        table.add_column(header, overflow=overflow, no_wrap=overflow == "ellipsis")
+    for row in rows:
+        table.add_row(*(Text(clean(cell), style=_STYLES.get(cell, "")) for cell in row))
+    return table
+
+
+def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Names and values, one pair a line; empty values are left out."""
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        if value:
+            shown = clean(value)
+            if value in _STYLES and is_watched():
+                shown = click.style(shown, fg=_STYLES[value])
+            click.echo(f"{name.ljust(width)}  {shown}".encode("utf-8", "backslashreplace"))
+
+
+def duration(seconds: float) -> str:
+    """For people: `0.42 s`, `12.3 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
+    seconds = max(0.0, seconds)
+    if seconds < 9.995:
+        return f"{seconds:.2f} s"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for unit, size, smaller, small in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            rest = whole % size // small
+            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    raise AssertionError("unreachable")
+
+
+_STYLES = {
+    "SUCCESS": "green",
+    "FAILED": "red",
+    "REMOVED": "red",
+    "UNKNOWN": "red",
+    "REVOKED": "yellow",
+    "EXPIRED": "yellow",
+    "LAUNCHED": "cyan",
+    "LAUNCHING": "cyan",
+}

@@ -1,0 +1,194 @@
+"""The one-command stack: an embedded Redis or Valkey, a local ECS in this process, and workers as child processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from ecs_queue.errors import RetryableError, UsageError
+from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, local_environment
+from ecs_queue.local.keeper import Keeper
+from ecs_queue.local.redis_server import RedisServer
+
+#: Variables that could lead a process of the stack to a real account, server or cluster.
+_OURS = ("AWS_", "AIRFLOW__ECS_QUEUE__", "AIRFLOW__AWS_ECS_EXECUTOR")
+_NAMES = ("ECS_QUEUE_CONFIG",)
+_HARMLESS = ("AWS_CA_BUNDLE",)
+_READY_SECONDS = 20.0
+_STOP_SECONDS = 12.0  # a worker ends within 10 s of SIGTERM
+_LOOK = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackOptions:
+    """What a local stack is made of.
+
+    workers: how many worker processes. redis_port: 0 takes a free one. ecs: how the local ECS behaves.
+    directory: keeps the server's append-only file, one log a worker and one a task; None keeps nothing.
+    settings: keys of [ecs_queue] as text, for all processes of the stack. worker_args: options of each worker.
+    """
+
+    workers: int = 1
+    redis_port: int = 0
+    ecs: LocalEcsOptions = field(default_factory=LocalEcsOptions)
+    directory: Path | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    worker_args: tuple[str, ...] = ()
+
+
+class LocalStack:
+    """Runs from ``start`` to ``stop``; everything ends with the process that made it, even by SIGKILL.
+
+    Not for use from several threads at once.
+    """
+
+    def __init__(self, options: StackOptions | None = None) -> None:
+        self._options = options or StackOptions()
+        self._parts = ExitStack()
+        self._workers: dict[str, subprocess.Popen[bytes]] = {}
+        self._keeper: Keeper | None = None
+        self.exports: dict[str, str] = {}
+        self.redis_url = ""
+        self.endpoint_url = ""
+
+    @property
+    def unsets(self) -> list[str]:
+        """Variables of this process's environment that must not stand beside ``exports``."""
+        return sorted(name for name in os.environ if _is_ours(name) and name not in self.exports)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The whole environment of a process that uses the stack: this process's, but for what leads elsewhere."""
+        return {**{name: value for name, value in os.environ.items() if not _is_ours(name)}, **self.exports}
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Name -> process id of each worker."""
+        return {name: process.pid for name, process in self._workers.items()}
+
+    def ended(self) -> dict[str, int]:
+        """Workers that have ended by themselves: name -> exit status."""
+        return {name: code for name, process in self._workers.items() if (code := process.poll()) is not None}
+
+    def start(self, told: Callable[[str], None] = lambda _: None) -> None:
+        """Start all of it; returns when every worker takes requests. ``told`` gets a line about each part.
+
+        UsageError: a port is taken, no server program is found, a worker cannot start. RetryableError: too slow.
+        """
+        try:
+            self._start_services(told)
+            for number in range(1, self._options.workers + 1):
+                self._start_worker(f"local-{number}")
+            self._await_workers()
+            told(f"workers    {', '.join(f'{name} (pid {pid})' for name, pid in self.pids.items())}")
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the workers in order, then the local ECS with its tasks, then the server. May be called twice."""
+        self._parts.close()
+        self._workers = {}
+
+    def __enter__(self) -> LocalStack:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start_services(self, told: Callable[[str], None]) -> None:
+        options = self._options
+        if options.directory is not None:
+            options.directory.mkdir(parents=True, exist_ok=True)
+        keeps = options.directory / "redis" if options.directory else None
+        server = RedisServer(port=options.redis_port or None, data_dir=keeps, appendonly="always" if keeps else "no")
+        self.redis_url = self._parts.enter_context(server).url
+        told(f"server     {self.redis_url} (pid {server.pid})")
+        self.endpoint_url = self._parts.enter_context(LocalEcs(options.ecs)).endpoint_url
+        told(f"local ECS  {self.endpoint_url}; it runs commands as you")
+        self.exports = local_environment(self.endpoint_url, self.redis_url, options.ecs)
+        self.exports |= {f"AIRFLOW__ECS_QUEUE__{key.upper()}": value for key, value in options.settings.items()}
+        self.exports |= _without_proxy(os.environ)
+        self._keeper = Keeper()
+        self._parts.callback(self._keeper.close)
+        self._parts.callback(self._stop_workers)
+
+    def _start_worker(self, name: str) -> None:
+        assert self._keeper is not None
+        command = [sys.executable, "-m", "ecs_queue", "worker", "--name", name, *self._options.worker_args]
+        with ExitStack() as log:
+            sink: IO[bytes] | int = subprocess.DEVNULL
+            if self._options.directory is not None:
+                sink = log.enter_context((self._options.directory / f"{name}.log").open("ab"))
+            process = subprocess.Popen(  # noqa: S603 - ourselves
+                command,
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=sink,
+                start_new_session=True,  # Ctrl-C in the terminal is this process's business
+            )
+        self._keeper.watch(process.pid)
+        self._workers[name] = process
+
+    def _await_workers(self) -> None:
+        from ecs_queue.config import load_config
+        from ecs_queue.ledger import open_ledger
+
+        ledger = open_ledger(load_config(environ=self.environ))
+        deadline = time.monotonic() + _READY_SECONDS
+        try:
+            # By process id: a server that kept its data may still know the workers of the last time.
+            while set(self.pids.values()) - {worker.pid for worker in ledger.workers()}:
+                if self.ended():
+                    name, code = next(iter(self.ended().items()))
+                    raise UsageError(f"the worker {name} ended with status {code}: {self._last_words(name)}")
+                if time.monotonic() > deadline:
+                    raise RetryableError(f"the workers were not ready within {_READY_SECONDS:g} s; try again")
+                time.sleep(_LOOK)
+        finally:
+            ledger.close()
+
+    def _last_words(self, name: str) -> str:
+        if self._options.directory is None:
+            return "run `ecs-queue local --dir DIR` to keep its log"
+        lines = (self._options.directory / f"{name}.log").read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it left an empty log"
+
+    def _stop_workers(self) -> None:
+        for process in self._workers.values():
+            process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_SECONDS
+        for process in self._workers.values():
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if self._keeper is not None:
+                self._keeper.forget(process.pid)
+
+
+def _is_ours(name: str) -> bool:
+    return (name.startswith(_OURS) or name in _NAMES) and name not in _HARMLESS
+
+
+def _without_proxy(environ: Mapping[str, str]) -> dict[str, str]:
+    """Where a proxy is configured, the local ECS must be exempt from it."""
+    if not any(name.lower() in ("http_proxy", "all_proxy") for name in environ):
+        return {}
+    given = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    exempt = ",".join(part for part in (given, "127.0.0.1") if part)
+    return {"no_proxy": exempt, "NO_PROXY": exempt}

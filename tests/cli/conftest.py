@@ -1,0 +1,102 @@
+"""The command line, in this process and in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ecs_queue.cli.main import cli
+from ecs_queue.client import EcsQueue
+from ecs_queue.local.ecs import local_environment
+from ecs_queue.local.stack import LocalStack, StackOptions
+from tests.services import require_redis_binary
+from tests.system.processes import CLI, QUICK
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Each command sets up logging for its process; here that is pytest's."""
+    root, ours = logging.getLogger(), logging.getLogger("ecs_queue")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+
+
+@pytest.fixture
+def invoke() -> Invoke:
+    """``invoke("status", env={...}, input=...)``: a command in this process."""
+
+    def run(*arguments: str, env: Mapping[str, str] | None = None, input: str | bytes | None = None) -> Result:
+        return CliRunner().invoke(cli, arguments, env=dict(env or {}), input=input)
+
+    return run
+
+
+@pytest.fixture
+def nobody(redis_url: str) -> dict[str, str]:
+    """The environment of an installation without a worker: what is submitted stays QUEUED."""
+    return local_environment("http://127.0.0.1:1", redis_url)
+
+
+@dataclass
+class Installation:
+    """A server, a local ECS and a worker."""
+
+    environ: dict[str, str]
+
+    def run(self, *arguments: str, input: bytes | None = None) -> subprocess.CompletedProcess[str]:
+        """A command in a process of its own, to its end."""
+        done = subprocess.run([*CLI, *arguments], env=self.environ, input=input, capture_output=True, timeout=60)
+        decoded = (done.stdout.decode(), done.stderr.decode())
+        return subprocess.CompletedProcess(done.args, done.returncode, *decoded)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """A command in a process of its own; the caller ends it."""
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([*CLI, *arguments], env=self.environ, **pipes)
+
+    def client(self) -> EcsQueue:
+        """A client of it."""
+        return EcsQueue.from_config(environ=self.environ, owner="")
+
+
+@pytest.fixture(scope="session")
+def installation() -> Iterator[Installation]:
+    """One for all tests of a process that need results; it ends with the process, however that ends."""
+    require_redis_binary()
+    prefix = "AIRFLOW__ECS_QUEUE__"
+    quick = {name.removeprefix(prefix).lower(): value for name, value in QUICK.items()}
+    with LocalStack(StackOptions(settings=quick)) as stack:
+        yield Installation(stack.environ)
+
+
+def json_lines(text: str) -> list[dict[str, Any]]:
+    """Every line as the object it must be."""
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert all(isinstance(line, dict) for line in lines)
+    return lines
+
+
+def task_file(folder: Path, *tasks: Mapping[str, Any] | str) -> Path:
+    """A file for `submit --file`; text is taken as it is."""
+    path = folder / "TASKS.jsonl"
+    lines = [task if isinstance(task, str) else json.dumps(task) for task in tasks]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+PYTHON = sys.executable

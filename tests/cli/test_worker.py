@@ -1,0 +1,143 @@
+"""`worker` as a process: ready, stopped in order, ended at once, refused at the start."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from ecs_queue.client import EcsQueue
+from ecs_queue.core.states import State
+from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, local_environment
+from tests.cli.conftest import Invoke
+from tests.system.processes import CLI, QUICK, environment, wait_for
+
+
+@pytest.fixture
+def slow_ecs(tmp_path: Path) -> Iterator[LocalEcs]:
+    """One whose calls take long enough to be in hand when a signal comes."""
+    with LocalEcs(LocalEcsOptions(latency_seconds=3.0, log_dir=tmp_path / "tasks")) as server:
+        yield server
+
+
+@pytest.fixture
+def environ(slow_ecs: LocalEcs, redis_url: str) -> dict[str, str]:
+    patient = {
+        "AIRFLOW__ECS_QUEUE__LEASE_SECONDS": "30",
+        "AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "False",
+    }
+    return environment(QUICK, local_environment(slow_ecs.endpoint_url, redis_url), patient)
+
+
+class Started:
+    """A worker that is ready, and its log."""
+
+    def __init__(self, environ: Mapping[str, str], log: Path, *arguments: str) -> None:
+        self.log = log
+        command = [*CLI, "worker", "--name", "w1", "--json", *arguments]
+        with log.open("wb") as sink:
+            self.process = subprocess.Popen(command, env=dict(environ), stdout=subprocess.PIPE, stderr=sink)
+        assert self.process.stdout is not None
+        self.ready = json.loads(self.process.stdout.readline())
+
+    def said(self, words: str) -> None:
+        wait_for(lambda: words in self.log.read_text(), 20, words)
+
+    def end(self) -> None:
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def started(environ: dict[str, str], tmp_path: Path) -> Iterator[Started]:
+    worker = Started(environ, tmp_path / "worker.log", "--log-level", "debug", "--log-format", "json")
+    yield worker
+    worker.end()
+
+
+def test_it_says_when_it_is_ready_and_logs_one_event_a_line(started: Started) -> None:
+    assert started.ready["worker"] == "w1"
+    assert started.ready["pid"] == started.process.pid
+    assert (started.ready["queues"], started.ready["concurrency"]) == (["default"], 32)
+    started.process.send_signal(signal.SIGINT)
+    assert started.process.wait(10) == 0
+    events = [json.loads(line) for line in started.log.read_text().splitlines()]
+    names = [event["event"] for event in events]
+    assert names[0] == "worker.started"
+    assert names[-2:] == ["worker.stopping", "worker.stopped"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_what_is_in_hand_and_a_second_one_ends_it_at_once(
+    started: Started, environ: dict[str, str], number: signal.Signals
+) -> None:
+    with EcsQueue.from_config(environ=environ, owner="") as client:
+        client.submit(["true"], id="a1")
+        started.said('"event": "launch.called"')
+        started.process.send_signal(number)
+        started.said('"event": "worker.stopping"')
+        start = time.monotonic()
+        started.process.send_signal(number)
+        assert started.process.wait(10) == 128 + number
+        assert time.monotonic() - start < 2.0  # the call in hand takes three seconds
+        assert client.status("a1").state is State.LAUNCHING
+    assert "other workers take over what it had in hand" in started.log.read_text()
+
+
+def test_one_signal_waits_for_the_call_in_hand_and_is_status_0(started: Started, environ: dict[str, str]) -> None:
+    with EcsQueue.from_config(environ=environ, owner="") as client:
+        client.submit(["sleep", "30"], id="a1")
+        started.said('"event": "launch.called"')
+        started.process.send_signal(signal.SIGTERM)
+        assert started.process.wait(10) == 0
+        assert client.status("a1").state is State.LAUNCHED
+
+
+def test_a_log_of_warnings_only_still_says_that_it_is_ready(environ: dict[str, str], tmp_path: Path) -> None:
+    worker = Started(environ, tmp_path / "worker.log", "--log-level", "warning", "--queues", " a, b,a ")
+    try:
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.process.wait(10) == 0
+    finally:
+        worker.end()
+    assert worker.log.read_text() == "worker w1 takes from a, b\n"
+
+
+def test_a_queue_that_it_could_not_launch_for_is_refused_at_the_start(
+    invoke: Invoke, nobody: Mapping[str, str]
+) -> None:
+    env = {**nobody, "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": ""}
+    done = invoke("worker", "--queues", "default,gpu", env=env)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("ecs-queue: queue 'default': expected cluster to be set")
+
+
+def test_a_region_that_is_not_known_is_refused_at_the_start(invoke: Invoke, nobody: Mapping[str, str]) -> None:
+    env = {name: value for name, value in nobody.items() if "REGION" not in name}
+    done = invoke("worker", env=env)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("ecs-queue: No AWS Region is known")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--queues", " , "], "--queues: expected names"),
+        (["--queues", "a/b"], "--queues"),
+        (["--broker-url", "memory://"], "memory://"),
+    ],
+)
+def test_a_worker_that_makes_no_sense_is_refused(
+    invoke: Invoke, nobody: Mapping[str, str], arguments: list[str], words: str
+) -> None:
+    done = invoke("worker", *arguments, env=nobody)
+    assert done.exit_code == 2
+    assert words in done.stderr

@@ -1,0 +1,35 @@
+"""What every test has: servers of its own, a closed AWS environment, and no time limit on Hypothesis's examples."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+pytest_plugins = ["tests.services"]
+
+# The machines of CI are slow at times; a test that hangs meets pytest's own time-out.
+settings.register_profile("ecs-queue", deadline=None)
+settings.load_profile("ecs-queue")
+
+_OURS = ("AIRFLOW__ECS_QUEUE__", "AIRFLOW__AWS_ECS_EXECUTOR", "ECS_QUEUE_", "AWS_")
+_DUMMIES = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_real_account() -> Iterator[None]:
+    """No test can reach an AWS account, and none depends on the configuration of who runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(_OURS)]:
+            patch.delenv(name)
+        for name, value in _DUMMIES.items():
+            patch.setenv(name, value)
+        yield

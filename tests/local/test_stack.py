@@ -1,0 +1,125 @@
+"""The one-command stack: it works, it is closed to the outside, and nothing of it stays behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ecs_queue.client import EcsQueue
+from ecs_queue.config import load_config
+from ecs_queue.errors import UsageError
+from ecs_queue.local.ecs import LocalEcsOptions
+from ecs_queue.local.stack import LocalStack, StackOptions
+from tests.local.processes import IMPORT_ROOT, assert_gone
+from tests.services import require_redis_binary
+
+
+@pytest.fixture(autouse=True)
+def _needs_a_server() -> None:
+    require_redis_binary()
+
+
+def test_a_request_runs_on_it_and_all_of_it_ends_with_it(tmp_path: Path) -> None:
+    told: list[str] = []
+    stack = LocalStack(
+        StackOptions(
+            workers=2,
+            directory=tmp_path / "kept",
+            ecs=LocalEcsOptions(log_dir=tmp_path / "kept" / "tasks"),
+            settings={"retry_base_seconds": "0.1"},
+        )
+    )
+    stack.start(told.append)
+    try:
+        pids = stack.pids
+        assert sorted(pids) == ["local-1", "local-2"]
+        assert [line.split()[0] for line in told] == ["server", "local", "workers"]
+        with EcsQueue.from_config(environ=stack.environ) as queue:
+            assert queue.config.retry_base_seconds == 0.1
+            result = queue.submit(["sh", "-c", "echo hello; exit 3"]).result(timeout=30)
+            assert {worker.pid for worker in queue.ledger.workers()} == set(pids.values())
+        assert result.exit_code == 3
+        assert stack.ended() == {}
+    finally:
+        stack.stop()
+    stack.stop()
+    for pid in pids.values():
+        assert_gone(pid)
+    assert [path.read_text() for path in (tmp_path / "kept" / "tasks").iterdir()] == ["hello\n"]
+    assert "has stopped" in (tmp_path / "kept" / "local-1.log").read_text()
+    again = LocalStack(StackOptions(workers=0, directory=tmp_path / "kept"))
+    with again, EcsQueue.from_config(environ=again.environ, owner="") as queue:
+        assert queue.status(result.id).exit_code == 3  # the requests have survived
+
+
+def test_nothing_of_the_users_own_settings_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "production")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "real")
+    monkeypatch.setenv("ECS_QUEUE_CONFIG", "/etc/production.cfg")
+    monkeypatch.setenv("AIRFLOW__ECS_QUEUE__LEDGER_URL", "redis://production/0")
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__ROLE_ARN", "arn:aws:iam::123456789012:role/production")
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR_GPU__CLUSTER", "production")
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", "internal")
+    with LocalStack(StackOptions(workers=0)) as stack:
+        assert "production" not in json.dumps(stack.environ)
+        assert set(stack.unsets) >= {
+            "AWS_PROFILE",
+            "AWS_SESSION_TOKEN",
+            "ECS_QUEUE_CONFIG",
+            "AIRFLOW__ECS_QUEUE__LEDGER_URL",
+            "AIRFLOW__AWS_ECS_EXECUTOR__ROLE_ARN",
+            "AIRFLOW__AWS_ECS_EXECUTOR_GPU__CLUSTER",
+        }
+        assert not set(stack.unsets) & set(stack.exports)
+        assert stack.environ["PATH"] == os.environ["PATH"]
+        assert stack.environ["NO_PROXY"] == stack.environ["no_proxy"] == "internal,127.0.0.1"
+        config = load_config(environ=stack.environ)
+        assert config.ledger_url == config.broker_url == stack.redis_url
+        config.profile("default").require_launchable()
+
+
+def test_a_port_that_is_taken_is_told_and_nothing_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        stack = LocalStack(StackOptions(ecs=LocalEcsOptions(port=taken.getsockname()[1])))
+        with pytest.raises(UsageError, match="choose another port"):
+            stack.start()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) -> None:
+    stack = LocalStack(StackOptions(directory=tmp_path, worker_args=("--queues", "a/b")))
+    with pytest.raises(UsageError, match="the worker local-1 ended with status 2: ecs-queue: --queues"):
+        stack.start()
+
+
+def test_a_stack_whose_process_is_killed_leaves_no_process(tmp_path: Path) -> None:
+    code = """
+import sys, time
+from ecs_queue.local.stack import LocalStack
+stack = LocalStack()
+stack.start(lambda line: print(line, flush=True))
+print("ready", flush=True)
+time.sleep(60)
+"""
+    environ = {**os.environ, "PYTHONPATH": str(IMPORT_ROOT), "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environ, text=True)
+    assert process.stdout is not None
+    with process.stdout:
+        lines = list(iter(process.stdout.readline, "ready\n"))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    pids = [int(part.split(")")[0]) for line in lines for part in line.split("pid ")[1:]]
+    assert len(pids) == 2
+    for pid in pids:
+        assert_gone(pid)
