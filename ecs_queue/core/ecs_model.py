@@ -54,9 +54,12 @@ def _letters(key: str) -> str:
 @cache
 def run_task_shape() -> Shape:
     """What boto3's run_task takes; reads botocore's files at the first call, then answers from memory."""
-    import botocore.session  # here: a client that sends no executor_config need not load botocore
+    # Here: a client that sends no executor_config need not load botocore. The loader alone, without a session:
+    # an AWS_PROFILE that names no profile must not break whoever only submits.
+    from botocore.loaders import create_loader
+    from botocore.model import ServiceModel
 
-    model = botocore.session.Session().get_service_model("ecs")
+    model = ServiceModel(create_loader().load_service_model("ecs", "service-2"), "ecs")
     return _convert(model.operation_model("RunTask").input_shape)
 
 
