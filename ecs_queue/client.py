@@ -50,6 +50,10 @@ class Submitted(msgspec.Struct, frozen=True):
     body: bytes
     submission: Submission
 
+    def __repr__(self) -> str:
+        """Without the payload."""
+        return f"Submitted({self.submission!r})"
+
 
 class Handle:
     """One submitted request."""
@@ -145,10 +149,11 @@ class EcsQueue:
             raise InvalidRequest(f"unknown member {unknown[0]!r}; known are {', '.join(sorted(TASK_FIELDS))}")
         fields = {name: value for name, value in task.items() if value is not None}
         command = fields.pop("command", None)
+        given_id = fields.pop("id", None)
         if isinstance(command, str) or not isinstance(command, Sequence):
             raise InvalidRequest('command: expected a list of strings, for example ["echo", "hello"]')
         request = envelope.new_request(
-            id=fields.pop("id", None) or self._new_id(),
+            id=self._new_id() if given_id is None else given_id,
             command=list(command),
             now=self._clock(),
             accept_seconds=self.config.accept_seconds,

@@ -19,6 +19,10 @@ class Outgoing(msgspec.Struct, frozen=True):
     body: bytes
     priority: int = 0
 
+    def __repr__(self) -> str:
+        """Without the body: commands and environments hold secrets."""
+        return f"Outgoing(queue={self.queue!r}, priority={self.priority})"
+
 
 class Delivery(Protocol):
     """One message in hand. Until it is acknowledged the broker gives it to somebody else after a while."""

@@ -29,6 +29,8 @@ from ecs_queue.errors import BrokerUnavailable
 _BUSY_DRAIN = 0.02
 #: The most results that one drain takes: a steady stream must not keep it from answering.
 _RESULTS_AT_ONCE = 500
+#: How long the server keeps an inbox's poll: closing waits for its end. Seconds.
+_INBOX_POLL = 0.2
 
 
 class KombuDelivery:
@@ -146,7 +148,14 @@ class KombuConsumer:
             self._in_hand.add(delivery)
             self._on_delivery(delivery)
 
-        return kombu.Consumer(self._channel, [request_queue(wire_name)], on_message=received, auto_declare=True)
+        def undecodable(message: Any, error: Exception) -> None:
+            if not message.acknowledged:  # kombu calls this again with what this raises
+                message.ack()
+            raise NotAMessage(type(error).__name__) from error
+
+        return kombu.Consumer(
+            self._channel, [request_queue(wire_name)], on_message=received, on_decode_error=undecodable
+        )
 
     def _settle(self) -> None:
         """Carry out what was asked for with `finished`."""
@@ -192,11 +201,21 @@ class KombuInbox:
             abandon(connection)
 
     def _start(self) -> Tap:
+        self._connection.transport.brpop_timeout = _INBOX_POLL
         connect(self._connection)
         channel = self._connection.channel()
         self._tap = Tap(self._connection, channel, lambda _name, _raw, _reason: None)
-        kombu.Consumer(channel, [results_queue(self._name)], on_message=self._received, no_ack=True).consume()
+        kombu.Consumer(
+            channel,
+            [results_queue(self._name)],
+            on_message=self._received,
+            on_decode_error=self._undecodable,
+            no_ack=True,
+        ).consume()
         return self._tap
+
+    def _undecodable(self, _message: Any, error: Exception) -> None:
+        raise NotAMessage(type(error).__name__) from error
 
     def _received(self, message: Any) -> None:
         try:

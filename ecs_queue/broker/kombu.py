@@ -53,7 +53,7 @@ class KombuBroker:
         try:
             with wrapping(connection):
                 return KombuConsumer(connection, self._name, queues, prefetch, on_delivery, on_undecodable)
-        except BrokerUnavailable:
+        except BaseException:
             abandon(connection)
             raise
 

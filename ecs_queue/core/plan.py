@@ -19,6 +19,10 @@ class Plan(msgspec.Struct, frozen=True):
     max_attempts: int
     run_task: dict[str, Any]
 
+    def __repr__(self) -> str:
+        """Without the arguments: commands and environments hold secrets."""
+        return f"Plan(container={self.container!r}, max_attempts={self.max_attempts})"
+
     def encode(self) -> str:
         """JSON, as the record's `args`."""
         return msgspec.json.encode(self).decode()

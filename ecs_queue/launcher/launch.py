@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -69,10 +69,10 @@ class Parts:
 class _Draft:
     """A request and what would be sent for it, `args` its JSON; `refusal` when nothing ever can be."""
 
-    request: TaskRequest
+    request: TaskRequest = field(repr=False)
     target: Target
     plan: Plan | None
-    args: str = ""
+    args: str = field(default="", repr=False)
     refusal: str = ""
 
     def offer(self, parts: Parts) -> ClaimOffer:

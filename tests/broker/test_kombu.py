@@ -1,0 +1,483 @@
+"""The broker on Redis: what only Redis has, does and suffers."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from ecs_queue.broker import KombuBroker, Outgoing
+from ecs_queue.errors import BrokerUnavailable
+from ecs_queue.local.redis_server import RedisServer
+from tests.conformance.broker.bench import Bench
+from tests.services import require_redis_binary
+
+#: No call may take longer than this, whatever happens to the server: a few socket time-outs. Seconds.
+BOUND = 10.0
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Any]:
+    """A plain client of the server."""
+    with redis.Redis.from_url(redis_url) as plain:
+        yield plain
+
+
+@pytest.fixture
+def make_broker(redis_url: str) -> Iterator[Callable[..., KombuBroker]]:
+    made: list[KombuBroker] = []
+
+    def make(namespace: str = "ns", visibility_timeout: float = 60.0) -> KombuBroker:
+        broker = KombuBroker(redis_url, namespace, visibility_timeout=visibility_timeout, socket_timeout=1.0)
+        made.append(broker)
+        return broker
+
+    yield make
+    for broker in made:
+        broker.close()
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    """A server that the test may kill."""
+    with RedisServer(binary=require_redis_binary(), appendonly="always") as server:
+        yield server
+
+
+@pytest.fixture
+def own_broker(own_server: RedisServer) -> Iterator[KombuBroker]:
+    """A broker on it."""
+    broker = KombuBroker(own_server.url, "ns", visibility_timeout=60.0, socket_timeout=1.0)
+    yield broker
+    broker.close()
+
+
+def test_higher_priorities_come_first(make_broker: Callable[..., KombuBroker]) -> None:
+    broker = make_broker()
+    broker.publish_requests([Outgoing("q", b"%d" % priority, priority) for priority in (0, 3, 9, 6)])
+
+    with Bench(broker) as bench:
+        assert bench.take(4) == [b"9", b"6", b"3", b"0"]
+
+
+class TestKeys:
+    def test_all_stand_under_the_prefix_of_the_namespace(
+        self, make_broker: Callable[..., KombuBroker], client: Any
+    ) -> None:
+        broker = make_broker(visibility_timeout=0.01)
+        broker.publish_results([("me", b"1")])
+        with Bench(broker) as bench:
+            bench.publish(b"1", b"2", priority=5)
+            bench.take(2)
+            bench.in_hand[0].release()
+            time.sleep(0.02)
+            bench.consumer.restore()
+            bench.drain_for(0.1)
+            during = client.keys()
+
+        assert during
+        assert all(key.startswith(b"ns:q:") for key in [*during, *client.keys()])
+
+    def test_results_expire_when_nobody_drains_them(self, make_broker: Callable[..., KombuBroker], client: Any) -> None:
+        make_broker().publish_results([("me", b"1")])
+
+        assert 3_500_000 < client.pttl("ns:q:results.me") <= 3_600_000
+
+    def test_requests_do_not_expire(self, make_broker: Callable[..., KombuBroker], client: Any) -> None:
+        make_broker().publish_requests([Outgoing("q", b"1", 9)])
+
+        assert client.pttl("ns:q:requests.q") == -1
+
+    def test_forgotten_results_leave_nothing(self, make_broker: Callable[..., KombuBroker], client: Any) -> None:
+        broker = make_broker()
+        broker.publish_results([("me", b"1")])
+
+        broker.forget_results("me")
+
+        assert client.keys() == []
+
+    def test_acknowledged_messages_leave_nothing(self, make_broker: Callable[..., KombuBroker], client: Any) -> None:
+        with Bench(make_broker()) as bench:
+            bench.publish(b"1", b"2")
+            bench.take(2)
+            for delivery in bench.in_hand:
+                delivery.ack()
+            bench.consumer.drain(0.05)
+
+        assert client.exists("ns:q:requests.q", "ns:q:unacked", "ns:q:unacked_index") == 0
+
+    def test_nothing_is_lost_when_the_bindings_are(self, make_broker: Callable[..., KombuBroker], client: Any) -> None:
+        with Bench(make_broker()) as bench:
+            bench.publish(b"1")
+            bench.take(1)
+            for key in client.keys("*_kombu*"):
+                client.delete(key)
+
+            bench.in_hand.pop().release()
+            bench.publish(b"2")
+
+            assert sorted(bench.take(2)) == [b"1", b"2"]
+
+
+class TestRestore:
+    def test_what_a_dead_consumer_had_in_hand_comes_again_after_the_visibility_timeout(
+        self, make_broker: Callable[..., KombuBroker]
+    ) -> None:
+        with Bench(make_broker(visibility_timeout=0.3)) as dead, Bench(make_broker(visibility_timeout=0.3)) as other:
+            dead.publish(b"1", b"2")
+            dead.take(2)
+            other.consumer.restore()
+            assert other.drain_for(0.1) == []
+
+            time.sleep(0.3)
+            other.consumer.restore()
+
+            assert sorted(other.take(2)) == [b"1", b"2"]
+
+    def test_an_acknowledgement_of_the_first_holder_does_no_harm(
+        self, make_broker: Callable[..., KombuBroker], client: Any
+    ) -> None:
+        with Bench(make_broker(visibility_timeout=0.05)) as slow, Bench(make_broker(visibility_timeout=0.05)) as other:
+            slow.publish(b"1")
+            slow.take(1)
+            time.sleep(0.1)
+            other.consumer.restore()
+            other.take(1)
+
+            slow.in_hand[0].ack()
+            slow.consumer.drain(0.02)
+            other.in_hand[0].ack()
+            other.consumer.drain(0.02)
+
+            assert other.drain_for(0.1) == [b"1"]
+            assert client.hlen("ns:q:unacked") == 0
+
+    def test_one_that_is_restored_to_its_own_holder_keeps_the_count_right(
+        self, make_broker: Callable[..., KombuBroker]
+    ) -> None:
+        with Bench(make_broker(visibility_timeout=0.05), prefetch=2) as bench:
+            bench.publish(b"1")
+            bench.take(1)
+            time.sleep(0.1)
+            bench.consumer.restore()
+            bench.take(2)
+            for delivery in bench.in_hand:
+                delivery.ack()
+            bench.in_hand.clear()
+
+            bench.publish(b"2", b"3")
+
+            assert bench.take(2) == [b"2", b"3"]
+
+
+def _message(**changes: Any) -> bytes:
+    """A message in kombu's format as it stands on the list, with changes; None: left out."""
+    properties = {
+        "delivery_tag": "tag",
+        "body_encoding": "base64",
+        "delivery_info": {"exchange": "", "routing_key": "requests.q"},
+        "priority": 0,
+    }
+    message = {"body": base64.b64encode(b"{}").decode(), "headers": {}, "properties": properties}
+    for name, value in changes.items():
+        (properties if name in properties else message)[name] = value
+    return json.dumps(message).encode()
+
+
+UNREADABLE = {
+    "not JSON": b"nope",
+    "empty": b"",
+    "invalid UTF-8": b"\xff\xfe{}",
+    "deeply nested": b"[" * 100_000,
+    "a list": b"[]",
+    "a number": b"5",
+    "null": b"null",
+    "an empty object": b"{}",
+    "a type that kombu does not know": b'{"__type__": "x", "__value__": 1}',
+    "a type that kombu cannot read": b'{"__type__": "decimal", "__value__": "x"}',
+    "no body": _message(body=None),
+    "a number as body": _message(body=10**12),
+    "a body that is no base64": _message(body="e30"),
+    "an unknown encoding of the body": _message(body_encoding="rot13"),
+    "a body with half a character": _message(body="\ud800", body_encoding="utf-8"),
+    "no delivery tag": _message(delivery_tag=None),
+    "a list as delivery tag": _message(delivery_tag=[1]),
+    "headers that are no object": _message(headers=[1]),
+    "properties that are no object": _message(properties=[1]),
+}
+
+
+class TestUnreadable:
+    @pytest.mark.parametrize("raw", UNREADABLE.values(), ids=UNREADABLE.keys())
+    def test_it_is_kept_with_its_raw_bytes_and_consumption_goes_on(
+        self, make_broker: Callable[..., KombuBroker], client: Any, raw: bytes
+    ) -> None:
+        with Bench(make_broker(), prefetch=1) as bench:
+            client.lpush("ns:q:requests.q", raw, raw)
+            bench.drain_until(lambda: len(bench.undecodable) == 2)
+            bench.publish(b"1")
+
+            assert bench.take(1) == [b"1"]
+        assert [(queue, element) for queue, element, _ in bench.undecodable] == [("q", raw)] * 2
+        assert all(reason for _, _, reason in bench.undecodable)
+        assert client.hlen("ns:q:unacked") == 0
+
+    def test_in_a_queue_of_low_priority_it_is_of_the_same_queue(
+        self, make_broker: Callable[..., KombuBroker], client: Any
+    ) -> None:
+        with Bench(make_broker()) as bench:
+            client.lpush("ns:q:requests.q\x06\x169", b"nope")
+            bench.drain_until(lambda: bool(bench.undecodable))
+
+        assert bench.undecodable[0][:2] == ("q", b"nope")
+
+    def test_the_reason_quotes_nothing(self, make_broker: Callable[..., KombuBroker], client: Any) -> None:
+        with Bench(make_broker()) as bench:
+            client.lpush("ns:q:requests.q", b'{"__type__": "x", "__value__": "hunter2"}', b"hunter2")
+            bench.drain_until(lambda: len(bench.undecodable) == 2)
+
+        assert not [reason for _, _, reason in bench.undecodable if "hunter2" in reason]
+
+    @pytest.mark.parametrize("raw", UNREADABLE.values(), ids=UNREADABLE.keys())
+    def test_among_results_it_is_dropped(
+        self, make_broker: Callable[..., KombuBroker], client: Any, raw: bytes
+    ) -> None:
+        broker = make_broker()
+        client.lpush("ns:q:results.me", raw)
+        broker.publish_results([("me", b"1")])
+        inbox = broker.results("me")
+        found: list[bytes] = []
+
+        deadline = time.monotonic() + BOUND
+        while not found and time.monotonic() < deadline:
+            found = inbox.drain(0.2)
+
+        inbox.close()
+        assert found == [b"1"]
+
+
+class TestForeignProducers:
+    def test_a_message_that_names_an_exchange_nobody_knows_survives_being_given_back(
+        self, make_broker: Callable[..., KombuBroker], client: Any
+    ) -> None:
+        """kombu restores a message through its exchange, and drops it when there is none."""
+        info = {"exchange": "celery", "routing_key": "somewhere.else"}
+        with Bench(make_broker()) as bench:
+            client.lpush("ns:q:requests.q", _message(delivery_info=info))
+            bench.take(1)
+            bench.in_hand.pop().release()
+
+            assert bench.take(1) == [b"{}"]
+
+        with Bench(make_broker()) as other:
+            assert other.take(1) == [b"{}"]
+
+    def test_a_message_without_delivery_info_is_taken(
+        self, make_broker: Callable[..., KombuBroker], client: Any
+    ) -> None:
+        with Bench(make_broker()) as bench:
+            client.lpush("ns:q:requests.q", _message(delivery_info=None))
+
+            assert bench.take(1) == [b"{}"]
+
+
+def _repeat(act: Callable[[], object]) -> None:
+    for _ in range(20):
+        act()
+
+
+def _eventually(act: Callable[[], object]) -> object:
+    """Try until it works."""
+    deadline = time.monotonic() + BOUND
+    while True:
+        try:
+            return act()
+        except BrokerUnavailable:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+class TestAServerThatDies:
+    def test_a_consumer_says_so_and_a_new_one_works_when_it_is_back(
+        self, own_server: RedisServer, own_broker: KombuBroker
+    ) -> None:
+        with Bench(own_broker) as bench:
+            bench.publish(b"1", b"2")
+            bench.take(1)
+            own_server.kill()
+
+            with pytest.raises(BrokerUnavailable):
+                _repeat(lambda: bench.consumer.drain(0.2))
+            bench.in_hand[0].ack()
+        own_server.start()
+
+        with _eventually(lambda: Bench(own_broker)) as other:  # type: ignore[attr-defined]
+            own_broker.publish_requests([Outgoing("q", b"3")])
+            other.drain_until(lambda: {b"2", b"3"} <= set(other.bodies))
+
+    def test_the_publisher_works_again_by_itself(self, own_server: RedisServer, own_broker: KombuBroker) -> None:
+        own_broker.publish_requests([Outgoing("q", b"1")])
+
+        own_server.kill()
+        with pytest.raises(BrokerUnavailable):
+            own_broker.publish_requests([Outgoing("q", b"2")])
+        own_server.start()
+        own_broker.publish_requests([Outgoing("q", b"3")])
+
+        assert own_broker.backlog("q") == 2
+
+    def test_a_connection_that_died_while_it_was_idle_costs_no_publication(
+        self, own_server: RedisServer, own_broker: KombuBroker
+    ) -> None:
+        own_broker.publish_requests([Outgoing("q", b"1")])
+        own_server.restart()
+
+        own_broker.publish_requests([Outgoing("q", b"2")])
+
+        assert own_broker.backlog("q") == 2
+
+    def test_an_inbox_works_again_by_itself(self, own_server: RedisServer, own_broker: KombuBroker) -> None:
+        inbox = own_broker.results("me")
+        inbox.drain(0.05)
+
+        own_server.kill()
+        with pytest.raises(BrokerUnavailable):
+            _repeat(lambda: inbox.drain(0.2))
+        own_server.start()
+        _eventually(lambda: own_broker.publish_results([("me", b"1")]))
+
+        assert _eventually(lambda: inbox.drain(2.0)) == [b"1"]
+        inbox.close()
+
+    def test_nothing_is_kept_of_connections_that_broke(self, own_server: RedisServer, own_broker: KombuBroker) -> None:
+        """kombu's finalizers would hold every channel, and all that it had in hand, until the process ends."""
+        channels = []
+        for _ in range(3):
+            bench = Bench(own_broker)
+            channels.append(weakref.ref(bench.consumer._channel))  # type: ignore[attr-defined]
+            bench.publish(b"1")
+            bench.take(1)
+            own_server.kill()
+            bench.consumer.close()
+            own_server.start()
+        del bench
+
+        gc.collect()
+
+        assert [channel() for channel in channels] == [None] * 3
+
+
+class TestAServerThatIsNotThere:
+    @pytest.fixture
+    def broker(self) -> KombuBroker:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+        url = f"redis://user:hunter2@127.0.0.1:{port}/0"
+        return KombuBroker(url, "ns", visibility_timeout=60.0, socket_timeout=1.0)
+
+    @pytest.mark.parametrize(
+        "act",
+        [
+            lambda broker: broker.publish_requests([Outgoing("q", b"1")]),
+            lambda broker: broker.publish_results([("me", b"1")]),
+            lambda broker: broker.consume(["q"], 1, print, print),
+            lambda broker: broker.results("me").drain(0.1),
+            lambda broker: broker.backlog("q"),
+            lambda broker: broker.forget_results("me"),
+            lambda broker: broker.check(),
+        ],
+        ids=["requests", "results", "consume", "inbox", "backlog", "forget", "check"],
+    )
+    def test_every_call_says_so_at_once_and_without_the_password(
+        self, broker: KombuBroker, act: Callable[[KombuBroker], object]
+    ) -> None:
+        before = time.monotonic()
+
+        with pytest.raises(BrokerUnavailable) as raised:
+            act(broker)
+
+        assert time.monotonic() - before < 1.0
+        assert "broker_url" in str(raised.value)
+        assert "hunter2" not in "".join(traceback.format_exception(raised.value))
+
+    def test_a_wrong_password_is_said_without_the_password(self, own_server: RedisServer) -> None:
+        with redis.Redis(port=own_server.port) as plain:
+            plain.config_set("requirepass", "right")
+        url = own_server.url.replace("//", "//:hunter2@")
+        broker = KombuBroker(url, "ns", visibility_timeout=60.0, socket_timeout=1.0)
+
+        with pytest.raises(BrokerUnavailable) as raised:
+            broker.check()
+
+        assert "hunter2" not in "".join(traceback.format_exception(raised.value))
+        with redis.Redis(port=own_server.port, password="right") as plain:
+            plain.config_set("requirepass", "")
+
+
+class TestAServerThatIsFrozen:
+    """It accepts connections and never answers, as a half-open connection does."""
+
+    @pytest.fixture
+    def frozen(self, own_server: RedisServer) -> Iterator[Callable[[], None]]:
+        def freeze() -> None:
+            os.kill(own_server.pid, signal.SIGSTOP)
+
+        yield freeze
+        os.kill(own_server.pid, signal.SIGCONT)
+
+    def test_publishing_gives_up(
+        self, own_server: RedisServer, own_broker: KombuBroker, frozen: Callable[[], None]
+    ) -> None:
+        own_broker.publish_requests([Outgoing("q", b"1")])
+        frozen()
+        before = time.monotonic()
+
+        with pytest.raises(BrokerUnavailable):
+            own_broker.publish_requests([Outgoing("q", b"2")])
+
+        assert time.monotonic() - before < BOUND
+
+    def test_a_consumer_neither_drains_nor_closes_for_ever(
+        self, own_server: RedisServer, own_broker: KombuBroker, frozen: Callable[[], None]
+    ) -> None:
+        bench = Bench(own_broker)
+        bench.publish(b"1")
+        bench.take(1)
+        frozen()
+        before = time.monotonic()
+
+        bench.in_hand[0].ack()
+        with pytest.raises(BrokerUnavailable):
+            bench.consumer.drain(0.5)
+        bench.consumer.close()
+
+        assert time.monotonic() - before < BOUND
+
+
+def test_a_closing_consumer_starts_nothing_more(make_broker: Callable[..., KombuBroker]) -> None:
+    """Closing reads the answer of the poll that is under way, which may be a message."""
+    broker = make_broker()
+    with Bench(broker) as bench:
+        bench.consumer._channel.brpop_timeout = 1.0  # type: ignore[attr-defined]
+        bench.consumer.drain(0.05)  # from here on a poll is under way
+        timer = threading.Timer(0.2, lambda: bench.publish(b"1"))
+        timer.start()
+        bench.consumer.close()
+        timer.join()
+
+        assert bench.in_hand == []
+    with Bench(make_broker()) as other:
+        assert other.take(1) == [b"1"]

@@ -1,0 +1,53 @@
+"""The brokers that the suite runs against: memory, and a real Redis."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ecs_queue.broker import KombuBroker
+from tests.conformance.broker.bench import Bench
+
+FORMS = ["memory", "redis"]
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> str:
+    """Which transport."""
+    return str(request.param)
+
+
+@pytest.fixture
+def url(form: str, request: pytest.FixtureRequest) -> str:
+    """The broker's URL."""
+    return "memory://" if form == "memory" else str(request.getfixturevalue("redis_url"))
+
+
+@pytest.fixture
+def make_broker(url: str) -> Iterator[Callable[..., KombuBroker]]:
+    """Makes brokers of one namespace, or of another one; closed at the end."""
+    made: list[KombuBroker] = []
+    usual = f"t{uuid.uuid4().hex[:12]}"
+
+    def make(namespace: str = usual, visibility_timeout: float = 60.0) -> KombuBroker:
+        broker = KombuBroker(url, namespace, visibility_timeout=visibility_timeout, socket_timeout=2.0)
+        made.append(broker)
+        return broker
+
+    yield make
+    for broker in made:
+        broker.close()
+
+
+@pytest.fixture
+def broker(make_broker: Callable[..., KombuBroker]) -> KombuBroker:
+    return make_broker()
+
+
+@pytest.fixture
+def bench(broker: KombuBroker) -> Iterator[Bench]:
+    """The broker with a consumer of the queue q."""
+    with Bench(broker) as made:
+        yield made

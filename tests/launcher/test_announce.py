@@ -1,0 +1,142 @@
+"""Announcing results."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from ecs_queue.core.envelope import decode_result
+from ecs_queue.core.record import Record
+from ecs_queue.core.states import State
+from ecs_queue.errors import BrokerUnavailable
+from ecs_queue.launcher.announce import Announcer
+from ecs_queue.telemetry import Telemetry
+
+
+class Outbox:
+    """A broker that takes results; `errors` are raised first, in order."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.batches: list[list[tuple[str, bytes]]] = []
+        self.sent = threading.Event()
+
+    def publish_results(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.batches.append(list(messages))
+        self.sent.set()
+
+    @property
+    def ids(self) -> list[str]:
+        return [decode_result(body).id for batch in self.batches for _, body in batch]
+
+
+def _record(record_id: str, owner: str = "me", reason: str = "") -> Record:
+    return Record(id=record_id, nonce="n", owner=owner, queue="q", state=State.SUCCESS, reason=reason)
+
+
+def _announcer(outbox: Outbox, told: list[str] | None = None) -> Announcer:
+    telemetry = Telemetry(lambda name, fields: None if told is None else told.append(fields["reason"]))
+    return Announcer(outbox, telemetry, rest_after_error=0.001)  # type: ignore[arg-type]
+
+
+def _finish(announcer: Announcer) -> None:
+    announcer.stop()
+    assert announcer.join(10)
+
+
+def test_results_go_to_their_owners() -> None:
+    outbox = Outbox()
+    announcer = _announcer(outbox)
+    announcer.publish(_record("a", owner="x"))
+    announcer.publish(_record("b", owner="y"))
+
+    announcer.start()
+    _finish(announcer)
+
+    assert [owner for batch in outbox.batches for owner, _ in batch] == ["x", "y"]
+    assert outbox.ids == ["a", "b"]
+
+
+def test_what_nobody_waits_for_is_not_announced() -> None:
+    outbox = Outbox()
+    announcer = _announcer(outbox)
+    announcer.publish(_record("a", owner=""))
+
+    announcer.start()
+    _finish(announcer)
+
+    assert outbox.batches == []
+
+
+def test_many_go_in_batches() -> None:
+    outbox = Outbox()
+    announcer = _announcer(outbox)
+    for index in range(1200):
+        announcer.publish(_record(f"t{index}"))
+
+    announcer.start()
+    _finish(announcer)
+
+    assert [len(batch) for batch in outbox.batches] == [500, 500, 200]
+
+
+def test_a_lost_broker_is_tried_again() -> None:
+    outbox = Outbox(BrokerUnavailable(), BrokerUnavailable())
+    announcer = _announcer(outbox)
+    announcer.start()
+
+    announcer.publish(_record("a"))
+
+    assert outbox.sent.wait(10)
+    assert outbox.ids == ["a"]
+    _finish(announcer)
+
+
+def test_stopping_does_not_wait_for_a_lost_broker() -> None:
+    told: list[str] = []
+    announcer = _announcer(Outbox(*[BrokerUnavailable("gone")] * 1000), told)
+    announcer.publish(_record("a"))
+    announcer.stop()
+
+    announcer.start()
+
+    assert announcer.join(10)
+    assert told == ["gone"]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("never thought of"), AttributeError("kombu")])
+def test_an_error_nobody_thought_of_does_not_end_it(error: Exception) -> None:
+    outbox, told = Outbox(error), list[str]()
+    announcer = _announcer(outbox, told)
+    announcer.publish(_record("a"))
+    announcer.start()
+    while not told:
+        threading.Event().wait(0.001)
+
+    announcer.publish(_record("b"))
+
+    assert outbox.sent.wait(10)
+    assert outbox.ids == ["b"]
+    assert str(error) in told[0]
+    _finish(announcer)
+
+
+def test_a_result_that_json_cannot_hold_does_not_hold_up_the_others() -> None:
+    outbox, told = Outbox(), list[str]()
+    announcer = _announcer(outbox, told)
+    announcer.publish(_record("bad", reason="\ud800"))
+    announcer.publish(_record("good"))
+
+    announcer.start()
+    _finish(announcer)
+
+    assert outbox.ids == ["good"]
+    assert told[0].startswith("bad: ")
+
+
+def test_one_that_was_never_started_has_ended() -> None:
+    assert _announcer(Outbox()).join(0.0)

@@ -1,0 +1,346 @@
+"""Taking messages from the broker, and what becomes of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import pytest
+
+from ecs_queue.broker.base import Delivery, OnDelivery, OnUndecodable
+from ecs_queue.core.answers import Kind, RunAnswer
+from ecs_queue.core.record import Record
+from ecs_queue.core.states import State
+from ecs_queue.ecs.clients import Target
+from ecs_queue.errors import BrokerUnavailable, ConfigError, LedgerUnavailable
+from ecs_queue.launcher.consume import Consumer
+from tests.launcher.lab import Lab, Message
+
+
+class ScriptedBroker:
+    """Hands over what a test puts into `arriving`, and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.arriving: list[Message | tuple[str, bytes, str]] = []
+        self.log: list[str] = []
+        self.fail_at: set[str] = set()
+        self.prefetch = 0
+        self.on_drain: Callable[[], None] = lambda: None
+        self._on_delivery: OnDelivery = lambda delivery: None
+        self._on_undecodable: OnUndecodable = lambda queue, raw, reason: None
+
+    def consume(
+        self, queues: Sequence[str], prefetch: int, on_delivery: OnDelivery, on_undecodable: OnUndecodable
+    ) -> ScriptedBroker:
+        self._do("consume")
+        self.prefetch = prefetch
+        self._on_delivery, self._on_undecodable = on_delivery, on_undecodable
+        return self
+
+    def drain(self, timeout: float) -> int:
+        self._do("drain")
+        self.on_drain()
+        arriving, self.arriving = self.arriving, []
+        for found in arriving:
+            if isinstance(found, Message):
+                delivery: Delivery = found
+                self._on_delivery(delivery)
+            else:
+                self._on_undecodable(*found)
+        return len(arriving)
+
+    def pause(self, queue: str) -> None:
+        self._do(f"pause {queue}")
+
+    def resume(self, queue: str) -> None:
+        self._do(f"resume {queue}")
+
+    def restore(self) -> None:
+        self._do("restore")
+
+    def close(self) -> None:
+        self._do("close")
+
+    def _do(self, what: str) -> None:
+        self.log.append(what)
+        if what in self.fail_at:
+            raise BrokerUnavailable
+
+
+class Bench:
+    """A consumer over a scripted broker."""
+
+    def __init__(self, lab: Lab, queues: Sequence[str] = ("default",)) -> None:
+        self.lab = lab
+        self.broker = ScriptedBroker()
+        self.slots = lab.worker.slots
+        self.consumer = Consumer(
+            lab.worker.parts,
+            self.broker,  # type: ignore[arg-type]
+            lab.worker.launcher,
+            self.slots,
+            queues,
+        )
+
+    def deliver(self, body: bytes, queue: str = "default") -> Message:
+        """One message arrives and is handled."""
+        message = Message(body, queue)
+        self.broker.arriving.append(message)
+        self.consumer.step()
+        return message
+
+
+def _put(lab: Lab) -> Record:
+    lab.put()
+    return lab.record()
+
+
+@pytest.fixture
+def lab() -> Lab:
+    return Lab()
+
+
+@pytest.fixture
+def bench(lab: Lab) -> Bench:
+    return Bench(lab)
+
+
+def test_a_launched_request_is_acknowledged_after_its_arn_is_in_the_ledger(lab: Lab, bench: Bench) -> None:
+    message = Message(lab.body())
+    acked_with: list[str] = []
+    message.ack = lambda: acked_with.append(lab.record().arn)  # type: ignore[method-assign]
+    bench.broker.arriving.append(message)
+
+    bench.consumer.step()
+
+    assert acked_with == list(lab.ecs.tasks)
+
+
+def test_as_many_messages_are_asked_for_as_there_are_slots(lab: Lab, bench: Bench) -> None:
+    bench.consumer.step()
+
+    assert bench.broker.prefetch == lab.config.concurrency
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("operation", ["admit", "launched"])
+def test_a_ledger_that_fails_gives_the_message_back_after_a_rest(
+    lab: Lab, bench: Bench, operation: str, when: str
+) -> None:
+    lab.ledger.fail(operation, when)
+
+    message = bench.deliver(lab.body())
+
+    assert (message.acked, message.released) == (False, True)
+    assert 1.0 in lab.worker.rests
+
+
+def test_an_error_nobody_thought_of_gives_the_message_back_too(
+    lab: Lab, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would stay in hand for ever, and the broker would hand over one message less at a time."""
+
+    def broken(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(lab.worker.launcher, "take", broken)
+
+    message = bench.deliver(lab.body())
+
+    assert (message.acked, message.released) == (False, True)
+    assert 1.0 in lab.worker.rests
+    assert lab.worker.told("service.failed")
+
+
+class TestCircuits:
+    def _no_region(self, queue: str) -> Target:
+        raise ConfigError("no region is known")
+
+    def test_a_queue_with_an_open_circuit_is_paused_and_resumed(self, lab: Lab, bench: Bench) -> None:
+        lab.worker.target_for = self._no_region
+        message = bench.deliver(lab.body())
+        assert (message.acked, message.released) == (False, True)
+
+        assert bench.consumer.step() > 0
+        assert bench.broker.log[-2:] == ["pause default", "drain"]
+        lab.clock.advance(6)
+        bench.consumer.step()
+
+        assert "resume default" in bench.broker.log
+
+    def test_other_queues_go_on(self, lab: Lab) -> None:
+        bench = Bench(lab, ["default", "gpu"])
+        lab.worker.circuits.open("gpu", "no credentials")
+
+        message = bench.deliver(lab.body())
+
+        assert message.acked
+        assert "pause gpu" in bench.broker.log
+        assert "pause default" not in bench.broker.log
+
+    def test_a_request_of_another_queue_with_an_open_circuit_does_not_spin(self, lab: Lab, bench: Bench) -> None:
+        """It was published to this queue, which is not paused for it."""
+        lab.worker.target_for = self._no_region
+
+        message = bench.deliver(lab.body(queue="gpu"))
+
+        assert message.released
+        assert 1.0 in lab.worker.rests
+
+    def test_unusable_credentials_keep_the_message_no_longer(self, lab: Lab, bench: Bench) -> None:
+        lab.ecs.answers.append(RunAnswer(Kind.PROFILE, reason="expired token"))
+
+        assert bench.deliver(lab.body()).acked
+        assert lab.state() is State.QUEUED
+
+
+class TestUnreadable:
+    def test_it_is_buried_with_its_raw_bytes(self, lab: Lab, bench: Bench) -> None:
+        bench.broker.arriving.append(("default", b"\xff", "not JSON"))
+
+        bench.consumer.step()
+
+        (letter,) = lab.memory.dead(10)
+        assert (letter.queue, letter.body, letter.reason) == ("default", b"\xff", "not JSON")
+
+    def test_it_is_kept_until_the_ledger_can_be_reached(self, lab: Lab, bench: Bench) -> None:
+        for raw in (b"1", b"2"):
+            bench.broker.arriving.append(("default", raw, "not JSON"))
+        for _ in range(3):
+            lab.ledger.fail("bury", "before")
+
+        bench.consumer.step()
+        assert lab.memory.dead(10) == []
+        bench.consumer.step()
+        bench.consumer.step()
+
+        assert [letter.body for letter in lab.memory.dead(10)] == [b"2", b"1"]
+
+
+class TestALostBroker:
+    @pytest.mark.parametrize("where", ["drain", "restore"])
+    def test_the_consumer_is_closed_and_made_anew(self, lab: Lab, bench: Bench, where: str) -> None:
+        bench.broker.fail_at = {where}
+        with pytest.raises(BrokerUnavailable):
+            bench.consumer.step()
+        assert bench.broker.log[-1] == "close"
+
+        bench.broker.fail_at = set()
+        assert bench.deliver(lab.body()).acked
+
+    def test_requests_are_swept_while_no_message_can_come(self, bench: Bench) -> None:
+        assert not bench.consumer.idle()
+        bench.broker.fail_at = {"consume"}
+
+        with pytest.raises(BrokerUnavailable):
+            bench.consumer.step()
+
+        assert bench.consumer.idle()
+
+
+class TestIdle:
+    def test_empty_queues_are_idle(self, bench: Bench) -> None:
+        bench.consumer.step()
+
+        assert bench.consumer.idle()
+
+    def test_queues_with_messages_are_not(self, lab: Lab, bench: Bench) -> None:
+        bench.deliver(lab.body())
+
+        assert not bench.consumer.idle()
+
+    def test_nobody_knows_while_every_slot_is_busy(self, lab: Lab, bench: Bench) -> None:
+        bench.slots.full = True
+        for index in range(lab.config.concurrency):
+            bench.deliver(lab.body(f"t{index}"))
+        bench.broker.on_drain = bench.slots.run_kept  # a slot is free again by the end of the drain
+
+        bench.consumer.step()
+
+        assert bench.slots.free > 0
+        assert not bench.consumer.idle()
+
+
+def test_lost_messages_of_others_are_restored_six_times_in_a_visibility_timeout(lab: Lab, bench: Bench) -> None:
+    for _ in range(120):
+        bench.consumer.step()
+        lab.clock.advance(1)
+
+    assert bench.broker.log.count("restore") == 12
+
+
+class TestStopping:
+    def test_what_is_not_begun_is_given_back(self, lab: Lab, bench: Bench) -> None:
+        bench.slots.full = True
+        message = bench.deliver(lab.body())
+        lab.worker.stopping.set()
+
+        bench.slots.run_kept()
+
+        assert (message.acked, message.released) == (False, True)
+        assert not lab.ecs.calls
+
+    def test_nothing_more_is_taken_and_what_is_in_hand_is_waited_for(self, lab: Lab, bench: Bench) -> None:
+        bench.slots.full = True
+        message = bench.deliver(lab.body())
+        done = threading.Timer(0.05, bench.slots.run_kept)
+        done.start()
+
+        bench.consumer.settle(10.0)
+
+        done.join()
+        assert message.acked
+        assert "pause default" in bench.broker.log
+
+    def test_the_wait_is_bounded(self, lab: Lab, bench: Bench) -> None:
+        bench.slots.full = True
+        bench.deliver(lab.body())
+
+        bench.consumer.settle(0.05)
+
+        assert bench.slots.in_hand == 1
+
+    @pytest.mark.parametrize("where", ["pause default", "drain"])
+    def test_calls_in_hand_are_waited_for_though_the_broker_is_lost(self, lab: Lab, bench: Bench, where: str) -> None:
+        bench.slots.full = True
+        bench.deliver(lab.body())
+        bench.broker.fail_at = {where}
+        done = threading.Timer(0.05, bench.slots.run_kept)
+        done.start()
+
+        bench.consumer.settle(10.0)
+
+        done.join()
+        assert bench.slots.in_hand == 0
+        assert lab.state() is State.LAUNCHED
+
+    def test_calls_in_hand_are_waited_for_though_there_never_was_a_broker(self, lab: Lab, bench: Bench) -> None:
+        bench.slots.full = True
+        bench.slots.submit(partial(lab.worker.launcher.retry, _put(lab)))
+        done = threading.Timer(0.05, bench.slots.run_kept)
+        done.start()
+
+        bench.consumer.settle(10.0)
+
+        done.join()
+        assert lab.state() is State.LAUNCHED
+
+    def test_a_ledger_that_is_lost_at_the_end_does_not_hinder_it(self, lab: Lab, bench: Bench) -> None:
+        lab.ledger.fail("bury", "before")
+        lab.ledger.fail("bury", "before")
+        bench.broker.arriving.append(("default", b"1", "not JSON"))
+        bench.consumer.step()
+
+        bench.consumer.settle(1.0)
+        bench.consumer.close()
+
+        assert bench.broker.log[-1] == "close"
+
+
+def test_the_error_of_a_lost_ledger_is_told(lab: Lab, bench: Bench) -> None:
+    lab.ledger.fail("admit", "before")
+
+    bench.deliver(lab.body())
+
+    assert LedgerUnavailable.__name__ in lab.worker.told("service.failed")[0]["reason"]
