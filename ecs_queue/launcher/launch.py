@@ -94,6 +94,10 @@ class Launcher:
         except UndecodableMessage as error:
             self.bury(delivery.queue, delivery.body, str(error))
             return True
+        if request.queue != delivery.queue:
+            # Whoever may write to one queue must not get at another one's profile.
+            self.bury(delivery.queue, delivery.body, f"it names the queue {request.queue}")
+            return True
         parts.telemetry.emit("request.received", id=request.id, queue=request.queue)
         draft = self._draft(request)
         if draft is None or not parts.run_quota.take(draft.target):

@@ -179,15 +179,6 @@ class TestCircuits:
         assert "pause gpu" in bench.broker.log
         assert "pause default" not in bench.broker.log
 
-    def test_a_request_of_another_queue_with_an_open_circuit_does_not_spin(self, lab: Lab, bench: Bench) -> None:
-        """It was published to this queue, which is not paused for it."""
-        lab.worker.target_for = self._no_region
-
-        message = bench.deliver(lab.body(queue="gpu"))
-
-        assert message.released
-        assert 1.0 in lab.worker.rests
-
     def test_unusable_credentials_keep_the_message_no_longer(self, lab: Lab, bench: Bench) -> None:
         lab.ecs.answers.append(RunAnswer(Kind.PROFILE, reason="expired token"))
 

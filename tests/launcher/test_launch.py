@@ -166,6 +166,13 @@ class TestDeadLetters:
         assert "another request" in lab.memory.dead(10)[0].reason
         assert len(lab.ecs.calls) == 1
 
+    def test_a_request_that_names_another_queue_than_it_came_from_is_buried(self, lab: Lab) -> None:
+        assert lab.worker.take(lab.body("sneaky", queue="privileged"))
+
+        assert "privileged" in lab.memory.dead(10)[0].reason
+        assert lab.memory.get(["sneaky"]) == [None]
+        assert not lab.ecs.calls
+
     def test_a_message_after_its_accept_until_is_buried_and_its_owner_told(self, lab: Lab) -> None:
         body = lab.body("late")
         lab.clock.advance(86401)
