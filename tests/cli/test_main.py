@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 
 import click
 import click.testing
@@ -14,7 +13,6 @@ from ecs_queue.cli import main as entry
 from ecs_queue.cli.main import cli
 from ecs_queue.errors import ConfigError
 from tests.cli.conftest import PYTHON, Installation, Invoke
-from tests.system.processes import CLI
 
 #: What takes long to import and what --help has no need of.
 HEAVY = ("boto3", "botocore", "kombu", "redis", "msgspec", "rich", "aiohttp")
@@ -46,15 +44,6 @@ print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 """
     done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-
-
-def test_help_starts_in_a_moment() -> None:
-    times = []
-    for _ in range(3):  # the best of three: the machine may be busy
-        start = time.monotonic()
-        subprocess.run([*CLI, "--help"], check=True, stdout=subprocess.DEVNULL)
-        times.append(time.monotonic() - start)
-    assert min(times) < 0.6
 
 
 def test_the_version_is_told(invoke: Invoke) -> None:
