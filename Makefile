@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Two processes suit a two-core machine: make test TEST_ARGS="-n 4 -k ledger"
 TEST_ARGS ?= -n 2
 
-.PHONY: help setup demo test lint format types check bench clean
+.PHONY: help setup demo test lint format types check bench airflow-test airflow-demo clean
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,5 +39,17 @@ check: lint types test ## all that CI runs
 bench: setup ## the benchmarks of bench/
 	$(BIN)/python -m bench
 
+$(VENV)-airflow/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)-airflow
+	$(VENV)-airflow/bin/python -m pip install --quiet --disable-pip-version-check -e '.[local,test,airflow]'
+	touch $@
+
+AIRFLOW_TEST_ARGS ?=
+airflow-test: $(VENV)-airflow/.installed ## the tests that need Airflow, in an environment of their own
+	$(VENV)-airflow/bin/python -m pytest tests/airflow $(AIRFLOW_TEST_ARGS)
+
+airflow-demo: $(VENV)-airflow/.installed ## the example DAGs on a whole local Airflow
+	$(VENV)-airflow/bin/python -m ecs_queue.airflow.demo
+
 clean: ## remove .venv and caches
-	rm -rf $(VENV) *.egg-info build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-airflow *.egg-info build .pytest_cache .mypy_cache .ruff_cache .hypothesis

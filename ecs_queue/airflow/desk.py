@@ -1,0 +1,146 @@
+"""The executor's side of ledger and broker: bounded, and it answers None instead of raising when one is away."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ecs_queue.airflow.checks import CheckedRequests
+from ecs_queue.airflow.outage import Outage
+from ecs_queue.broker import open_broker
+from ecs_queue.broker.base import Broker, Outgoing, ResultInbox
+from ecs_queue.client import Submitted
+from ecs_queue.config import Config
+from ecs_queue.core import envelope
+from ecs_queue.core.envelope import TaskResult, decode_result, result_of
+from ecs_queue.core.plan import submission_of
+from ecs_queue.core.protocol import Answer
+from ecs_queue.core.record import Record
+from ecs_queue.errors import UndecodableMessage
+from ecs_queue.ledger import open_ledger
+from ecs_queue.ledger.base import Ledger
+
+#: One round trip each: with Airflow's usual workloads half a megabyte.
+PUT_AT_ONCE = 250
+_WAIT = 0.002  # for the broker's answer to "is there a result?"
+
+
+class Desk:
+    """One scheduler job's access. `owner` names its results. Used by the scheduler's one thread."""
+
+    def __init__(
+        self,
+        config: Config,
+        broker: Broker,
+        ledger: Ledger,
+        owner: str,
+        log: logging.Logger,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self.owner = owner
+        self._broker = broker
+        self._ledger = ledger
+        self._clock = clock
+        self._checked = CheckedRequests(config)
+        self._inbox: ResultInbox | None = None
+        self.ledger_outage = Outage("ledger", log)
+        self.broker_outage = Outage("broker", log)
+
+    @classmethod
+    def open(cls, config: Config, owner: str, log: logging.Logger) -> Desk:
+        """By the configuration; connects when first used."""
+        return cls(config, open_broker(config), open_ledger(config), owner, log)
+
+    @property
+    def closed_for_now(self) -> bool:
+        """Whether the ledger has just failed and is left alone: nothing can be accepted."""
+        return self.ledger_outage.resting
+
+    def prepare(self, line: Mapping[str, Any]) -> Submitted:
+        """As `EcsQueue.prepare`, but what many tasks have in common is checked once. InvalidRequest, ConfigError."""
+        config = self.config
+        request = envelope.new_request(
+            now=self._clock(), accept_seconds=config.accept_seconds, owner=self.owner, **line
+        )
+        self._checked.check(request)
+        body = envelope.encode(request)
+        nonce = envelope.nonce_of(config.namespace, body)
+        return Submitted(request, body, submission_of(request, body, nonce, config.launch_deadline))
+
+    def put(self, drafts: Sequence[Submitted]) -> list[Answer]:
+        """The ledger's answers in order; fewer than drafts when it fails on the way. One round trip each 250."""
+        answers: list[Answer] = []
+        for start in range(0, len(drafts), PUT_AT_ONCE):
+            some = [draft.submission for draft in drafts[start : start + PUT_AT_ONCE]]
+            answered = self.ledger_outage.attempt(lambda some=some: self._ledger.put(some))  # type: ignore[misc]
+            if answered is None:
+                break
+            answers += answered
+        return answers
+
+    def publish(self, drafts: Sequence[Submitted]) -> None:
+        """Announce what the ledger has; in an outage the workers' sweep finds it."""
+        messages = [Outgoing(d.request.queue, d.body, d.request.priority) for d in drafts]
+        if messages:
+            self.broker_outage.attempt(lambda: self._broker.publish_requests(messages))
+
+    def results(self, deadline: float) -> Iterator[TaskResult]:
+        """The result messages that are there; until `deadline` (monotonic) at the latest."""
+        while not self.closed_for_now:
+            bodies = self.broker_outage.attempt(self._drain)
+            for body in bodies or ():
+                try:
+                    yield decode_result(body)
+                except UndecodableMessage:
+                    continue  # not of this version; the ledger is asked for the truth
+            if not bodies or time.monotonic() >= deadline:
+                return
+
+    def undelivered(self, limit: int) -> list[TaskResult] | None:
+        """Results that are not confirmed, oldest first."""
+        records = self.ledger_outage.attempt(lambda: self._ledger.undelivered(self.owner, limit))
+        return None if records is None else [result_of(record) for record in records]
+
+    def get(self, ids: Sequence[str]) -> list[Record | None] | None:
+        """The records as they stand."""
+        return self.ledger_outage.attempt(lambda: self._ledger.get(ids)) if ids else []
+
+    def adopt(self, ids: Sequence[str]) -> list[Answer] | None:
+        """Make them this owner's."""
+        return self.ledger_outage.attempt(lambda: self._ledger.adopt(ids, self.owner)) if ids else []
+
+    def stop(self, ids: Sequence[str], by: str) -> list[Answer] | None:
+        """Ask for stops; an unknown id is revoked when it arrives."""
+        return self.ledger_outage.attempt(lambda: self._ledger.stop(ids, by)) if ids else []
+
+    def confirm(self, results: Sequence[tuple[str, str]]) -> list[Answer] | None:
+        """Their results have arrived for good."""
+        return self.ledger_outage.attempt(lambda: self._ledger.confirm(results, self.owner)) if results else []
+
+    def complaints(self) -> list[str]:
+        """What is wrong with ledger and broker, as sentences."""
+        problems = self.ledger_outage.attempt(self._ledger.check)
+        found = ["the ledger cannot be reached"] if problems is None else list(problems)
+        if problems is not None and not self.broker_outage.attempt(self._broker_answers):
+            found.append("the broker cannot be reached")
+        return found
+
+    def close(self) -> None:
+        """Give the connections back; requests go on, their results stay in the ledger."""
+        if self._inbox is not None:
+            self._inbox.close()
+        self._broker.close()
+        self._ledger.close()
+
+    def _broker_answers(self) -> bool:
+        self._broker.check()
+        return True
+
+    def _drain(self) -> list[bytes]:
+        if self._inbox is None:
+            self._inbox = self._broker.results(self.owner)
+        return self._inbox.drain(_WAIT)

@@ -1,0 +1,258 @@
+"""A whole Airflow on this machine: its processes on SQLite, the executor, a local ECS, and launcher workers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, Self
+
+from ecs_queue.airflow.logs import LOCAL_LOG_VARIABLE
+from ecs_queue.errors import RetryableError, UsageError
+from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, local_environment
+from ecs_queue.local.keeper import Keeper
+from ecs_queue.local.redis_server import RedisServer
+
+EXECUTOR = "ecs_queue.airflow.executor.EcsQueueExecutor"
+#: In the order in which they start. The triggerer is there for deferred tasks.
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+#: What a task's image knows of the installation: where the API is, where the DAGs are. No database, no broker.
+_IN_THE_IMAGE = (
+    "AIRFLOW_HOME",
+    "AIRFLOW__CORE__EXECUTION_API_SERVER_URL",
+    "AIRFLOW__CORE__DAGS_FOLDER",
+    "AIRFLOW__CORE__LOAD_EXAMPLES",
+    "AIRFLOW__CORE__FERNET_KEY",
+    "AIRFLOW__LOGGING__BASE_LOG_FOLDER",
+    "no_proxy",
+    "NO_PROXY",
+)
+_READY_SECONDS = 120.0  # two cores and a cold disk
+_STOP_SECONDS = 15.0
+_LOOK = 0.25
+
+Row = dict[str, Any]
+
+
+class LocalAirflow:
+    """Runs from `start` to `stop`; its processes end with the one that made it.
+
+    directory: everything it writes. dags: the folder of DAG files; each DAG runs as it is scheduled. workers: how many
+    launchers. settings: more variables for all of its processes.
+    """
+
+    def __init__(
+        self, directory: Path, dags: Path, *, workers: int = 2, settings: Mapping[str, str] | None = None
+    ) -> None:
+        self.directory = directory.resolve()
+        self.dags = dags.resolve()
+        self._workers = workers
+        self._settings = dict(settings or {})
+        self._parts = ExitStack()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._keeper = Keeper()
+        self._port = _free_port()
+        self.environ: dict[str, str] = {}
+        self.redis = RedisServer(data_dir=self.directory / "redis", appendonly="always")
+
+    @property
+    def url(self) -> str:
+        """Of the UI and the API."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Name -> process id of all that run."""
+        return {name: process.pid for name, process in self._processes.items() if process.poll() is None}
+
+    def start(self, told: Callable[[str], None] = lambda _: None) -> None:
+        """Start all of it; returns when the API answers. RetryableError when that takes too long."""
+        try:
+            self._start_services()
+            told("making Airflow's database")
+            self.command("db", "migrate")
+            for number in range(1, self._workers + 1):
+                self.spawn(f"worker-{number}", "-m", "ecs_queue", "worker", "--name", f"worker-{number}")
+            for component in COMPONENTS:
+                self.spawn(component, "-m", "airflow", component)
+            told("waiting for the API server")
+            self._await_api()
+        except BaseException:
+            self.stop()
+            raise
+
+    def spawn(self, name: str, *arguments: str) -> None:
+        """One process of this Python under a name; its output goes to `NAME.log`."""
+        with (self.directory / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603 - ourselves and Airflow
+                [sys.executable, *arguments],
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._keeper.watch(process.pid)
+        self._processes[name] = process
+
+    def kill(self, name: str) -> None:
+        """End one process and its children at once, by SIGKILL."""
+        process = self._processes.pop(name)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        self._keeper.forget(process.pid)
+
+    def start_component(self, component: str) -> None:
+        """Start a part of Airflow (again)."""
+        self.spawn(component, "-m", "airflow", component)
+
+    def stop(self) -> None:
+        """End everything. May be called twice."""
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_SECONDS
+        for process in self._processes.values():
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            self._keeper.forget(process.pid)
+        self._processes = {}
+        self._parts.close()
+        self._keeper.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def rows(self, query: str, *values: Any) -> list[Row]:
+        """What a read-only query of Airflow's database finds; nothing while the table is not there yet."""
+        path = f"file:{self.directory / 'airflow.db'}?mode=ro"
+        with closing(sqlite3.connect(path, uri=True, timeout=10)) as database:
+            database.row_factory = sqlite3.Row
+            return [dict(row) for row in database.execute(query, values)]
+
+    def api(self, path: str) -> Any:
+        """What the public API, which the UI uses too, answers to a GET; `path` after `/api/v2`."""
+        token = self._get("/auth/token", {})["access_token"]
+        return self._get(f"/api/v2{path}", {"Authorization": f"Bearer {token}", "Accept": "application/json"})
+
+    def _get(self, path: str, headers: Mapping[str, str]) -> Any:
+        request = urllib.request.Request(self.url + path, headers=dict(headers))  # noqa: S310 - loopback
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - loopback
+            return json.load(answer)
+
+    def wait_for(self, is_done: Callable[[], bool], seconds: float, what: str) -> None:
+        """Until `is_done`; RetryableError after `seconds`, UsageError when a process ended by itself."""
+        deadline = time.monotonic() + seconds
+        while not is_done():
+            for name, process in self._processes.items():
+                if process.poll() is not None:
+                    raise UsageError(f"{name} ended with status {process.returncode}: see {self.directory}/{name}.log")
+            if time.monotonic() > deadline:
+                raise RetryableError(f"{what} took more than {seconds:g} s: see the logs in {self.directory}")
+            time.sleep(_LOOK)
+
+    def _start_services(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        tasks = self.directory / "tasks"
+        bin_directory = str(Path(sys.executable).parent)
+        with _variable("PATH", f"{bin_directory}{os.pathsep}{os.environ.get('PATH', '')}"):
+            options = LocalEcsOptions(log_dir=tasks)  # its containers run `python` as found here
+            self._parts.enter_context(self.redis)
+            ecs = self._parts.enter_context(LocalEcs(options))
+            self.environ = {name: value for name, value in os.environ.items() if not _is_foreign(name)}
+        self.environ |= local_environment(ecs.endpoint_url, self.redis.url, options)
+        self.environ |= self._airflow_settings() | {LOCAL_LOG_VARIABLE: str(tasks)} | self._settings
+        self.environ["AIRFLOW__AWS_ECS_EXECUTOR__RUN_TASK_KWARGS"] = self._container_environment()
+
+    def _airflow_settings(self) -> dict[str, str]:
+        home = self.directory
+        return {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__EXECUTOR": EXECUTOR,
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(self._port),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(32),
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(_free_port()),
+            # A scheduler that was killed is noticed within seconds.
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
+            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+            "no_proxy": "127.0.0.1",
+            "NO_PROXY": "127.0.0.1",
+        }
+
+    def _container_environment(self) -> str:
+        """What a task image has of its own; the local ECS hands on nothing of this process's environment."""
+        pairs = [{"name": name, "value": self.environ[name]} for name in _IN_THE_IMAGE]
+        return json.dumps({"overrides": {"containerOverrides": [{"name": "main", "environment": pairs}]}})
+
+    def command(self, *arguments: str) -> None:
+        """One command of Airflow's own; UsageError with its last words when it fails."""
+        found = subprocess.run(  # noqa: S603 - Airflow
+            [sys.executable, "-m", "airflow", *arguments], env=self.environ, capture_output=True, text=True, check=False
+        )
+        if found.returncode != 0:
+            raise UsageError(f"airflow {' '.join(arguments)} failed: {found.stderr.strip()[-500:]}")
+
+    def _await_api(self) -> None:
+        def answers() -> bool:
+            try:
+                return bool(self._get("/api/v2/version", {}))
+            except (urllib.error.URLError, OSError):
+                return False
+
+        self.wait_for(answers, _READY_SECONDS, "the API server's start")
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_foreign(name: str) -> bool:
+    """A variable that could lead to somebody's own Airflow, account or server."""
+    return name.startswith(("AIRFLOW_", "AWS_", "ECS_QUEUE_")) and name != "AWS_CA_BUNDLE"
+
+
+class _variable:  # noqa: N801 - used like a function
+    def __init__(self, name: str, value: str) -> None:
+        self._name, self._value, self._old = name, value, os.environ.get(name)
+
+    def __enter__(self) -> None:
+        os.environ[self._name] = self._value
+
+    def __exit__(self, *_: object) -> None:
+        if self._old is None:
+            del os.environ[self._name]
+        else:
+            os.environ[self._name] = self._old

@@ -1,0 +1,141 @@
+"""The log of a task's container while it runs, read where the log is shown. Stateless.
+
+Airflow shows this until the task has ended; then its own log file, or remote log, counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from ecs_queue.config import Config, Profile
+from ecs_queue.core.plan import decode_plan
+from ecs_queue.core.record import Record
+from ecs_queue.ledger import open_ledger
+
+#: Names the directory where a local ECS keeps one log a task: `TASK_ID.log`.
+LOCAL_LOG_VARIABLE = "ECS_QUEUE_LOCAL_LOG_DIR"
+#: Of the newest events; what one page can show. CloudWatch gives at most 10,000 a call.
+_LINES = 5000
+
+Found = tuple[list[str], list[str]]
+
+
+class AwsClients(Protocol):
+    """Makes boto3 clients."""
+
+    def client(self, service: str, region: str, profile: Profile) -> Any:
+        """A client of one service in one region."""
+        ...
+
+
+def read_task_log(
+    config: Config,
+    request_id: str | None,
+    *,
+    clients: AwsClients | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Found:
+    """(messages about where the log comes from, its lines). Errors of AWS and the ledger are raised as they are."""
+    if not request_id:
+        return ["ecs-queue: the task has no request yet, so there is no container to read from"], []
+    ledger = open_ledger(config)
+    try:
+        record = ledger.get([request_id])[0]
+    finally:
+        ledger.close()
+    if record is None:
+        return [f"ecs-queue: request {request_id} is not known (any more)"], []
+    if not record.arn:
+        return [f"ecs-queue: request {request_id} is {record.state}; {record.reason or 'no container yet'}"], []
+    local = _local_log(record, environ)
+    if local is not None:
+        return local
+    return _cloudwatch(config.profile(record.queue), record, clients or _Boto3())
+
+
+def _local_log(record: Record, environ: Mapping[str, str] | None) -> Found | None:
+    directory = (os.environ if environ is None else environ).get(LOCAL_LOG_VARIABLE)
+    if not directory:
+        return None
+    path = Path(directory) / f"{record.arn.rsplit('/', 1)[-1]}.log"
+    if not path.is_file():
+        return [f"ecs-queue: the local ECS has not written {path.name} yet"], []
+    return [f"ecs-queue: the local ECS's {path.name}"], path.read_text(errors="replace").splitlines()[-_LINES:]
+
+
+def _cloudwatch(profile: Profile, record: Record, clients: AwsClients) -> Found:
+    region = record.arn.split(":")[3]
+    task = record.arn.rsplit("/", 1)[-1]
+    plan = decode_plan(record.args) if record.args else None
+    container = (plan.container if plan else None) or profile.container_name
+    family = plan.run_task.get("taskDefinition") if plan else profile.task_definition
+    definition = clients.client("ecs", region, profile).describe_task_definition(taskDefinition=family)
+    options = _awslogs(definition["taskDefinition"], container)
+    if isinstance(options, str):
+        return [f"ecs-queue: {options}"], []
+    group, stream = options["awslogs-group"], f"{options['awslogs-stream-prefix']}/{container}/{task}"
+    logs = clients.client("logs", options.get("awslogs-region", region), profile)
+    where = f"ecs-queue: CloudWatch {group}, {stream}"
+    try:
+        answer = logs.get_log_events(logGroupName=group, logStreamName=stream, limit=_LINES, startFromHead=False)
+    except logs.exceptions.ResourceNotFoundException:
+        return [f"{where}: nothing yet, the stream begins with the container's first line"], []
+    return [where], [_line(event) for event in answer["events"]]
+
+
+def _awslogs(definition: Mapping[str, Any], container: str | None) -> dict[str, str] | str:
+    """The options of the container's awslogs driver, or what is missing."""
+    named = [found for found in definition["containerDefinitions"] if found["name"] == container]
+    if not named:
+        return f"the task definition has no container {container!r}; set container_name to one of its own"
+    log = named[0].get("logConfiguration") or {}
+    if log.get("logDriver") != "awslogs":
+        return (
+            f"the container {container!r} has no awslogs log driver, so its log cannot be shown while it runs; "
+            "set logConfiguration in the task definition"
+        )
+    options: dict[str, str] = log.get("options") or {}
+    for key in ("awslogs-group", "awslogs-stream-prefix"):
+        if not options.get(key):
+            return f"the container {container!r} has no {key}, without which its stream cannot be named"
+    return options
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    """Airflow's own lines are JSON, which its log view understands; others get their time."""
+    message = str(event["message"])
+    try:
+        if isinstance(json.loads(message), dict):
+            return message
+    except ValueError:
+        pass  # plain text, as most programs write
+    at = datetime.fromtimestamp(event["timestamp"] / 1000, UTC)
+    return f"[{at.isoformat(timespec='milliseconds')}] {message}"
+
+
+class _Boto3:
+    """boto3's own credentials, and the profile's role where there is one."""
+
+    def client(self, service: str, region: str, profile: Profile) -> Any:
+        import boto3
+        from botocore.config import Config as BotoConfig
+
+        bounded = BotoConfig(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 2})
+        session = boto3.Session()
+        if not profile.role_arn:
+            return session.client(service, region_name=region, config=bounded)
+        sts = session.client("sts", region_name=region, config=bounded)
+        role = sts.assume_role(RoleArn=profile.role_arn, RoleSessionName="ecs-queue-logs")["Credentials"]
+        return session.client(
+            service,
+            region_name=region,
+            config=bounded,
+            aws_access_key_id=role["AccessKeyId"],
+            aws_secret_access_key=role["SecretAccessKey"],
+            aws_session_token=role["SessionToken"],
+        )

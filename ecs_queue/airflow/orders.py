@@ -1,0 +1,70 @@
+"""From an Airflow workload to a task line of ecs-queue. Pure: the clock is handed in."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ecs_queue.core.executor_config import conform_executor_config
+from ecs_queue.core.merge import merge_run_task
+
+#: Airflow's sign that the task runs in a container that an executor started for it alone.
+_CONTAINER_SIGN = {"name": "AIRFLOW_IS_EXECUTOR_CONTAINER", "value": "true"}
+_EXECUTE = "airflow.sdk.execution_time.execute_workload"
+#: Airflow's program ends with 0 whatever the workload did. A task tells the API server how it ended; of a callback
+#: and a connection test only the exit status speaks.
+_WITH_STATUS = f"""\
+import sys
+from airflow.executors.base_executor import BaseExecutor
+from {_EXECUTE} import main
+run, codes = BaseExecutor.run_workload, []
+BaseExecutor.run_workload = staticmethod(lambda *a, **k: codes.append(run(*a, **k)))
+main()
+sys.exit(codes[0] or 0 if codes else 1)
+"""
+_ID = re.compile(r"[A-Za-z0-9_-]{1,48}")
+#: Callbacks and connection tests finish work that is under way; Airflow sends them before tasks, too.
+FIRST_PRIORITY = 9
+
+
+def usable_id(external_executor_id: object) -> str | None:
+    """The id that Airflow assigned, when it can be the id of a request."""
+    text = "" if external_executor_id is None else str(external_executor_id)
+    return text if _ID.fullmatch(text) else None
+
+
+def command_of(payload: str, *, status: bool = False) -> list[str]:
+    """The container's command for a workload as JSON. `status`: the exit status is to tell how it ended."""
+    program = ["-c", _WITH_STATUS] if status else ["-m", _EXECUTE]
+    return ["python", *program, "--json-string", payload]
+
+
+def with_container_sign(executor_config: Mapping[str, Any] | None, container: str | None) -> dict[str, Any]:
+    """The `executor_config` and Airflow's sign in the main container's environment; InvalidRequest when it is wrong."""
+    if not executor_config:
+        return {"environment": [dict(_CONTAINER_SIGN)]}
+    asked = conform_executor_config(executor_config, container)
+    sign = {"name": container, "environment": [dict(_CONTAINER_SIGN)]}
+    return merge_run_task(asked, {"overrides": {"containerOverrides": [sign]}})
+
+
+def priority_of(priority_weight: int) -> int:
+    """0 to 9, 9 first: each doubling of Airflow's weight is one step, 0 and below is 0, 256 and above 9."""
+    return min(max(priority_weight, 0).bit_length(), FIRST_PRIORITY)
+
+
+def token_expiry(token: str) -> float | None:
+    """`exp` of a JWT, seconds since the epoch; None when it has none that can be read. Nothing is verified."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        expiry = float(claims["exp"])
+    except (binascii.Error, ValueError, TypeError, KeyError):
+        return None
+    return expiry if 0 < expiry < 253_402_300_799 else None

@@ -1,0 +1,52 @@
+"""What Airflow is told about this package, through the entry point `apache_airflow_provider`."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from ecs_queue.config.keys import PROFILE_KEYS, PROFILE_SECTION, QUEUE_KEYS, QUEUE_SECTION, Key
+
+_SECRET_KEYS = frozenset({"broker_url", "ledger_url"})
+
+
+def get_provider_info() -> dict[str, Any]:
+    """The executor, its configuration with descriptions and defaults, and its commands."""
+    return {
+        "package-name": "ecs-queue",
+        "name": "ecs-queue",
+        "description": "Runs Airflow's tasks on Amazon ECS through a queue.",
+        "versions": [_version()],
+        "executors": ["ecs_queue.airflow.executor.EcsQueueExecutor"],
+        "cli": ["ecs_queue.airflow.cli.get_cli_commands"],
+        "config": {
+            QUEUE_SECTION: _section("The queue between Airflow and Amazon ECS.", QUEUE_KEYS),
+            PROFILE_SECTION: _section(
+                "Where and how tasks are launched. A section [aws_ecs_executor.NAME] is for the queue NAME and falls "
+                "back to this one, key by key.",
+                PROFILE_KEYS,
+            ),
+        },
+    }
+
+
+def _section(description: str, keys: dict[str, Key]) -> dict[str, Any]:
+    return {"description": description, "options": {name: _option(key) for name, key in keys.items()}}
+
+
+def _option(key: Key) -> dict[str, Any]:
+    return {
+        "description": key.doc,
+        "version_added": None,
+        "type": "string",
+        "example": None,
+        "default": key.default,
+        **({"sensitive": True} if key.name in _SECRET_KEYS else {}),
+    }
+
+
+def _version() -> str:
+    try:
+        return version("ecs-queue")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0"

@@ -1,0 +1,60 @@
+"""What Airflow's users are told of a result: one line as info, the whole as a task event. Pure."""
+
+from __future__ import annotations
+
+from ecs_queue.core.envelope import TaskResult
+from ecs_queue.core.states import State
+
+_CONSOLES = {
+    "aws": "console.aws.amazon.com",
+    "aws-cn": "console.amazonaws.cn",
+    "aws-us-gov": "console.amazonaws-us-gov.com",
+}
+_MEANINGS = {
+    State.REMOVED: "it never started, and the attempts are used up",
+    State.REVOKED: "it was stopped on request",
+    State.EXPIRED: "it did not start before its token expired ([scheduler] task_queued_timeout), so it could not "
+    "have talked to the API server any more",
+    State.UNKNOWN: "ECS no longer knows the task, and nobody saw its end",
+}
+#: The kind of the entry in a task's event log.
+EVENT_SUCCESS = "ecs task finished"
+EVENT_FAILURE = "ecs task failed"
+EVENT_REFUSED = "ecs-queue refused the task"
+
+
+def info_of(result: TaskResult) -> str:
+    """One line: what happened and why."""
+    parts = [f"ecs-queue {result.state}"]
+    meaning = _MEANINGS.get(State(result.state)) if result.state in set(State) else None
+    parts += [part for part in (meaning, result.reason) if part]
+    if result.exit_code is not None:
+        parts.append(f"exit code {result.exit_code}")
+    if result.stop_code:
+        parts.append(f"stop code {result.stop_code}")
+    if result.task_arn:
+        parts.append(result.task_arn)
+    return "; ".join(parts)
+
+
+def event_of(result: TaskResult) -> tuple[str, str]:
+    """The kind and the text of the entry in the task's event log."""
+    lines = [info_of(result), f"request {result.id}", f"attempts {result.attempts}"]
+    link = console_link(result.task_arn)
+    if link:
+        lines.append(link)
+    return (EVENT_SUCCESS if result.succeeded else EVENT_FAILURE), "; ".join(lines)
+
+
+def console_link(task_arn: str | None) -> str | None:
+    """The task's page in the ECS console; None for an ARN of the old form, which names no cluster."""
+    parts = (task_arn or "").split(":", 5)
+    if len(parts) != 6:
+        return None
+    _, partition, _, region, _, resource = parts
+    kind, _, rest = resource.partition("/")
+    cluster, _, task = rest.partition("/")
+    console = _CONSOLES.get(partition)
+    if kind != "task" or not task or console is None:
+        return None
+    return f"https://{region}.{console}/ecs/v2/clusters/{cluster}/tasks/{task}?region={region}"

@@ -1,0 +1,92 @@
+"""What a DAG looks like on ecs-queue: nothing special, but for `executor_config` and `queue` where they are wanted."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+from airflow.sdk import BaseOperator, dag, get_current_context, task
+
+
+@dag(schedule="@once", catchup=False, tags=["ecs-queue"])
+def chain():
+    """Three tasks, one after the other, handing on a value."""
+
+    @task
+    def extract() -> int:
+        return 20
+
+    @task
+    def transform(number: int) -> int:
+        return number * 2 + 2
+
+    @task
+    def load(number: int) -> None:
+        print(f"the answer is {number}")
+        assert number == 42
+
+    load(transform(extract()))
+
+
+@dag(schedule="@once", catchup=False, tags=["ecs-queue"])
+def mapped():
+    """Twenty containers at once."""
+
+    @task
+    def square(number: int) -> int:
+        return number * number
+
+    square.expand(number=list(range(20)))
+
+
+@dag(schedule="@once", catchup=False, tags=["ecs-queue"])
+def retried():
+    """Fails the first time; Airflow's own retry brings it home."""
+
+    @task(retries=2, retry_delay=timedelta(seconds=1))
+    def flaky() -> None:
+        if get_current_context()["ti"].try_number == 1:
+            raise RuntimeError("the first try fails on purpose")
+
+    flaky()
+
+
+@dag(schedule="@once", catchup=False, tags=["ecs-queue"])
+def configured():
+    """A task with more memory and a variable of its own."""
+
+    @task(
+        executor_config={
+            "memory": 2048,
+            "environment": [{"name": "GREETING", "value": "hello"}],
+        }
+    )
+    def greet() -> None:
+        assert os.environ["GREETING"] == "hello"
+        assert os.environ["AIRFLOW_IS_EXECUTOR_CONTAINER"] == "true"
+
+    greet()
+
+
+class WaitElsewhere(BaseOperator):
+    """Gives its container back while it waits, and gets another one to go on in."""
+
+    def execute(self, context):  # noqa: ARG002
+        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=2)), method_name="go_on")
+
+    def go_on(self, context, event=None):  # noqa: ARG002
+        return "waited"
+
+
+@dag(schedule="@once", catchup=False, tags=["ecs-queue"])
+def deferred():
+    """A task that defers itself."""
+    WaitElsewhere(task_id="wait")
+
+
+chain()
+mapped()
+retried()
+configured()
+deferred()

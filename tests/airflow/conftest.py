@@ -1,0 +1,66 @@
+"""What needs Airflow is collected only where it is installed (`make airflow-test`); the rest is tested everywhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+if find_spec("airflow") is None:
+    collect_ignore = ["test_cli.py", "test_executor.py", "test_faults.py", "test_system.py"]
+    print(f"not collected without Airflow: {', '.join(collect_ignore)}; `make airflow-test` runs them", file=sys.stderr)
+else:
+    # Before Airflow is imported: a home of this process's own, so that nobody's installation is touched.
+    _home = Path(tempfile.mkdtemp(prefix="ecs-queue-airflow-"))
+    os.environ |= {
+        "AIRFLOW_HOME": str(_home),
+        "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{_home / 'airflow.db'}",
+        "AIRFLOW__API_AUTH__JWT_SECRET": "only-for-tests-0123456789-0123456789-0123456789-0123456789-0123456789",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+    }
+
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Airflow's own imports
+        from tests.airflow.stage import Stage
+
+    def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+        """Warnings of Airflow and its libraries are not ours to be errors."""
+        for item in items:
+            if Path(__file__).parent in item.path.parents:
+                item.add_marker(pytest.mark.filterwarnings("ignore"), append=False)
+                item.add_marker(pytest.mark.filterwarnings("error:::ecs_queue"), append=True)
+
+    @pytest.fixture(scope="session", autouse=True)
+    def _airflow_home() -> Iterator[None]:
+        import shutil
+
+        yield
+        shutil.rmtree(_home, ignore_errors=True)
+
+    @pytest.fixture
+    def stage() -> Iterator[Stage]:
+        """An executor of the installed Airflow on a ledger and a broker in memory."""
+        with Stage.in_memory() as made:
+            yield made
+
+    @pytest.fixture
+    def make_stage() -> Iterator[Callable[[str], Stage]]:
+        """More executors on one real server; by scheduler job."""
+        made: list[Stage] = []
+
+        def make(url: str, job_id: int = 7) -> Stage:
+            made.append(Stage.on_redis(url, job_id))
+            return made[-1]
+
+        yield make
+        for one in made:
+            one.close()

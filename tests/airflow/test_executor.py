@@ -1,0 +1,198 @@
+"""The executor's contract with the scheduler: workloads out, results in."""
+
+from __future__ import annotations
+
+import gc
+import json
+import uuid
+import weakref
+from typing import Any
+
+import pytest
+from airflow.executors import workloads
+
+from ecs_queue.core.states import State
+from tests.airflow.stage import Stage, key_of, task, token
+
+
+class TestGoingOut:
+    def test_a_task_becomes_a_request_under_the_id_that_airflow_assigned(self, stage: Stage) -> None:
+        item = task()
+        stage.queue(item)
+        stage.beat()
+        assigned = getattr(item.ti, "external_executor_id", None) or stage.id_of(item)
+        record = stage.record(assigned)
+        assert record is not None
+        assert record.state is State.QUEUED
+        assert record.owner == "airflow-7"
+        assert record.relaunch == "never_started"
+        assert key_of(item) in stage.executor.running
+        assert not stage.executor.queued_tasks
+
+    def test_the_request_runs_the_workload_in_a_container_that_knows_what_it_is(self, stage: Stage) -> None:
+        item = task()
+        stage.queue(item)
+        stage.beat()
+        body = json.loads(stage.broker.inner.requests[0].body)
+        assert body["command"][:4] == ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string"]
+        assert json.loads(body["command"][4])["ti"]["id"] == str(item.ti.id)
+        assert body["executor_config"] == {"environment": [{"name": "AIRFLOW_IS_EXECUTOR_CONTAINER", "value": "true"}]}
+
+    def test_it_expires_with_its_token(self, stage: Stage) -> None:
+        item = task(workload_token=token(300))
+        stage.queue(item)
+        stage.beat()
+        record = stage.record(stage.id_of(item))
+        assert record is not None
+        assert 290 < record.expires_at - record.created_at < 301
+
+    def test_an_id_that_is_none_is_minted_and_airflow_is_told(self, stage: Stage) -> None:
+        item = task(assigned=None)
+        stage.queue(item)
+        stage.beat()
+        minted = stage.id_of(item)
+        assert uuid.UUID(minted)
+        assert stage.events() == {key_of(item): ("queued", minted)}
+        assert key_of(item) in stage.executor.running
+
+    def test_an_id_that_another_request_has_is_replaced_by_a_minted_one(self, stage: Stage) -> None:
+        used = str(uuid.uuid4())
+        first, second = task("first", assigned=used), task("second", assigned=used)
+        if getattr(first.ti, "external_executor_id", None) is None:
+            return  # this Airflow assigns none
+        stage.queue(first)
+        stage.beat()
+        stage.queue(second)
+        stage.beat()
+        assert stage.id_of(second) != used
+        assert stage.events() == {key_of(second): ("queued", stage.id_of(second))}
+
+    def test_the_result_is_told_with_its_reason_and_logged_as_a_task_event(self, stage: Stage) -> None:
+        item = task()
+        stage.queue(item)
+        stage.beat()
+        stage.events()
+        stage.finish(
+            stage.id_of(item), State.FAILED, exit_code=3, reason="it broke", stop_code="EssentialContainerExited"
+        )
+        stage.beat()
+        state, info = stage.events()[key_of(item)]
+        assert state == "failed"
+        assert "it broke" in info
+        assert "exit code 3" in info
+        [(event, extra)] = stage.event_log()
+        assert event == "ecs task failed"
+        assert "console.aws.amazon.com/ecs/v2/clusters/jobs/tasks/" in extra
+        assert key_of(item) not in stage.executor.running
+
+
+class TestTheEventLog:
+    def test_an_entry_survives_being_taken_off_one_by_one(self, stage: Stage) -> None:
+        stage.executor.sync()
+        stage.executor.log_task_event(event="e", extra="x", ti_key=key_of(task()))
+        entry = weakref.ref(stage.executor._task_event_logs.popleft())
+        gc.collect()
+        assert entry() is not None  # the scheduler keeps no reference of its own
+        stage.executor.sync()
+        gc.collect()
+        assert entry() is None
+
+
+def callback() -> Any:
+    """An ExecuteCallback workload; skips where this Airflow sends none to executors."""
+    if not hasattr(workloads, "ExecuteCallback"):
+        pytest.skip("this Airflow sends no callbacks to executors")
+    from airflow.executors.workloads.callback import CallbackDTO, CallbackFetchMethod
+
+    return workloads.ExecuteCallback(
+        callback=CallbackDTO(id=str(uuid.uuid4()), fetch_method=CallbackFetchMethod.IMPORT_PATH, data={"path": "a.b"}),
+        dag_rel_path="dag.py",
+        token=token(),
+        bundle_info=workloads.BundleInfo(name="dags"),
+        log_path="a.log",
+    )
+
+
+def connection_test() -> Any:
+    """A TestConnection workload; skips where this Airflow sends none to executors."""
+    if not hasattr(workloads, "TestConnection"):
+        pytest.skip("this Airflow sends no connection tests to executors")
+    return workloads.TestConnection(
+        connection_test_id=uuid.uuid4(), connection_id="db", timeout=60, queue=None, token=token()
+    )
+
+
+class TestCallbacksAndConnectionTests:
+    @pytest.mark.parametrize(("end", "told"), [(State.SUCCESS, "success"), (State.FAILED, "failed")])
+    def test_a_callback_ends_as_its_container_does(self, stage: Stage, end: State, told: str) -> None:
+        item = callback()
+        stage.queue(item)
+        stage.beat()
+        assert stage.executor.running == {item.key}
+        assert not stage.executor.queued_callbacks
+        body = json.loads(stage.broker.inner.requests[0].body)
+        assert body["priority"] == 9
+        assert body["command"][1] == "-c"  # Airflow's own program would end with 0 whatever happened
+        stage.finish(stage.id_of(item), end)
+        stage.beat()
+        assert stage.events()[item.key][0] == told
+        assert not stage.executor.running
+
+    def test_a_callback_that_an_earlier_scheduler_has_sent_is_taken_over(self, stage: Stage) -> None:
+        item = callback()
+        stage.queue(item)
+        stage.beat()
+        later = stage.successor()
+        later.queue(item.model_copy(update={"token": token(900)}))
+        later.beat()
+        assert later.executor.running == {item.key}
+        stage.finish(item.callback.id)
+        later.beat()
+        assert later.events()[item.key][0] == "success"
+
+    def test_a_connection_test_gives_its_place_back(self, stage: Stage) -> None:
+        item = connection_test()
+        stage.queue(item)
+        stage.beat()
+        assert stage.executor.running == {item.key}
+        stage.finish(stage.id_of(item))
+        stage.beat()
+        assert not stage.executor.running
+
+    def test_a_connection_test_that_airflow_gives_up_is_stopped(self, stage: Stage) -> None:
+        item = connection_test()
+        stage.queue(item)
+        stage.beat()
+        request_id = stage.id_of(item)
+        stage.executor.fail_connection_test(item.key)
+        stage.beat()
+        record = stage.record(request_id)
+        assert record is not None
+        assert record.state is State.REVOKED
+
+
+def test_an_idle_sync_asks_about_a_bounded_number_of_tasks(stage: Stage) -> None:
+    stage.executor.parallelism = 20_000
+    stage.queue(*(task(f"t{number}") for number in range(3000)))
+    stage.beat()
+    stage.ledger.calls.clear()
+    asked: list[int] = []
+    real = stage.ledger.inner.get
+
+    def get(ids: list[str]) -> Any:
+        asked.append(len(ids))
+        return real(ids)
+
+    stage.ledger.inner.get = get
+    stage.beat()
+    assert sum(asked) <= 200
+    assert len(stage.ledger.calls) <= 4
+    del stage.ledger.inner.get
+
+
+def test_the_state_is_shown_without_secrets(stage: Stage) -> None:
+    item = task()
+    stage.queue(item)
+    stage.beat()
+    stage.executor.debug_dump()
+    assert item.token not in repr(stage.executor._flights.of_key(key_of(item)))

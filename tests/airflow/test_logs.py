@@ -1,0 +1,138 @@
+"""The log of a container while it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ecs_queue.airflow import logs
+from ecs_queue.config import Config, Profile, load_config
+from ecs_queue.core.plan import Plan
+from ecs_queue.core.record import Record
+from ecs_queue.core.states import State
+
+ARN = "arn:aws:ecs:eu-west-1:123456789012:task/jobs/abc"
+OPTIONS = {"awslogs-group": "/jobs", "awslogs-stream-prefix": "airflow", "awslogs-region": "eu-west-3"}
+PLAN = Plan("main", 3, {"taskDefinition": "family:7"}).encode()
+
+
+class Ledger:
+    """Knows one record."""
+
+    def __init__(self, record: Record | None) -> None:
+        self.record = record
+
+    def get(self, ids: list[str]) -> list[Record | None]:
+        return [self.record]
+
+    def close(self) -> None:
+        return None
+
+
+class MissingError(Exception):
+    """CloudWatch's ResourceNotFoundException."""
+
+
+class Aws:
+    """Plays both services; remembers what was asked."""
+
+    class exceptions:  # noqa: N801 - boto3's own name
+        ResourceNotFoundException = MissingError
+
+    def __init__(self, container: dict[str, Any], events: list[dict[str, Any]] | None) -> None:
+        self.container = container
+        self.events = events
+        self.asked: list[Any] = []
+
+    def client(self, service: str, region: str, profile: Profile) -> Aws:
+        self.asked.append((service, region))
+        return self
+
+    def describe_task_definition(self, **kwargs: Any) -> dict[str, Any]:
+        self.asked.append(kwargs)
+        return {"taskDefinition": {"containerDefinitions": [self.container]}}
+
+    def get_log_events(self, **kwargs: Any) -> dict[str, Any]:
+        self.asked.append(kwargs)
+        if self.events is None:
+            raise MissingError
+        return {"events": self.events}
+
+
+@pytest.fixture
+def config() -> Config:
+    return load_config(environ={"AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://"})
+
+
+def read(
+    config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    record: Record | None,
+    aws: Aws | None = None,
+    environ: dict[str, str] | None = None,
+) -> tuple[list[str], list[str]]:
+    monkeypatch.setattr(logs, "open_ledger", lambda config: Ledger(record))
+    return logs.read_task_log(config, "job", clients=aws, environ=environ or {})
+
+
+def running(**fields: Any) -> Record:
+    return Record(id="job", state=State.LAUNCHED, arn=ARN, args=PLAN, **fields)
+
+
+def container(**log: Any) -> dict[str, Any]:
+    return {"name": "main", "logConfiguration": {"logDriver": "awslogs", "options": OPTIONS} | log}
+
+
+def test_the_containers_own_stream_is_read(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [{"timestamp": 0, "message": "hello"}, {"timestamp": 1000, "message": '{"event": "json"}'}]
+    aws = Aws(container(), events)
+    messages, lines = read(config, monkeypatch, running(), aws)
+    assert lines == ["[1970-01-01T00:00:00.000+00:00] hello", '{"event": "json"}']
+    assert "airflow/main/abc" in messages[0]
+    assert aws.asked[:3] == [("ecs", "eu-west-1"), {"taskDefinition": "family:7"}, ("logs", "eu-west-3")]
+    assert aws.asked[3]["logStreamName"] == "airflow/main/abc"
+
+
+def test_a_stream_that_is_not_there_yet_is_no_error(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages, lines = read(config, monkeypatch, running(), Aws(container(), None))
+    assert "nothing yet" in messages[0]
+    assert lines == []
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"name": "main"}, "no awslogs log driver"),
+        ({"name": "other"}, "no container 'main'"),
+        (container(options={"awslogs-group": "/jobs"}), "no awslogs-stream-prefix"),
+    ],
+)
+def test_what_is_not_configured_is_said(
+    config: Config, monkeypatch: pytest.MonkeyPatch, found: dict[str, Any], said: str
+) -> None:
+    messages, lines = read(config, monkeypatch, running(), Aws(found, []))
+    assert said in messages[0]
+    assert lines == []
+
+
+def test_the_local_ecs_keeps_a_file(config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "abc.log").write_text("one\ntwo\n")
+    _, lines = read(config, monkeypatch, running(), environ={logs.LOCAL_LOG_VARIABLE: str(tmp_path)})
+    assert lines == ["one", "two"]
+
+
+def test_a_request_without_a_container_says_what_it_waits_for(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Record(id="job", state=State.QUEUED, reason="RESOURCE:CPU")
+    assert "RESOURCE:CPU" in read(config, monkeypatch, record)[0][0]
+
+
+def test_an_unknown_request_is_said_to_be_unknown(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "not known" in read(config, monkeypatch, None)[0][0]
+    assert "no request yet" in logs.read_task_log(config, None)[0][0]
+
+
+def test_the_plan_in_a_record_is_what_this_reads() -> None:
+    assert msgspec.json.decode(PLAN)["container"] == "main"
