@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import base64
-import gc
 import json
-import os
-import signal
-import socket
 import threading
 import time
-import traceback
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,13 +13,10 @@ import pytest
 import redis
 
 from ecs_queue.broker import KombuBroker, Outgoing
-from ecs_queue.errors import BrokerUnavailable
-from ecs_queue.local.redis_server import RedisServer
 from tests.conformance.broker.bench import Bench
-from tests.services import require_redis_binary
 
 #: No call may take longer than this, whatever happens to the server: a few socket time-outs. Seconds.
-BOUND = 10.0
+BOUND = 20.0
 
 
 @pytest.fixture
@@ -40,28 +31,13 @@ def make_broker(redis_url: str) -> Iterator[Callable[..., KombuBroker]]:
     made: list[KombuBroker] = []
 
     def make(namespace: str = "ns", visibility_timeout: float = 60.0) -> KombuBroker:
-        broker = KombuBroker(redis_url, namespace, visibility_timeout=visibility_timeout, socket_timeout=1.0)
+        broker = KombuBroker(redis_url, namespace, visibility_timeout=visibility_timeout, socket_timeout=5.0)
         made.append(broker)
         return broker
 
     yield make
     for broker in made:
         broker.close()
-
-
-@pytest.fixture
-def own_server() -> Iterator[RedisServer]:
-    """A server that the test may kill."""
-    with RedisServer(binary=require_redis_binary(), appendonly="always") as server:
-        yield server
-
-
-@pytest.fixture
-def own_broker(own_server: RedisServer) -> Iterator[KombuBroker]:
-    """A broker on it."""
-    broker = KombuBroker(own_server.url, "ns", visibility_timeout=60.0, socket_timeout=1.0)
-    yield broker
-    broker.close()
 
 
 def test_higher_priorities_come_first(make_broker: Callable[..., KombuBroker]) -> None:
@@ -131,29 +107,39 @@ class TestKeys:
             assert sorted(bench.take(2)) == [b"1", b"2"]
 
 
+@pytest.fixture
+def restore(make_broker: Callable[..., KombuBroker]) -> Callable[[], None]:
+    """Makes a third consumer give back whatever others have in hand, as if the visibility timeout were over."""
+
+    def restore_now() -> None:
+        time.sleep(0.01)
+        with Bench(make_broker(visibility_timeout=0.001), queues=["another"]) as hasty:
+            hasty.consumer.restore()
+
+    return restore_now
+
+
 class TestRestore:
     def test_what_a_dead_consumer_had_in_hand_comes_again_after_the_visibility_timeout(
-        self, make_broker: Callable[..., KombuBroker]
+        self, make_broker: Callable[..., KombuBroker], restore: Callable[[], None]
     ) -> None:
-        with Bench(make_broker(visibility_timeout=0.3)) as dead, Bench(make_broker(visibility_timeout=0.3)) as other:
+        with Bench(make_broker()) as dead, Bench(make_broker()) as other:
             dead.publish(b"1", b"2")
             dead.take(2)
             other.consumer.restore()
             assert other.drain_for(0.1) == []
 
-            time.sleep(0.3)
-            other.consumer.restore()
+            restore()
 
             assert sorted(other.take(2)) == [b"1", b"2"]
 
     def test_an_acknowledgement_of_the_first_holder_does_no_harm(
-        self, make_broker: Callable[..., KombuBroker], client: Any
+        self, make_broker: Callable[..., KombuBroker], client: Any, restore: Callable[[], None]
     ) -> None:
-        with Bench(make_broker(visibility_timeout=0.05)) as slow, Bench(make_broker(visibility_timeout=0.05)) as other:
+        with Bench(make_broker()) as slow, Bench(make_broker()) as other:
             slow.publish(b"1")
             slow.take(1)
-            time.sleep(0.1)
-            other.consumer.restore()
+            restore()
             other.take(1)
 
             slow.in_hand[0].ack()
@@ -165,13 +151,12 @@ class TestRestore:
             assert client.hlen("ns:q:unacked") == 0
 
     def test_one_that_is_restored_to_its_own_holder_keeps_the_count_right(
-        self, make_broker: Callable[..., KombuBroker]
+        self, make_broker: Callable[..., KombuBroker], restore: Callable[[], None]
     ) -> None:
-        with Bench(make_broker(visibility_timeout=0.05), prefetch=2) as bench:
+        with Bench(make_broker(), prefetch=2) as bench:
             bench.publish(b"1")
             bench.take(1)
-            time.sleep(0.1)
-            bench.consumer.restore()
+            restore()
             bench.take(2)
             for delivery in bench.in_hand:
                 delivery.ack()
@@ -291,180 +276,6 @@ class TestForeignProducers:
             client.lpush("ns:q:requests.q", _message(delivery_info=None))
 
             assert bench.take(1) == [b"{}"]
-
-
-def _repeat(act: Callable[[], object]) -> None:
-    for _ in range(20):
-        act()
-
-
-def _eventually(act: Callable[[], object]) -> object:
-    """Try until it works."""
-    deadline = time.monotonic() + BOUND
-    while True:
-        try:
-            return act()
-        except BrokerUnavailable:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-
-class TestAServerThatDies:
-    def test_a_consumer_says_so_and_a_new_one_works_when_it_is_back(
-        self, own_server: RedisServer, own_broker: KombuBroker
-    ) -> None:
-        with Bench(own_broker) as bench:
-            bench.publish(b"1", b"2")
-            bench.take(1)
-            own_server.kill()
-
-            with pytest.raises(BrokerUnavailable):
-                _repeat(lambda: bench.consumer.drain(0.2))
-            bench.in_hand[0].ack()
-        own_server.start()
-
-        with _eventually(lambda: Bench(own_broker)) as other:  # type: ignore[attr-defined]
-            own_broker.publish_requests([Outgoing("q", b"3")])
-            other.drain_until(lambda: {b"2", b"3"} <= set(other.bodies))
-
-    def test_the_publisher_works_again_by_itself(self, own_server: RedisServer, own_broker: KombuBroker) -> None:
-        own_broker.publish_requests([Outgoing("q", b"1")])
-
-        own_server.kill()
-        with pytest.raises(BrokerUnavailable):
-            own_broker.publish_requests([Outgoing("q", b"2")])
-        own_server.start()
-        own_broker.publish_requests([Outgoing("q", b"3")])
-
-        assert own_broker.backlog("q") == 2
-
-    def test_a_connection_that_died_while_it_was_idle_costs_no_publication(
-        self, own_server: RedisServer, own_broker: KombuBroker
-    ) -> None:
-        own_broker.publish_requests([Outgoing("q", b"1")])
-        own_server.restart()
-
-        own_broker.publish_requests([Outgoing("q", b"2")])
-
-        assert own_broker.backlog("q") == 2
-
-    def test_an_inbox_works_again_by_itself(self, own_server: RedisServer, own_broker: KombuBroker) -> None:
-        inbox = own_broker.results("me")
-        inbox.drain(0.05)
-
-        own_server.kill()
-        with pytest.raises(BrokerUnavailable):
-            _repeat(lambda: inbox.drain(0.2))
-        own_server.start()
-        _eventually(lambda: own_broker.publish_results([("me", b"1")]))
-
-        assert _eventually(lambda: inbox.drain(2.0)) == [b"1"]
-        inbox.close()
-
-    def test_nothing_is_kept_of_connections_that_broke(self, own_server: RedisServer, own_broker: KombuBroker) -> None:
-        """kombu's finalizers would hold every channel, and all that it had in hand, until the process ends."""
-        channels = []
-        for _ in range(3):
-            bench = Bench(own_broker)
-            channels.append(weakref.ref(bench.consumer._channel))  # type: ignore[attr-defined]
-            bench.publish(b"1")
-            bench.take(1)
-            own_server.kill()
-            bench.consumer.close()
-            own_server.start()
-        del bench
-
-        gc.collect()
-
-        assert [channel() for channel in channels] == [None] * 3
-
-
-class TestAServerThatIsNotThere:
-    @pytest.fixture
-    def broker(self) -> KombuBroker:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            port = taken.getsockname()[1]
-        url = f"redis://user:hunter2@127.0.0.1:{port}/0"
-        return KombuBroker(url, "ns", visibility_timeout=60.0, socket_timeout=1.0)
-
-    @pytest.mark.parametrize(
-        "act",
-        [
-            lambda broker: broker.publish_requests([Outgoing("q", b"1")]),
-            lambda broker: broker.publish_results([("me", b"1")]),
-            lambda broker: broker.consume(["q"], 1, print, print),
-            lambda broker: broker.results("me").drain(0.1),
-            lambda broker: broker.backlog("q"),
-            lambda broker: broker.forget_results("me"),
-            lambda broker: broker.check(),
-        ],
-        ids=["requests", "results", "consume", "inbox", "backlog", "forget", "check"],
-    )
-    def test_every_call_says_so_at_once_and_without_the_password(
-        self, broker: KombuBroker, act: Callable[[KombuBroker], object]
-    ) -> None:
-        before = time.monotonic()
-
-        with pytest.raises(BrokerUnavailable) as raised:
-            act(broker)
-
-        assert time.monotonic() - before < 1.0
-        assert "broker_url" in str(raised.value)
-        assert "hunter2" not in "".join(traceback.format_exception(raised.value))
-
-    def test_a_wrong_password_is_said_without_the_password(self, own_server: RedisServer) -> None:
-        with redis.Redis(port=own_server.port) as plain:
-            plain.config_set("requirepass", "right")
-        url = own_server.url.replace("//", "//:hunter2@")
-        broker = KombuBroker(url, "ns", visibility_timeout=60.0, socket_timeout=1.0)
-
-        with pytest.raises(BrokerUnavailable) as raised:
-            broker.check()
-
-        assert "hunter2" not in "".join(traceback.format_exception(raised.value))
-        with redis.Redis(port=own_server.port, password="right") as plain:
-            plain.config_set("requirepass", "")
-
-
-class TestAServerThatIsFrozen:
-    """It accepts connections and never answers, as a half-open connection does."""
-
-    @pytest.fixture
-    def frozen(self, own_server: RedisServer) -> Iterator[Callable[[], None]]:
-        def freeze() -> None:
-            os.kill(own_server.pid, signal.SIGSTOP)
-
-        yield freeze
-        os.kill(own_server.pid, signal.SIGCONT)
-
-    def test_publishing_gives_up(
-        self, own_server: RedisServer, own_broker: KombuBroker, frozen: Callable[[], None]
-    ) -> None:
-        own_broker.publish_requests([Outgoing("q", b"1")])
-        frozen()
-        before = time.monotonic()
-
-        with pytest.raises(BrokerUnavailable):
-            own_broker.publish_requests([Outgoing("q", b"2")])
-
-        assert time.monotonic() - before < BOUND
-
-    def test_a_consumer_neither_drains_nor_closes_for_ever(
-        self, own_server: RedisServer, own_broker: KombuBroker, frozen: Callable[[], None]
-    ) -> None:
-        bench = Bench(own_broker)
-        bench.publish(b"1")
-        bench.take(1)
-        frozen()
-        before = time.monotonic()
-
-        bench.in_hand[0].ack()
-        with pytest.raises(BrokerUnavailable):
-            bench.consumer.drain(0.5)
-        bench.consumer.close()
-
-        assert time.monotonic() - before < BOUND
 
 
 def test_a_closing_consumer_starts_nothing_more(make_broker: Callable[..., KombuBroker]) -> None:

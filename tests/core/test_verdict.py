@@ -90,9 +90,7 @@ def test_a_healthy_sidecar_does_not_save_the_main_container() -> None:
         ((None, 2), "failed", 2),
     ],
 )
-def test_without_a_name_all_containers_decide(
-    codes: tuple[int | None, ...], state: str, exit_code: int | None
-) -> None:
+def test_without_a_name_all_containers_decide(codes: tuple[int | None, ...], state: str, exit_code: int | None) -> None:
     task = stopped(*(container(f"c{number}", code) for number, code in enumerate(codes)))
     seen = observe(task, None)
     assert (seen.end, seen.state, seen.exit_code) == ("ran", state, exit_code)
@@ -116,9 +114,7 @@ def test_a_stopped_task_without_exit_codes_is_not_running() -> None:
         (None, []),
     ],
 )
-def test_a_task_that_never_started_is_a_start_failure(
-    stop_code: str | None, containers: list[dict[str, Any]]
-) -> None:
+def test_a_task_that_never_started_is_a_start_failure(stop_code: str | None, containers: list[dict[str, Any]]) -> None:
     seen = observe(stopped(*containers, started=False, stopCode=stop_code), "main")
     assert (seen.end, seen.state, seen.exit_code) == ("start_failure", EcsTaskState.REMOVED, None)
 
@@ -222,10 +218,7 @@ UTC_TIME = datetime.datetime.fromtimestamp(STARTED, datetime.UTC)
     ],
 )
 def test_every_spelling_of_a_time_is_the_same_second(shown: object) -> None:
-    assert (
-        observe(stopped(container(exit_code=0), startedAt=shown, stoppedAt=shown), "main").started_at
-        == STARTED
-    )
+    assert observe(stopped(container(exit_code=0), startedAt=shown, stoppedAt=shown), "main").started_at == STARTED
     assert epoch_seconds(shown) == STARTED
 
 

@@ -51,9 +51,7 @@ def test_the_encoding_of_a_target_does_not_change() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"region":"r"}', '{"region":"r","cluster":"c","new":1}', "1"]
-)
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"region":"r"}', '{"region":"r","cluster":"c","new":1}', "1"])
 def test_an_unreadable_target_is_a_permanent_error(text: str) -> None:
     with pytest.raises(PermanentError, match="newer version"):
         Target.decode(text)
@@ -132,9 +130,7 @@ def test_boto3s_endpoint_variables_keep_working(
     assert clients.client(Target("eu-central-1", None, None, "jobs")).meta.endpoint_url == endpoint.url
 
 
-def test_credentials_that_appear_later_are_found(
-    clients: EcsClients, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_credentials_that_appear_later_are_found(clients: EcsClients, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     target = Target("eu-central-1", None, None, "jobs")
     with pytest.raises(NoCredentialsError):
@@ -203,9 +199,7 @@ def test_a_role_without_credentials_to_assume_it_says_so(
     clients: EcsClients, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    client = clients.client(
-        Target(target.region, target.endpoint_url, "arn:aws:iam::123456789012:role/r", "c")
-    )
+    client = clients.client(Target(target.region, target.endpoint_url, "arn:aws:iam::123456789012:role/r", "c"))
     with pytest.raises(NoCredentialsError):
         client.describe_tasks(tasks=["x"])
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from botocore.stub import Stubber
 
-from ecs_queue.core.verdict import observe
 from ecs_queue.core.answers import Kind, RunAnswer, StopKind, TroubleKind
+from ecs_queue.core.verdict import observe
 from ecs_queue.ecs.clients import ClientOptions, EcsClients, Source, Target
 from ecs_queue.ecs.gateway import BotoEcsGateway, EcsGateway
 from ecs_queue.errors import UsageError
@@ -212,9 +212,7 @@ def test_a_role_that_cannot_be_assumed_is_the_profiles_fault(
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", endpoint.url)
     denied = b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
     endpoint.answers(Reply(denied, 403))
-    answer = run(
-        gateway, Target(target.region, target.endpoint_url, "arn:aws:iam::123456789012:role/r", "jobs")
-    )
+    answer = run(gateway, Target(target.region, target.endpoint_url, "arn:aws:iam::123456789012:role/r", "jobs"))
     assert (answer.kind, answer.sent) == (Kind.PROFILE, False)
     assert "the role could not be assumed" in answer.reason
     assert endpoint.operations == [""]
@@ -337,12 +335,8 @@ def test_list_asks_for_running_then_stopped_and_follows_pages(clients: EcsClient
     target = Target("eu-central-1", None, None, "jobs")
     asked = {"cluster": "jobs", "startedBy": "s"}
     with Stubber(clients.client(target)) as stub:
-        stub.add_response(
-            "list_tasks", {"taskArns": [ARN], "nextToken": "2"}, {**asked, "desiredStatus": "RUNNING"}
-        )
-        stub.add_response(
-            "list_tasks", {"taskArns": []}, {**asked, "desiredStatus": "RUNNING", "nextToken": "2"}
-        )
+        stub.add_response("list_tasks", {"taskArns": [ARN], "nextToken": "2"}, {**asked, "desiredStatus": "RUNNING"})
+        stub.add_response("list_tasks", {"taskArns": []}, {**asked, "desiredStatus": "RUNNING", "nextToken": "2"})
         stub.add_response("list_tasks", {"taskArns": [ARN, OTHER]}, {**asked, "desiredStatus": "STOPPED"})
         answer = BotoEcsGateway(clients, clock).list_tasks(target, "s")
         stub.assert_no_pending_responses()

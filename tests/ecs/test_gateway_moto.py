@@ -9,9 +9,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from ecs_queue.core.answers import Kind, StopKind, TroubleKind
 from ecs_queue.core.tasks import EcsTaskState
 from ecs_queue.core.verdict import observe
-from ecs_queue.core.answers import Kind, StopKind, TroubleKind
 from ecs_queue.ecs.clients import EcsClients, Target
 from ecs_queue.ecs.gateway import BotoEcsGateway
 
@@ -68,9 +68,7 @@ def launch(gateway: BotoEcsGateway, target: Target, subnet: str, started_by: str
     return answer.arn
 
 
-def test_a_task_is_launched_found_followed_and_ends(
-    gateway: BotoEcsGateway, target: Target, cluster: str
-) -> None:
+def test_a_task_is_launched_found_followed_and_ends(gateway: BotoEcsGateway, target: Target, cluster: str) -> None:
     assert gateway.check(target) == []
     arn = launch(gateway, target, cluster, "followed")
     assert gateway.list_tasks(target, "followed").arns == [arn]

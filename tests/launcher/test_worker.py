@@ -65,7 +65,7 @@ class Site:
             worker.join()
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+def eventually(holds: Callable[[], bool], seconds: float = 30.0) -> None:
     """Fail unless it holds in time."""
     deadline = time.monotonic() + seconds
     while not holds():
@@ -105,14 +105,14 @@ def test_a_worker_that_stops_finishes_its_calls_and_another_takes_the_rest(make_
 
     def slow(call: RunCall) -> None:
         begun.release()
-        assert go.wait(20)
+        assert go.wait(60)
 
     site.ecs.on_run = slow
     first = site.worker()
     ids = [f"t{index}" for index in range(8)]
     site.submit(*ids)
     for _ in range(2):
-        assert begun.acquire(timeout=10)
+        assert begun.acquire(timeout=30)
 
     first.stop()
     time.sleep(0.05)
@@ -156,19 +156,19 @@ def test_stopping_ends_in_time_though_a_call_hangs(make_site: Callable[..., Site
 
     def hang(call: RunCall) -> None:
         begun.set()
-        assert go.wait(20)
+        assert go.wait(60)
 
     site.ecs.on_run = hang
     worker = site.worker()
     site.submit("a")
-    assert begun.wait(10)
+    assert begun.wait(30)
 
     worker.stop()
     before = time.monotonic()
     ended = worker.join(0.3)
 
     assert not ended
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 10
     go.set()
 
 

@@ -9,7 +9,7 @@ from typing import Self
 
 from ecs_queue.broker import Broker, Delivery, Outgoing
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 class Bench:

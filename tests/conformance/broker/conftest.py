@@ -32,7 +32,7 @@ def make_broker(url: str) -> Iterator[Callable[..., KombuBroker]]:
     usual = f"t{uuid.uuid4().hex[:12]}"
 
     def make(namespace: str = usual, visibility_timeout: float = 60.0) -> KombuBroker:
-        broker = KombuBroker(url, namespace, visibility_timeout=visibility_timeout, socket_timeout=2.0)
+        broker = KombuBroker(url, namespace, visibility_timeout=visibility_timeout, socket_timeout=5.0)
         made.append(broker)
         return broker
 

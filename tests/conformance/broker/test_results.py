@@ -12,7 +12,7 @@ def _drain(broker: KombuBroker, owner: str, number: int) -> list[bytes]:
     """So many results of an owner, by a new inbox."""
     inbox = broker.results(owner)
     found: list[bytes] = []
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while len(found) < number and time.monotonic() < deadline:
         found += inbox.drain(0.1)
     inbox.close()
@@ -41,7 +41,7 @@ def test_an_inbox_waits_for_what_comes(broker: KombuBroker) -> None:
     timer = threading.Timer(0.1, lambda: broker.publish_results([("me", b"1")]))
     timer.start()
 
-    found = inbox.drain(10.0)
+    found = inbox.drain(30.0)
 
     timer.join()
     assert found == [b"1"]
@@ -54,7 +54,7 @@ def test_an_empty_inbox_answers_in_time(broker: KombuBroker) -> None:
 
     assert inbox.drain(0.2) == []
 
-    assert time.monotonic() - before < 2
+    assert time.monotonic() - before < 5
     inbox.close()
 
 
