@@ -96,13 +96,16 @@ class Ledger(Protocol):
         ...
 
     def refused(self, record_id: str, claim: str, refusal: Refusal) -> Answer:
-        """A definitive "no": RETRY, ENDED, OK (burnt), LOST."""
+        """A definitive "no": RETRY, ENDED, OK (burnt), LOST.
+
+        Barrier: an end that a fail-over forgot would be launched again, after its owner was told of it.
+        """
         ...
 
     def none(self, record_id: str, claim: str, wait: float) -> Answer:
         """Looked and found nothing: RETRY, ENDED, EARLY, LOST. `wait`: seconds until the next look or launch.
 
-        EARLY until the claim under which it was looked was itself made after H (`lifecycle.safe_at`).
+        EARLY until the claim under which it was looked was itself made after H (`lifecycle.safe_at`). Barrier.
         """
         ...
 

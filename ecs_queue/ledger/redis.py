@@ -97,11 +97,11 @@ class RedisLedger:
         """See `Ledger.refused`."""
         wait = seconds(refusal.wait)
         call = ("refused", record_id, claim, refusal.kind.value, refusal.reason, wait, refusal.max_attempts)
-        return answer_of(self._script.one(*call))
+        return answer_of(self._script.run_durably([call])[0])
 
     def none(self, record_id: str, claim: str, wait: float) -> Answer:
         """See `Ledger.none`."""
-        return answer_of(self._script.one("none", record_id, claim, seconds(wait)))
+        return answer_of(self._script.run_durably([("none", record_id, claim, seconds(wait))])[0])
 
     def outcomes(self, outcomes: Sequence[Outcome]) -> list[Answer]:
         """See `Ledger.outcomes`."""

@@ -1,0 +1,224 @@
+"""A Redis that dies, that is not there, and that does not answer."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from ecs_queue.broker import KombuBroker, Outgoing
+from ecs_queue.errors import BrokerUnavailable
+from ecs_queue.local.redis_server import RedisServer
+from tests.conformance.broker.bench import Bench
+from tests.services import require_redis_binary
+
+#: No call may take longer than this, whatever happens to the server: a few socket time-outs. Seconds.
+BOUND = 20.0
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    """A server that the test may kill."""
+    with RedisServer(binary=require_redis_binary(), appendonly="always") as server:
+        yield server
+
+
+@pytest.fixture
+def own_broker(own_server: RedisServer) -> Iterator[KombuBroker]:
+    """A broker on it."""
+    broker = KombuBroker(own_server.url, "ns", visibility_timeout=60.0, socket_timeout=2.0)
+    yield broker
+    broker.close()
+
+
+def _start(server: RedisServer) -> None:
+    """Start it again, and wait until it has read its data."""
+    server.start()
+    deadline = time.monotonic() + BOUND
+    with redis.Redis(port=server.port) as plain:
+        while plain.info("persistence")["loading"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def _repeat(act: Callable[[], object]) -> None:
+    for _ in range(20):
+        act()
+
+
+def _eventually(act: Callable[[], object]) -> object:
+    """Try until it works."""
+    deadline = time.monotonic() + BOUND
+    while True:
+        try:
+            return act()
+        except BrokerUnavailable:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+class TestAServerThatDies:
+    def test_a_consumer_says_so_and_a_new_one_works_when_it_is_back(
+        self, own_server: RedisServer, own_broker: KombuBroker
+    ) -> None:
+        with Bench(own_broker) as bench:
+            bench.publish(b"1", b"2")
+            bench.take(1)
+            own_server.kill()
+
+            with pytest.raises(BrokerUnavailable):
+                _repeat(lambda: bench.consumer.drain(0.2))
+            bench.in_hand[0].ack()
+        _start(own_server)
+
+        with _eventually(lambda: Bench(own_broker)) as other:  # type: ignore[attr-defined]
+            own_broker.publish_requests([Outgoing("q", b"3")])
+            other.drain_until(lambda: {b"2", b"3"} <= set(other.bodies))
+
+    def test_the_publisher_works_again_by_itself(self, own_server: RedisServer, own_broker: KombuBroker) -> None:
+        own_broker.publish_requests([Outgoing("q", b"1")])
+
+        own_server.kill()
+        with pytest.raises(BrokerUnavailable):
+            own_broker.publish_requests([Outgoing("q", b"2")])
+        _start(own_server)
+        own_broker.publish_requests([Outgoing("q", b"3")])
+
+        assert own_broker.backlog("q") == 2
+
+    def test_a_connection_that_died_while_it_was_idle_costs_no_publication(
+        self, own_server: RedisServer, own_broker: KombuBroker
+    ) -> None:
+        own_broker.publish_requests([Outgoing("q", b"1")])
+        own_server.kill()
+        _start(own_server)
+
+        own_broker.publish_requests([Outgoing("q", b"2")])
+
+        assert own_broker.backlog("q") == 2
+
+    def test_an_inbox_works_again_by_itself(self, own_server: RedisServer, own_broker: KombuBroker) -> None:
+        inbox = own_broker.results("me")
+        inbox.drain(0.05)
+
+        own_server.kill()
+        with pytest.raises(BrokerUnavailable):
+            _repeat(lambda: inbox.drain(0.2))
+        _start(own_server)
+        _eventually(lambda: own_broker.publish_results([("me", b"1")]))
+
+        assert _eventually(lambda: inbox.drain(2.0)) == [b"1"]
+        inbox.close()
+
+    def test_nothing_is_kept_of_connections_that_broke(self, own_server: RedisServer, own_broker: KombuBroker) -> None:
+        """kombu's finalizers would hold every channel, and all that it had in hand, until the process ends."""
+        channels = []
+        for _ in range(3):
+            bench = Bench(own_broker)
+            channels.append(weakref.ref(bench.consumer._channel))  # type: ignore[attr-defined]
+            bench.publish(b"1")
+            bench.take(1)
+            own_server.kill()
+            bench.consumer.close()
+            _start(own_server)
+        del bench
+
+        gc.collect()
+
+        assert [channel() for channel in channels] == [None] * 3
+
+
+class TestAServerThatIsNotThere:
+    @pytest.fixture
+    def broker(self) -> KombuBroker:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+        url = f"redis://user:hunter2@127.0.0.1:{port}/0"
+        return KombuBroker(url, "ns", visibility_timeout=60.0, socket_timeout=1.0)
+
+    @pytest.mark.parametrize(
+        "act",
+        [
+            lambda broker: broker.publish_requests([Outgoing("q", b"1")]),
+            lambda broker: broker.publish_results([("me", b"1")]),
+            lambda broker: broker.consume(["q"], 1, print, print),
+            lambda broker: broker.results("me").drain(0.1),
+            lambda broker: broker.backlog("q"),
+            lambda broker: broker.forget_results("me"),
+            lambda broker: broker.check(),
+        ],
+        ids=["requests", "results", "consume", "inbox", "backlog", "forget", "check"],
+    )
+    def test_every_call_says_so_at_once_and_without_the_password(
+        self, broker: KombuBroker, act: Callable[[KombuBroker], object]
+    ) -> None:
+        before = time.monotonic()
+
+        with pytest.raises(BrokerUnavailable) as raised:
+            act(broker)
+
+        assert time.monotonic() - before < 3.0
+        assert "broker_url" in str(raised.value)
+        assert "hunter2" not in "".join(traceback.format_exception(raised.value))
+
+    def test_a_wrong_password_is_said_without_the_password(self, own_server: RedisServer) -> None:
+        with redis.Redis(port=own_server.port) as plain:
+            plain.config_set("requirepass", "right")
+        url = own_server.url.replace("//", "//:hunter2@")
+        broker = KombuBroker(url, "ns", visibility_timeout=60.0, socket_timeout=1.0)
+
+        with pytest.raises(BrokerUnavailable) as raised:
+            broker.check()
+
+        assert "hunter2" not in "".join(traceback.format_exception(raised.value))
+        with redis.Redis(port=own_server.port, password="right") as plain:
+            plain.config_set("requirepass", "")
+
+
+class TestAServerThatIsFrozen:
+    """It accepts connections and never answers, as a half-open connection does."""
+
+    @pytest.fixture
+    def frozen(self, own_server: RedisServer) -> Iterator[Callable[[], None]]:
+        def freeze() -> None:
+            os.kill(own_server.pid, signal.SIGSTOP)
+
+        yield freeze
+        os.kill(own_server.pid, signal.SIGCONT)
+
+    def test_publishing_gives_up(
+        self, own_server: RedisServer, own_broker: KombuBroker, frozen: Callable[[], None]
+    ) -> None:
+        own_broker.publish_requests([Outgoing("q", b"1")])
+        frozen()
+        before = time.monotonic()
+
+        with pytest.raises(BrokerUnavailable):
+            own_broker.publish_requests([Outgoing("q", b"2")])
+
+        assert time.monotonic() - before < BOUND
+
+    def test_a_consumer_neither_drains_nor_closes_for_ever(
+        self, own_server: RedisServer, own_broker: KombuBroker, frozen: Callable[[], None]
+    ) -> None:
+        bench = Bench(own_broker)
+        bench.publish(b"1")
+        bench.take(1)
+        frozen()
+        before = time.monotonic()
+
+        bench.in_hand[0].ack()
+        with pytest.raises(BrokerUnavailable):
+            bench.consumer.drain(0.5)
+        bench.consumer.close()
+
+        assert time.monotonic() - before < BOUND

@@ -1,0 +1,282 @@
+"""Waiting for results as a caller of the client sees it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from ecs_queue.client import EcsQueue
+from ecs_queue.core.states import State
+from ecs_queue.errors import (
+    BrokerUnavailable,
+    EcsQueueError,
+    ResultTimeout,
+    UnknownTask,
+    UsageError,
+)
+from tests.client.site import SOON, Site
+
+
+class TestResults:
+    def test_a_result_comes_by_message(self, site: Site, queue: EcsQueue) -> None:
+        handle = queue.submit(["true"])
+        site.end(handle.id)
+
+        result = handle.result(SOON)
+
+        assert (result.id, result.state, result.succeeded) == (handle.id, "SUCCESS", True)
+
+    def test_a_lost_message_is_made_up_for_by_the_ledger_within_two_seconds(self, site: Site, queue: EcsQueue) -> None:
+        handle = queue.submit(["true"])
+        site.end(handle.id, announce=False)
+        before = time.monotonic()
+
+        assert handle.result(SOON).succeeded
+
+        assert time.monotonic() - before < 5  # a second or two, on a machine that is busy with other tests
+
+    def test_the_time_out_is_kept_and_the_request_goes_on(self, site: Site, queue: EcsQueue) -> None:
+        handle = queue.submit(["true"])
+        before = time.monotonic()
+        with pytest.raises(ResultTimeout, match="1 of the requests"):
+            handle.result(0.3)
+        assert 0.2 < time.monotonic() - before < 10
+
+        site.end(handle.id)
+
+        assert handle.result(SOON).succeeded
+
+    def test_no_time_at_all_is_a_time_out_too(self, queue: EcsQueue) -> None:
+        with pytest.raises(ResultTimeout):
+            queue.submit(["true"]).result(0)
+
+    def test_it_may_be_asked_for_again(self, site: Site, queue: EcsQueue) -> None:
+        handle = queue.submit(["true"])
+        site.end(handle.id)
+
+        assert handle.result(SOON) == handle.result(SOON)
+
+    def test_an_earlier_submission_of_anybody_is_found_by_its_id(self, site: Site, queue: EcsQueue) -> None:
+        queue.submit(["true"], id="a")
+        other = site.client()
+        handle = other.handle("a")
+        assert handle.state() is State.QUEUED
+
+        site.end("a")
+
+        assert handle.result(SOON).succeeded
+        assert handle.state() is State.SUCCESS
+
+    def test_an_unknown_id_is_said(self, queue: EcsQueue) -> None:
+        with pytest.raises(UnknownTask, match="nothing-of-the-kind"):
+            queue.handle("nothing-of-the-kind")
+
+    def test_a_client_without_an_owner_asks_the_ledger_alone(self, site: Site) -> None:
+        queue = site.client(owner="")
+        handle = queue.submit(["true"])
+        assert site.record(handle.id).owner == ""
+
+        site.end(handle.id)
+
+        assert handle.result(SOON).succeeded
+
+    def test_a_broker_that_is_gone_delays_the_result_only(self, site: Site, queue: EcsQueue) -> None:
+        def gone(owner: str) -> Any:
+            raise BrokerUnavailable
+
+        site.broker.results = gone  # type: ignore[method-assign]
+        handle = queue.submit(["true"])
+        site.end(handle.id)
+
+        assert handle.result(SOON).succeeded
+
+    def test_a_ledger_that_is_gone_for_a_while_is_waited_for(self, site: Site, queue: EcsQueue) -> None:
+        handle = queue.submit(["true"])
+        site.end(handle.id, announce=False)
+        site.ledger.fail("get", "before")
+
+        assert handle.result(SOON).succeeded
+
+    def test_garbage_among_the_results_is_passed_over(self, site: Site, queue: EcsQueue) -> None:
+        handle = queue.submit(["true"])
+        site.broker.publish_results([(queue.owner, b"garbage"), (queue.owner, b"{}")])
+        site.end(handle.id)
+
+        assert handle.result(SOON).succeeded
+
+
+class TestAsCompleted:
+    def test_results_come_in_the_order_in_which_the_requests_end(self, site: Site, queue: EcsQueue) -> None:
+        handles = queue.submit_many([{"id": f"t{index}", "command": ["true"]} for index in range(5)])
+        for index in (3, 1, 4, 0, 2):
+            site.end(f"t{index}")
+
+        assert [result.id for result in queue.as_completed(handles, SOON)] == ["t3", "t1", "t4", "t0", "t2"]
+
+    def test_the_time_out_leaves_the_others_to_a_later_call(self, site: Site, queue: EcsQueue) -> None:
+        handles = queue.submit_many([{"id": f"t{index}", "command": ["true"]} for index in range(3)])
+        site.end("t1")
+        completed = queue.as_completed(handles, 0.4)
+        assert next(completed).id == "t1"
+        with pytest.raises(ResultTimeout, match="2 of the requests"):
+            next(completed)
+
+        site.end("t0")
+        site.end("t2")
+
+        assert {result.id for result in queue.as_completed([handles[0], handles[2]], SOON)} == {"t0", "t2"}
+
+    def test_a_result_taken_by_one_that_was_given_up_is_not_lost(self, site: Site, queue: EcsQueue) -> None:
+        handles = queue.submit_many([{"id": f"t{index}", "command": ["true"]} for index in range(3)])
+        for handle in handles:
+            site.end(handle.id)
+        given_up = queue.as_completed(handles, SOON)
+        next(given_up)
+        del given_up
+
+        assert len(list(queue.as_completed(handles, SOON))) == 3
+
+    def test_none_is_over_at_once(self, queue: EcsQueue) -> None:
+        assert list(queue.as_completed([], 0)) == []
+
+    def test_the_same_handle_twice_gives_one_result(self, site: Site, queue: EcsQueue) -> None:
+        handle = queue.submit(["true"])
+        site.end(handle.id)
+
+        assert len(list(queue.as_completed([handle, handle], SOON))) == 1
+
+    def test_many_are_waited_for_without_one_look_each(self, site: Site, queue: EcsQueue) -> None:
+        handles = queue.submit_many([{"id": f"t{index}", "command": ["true"]} for index in range(600)])
+        for handle in handles:
+            site.end(handle.id)
+        before = time.monotonic()
+
+        results = {handle.result(SOON).id for handle in handles}
+
+        assert len(results) == 600
+        assert time.monotonic() - before < 20
+
+    def test_many_whose_messages_were_lost_are_found_in_turn(self, site: Site, queue: EcsQueue) -> None:
+        handles = queue.submit_many([{"id": f"t{index}", "command": ["true"]} for index in range(1200)])
+        for handle in handles:
+            site.end(handle.id, announce=False)
+
+        assert len(list(queue.as_completed(handles, SOON))) == 1200
+
+
+class TestLostPuts:
+    def test_what_the_ledger_lost_is_put_again_as_the_very_same_request(self, site: Site, queue: EcsQueue) -> None:
+        handle = queue.submit(["true"], id="a")
+        before = site.record("a")
+        _lose(site, "a")
+        timer = threading.Timer(0.6, lambda: site.end("a"))
+        timer.start()
+
+        assert handle.result(SOON).succeeded
+
+        timer.join()
+        assert site.record("a").nonce == before.nonce
+        bodies = {message.body for message in site.broker.published}
+        assert (len(site.broker.published), len(bodies)) == (2, 1)
+
+    def test_what_cannot_be_put_any_more_is_said_instead_of_waited_for(self, site: Site) -> None:
+        clock = [time.time()]
+        queue = EcsQueue(site.config, site.broker, site.memory, clock=lambda: clock[0] - 86_399.5)
+        handle = queue.submit(["true"])
+        time.sleep(0.6)
+        _lose(site, handle.id)
+
+        with pytest.raises(UnknownTask):
+            handle.result(SOON)
+
+    def test_a_result_whose_retention_is_over_is_said_instead_of_waited_for(self, site: Site, queue: EcsQueue) -> None:
+        queue.submit(["true"], id="a")
+        handle = site.client().handle("a")
+        _lose(site, "a")
+
+        with pytest.raises(UnknownTask, match="a"):
+            handle.result()
+
+    def test_an_id_that_is_another_requests_by_now_is_said(self, site: Site, queue: EcsQueue) -> None:
+        handle = queue.submit(["true"], id="a")
+        _lose(site, "a")
+        site.client().submit(["false"], id="a")
+
+        with pytest.raises(UnknownTask):
+            handle.result(SOON)
+
+
+def _lose(site: Site, record_id: str) -> None:
+    """The ledger loses its last second."""
+    del site.memory._records[record_id]
+    site.memory._look_at.pop(record_id, None)
+    site.memory._expiry.pop(record_id, None)
+
+
+def _in_threads(acts: Sequence[Callable[[], object]]) -> list[object]:
+    """What each returned, or raised, run at the same time; fails when one does not end."""
+    results: list[object] = [None] * len(acts)
+
+    def run(position: int) -> None:
+        try:
+            results[position] = acts[position]()
+        except EcsQueueError as error:
+            results[position] = error
+
+    threads = [threading.Thread(target=run, args=(position,), daemon=True) for position in range(len(acts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not [thread for thread in threads if thread.is_alive()]
+    return results
+
+
+class TestThreads:
+    def test_many_threads_wait_each_for_its_own(self, site: Site, queue: EcsQueue) -> None:
+        handles = queue.submit_many([{"id": f"t{index}", "command": ["true"]} for index in range(20)])
+        timer = threading.Timer(0.3, lambda: [site.end(handle.id) for handle in reversed(handles)])
+        timer.start()
+
+        results = _in_threads([lambda handle=handle: handle.result(SOON).id for handle in handles])  # type: ignore[misc]
+
+        timer.join()
+        assert results == [handle.id for handle in handles]
+
+    def test_many_threads_wait_for_the_same(self, site: Site, queue: EcsQueue) -> None:
+        handle = queue.submit(["true"])
+        timer = threading.Timer(0.3, lambda: site.end(handle.id))
+        timer.start()
+
+        results = _in_threads([lambda: handle.result(SOON).succeeded] * 10)
+
+        timer.join()
+        assert results == [True] * 10
+
+    def test_a_lost_message_of_one_is_found_while_another_waits_for_long(self, site: Site, queue: EcsQueue) -> None:
+        """The thread that reads for all must not ask the ledger for its own request alone."""
+        long, short = queue.submit_many([{"id": "long", "command": ["true"]}, {"id": "short", "command": ["true"]}])
+
+        def wait_short() -> object:
+            time.sleep(0.3)  # the other one reads by now
+            site.end("short", announce=False)
+            try:
+                return short.result(SOON / 2).id
+            finally:
+                site.end("long")
+
+        assert _in_threads([lambda: long.result(SOON).id, wait_short]) == ["long", "short"]
+
+    def test_a_close_ends_the_waiting_of_other_threads(self, queue: EcsQueue) -> None:
+        handle = queue.submit(["true"])
+        timer = threading.Timer(0.3, queue.close)
+        timer.start()
+
+        results = _in_threads([lambda: handle.result()] * 3)
+
+        timer.join()
+        assert [type(result) for result in results] == [UsageError] * 3

@@ -1,0 +1,173 @@
+"""Submitting."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from ecs_queue.broker import open_broker
+from ecs_queue.client import EcsQueue
+from ecs_queue.core import envelope
+from ecs_queue.core.states import State
+from ecs_queue.errors import (
+    ConfigError,
+    IdConflict,
+    InvalidRequest,
+    LedgerUnavailable,
+    RequestTooLate,
+)
+from ecs_queue.ledger import open_ledger
+from tests.client.site import SOON, Site
+from tests.launcher.lab import config_of
+
+
+class TestSubmit:
+    def test_the_record_is_in_the_ledger_and_its_message_on_the_broker(self, site: Site, queue: EcsQueue) -> None:
+        handle = queue.submit(["echo", "hello"], queue="gpu", priority=7)
+
+        record = site.record(handle.id)
+        assert (record.state, record.queue, record.owner) == (State.QUEUED, "gpu", queue.owner)
+        (message,) = site.broker.published
+        assert (message.queue, message.priority) == ("gpu", 7)
+        assert message.body == record.request
+        assert handle.nonce == record.nonce == envelope.nonce_of(site.config.namespace, message.body)
+
+    def test_a_batch_is_written_and_published_at_once(self, site: Site, queue: EcsQueue) -> None:
+        calls: list[str] = []
+        site.ledger.on_call = lambda operation, when: calls.append(operation) if when == "before" else None
+
+        queue.submit_many([{"command": ["true"]}] * 50)
+
+        assert calls == ["put"]
+        assert len(site.broker.published) == 50
+
+    def test_nothing_is_queued_when_one_of_many_is_bad(self, site: Site, queue: EcsQueue) -> None:
+        tasks: list[dict[str, Any]] = [{"command": ["true"]}, {"command": []}, {"command": ["true"]}]
+
+        with pytest.raises(InvalidRequest):
+            queue.submit_many(tasks)
+
+        assert site.memory.page("", 10)[0] == []
+        assert site.broker.published == []
+
+    @pytest.mark.parametrize(
+        ("task", "named"),
+        [
+            ({"command": "echo hello"}, "command"),
+            ({"command": []}, "command"),
+            ({"command": [1]}, "command"),
+            ({}, "command"),
+            ({"command": ["true"], "colour": "red"}, "colour"),
+            ({"command": ["true"], "id": "with space"}, "id"),
+            ({"command": ["true"], "priority": 10}, "priority"),
+            ({"command": ["true"], "relaunch": "always"}, "relaunch"),
+            ({"command": ["true"], "expires_in": 0}, "expires_in"),
+            ({"command": ["true"], "executor_config": {"no_such_key": 1}}, "no_such_key"),
+            ({"command": ["x" * 9000]}, "8192"),
+            ({"command": ["true"], "executor_config": {"environment": [{"name": "A", "value": "\ud800"}]}}, "JSON"),
+        ],
+    )
+    def test_a_bad_request_is_refused_with_the_name_of_what_is_wrong(
+        self, site: Site, queue: EcsQueue, task: dict[str, Any], named: str
+    ) -> None:
+        with pytest.raises(InvalidRequest, match=named):
+            queue.submit_many([task])
+
+        assert site.broker.published == []
+
+    def test_a_client_whose_queue_cannot_launch_is_told_what_to_set(self) -> None:
+        config = config_of({"AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": ""})
+        queue = EcsQueue(config, open_broker(config), open_ledger(config))
+
+        with pytest.raises(ConfigError, match="cluster"):
+            queue.submit(["true"])
+
+    def test_a_ledger_that_fails_is_told_and_nothing_is_published(self, site: Site, queue: EcsQueue) -> None:
+        site.ledger.fail("put", "before")
+
+        with pytest.raises(LedgerUnavailable):
+            queue.submit(["true"])
+
+        assert site.broker.published == []
+
+    def test_it_may_be_repeated_when_nobody_knows_whether_it_was_accepted(self, site: Site, queue: EcsQueue) -> None:
+        site.ledger.fail("put", "after")
+        with pytest.raises(LedgerUnavailable):
+            queue.submit(["true"], id="a")
+        first = site.record("a")
+
+        handle = queue.submit(["true"], id="a")
+
+        assert site.record("a") == first
+        assert handle.nonce == first.nonce
+
+    def test_a_broker_that_fails_only_delays_it(self, site: Site, queue: EcsQueue) -> None:
+        site.broker.fails = True
+
+        handle = queue.submit(["true"])
+
+        assert site.record(handle.id).state is State.QUEUED
+
+    def test_an_id_and_a_broker_are_not_needed_to_be_told_apart(self, queue: EcsQueue) -> None:
+        handles = queue.submit_many([{"command": ["true"]}] * 10)
+
+        assert len({handle.id for handle in handles}) == 10
+
+
+class TestTheSameId:
+    def test_the_same_request_is_the_same_and_published_once(self, site: Site, queue: EcsQueue) -> None:
+        first = queue.submit(["true"], id="a")
+
+        again = site.client().submit(["true"], id="a")
+
+        assert again.nonce == first.nonce
+        assert len(site.broker.published) == 1
+
+    def test_another_request_is_a_conflict(self, site: Site, queue: EcsQueue) -> None:
+        queue.submit(["true"], id="a")
+
+        with pytest.raises(IdConflict, match="a"):
+            queue.submit(["false"], id="a")
+
+        assert envelope.decode_request(site.record("a").request).command == ["true"]
+
+    def test_two_requests_of_one_call_are_a_conflict_before_anything_is_queued(
+        self, site: Site, queue: EcsQueue
+    ) -> None:
+        with pytest.raises(IdConflict):
+            queue.submit_many([{"id": "a", "command": ["one"]}, {"id": "a", "command": ["two"]}])
+
+        assert site.memory.get(["a"]) == [None]
+
+    def test_the_same_request_twice_in_one_call_is_one(self, site: Site, queue: EcsQueue) -> None:
+        one, other = queue.submit_many([{"id": "a", "command": ["one"]}] * 2)
+
+        assert one.nonce == other.nonce
+        assert len(site.broker.published) == 1
+
+    def test_a_conflict_keeps_no_other_request_of_its_batch_from_being_announced(
+        self, site: Site, queue: EcsQueue
+    ) -> None:
+        queue.submit(["true"], id="a")
+        site.broker.published.clear()
+
+        with pytest.raises(IdConflict):
+            queue.submit_many([{"id": "a", "command": ["x"]}, {"id": "b", "command": ["y"]}])
+
+        assert [envelope.decode_request(message.body).id for message in site.broker.published] == ["b"]
+
+    def test_a_clock_that_is_far_behind_is_told(self, site: Site) -> None:
+        late = EcsQueue(site.config, site.broker, site.memory, clock=lambda: time.time() - 100_000)
+
+        with pytest.raises(RequestTooLate, match="clock"):
+            late.submit(["true"])
+
+    def test_a_stop_that_came_first_revokes_it_at_once(self, site: Site, queue: EcsQueue) -> None:
+        site.memory.stop(["a"], "alice")
+
+        result = queue.submit(["true"], id="a").result(SOON)
+
+        assert result.state == State.REVOKED
+        assert site.broker.published == []
