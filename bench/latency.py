@@ -7,7 +7,7 @@ from typing import Any
 
 import boto3
 
-from bench.stack import Stack, quantile, stack
+from bench.stack import Stack, quantile, stack, until
 
 
 def run(tasks: int) -> list[tuple[str, str, str]]:
@@ -29,7 +29,9 @@ def _delays(parts: Stack, tasks: int) -> list[float]:
         for _ in range(tasks):
             time.sleep(0.05)
             before = time.time()
-            result = client.submit(["exit", "0"]).result(timeout=60)
-            task: Any = ecs.describe_tasks(cluster="local", tasks=[result.task_arn])["tasks"][0]
+            handle = client.submit(["exit", "0"])
+            until(lambda: bool(client.status(handle.id).arn), 60, every=0.005)  # noqa: B023
+            arn = client.status(handle.id).arn
+            task: Any = ecs.describe_tasks(cluster="local", tasks=[arn])["tasks"][0]
             delays.append(task["createdAt"].timestamp() - before)
     return delays
