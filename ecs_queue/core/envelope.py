@@ -67,6 +67,10 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     relaunch: Relaunch = "never_started"
     owner: OwnerName = ""
 
+    def __repr__(self) -> str:
+        """Without command and environment: they hold secrets."""
+        return f"TaskRequest(id={self.id!r}, queue={self.queue!r})"
+
     def digest(self) -> str:
         """A hash of the caller's own words: equal for a request submitted again, whenever and by whom."""
         words = (

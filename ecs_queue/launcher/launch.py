@@ -25,7 +25,7 @@ from ecs_queue.core.protocol import Answer, ClaimOffer, Refusal, RefusalKind, Wo
 from ecs_queue.core.record import Record, client_token_of, startedby_of
 from ecs_queue.core.retry import Backoff
 from ecs_queue.core.states import State
-from ecs_queue.ecs.clients import EcsClients, Target
+from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import EcsGateway
 from ecs_queue.errors import ConfigError, PermanentError, UndecodableMessage
 from ecs_queue.launcher.circuit import Circuits
@@ -59,10 +59,6 @@ class Parts:
     rest: Callable[[float], bool]  # seconds -> whether the worker is stopping
     new_id: Callable[[], str]
     rng: random.Random
-
-    def target_by(self, clients: EcsClients) -> Callable[[str], Target]:
-        """The usual `target_for`: the queue's profile."""
-        return lambda queue: clients.target_for(self.config.profile(queue))
 
 
 @dataclass(frozen=True, slots=True)

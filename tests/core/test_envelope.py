@@ -354,3 +354,9 @@ def test_moments_are_utc_to_the_millisecond_and_never_is_none() -> None:
     assert moment(_START + 0.0004) == datetime(2023, 11, 14, 22, 13, 20, 250_000, tzinfo=UTC)
     assert moment(0.0) is None
     assert moment(None) is None
+
+
+def test_a_requests_repr_shows_no_command_and_no_environment() -> None:
+    config = {"environment": [{"name": "TOKEN", "value": "hidden"}]}
+    request = new_request(id="a", command=["login", "hunter2"], now=1.0, accept_seconds=60.0, executor_config=config)
+    assert repr(request) == "TaskRequest(id='a', queue='default')"
