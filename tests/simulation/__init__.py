@@ -1,0 +1,1 @@
+"""A deterministic simulation: the real launcher, tracker, sweeper and client over a model of everything around them."""
