@@ -1,8 +1,9 @@
 """The ledger in Redis or Valkey: every operation is one run of the script in lua/, by the server's clock.
 
 `durability`: `server` adds nothing (with `appendfsync always` or a durable service nothing can be lost; with
-`everysec` a fail-over may lose the last second); `aof` waits after each claim, stop and adoption until the append-only
-file is on disk (WAITAOF: Valkey, Redis >= 7.2); `replica` waits until one replica has it (WAIT).
+`everysec` a fail-over may lose the last second); `aof` waits after each claim, refusal, stop and
+adoption until the append-only file is on disk (WAITAOF: Valkey, Redis >= 7.2); `replica` waits until one replica
+has it (WAIT).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import redis
 
-from ecs_queue.core.protocol import RefusalKind, Rules, Word
+from ecs_queue.core.protocol import Refusal, RefusalKind, Rules, Word
 from ecs_queue.core.states import State
 from ecs_queue.errors import ConfigError, LedgerUnavailable, NotDurable
 from ecs_queue.ledger import RedisLedger
@@ -123,15 +123,18 @@ def test_a_server_that_cannot_confirm_is_not_durable_and_says_why() -> None:
         assert any("appendonly yes" in finding for finding in ledger.check())
 
 
-@pytest.mark.parametrize("operation", ["claim", "admit", "reclaim", "stop", "adopt"])
-def test_claims_stops_and_adoptions_need_a_replica_when_told_so(client: Any, operation: str) -> None:
+@pytest.mark.parametrize("operation", ["claim", "admit", "reclaim", "refused", "none", "stop", "adopt"])
+def test_what_a_fail_over_must_not_forget_needs_a_replica_when_told_so(client: Any, operation: str) -> None:
     ledger = _ledger(client, "replica", barrier_seconds=0.05)
     new = _now_submission(ledger)
     ledger.put([new])
+    no = Refusal(kind=RefusalKind.PERMANENT, reason="no", wait=1.0, max_attempts=1)
     calls: dict[str, Callable[[], Any]] = {
         "claim": lambda: ledger.claim("job", offer()),
         "admit": lambda: ledger.admit(new, offer()),
         "reclaim": lambda: ledger.reclaim("job", offer()),
+        "refused": lambda: ledger.refused("job", "claim-1", no),
+        "none": lambda: ledger.none("job", "claim-1", 1.0),
         "stop": lambda: ledger.stop(["job"], "ann"),
         "adopt": lambda: ledger.adopt(["job"], "bench"),
     }
