@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ecs_queue.config import Config, Profile
 from ecs_queue.core.plan import decode_plan
 from ecs_queue.core.record import Record
+from ecs_queue.ecs.awslogs import awslogs_options
 from ecs_queue.ledger import open_ledger
 
 #: Names the directory where a local ECS keeps one log a task: `TASK_ID.log`.
@@ -75,7 +76,7 @@ def _cloudwatch(profile: Profile, record: Record, clients: AwsClients) -> Found:
     container = (plan.container if plan else None) or profile.container_name
     family = plan.run_task.get("taskDefinition") if plan else profile.task_definition
     definition = clients.client("ecs", region, profile).describe_task_definition(taskDefinition=family)
-    options = _awslogs(definition["taskDefinition"], container)
+    options = awslogs_options(definition["taskDefinition"], container)
     if isinstance(options, str):
         return [f"ecs-queue: {options}"], []
     group, stream = options["awslogs-group"], f"{options['awslogs-stream-prefix']}/{container}/{task}"
@@ -86,24 +87,6 @@ def _cloudwatch(profile: Profile, record: Record, clients: AwsClients) -> Found:
     except logs.exceptions.ResourceNotFoundException:
         return [f"{where}: nothing yet, the stream begins with the container's first line"], []
     return [where], [_line(event) for event in answer["events"]]
-
-
-def _awslogs(definition: Mapping[str, Any], container: str | None) -> dict[str, str] | str:
-    """The options of the container's awslogs driver, or what is missing."""
-    named = [found for found in definition["containerDefinitions"] if found["name"] == container]
-    if not named:
-        return f"the task definition has no container {container!r}; set container_name to one of its own"
-    log = named[0].get("logConfiguration") or {}
-    if log.get("logDriver") != "awslogs":
-        return (
-            f"the container {container!r} has no awslogs log driver, so its log cannot be shown while it runs; "
-            "set logConfiguration in the task definition"
-        )
-    options: dict[str, str] = log.get("options") or {}
-    for key in ("awslogs-group", "awslogs-stream-prefix"):
-        if not options.get(key):
-            return f"the container {container!r} has no {key}, without which its stream cannot be named"
-    return options
 
 
 def _line(event: Mapping[str, Any]) -> str:

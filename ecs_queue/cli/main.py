@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ecs_queue.cli.demo import demo
+from ecs_queue.cli.doctor import doctor
 from ecs_queue.cli.local import local, local_ecs
 from ecs_queue.cli.look import status, tasks, workers
 from ecs_queue.cli.options import Options, shared_options
@@ -118,7 +119,7 @@ def cli() -> None:
     """
 
 
-for command in (submit, status, tasks, stop, worker, workers, config, local, local_ecs, demo):
+for command in (submit, status, tasks, stop, worker, workers, config, doctor, local, local_ecs, demo):
     cli.add_command(command)
 
 

@@ -200,7 +200,16 @@ class EcsClients:
                 f"({type(error).__name__}: {error}): check conn_id, AWS_PROFILE and the AWS config files."
             ) from error
 
-    def _build(self, target: Target) -> Any:
+    def service(self, target: Target, name: str) -> Any:
+        """A client of another AWS service with the target's credentials and Region; a new one at each call.
+
+        Errors as in `client`.
+        """
+        session, verify = self._session(target)
+        return session.client(name, region_name=target.region, verify=verify, config=self._config(attempts=1))
+
+    def _session(self, target: Target) -> tuple[Any, bool | str | None]:
+        """boto3's session with the target's credentials, and whether TLS is verified."""
         source = self._source(target.conn_id)
         session = source.session
         if target.role_arn:
@@ -209,12 +218,16 @@ class EcsClients:
             # A client built without them would never look for them again.
             self._sources.pop(target.conn_id, None)
             raise NoCredentialsError
+        return session, source.verify
+
+    def _build(self, target: Target) -> Any:
+        session, verify = self._session(target)
         try:
             client = session.client(
                 "ecs",
                 region_name=target.region,
                 endpoint_url=target.endpoint_url,
-                verify=source.verify,
+                verify=verify,
                 config=self._config(attempts=1),
             )
         except (ValueError, BotoCoreError) as error:

@@ -1,0 +1,28 @@
+"""One call to AWS, as an answer: what it says, or why it says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ecs_queue.core.answers import TroubleKind
+from ecs_queue.ecs.classify import read_trouble
+
+
+def asked(call: Callable[..., Any], **arguments: Any) -> tuple[Mapping[str, Any], str, TroubleKind | None]:
+    """(answer, reason, kind of trouble): what AWS says, or why it says nothing."""
+    try:
+        answer: Mapping[str, Any] = call(**arguments)
+    except (ClientError, BotoCoreError) as error:
+        return {}, read_trouble(error).reason, TroubleKind.DENIED if is_denied(error) else read_trouble(error).kind
+    return answer, "", None
+
+
+def is_denied(error: Exception) -> bool:
+    """Whether IAM said no: by its code, or by the words that all of its refusals share."""
+    if not isinstance(error, ClientError):
+        return False
+    told = error.response.get("Error", {})
+    return "AccessDenied" in str(told.get("Code")) or "is not authorized to perform" in str(told.get("Message"))

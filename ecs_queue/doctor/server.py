@@ -1,0 +1,214 @@
+"""The Redis or Valkey behind broker and ledger: is it there, will it keep what it is given, and is its clock right?"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis.exceptions
+
+from ecs_queue.doctor.finding import Finding, Report
+from ecs_queue.errors import ConfigError, LedgerUnavailable
+from ecs_queue.ledger.script import connect, wrapping
+
+#: AWS refuses signatures that are 5 minutes off; from here on it is worth a word. Seconds.
+_SKEW_WORTH_A_WORD, _SKEW_TOO_MUCH = 5.0, 240.0
+#: A launch makes three round trips; at 20 launches a second and this latency a worker waits for the server.
+_SLOW_SECONDS = 0.02
+_ROUND_TRIPS = 5
+#: The oldest server the scripts are meant for.
+_OLDEST = (6, 2)
+_NEARLY_FULL = 0.8
+
+
+def examine_server(
+    role: str,
+    url: str,
+    durability: str,
+    timeout: float,
+    *,
+    wall_clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Iterator[Finding]:
+    """`role`: "ledger" or "broker". `durability`: the configuration's, "" where it does not matter."""
+    report = Report(role)
+    try:
+        client: Any = connect(url, socket_timeout=timeout, max_connections=1)
+    except ConfigError as error:
+        yield report.wrong("server.url", str(error), f"correct {role}_url")
+        return
+    try:
+        with wrapping():
+            latency, skew = _round_trips(client, wall_clock, monotonic)
+        info = _info(client)
+        yield _reached(report, latency, info)
+        if skew is not None:
+            yield _clock(report, skew)
+        yield _exposure(report, url)
+        yield from _version(report, info)
+        yield from _eviction(report, info)
+        yield from _memory(report, info)
+        yield from _persistence(report, client, info, durability)
+        yield from _writable(report, info)
+    except LedgerUnavailable as error:
+        advice = f"start the server, or correct {role}_url; look for firewalls, TLS (rediss://) and the password"
+        yield report.wrong("server.reached", str(error).replace("the ledger", f"the {role}", 1), advice)
+    finally:
+        client.close()
+
+
+def _round_trips(
+    client: Any, wall_clock: Callable[[], float], monotonic: Callable[[], float]
+) -> tuple[float, float | None]:
+    """The quickest of some round trips, and how far this machine's clock is ahead (None: TIME is not allowed)."""
+    best = float("inf")
+    skew: float | None = None
+    for _ in range(_ROUND_TRIPS):
+        before, began = wall_clock(), monotonic()
+        try:
+            seconds, microseconds = client.time()
+        except redis.exceptions.NoPermissionError:
+            client.ping()
+            seconds = None
+        took = monotonic() - began
+        if took < best:
+            best = took
+            skew = None if seconds is None else before + took / 2 - (seconds + microseconds / 1e6)
+    return best, skew
+
+
+def _info(client: Any) -> Mapping[str, Any]:
+    """INFO, or nothing where this user may not ask for it."""
+    try:
+        found: Mapping[str, Any] = client.info()
+    except redis.exceptions.NoPermissionError:
+        return {}
+    return found
+
+
+def _reached(report: Report, latency: float, info: Mapping[str, Any]) -> Finding:
+    name = "Valkey" if info.get("server_name") == "valkey" else "Redis"
+    version = info.get("valkey_version") or info.get("redis_version") or "of unknown version"
+    text = f"{name} {version} answers in {latency * 1000:.1f} ms"
+    if latency <= _SLOW_SECONDS:
+        return report.ok("server.reached", text)
+    return report.warning(
+        "server.reached", text, "bring workers and server nearer together: each launch makes several round trips"
+    )
+
+
+def _clock(report: Report, skew: float) -> Finding:
+    text = f"this machine's clock is {abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} the server's"
+    if abs(skew) < _SKEW_WORTH_A_WORD:
+        return report.ok("server.clock", text)
+    advice = "keep both with NTP: leases follow the server's clock, expires_in and AWS's signatures this machine's"
+    if abs(skew) < _SKEW_TOO_MUCH:
+        return report.warning("server.clock", text, advice)
+    return report.wrong("server.clock", text, f"{advice}; AWS refuses signatures that are 5 minutes off")
+
+
+def _exposure(report: Report, url: str) -> Finding:
+    """Whether what is sent could be read or forged on its way."""
+    parts = urlsplit(url)
+    if parts.scheme in ("rediss", "unix") or is_loopback(parts.hostname or ""):
+        return report.ok("server.transport", "TLS" if parts.scheme == "rediss" else "within this machine")
+    return report.warning(
+        "server.transport",
+        f"{parts.scheme}:// to another machine: commands and environments cross the network in clear",
+        "use rediss:// and a user of its own (ACL), or a network that nobody else is in",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether every address of the host is this machine's own."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return bool(found) and all(ipaddress.ip_address(address).is_loopback for address in found)
+
+
+def _version(report: Report, info: Mapping[str, Any]) -> Iterator[Finding]:
+    version = str(info.get("redis_version", ""))
+    if not version:
+        text = "INFO is not allowed to this user: version, eviction, memory and persistence are not known"
+        yield report.note("server.version", text, "allow INFO (+info) to let the doctor look")
+        return
+    major, minor, *_ = (*version.split("."), "0")
+    if info.get("cluster_enabled"):
+        advice = "use a server or a service without cluster mode (kombu does not speak it)"
+        yield report.wrong("server.version", "the server is in cluster mode", advice)
+    elif (int(major), int(minor)) < _OLDEST:
+        text = f"Redis {version} is older than what is tested"
+        yield report.warning("server.version", text, "use Redis 7 or newer, or Valkey")
+
+
+def _eviction(report: Report, info: Mapping[str, Any]) -> Iterator[Finding]:
+    policy = info.get("maxmemory_policy")
+    if policy == "noeviction":
+        yield report.ok("server.eviction", "maxmemory-policy is noeviction")
+    elif policy:
+        text = f"maxmemory-policy is {policy}: under memory pressure the server drops records and messages"
+        yield report.wrong("server.eviction", text, "CONFIG SET maxmemory-policy noeviction, and in its configuration")
+
+
+def _memory(report: Report, info: Mapping[str, Any]) -> Iterator[Finding]:
+    used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    if not most:
+        return
+    text = f"{used / 2**20:.0f} of {most / 2**20:.0f} MiB in use"
+    if used < _NEARLY_FULL * most:
+        yield report.ok("server.memory", text)
+    else:
+        advice = "give the server more memory, or lower retention_seconds: a full server takes no more requests"
+        yield report.warning("server.memory", text, advice)
+
+
+def _persistence(report: Report, client: Any, info: Mapping[str, Any], durability: str) -> Iterator[Finding]:
+    if not info or not durability:
+        return
+    if not info.get("aof_enabled"):
+        kept = "RDB snapshots only" if _has_snapshots(client) else "nothing on disk"
+        text = f"the server keeps {kept}: a crash loses requests that were accepted"
+        if durability == "replica":
+            yield report.note("server.persistence", f"{text}; durability = replica waits for a replica instead")
+        else:
+            advice = "appendonly yes with appendfsync always; or a durable service, where this can be ignored"
+            yield report.warning("server.persistence", text, advice)
+        return
+    if info.get("aof_last_write_status", "ok") != "ok":
+        yield report.wrong("server.persistence", "the last write of the append-only file failed", "look at its disk")
+        return
+    policy = _config_value(client, "appendfsync")
+    if policy == "always" or durability in ("aof", "replica"):
+        yield report.ok("server.persistence", f"append-only file, appendfsync {policy or 'unknown'}")
+    elif policy:
+        text = f"appendfsync {policy} and durability = server: a crash loses up to a second, also of claims"
+        yield report.warning("server.persistence", text, "appendfsync always, or durability = aof (or replica)")
+    else:
+        yield report.note("server.persistence", "append-only file; CONFIG GET appendfsync is not allowed to this user")
+
+
+def _has_snapshots(client: Any) -> bool:
+    return bool(_config_value(client, "save"))
+
+
+def _config_value(client: Any, name: str) -> str | None:
+    """None where CONFIG is not allowed: managed services forbid it."""
+    try:
+        return str(client.config_get(name).get(name, ""))
+    except redis.exceptions.ResponseError:
+        return None
+
+
+def _writable(report: Report, info: Mapping[str, Any]) -> Iterator[Finding]:
+    if info.get("role") == "slave":
+        text = "this server is a replica, nothing can be written to it"
+        yield report.wrong("server.role", text, "use the primary's address, or the service's primary endpoint")

@@ -1,0 +1,239 @@
+"""What the doctor says of an AWS account, on moto's; what moto has not, on botocore's own stub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+from moto import mock_aws
+from moto.core import set_initial_no_auth_action_count
+from moto.core.exceptions import JsonRESTError
+
+from ecs_queue.config import Config, load_config
+from ecs_queue.doctor.account import examine_account, examine_rates, examine_rights, not_aws
+from ecs_queue.doctor.finding import Finding, Level, Report
+from ecs_queue.ecs.clients import Target
+
+REGION = "eu-central-1"
+SECTION = "AIRFLOW__AWS_ECS_EXECUTOR__"
+SETTINGS = {
+    "REGION_NAME": REGION,
+    "CLUSTER": "jobs",
+    "TASK_DEFINITION": "job",
+    "CONTAINER_NAME": "main",
+    "SUBNETS": "subnet-1",
+    "SECURITY_GROUPS": "sg-1",
+    "CONN_ID": "",
+}
+TARGET = Target(REGION, None, None, "jobs")
+DEFINITION: dict[str, Any] = {
+    "family": "job",
+    "networkMode": "awsvpc",
+    "requiresCompatibilities": ["FARGATE"],
+    "cpu": "256",
+    "memory": "512",
+}
+CONTAINER: dict[str, Any] = {
+    "name": "main",
+    "image": "busybox",
+    "memory": 256,
+    "logConfiguration": {
+        "logDriver": "awslogs",
+        "options": {"awslogs-group": "/jobs", "awslogs-stream-prefix": "ecs", "awslogs-region": REGION},
+    },
+}
+
+
+def config_of(**settings: str) -> Config:
+    merged = {**SETTINGS, **settings}
+    queue = {name: value for name, value in merged.items() if name.startswith("AIRFLOW__")}
+    own = {SECTION + name: value for name, value in merged.items() if name not in queue}
+    return load_config(environ={**own, **queue})
+
+
+def client(service: str, **keys: str) -> Any:
+    return boto3.client(service, region_name=REGION, **keys)
+
+
+def _refuse(*_arguments: object, **_keywords: object) -> None:
+    raise JsonRESTError("InvalidParameterException", "The referenced task was not found.")
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cluster, a task definition and its log group. moto breaks at a StopTask of an unknown task; AWS refuses it."""
+    monkeypatch.setattr("moto.ecs.models.EC2ContainerServiceBackend.stop_task", _refuse)
+    with mock_aws():
+        ecs = client("ecs")
+        ecs.create_cluster(clusterName="jobs")
+        ecs.register_task_definition(**DEFINITION, containerDefinitions=[CONTAINER])
+        client("logs").create_log_group(logGroupName="/jobs")
+        yield
+
+
+def found(config: Config) -> dict[str, list[Finding]]:
+    by_check: dict[str, list[Finding]] = {}
+    for finding in examine_account(config, config.profile("default"), TARGET, client):
+        by_check.setdefault(finding.check, []).append(finding)
+    return by_check
+
+
+def levels(findings: dict[str, list[Finding]], check: str) -> list[Level]:
+    return [finding.level for finding in findings[check]]
+
+
+@pytest.mark.usefixtures("account")
+def test_an_account_where_everything_is_there_has_nothing_wrong_and_is_left_as_it_was() -> None:
+    findings = found(config_of())
+    flat = [finding for group in findings.values() for finding in group]
+    assert [finding for finding in flat if finding.level in (Level.WRONG, Level.WARNING)] == []
+    assert "123456789012" in findings["aws.identity"][0].text
+    assert "which exists" in findings["aws.logs"][0].text
+    assert "ecs:RunTask, ecs:DescribeTasks, ecs:ListTasks, ecs:StopTask" in findings["aws.rights"][0].text
+    assert client("ecs").list_tasks(cluster="jobs")["taskArns"] == []
+
+
+@pytest.mark.usefixtures("account")
+def test_a_missing_cluster_is_wrong_and_ends_the_examination() -> None:
+    config = config_of(CLUSTER="nope")
+    target = replace(TARGET, cluster="nope")
+    findings = list(examine_account(config, config.profile("default"), target, client))
+    assert findings[-1].check == "aws.cluster"
+    assert (findings[-1].level, "does not exist" in findings[-1].text) == (Level.WRONG, True)
+
+
+@pytest.mark.usefixtures("account")
+def test_a_missing_task_definition_is_wrong() -> None:
+    findings = found(config_of(TASK_DEFINITION="nope"))
+    assert levels(findings, "aws.task_definition") == [Level.WRONG]
+    assert "aws.container" not in findings
+
+
+@pytest.mark.usefixtures("account")
+def test_an_inactive_task_definition_is_wrong() -> None:
+    client("ecs").deregister_task_definition(taskDefinition="job:1")
+    assert levels(found(config_of(TASK_DEFINITION="job:1")), "aws.task_definition") == [Level.WRONG]
+
+
+@pytest.mark.usefixtures("account")
+def test_a_container_that_is_not_in_the_definition_is_wrong() -> None:
+    (finding,) = found(config_of(CONTAINER_NAME="worker"))["aws.container"]
+    assert (finding.level, "only main" in finding.text) == (Level.WRONG, True)
+
+
+@pytest.mark.usefixtures("account")
+def test_a_definition_for_ec2_alone_is_wrong_on_fargate() -> None:
+    ecs = client("ecs")
+    given = {"family": "ec2job", "networkMode": "bridge", "requiresCompatibilities": ["EC2"]}
+    ecs.register_task_definition(**given, containerDefinitions=[CONTAINER])
+    findings = found(config_of(TASK_DEFINITION="ec2job"))
+    assert levels(findings, "aws.launch_type") == [Level.WRONG]
+    assert levels(findings, "aws.network") == [Level.WRONG]
+    on_ec2 = found(config_of(TASK_DEFINITION="ec2job", LAUNCH_TYPE="EC2"))
+    assert "aws.launch_type" not in on_ec2
+    assert "subnets are set" in on_ec2["aws.network"][0].text
+
+
+@pytest.mark.usefixtures("account")
+def test_a_missing_log_group_is_wrong_unless_it_is_made_by_the_driver() -> None:
+    client("logs").delete_log_group(logGroupName="/jobs")
+    assert levels(found(config_of()), "aws.logs") == [Level.WRONG]
+    options = {**CONTAINER["logConfiguration"]["options"], "awslogs-create-group": "true"}
+    making = {**CONTAINER, "logConfiguration": {"logDriver": "awslogs", "options": options}}
+    client("ecs").register_task_definition(**DEFINITION, containerDefinitions=[making])
+    assert levels(found(config_of()), "aws.logs") == [Level.OK]
+
+
+@pytest.mark.usefixtures("account")
+def test_a_container_without_awslogs_is_a_note() -> None:
+    plain = {key: value for key, value in CONTAINER.items() if key != "logConfiguration"}
+    client("ecs").register_task_definition(**DEFINITION, containerDefinitions=[plain])
+    assert levels(found(config_of()), "aws.logs") == [Level.NOTE]
+
+
+@mock_aws
+def test_each_right_that_iam_denies_is_named() -> None:
+    keys = user_who_may("ecs:DescribeTasks", "ecs:ListTasks")
+    profile = config_of().profile("default")
+
+    @set_initial_no_auth_action_count(0)
+    def denied() -> list[Finding]:
+        ecs = client("ecs", **keys)
+        return list(examine_rights(Report("default"), profile, TARGET, ecs))
+
+    findings = denied()
+    wrong = [finding.text.split()[0] for finding in findings if finding.level is Level.WRONG]
+    assert wrong == ["ecs:RunTask", "ecs:StopTask"]
+    assert any("ecs:DescribeTasks, ecs:ListTasks" in finding.text for finding in findings)
+
+
+def user_who_may(*actions: str) -> dict[str, str]:
+    iam = client("iam")
+    client("ecs").create_cluster(clusterName="jobs")
+    iam.create_user(UserName="worker")
+    policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": list(actions), "Resource": "*"}]}
+    iam.put_user_policy(UserName="worker", PolicyName="p", PolicyDocument=json.dumps(policy))
+    key = iam.create_access_key(UserName="worker")["AccessKey"]
+    return {"aws_access_key_id": key["AccessKeyId"], "aws_secret_access_key": key["SecretAccessKey"]}
+
+
+def test_what_the_doctor_may_not_look_at_is_a_note() -> None:
+    """The worker's policy has no right to look at task definitions."""
+    clients = {name: client(name) for name in ("ecs", "sts", "logs", "service-quotas")}
+    with Stubber(clients["ecs"]) as ecs, Stubber(clients["sts"]) as sts, Stubber(clients["service-quotas"]) as quotas:
+        sts.add_response("get_caller_identity", {"Arn": "arn:aws:iam::1:role/r", "Account": "1"})
+        ecs.add_client_error("describe_clusters", "AccessDeniedException", "no", 400)
+        ecs.add_client_error("describe_task_definition", "AccessDeniedException", "no", 400)
+        ecs.add_client_error("run_task", "ClientException", "TaskDefinition not found.", 400)
+        ecs.add_response("describe_tasks", {"tasks": [], "failures": []})
+        ecs.add_response("list_tasks", {"taskArns": []})
+        ecs.add_client_error("stop_task", "InvalidParameterException", "The referenced task was not found.", 400)
+        quotas.add_response("get_service_quota", {"Quota": {"Value": 6.0}})
+        config = config_of()
+        findings = list(examine_account(config, config.profile("default"), TARGET, clients.__getitem__))
+    by_check = {finding.check: finding for finding in findings}
+    assert by_check["aws.cluster"].level is Level.NOTE
+    assert by_check["aws.task_definition"].level is Level.NOTE
+    assert "6 vCPUs" in by_check["aws.vcpus"].text
+    assert not [finding for finding in findings if finding.level is Level.WRONG]
+
+
+def test_expired_credentials_are_wrong() -> None:
+    clients = {name: client(name) for name in ("ecs", "sts", "logs", "service-quotas")}
+    with Stubber(clients["ecs"]) as ecs, Stubber(clients["sts"]) as sts:
+        for stub, call in ((sts, "get_caller_identity"), (ecs, "describe_clusters")):
+            stub.add_client_error(call, "ExpiredTokenException", "The security token is expired", 400)
+        config = config_of()
+        findings = list(examine_account(config, config.profile("default"), TARGET, clients.__getitem__))
+    assert [(finding.check, finding.level) for finding in findings] == [
+        ("aws.identity", Level.WRONG),
+        ("aws.cluster", Level.WRONG),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [Level.OK, Level.OK]),
+        ({"AIRFLOW__ECS_QUEUE__RUN_TASK_RATE": "30"}, [Level.WARNING, Level.OK]),
+        ({"AIRFLOW__ECS_QUEUE__RUN_TASK_RATE": "30", "LAUNCH_TYPE": "EC2"}, [Level.OK, Level.OK]),
+        ({"AIRFLOW__ECS_QUEUE__DESCRIBE_TASKS_BURST": "500"}, [Level.OK, Level.WARNING]),
+        ({"AIRFLOW__ECS_QUEUE__DESCRIBE_TASKS_RATE": "0"}, [Level.OK, Level.WARNING]),
+    ],
+)
+def test_rates_above_awss_quotas_are_warnings(settings: dict[str, str], expected: list[Level]) -> None:
+    config = config_of(**settings)
+    findings = examine_rates(Report("default"), config, config.profile("default"))
+    assert [finding.level for finding in findings] == expected
+
+
+def test_stand_ins_are_not_taken_for_aws() -> None:
+    assert not not_aws("https://ecs.eu-central-1.amazonaws.com")
+    assert not not_aws("https://vpce-0a.ecs.eu-central-1.vpce.amazonaws.com")
+    assert not_aws("http://127.0.0.1:4566")
+    assert not_aws("http://localstack:4566")
