@@ -13,7 +13,7 @@ from botocore import exceptions as boto
 
 from ecs_queue.core.answers import Kind, ReadTrouble, RunAnswer, StopAnswer, StopKind, TroubleKind
 from ecs_queue.ecs.rules import CAPACITY_FAILURE, RULES, THROTTLE_CODES, Meaning
-from ecs_queue.errors import EcsQueueError
+from ecs_queue.errors import EcsQueueError, InvalidRequest
 
 #: The longest reason, in characters: an "encoded authorization failure message" alone may have thousands.
 MAX_REASON = 1000
@@ -122,7 +122,7 @@ def classify_exception(error: Exception, sent: bool) -> RunAnswer:
         answer = _from_client_error(error)
         own = error.operation_name == "RunTask"
         return answer if own else _credentials_call_failed(answer)
-    if isinstance(error, boto.ParamValidationError):
+    if isinstance(error, boto.ParamValidationError | InvalidRequest):
         return _unsent(Kind.PERMANENT, error, "The request does not fit ECS's API, so it was not sent")
     if _unusable(error):
         return _unsent(Kind.PROFILE, error, "RunTask was not sent: credentials or settings are unusable")

@@ -23,6 +23,7 @@ from ecs_queue.core.answers import (
     StopKind,
     TroubleKind,
 )
+from ecs_queue.core.ecs_model import run_task_shape, verify
 from ecs_queue.ecs.classify import classify_exception, classify_response, read_trouble, stop_trouble
 from ecs_queue.ecs.clients import EcsClients, Target
 from ecs_queue.errors import UsageError
@@ -81,12 +82,14 @@ class BotoEcsGateway:
         waited long for credentials, gets NEVER_SENT instead of a task that its claim does not cover.
         """
         own = {"cluster": target.cluster, "clientToken": client_token, "startedBy": started_by}
+        arguments = {**kwargs, **own}
         client = None
         with self._guard.until(deadline) as call:
             try:
                 client = self._clients.client(target)
                 self._guard.attach(client)
-                answer = classify_response(client.run_task(**{**kwargs, **own}))
+                verify(arguments, run_task_shape(), "run_task")
+                answer = classify_response(client.run_task(**arguments))
             except CallBudgetOver as over:
                 answer = RunAnswer(
                     Kind.NEVER_SENT, reason=f"RunTask was not sent: {over}", code="CallBudgetOver", sent=False
