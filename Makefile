@@ -36,8 +36,11 @@ types: setup ## mypy, strict
 
 check: lint types test ## all that CI runs
 
+# Figures of this machine; BENCH_ARGS="launches --check bench/baseline.json" compares with those that stand in the repo.
+BENCH_ARGS ?=
 bench: setup ## the benchmarks of bench/
-	$(BIN)/python -m bench
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m bench $(BENCH_ARGS)
 
 $(VENV)-airflow/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)-airflow

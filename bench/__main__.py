@@ -1,38 +1,67 @@
-"""`python -m bench [NAME ...]`: run benchmarks and print their figures."""
+"""`python -m bench [NAME ...]`: run benchmarks, print their figures, compare their ratios with a baseline."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import platform
+import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from bench import idle, inflight, latency, launches
+from bench import baseline
+from bench.row import Row
 
+#: Each a module with run(size) -> rows, and its usual size: tasks, or seconds for idle.
 BENCHES = {
-    "idle": (idle.run, 30),
-    "latency": (latency.run, 200),
-    "launches": (launches.run, 3000),
-    "inflight": (inflight.run, 10_000),
+    "idle": 30,
+    "latency": 200,
+    "launches": 3000,
+    "inflight": 10_000,
 }
 
 
 def main() -> None:
-    """Run the chosen benchmarks, all by default."""
+    """Run the chosen benchmarks, all by default. Exit status 1 when a ratio fell by more than a quarter."""
+    arguments = _arguments()
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
+    found: dict[str, list[Row]] = {}
+    for name in arguments.names or BENCHES:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        bench = importlib.import_module(f"bench.{name}")
+        found[name] = [Row(*row) for row in bench.run(arguments.size or BENCHES[name])]
+    _show(machine, found)
+    if arguments.json:
+        baseline.write(arguments.json, machine, found)
+    if arguments.check:
+        said = baseline.fallen(baseline.read(arguments.check), found)
+        for sentence in said:
+            print(sentence, file=sys.stderr)
+        sys.exit(bool(said))
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; all by default")
     parser.add_argument("--size", type=int, help="tasks (seconds for idle) in place of each one's own number")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there (bench/baseline.json)")
+    parser.add_argument("--check", type=Path, metavar="PATH", help="fail when a ratio there fell by more than 25%%")
     chosen = parser.parse_args()
     unknown = set(chosen.names) - set(BENCHES)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    table = Table("what", "figure", "aim", title=f"{os.cpu_count()} cores, Python {platform.python_version()}")
-    for name in chosen.names or BENCHES:
-        bench, size = BENCHES[name]
-        for row in bench(chosen.size or size):
-            table.add_row(*row)
+    return chosen
+
+
+def _show(machine: str, found: dict[str, list[Row]]) -> None:
+    table = Table("what", "figure", "aim", title=machine)
+    for rows in found.values():
+        for row in rows:
+            table.add_row(row.what, row.figure, row.aim)
+        table.add_section()
     Console().print(table)
 
 

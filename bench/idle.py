@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 
+from bench.row import Row
 from bench.stack import stack
 
 
-def run(seconds: int) -> list[tuple[str, str, str]]:
-    """Rows: what, figure, aim."""
+def run(seconds: int) -> list[Row]:
+    """See `bench.__main__`."""
     with stack(latency=0.0) as parts:
         with parts.client() as client:
             client.submit(["exit", "0"]).result(timeout=60)
@@ -20,6 +21,6 @@ def run(seconds: int) -> list[tuple[str, str, str]]:
         used = (after.user - before.user) + (after.system - before.system)
         resident = worker.memory_info().rss
     return [
-        ("idle worker, share of a core", f"{used / seconds:.2%}", "< 1%"),
-        ("idle worker, memory", f"{resident / 2**20:.0f} MB", "< 120 MB"),
+        Row("idle worker, share of a core", f"{used / seconds:.2%}", "< 1%"),
+        Row("idle worker, memory", f"{resident / 2**20:.0f} MB", "< 120 MB"),
     ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import redis
 
+from bench.row import Row
 from bench.stack import stack, until
 from ecs_queue.core.states import State
 
 
-def run(tasks: int) -> list[tuple[str, str, str]]:
-    """Rows: what, figure, aim."""
+def run(tasks: int) -> list[Row]:
+    """See `bench.__main__`."""
     with stack(latency=0.0) as parts, parts.client() as client:
         server = redis.Redis.from_url(parts.redis.url)
         empty = int(server.info("memory")["used_memory"])
@@ -22,7 +23,7 @@ def run(tasks: int) -> list[tuple[str, str, str]]:
         resident = parts.worker().memory_info().rss
         used = int(server.info("memory")["used_memory"])
     return [
-        (f"worker's memory, {tasks} tasks in flight", f"{resident / 2**20:.0f} MB", "< 200 MB"),
-        (f"Redis's memory, {tasks} tasks in flight", f"{used / 2**20:.1f} MB", "< 60 MB"),
-        ("Redis's memory a task", f"{(used - empty) / tasks:.0f} bytes", ""),
+        Row(f"worker's memory, {tasks} tasks in flight", f"{resident / 2**20:.0f} MB", "< 200 MB"),
+        Row(f"Redis's memory, {tasks} tasks in flight", f"{used / 2**20:.1f} MB", "< 60 MB"),
+        Row("Redis's memory a task", f"{(used - empty) / tasks:.0f} bytes", ""),
     ]

@@ -7,16 +7,17 @@ from typing import Any
 
 import boto3
 
+from bench.row import Row
 from bench.stack import Stack, quantile, stack, until
 
 
-def run(tasks: int) -> list[tuple[str, str, str]]:
-    """Rows: what, figure, aim."""
+def run(tasks: int) -> list[Row]:
+    """See `bench.__main__`."""
     with stack(latency=0.0) as parts:
         delays = _delays(parts, tasks)
     return [
-        ("submit to RunTask, p50", f"{quantile(delays, 0.5) * 1000:.1f} ms", "<= 25 ms"),
-        ("submit to RunTask, p99", f"{quantile(delays, 0.99) * 1000:.1f} ms", "<= 150 ms"),
+        Row("submit to RunTask, p50", f"{quantile(delays, 0.5) * 1000:.1f} ms", "<= 25 ms"),
+        Row("submit to RunTask, p99", f"{quantile(delays, 0.99) * 1000:.1f} ms", "<= 150 ms"),
     ]
 
 

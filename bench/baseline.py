@@ -1,0 +1,44 @@
+"""Figures as JSON, and the check that no ratio has fallen.
+
+Only ratios are compared: both sides of one were measured in the same run, so another machine gives nearly the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bench.row import Row
+
+#: A ratio may fall by so much before the check fails: what a busy machine does to it.
+TOLERATED = 0.25
+
+
+def write(path: Path, machine: str, rows: Mapping[str, Sequence[Row]]) -> None:
+    """All rows, by benchmark."""
+    benches = {name: [row._asdict() for row in found] for name, found in rows.items()}
+    path.write_text(json.dumps({"machine": machine, "benches": benches}, indent=1) + "\n")
+
+
+def read(path: Path) -> dict[str, list[Row]]:
+    """What `write` wrote."""
+    return {name: [Row(**row) for row in rows] for name, rows in json.loads(path.read_text())["benches"].items()}
+
+
+def fallen(base: Mapping[str, Sequence[Row]], now: Mapping[str, Sequence[Row]]) -> list[str]:
+    """A sentence for each ratio that fell by more than a quarter, or is not measured any more though its bench ran."""
+    said = []
+    for name, rows in base.items():
+        if name not in now:
+            continue
+        found = {row.what: row.ratio for row in now[name]}
+        for row in rows:
+            if row.ratio is None:
+                continue
+            ratio = found.get(row.what)
+            if ratio is None:
+                said.append(f"{name}: {row.what} is not measured any more")
+            elif ratio < row.ratio * (1 - TOLERATED):
+                said.append(f"{name}: {row.what} was {row.ratio:.2f} and is {ratio:.2f}")
+    return said
