@@ -44,6 +44,7 @@ EVENTS: dict[str, EventType] = {
     "launch.found": EventType(_I, ("id", "launch", "arn"), "{id} launch {launch} found as {arn}"),
     "launch.stray": EventType(_W, ("id", "launch", "arn"), "{id}: {arn} belongs to no present launch, stopping it"),
     "launch.lost_claim": EventType(_I, ("id", "launch"), "{id} launch {launch}: another worker has taken it over"),
+    "quota.lowered": EventType(_W, ("calls", "rate"), "AWS throttles {calls}: all workers slow down to {rate}/s"),
     "circuit.opened": EventType(_E, ("queue", "reason", "seconds"), "queue {queue} paused for {seconds} s: {reason}"),
     "circuit.closed": EventType(_I, ("queue",), "queue {queue} works again"),
     "task.status": EventType(_D, ("id", "arn", "status"), "{id} is {status}"),

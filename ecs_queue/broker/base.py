@@ -42,7 +42,11 @@ class Delivery(Protocol):
         ...
 
     def release(self) -> None:
-        """Give it back to its queue. From any thread; carried out by the consumer's own."""
+        """Give it back to its queue, behind the others. From any thread; carried out by the consumer's own."""
+        ...
+
+    def put_back(self) -> None:
+        """Give it back untouched: where the transport can, it is the next one again. From any thread, likewise."""
         ...
 
 
@@ -59,7 +63,7 @@ class RequestConsumer(Protocol):
         ...
 
     def pause(self, queue: str) -> None:
-        """Take nothing more from this queue."""
+        """Take nothing more from this queue; a message that is on its way may still come."""
         ...
 
     def resume(self, queue: str) -> None:

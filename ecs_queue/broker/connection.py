@@ -13,6 +13,8 @@ from typing import Any
 
 import kombu
 from kombu.exceptions import KombuError
+from kombu.transport import virtual
+from kombu.utils.scheduling import round_robin_cycle
 
 from ecs_queue.broker import topology
 from ecs_queue.errors import BrokerUnavailable
@@ -67,6 +69,32 @@ def abandon(connection: Any) -> None:
             # all that it has in hand, until the process ends, and then try once more to give it back.
             with suppress(Exception):
                 channel.close()
+
+
+class HeldCycle(round_robin_cycle):  # type: ignore[misc]
+    """kombu's round robin over the queues, without those that are held.
+
+    Cancelling a consumer instead would send a message that is on its way to the end of its queue.
+    """
+
+    def __init__(self, it: list[str] | None = None) -> None:
+        super().__init__(it)
+        self.held: set[str] = set()
+
+    def consume(self, n: int) -> list[str]:
+        """The queues of the next poll."""
+        return [queue for queue in self.items[:n] if queue not in self.held]
+
+
+def put_back(message: Any) -> None:
+    """Give a message back to the head of its queue; to the end where the transport knows no other way."""
+    qos = message.channel.qos
+    if message.acknowledged or not hasattr(qos, "restore_by_tag"):
+        message.requeue()
+        return
+    qos.restore_by_tag(message.delivery_tag, leftmost=False)
+    virtual.QoS.ack(qos, message.delivery_tag)
+    message._state = "REQUEUED"
 
 
 class Tap:

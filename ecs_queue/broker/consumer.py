@@ -14,11 +14,13 @@ import kombu
 from ecs_queue.broker import topology
 from ecs_queue.broker.base import OnDelivery, OnUndecodable
 from ecs_queue.broker.connection import (
+    HeldCycle,
     NotAMessage,
     Tap,
     abandon,
     body_of,
     connect,
+    put_back,
     request_queue,
     results_queue,
     wrapping,
@@ -27,6 +29,8 @@ from ecs_queue.errors import BrokerUnavailable
 
 #: While messages are in hand, acknowledgements must not wait for the next message. Seconds.
 _BUSY_DRAIN = 0.02
+#: How long the server keeps a poll while a queue is held: what is resumed waits for its end. Seconds.
+_POLL_WHILE_HELD = 0.05
 #: The most results that one drain takes: a steady stream must not keep it from answering.
 _RESULTS_AT_ONCE = 500
 #: How long the server keeps an inbox's poll: closing waits for its end. Seconds.
@@ -51,6 +55,10 @@ class KombuDelivery:
     def release(self) -> None:
         """See `Delivery.release`."""
         self._consumer.finished(self, self.message.requeue)
+
+    def put_back(self) -> None:
+        """See `Delivery.put_back`."""
+        self._consumer.finished(self, lambda: put_back(self.message))
 
     def __repr__(self) -> str:
         """Without the body."""
@@ -84,6 +92,10 @@ class KombuConsumer:
         self._channel.basic_qos(0, prefetch, False)
         wire_names = {name(topology.requests_queue(queue)): queue for queue in queues}
         self._queue_of = wire_names
+        self._wire_name_of = {queue: wire_name for wire_name, queue in wire_names.items()}
+        cycle = getattr(self._channel, "_queue_cycle", None)
+        self._held: set[str] | None = cycle.held if isinstance(cycle, HeldCycle) else None
+        self._poll = getattr(self._channel, "brpop_timeout", 0.0)
         self._consumers = {queue: self._consumer(wire_name, queue) for wire_name, queue in wire_names.items()}
         self._tap = Tap(connection, self._channel, self._unreadable)
         for consumer in self._consumers.values():
@@ -97,6 +109,8 @@ class KombuConsumer:
                 self._something_done.wait(timeout)
                 self._settle()
                 return 0
+            if self._held is not None and len(self._held) == len(self._consumers) and not self._channel._in_poll:
+                return 0  # kombu would wait all the same; a poll that is under way must be read to its end
             before = self._received
             self._tap.drain(min(timeout, _BUSY_DRAIN) if self._in_hand else timeout)
             self._settle()
@@ -104,11 +118,20 @@ class KombuConsumer:
 
     def pause(self, queue: str) -> None:
         """See `RequestConsumer.pause`."""
+        if self._held is not None:
+            self._held.add(self._wire_name_of[queue])
+            self._channel.brpop_timeout = min(self._poll, _POLL_WHILE_HELD)
+            return
         with wrapping(self._connection):
             self._consumers[queue].cancel()
 
     def resume(self, queue: str) -> None:
         """See `RequestConsumer.resume`."""
+        if self._held is not None:
+            self._held.discard(self._wire_name_of[queue])
+            if not self._held:
+                self._channel.brpop_timeout = self._poll
+            return
         with wrapping(self._connection):
             self._consumers[queue].consume()
 

@@ -11,7 +11,7 @@ import kombu
 
 from ecs_queue.broker import topology
 from ecs_queue.broker.base import OnDelivery, OnUndecodable, Outgoing
-from ecs_queue.broker.connection import abandon, connect, results_queue, wrapping
+from ecs_queue.broker.connection import HeldCycle, abandon, connect, results_queue, wrapping
 from ecs_queue.broker.consumer import KombuConsumer, KombuInbox
 from ecs_queue.errors import BrokerUnavailable
 
@@ -96,7 +96,7 @@ class KombuBroker:
         if self._url.startswith("memory:"):
             return kombu.Connection(self._url, transport_options={"polling_interval": 0.01})
         options = topology.transport_options(self._namespace, self._visibility_timeout, self._socket_timeout)
-        return kombu.Connection(self._url, transport_options=options)
+        return kombu.Connection(self._url, transport_options={**options, "queue_order_strategy": HeldCycle})
 
     def _publishing(self, act: Callable[[_Publisher], T]) -> T:
         """Run on the shared publisher; a connection that died while idle is replaced once."""

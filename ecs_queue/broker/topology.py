@@ -37,6 +37,7 @@ def wire_priority(priority: int, transport: str) -> int:
 def transport_options(namespace: str, visibility_timeout: float, socket_timeout: float) -> dict[str, Any]:
     """kombu's options for the Redis transport: every wait bounded, every key in the namespace."""
     return {
+        "priority_steps": list(range(LOWEST_PRIORITY, HIGHEST_PRIORITY + 1)),
         "global_keyprefix": f"{namespace}:q:",
         "visibility_timeout": visibility_timeout,
         # kombu restores only now and then by itself; `RequestConsumer.restore` does it on a timer of ours.

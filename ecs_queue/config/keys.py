@@ -253,6 +253,19 @@ _PROFILE_KEYS = (
         "Whether a worker asks AWS for the cluster when it starts, and says what it finds.",
     ),
     Key(
+        "weight",
+        "1",
+        parse.whole(1),
+        "The share of a queue in the launches of a worker that several queues wait for: one of weight 2 has two turns "
+        "where one of weight 1 has one.",
+    ),
+    Key(
+        "max_in_flight",
+        "0",
+        parse.whole(0),
+        "Tasks of one queue in flight at the same time, each queue for itself. 0: no limit.",
+    ),
+    Key(
         "role_arn",
         None,
         parse.role_arn,

@@ -39,6 +39,8 @@ class Profile:
     max_run_task_attempts: int = int(CONFIG_DEFAULTS["max_run_task_attempts"])
     run_task_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
     check_health_on_startup: bool = True
+    weight: int = 1
+    max_in_flight: int = 0
     role_arn: str | None = None
     endpoint_url: str | None = None
 

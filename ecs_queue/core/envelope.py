@@ -139,6 +139,10 @@ class _Versioned(msgspec.Struct):
     v: int
 
 
+class _Prioritized(msgspec.Struct):
+    priority: int = 0
+
+
 _canonical = msgspec.json.Encoder(order="deterministic")
 _encoder = msgspec.json.Encoder()
 _request_decoder = msgspec.json.Decoder(TaskRequest)
@@ -181,6 +185,14 @@ def new_request(
 def encode(message: TaskRequest | TaskResult) -> bytes:
     """The message as JSON."""
     return _encoder.encode(message)
+
+
+def priority_of(body: bytes) -> int:
+    """The priority in a request's envelope, which is not checked here; 0 when there is none to be read."""
+    try:
+        return max(0, min(9, msgspec.json.decode(body, type=_Prioritized).priority))
+    except (msgspec.DecodeError, ValueError):
+        return 0
 
 
 def decode_request(body: bytes) -> TaskRequest:

@@ -10,7 +10,7 @@ from the clean holder of the claim.
 
 from __future__ import annotations
 
-from ecs_queue.core.protocol import ClaimOffer, Outcome, Refusal, RefusalKind, Rules, Word
+from ecs_queue.core.protocol import ClaimOffer, Crowd, Outcome, Refusal, RefusalKind, Rules, Word
 from ecs_queue.core.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record, Submission
 from ecs_queue.core.states import State
 
@@ -51,11 +51,11 @@ def put(record: Record | None, new: Submission, now: float) -> tuple[Word, Recor
 
 def expired(record: Record, now: float, rules: Rules) -> bool:
     """Whether it is too late to start it."""
-    return bool(record.expires_at) and now + rules.startup_allowance >= record.expires_at
+    return _too_late(record, now, rules.startup_allowance)
 
 
-def claim(record: Record, offer: ClaimOffer | None, now: float, rules: Rules, in_flight: int) -> Word:
-    """QUEUED and due: CALL, ENDED (expired), FULL or MOVED_ON. No offer: only end what has expired.
+def claim(record: Record, offer: ClaimOffer | None, now: float, rules: Rules, crowd: Crowd) -> Word:
+    """QUEUED and due: CALL, ENDED (expired), PAUSED, FULL or MOVED_ON. No offer: only end what has expired.
 
     A stopped record is never QUEUED: whatever would queue it again ends it instead.
     """
@@ -66,9 +66,10 @@ def claim(record: Record, offer: ClaimOffer | None, now: float, rules: Rules, in
         return Word.ENDED
     if offer is None or record.not_before > now:
         return Word.MOVED_ON
-    if rules.max_in_flight and in_flight >= rules.max_in_flight:
+    held = _held_back(offer, rules, crowd)
+    if held is not None:
         record.not_before = now + 1
-        return Word.FULL
+        return held
     if not record.args:
         record.args, record.target = offer.args, offer.target
     record.state = State.LAUNCHING
@@ -85,17 +86,21 @@ def reclaim(record: Record, offer: ClaimOffer, now: float, rules: Rules) -> Word
         return Word.MOVED_ON
     record.dirty = True
     _hold(record, offer, now, rules)
-    look = (
-        bool(record.stop_by)
-        or record.burnt
-        or expired(record, now, rules)
-        or now - record.first_called_at >= LOOK_ONLY_AFTER
-    )
-    if look:
+    if looks_only(record, now, rules.startup_allowance):
         return Word.LOOK
     record.calls += 1
     record.last_claim_at = now
     return Word.CALL
+
+
+def looks_only(record: Record, now: float, startup_allowance: float) -> bool:
+    """Whether a LAUNCHING record whose lease is over must not be called again, only looked for."""
+    return (
+        bool(record.stop_by)
+        or record.burnt
+        or _too_late(record, now, startup_allowance)
+        or now - record.first_called_at >= LOOK_ONLY_AFTER
+    )
 
 
 def safe_at(record: Record, rules: Rules) -> float:
@@ -267,6 +272,18 @@ def confirm(record: Record, nonce: str, owner: str, now: float) -> Word:
     record.undelivered = False
     record.confirmed_at = record.confirmed_at or now
     return Word.OK
+
+
+def _too_late(record: Record, now: float, startup_allowance: float) -> bool:
+    return bool(record.expires_at) and now + startup_allowance >= record.expires_at
+
+
+def _held_back(offer: ClaimOffer, rules: Rules, crowd: Crowd) -> Word | None:
+    if crowd.paused:
+        return Word.PAUSED
+    if rules.max_in_flight and crowd.total >= rules.max_in_flight:
+        return Word.FULL
+    return Word.FULL if offer.limit and crowd.queue >= offer.limit else None
 
 
 def _end_of(record: Record, seen: Outcome) -> tuple[State, str]:

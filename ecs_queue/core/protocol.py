@@ -22,7 +22,9 @@ class Word(StrEnum):
     LOOK = "look"
     """Do not call; list the tasks started by this launch."""
     FULL = "full"
-    """max_in_flight is reached; the record waits."""
+    """max_in_flight of the namespace or of the queue is reached; the record waits."""
+    PAUSED = "paused"
+    """The queue is paused; the record waits."""
     MOVED_ON = "moved_on"
     """Not in the state this operation starts from: somebody else has taken it further, or it is not due."""
     ENDED = "ended"
@@ -62,12 +64,24 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClaimOffer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker brings to a claim: a fresh random token and what it would send, frozen if nothing is yet."""
+    """What a worker brings to a claim: a fresh random token and what it would send, frozen if nothing is yet.
+
+    `limit`: how many tasks the record's queue may have in flight; 0: no limit.
+    """
 
     claim: str
     worker: str
     args: str
     target: str
+    limit: int = 0
+
+
+class Crowd(msgspec.Struct, frozen=True, kw_only=True):
+    """What a claim finds around its record: tasks in flight in the namespace and in the queue, and its pause."""
+
+    total: int = 0
+    queue: int = 0
+    paused: bool = False
 
 
 class RefusalKind(StrEnum):

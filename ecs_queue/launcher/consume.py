@@ -1,4 +1,4 @@
-"""Takes request messages from the broker, as many as there are free slots, on one thread."""
+"""Takes request messages from the broker, as many of each queue as may soon be launched, on one thread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from ecs_queue.broker.base import Broker, Delivery, RequestConsumer
+from ecs_queue.core import envelope
 from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable
+from ecs_queue.launcher.lanes import Job, JobKind
 from ecs_queue.launcher.launch import Launcher, Parts
 from ecs_queue.launcher.slots import Slots
 
@@ -18,6 +20,8 @@ _DRAIN = 1.0
 _BEFORE_RELEASE = 1.0
 #: Unreadable elements that wait for a lost ledger; the oldest ones beyond are lost.
 _UNBURIED_KEPT = 1000
+#: Between looks for room while there is none: in the lanes, and for tasks of any queue (paused, full). Seconds.
+_REST, _LONG_REST = 0.02, 0.2
 
 
 class Consumer:
@@ -29,32 +33,34 @@ class Consumer:
         self._launcher = launcher
         self._slots = slots
         self._queues = list(queues)
+        self._most_waiting = _most_waiting(parts)
+        self._prefetch = parts.config.concurrency + len(queues) * self._most_waiting
         self._consumer: RequestConsumer | None = None
         self._paused: set[str] = set()
         self._unburied: deque[tuple[str, bytes, str]] = deque(maxlen=_UNBURIED_KEPT)
         self._restored_at = float("-inf")
-        self._idle = False
+        self._empty: set[str] = set()
 
-    def idle(self) -> bool:
-        """Whether the last drain found the queues empty, or the broker could not be reached: no message will come."""
-        return self._idle
+    def idle(self, queue: str) -> bool:
+        """Whether a drain found the queue empty, or the broker could not be reached: no message will come."""
+        return queue in self._empty
 
     def step(self) -> float:
         """Drain once; how many seconds to rest."""
         try:
             consumer = self._consumer or self._connect()
             self._bury_unreadable()
-            self._follow_circuits(consumer)
+            self._hold_what_has_no_room(consumer)
+            self._restore(consumer)
             if len(self._paused) == len(self._queues):
                 consumer.drain(0.0)
-                return 0.2
-            self._restore(consumer)
-            # With every slot busy a drain answers 0 whatever is in the queues.
-            had_room = self._slots.free > 0
-            received = consumer.drain(_DRAIN)
-            self._idle = had_room and not received
+                return _REST if any(map(self._parts.gates.may_launch, self._queues)) else _LONG_REST
+            if not consumer.drain(_DRAIN):
+                # A queue that is held, or whose messages wait here, may have more.
+                asked = set(self._queues) - self._paused
+                self._empty |= {queue for queue in asked if not self._slots.waiting(queue, JobKind.MESSAGE)}
         except BrokerUnavailable:
-            self._idle = True
+            self._empty = set(self._queues)
             self.close()
             raise
         return 0.0
@@ -70,6 +76,7 @@ class Consumer:
         deadline = time.monotonic() + timeout
         try:
             self._pause_all()
+            self._slots.drop_all()
             while self._slots.in_hand and time.monotonic() < deadline:
                 if self._consumer is not None:
                     self._consumer.drain(0.02)
@@ -86,14 +93,16 @@ class Consumer:
         self._paused = set(self._queues)
 
     def _connect(self) -> RequestConsumer:
-        self._consumer = self._broker.consume(
-            self._queues, self._parts.config.concurrency, self._received, self._unreadable
-        )
+        self._consumer = self._broker.consume(self._queues, self._prefetch, self._received, self._unreadable)
         self._paused = set()
         return self._consumer
 
     def _received(self, delivery: Delivery) -> None:
-        self._slots.submit(partial(self._handle, delivery))
+        self._empty.discard(delivery.queue)
+        permit = self._parts.permit_for(delivery.queue)
+        priority = envelope.priority_of(delivery.body)
+        handle = partial(self._handle, delivery)
+        self._slots.submit(Job(handle, JobKind.MESSAGE, delivery.queue, priority, permit, delivery.put_back))
 
     def _handle(self, delivery: Delivery) -> None:
         """Acknowledged or given back, whatever happens: else the broker would hand over less and less."""
@@ -126,18 +135,28 @@ class Consumer:
                 return  # at the next step again
             self._unburied.popleft()
 
-    def _follow_circuits(self, consumer: RequestConsumer) -> None:
+    def _hold_what_has_no_room(self, consumer: RequestConsumer) -> None:
+        """No more is taken than may be launched soon: the rest stays in the broker, in its order, and for others."""
         for queue in self._queues:
-            is_open = self._parts.circuits.is_open(queue)
-            if is_open and queue not in self._paused:
+            waiting = self._slots.waiting(queue, JobKind.MESSAGE)
+            room = min(self._most_waiting, self._parts.gates.room(queue)) - waiting
+            if room <= 0 and queue not in self._paused:
                 consumer.pause(queue)
                 self._paused.add(queue)
-            elif not is_open and queue in self._paused:
+            elif room > 0 and queue in self._paused:
                 consumer.resume(queue)
                 self._paused.discard(queue)
+            if waiting and not self._parts.gates.may_launch(queue):
+                self._slots.drop(queue, JobKind.MESSAGE)
 
     def _restore(self, consumer: RequestConsumer) -> None:
         now = self._parts.monotonic()
         if now - self._restored_at >= self._parts.config.visibility_timeout / 6:
             self._restored_at = now
             consumer.restore()
+
+
+def _most_waiting(parts: Parts) -> int:
+    """How many messages of one queue wait here for a slot: no more than leave within about a second."""
+    rate = parts.config.run_task_rate
+    return parts.config.concurrency if rate <= 0 else max(2, min(parts.config.concurrency, int(rate)))

@@ -29,8 +29,9 @@ from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import EcsGateway
 from ecs_queue.errors import ConfigError, PermanentError, UndecodableMessage
 from ecs_queue.launcher.circuit import Circuits
+from ecs_queue.launcher.gates import Gates
 from ecs_queue.launcher.inflight import InFlight
-from ecs_queue.launcher.quota import Quota
+from ecs_queue.launcher.quota import Permit, Quota
 from ecs_queue.ledger.base import DeadLetter, Ledger
 from ecs_queue.telemetry import Telemetry
 
@@ -50,8 +51,10 @@ class Parts:
     gateway: EcsGateway
     target_for: Callable[[str], Target]  # queue -> target; ConfigError
     run_quota: Quota
+    stop_quota: Quota  # of the same bucket, and all of it
     read_quota: Quota
     circuits: Circuits
+    gates: Gates
     in_flight: InFlight
     publish: Callable[[Record], None]  # announce the result of a record that has ended
     telemetry: Telemetry
@@ -59,6 +62,13 @@ class Parts:
     rest: Callable[[float], bool]  # seconds -> whether the worker is stopping
     new_id: Callable[[], str]
     rng: random.Random
+
+    def permit_for(self, queue: str) -> Permit | None:
+        """What a launch of this queue needs. None as well where no target is known: then there will be no call."""
+        try:
+            return self.run_quota.permit(self.target_for(queue))
+        except ConfigError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +82,17 @@ class _Draft:
     refusal: str = ""
 
     def offer(self, parts: Parts) -> ClaimOffer:
-        return ClaimOffer(claim=parts.new_id(), worker=parts.worker, args=self.args, target=self.target.encode())
+        return ClaimOffer(
+            claim=parts.new_id(),
+            worker=parts.worker,
+            args=self.args,
+            target=self.target.encode(),
+            limit=parts.config.profile(self.request.queue).max_in_flight,
+        )
 
 
 class Launcher:
-    """Thread-safe: each call works on one request."""
+    """Thread-safe: each call works on one request, and has been given the token of its call (`slots.Slots`)."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -96,7 +112,7 @@ class Launcher:
             return True
         parts.telemetry.emit("request.received", id=request.id, queue=request.queue)
         draft = self._draft(request)
-        if draft is None or not parts.run_quota.take(draft.target):
+        if draft is None:
             return False
         nonce = envelope.nonce_of(parts.config.namespace, delivery.body)
         submission = submission_of(request, delivery.body, nonce, parts.config.launch_deadline)
@@ -124,7 +140,7 @@ class Launcher:
             return  # the worker stops: it comes due again when the lease is over
         request = envelope.decode_request(record.request)
         draft = self._draft(request)
-        if draft is None or not parts.run_quota.take(draft.target):
+        if draft is None:
             return
         offer = draft.offer(parts)
         deadline = self._deadline()
@@ -136,26 +152,35 @@ class Launcher:
         if answer.word is Word.ENDED and answer.record is not None:
             self._ended(answer.record)
 
-    def recover(self, record: Record) -> None:
-        """A LAUNCHING record whose lease is over: its worker died or is in doubt. Call again, or look."""
+    def recover(self, record: Record, quota: Quota) -> None:
+        """A LAUNCHING record whose lease is over: its worker died or is in doubt. Call again, or look.
+
+        `quota`: whose token is here; which one is needed shows only in the ledger's answer.
+        """
         parts = self._parts
         target = Target.decode(record.target)
-        if parts.rest(0.0) or not parts.run_quota.take(target):
+        if parts.rest(0.0):
             return  # the worker stops: it comes due again when the lease is over
         offer = ClaimOffer(claim=parts.new_id(), worker=parts.worker, args="", target="")
         deadline = self._deadline()
         answer = parts.ledger.reclaim(record.id, offer)
         if answer.record is None or answer.word not in (Word.CALL, Word.LOOK):
-            parts.run_quota.give_back(target)
+            quota.give_back(target)
             return
         if answer.word is Word.LOOK:
-            parts.run_quota.give_back(target)
+            self._swap(quota, parts.read_quota, target)
             self._look(answer.record, target)
         elif not answer.record.args:
             self._refuse(answer.record, "the run_task arguments could not be built")
         else:
+            self._swap(quota, parts.run_quota, target)
             plan = decode_plan(answer.record.args)
             self._call(answer.record, plan, target, envelope.decode_request(answer.record.request), deadline)
+
+    def _swap(self, given: Quota, needed: Quota, target: Target) -> None:
+        if given is not needed:
+            given.give_back(target)
+            needed.charge(target)
 
     def bury(self, queue: str, body: bytes, reason: str) -> None:
         """Keep a message that cannot be used as a dead letter."""
@@ -196,6 +221,8 @@ class Launcher:
             self._parts.run_quota.give_back(draft.target)
             if answer.word is Word.ENDED and record is not None:
                 self._ended(record)
+            elif answer.word in (Word.FULL, Word.PAUSED):
+                self._parts.gates.refused(draft.request.queue)
             return
         if not record.args:
             self._refuse(record, draft.refusal or "the run_task arguments could not be built")
@@ -216,6 +243,8 @@ class Launcher:
             started_by=startedby_of(parts.config.namespace, record.id, record.nonce, record.launch),
             deadline=deadline,
         )
+        if answer.kind is Kind.THROTTLED:
+            parts.run_quota.throttled(target)
         decision = after_call(answer, record, self._backoff, parts.rng)
         if decision.write is Write.ASK:
             decision, answer = self._ask(record, target, answer, decision)
@@ -236,6 +265,7 @@ class Launcher:
         if answer.word is Word.STOP_IT:
             parts.in_flight.drop(record.id)
             parts.telemetry.emit("launch.stray", id=record.id, launch=record.launch, arn=arn)
+            parts.stop_quota.charge(target)
             parts.gateway.stop_task(target, arn, "ecs-queue: this launch is not wanted any more")
             return
         parts.telemetry.emit("launch.started", id=record.id, launch=record.launch, arn=arn)
@@ -263,6 +293,7 @@ class Launcher:
         """ConflictException: adopt the task it names only when its startedBy is ours."""
         parts = self._parts
         wanted = startedby_of(parts.config.namespace, record.id, record.nonce, record.launch)
+        parts.read_quota.charge(target)
         shown = parts.gateway.describe_tasks(target, answer.conflicting[:100])
         for task in shown.tasks:
             if task.get("startedBy") == wanted:
@@ -276,11 +307,12 @@ class Launcher:
     def _look(self, record: Record, target: Target) -> None:
         """LOOK: what ListTasks shows exists; what it does not show is proof only after H."""
         parts = self._parts
-        if not parts.read_quota.take(target):
-            return
+        parts.read_quota.charge(target)  # the second call: RUNNING, then STOPPED
         listed = parts.gateway.list_tasks(
             target, startedby_of(parts.config.namespace, record.id, record.nonce, record.launch)
         )
+        if listed.trouble is not None and listed.trouble.kind is TroubleKind.THROTTLED:
+            parts.read_quota.throttled(target)
         if listed.arns:
             parts.telemetry.emit("launch.found", id=record.id, launch=record.launch, arn=listed.arns[0])
             self._launched(record, target, envelope.decode_request(record.request), listed.arns[0])

@@ -8,6 +8,7 @@ from functools import partial
 from ecs_queue.core.answers import StopKind
 from ecs_queue.core.record import Record
 from ecs_queue.ecs.clients import Target
+from ecs_queue.launcher.lanes import NO_QUEUE, Job, JobKind
 from ecs_queue.launcher.launch import Parts
 from ecs_queue.launcher.slots import Slots
 
@@ -26,13 +27,16 @@ class StopOrders:
         self._next: dict[str, float] = {}  # ARN -> when it may be ordered again; infinity while an order is on its way
 
     def order(self, target: Target, record: Record, why: str) -> None:
-        """Stop the record's task, soon. StopTask shares its quota with RunTask."""
+        """Stop the record's task, soon. StopTask shares its quota with RunTask, and goes before it."""
         with self._lock:
-            if self._next.get(record.arn, 0.0) > self._parts.monotonic() or not self._slots.room:
+            if self._next.get(record.arn, 0.0) > self._parts.monotonic():
+                return
+            if not self._slots.room(NO_QUEUE, JobKind.STOP):
                 return
             self._next[record.arn] = float("inf")
         self._parts.telemetry.emit("task.stop", id=record.id, arn=record.arn, by=why)
-        self._slots.submit(partial(self._carry_out, target, record, why))
+        carry_out = partial(self._carry_out, target, record, why)
+        self._slots.submit(Job(carry_out, JobKind.STOP, permit=self._parts.stop_quota.permit(target)))
 
     def forget_old(self) -> None:
         """Drop what is over: most of the tasks have stopped."""
@@ -44,8 +48,7 @@ class StopOrders:
     def _carry_out(self, target: Target, record: Record, why: str) -> None:
         again = _AFTER_NO_ANSWER
         try:
-            if self._parts.run_quota.take(target):
-                again = self._stop(target, record, why)
+            again = self._stop(target, record, why)
         finally:
             with self._lock:
                 self._next[record.arn] = self._parts.monotonic() + again
@@ -54,5 +57,7 @@ class StopOrders:
         answer = self._parts.gateway.stop_task(target, record.arn, f"ecs-queue: stopped by {why}")
         if answer.kind in (StopKind.OK, StopKind.GONE):
             return _AGAIN
+        if answer.kind is StopKind.THROTTLED:
+            self._parts.stop_quota.throttled(target)
         self._parts.telemetry.emit("stop.trouble", id=record.id, arn=record.arn, reason=answer.reason)
         return _AFTER_NO_ANSWER if answer.kind in (StopKind.THROTTLED, StopKind.UNAVAILABLE) else _AFTER_A_NO

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from ecs_queue.core import envelope
 from ecs_queue.core.record import Record
+from ecs_queue.launcher.lanes import Job, JobKind
 from ecs_queue.launcher.launch import Launcher, Parts
 from ecs_queue.launcher.slots import Slots
 
@@ -18,10 +20,10 @@ _PRUNED_AT_ONCE = 1000
 
 
 class Sweeper:
-    """`idle`: the consumer has found its queues empty; before, a silent record's message may only be waiting."""
+    """`idle(queue)`: the consumer has found the queue empty; before, a silent record's message may only be waiting."""
 
     def __init__(
-        self, parts: Parts, launcher: Launcher, slots: Slots, queues: Sequence[str], idle: Callable[[], bool]
+        self, parts: Parts, launcher: Launcher, slots: Slots, queues: Sequence[str], idle: Callable[[str], bool]
     ) -> None:
         self._parts = parts
         self._launcher = launcher
@@ -36,18 +38,20 @@ class Sweeper:
             self._launcher.expire(record_id)
         found = 0
         for queue in self._queues:
-            if self._parts.circuits.is_open(queue):
-                continue
             # A retry was submitted before most of a backlog, so it does not wait for that to be over.
-            found += self._launch(partial(ledger.due_retries, queue), self._slots.room)
-            if self._idle():
-                found += self._launch(partial(ledger.due_silent, queue), self._slots.free)
+            found += self._launch(queue, partial(ledger.due_retries, queue), self._slots.room(queue, JobKind.RETRY))
+            if self._idle(queue):
+                found += self._launch(queue, partial(ledger.due_silent, queue), self._slots.free)
         ledger.prune(_PRUNED_AT_ONCE)
         return 0.05 if found else _TICK
 
-    def _launch(self, pop: Callable[[int], list[Record]], room: int) -> int:
+    def _launch(self, queue: str, pop: Callable[[int], list[Record]], room: int) -> int:
         """A leased record that is not claimed comes due again, so nothing is popped without a slot for it."""
-        records = pop(room) if room else []
+        waiting = self._slots.waiting(queue, JobKind.RETRY)
+        room = int(min(room, self._parts.gates.room(queue) - waiting))
+        records = pop(room) if room > 0 else []
         for record in records:
-            self._slots.submit(partial(self._launcher.retry, record))
+            launch = partial(self._launcher.retry, record)
+            priority = envelope.priority_of(record.request)
+            self._slots.submit(Job(launch, JobKind.RETRY, queue, priority, self._parts.permit_for(queue)))
         return len(records)

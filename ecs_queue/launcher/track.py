@@ -6,13 +6,14 @@ elsewhere. Two trackers on one task do no harm: an outcome is a compare-and-set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from ecs_queue.core import envelope
 from ecs_queue.core.answers import ReadTrouble, TroubleKind
 from ecs_queue.core.decide import is_news, lost_outcome, must_stop, outcome_of
+from ecs_queue.core.lifecycle import looks_only
 from ecs_queue.core.plan import PlanHead, decode_head, queued_task
 from ecs_queue.core.protocol import Answer, Outcome, Word
 from ecs_queue.core.record import Record
@@ -23,8 +24,10 @@ from ecs_queue.core.verdict import Observation, observe, poll_interval
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import DESCRIBE_BATCH
 from ecs_queue.errors import PermanentError, RetryableError, UndecodableMessage
+from ecs_queue.launcher.lanes import IN_DOUBT, Job, JobKind
 from ecs_queue.launcher.launch import Parts, tell_end
 from ecs_queue.launcher.missing import Missing
+from ecs_queue.launcher.quota import Quota
 from ecs_queue.launcher.slots import Slots
 from ecs_queue.launcher.stops import StopOrders
 
@@ -38,14 +41,15 @@ _TIDY_EVERY = 5.0
 _AFTER_STOP, _AFTER_TROUBLE, _AFTER_LASTING_TROUBLE = 1.0, 2.0, 60.0
 #: Seconds until a launch in doubt is looked at again for which there was no room.
 _NO_ROOM = 2.0
-#: How long a round waits for the right to describe a batch before it leaves it for later. Seconds.
-_QUOTA_PATIENCE = 2.0
 
 
 class Tracker:
-    """`recover` takes LAUNCHING records whose lease is over. One thread calls `step`."""
+    """`recover` takes LAUNCHING records whose lease is over, with the quota whose token it is given.
 
-    def __init__(self, parts: Parts, slots: Slots, recover: Callable[[Record], None]) -> None:
+    One thread calls `step`.
+    """
+
+    def __init__(self, parts: Parts, slots: Slots, recover: Callable[[Record, Quota], None]) -> None:
         self._parts = parts
         self._slots = slots
         self._recover = recover
@@ -71,13 +75,26 @@ class Tracker:
     def _recover_some(self, records: Sequence[Record]) -> None:
         """As many as there is room for: after an outage there may be thousands, and each comes due again and again."""
         later: dict[str, float] = {}
+        now = self._parts.ledger.now() if records else 0.0
         for record in records:
-            if self._slots.room:
-                self._slots.submit(partial(self._recover, record))
+            if self._slots.room(record.queue, JobKind.RECOVER):
+                self._slots.submit(self._recovery(record, now))
             else:
                 later[record.id] = _NO_ROOM
         if later:
             self._parts.ledger.rest(later)
+
+    def _recovery(self, record: Record, now: float) -> Job:
+        """With the token of the call that it will most probably be."""
+        parts = self._parts
+        looks = looks_only(record, now, parts.config.startup_allowance)
+        quota = parts.read_quota if looks else parts.run_quota
+        try:
+            permit = quota.permit(Target.decode(record.target))
+        except PermanentError:
+            permit = None  # `recover` tells of it
+        recover = partial(self._recover, record, quota)
+        return Job(recover, JobKind.RECOVER, record.queue, IN_DOUBT, permit)
 
     def _follow(self, encoded: str, records: list[Record]) -> None:
         try:
@@ -86,8 +103,17 @@ class Tracker:
             self._trouble(records, str(error), _AFTER_LASTING_TROUBLE)
             return
         self._take_up(records)
-        for batch in _chunks(records, DESCRIBE_BATCH):
-            self._describe(target, batch)
+        self._describe_in_batches(target, records, DESCRIBE_BATCH)
+
+    def _describe_in_batches(self, target: Target, records: list[Record], size: int) -> None:
+        """As many as the quota allows now; the others' looks are put off, and another account's need not wait."""
+        for start in range(0, len(records), size):
+            wait = self._parts.read_quota.take(target)
+            if wait:
+                late = records[start:]
+                self._parts.ledger.rest(dict.fromkeys((record.id for record in late), max(wait, _TICK)))
+                return
+            self._describe(target, records[start : start + size])
 
     def _take_up(self, records: Sequence[Record]) -> None:
         """Launched elsewhere, followed here from now on: fetch what the due records leave out."""
@@ -101,16 +127,15 @@ class Tracker:
                 self._parts.in_flight.add(record.arn, queued_task(request, record.attempt, record.not_before))
 
     def _describe(self, target: Target, batch: list[Record]) -> None:
-        if not self._parts.read_quota.take(target, _QUOTA_PATIENCE):
-            self._parts.ledger.rest(dict.fromkeys((record.id for record in batch), _QUOTA_PATIENCE))
-            return
+        """The token of this call has been taken."""
         shown = self._parts.gateway.describe_tasks(target, [record.arn for record in batch])
         trouble = shown.trouble
         if trouble is not None and trouble.kind is TroubleKind.INVALID and len(batch) > 1:
             # One bad ARN spoils the batch: find it by halves.
-            self._describe(target, batch[: len(batch) // 2])
-            self._describe(target, batch[len(batch) // 2 :])
+            self._describe_in_batches(target, batch, (len(batch) + 1) // 2)
         elif trouble is not None and trouble.kind is not TroubleKind.GONE:
+            if trouble.kind is TroubleKind.THROTTLED:
+                self._parts.read_quota.throttled(target)
             self._trouble(batch, trouble.reason, _wait_after(trouble))
         else:
             by_arn = {str(task.get("taskArn")): task for task in shown.tasks}
@@ -220,7 +245,3 @@ class Tracker:
 def _wait_after(trouble: ReadTrouble) -> float:
     lasting = trouble.kind in (TroubleKind.INVALID, TroubleKind.DENIED)
     return _AFTER_LASTING_TROUBLE if lasting else _AFTER_TROUBLE
-
-
-def _chunks(records: list[Record], size: int) -> Iterator[list[Record]]:
-    return (records[start : start + size] for start in range(0, len(records), size))

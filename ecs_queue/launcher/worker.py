@@ -18,9 +18,11 @@ from ecs_queue.ecs.gateway import BotoEcsGateway, EcsGateway
 from ecs_queue.launcher.announce import Announcer
 from ecs_queue.launcher.circuit import Circuits
 from ecs_queue.launcher.consume import Consumer
+from ecs_queue.launcher.gates import Gates
 from ecs_queue.launcher.inflight import InFlight
+from ecs_queue.launcher.lanes import Lanes
 from ecs_queue.launcher.launch import Launcher, Parts
-from ecs_queue.launcher.quota import Quota
+from ecs_queue.launcher.quota import Quota, Tokens, reserve_of
 from ecs_queue.launcher.service import PeriodicService, Service
 from ecs_queue.launcher.slots import Slots
 from ecs_queue.launcher.sweep import Sweeper
@@ -64,8 +66,12 @@ class Worker:
             )
         )
         self._announcer = Announcer(broker, self._telemetry)
-        self._slots = Slots(config.concurrency, self._telemetry)
+        self._tokens = Tokens(ledger, time.monotonic, self._telemetry)
         self._parts = self._make_parts(gateway or BotoEcsGateway(self._clients, time.monotonic))
+        gates = self._parts.gates
+        lanes = Lanes(lambda queue: config.profile(queue).weight, gates)
+        self._slots = Slots(config.concurrency, self._telemetry, self._tokens, lanes)
+        gates.when_asked(self._slots.kick)
         launcher = Launcher(self._parts)
         self._consumer = Consumer(self._parts, broker, launcher, self._slots, self.queues)
         sweeper = Sweeper(self._parts, launcher, self._slots, self.queues, self._consumer.idle)
@@ -74,6 +80,7 @@ class Worker:
         self._services: list[Service] = [
             PeriodicService("tracker", tracker.step, self._telemetry),
             PeriodicService("sweeper", sweeper.step, self._telemetry),
+            PeriodicService("gates", gates.step, self._telemetry),
             PeriodicService("heartbeat", self._heartbeat, self._telemetry),
         ]
 
@@ -126,22 +133,25 @@ class Worker:
         self._consumer.close()
 
     def _make_parts(self, gateway: EcsGateway) -> Parts:
-        config, ledger = self._config, self._ledger
-        rest = self._stopping.wait
+        config, ledger, tokens = self._config, self._ledger, self._tokens
+        launch, read = config.run_task_burst, config.describe_tasks_burst
+        circuits = Circuits(time.monotonic, self._telemetry)
         return Parts(
             config=config,
             worker=self.name,
             ledger=ledger,
             gateway=gateway,
             target_for=self._target_for,
-            run_quota=Quota(ledger, "run_task", config.run_task_rate, config.run_task_burst, rest),
-            read_quota=Quota(ledger, "describe", config.describe_tasks_rate, config.describe_tasks_burst, rest),
-            circuits=Circuits(time.monotonic, self._telemetry),
+            run_quota=Quota(tokens, "run_task", config.run_task_rate, launch, reserve_of(launch)),
+            stop_quota=Quota(tokens, "run_task", config.run_task_rate, launch),
+            read_quota=Quota(tokens, "describe", config.describe_tasks_rate, read),
+            circuits=circuits,
+            gates=Gates(ledger, config, circuits, self.queues),
             in_flight=InFlight(time.monotonic),
             publish=self._announcer.publish,
             telemetry=self._telemetry,
             monotonic=time.monotonic,
-            rest=rest,
+            rest=self._stopping.wait,
             new_id=lambda: secrets.token_hex(8),
             rng=random.Random(),
         )

@@ -73,7 +73,7 @@ class Ledger(Protocol):
         ...
 
     def claim(self, record_id: str, offer: ClaimOffer | None) -> Answer:
-        """CALL, ENDED, FULL, MOVED_ON, MISSING. Without an offer: only ends what has expired. Barrier."""
+        """CALL, ENDED, FULL, PAUSED, MOVED_ON, MISSING. Without an offer: only ends what has expired. Barrier."""
         ...
 
     def reclaim(self, record_id: str, offer: ClaimOffer) -> Answer:
@@ -171,8 +171,27 @@ class Ledger(Protocol):
         """queue -> state -> how many: live states as they are now, terminal ones since the namespace began."""
         ...
 
-    def take(self, bucket: str, want: int, rate: float, burst: int) -> tuple[int, float]:
-        """Up to `want` tokens of a token bucket shared by all workers: (granted, seconds until the next one)."""
+    def take(self, bucket: str, want: int, rate: float, burst: int, reserve: int = 0) -> tuple[int, float]:
+        """Up to `want` tokens of a token bucket shared by all workers: (granted, seconds until the next one).
+
+        `reserve`: so many tokens stay for others; a negative one may be owed. core/bucket.py has the rules.
+        """
+        ...
+
+    def throttled(self, bucket: str) -> float:
+        """AWS has refused a call of this bucket: the share of the rate that is left, 0 when this lowered nothing."""
+        ...
+
+    def pause(self, queues: Sequence[str]) -> None:
+        """Let no request of these queues be claimed until they are resumed. Barrier."""
+        ...
+
+    def resume(self, queues: Sequence[str]) -> None:
+        """Let them be claimed again. Barrier."""
+        ...
+
+    def paused(self) -> dict[str, float]:
+        """The paused queues, and since when."""
         ...
 
     def bury(self, letter: DeadLetter) -> None:

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import msgspec
 
 from ecs_queue.core import lifecycle
-from ecs_queue.core.protocol import Answer, ClaimOffer, Outcome, Refusal, Rules, Word
+from ecs_queue.core.bucket import Bucket
+from ecs_queue.core.protocol import Answer, ClaimOffer, Crowd, Outcome, Refusal, Rules, Word
 from ecs_queue.core.record import Record, Submission
 from ecs_queue.core.states import LIVE, State
 from ecs_queue.ledger.base import DeadLetter, WorkerInfo
@@ -34,7 +35,8 @@ class MemoryLedger:
         self._expiry: dict[str, float] = {}  # QUEUED records with a deadline: when somebody must end them
         self._gone_at: dict[str, float] = {}  # finished records: when they are forgotten
         self._ended_counts: defaultdict[tuple[str, State], int] = defaultdict(int)
-        self._buckets: dict[str, tuple[float, float]] = {}
+        self._buckets: dict[str, Bucket] = {}
+        self._paused: dict[str, float] = {}
         self._dead: list[DeadLetter] = []
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
 
@@ -75,10 +77,10 @@ class MemoryLedger:
         with self._changing(record_id) as (record, now):
             if record is None:
                 return Answer(Word.MISSING)
-            word = lifecycle.claim(record, offer, now, self._rules, self._in_flight())
-            if word in (Word.CALL, Word.FULL):
+            word = lifecycle.claim(record, offer, now, self._rules, self._crowd(record, offer))
+            if word in (Word.CALL, Word.FULL, Word.PAUSED):
                 self._look_at[record_id] = record.lease_until or record.not_before
-            return Answer(word, None if word is Word.FULL else _shown(record))
+            return Answer(word, None if word in (Word.FULL, Word.PAUSED) else _shown(record))
 
     def reclaim(self, record_id: str, offer: ClaimOffer) -> Answer:
         """See `Ledger.reclaim`."""
@@ -265,15 +267,34 @@ class MemoryLedger:
                     totals[record.queue][record.state] = totals[record.queue].get(record.state, 0) + 1
             return dict(totals)
 
-    def take(self, bucket: str, want: int, rate: float, burst: int) -> tuple[int, float]:
+    def take(self, bucket: str, want: int, rate: float, burst: int, reserve: int = 0) -> tuple[int, float]:
         """See `Ledger.take`."""
         with self._lock:
             now = self.now()
-            tokens, at = self._buckets.get(bucket, (float(burst), now))
-            tokens = min(float(burst), tokens + max(0.0, now - at) * rate)
-            granted = max(0, min(want, int(tokens + 1e-6)))
-            self._buckets[bucket] = (tokens - granted, max(at, now))
-            return granted, max(0.0, (1 - (tokens - granted)) / rate)
+            return self._buckets.setdefault(bucket, Bucket(float(burst), now)).take(want, rate, burst, reserve, now)
+
+    def throttled(self, bucket: str) -> float:
+        """See `Ledger.throttled`."""
+        with self._lock:
+            now = self.now()
+            return self._buckets.setdefault(bucket, Bucket(0.0, now)).throttled(now)
+
+    def pause(self, queues: Sequence[str]) -> None:
+        """See `Ledger.pause`."""
+        with self._lock:
+            for queue in queues:
+                self._paused.setdefault(queue, self.now())
+
+    def resume(self, queues: Sequence[str]) -> None:
+        """See `Ledger.resume`."""
+        with self._lock:
+            for queue in queues:
+                self._paused.pop(queue, None)
+
+    def paused(self) -> dict[str, float]:
+        """See `Ledger.paused`."""
+        with self._lock:
+            return dict(self._paused)
 
     def bury(self, letter: DeadLetter) -> None:
         """See `Ledger.bury`."""
@@ -351,10 +372,12 @@ class MemoryLedger:
     def _all(self) -> list[Record]:
         return [record for record_id in self._records if (record := self._kept(record_id))]
 
-    def _in_flight(self) -> int:
-        if not self._rules.max_in_flight:
-            return 0
-        return sum(1 for record in self._records.values() if record.state in _IN_FLIGHT)
+    def _crowd(self, record: Record, offer: ClaimOffer | None) -> Crowd:
+        paused = record.queue in self._paused
+        if not (self._rules.max_in_flight or (offer and offer.limit)):
+            return Crowd(paused=paused)
+        queues = [other.queue for other in self._records.values() if other.state in _IN_FLIGHT]
+        return Crowd(total=len(queues), queue=queues.count(record.queue), paused=paused)
 
 
 _IN_FLIGHT = LIVE - {State.QUEUED}

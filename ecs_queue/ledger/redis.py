@@ -186,10 +186,28 @@ class RedisLedger:
                 totals.setdefault(queue, {})[State(state)] = int(number)
         return totals
 
-    def take(self, bucket: str, want: int, rate: float, burst: int) -> tuple[int, float]:
+    def take(self, bucket: str, want: int, rate: float, burst: int, reserve: int = 0) -> tuple[int, float]:
         """See `Ledger.take`."""
-        granted, wait = self._script.one("take", bucket, want, rate, burst)
+        granted, wait = self._script.one("take", bucket, want, rate, burst, reserve)
         return int(granted), float(wait)
+
+    def throttled(self, bucket: str) -> float:
+        """See `Ledger.throttled`."""
+        return float(self._script.one("throttled", bucket))
+
+    def pause(self, queues: Sequence[str]) -> None:
+        """See `Ledger.pause`."""
+        self._script.run_durably([("pause", *queues)])
+
+    def resume(self, queues: Sequence[str]) -> None:
+        """See `Ledger.resume`."""
+        self._script.run_durably([("resume", *queues)])
+
+    def paused(self) -> dict[str, float]:
+        """See `Ledger.paused`."""
+        with wrapping():
+            found = self._redis.hgetall(f"{self._prefix}paused")
+        return {queue.decode(): float(since) for queue, since in found.items()}
 
     def bury(self, letter: DeadLetter) -> None:
         """See `Ledger.bury`."""
@@ -255,8 +273,8 @@ def _put_call(new: Submission) -> Call:
 
 def _claim_call(record_id: str, offer: ClaimOffer | None) -> Call:
     if offer is None:
-        return ("claim", record_id, "", "", "", "")
-    return ("claim", record_id, offer.claim, offer.worker, offer.args, offer.target)
+        return ("claim", record_id, "", "", "", "", 0)
+    return ("claim", record_id, offer.claim, offer.worker, offer.args, offer.target, offer.limit)
 
 
 def _from_hash(record_id: str, fields: Mapping[bytes, bytes]) -> Record | None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecs_queue.core import lifecycle
-from ecs_queue.core.protocol import ClaimOffer, Outcome, Refusal, RefusalKind, Rules, Word
+from ecs_queue.core.protocol import ClaimOffer, Crowd, Outcome, Refusal, RefusalKind, Rules, Word
 from ecs_queue.core.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record, Submission
 from ecs_queue.core.states import TERMINAL, TRANSITIONS, State
 
@@ -75,12 +75,13 @@ def operations(draw: st.DrawFn) -> Operation:
     """Any operation on a record, by the name that the transition table gives it."""
     token = draw(st.sampled_from(["", "held", "other"]))
     seen, no = draw(outcomes), draw(refusals)
-    launch, in_flight = draw(st.integers(0, 3)), draw(st.integers(0, 2))
+    launch, offer = draw(st.integers(0, 3)), msgspec.structs.replace(_OFFER, limit=draw(st.integers(0, 2)))
+    crowd = Crowd(total=draw(st.integers(0, 2)), queue=draw(st.integers(0, 2)), paused=draw(st.booleans()))
     rules = Rules(max_in_flight=draw(st.integers(0, 2)))
     known: list[Operation] = [
         ("put", lambda r: lifecycle.put(r, _SUBMISSION, NOW)),
-        ("claim", lambda r: lifecycle.claim(r, _OFFER, NOW, rules, in_flight)),
-        ("claim", lambda r: lifecycle.claim(r, None, NOW, rules, in_flight)),
+        ("claim", lambda r: lifecycle.claim(r, offer, NOW, rules, crowd)),
+        ("claim", lambda r: lifecycle.claim(r, None, NOW, rules, crowd)),
         ("reclaim", lambda r: lifecycle.reclaim(r, _OFFER, NOW, rules)),
         ("launched", lambda r: lifecycle.launched(r, "n", launch, "arn:2", NOW)),
         ("unsure", lambda r: lifecycle.unsure(r, token, "", "x", NOW)),
@@ -169,6 +170,25 @@ def test_a_call_is_made_only_for_what_is_neither_stopped_expired_burnt_nor_old(r
     else:
         assert record.last_claim_at == before.last_claim_at
     assert record.first_called_at == before.first_called_at
+
+
+@given(st.booleans(), st.integers(0, 3), st.integers(0, 3), st.integers(0, 2), st.integers(0, 2))
+def test_a_claim_calls_only_where_there_is_room_and_no_pause(
+    paused: bool, total: int, queue: int, most: int, limit: int
+) -> None:
+    record, offer = Record(id="job"), msgspec.structs.replace(_OFFER, limit=limit)
+    rules = Rules(max_in_flight=most)
+    word = lifecycle.claim(record, offer, NOW, rules, Crowd(total=total, queue=queue, paused=paused))
+    full = bool(most and total >= most) or bool(limit and queue >= limit)
+    assert word is (Word.PAUSED if paused else Word.FULL if full else Word.CALL)
+    if word is not Word.CALL:
+        assert (record.state, record.not_before, record.launch) == (State.QUEUED, NOW + 1, 1)
+
+
+def test_a_request_expires_though_its_queue_is_paused() -> None:
+    record = Record(id="job", expires_at=NOW - 1)
+    assert lifecycle.claim(record, _OFFER, NOW, RULES, Crowd(paused=True)) is Word.ENDED
+    assert record.state is State.EXPIRED
 
 
 @given(records)

@@ -17,9 +17,11 @@ from ecs_queue.core.states import State
 from ecs_queue.ecs.clients import Target
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.launcher.circuit import Circuits
+from ecs_queue.launcher.gates import Gates
 from ecs_queue.launcher.inflight import InFlight
+from ecs_queue.launcher.lanes import Job, Lanes
 from ecs_queue.launcher.launch import Launcher, Parts
-from ecs_queue.launcher.quota import Quota
+from ecs_queue.launcher.quota import Quota, Tokens, reserve_of
 from ecs_queue.launcher.slots import Slots
 from ecs_queue.launcher.sweep import Sweeper
 from ecs_queue.launcher.track import Tracker
@@ -97,26 +99,39 @@ class FlakyLedger:
 
 
 class InlineSlots(Slots):
-    """Runs each job at once, on the caller's thread; `full` slots keep it until there is room again."""
+    """Runs what may run at once, on the caller's thread; `full` slots keep it until there is room again."""
 
-    def __init__(self, number: int, telemetry: Telemetry) -> None:
-        super().__init__(number, telemetry)
-        self.kept: list[Callable[[], None]] = []
-        self.full = False
+    full = False
+    #: Where jobs that have begun are kept in place of being run; None: they are run.
+    begun: list[Job] | None = None
 
-    def submit(self, job: Callable[[], None]) -> None:
-        self._in_hand += 1
-        if self.full:
-            self.kept.append(job)
-        else:
+    @property
+    def kept(self) -> int:
+        """How many jobs wait."""
+        return len(self._lanes)
+
+    def _wake_one(self) -> None:
+        if self._running:  # called by the one that looks for work
+            return
+        while not self.full and not isinstance(step := self._pick(), float):
+            if isinstance(step, Job) and self.begun is not None:
+                self.begun.append(step)
+                self._running -= 1
+            else:
+                self._carry_out(step)
+        if self.begun is not None:
+            self._running = len(self.begun)
+
+    def finish(self) -> None:
+        """What has begun comes to its end."""
+        begun, self.begun = self.begun or [], None
+        for job in begun:
             self._run(job)
 
     def run_kept(self) -> None:
         """The slots are free again."""
         self.full = False
-        jobs, self.kept = self.kept, []
-        for job in jobs:
-            self._run(job)
+        self._wake_one()
 
 
 class Message:
@@ -127,12 +142,16 @@ class Message:
         self.body = body
         self.acked = False
         self.released = False
+        self.was_put_back = False
 
     def ack(self) -> None:
         self.acked = True
 
     def release(self) -> None:
         self.released = True
+
+    def put_back(self) -> None:
+        self.was_put_back = True
 
 
 class Worker:
@@ -144,6 +163,9 @@ class Worker:
         self.stopping = threading.Event()
         self.rests: list[float] = []
         self.circuits = Circuits(lab.clock, telemetry)
+        tokens = Tokens(lab.ledger, lab.clock, telemetry)
+        launch, read = config.run_task_burst, config.describe_tasks_burst
+        self.gates = Gates(lab.ledger, config, self.circuits, lab.queues)
         self.target_for: Callable[[str], Target] = lambda queue: TARGET
         self.parts = Parts(
             config=config,
@@ -151,9 +173,11 @@ class Worker:
             ledger=lab.ledger,
             gateway=lab.ecs,
             target_for=lambda queue: self.target_for(queue),
-            run_quota=self._quota(lab, "run", config.run_task_rate, config.run_task_burst),
-            read_quota=self._quota(lab, "describe", config.describe_tasks_rate, config.describe_tasks_burst),
+            run_quota=Quota(tokens, "run_task", config.run_task_rate, launch, reserve_of(launch)),
+            stop_quota=Quota(tokens, "run_task", config.run_task_rate, launch),
+            read_quota=Quota(tokens, "describe", config.describe_tasks_rate, read),
             circuits=self.circuits,
+            gates=self.gates,
             in_flight=InFlight(lab.clock),
             publish=lab.published.append,
             telemetry=telemetry,
@@ -162,10 +186,12 @@ class Worker:
             new_id=lab.new_id,
             rng=lab.rng,
         )
-        self.slots = InlineSlots(config.concurrency, telemetry)
+        lanes = Lanes(lambda queue: config.profile(queue).weight, self.gates)
+        self.slots = InlineSlots(config.concurrency, telemetry, tokens, lanes)
+        self.gates.when_asked(self.slots.kick)
         self.launcher = Launcher(self.parts)
         self.tracker = Tracker(self.parts, self.slots, self.launcher.recover)
-        self.sweeper = Sweeper(self.parts, self.launcher, self.slots, ["default"], lambda: True)
+        self.sweeper = Sweeper(self.parts, self.launcher, self.slots, lab.queues, lambda queue: True)
 
     def told(self, name: str) -> list[dict[str, Any]]:
         """The fields of the events of one type, in order."""
@@ -180,11 +206,9 @@ class Worker:
         self.tracker.step()
 
     def sweep(self) -> None:
-        """One round of the sweeper."""
+        """One round of the sweeper, after a look at what may be launched."""
+        self.gates.step()
         self.sweeper.step()
-
-    def _quota(self, lab: Lab, name: str, rate: float, burst: int) -> Quota:
-        return Quota(lab.ledger, name, rate, burst, self._rest)
 
     def _rest(self, seconds: float) -> bool:
         self.rests.append(seconds)
@@ -193,6 +217,8 @@ class Worker:
 
 class Lab:
     """One namespace: a ledger, an ECS, a clock, and workers made on demand."""
+
+    queues: tuple[str, ...] = ("default",)
 
     def __init__(self, environ: Mapping[str, str] | None = None, seed: int = 1, **keys: object) -> None:
         self.config = config_of(environ, **keys)

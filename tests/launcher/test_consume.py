@@ -15,6 +15,7 @@ from ecs_queue.core.states import State
 from ecs_queue.ecs.clients import Target
 from ecs_queue.errors import BrokerUnavailable, ConfigError, LedgerUnavailable
 from ecs_queue.launcher.consume import Consumer
+from ecs_queue.launcher.lanes import Job, JobKind
 from tests.launcher.lab import Lab, Message
 
 
@@ -117,10 +118,10 @@ def test_a_launched_request_is_acknowledged_after_its_arn_is_in_the_ledger(lab: 
     assert acked_with == list(lab.ecs.tasks)
 
 
-def test_as_many_messages_are_asked_for_as_there_are_slots(lab: Lab, bench: Bench) -> None:
+def test_as_many_messages_are_in_hand_as_run_and_wait_for_a_slot(lab: Lab, bench: Bench) -> None:
     bench.consumer.step()
 
-    assert bench.broker.prefetch == lab.config.concurrency
+    assert bench.broker.prefetch == 2 * lab.config.concurrency
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -186,6 +187,88 @@ class TestCircuits:
         assert lab.state() is State.QUEUED
 
 
+class TestRoom:
+    """What is not launched soon stays in the broker."""
+
+    @staticmethod
+    def _bench(**keys: int) -> Bench:
+        lab = Lab(None, 1, **keys)
+        return Bench(lab, ["default", "gpu"])
+
+    def test_a_queue_with_enough_waiting_is_held_and_others_go_on(self) -> None:
+        bench = self._bench(run_task_rate=2, run_task_burst=2)
+        lab = bench.lab
+        for index in range(5):
+            bench.broker.arriving.append(Message(lab.body(f"t{index}")))
+        bench.consumer.step()
+
+        bench.consumer.step()
+
+        assert "pause default" in bench.broker.log
+        assert "pause gpu" not in bench.broker.log
+        assert (len(lab.ecs.calls), bench.slots.kept) == (1, 4)
+
+    def test_it_is_taken_from_again_when_tokens_have_come(self) -> None:
+        bench = self._bench(run_task_rate=2, run_task_burst=2)
+        lab = bench.lab
+        for index in range(4):
+            bench.broker.arriving.append(Message(lab.body(f"t{index}")))
+        bench.consumer.step()
+        bench.consumer.step()
+        for _ in range(6):
+            lab.clock.advance(0.51)
+            bench.slots.kick()
+
+        bench.consumer.step()
+
+        assert bench.slots.kept == 0
+        assert "resume default" in bench.broker.log
+
+    def test_the_urgent_one_that_waits_here_is_launched_first(self) -> None:
+        bench = self._bench(run_task_rate=2, run_task_burst=2)
+        lab = bench.lab
+        for index in range(3):
+            bench.broker.arriving.append(Message(lab.body(f"t{index}")))
+        bench.broker.arriving.append(Message(lab.body("urgent", priority=9)))
+        bench.consumer.step()
+
+        lab.clock.advance(0.51)
+        bench.slots.kick()
+
+        assert lab.state("urgent") is State.LAUNCHED
+
+    @pytest.mark.parametrize("how", ["paused", "full"])
+    def test_what_may_not_be_launched_is_put_back_and_no_more_is_taken(self, how: str) -> None:
+        limit = {"AIRFLOW__AWS_ECS_EXECUTOR__MAX_IN_FLIGHT": "1"} if how == "full" else {}
+        lab = Lab(limit)
+        bench = Bench(lab)
+        lab.worker.gates.step()
+        bench.slots.full = True
+        messages = [Message(lab.body(f"t{index}")) for index in range(3)]
+        bench.broker.arriving += messages
+        bench.consumer.step()
+        if how == "paused":
+            lab.memory.pause(["default"])
+        else:
+            lab.launched("running")
+        lab.worker.gates.step()
+
+        assert bench.consumer.step() > 0
+
+        assert all(message.was_put_back for message in messages)
+        assert bench.broker.log[-2:] == ["pause default", "drain"]
+        assert bench.slots.kept == 0
+
+    def test_a_resumed_queue_is_taken_from_again(self, lab: Lab, bench: Bench) -> None:
+        lab.memory.pause(["default"])
+        lab.worker.gates.step()
+        bench.consumer.step()
+        lab.memory.resume(["default"])
+        lab.worker.gates.step()
+
+        assert bench.deliver(lab.body()).acked
+
+
 class TestUnreadable:
     def test_it_is_buried_with_its_raw_bytes(self, lab: Lab, bench: Bench) -> None:
         bench.broker.arriving.append(("default", b"\xff", "not JSON"))
@@ -221,27 +304,27 @@ class TestALostBroker:
         assert bench.deliver(lab.body()).acked
 
     def test_requests_are_swept_while_no_message_can_come(self, bench: Bench) -> None:
-        assert not bench.consumer.idle()
+        assert not bench.consumer.idle("default")
         bench.broker.fail_at = {"consume"}
 
         with pytest.raises(BrokerUnavailable):
             bench.consumer.step()
 
-        assert bench.consumer.idle()
+        assert bench.consumer.idle("default")
 
 
 class TestIdle:
     def test_empty_queues_are_idle(self, bench: Bench) -> None:
         bench.consumer.step()
 
-        assert bench.consumer.idle()
+        assert bench.consumer.idle("default")
 
     def test_queues_with_messages_are_not(self, lab: Lab, bench: Bench) -> None:
         bench.deliver(lab.body())
 
-        assert not bench.consumer.idle()
+        assert not bench.consumer.idle("default")
 
-    def test_nobody_knows_while_every_slot_is_busy(self, lab: Lab, bench: Bench) -> None:
+    def test_nobody_knows_while_its_messages_wait_for_a_slot(self, lab: Lab, bench: Bench) -> None:
         bench.slots.full = True
         for index in range(lab.config.concurrency):
             bench.deliver(lab.body(f"t{index}"))
@@ -250,7 +333,7 @@ class TestIdle:
         bench.consumer.step()
 
         assert bench.slots.free > 0
-        assert not bench.consumer.idle()
+        assert not bench.consumer.idle("default")
 
 
 def test_lost_messages_of_others_are_restored_six_times_in_a_visibility_timeout(lab: Lab, bench: Bench) -> None:
@@ -272,10 +355,24 @@ class TestStopping:
         assert (message.acked, message.released) == (False, True)
         assert not lab.ecs.calls
 
-    def test_nothing_more_is_taken_and_what_is_in_hand_is_waited_for(self, lab: Lab, bench: Bench) -> None:
+    def test_what_waits_is_put_back_the_next_one_last(self, lab: Lab, bench: Bench) -> None:
+        """So that it is at the head of its queue again."""
         bench.slots.full = True
+        order: list[str] = []
+        for name, priority in (("low", 1), ("high", 5), ("lower", 0)):
+            message = Message(lab.body(name, priority=priority))
+            message.put_back = partial(order.append, name)  # type: ignore[method-assign]
+            bench.broker.arriving.append(message)
+        bench.consumer.step()
+
+        bench.consumer.settle(10.0)
+
+        assert order == ["lower", "low", "high"]
+
+    def test_nothing_more_is_taken_and_what_is_in_hand_is_waited_for(self, lab: Lab, bench: Bench) -> None:
+        bench.slots.begun = []
         message = bench.deliver(lab.body())
-        done = threading.Timer(0.05, bench.slots.run_kept)
+        done = threading.Timer(0.05, bench.slots.finish)
         done.start()
 
         bench.consumer.settle(10.0)
@@ -285,7 +382,7 @@ class TestStopping:
         assert "pause default" in bench.broker.log
 
     def test_the_wait_is_bounded(self, lab: Lab, bench: Bench) -> None:
-        bench.slots.full = True
+        bench.slots.begun = []
         bench.deliver(lab.body())
 
         bench.consumer.settle(0.05)
@@ -294,10 +391,10 @@ class TestStopping:
 
     @pytest.mark.parametrize("where", ["pause default", "drain"])
     def test_calls_in_hand_are_waited_for_though_the_broker_is_lost(self, lab: Lab, bench: Bench, where: str) -> None:
-        bench.slots.full = True
+        bench.slots.begun = []
         bench.deliver(lab.body())
         bench.broker.fail_at = {where}
-        done = threading.Timer(0.05, bench.slots.run_kept)
+        done = threading.Timer(0.05, bench.slots.finish)
         done.start()
 
         bench.consumer.settle(10.0)
@@ -307,9 +404,9 @@ class TestStopping:
         assert lab.state() is State.LAUNCHED
 
     def test_calls_in_hand_are_waited_for_though_there_never_was_a_broker(self, lab: Lab, bench: Bench) -> None:
-        bench.slots.full = True
-        bench.slots.submit(partial(lab.worker.launcher.retry, _put(lab)))
-        done = threading.Timer(0.05, bench.slots.run_kept)
+        bench.slots.begun = []
+        bench.slots.submit(Job(partial(lab.worker.launcher.retry, _put(lab)), JobKind.RETRY, "default"))
+        done = threading.Timer(0.05, bench.slots.finish)
         done.start()
 
         bench.consumer.settle(10.0)

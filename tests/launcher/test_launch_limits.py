@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import pytest
 
 from ecs_queue.core.answers import Kind, RunAnswer
 from ecs_queue.core.record import startedby_of
 from ecs_queue.core.states import State
-from tests.launcher.lab import Lab
+from ecs_queue.ecs.clients import Target
+from ecs_queue.launcher.lanes import Job, JobKind
+from tests.launcher.lab import TARGET, Lab, Message
 
 
 @pytest.fixture
@@ -118,25 +121,102 @@ class TestExpiry:
 
 
 class TestQuota:
-    def test_a_worker_that_stops_gives_the_message_back(self) -> None:
-        lab = Lab(run_task_rate=1, run_task_burst=1)
-        assert lab.worker.take(lab.body("a"))
-        lab.worker.stopping.set()
-
-        assert not lab.worker.take(lab.body("b"))
-
-        assert lab.memory.get(["b"]) == [None]
-
-    def test_a_message_without_a_launch_costs_no_token(self) -> None:
+    def test_a_message_without_a_launch_gives_its_token_back(self) -> None:
         lab = Lab(run_task_rate=1, run_task_burst=2)
-        body = lab.body("a")
+        body = lab.put("a")
+        lab.memory.stop(["a"], "alice")
+        assert not lab.worker.parts.run_quota.take(TARGET)
+        assert lab.worker.parts.run_quota.take(TARGET)
+
         lab.worker.take(body)
-        for _ in range(5):
-            assert lab.worker.take(body)
 
-        assert lab.worker.take(lab.body("b"))
+        assert not lab.worker.parts.run_quota.take(TARGET)
 
-        assert lab.worker.rests == []
+    def test_a_throttle_slows_all_workers_down_and_costs_no_attempt(self) -> None:
+        lab = Lab(run_task_rate=8, run_task_burst=20)
+        other = lab.new_worker()
+        lab.ecs.answers.append(_no(Kind.THROTTLED))
+
+        lab.worker.take(lab.body())
+
+        record = lab.record()
+        assert (record.state, record.attempt, record.launch) == (State.QUEUED, 1, 1)
+        assert lab.worker.told("quota.lowered") == [{"calls": "run_task", "rate": 6.0}]
+        assert other.parts.run_quota.take(TARGET) == pytest.approx(2 / 6, abs=0.01)  # one, beside the one for StopTask
+
+    def test_launches_of_another_account_do_not_wait(self) -> None:
+        lab = Lab(run_task_rate=1, run_task_burst=2)
+        there = Target("eu-west-1", None, None, "jobs")
+        lab.worker.target_for = lambda queue: there if queue == "there" else TARGET
+        for index in range(3):
+            for queue in ("default", "there"):
+                delivery = Message(lab.body(f"{queue}{index}", queue=queue), queue)
+                take: Any = partial(lab.worker.launcher.take, delivery)
+                permit = lab.worker.parts.permit_for(queue)
+                lab.worker.slots.submit(Job(take, JobKind.MESSAGE, queue, permit=permit))
+
+        assert sorted(call.target.region for call in lab.ecs.calls) == ["eu-west-1", "us-east-1"]
+
+
+class TestQueueLimits:
+    ONE: ClassVar = {"AIRFLOW__AWS_ECS_EXECUTOR_GPU__MAX_IN_FLIGHT": "1"}
+
+    def test_a_full_queue_lets_the_rest_wait_and_others_go_on(self) -> None:
+        lab = Lab(self.ONE)
+        lab.queues = ("default", "gpu")
+        worker = lab.new_worker(self.ONE)
+        for name in ("a", "b"):
+            assert worker.launcher.take(Message(lab.body(name, queue="gpu"), "gpu"))
+        assert worker.launcher.take(Message(lab.body("other")))
+
+        assert [lab.state(name) for name in ("a", "b", "other")] == [State.LAUNCHED, State.QUEUED, State.LAUNCHED]
+        assert worker.gates.room("gpu") == 0
+        assert worker.gates.room("default") > 0
+
+    def test_a_full_queue_is_asked_for_nothing_until_there_is_room(self) -> None:
+        lab = Lab(self.ONE)
+        lab.queues = ("default", "gpu")
+        worker = lab.new_worker(self.ONE)
+        worker.launcher.take(Message(lab.body("a", queue="gpu"), "gpu"))
+        for index in range(20):
+            lab.put(f"b{index}", queue="gpu")
+        claims: list[str] = []
+        lab.ledger.on_call = lambda operation, when: claims.append(operation) if operation == "claim" else None
+
+        for _ in range(50):
+            lab.clock.advance(1)
+            worker.sweep()
+        assert claims == []
+        lab.ecs.end(lab.record("a").arn)
+        worker.track()
+        worker.sweep()
+
+        launched = [index for index in range(20) if lab.state(f"b{index}") is State.LAUNCHED]
+        assert len(launched) == 1
+
+
+class TestPause:
+    def test_requests_of_a_paused_queue_wait_and_expire(self, lab: Lab) -> None:
+        lab.memory.pause(["default"])
+        assert lab.worker.take(lab.body("a"))
+        assert lab.worker.take(lab.body("b", expires_in=30.0))
+
+        lab.pass_time(60)
+        assert (lab.state("a"), lab.state("b")) == (State.QUEUED, State.EXPIRED)
+        assert not lab.ecs.calls
+        lab.memory.resume(["default"])
+        lab.pass_time(35)
+
+        assert lab.state("a") is State.LAUNCHED
+
+    def test_tasks_in_flight_are_followed_on(self, lab: Lab) -> None:
+        arn = lab.launched()
+        lab.memory.pause(["default"])
+        lab.ecs.end(arn)
+
+        lab.pass_time(5)
+
+        assert lab.state() is State.SUCCESS
 
 
 def test_max_in_flight_lets_the_rest_wait_until_there_is_room() -> None:

@@ -165,8 +165,8 @@ class TestAClaimInDoubt:
         lab.clock.advance(LEASE + 1)
         (due,) = lab.memory.due(10)
 
-        lab.worker.launcher.recover(due)
-        lab.new_worker().launcher.recover(due)
+        for worker in (lab.worker, lab.new_worker()):
+            worker.launcher.recover(due, worker.parts.run_quota)
 
         assert len(lab.ecs.calls) == 1
 

@@ -39,7 +39,7 @@ def test_no_more_orders_wait_than_there_is_room_for(lab: Lab, orders: StopOrders
     for index in range(1000):
         orders.order(TARGET, Record(id="a", arn=f"arn:task/jobs/{index}"), "alice")
 
-    assert len(lab.worker.slots.kept) == 2 * lab.config.concurrency
+    assert lab.worker.slots.kept == 2 * lab.config.concurrency
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,39 @@ def test_it_is_ordered_again_after_a_while(lab: Lab, orders: StopOrders, kind: S
 
 
 def test_orders_share_the_quota_of_launches() -> None:
-    lab = Lab(run_task_rate=1, run_task_burst=1)
+    lab = Lab(run_task_rate=1, run_task_burst=3)
     orders = StopOrders(lab.worker.parts, lab.worker.slots)
-    lab.launched()
-    lab.worker.stopping.set()  # so that waiting for the quota ends
+    for _ in range(3):
+        assert not lab.worker.parts.stop_quota.take(TARGET)
+
+    orders.order(TARGET, RECORD, "alice")
+    assert not lab.ecs.stopped
+    lab.clock.advance(1.01)
+    lab.worker.slots.kick()
+
+    assert len(lab.ecs.stopped) == 1
+
+
+def test_launches_never_take_the_last_token_from_an_order() -> None:
+    lab = Lab(run_task_rate=1, run_task_burst=3)
+    orders = StopOrders(lab.worker.parts, lab.worker.slots)
+    while not lab.worker.parts.run_quota.take(TARGET):
+        pass
 
     orders.order(TARGET, RECORD, "alice")
 
-    assert not lab.ecs.stopped
+    assert len(lab.ecs.stopped) == 1
+
+
+def test_a_throttled_order_slows_launches_down() -> None:
+    lab = Lab(run_task_rate=1, run_task_burst=3)
+    orders = StopOrders(lab.worker.parts, lab.worker.slots)
+    lab.ecs.stop_answers.append(StopAnswer(StopKind.THROTTLED, reason="Rate exceeded"))
+
+    orders.order(TARGET, RECORD, "alice")
+
+    assert lab.worker.told("quota.lowered") == [{"calls": "run_task", "rate": 0.75}]
+    assert lab.worker.parts.run_quota.take(TARGET) > 1
 
 
 def test_what_is_over_is_forgotten(lab: Lab, orders: StopOrders) -> None:

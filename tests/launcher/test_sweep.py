@@ -6,6 +6,7 @@ import pytest
 
 from ecs_queue.core.answers import Kind, RunAnswer
 from ecs_queue.core.states import State
+from ecs_queue.launcher.lanes import Job, JobKind
 from ecs_queue.launcher.sweep import Sweeper
 from tests.launcher.lab import Lab
 
@@ -27,7 +28,7 @@ def test_a_request_whose_message_was_lost_is_launched_when_it_has_been_silent(la
 
 def test_while_messages_come_silent_requests_are_left_to_them(lab: Lab) -> None:
     lab.put()
-    busy = Sweeper(lab.worker.parts, lab.worker.launcher, lab.worker.slots, ["default"], lambda: False)
+    busy = Sweeper(lab.worker.parts, lab.worker.launcher, lab.worker.slots, ["default"], lambda queue: False)
     lab.clock.advance(60)
 
     busy.step()
@@ -38,7 +39,7 @@ def test_while_messages_come_silent_requests_are_left_to_them(lab: Lab) -> None:
 def test_a_due_retry_does_not_wait_for_the_messages(lab: Lab) -> None:
     lab.ecs.answers.append(RunAnswer(Kind.CAPACITY))
     lab.worker.take(lab.body())
-    busy = Sweeper(lab.worker.parts, lab.worker.launcher, lab.worker.slots, ["default"], lambda: False)
+    busy = Sweeper(lab.worker.parts, lab.worker.launcher, lab.worker.slots, ["default"], lambda queue: False)
     lab.clock.advance(60)
 
     busy.step()
@@ -83,7 +84,7 @@ def test_no_more_is_popped_than_there_is_room_for(lab: Lab) -> None:
     for _ in range(10):
         lab.worker.sweep()
 
-    assert len(lab.worker.slots.kept) == lab.config.concurrency
+    assert lab.worker.slots.kept == lab.config.concurrency
     assert len(lab.memory.due_silent("default", 100)) == 50 - lab.config.concurrency
 
 
@@ -92,7 +93,7 @@ def test_retries_get_a_share_of_slots_that_messages_keep_busy(lab: Lab) -> None:
     lab.worker.take(lab.body("retry"))
     lab.worker.slots.full = True
     for _ in range(lab.config.concurrency):
-        lab.worker.slots.submit(lambda: None)
+        lab.worker.slots.submit(Job(lambda: None, JobKind.MESSAGE, "default"))
 
     lab.clock.advance(60)
     lab.worker.sweep()

@@ -190,7 +190,7 @@ class TestBatches:
         lab.worker.slots.full = True
 
         lab.pass_time(200, step=5)
-        assert len(lab.worker.slots.kept) == 2 * lab.config.concurrency
+        assert lab.worker.slots.kept == lab.config.concurrency
         lab.worker.slots.run_kept()
         lab.pass_time(60, step=1)
 

@@ -167,6 +167,11 @@ def no_barrier_after_a_claim() -> list[Change]:
     return [(simulated_ledger, "_BARRIERS", frozenset())]
 
 
+def neither_pause_nor_limit_holds_a_claim() -> list[Change]:
+    """Workers go by what they knew of the queue a moment ago."""
+    return [(lifecycle, "_held_back", lambda offer, rules, crowd: None)]
+
+
 class Guard(NamedTuple):
     """`turn_off`: the changes that break it; `shows`: a part of what must be found then, as a regular expression.
 
@@ -205,6 +210,7 @@ GUARDS: Mapping[str, Guard] = {
         Guard(missing_means_lost, "ended UNKNOWN while its task is alive", _LOST),
         Guard(relaunched_whatever_has_run, "although relaunch=", Faults(exits_1=0.5)),
         Guard(lack_of_capacity_costs_an_attempt, "consumed an attempt, but nothing", _LOST),
+        Guard(neither_pause_nor_limit_holds_a_claim, "while its queue is paused|are in flight", Faults()),
         Guard(no_barrier_after_a_claim, f"{_STRAY}|that no record knows|{_NOT_OVER}", Faults(fail_over=0.3)),
     )
 }

@@ -144,6 +144,9 @@ class SimDelivery:
         self._settled(self)
         self._message.visible_at = self._process.stage.now
 
+    def put_back(self) -> None:
+        self.release()
+
 
 class SimConsumer:
     """A `RequestConsumer` of the one queue there is."""

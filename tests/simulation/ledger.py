@@ -9,6 +9,7 @@ import msgspec
 
 from ecs_queue.core.protocol import Answer, Rules
 from ecs_queue.core.record import Record
+from ecs_queue.core.states import State
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.ledger import MemoryLedger
 from ecs_queue.ledger.base import Ledger
@@ -16,8 +17,8 @@ from ecs_queue.ledger.retention import Retention
 from tests.simulation.process import Process, Stage
 
 #: Reads, and token buckets, which a caller asks for under a lock that no other job could wait for.
-_SILENT = frozenset({"now", "take"})
-_READS = frozenset({"now", "get", "id_of", "undelivered", "page", "counts", "dead", "workers", "check"})
+_SILENT = frozenset({"now", "take", "throttled"})
+_READS = frozenset({"now", "get", "id_of", "undelivered", "page", "counts", "dead", "workers", "check", "paused"})
 #: What each of these has written, and all before it, outlives a fail-over once it has answered.
 _BARRIERS = frozenset(name for name, operation in vars(Ledger).items() if "Barrier" in (operation.__doc__ or ""))
 #: The client library's time-out, in seconds.
@@ -32,6 +33,7 @@ class TrueLedger(MemoryLedger):
     def __init__(self, stage: Stage, rules: Rules, retention: Retention) -> None:
         super().__init__(stage.scheduler.clock, rules, retention)
         self._image: _Image | None = None
+        self.queue_limit = 0
 
     @property
     def records(self) -> Mapping[str, Record]:
@@ -50,8 +52,18 @@ class TrueLedger(MemoryLedger):
 
     def next_due(self) -> float:
         """When somebody has something to do."""
-        times = [*self._look_at.values(), *self._expiry.values()]
-        return min(times, default=float("inf"))
+        looks = self._look_at.items()
+        if self._is_held():
+            looks = [(key, at) for key, at in looks if self._records[key].state is not State.QUEUED]  # type: ignore[assignment]
+        return min((*(at for _, at in looks), *self._expiry.values()), default=float("inf"))
+
+    def _is_held(self) -> bool:
+        """Whether nothing may be claimed now."""
+        limits = [limit for limit in (self._rules.max_in_flight, self.queue_limit) if limit]
+        if not limits:
+            return bool(self._paused)
+        in_flight = sum(record.state in (State.LAUNCHING, State.LAUNCHED) for record in self._records.values())
+        return bool(self._paused) or in_flight >= min(limits)
 
     def remember(self) -> None:
         """All that is there now would survive a fail-over."""

@@ -34,6 +34,8 @@ class Monitor:
         self._namespace = config.namespace
         self._max_attempts = config.base_profile.max_run_task_attempts
         self._startup_allowance = config.startup_allowance
+        self._limits = [limit for limit in (config.max_in_flight, config.base_profile.max_in_flight) if limit]
+        self.paused = False
         self._known: dict[str, Record] = {}
         self._ended: dict[tuple[str, str], Record] = {}
         self._forgotten_ends: set[tuple[str, str]] = set()
@@ -130,6 +132,14 @@ class Monitor:
             if result is None and owner.abandoned and is_owed and not (kept and kept.undelivered):
                 self.found(f"the result of {wish.id} counts as delivered to {owner.name}, which is dead")
 
+    def _check_room(self, record: Record) -> None:
+        if self.paused:
+            self.found(f"{record.id} is claimed while its queue is paused")
+        states = (State.LAUNCHING, State.LAUNCHED)
+        in_flight = sum(other.state in states for other in self.ledger.records.values())
+        if any(in_flight > limit for limit in self._limits):
+            self.found(f"{record.id} is claimed, with it {in_flight} are in flight")
+
     def _compare(self, operation: str, was: Record | None, record: Record) -> None:
         if was is not None and was.nonce != record.nonce and was.digest:
             was = None  # an id that was used again, after its record was forgotten
@@ -137,6 +147,8 @@ class Monitor:
             self.found(f"{record.id} has ended and begins again")
         self._check_move(operation, was, record)
         self._check_index(record)
+        if operation in ("claim", "admit") and record.state is State.LAUNCHING:
+            self._check_room(record)
         if was is not None and not was.ended:
             self._check_numbers(was, record)
         if record.state is State.LAUNCHED and (was is None or was.state is not State.LAUNCHED):

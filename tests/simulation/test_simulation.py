@@ -36,6 +36,9 @@ def test_the_seeds_meet_every_answer_that_matters() -> None:
         met += simulate(seed).met
     expected = {
         "claim call",
+        "claim full",
+        "admit full",
+        "admit paused",
         "admit call",
         "admit moved_on",
         "reclaim call",
@@ -68,7 +71,7 @@ def test_the_seeds_meet_every_answer_that_matters() -> None:
 
 
 def test_without_faults_every_request_takes_one_launch() -> None:
-    report = simulate(1, mix=Faults())
+    report = simulate(2, mix=Faults())
     assert report.findings == []
     assert report.met["launched ok"] == report.met["outcomes ended"] > 0
     assert report.met["reclaim call"] + report.met["reclaim look"] + report.met["outcomes retry"] == 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import queue
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +16,11 @@ from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable
 from ecs_queue.launcher.announce import Announcer
 from ecs_queue.launcher.circuit import Circuits
 from ecs_queue.launcher.consume import Consumer
+from ecs_queue.launcher.gates import Gates
 from ecs_queue.launcher.inflight import InFlight
+from ecs_queue.launcher.lanes import Lanes
 from ecs_queue.launcher.launch import Launcher, Parts
-from ecs_queue.launcher.quota import Quota
+from ecs_queue.launcher.quota import Quota, Tokens, reserve_of
 from ecs_queue.launcher.service import PeriodicService
 from ecs_queue.launcher.slots import Slots
 from ecs_queue.launcher.sweep import Sweeper
@@ -40,40 +42,33 @@ _EXPECTED = tuple(f"{kind.__name__}:" for kind in (LedgerUnavailable, BrokerUnav
 class SimSlots(Slots):
     """Slots whose threads are jobs."""
 
-    def __init__(self, process: Process, number: int, telemetry: Telemetry) -> None:
-        super().__init__(number, telemetry)
+    def __init__(self, process: Process, number: int, telemetry: Telemetry, tokens: Tokens, lanes: Lanes) -> None:
+        super().__init__(number, telemetry, tokens, lanes)
         self._process = process
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._running = 0
-        self._closed = False
-
-    def submit(self, job: Callable[[], None]) -> None:
-        """See `Slots.submit`."""
-        if self._closed:
-            return
-        self._in_hand += 1
-        self._waiting.append(job)
-        if self._running < self._number:
-            self._running += 1
-            self._process.stage.scheduler.spawn(self._process, f"slot{self._running}", self._work)
 
     def wait_until_idle(self, timeout: float) -> bool:
         """See `Slots.wait_until_idle`."""
         scheduler = self._process.stage.scheduler
         until = scheduler.now + timeout
-        while self._in_hand and scheduler.now < until:
+        while self.in_hand and scheduler.now < until:
             scheduler.sleep(min(0.1, timeout))
-        return not self._in_hand
+        return not self.in_hand
 
-    def close(self) -> None:
-        """See `Slots.close`."""
-        self._closed = True
-        self._waiting.clear()
+    def _wake_one(self) -> None:
+        if self._threads < self._number:
+            self._threads += 1
+            self._process.stage.scheduler.spawn(self._process, f"slot{self._threads}", self._work)
 
     def _work(self) -> None:
-        while self._waiting:
-            self._run(self._waiting.popleft())
-        self._running -= 1
+        """Where a thread would rest until it is woken, the job ends, and another is spawned."""
+        step = self._pick()
+        while step != math.inf:
+            if isinstance(step, float):
+                self._process.stage.scheduler.sleep(step)
+            else:
+                self._carry_out(step)
+            step = self._pick()
+        self._threads -= 1
 
 
 class SimService(PeriodicService):
@@ -153,9 +148,13 @@ class SimWorker(Process):
         ledger, broker, gateway = connect(self)
         self._stopping = SimEvent(self.stage.scheduler)
         self._announcer = SimAnnouncer(self, broker, self.telemetry)
-        self._slots = SimSlots(self, config.concurrency, self.telemetry)
+        self._tokens = Tokens(ledger, stage.scheduler.clock, self.telemetry)
         self._ids = 0
         parts = self._make_parts(config, ledger, gateway)
+        self._slots = SimSlots(
+            self, config.concurrency, self.telemetry, self._tokens, Lanes(lambda queue: 1.0, parts.gates)
+        )
+        parts.gates.when_asked(self._slots.kick)
         launcher = Launcher(parts)
         self._consumer = Consumer(parts, broker, launcher, self._slots, ["default"])
         sweeper = Sweeper(parts, launcher, self._slots, ["default"], self._consumer.idle)
@@ -165,6 +164,7 @@ class SimWorker(Process):
             self._consuming,
             SimService("tracker", lambda: tracker.step(), self),
             SimService("sweeper", lambda: sweeper.step(), self),
+            SimService("gates", lambda: parts.gates.step(), self),
         ]
 
     def start(self) -> None:
@@ -195,21 +195,25 @@ class SimWorker(Process):
         self._consumer.close()
 
     def _make_parts(self, config: Config, ledger: Ledger, gateway: EcsGateway) -> Parts:
-        clock, rest = self.stage.scheduler.clock, self._stopping.wait
+        clock, tokens = self.stage.scheduler.clock, self._tokens
+        launch, read = config.run_task_burst, config.describe_tasks_burst
+        circuits = Circuits(clock, self.telemetry)
         return Parts(
             config=config,
             worker=self.name,
             ledger=ledger,
             gateway=gateway,
             target_for=lambda queue: TARGET,
-            run_quota=Quota(ledger, "run_task", config.run_task_rate, config.run_task_burst, rest),
-            read_quota=Quota(ledger, "describe", config.describe_tasks_rate, config.describe_tasks_burst, rest),
-            circuits=Circuits(clock, self.telemetry),
+            run_quota=Quota(tokens, "run_task", config.run_task_rate, launch, reserve_of(launch)),
+            stop_quota=Quota(tokens, "run_task", config.run_task_rate, launch),
+            read_quota=Quota(tokens, "describe", config.describe_tasks_rate, read),
+            circuits=circuits,
+            gates=Gates(ledger, config, circuits, ["default"]),
             in_flight=InFlight(clock),
             publish=self._announcer.publish,
             telemetry=self.telemetry,
             monotonic=clock,
-            rest=rest,
+            rest=self._stopping.wait,
             new_id=self._new_id,
             rng=self.stage.rng,
         )

@@ -53,6 +53,7 @@ _SETTINGS = {
     "retention_seconds": ("86400", "60"),
     "max_in_flight": ("0", "0", "2"),
     "startup_allowance": ("0", "0", "5"),
+    "queue_limit": ("0", "0", "1"),
 }
 
 
@@ -92,7 +93,9 @@ def simulate(
 def configuration(task_definition: str, settings: tuple[str, ...]) -> Config:
     """Workers of one simulation may differ in their task definition: a new one is being rolled out."""
     overrides = dict(zip(_SETTINGS, settings, strict=True))
-    environ = {**_ENVIRON, "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": task_definition}
+    limit = overrides.pop("queue_limit")
+    profile = {"TASK_DEFINITION": task_definition, "MAX_IN_FLIGHT": limit}
+    environ = {**_ENVIRON, **{f"AIRFLOW__AWS_ECS_EXECUTOR__{key}": value for key, value in profile.items()}}
     return load_config(environ=environ, overrides=overrides)
 
 
@@ -107,6 +110,7 @@ class World:
         config = self._configs[0]
         self.monitor = Monitor(stage, config)
         self.ledger = TrueLedger(stage, _rules(config), Retention(seconds=config.retention_seconds))
+        self.ledger.queue_limit = config.base_profile.max_in_flight
         self.ecs = ModelEcs(stage.scheduler, rng, stage.present_faults, self._task_created, self._task_changed)
         self.monitor.watch(self.ledger, self.ecs)
         self._wire = Wire(stage)
@@ -129,6 +133,8 @@ class World:
         for owner in self._owners:
             self._new_client(owner)
         self._wire.post(self._wire.queues.requests, "default", b"\xff this is no envelope")
+        if rng.random() < 0.3:
+            scheduler.after(rng.uniform(0.0, self._faults_end), self._pause)
         for _ in range(rng.choice((0, 1, 3))):
             scheduler.after(rng.uniform(0.0, self._faults_end), self._disturb)
         scheduler.after(self._faults_end, self._heal)
@@ -250,6 +256,19 @@ class World:
         elif kind == "outage":
             for worker in workers:
                 worker.freeze(rng.choice((1000.0, 4000.0)) * rng.uniform(0.5, 1.3), "an outage")
+
+    def _pause(self) -> None:
+        """Somebody pauses the queue for a while; what has been claimed goes on."""
+        self._stage.tell("the queue is PAUSED")
+        self.ledger.pause(["default"])
+        self.monitor.paused = True
+        self._stage.scheduler.after(self._stage.rng.choice((5.0, 60.0, 1000.0)), self._resume)
+
+    def _resume(self) -> None:
+        self._stage.tell("the queue is resumed")
+        self.ledger.resume(["default"])
+        self.monitor.paused = False
+        self._stage.scheduler.rouse()
 
     def _cut_off(self, process: Process, what: str, seconds: float) -> None:
         self._stage.tell(f"{process.name} does not reach {what} for {seconds:.0f} s")

@@ -10,7 +10,8 @@
 --   P live                 zset    id -> created_at
 --   P finished             zset    id -> when the record's key expires
 --   P counts               hash    <queue>|<state> -> number; live states as they are, terminal ones in all
---   P bucket:<name>        hash    tokens, at: a token bucket shared by all workers
+--   P bucket:<name>        hash    tokens, at, share, lowered_at: a token bucket shared by all workers (core/bucket.py)
+--   P paused               hash    queue -> since when no request of it may be claimed
 --   P dead                 list    dead letters, newest first, bounded
 --   P workers              hash    name -> "<seen at> <forgotten at> <JSON>"
 -- An element of P dead is "<buried at> <JSON>".

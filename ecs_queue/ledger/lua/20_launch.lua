@@ -42,6 +42,17 @@ local function in_flight()
   return total
 end
 
+local function in_flight_of(queue)
+  local launching, launched = unpack(redis.call('HMGET', P .. 'counts', queue .. '|LAUNCHING', queue .. '|LAUNCHED'))
+  return tonumber(launching or 0) + tonumber(launched or 0)
+end
+
+local function held_back(r, limit)
+  if redis.call('HEXISTS', P .. 'paused', r.queue) == 1 then return 'paused' end
+  if MAX_IN_FLIGHT > 0 and in_flight() >= MAX_IN_FLIGHT then return 'full' end
+  if limit > 0 and in_flight_of(r.queue) >= limit then return 'full' end
+end
+
 local function hold(r, token, worker)
   set(r, 'claim', token)
   set(r, 'worker', worker)
@@ -49,7 +60,7 @@ local function hold(r, token, worker)
 end
 
 -- token '': no offer, only end what has expired
-function operations.claim(id, token, worker, args, target)
+function operations.claim(id, token, worker, args, target, limit)
   local r = load(id)
   if not r then return { 'missing' } end
   if r.state ~= 'QUEUED' then return { 'moved_on', shown(r) } end
@@ -59,10 +70,11 @@ function operations.claim(id, token, worker, args, target)
     return { 'ended', shown(r) }
   end
   if token == '' or r.not_before > NOW then return { 'moved_on', shown(r) } end
-  if MAX_IN_FLIGHT > 0 and in_flight() >= MAX_IN_FLIGHT then
+  local held = held_back(r, tonumber(limit))
+  if held then
     set(r, 'not_before', NOW + 1)
     store(r, r.not_before)
-    return { 'full' }
+    return { held }
   end
   if (r.args or '') == '' then
     set(r, 'args', args)
@@ -79,11 +91,11 @@ function operations.claim(id, token, worker, args, target)
 end
 
 -- put, and claim only what this very request is the record of: {put's answer, claim's answer}
-function operations.admit(id, token, worker, args, target, ...)
+function operations.admit(id, token, worker, args, target, limit, ...)
   local stored = operations.put(id, ...)
   if stored[1] == 'too_late' then return { stored, { 'missing' } } end
   if stored[1] ~= 'created' and stored[1] ~= 'same' then return { stored, { 'moved_on' } } end
-  return { stored, operations.claim(id, token, worker, args, target) }
+  return { stored, operations.claim(id, token, worker, args, target, limit) }
 end
 
 function operations.reclaim(id, token, worker)

@@ -66,19 +66,59 @@ function operations.prune(limit)
   return #ids
 end
 
--- {granted, seconds until the next token}
-function operations.take(bucket, want, rate, burst)
-  local key = P .. 'bucket:' .. bucket
-  want, rate, burst = tonumber(want), tonumber(rate), tonumber(burst)
-  local held = redis.call('HMGET', key, 'tokens', 'at')
-  local tokens = tonumber(held[1] or burst)
-  local at = tonumber(held[2] or NOW)
-  tokens = math.min(burst, tokens + math.max(0, NOW - at) * rate)
-  local granted = math.max(0, math.min(want, math.floor(tokens + 1e-6)))
-  tokens = tokens - granted
-  redis.call('HSET', key, 'tokens', string.format('%.6f', tokens), 'at', string.format('%.6f', math.max(at, NOW)))
-  redis.call('EXPIRE', key, math.ceil(burst / rate) + 60)
-  return { granted, string.format('%.6f', math.max(0, (1 - tokens) / rate)) }
+-- core/bucket.py
+local DECREASE, RECOVERY, INTERVAL = 0.75, 0.02, 2
+
+local function bucket_of(name, tokens)
+  local held = redis.call('HMGET', P .. 'bucket:' .. name, 'tokens', 'at', 'share', 'lowered_at')
+  local b = { tokens = tonumber(held[1] or tokens), at = tonumber(held[2] or NOW),
+              share = tonumber(held[3] or 1), lowered_at = tonumber(held[4] or 0) }
+  b.share_now = math.min(1, b.share + RECOVERY * math.max(0, NOW - b.lowered_at))
+  return b
+end
+
+-- Kept until it would be full and at its whole rate again: then it is as good as new.
+local function keep_bucket(name, b, seconds)
+  local key = P .. 'bucket:' .. name
+  redis.call('HSET', key, 'tokens', string.format('%.6f', b.tokens), 'at', string.format('%.6f', b.at),
+             'share', string.format('%.6f', b.share), 'lowered_at', string.format('%.6f', b.lowered_at))
+  local keep = math.ceil(seconds + 1 / RECOVERY) + 60
+  if redis.call('TTL', key) < keep then redis.call('EXPIRE', key, keep) end
+end
+
+-- {granted, seconds until the next token}. reserve: tokens that stay; a negative one may be owed.
+function operations.take(name, want, rate, burst, reserve)
+  want, rate, burst, reserve = tonumber(want), tonumber(rate), tonumber(burst), tonumber(reserve)
+  local b = bucket_of(name, burst)
+  local actual = rate * b.share_now
+  b.tokens = math.min(burst, b.tokens + math.max(0, NOW - b.at) * actual)
+  local granted = math.max(0, math.min(want, math.floor(b.tokens - reserve + 1e-6)))
+  b.tokens = b.tokens - granted
+  b.at = math.max(b.at, NOW)
+  keep_bucket(name, b, 2 * burst / rate)
+  return { granted, string.format('%.6f', math.max(0, (1 + reserve - b.tokens) / actual)) }
+end
+
+-- The share of the rate that is left; 0: this throttle lowered nothing.
+function operations.throttled(name)
+  local b = bucket_of(name, 0)
+  if b.lowered_at > 0 and NOW - b.lowered_at < INTERVAL then return '0' end
+  b.share = b.share_now * DECREASE
+  b.lowered_at = NOW
+  b.tokens = math.min(b.tokens, 0)
+  b.at = math.max(b.at, NOW)
+  keep_bucket(name, b, 0)
+  return string.format('%.6f', b.share)
+end
+
+function operations.pause(...)
+  for _, queue in ipairs({ ... }) do redis.call('HSETNX', P .. 'paused', queue, text(NOW)) end
+  return { 'ok' }
+end
+
+function operations.resume(...)
+  redis.call('HDEL', P .. 'paused', ...)
+  return { 'ok' }
 end
 
 function operations.bury(letter)

@@ -51,10 +51,10 @@ def submission(record_id: str = "job", **fields: Any) -> Submission:
 
 
 def offer(
-    claim: str = "claim-1", worker: str = "worker-1", args: str = '{"count": 1}', target: str = "here"
+    claim: str = "claim-1", worker: str = "worker-1", args: str = '{"count": 1}', target: str = "here", limit: int = 0
 ) -> ClaimOffer:
     """What a worker brings to a claim."""
-    return ClaimOffer(claim=claim, worker=worker, args=args, target=target)
+    return ClaimOffer(claim=claim, worker=worker, args=args, target=target, limit=limit)
 
 
 def refusal(kind: RefusalKind, wait: float = 2.0, max_attempts: int = 3) -> Refusal:

@@ -116,7 +116,8 @@ class RandomLife:
         )
 
     def _offer(self) -> Any:
-        return offer(self._fresh("claim"), args=self._mostly(self._fresh("args"), ""), target=self._fresh("target"))
+        args, limit = self._mostly(self._fresh("args"), ""), self._rng.choice((0, 0, 0, 1))
+        return offer(self._fresh("claim"), args=args, target=self._fresh("target"), limit=limit)
 
     def _claim_of(self, record: Record) -> str:
         return str(self._mostly(record.claim, "", "claim-1", self._fresh("claim")))
@@ -218,6 +219,22 @@ class RandomLife:
         owner, arn = self._rng.choice(OWNERS), record.arn or "arn:none"
         return lambda ledger: (ledger.undelivered(owner, 10), ledger.id_of(arn))
 
+    def _pause(self, record: Record) -> Run:
+        queue = self._rng.choice(QUEUES)
+
+        def pause(ledger: Ledger) -> Any:
+            ledger.pause([queue])
+            return ledger.paused()
+
+        return pause
+
+    def _resume(self, record: Record) -> Run:
+        def resume(ledger: Ledger) -> Any:
+            ledger.resume(QUEUES)
+            return ledger.paused()
+
+        return resume
+
     def _prune(self, record: Record) -> Run:
         return lambda ledger: ledger.prune(10)
 
@@ -241,6 +258,8 @@ _WEIGHTS = {
     "pop": 8,
     "ask": 2,
     "prune": 2,
+    "pause": 1,
+    "resume": 3,
 }
 _FITTING = {
     State.QUEUED: ("claim", "claim", "advance", "pop"),

@@ -286,3 +286,49 @@ def test_a_look_does_not_move_the_last_claim_and_so_not_the_proof(lab: Lab) -> N
     record = lab.record()
     assert (record.last_claim_at, record.dirty, record.calls) == (START, True, 1)
     assert record.lease_until == START + H + 30
+
+
+def test_a_claim_beyond_the_limit_of_its_queue_waits_and_other_queues_do_not(lab: Lab) -> None:
+    lab.launching("one", queue="q")
+    lab.queued("two", queue="q")
+    lab.queued("other", queue="p")
+    assert lab.ledger.claim("two", offer("claim-2", limit=1)).word is Word.FULL
+    assert lab.ledger.claim("other", offer("claim-3", limit=1)).word is Word.CALL
+    record = lab.record("two")
+    assert (record.state, record.not_before, record.args) == (State.QUEUED, START + 1, "")
+    assert [found.id for found in lab.ledger.due_retries("q", 10)] == []
+    lab.advance(1)
+    assert [found.id for found in lab.ledger.due_retries("q", 10)] == ["two"]
+    assert lab.ledger.claim("two", offer("claim-2", limit=2)).word is Word.CALL
+
+
+def test_the_limit_counts_launching_and_launched_of_the_queue_alone(lab: Lab) -> None:
+    first = lab.launched("first", queue="q")
+    lab.launching("second", claim="claim-s", queue="q")
+    lab.queued("third", queue="q")
+    assert lab.ledger.claim("third", offer("claim-3", limit=2)).word is Word.FULL
+    assert lab.outcome(first, end=State.SUCCESS).word is Word.ENDED
+    lab.advance(1)
+    assert lab.ledger.claim("third", offer("claim-3", limit=2)).word is Word.CALL
+
+
+def test_a_request_of_a_paused_queue_is_not_claimed_until_it_is_resumed(lab: Lab) -> None:
+    lab.ledger.pause(["q"])
+    lab.queued("waits", queue="q")
+    lab.queued("other", queue="p")
+    assert lab.ledger.claim("waits", offer()).word is Word.PAUSED
+    assert lab.ledger.admit(submission("new", queue="q"), offer("claim-n"))[1].word is Word.PAUSED
+    assert lab.ledger.claim("other", offer("claim-o")).word is Word.CALL
+    lab.ledger.resume(["q"])
+    lab.advance(1)
+    assert lab.ledger.claim("waits", offer()).word is Word.CALL
+
+
+def test_a_request_of_a_paused_queue_expires_and_a_launch_in_doubt_goes_on(lab: Lab) -> None:
+    lab.launching("doubt", queue="q")
+    lab.queued("late", queue="q", expires_at=START + 60)
+    lab.ledger.pause(["q"])
+    lab.advance(61)
+    assert lab.ledger.claim("late", offer("claim-l")).word is Word.ENDED
+    assert lab.state("late") is State.EXPIRED
+    assert lab.ledger.reclaim("doubt", offer("claim-2")).word is Word.CALL
