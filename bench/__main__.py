@@ -21,6 +21,8 @@ BENCHES = {
     "latency": 200,
     "launches": 3000,
     "inflight": 10_000,
+    "quota": 500,
+    "backlog": 100_000,
 }
 
 

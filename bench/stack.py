@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -35,19 +38,28 @@ class Stack:
         """A client of this stack."""
         return EcsQueue.from_config(environ=self.environ)
 
+    def calls(self) -> tuple[Counter[str], Counter[str]]:
+        """How many calls of each operation the stand-in has had, and how many of them it throttled."""
+        with urllib.request.urlopen(f"{self.endpoint_url}/_local/stats", timeout=10) as answer:
+            stats = json.load(answer)
+        return Counter(stats["calls"]), Counter(stats["throttled"])
+
     def worker(self) -> psutil.Process:
         """The first worker, to measure."""
         return psutil.Process(self.workers[0].pid)
 
 
 @contextmanager
-def stack(latency: float = 0.0, workers: int = 1, **settings: str) -> Iterator[Stack]:
+def stack(latency: float = 0.0, workers: int = 1, stand_in: Sequence[str] = (), **settings: str) -> Iterator[Stack]:
     """A stack that is ready; `settings` are keys of [ecs_queue]. Every process has ended when it closes."""
     with ExitStack() as open_parts:
         redis = open_parts.enter_context(RedisServer())
-        stand_in = _started(open_parts, [sys.executable, "-m", "bench.stand_in", "--latency", str(latency)])
-        assert stand_in.stdout is not None
-        endpoint_url = stand_in.stdout.readline().decode().strip()
+        command = [sys.executable, "-m", "bench.stand_in", "--latency", str(latency), *stand_in]
+        ecs = _started(open_parts, command)
+        assert ecs.stdout is not None
+        endpoint_url = ecs.stdout.readline().decode().strip()
+        if not endpoint_url:  # or the workers would turn to AWS itself
+            raise RuntimeError("the ECS stand-in did not start")
         environ = {**os.environ, **local_environment(endpoint_url, redis.url), **UNLIMITED}
         environ.update({f"AIRFLOW__ECS_QUEUE__{key.upper()}": value for key, value in settings.items()})
         os.environ.update(environ)  # boto3 reads the process's own environment

@@ -170,7 +170,7 @@ def _show_queues(client: EcsQueue, as_json: bool) -> None:
     for name in sorted(names):
         states = {state.value: number for state, number in counts.get(name, {}).items()}
         serving = [worker.name for worker in alive if name in worker.queues]
-        backlog = _backlog(client, name)
+        backlog = backlog_of(client, name)
         if as_json:
             every = {state: states.get(state, 0) for state in STATES}
             show_json({"queue": name, "backlog": backlog, "states": every, "workers": serving})
@@ -181,7 +181,8 @@ def _show_queues(client: EcsQueue, as_json: bool) -> None:
         show(_about_workers(alive))
 
 
-def _backlog(client: EcsQueue, queue: str) -> int | None:
+def backlog_of(client: EcsQueue, queue: str) -> int | None:
+    """Messages waiting in the queue; None, and a sentence, when the broker cannot be asked."""
     try:
         return client.backlog(queue)
     except BrokerUnavailable as error:  # the ledger still has the truth

@@ -15,6 +15,7 @@ from ecs_queue.cli.local import local, local_ecs
 from ecs_queue.cli.look import status, tasks, workers
 from ecs_queue.cli.options import Options, shared_options
 from ecs_queue.cli.output import say
+from ecs_queue.cli.queues import queues
 from ecs_queue.cli.settings import config
 from ecs_queue.cli.stop import stop
 from ecs_queue.cli.submit import submit
@@ -119,7 +120,7 @@ def cli() -> None:
     """
 
 
-for command in (submit, status, tasks, stop, worker, workers, config, doctor, local, local_ecs, demo):
+for command in (submit, status, queues, tasks, stop, worker, workers, config, doctor, local, local_ecs, demo):
     cli.add_command(command)
 
 

@@ -143,6 +143,7 @@ class Consumer:
             if room <= 0 and queue not in self._paused:
                 consumer.pause(queue)
                 self._paused.add(queue)
+                self._empty.discard(queue)
             elif room > 0 and queue in self._paused:
                 consumer.resume(queue)
                 self._paused.discard(queue)

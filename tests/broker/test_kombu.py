@@ -42,10 +42,65 @@ def make_broker(redis_url: str) -> Iterator[Callable[..., KombuBroker]]:
 
 def test_higher_priorities_come_first(make_broker: Callable[..., KombuBroker]) -> None:
     broker = make_broker()
-    broker.publish_requests([Outgoing("q", b"%d" % priority, priority) for priority in (0, 3, 9, 6)])
+    broker.publish_requests([Outgoing("q", b"%d" % priority, priority) for priority in (0, 3, 9, 6, 1, 8, 2, 7, 5, 4)])
 
     with Bench(broker) as bench:
-        assert bench.take(4) == [b"9", b"6", b"3", b"0"]
+        assert bench.take(10) == [b"%d" % priority for priority in reversed(range(10))]
+    assert broker.backlog("q") == 10  # given back
+
+
+def test_what_is_put_back_is_next_again_and_what_is_released_last(make_broker: Callable[..., KombuBroker]) -> None:
+    broker = make_broker()
+    with Bench(broker, prefetch=2) as bench:
+        bench.publish(b"1", b"2", b"3", priority=4)
+        bench.take(2)
+        bench.in_hand.pop().put_back()  # the later one first
+        bench.in_hand.pop().put_back()
+        bench.consumer.drain(0.01)
+    with Bench(broker, prefetch=1) as bench:
+        assert bench.take(1) == [b"1"]
+        bench.in_hand[0].release()
+        bench.take(2)
+        bench.in_hand[1].ack()
+        assert bench.take(3)[1:] == [b"2", b"3"]
+
+
+class TestHolding:
+    def test_a_message_that_was_on_its_way_is_delivered_all_the_same(
+        self, make_broker: Callable[..., KombuBroker]
+    ) -> None:
+        """Else it would go to the end of its queue."""
+        with Bench(make_broker(), queues=["a", "b"]) as bench:
+            bench.consumer._channel.brpop_timeout = 5  # type: ignore[attr-defined]
+            bench.consumer.drain(0.01)  # from here on the server is asked for both
+            bench.consumer.pause("a")
+            bench.publish(b"on its way", queue="a")
+
+            assert bench.take(1) == [b"on its way"]
+
+    def test_what_is_resumed_is_served_though_another_queue_was_being_waited_for(
+        self, make_broker: Callable[..., KombuBroker]
+    ) -> None:
+        with Bench(make_broker(), queues=["a", "b"]) as bench:
+            bench.consumer.pause("a")
+            bench.publish(b"1", b"2", queue="a")
+            assert bench.drain_for(0.2) == []
+            before = time.monotonic()
+            bench.consumer.resume("a")
+
+            assert bench.take(2) == [b"1", b"2"]
+            assert time.monotonic() - before < BOUND
+
+    def test_with_every_queue_held_nothing_is_asked_for(self, make_broker: Callable[..., KombuBroker]) -> None:
+        broker = make_broker()
+        with Bench(broker) as bench:
+            bench.consumer.pause("q")
+            bench.publish(b"1")
+
+            assert bench.drain_for(0.2) == []
+            assert broker.backlog("q") == 1
+            bench.consumer.resume("q")
+            assert bench.take(1) == [b"1"]
 
 
 class TestKeys:

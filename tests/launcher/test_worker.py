@@ -5,18 +5,22 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
 from ecs_queue.broker import KombuBroker, Outgoing, open_broker
 from ecs_queue.config import Config
 from ecs_queue.core import envelope
+from ecs_queue.core.answers import Kind, RunAnswer
 from ecs_queue.core.plan import submission_of
 from ecs_queue.core.states import State
 from ecs_queue.errors import BrokerUnavailable, ConfigError
 from ecs_queue.launcher.worker import Worker
 from ecs_queue.ledger import Ledger, open_ledger
+from ecs_queue.local.ecs.limits import TokenBucket
+from ecs_queue.local.ecs.options import Quota
 from ecs_queue.telemetry import Telemetry
 from tests.launcher.fake_ecs import FakeEcs, RunCall
 from tests.launcher.lab import config_of
@@ -33,12 +37,18 @@ class Site:
         self.told: list[str] = []
         self.workers: list[Worker] = []
 
-    def worker(self, broker: KombuBroker | None = None, config: Config | None = None) -> Worker:
+    def worker(
+        self,
+        broker: KombuBroker | None = None,
+        config: Config | None = None,
+        queues: Sequence[str] = ("default",),
+    ) -> Worker:
         """A worker that runs."""
         worker = Worker(
             config or self.config,
             broker or self.broker,
             self.ledger,
+            queues=queues,
             telemetry=Telemetry(lambda name, fields: self.told.append(name)),
             gateway=self.ecs,
         )
@@ -46,14 +56,16 @@ class Site:
         worker.start()
         return worker
 
-    def submit(self, *ids: str, publish: bool = True) -> None:
+    def submit(self, *ids: str, publish: bool = True, queue: str = "default") -> None:
         for record_id in ids:
-            request = envelope.new_request(id=record_id, command=["true"], now=time.time(), accept_seconds=1000.0)
+            request = envelope.new_request(
+                id=record_id, command=["true"], now=time.time(), accept_seconds=1000.0, queue=queue
+            )
             body = envelope.encode(request)
             nonce = envelope.nonce_of(self.config.namespace, body)
             self.ledger.put([submission_of(request, body, nonce, 1000.0)])
             if publish:
-                self.broker.publish_requests([Outgoing("default", body)])
+                self.broker.publish_requests([Outgoing(queue, body)])
 
     def states(self, *ids: str) -> list[State | None]:
         return [record.state if record else None for record in self.ledger.get(ids)]
@@ -237,3 +249,70 @@ def test_what_aws_and_the_ledger_find_is_told_at_the_check(
     Worker(config, site.broker, site.ledger, gateway=site.ecs, telemetry=telemetry).check()
 
     assert told == ["the cluster is INACTIVE", "it may drop records"]
+
+
+class LimitedEcs(FakeEcs):
+    """Throttles as AWS does."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        super().__init__(time.time)
+        self._bucket = TokenBucket(Quota(rate=rate, burst=burst), time.monotonic)
+        self._bucket_lock = threading.Lock()
+        self.throttled = 0
+
+    def run_task(self, *arguments: Any, **named: Any) -> RunAnswer:
+        with self._bucket_lock:
+            allowed = self._bucket.take()
+            self.throttled += not allowed
+        return super().run_task(*arguments, **named) if allowed else RunAnswer(Kind.THROTTLED, reason="Rate exceeded")
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_share_the_quota_and_are_not_throttled(make_site: Callable[..., Site], workers: int) -> None:
+    site = make_site(run_task_rate=40, run_task_burst=20)
+    site.ecs = ecs = LimitedEcs(40, 20)
+    ids = [f"t{number}" for number in range(80)]
+    site.submit(*ids)
+    start = time.monotonic()
+    for _ in range(workers):
+        site.worker()
+
+    eventually(lambda: len(ecs.tasks) == 80)
+
+    assert time.monotonic() - start >= (80 - 20) / 40 - 0.1
+    assert ecs.throttled <= 1
+    assert {task["startedBy"].split("/")[1] for task in ecs.tasks.values()} == set(ids)
+
+
+def test_where_somebody_else_uses_the_account_the_workers_slow_down_and_launch_all(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site(run_task_rate=100, run_task_burst=30, retry_base_seconds=0.05)
+    site.ecs = ecs = LimitedEcs(20, 5)
+    ids = [f"t{number}" for number in range(40)]
+    site.submit(*ids)
+    site.worker()
+    site.worker()
+
+    eventually(lambda: len(ecs.tasks) == 40)
+
+    assert "quota.lowered" in site.told
+    assert site.told.count("quota.lowered") < ecs.throttled
+    records = [record for record in site.ledger.get(ids) if record]
+    assert {(record.attempt, record.launch) for record in records} == {(1, 1)}
+
+
+def test_a_queue_without_tokens_holds_up_no_other(make_site: Callable[..., Site]) -> None:
+    """Of another account."""
+    environ = {"AIRFLOW__AWS_ECS_EXECUTOR_THERE__REGION_NAME": "eu-west-1"}
+    site = make_site(run_task_rate=0.001, run_task_burst=2, concurrency=2)
+    keys = {"run_task_rate": 0.001, "run_task_burst": 2, "concurrency": 2, "lease_seconds": 5, "ring_seconds": 60}
+    config = config_of(environ, namespace=site.config.namespace, **keys)
+    site.submit(*[f"here{number}" for number in range(50)])
+    site.worker(config=config, queues=["default", "there"])
+    eventually(lambda: len(site.ecs.tasks) == 1)
+
+    site.submit("there", queue="there")
+
+    eventually(lambda: site.states("there") == [State.LAUNCHED])
+    assert len(site.ecs.tasks) == 2

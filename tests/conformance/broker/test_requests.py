@@ -106,6 +106,15 @@ def test_a_released_message_comes_again(bench: Bench) -> None:
     assert bench.take(1) == [b"1"]
 
 
+def test_a_message_put_back_comes_again(bench: Bench) -> None:
+    bench.publish(b"1")
+    bench.take(1)
+
+    bench.in_hand.pop().put_back()
+
+    assert bench.take(1) == [b"1"]
+
+
 def test_only_the_first_of_ack_and_release_counts(bench: Bench) -> None:
     bench.publish(b"1")
     bench.take(1)
