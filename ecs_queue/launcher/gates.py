@@ -71,10 +71,6 @@ class Gates:
         with self._lock:
             self._rooms[queue] = 0
 
-    def paused(self) -> frozenset[str]:
-        """The queues that somebody has paused."""
-        return self._paused
-
     def _is_open(self, queue: str) -> bool:
         return queue not in self._paused and self._room(queue) > 0
 

@@ -126,15 +126,18 @@ class Quota:
         bucket = f"{self._name}:{hashlib.sha256(account.encode()).hexdigest()[:12]}"
         return Permit(bucket, self._rate, self._burst, self._reserve)
 
-    def take(self, target: Target) -> float:
-        """The right to one call now: 0.0 if it is given, else seconds until asking again is of use."""
+    def take(self, target: Target, ahead: int = 1) -> float:
+        """The right to one call now: 0.0 if it is given, else seconds until asking again is of use.
+
+        `ahead`: so many calls will be asked for in a row; one trip to the ledger may serve them all.
+        """
         permit = self.permit(target)
         if permit is None or self._tokens.spend(permit):
             return 0.0
         wait = self._tokens.wait(permit)
         if wait > 0:
             return wait
-        self._tokens.fetch(permit, 1)
+        self._tokens.fetch(permit, ahead)
         return 0.0 if self._tokens.spend(permit) else max(self._tokens.wait(permit), 0.001)
 
     def charge(self, target: Target, calls: int = 1) -> None:

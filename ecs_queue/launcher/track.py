@@ -6,6 +6,7 @@ elsewhere. Two trackers on one task do no harm: an outcome is a compare-and-set.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -108,7 +109,7 @@ class Tracker:
     def _describe_in_batches(self, target: Target, records: list[Record], size: int) -> None:
         """As many as the quota allows now; the others' looks are put off, and another account's need not wait."""
         for start in range(0, len(records), size):
-            wait = self._parts.read_quota.take(target)
+            wait = self._parts.read_quota.take(target, ahead=math.ceil((len(records) - start) / size))
             if wait:
                 late = records[start:]
                 self._parts.ledger.rest(dict.fromkeys((record.id for record in late), max(wait, _TICK)))

@@ -117,6 +117,14 @@ def test_one_trip_brings_tokens_for_many_calls(bench: Bench) -> None:
     assert bench.ledger.trips == 1
 
 
+def test_calls_in_a_row_need_one_trip(bench: Bench) -> None:
+    quota = bench.quota(burst=20)
+
+    assert [quota.take(TARGET, ahead=10 - done) for done in range(10)] == [0.0] * 10
+
+    assert bench.ledger.trips == 1
+
+
 def test_tokens_that_nobody_used_for_a_while_are_dropped(bench: Bench) -> None:
     """Kept, they would come on top of the burst that has grown again meanwhile."""
     tokens, permit = bench.tokens(), Permit("run:x", 10.0, 100)
