@@ -25,10 +25,13 @@ from ecs_queue.broker.connection import (
     results_queue,
     wrapping,
 )
+from ecs_queue.broker.lean import acknowledge, lighten
 from ecs_queue.errors import BrokerUnavailable
 
 #: While messages are in hand, acknowledgements must not wait for the next message. Seconds.
 _BUSY_DRAIN = 0.02
+#: Acknowledgements are sent together: so many, or when none came within a drain.
+_ACKS_TOGETHER = 16
 #: How long the server keeps a poll while a queue is held: what is resumed waits for its end. Seconds.
 _POLL_WHILE_HELD = 0.05
 #: The most results that one drain takes: a steady stream must not keep it from answering.
@@ -50,7 +53,7 @@ class KombuDelivery:
 
     def ack(self) -> None:
         """See `Delivery.ack`. Only the first of several calls of `ack` and `release` counts."""
-        self._consumer.finished(self, self.message.ack)
+        self._consumer.finished(self, None)
 
     def release(self) -> None:
         """See `Delivery.release`."""
@@ -82,13 +85,14 @@ class KombuConsumer:
         self._prefetch = prefetch
         self._on_delivery = on_delivery
         self._on_undecodable = on_undecodable
-        self._done: deque[tuple[KombuDelivery, Callable[[], None]]] = deque()
+        self._done: deque[tuple[KombuDelivery, Callable[[], None] | None]] = deque()
         self._something_done = threading.Event()
         self._in_hand: set[KombuDelivery] = set()
         self._received = 0
         self._closing = False
         connect(connection)
         self._channel = connection.channel()
+        lighten(self._channel)
         self._channel.basic_qos(0, prefetch, False)
         wire_names = {name(topology.requests_queue(queue)): queue for queue in queues}
         self._queue_of = wire_names
@@ -104,17 +108,21 @@ class KombuConsumer:
     def drain(self, timeout: float) -> int:
         """See `RequestConsumer.drain`."""
         with wrapping(self._connection):
-            self._settle()
+            if len(self._done) >= _ACKS_TOGETHER or len(self._in_hand) >= self._prefetch:
+                self._settle()
             if len(self._in_hand) >= self._prefetch:
                 self._something_done.wait(timeout)
                 self._settle()
                 return 0
             if self._held is not None and len(self._held) == len(self._consumers) and not self._channel._in_poll:
+                self._settle()
                 return 0  # kombu would wait all the same; a poll that is under way must be read to its end
             before = self._received
             self._tap.drain(min(timeout, _BUSY_DRAIN) if self._in_hand else timeout)
-            self._settle()
-            return self._received - before
+            received = self._received - before
+            if not received:
+                self._settle()
+            return received
 
     def pause(self, queue: str) -> None:
         """See `RequestConsumer.pause`."""
@@ -142,8 +150,8 @@ class KombuConsumer:
             with wrapping(self._connection):
                 restore(num=topology.RESTORED_AT_ONCE, interval=1)
 
-    def finished(self, delivery: KombuDelivery, settle: Callable[[], None]) -> None:
-        """From any thread: run the acknowledgement or the giving back at the next opportunity."""
+    def finished(self, delivery: KombuDelivery, settle: Callable[[], None] | None) -> None:
+        """From any thread: acknowledge (None), or give back with `settle`, at the next opportunity."""
         self._done.append((delivery, settle))
         self._something_done.set()
 
@@ -181,14 +189,28 @@ class KombuConsumer:
         )
 
     def _settle(self) -> None:
-        """Carry out what was asked for with `finished`."""
+        """Carry out what was asked for with `finished`, acknowledgements that follow each other in one go."""
         self._something_done.clear()
         while self._done:
-            delivery, settle = self._done[0]
-            if delivery in self._in_hand:
-                settle()
+            if self._done[0][1] is None:
+                self._acknowledge()
+                continue
+            delivery, give_back = self._done[0]
+            if give_back is not None and delivery in self._in_hand:
+                give_back()
                 self._in_hand.discard(delivery)
             self._done.popleft()
+
+    def _acknowledge(self) -> None:
+        together: list[KombuDelivery] = []
+        while self._done and self._done[0][1] is None:
+            together.append(self._done.popleft()[0])
+        try:
+            acknowledge([delivery.message for delivery in together if delivery in self._in_hand])
+        except BaseException:
+            self._done.extendleft((delivery, None) for delivery in reversed(together))
+            raise
+        self._in_hand.difference_update(together)
 
     def _unreadable(self, wire_name: str, raw: bytes, reason: str) -> None:
         self._on_undecodable(self._queue_of.get(wire_name, wire_name), raw, reason)
