@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import MutableMapping
 from typing import Any
 
 import click
+
+from ecs_queue.airflow.settings import airflow_environment, is_ours
 
 
 def get_cli_commands() -> list[Any]:
@@ -19,7 +22,7 @@ def get_cli_commands() -> list[Any]:
             name=name,
             help=command.get_short_help_str(100),
             func=_Runner(name, command),
-            args=[_argument(parameter) for parameter in command.params if _is_offered(parameter)],
+            args=[*(_argument(parameter) for parameter in command.params if _is_offered(parameter)), _team_argument()],
         )
         for name, command in cli.commands.items()
     ]
@@ -48,6 +51,27 @@ def _argument(parameter: click.Parameter) -> Any:
     return Arg(flags, help=text, dest=parameter.name, required=parameter.required)
 
 
+def _team_argument() -> Any:
+    from airflow.cli.cli_config import Arg
+
+    return Arg(("-t", "--team"), help="A team's own configuration, queues and results ([core] multi_team)")
+
+
+def _enter(environ: MutableMapping[str, str], team: str | None) -> None:
+    """Let `environ` say what Airflow's configuration says; a team's says nothing of what is everybody's."""
+    from airflow.configuration import conf
+    from airflow.executors.base_executor import ExecutorConf
+
+    if team and not conf.getboolean("core", "multi_team", fallback=False):
+        raise SystemExit("--team needs [core] multi_team = True (Airflow 3.2 or later)")
+    source = ExecutorConf(team_name=team) if team else ExecutorConf()
+    seen = airflow_environment(source, conf.sections(), environ, team)
+    if team:
+        for variable in [name for name in environ if is_ours(name)]:
+            del environ[variable]
+    environ.update(seen)
+
+
 class _Runner:
     """Airflow calls it with what argparse found."""
 
@@ -56,13 +80,9 @@ class _Runner:
         self._command = command
 
     def __call__(self, arguments: Any) -> None:
-        from airflow.configuration import conf
-        from airflow.executors.base_executor import ExecutorConf
-
-        from ecs_queue.airflow.settings import airflow_environment
         from ecs_queue.cli.main import cli
 
-        os.environ.update(airflow_environment(ExecutorConf(), conf.sections()))
+        _enter(os.environ, getattr(arguments, "team", None))
         cli.main([self._name, *self._words(arguments)])
 
     def _words(self, arguments: Any) -> list[str]:

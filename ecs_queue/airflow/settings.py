@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from ecs_queue.config import Config, load_config
 from ecs_queue.config.keys import PROFILE_KEYS, PROFILE_SECTION, QUEUE_KEYS, QUEUE_SECTION, Key
 from ecs_queue.config.settings import DEFAULT_QUEUE, normal_queue
+from ecs_queue.config.sources import FILE_VARIABLE
 
 #: The longest wait for one answer inside the scheduler's heartbeat, which must not stand still for a second: a call
 #: is tried twice at most, and after a failure the server is left alone for a while. Seconds.
 ANSWER_SECONDS = 0.3
+_NAMESPACE_LENGTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """The scheduler's own, in seconds.
+
+    heartbeat: after which a running task that gives no sign counts as dead. requeue: by when a task that is stuck in
+    queued has surely been queued again.
+    """
+
+    heartbeat: float
+    requeue: float
 
 
 class AirflowConf(Protocol):
@@ -23,13 +40,15 @@ class AirflowConf(Protocol):
         ...
 
 
-def read_config(conf: AirflowConf, sections: Iterable[str], environ: Mapping[str, str] | None = None) -> Config:
+def read_config(
+    conf: AirflowConf, sections: Iterable[str], environ: Mapping[str, str] | None = None, team: str | None = None
+) -> Config:
     """[ecs_queue] and the profiles as Airflow sees them (airflow.cfg, environment, commands, secrets).
 
     `sections`: the names of airflow.cfg's sections. The file that ECS_QUEUE_CONFIG names is the layer below, as it is
-    for workers. ConfigError as from `load_config`.
+    for workers, but not for a team's, see `airflow_environment`. ConfigError as from `load_config`.
     """
-    seen = airflow_environment(conf, sections, environ)
+    seen = airflow_environment(conf, sections, environ, team)
     answer = load_config(environ=seen).socket_timeout_seconds
     bounded = {"socket_timeout_seconds": str(min(answer, ANSWER_SECONDS)), "durability": "server"}
     # Without a barrier: waiting for a disk has no place in a heartbeat. What a fail-over of the ledger loses here
@@ -38,16 +57,46 @@ def read_config(conf: AirflowConf, sections: Iterable[str], environ: Mapping[str
 
 
 def airflow_environment(
-    conf: AirflowConf, sections: Iterable[str], environ: Mapping[str, str] | None = None
+    conf: AirflowConf, sections: Iterable[str], environ: Mapping[str, str] | None = None, team: str | None = None
 ) -> dict[str, str]:
-    """The same configuration as variables: what `load_config` is to be given for `environ`."""
+    """The same configuration as variables: what `load_config` is to be given for `environ`.
+
+    A `team` has a configuration of its own: `conf` is the team's, nothing comes from the file of ECS_QUEUE_CONFIG,
+    and without a namespace of its own it has the one that `team_namespace` makes.
+    """
     environ = os.environ if environ is None else environ
-    seen = {name: environ[name] for name in ("ECS_QUEUE_CONFIG",) if name in environ}
+    seen = {name: environ[name] for name in (FILE_VARIABLE,) if name in environ and not team}
+    if team:
+        seen[_variable(QUEUE_SECTION, "namespace")] = team_namespace(team)
     _copy(conf, QUEUE_SECTION, QUEUE_KEYS, seen)
     _copy(conf, PROFILE_SECTION, PROFILE_KEYS, seen)
-    for section in _profile_sections(sections, environ):
+    for section in _profile_sections(sections, environ, team):
         _copy(conf, section, PROFILE_KEYS, seen)
     return seen
+
+
+def team_namespace(team: str) -> str:
+    """`ecs-queue-TEAM`, so that teams on one server have queues, records and results of their own."""
+    name = f"{QUEUE_KEYS['namespace'].default}-{re.sub(r'[^A-Za-z0-9_-]', '_', team)}"
+    if len(name) <= _NAMESPACE_LENGTH:
+        return name
+    return f"{name[: _NAMESPACE_LENGTH - 9]}-{hashlib.sha256(team.encode()).hexdigest()[:8]}"
+
+
+def is_ours(variable: str) -> bool:
+    """Whether an environment variable is one that `load_config` reads."""
+    sections = (f"AIRFLOW__{QUEUE_SECTION.upper()}__", f"AIRFLOW__{PROFILE_SECTION.upper()}_")
+    return variable == FILE_VARIABLE or variable.startswith(sections)
+
+
+def read_timeouts(conf: AirflowConf) -> Timeouts:
+    """`conf`: Airflow's own, for the scheduler is of no team."""
+
+    def seconds(key: str, default: float) -> float:
+        return float(conf.get("scheduler", key, fallback=None) or default)
+
+    queued, between = seconds("task_queued_timeout", 600), seconds("task_queued_timeout_check_interval", 120)
+    return Timeouts(heartbeat=seconds("task_instance_heartbeat_timeout", 300), requeue=queued + 2 * between)
 
 
 def queue_of(config: Config, airflow_queue: str | None) -> str:
@@ -61,11 +110,17 @@ def _copy(conf: AirflowConf, section: str, keys: Mapping[str, Key], target: dict
         value = conf.get(section, name, fallback=None)
         # A default comes from the provider's metadata; it must not hide what ECS_QUEUE_CONFIG's file says.
         if value is not None and str(value) != (key.default or ""):
-            target[f"AIRFLOW__{section.upper().replace('.', '_')}__{name.upper()}"] = str(value)
+            target[_variable(section, name)] = str(value)
 
 
-def _profile_sections(sections: Iterable[str], environ: Mapping[str, str]) -> list[str]:
-    found = {section for section in sections if section.lower().startswith(PROFILE_SECTION + ".")}
+def _variable(section: str, key: str) -> str:
+    return f"AIRFLOW__{section.upper().replace('.', '_')}__{key.upper()}"
+
+
+def _profile_sections(sections: Iterable[str], environ: Mapping[str, str], team: str | None) -> list[str]:
+    owner = f"{team}=" if team else ""  # so are a team's sections of airflow.cfg called: team=section
+    named = {section[len(owner) :] for section in sections if section.startswith(owner)}
+    found = {section for section in named if section.lower().startswith(PROFILE_SECTION + ".")}
     prefix = f"AIRFLOW__{PROFILE_SECTION.upper()}_"
     known = {normal_queue(section) for section in found}
     for variable in environ:
