@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from ecs_queue.airflow.checks import CheckedRequests
@@ -16,19 +17,23 @@ from ecs_queue.config import Config
 from ecs_queue.core import envelope
 from ecs_queue.core.envelope import TaskResult, decode_result, result_of
 from ecs_queue.core.plan import submission_of
-from ecs_queue.core.protocol import Answer
+from ecs_queue.core.protocol import Answer, Word
 from ecs_queue.core.record import Record
 from ecs_queue.errors import UndecodableMessage
 from ecs_queue.ledger import open_ledger
 from ecs_queue.ledger.base import Ledger
 
 #: One round trip each: with Airflow's usual workloads half a megabyte.
-PUT_AT_ONCE = 250
+SEND_AT_ONCE = 250
 _WAIT = 0.002  # for the broker's answer to "is there a result?"
 
 
 class Desk:
-    """One scheduler job's access. `owner` names its results. Used by the scheduler's one thread."""
+    """One scheduler job's access. `owner` names its results.
+
+    Used by the scheduler's one thread, and by the thread of `send_soon`: never both at once on one connection, for the
+    scheduler's only prepares what is sent next, and waits for all that is under way before it does anything else.
+    """
 
     def __init__(
         self,
@@ -39,7 +44,9 @@ class Desk:
         log: logging.Logger,
         *,
         clock: Callable[[], float] = time.time,
+        on_failure: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`on_failure("ledger" or "broker")` is called for each call that fails."""
         self.config = config
         self.owner = owner
         self._broker = broker
@@ -47,13 +54,14 @@ class Desk:
         self._clock = clock
         self._checked = CheckedRequests(config)
         self._inbox: ResultInbox | None = None
-        self.ledger_outage = Outage("ledger", log)
-        self.broker_outage = Outage("broker", log)
+        self._sender = ThreadPoolExecutor(1, "ecs-queue-send")  # its thread starts with the first use
+        self.ledger_outage = Outage("ledger", log, on_failure=lambda: on_failure("ledger"))
+        self.broker_outage = Outage("broker", log, on_failure=lambda: on_failure("broker"))
 
     @classmethod
-    def open(cls, config: Config, owner: str, log: logging.Logger) -> Desk:
+    def open(cls, config: Config, owner: str, log: logging.Logger, on_failure: Callable[[str], None]) -> Desk:
         """By the configuration; connects when first used."""
-        return cls(config, open_broker(config), open_ledger(config), owner, log)
+        return cls(config, open_broker(config), open_ledger(config), owner, log, on_failure=on_failure)
 
     @property
     def closed_for_now(self) -> bool:
@@ -71,18 +79,26 @@ class Desk:
         nonce = envelope.nonce_of(config.namespace, body)
         return Submitted(request, body, submission_of(request, body, nonce, config.launch_deadline))
 
-    def put(self, drafts: Sequence[Submitted]) -> list[Answer]:
-        """The ledger's answers in order; fewer than drafts when it fails on the way. One round trip each 250."""
-        answers: list[Answer] = []
-        for start in range(0, len(drafts), PUT_AT_ONCE):
-            some = [draft.submission for draft in drafts[start : start + PUT_AT_ONCE]]
-            answered = self.ledger_outage.attempt(lambda some=some: self._ledger.put(some))  # type: ignore[misc]
-            if answered is None:
-                break
-            answers += answered
-        return answers
+    def send_soon(self, drafts: Sequence[Submitted]) -> Future[list[Answer]]:
+        """Put and announce at most `SEND_AT_ONCE` drafts, while the caller prepares the next: servers take their time.
 
-    def publish(self, drafts: Sequence[Submitted]) -> None:
+        The ledger's answers in order; none when it cannot be reached.
+        """
+        return self._sender.submit(self._send, drafts)
+
+    def _send(self, drafts: Sequence[Submitted]) -> list[Answer]:
+        submissions = [draft.submission for draft in drafts]
+        answers = self.ledger_outage.attempt(lambda: self._ledger.put(submissions)) if submissions else []
+        self._publish(
+            [
+                draft
+                for draft, answer in zip(drafts, answers or (), strict=False)
+                if answer.word not in (Word.CONFLICT, Word.TOO_LATE)
+            ]
+        )
+        return answers or []
+
+    def _publish(self, drafts: Sequence[Submitted]) -> None:
         """Announce what the ledger has; in an outage the workers' sweep finds it."""
         messages = [Outgoing(d.request.queue, d.body, d.request.priority) for d in drafts]
         if messages:
@@ -131,6 +147,7 @@ class Desk:
 
     def close(self) -> None:
         """Give the connections back; requests go on, their results stay in the ledger."""
+        self._sender.shutdown()
         if self._inbox is not None:
             self._inbox.close()
         self._broker.close()

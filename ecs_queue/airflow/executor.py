@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.executors.base_executor import BaseExecutor
@@ -20,9 +21,11 @@ from ecs_queue.airflow import orders, reports
 from ecs_queue.airflow.desk import Desk
 from ecs_queue.airflow.flights import Flight, Flights
 from ecs_queue.airflow.intake import Intake
+from ecs_queue.airflow.leftovers import Leftovers
+from ecs_queue.airflow.metrics import Metrics
 from ecs_queue.airflow.returns import Returns
-from ecs_queue.airflow.settings import read_config
-from ecs_queue.airflow.taskstates import unsettled
+from ecs_queue.airflow.settings import Timeouts, read_config, read_timeouts
+from ecs_queue.airflow.taskstates import unsettled, unwanted
 from ecs_queue.core.envelope import TaskResult
 
 if TYPE_CHECKING:
@@ -36,12 +39,24 @@ _TRACE_EVERY = 60.0
 _QUEUES = ("queued_tasks", "queued_callbacks", "queued_connection_tests")
 
 
+def supported_types() -> frozenset[Any]:
+    """The kinds of workload that are taken, as Airflow 3.4 asks for them; empty before, where flags say it."""
+    try:
+        base = import_module("airflow.executors.workloads.base")
+    except ImportError:  # 3.1 has it all in one module
+        return frozenset()
+    kinds = getattr(base, "WorkloadType", None)
+    names = ("EXECUTE_TASK", "EXECUTE_CALLBACK", "TEST_CONNECTION")
+    return frozenset(getattr(kinds, name) for name in names if hasattr(kinds, name))
+
+
 class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not there where types are checked
     """See the module's docstring. Constructing it connects to nothing; `start` reads the configuration."""
 
     supports_callbacks: bool = True
     supports_connection_test: bool = True
     supports_multi_team: bool = True
+    supported_workload_types: ClassVar[frozenset[Any]] = supported_types()
     pre_assigns_external_executor_id: ClassVar[bool] = True
     supports_sentry: bool = False
     sentry_integration: str = ""
@@ -54,8 +69,10 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
         self._flights = Flights()
         self._traced_at = float("-inf")
         self._held_logs: list[Any] = []
-        #: Tests put another one here; the default asks Airflow's database.
+        #: Tests put others here; the defaults ask Airflow's database.
         self.unsettled: Callable[[Sequence[Flight]], set[str]] = unsettled
+        self.unwanted: Callable[[Sequence[Flight]], set[str]] = unwanted
+        self.metrics = Metrics(getattr(self, "team_name", None))
 
     # What the scheduler calls
 
@@ -69,12 +86,16 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
 
     def _process_workloads(self, workload_items: Sequence[Any]) -> None:
         """One pipelined write to the ledger and one batch to the broker. What is not accepted stays queued."""
-        self._guarded(lambda: self._intake.take(workload_items))
+        with self.metrics.timer("publish.duration"):
+            self._guarded(lambda: self._intake.take(workload_items))
 
     def sync(self) -> None:
         """Take results and keep the books in order, for at most about `SYNC_BUDGET` seconds."""
         self._held_logs = list(self._task_event_logs)  # those of earlier heartbeats are saved by now
-        self._guarded(lambda: self._returns.round(time.monotonic() + SYNC_BUDGET))
+        with self.metrics.timer("sync.duration"):
+            self._guarded(lambda: self._returns.round(time.monotonic() + SYNC_BUDGET))
+            self._guarded(lambda: self._leftovers.round())
+        self._guarded(lambda: self.metrics.send(outstanding=len(self._flights), unconfirmed_results=len(self._returns)))
 
     def log_task_event(self, *, event: str, extra: str, ti_key: Any) -> None:
         """See BaseExecutor. The entry is held until it is saved.
@@ -105,7 +126,11 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
         reached all are kept, for nobody can say that they do not run, and it is asked again with later heartbeats.
         """
         try:
-            return self._adopt(tis)
+            with self.metrics.timer("adopt_task_instances.duration"):
+                left = self._adopt(tis)
+            self.metrics.incr("adopted", len(tis) - len(left))
+            self.metrics.incr("not_adopted", len(left))
+            return left
         except Exception:
             self.log.exception("adoption failed; the tasks are left as they are")
             return []
@@ -166,6 +191,7 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
 
     def take_off(self, flight: Flight) -> None:
         """It is the ledger's now."""
+        self.metrics.incr("published")
         self._unqueue(flight.key)
         self.running.add(flight.key)
         if flight.minted and flight.task is not None:
@@ -173,6 +199,7 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
 
     def refuse(self, key: Hashable, reason: str) -> None:
         """It can never run: it fails, alone."""
+        self.metrics.incr("refused")
         self._unqueue(key)
         self.log_task_event(event=reports.EVENT_REFUSED, extra=reason, ti_key=key)
         self.fail(key, f"ecs-queue refused it: {reason}")
@@ -181,9 +208,19 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
         """How a request ended, to the scheduler and to the task's event log."""
         key: Any = flight.key
         if first:
+            self.metrics.incr("results", state=result.state)
             event, text = reports.event_of(result)
             self.log_task_event(event=event, extra=text, ti_key=key)
+        else:
+            self.metrics.incr("results_repeated")
         (self.success if result.succeeded else self.fail)(key, reports.info_of(result))
+
+    def hold(self, flight: Flight, result: TaskResult) -> None:
+        """It never started: Airflow queues it again, and it uses up no try of the task's."""
+        self.metrics.incr("expired")
+        event, text = reports.expiry_of(result)
+        self.log_task_event(event=event, extra=text, ti_key=flight.key)
+        self.running.discard(flight.key)
 
     def is_told(self, key: Hashable) -> bool:
         """Whether the scheduler has collected the key's event."""
@@ -191,19 +228,51 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
 
     def is_lost(self, flight: Flight) -> None:
         """Another scheduler has it, or the ledger has lost it: Airflow's own time-outs decide."""
+        self.metrics.incr("lost")
         self.log.warning("ecs-queue: request %s of %s is no longer this scheduler's", flight.id, flight.key)
         self.running.discard(flight.key)
 
     def resend(self, flights: Sequence[Flight]) -> None:
         """The ledger has lost what was put in its last second."""
+        self.metrics.incr("resent", len(flights))
         self._intake.resend(flights)
+
+    # What leftovers ask for
+
+    def unsent(self) -> list[Flight]:
+        """Tasks that wait in this executor: the ledger is away, or their tokens have expired."""
+        waiting = [(self.key_of(workload), workload) for queue in self._queues() for workload in queue.values()]
+        return [
+            self._flights.of_key(key) or Flight(key, f"unsent {workload.ti.id}", task=str(workload.ti.id), minted=True)
+            for key, workload in waiting
+            if getattr(workload, "ti", None) is not None
+        ]
+
+    def withdraw(self, flight: Flight) -> None:
+        """Airflow does not wait for it any more, and its container has not run."""
+        self.metrics.incr("withdrawn")
+        self.log.info("ecs-queue: %s is taken back, no task waits for request %s any more", flight.key, flight.id)
+        self.log_task_event(event=reports.EVENT_STOPPED, extra=reports.withdrawal_of(flight.id), ti_key=flight.key)
+        self._unqueue(flight.key)
+        self.running.discard(flight.key)
+        self._forget(flight.key)
+
+    def cut_short(self, flight: Flight) -> None:
+        """Its container should have ended itself when Airflow told it so; its end is told as usual."""
+        self.metrics.incr("stopped")
+        self.log.warning("ecs-queue: stopping request %s, no task waits for it any more: %s", flight.id, flight.key)
+        self._returns.stop_later(flight.id)
 
     # Ourselves
 
     @cached_property
     def desk(self) -> Desk:
         """Access to ledger and broker, for this scheduler job's results. No connection is made yet."""
-        return Desk.open(self._config(), self._owner(), self.log)
+        return Desk.open(self._config(), self._owner(), self.log, self.count_failure)
+
+    def count_failure(self, server: str) -> None:
+        """A call of `ledger` or `broker` failed."""
+        self.metrics.incr(f"{server}_unavailable")
 
     @cached_property
     def _intake(self) -> Intake:
@@ -211,12 +280,24 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
 
     @cached_property
     def _returns(self) -> Returns:
-        return Returns(self.desk, self._flights, self, lambda flights: self.unsettled(flights))
+        hold = self._timeouts.requeue
+        return Returns(self.desk, self._flights, self, lambda flights: self.unsettled(flights), hold)
+
+    @cached_property
+    def _leftovers(self) -> Leftovers:
+        patience = self._timeouts.heartbeat
+        return Leftovers(self.desk, self._flights, self, lambda flights: self.unwanted(flights), patience)
+
+    @cached_property
+    def _timeouts(self) -> Timeouts:
+        from airflow.configuration import conf
+
+        return read_timeouts(conf)
 
     def _config(self) -> Config:
         from airflow.configuration import conf
 
-        return read_config(self.conf, conf.sections())
+        return read_config(self.conf, conf.sections(), team=self.team_name)
 
     def _owner(self) -> str:
         """Of this job alone: two schedulers, teams or executors never take each other's results."""
@@ -228,10 +309,12 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
         of_version = getattr(self, "get_task_key", None)  # Airflow 3.4
         return ti.key if of_version is None else of_version(ti)
 
+    def _queues(self) -> list[dict[Any, Any]]:
+        later = getattr(self, "executor_queues", None)  # Airflow 3.4, whose three old names may be views of them
+        return [getattr(self, name, {}) for name in _QUEUES] if later is None else list(later.values())
+
     def _unqueue(self, key: Any) -> None:
-        for name in _QUEUES:
-            getattr(self, name, {}).pop(key, None)
-        for queue in getattr(self, "executor_queues", {}).values():
+        for queue in self._queues():
             queue.pop(key, None)
 
     def _forget(self, key: Any) -> None:
@@ -246,6 +329,7 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
         super().change_state(key, TaskInstanceState[state], info, remove_running=False)
 
     def _revoke(self, ti: Any) -> None:
+        self.metrics.incr("revoked")
         key = self._task_key(ti)
         self._unqueue(key)
         self.running.discard(key)
@@ -277,6 +361,7 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
         try:
             act()
         except Exception:
+            self.metrics.incr("errors")
             if time.monotonic() - self._traced_at >= _TRACE_EVERY:
                 self._traced_at = time.monotonic()
                 self.log.exception("ecs-queue: an unexpected error; scheduling goes on")

@@ -17,7 +17,8 @@ class Flight:
     task: the task instance's own id, None for callbacks and connection tests. source: the workload it was made of.
     minted: the id is ours, Airflow has to be told. draft: the envelope, kept until the ledger is known to keep it.
     accepted: the ledger has it. put_at: when, monotonic. stray: adopted while the ledger could not be asked.
-    taken_from: the owner from whom it was adopted.
+    taken_from: the owner from whom it was adopted. unwanted_since: when Airflow's database first said that no task
+    waits for it, monotonic; None: one does. stopping: it is being stopped for that.
     """
 
     key: Hashable
@@ -30,15 +31,21 @@ class Flight:
     put_at: float = 0.0
     stray: bool = False
     taken_from: str = ""
+    unwanted_since: float | None = None
+    stopping: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class Report:
-    """A result that the scheduler was told of, kept until it is sure that it has taken it in."""
+    """A result that the scheduler was told of, kept until it is sure that it has taken it in.
+
+    told_at: monotonic. With `is_held` it is the time until which it is not told: Airflow is about to see to the task.
+    """
 
     flight: Flight
     result: TaskResult
     told_at: float
+    is_held: bool = False
 
 
 class Flights:
@@ -47,7 +54,6 @@ class Flights:
     def __init__(self) -> None:
         self._by_id: dict[str, Flight] = {}
         self._by_key: dict[Hashable, Flight] = {}
-        self._turn: deque[str] = deque()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -76,13 +82,21 @@ class Flights:
         """The flight of a request; None when it is nobody's any more."""
         return self._by_id.get(request_id)
 
+
+class Rota:
+    """All accepted flights in turn, a few at a time."""
+
+    def __init__(self, flights: Flights) -> None:
+        self._flights = flights
+        self._turn: deque[str] = deque()
+
     def some(self, limit: int) -> list[Flight]:
-        """Up to `limit` accepted flights, all of them in turn over several calls."""
+        """The next ones, at most `limit`; fewer at the end of a turn."""
         if not self._turn:
-            self._turn.extend(self._by_id)
+            self._turn.extend(flight.id for flight in self._flights)
         chosen: list[Flight] = []
         while self._turn and len(chosen) < limit:
-            flight = self._by_id.get(self._turn.popleft())
+            flight = self._flights.of_id(self._turn.popleft())
             if flight is not None and flight.accepted:
                 chosen.append(flight)
         return chosen

@@ -6,14 +6,15 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import Future, wait
+from itertools import islice
 from typing import Any, Protocol
 
 from ecs_queue.airflow import orders
-from ecs_queue.airflow.desk import Desk
+from ecs_queue.airflow.desk import SEND_AT_ONCE, Desk
 from ecs_queue.airflow.flights import Flight, Flights
 from ecs_queue.airflow.settings import queue_of
-from ecs_queue.client import Submitted
-from ecs_queue.core.protocol import Word
+from ecs_queue.core.protocol import Answer, Word
 from ecs_queue.errors import ConfigError, InvalidRequest
 
 #: A token that is good for less than this is not worth a launch: Airflow queues the task again with a new one. Seconds.
@@ -60,35 +61,40 @@ class Intake:
         self._defaulted: set[str] = set()
         self._complained_at = float("-inf")
 
-    def take(self, workloads: Iterable[Any]) -> None:
+    def take(self, workloads: Sequence[Any]) -> None:
         """Send them; what the ledger does not accept now stays queued, with the very same envelope."""
         if self._desk.closed_for_now:
             return
-        flights = [flight for flight in map(self._flight_of, workloads) if flight is not None]
-        conflicts = self._send(flights)
-        renamed = [self._renamed(flight) for flight in conflicts if flight.task is not None]
-        self._send([flight for flight in renamed if flight is not None])
+        conflicts = self._send(self._flight_of(workload) for workload in workloads)
+        renamed = (self._renamed(flight) for flight in conflicts if flight.task is not None)
+        self._send(renamed)
         self._take_over([flight for flight in conflicts if flight.task is None])
 
     def resend(self, flights: Sequence[Flight]) -> None:
         """The ledger has lost them at a fail-over: the very same envelopes again."""
-        self._send([flight for flight in flights if flight.draft is not None])
+        self._send(flights)
 
-    def _send(self, flights: Sequence[Flight]) -> list[Flight]:
-        """Put and announce; the flights whose ids another request has."""
-        drafted = [(flight, flight.draft) for flight in flights if flight.draft is not None]
-        answers = self._desk.put([draft for _, draft in drafted])
+    def _send(self, flights: Iterable[Flight | None]) -> list[Flight]:
+        """Put and announce each batch while the next is prepared; the flights whose ids another request has."""
+        drafted = ((flight, flight.draft) for flight in flights if flight is not None and flight.draft is not None)
+        under_way: list[tuple[list[Flight], Future[list[Answer]]]] = []
+        try:
+            while batch := list(islice(drafted, SEND_AT_ONCE)):
+                sending = self._desk.send_soon([draft for _, draft in batch])
+                under_way.append(([flight for flight, _ in batch], sending))
+        finally:
+            wait([sending for _, sending in under_way])
+        return [flight for some, sending in under_way for flight in self._settle(some, sending.result())]
+
+    def _settle(self, flights: Sequence[Flight], answers: Sequence[Answer]) -> list[Flight]:
         conflicts: list[Flight] = []
-        announced: list[Submitted] = []
-        for (flight, draft), answer in zip(drafted, answers, strict=False):
+        for flight, answer in zip(flights, answers, strict=False):
             if answer.word is Word.CONFLICT:
                 conflicts.append(flight)
             elif answer.word is Word.TOO_LATE:
                 self._flights.drop(flight.key)  # an envelope that grew too old in an outage: a new one next time
             else:
                 self._accept(flight)
-                announced.append(draft)
-        self._desk.publish(announced)
         return conflicts
 
     def _accept(self, flight: Flight) -> None:

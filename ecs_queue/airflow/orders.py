@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 from ecs_queue.core.executor_config import conform_executor_config
 from ecs_queue.core.merge import merge_run_task
@@ -26,6 +27,13 @@ BaseExecutor.run_workload = staticmethod(lambda *a, **k: codes.append(run(*a, **
 main()
 sys.exit(codes[0] or 0 if codes else 1)
 """
+
+
+class _Claims(msgspec.Struct):
+    exp: float
+
+
+_claims = msgspec.json.Decoder(_Claims)
 _ID = re.compile(r"[A-Za-z0-9_-]{1,48}")
 #: Callbacks and connection tests finish work that is under way; Airflow sends them before tasks, too.
 FIRST_PRIORITY = 9
@@ -63,8 +71,7 @@ def token_expiry(token: str) -> float | None:
     if len(parts) != 3:
         return None
     try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        expiry = float(claims["exp"])
-    except (binascii.Error, ValueError, TypeError, KeyError):
+        claims = _claims.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (binascii.Error, ValueError, msgspec.DecodeError):
         return None
-    return expiry if 0 < expiry < 253_402_300_799 else None
+    return claims.exp if 0 < claims.exp < 253_402_300_799 else None

@@ -20,10 +20,18 @@ REMIND_SECONDS = 60.0
 class Outage:
     """One server's state as this process sees it. Not for several threads."""
 
-    def __init__(self, name: str, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        name: str,
+        log: logging.Logger,
+        clock: Callable[[], float] = time.monotonic,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_failure` is called for each call that fails."""
         self._name = name
         self._log = log
         self._clock = clock
+        self._on_failure = on_failure
         self._since: float | None = None
         self._rests_until = float("-inf")
         self._said_at = float("-inf")
@@ -46,6 +54,7 @@ class Outage:
         return answer
 
     def _failed(self, error: RetryableError) -> None:
+        self._on_failure()
         now = self._clock()
         self._rests_until = now + REST_SECONDS
         if self._since is None:

@@ -17,10 +17,13 @@ _MEANINGS = {
     "have talked to the API server any more",
     State.UNKNOWN: "ECS no longer knows the task, and nobody saw its end",
 }
+_QUEUED_AGAIN = "Airflow queues it again with a new token, and it uses up none of the task's tries"
 #: The kind of the entry in a task's event log.
 EVENT_SUCCESS = "ecs task finished"
 EVENT_FAILURE = "ecs task failed"
 EVENT_REFUSED = "ecs-queue refused the task"
+EVENT_EXPIRED = "ecs task did not start"
+EVENT_STOPPED = "ecs-queue stopped the task"
 
 
 def info_of(result: TaskResult) -> str:
@@ -44,6 +47,19 @@ def event_of(result: TaskResult) -> tuple[str, str]:
     if link:
         lines.append(link)
     return (EVENT_SUCCESS if result.succeeded else EVENT_FAILURE), "; ".join(lines)
+
+
+def expiry_of(result: TaskResult) -> tuple[str, str]:
+    """The kind and the text of the entry for a task that did not start in time."""
+    return EVENT_EXPIRED, f"{event_of(result)[1]}; {_QUEUED_AGAIN}"
+
+
+def withdrawal_of(request_id: str) -> str:
+    """The text of the entry for a request that nobody waits for any more."""
+    return (
+        "the task was cleared, marked or skipped before its container ran, so the container is not started; "
+        f"request {request_id}"
+    )
 
 
 def console_link(task_arn: str | None) -> str | None:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
 from ecs_queue.airflow.desk import Desk
-from ecs_queue.airflow.flights import Flight, Flights, Report
+from ecs_queue.airflow.flights import Flight, Flights, Report, Rota
 from ecs_queue.core.envelope import TaskResult, result_of
 from ecs_queue.core.protocol import Word
 from ecs_queue.core.record import Record
+from ecs_queue.core.states import State
 
 #: How often the ledger is asked for results whose messages were lost, and about some outstanding requests. Seconds.
 ASK_EVERY = 2.0
@@ -36,6 +37,10 @@ class ReturnsHost(Protocol):
         """Tell the scheduler how it ended."""
         ...
 
+    def hold(self, flight: Flight, result: TaskResult) -> None:
+        """It never started, and Airflow itself is about to queue it again: no longer running, and nothing told."""
+        ...
+
     def is_told(self, key: Hashable) -> bool:
         """Whether the scheduler has collected what it was told of this key."""
         ...
@@ -50,7 +55,10 @@ class ReturnsHost(Protocol):
 
 
 class Returns:
-    """`unsettled(flights)`: the ids of those whose end the scheduler has not taken in. `clock`: monotonic."""
+    """`unsettled(flights)`: the ids of those whose end the scheduler has not taken in. `clock`: monotonic.
+
+    `hold_seconds`: how long Airflow may take to queue a task again that did not start in time; then it is failed.
+    """
 
     def __init__(
         self,
@@ -58,6 +66,7 @@ class Returns:
         flights: Flights,
         host: ReturnsHost,
         unsettled: Callable[[Sequence[Flight]], set[str]],
+        hold_seconds: float,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -65,6 +74,8 @@ class Returns:
         self._flights = flights
         self._host = host
         self._unsettled = unsettled
+        self._hold_seconds = hold_seconds
+        self._rota = Rota(flights)
         self._clock = clock
         self._reports: dict[str, Report] = {}
         self._to_confirm: dict[str, str] = {}  # id -> nonce
@@ -120,6 +131,12 @@ class Returns:
             flight.accepted = True
             self._host.take_off(flight)
         self._flights.drop(flight.key)
+        if result.state == State.EXPIRED and flight.task is not None:
+            # A try of the task's own is not to be used up by a container that never started: Airflow's scheduler
+            # finds it stuck in queued at this very moment, and queues it again, with a new token.
+            self._reports[result.id] = Report(flight, result, self._clock() + self._hold_seconds, is_held=True)
+            self._host.hold(flight, result)
+            return
         self._reports[result.id] = Report(flight, result, self._clock())
         self._host.tell(flight, result, first=True)
 
@@ -129,7 +146,7 @@ class Returns:
 
     def _compare(self) -> None:
         """Ask about some requests under way, all of them in turn."""
-        flights = [flight for flight in self._flights.some(_REQUESTS_AT_ONCE) if not flight.stray]
+        flights = [flight for flight in self._rota.some(_REQUESTS_AT_ONCE) if not flight.stray]
         lost, regain = [], []
         for flight, record in zip(flights, self._desk.get([f.id for f in flights]) or (), strict=False):
             if record is None:
@@ -186,9 +203,11 @@ class Returns:
         tasks = [report.flight for report in due if report.flight.task is not None]
         waiting = self._unsettled(tasks) if tasks else set()
         for report in due:
-            flight = report.flight
-            if flight.id not in waiting or now - report.told_at > GIVE_UP_AFTER:
+            flight, is_requeued = report.flight, self._flights.of_key(report.flight.key) is not None
+            is_over = flight.id not in waiting or now - report.told_at > GIVE_UP_AFTER
+            if is_over or (report.is_held and is_requeued):
                 del self._reports[flight.id]
                 self._to_confirm[flight.id] = report.result.nonce
-            elif self._flights.of_key(flight.key) is None:
+            elif not is_requeued and now >= report.told_at:
+                report.is_held = False
                 self._host.tell(flight, report.result, first=False)

@@ -1,35 +1,65 @@
-"""What Airflow's database says of tasks whose end was reported."""
+"""What Airflow's database says of tasks: whether they still wait for the requests that were made for them.
+
+One query by primary key each. Any database error is raised as it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 from uuid import UUID
 
 from ecs_queue.airflow.flights import Flight
 
 
 def unsettled(flights: Sequence[Flight]) -> set[str]:
-    """The ids of requests whose end the scheduler has not taken in: their task still waits for this very request.
-
-    One query by primary key. Any database error is raised as it is.
-    """
-    from airflow.models.taskinstance import TaskInstance
-    from airflow.utils.session import create_session
+    """The ids of requests whose end the scheduler has not taken in: their task still waits for this very request."""
     from airflow.utils.state import TaskInstanceState
-    from sqlalchemy import select
 
-    tasks = {UUID(flight.task): flight for flight in flights if flight.task is not None}
     # Not SCHEDULED: a task that a trigger or a sensor's next look has made ready does not wait for this request.
     waiting = {TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING}
+    return {
+        flight.id
+        for flight, state, external_id in _rows(flights)
+        if state in waiting and (external_id == flight.id or flight.minted)
+    }
+
+
+def unwanted(flights: Sequence[Flight]) -> set[str]:
+    """The ids of requests that no task waits for: it was cleared, marked, skipped, or queued again elsewhere.
+
+    A task that is cleared gets a new id of its own, and the API server knows the old one no more. SCHEDULED counts as
+    waiting: that is a task between two halves of a deferral, or one that is about to be queued again.
+    """
+    from airflow.utils.state import TaskInstanceState
+
+    waiting = {TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING}
+    wanted = set()
+    for flight, state, external_id in _rows(flights):
+        is_its_own = external_id in (None, flight.id) or flight.minted
+        if state == TaskInstanceState.SCHEDULED or (state in waiting and is_its_own):
+            wanted.add(flight.id)
+    return {flight.id for flight in flights if flight.task is not None} - wanted
+
+
+def _rows(flights: Sequence[Flight]) -> Iterator[tuple[Flight, Any, str | None]]:
+    """(flight, state, external_executor_id) of each flight whose task exists."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    tasks: dict[UUID, list[Flight]] = {}
+    for flight in flights:
+        if flight.task is not None:
+            tasks.setdefault(UUID(flight.task), []).append(flight)
+    if not tasks:
+        return
     wanted = select(TaskInstance.id, TaskInstance.state, TaskInstance.external_executor_id)
     with create_session() as session:
         rows = session.execute(wanted.where(TaskInstance.id.in_([_as_stored(task) for task in tasks]))).all()
-    found = set()
     for task, state, external_id in rows:
-        flight = tasks[UUID(str(task))]
-        if state in waiting and (external_id == flight.id or flight.minted):
-            found.add(flight.id)
-    return found
+        for flight in tasks[UUID(str(task))]:
+            yield flight, state, external_id
 
 
 def _as_stored(task: UUID) -> str | UUID:

@@ -108,18 +108,33 @@ class MemoryInbox:
 
 
 class Stage:
-    """One scheduler's executor. `waiting`: the ids that "the database" says are not settled."""
+    """One scheduler's executor.
 
-    def __init__(self, ledger: Any, broker: Any, config: Any, job_id: int = 7) -> None:
+    `waiting`: the requests that "the database" says are not settled. `unwanted`: those that no task waits for.
+    """
+
+    def __init__(
+        self, ledger: Any, broker: Any, config: Any, job_id: int = 7, executor: EcsQueueExecutor | None = None
+    ) -> None:
         self.ledger = Tollgate(ledger, LedgerUnavailable)
         self.broker = Tollgate(broker, BrokerUnavailable)
         self.log = logging.getLogger("tests.airflow.stage")
-        self.executor = EcsQueueExecutor(parallelism=2000)
+        self.executor = EcsQueueExecutor(parallelism=2000) if executor is None else executor
         self.executor.job_id = job_id
-        owner = self.executor._owner()
-        self.executor.__dict__["desk"] = Desk(config, self.broker, self.ledger, owner, self.log)
+        owner, count = self.executor._owner(), self.executor.count_failure
+        self.executor.__dict__["desk"] = Desk(config, self.broker, self.ledger, owner, self.log, on_failure=count)
         self.waiting: set[str] = set()
+        self.unwanted: set[str] = set()
         self.executor.unsettled = self._unsettled
+        self.executor.unwanted = self._unwanted
+        self.ahead = 0.0
+        self.executor._leftovers._clock = self.executor._returns._clock = lambda: time.monotonic() + self.ahead
+
+    @classmethod
+    def of(cls, executor: EcsQueueExecutor) -> Stage:
+        """By the executor's own configuration."""
+        config = executor._config()
+        return cls(open_ledger(config), open_broker(config), config, executor.job_id, executor)
 
     @classmethod
     def in_memory(cls) -> Stage:
@@ -153,6 +168,13 @@ class Stage:
 
     def _unsettled(self, flights: Sequence[Flight]) -> set[str]:
         return {flight.id for flight in flights} & self.waiting
+
+    def _unwanted(self, flights: Sequence[Flight]) -> set[str]:
+        return {flight.id for flight in flights if {flight.id, flight.task} & self.unwanted}
+
+    def pass_time(self, seconds: float) -> None:
+        """For what waits by the monotonic clock, of the leftovers and of results that are held."""
+        self.ahead += seconds
 
     def queue(self, *items: Any) -> None:
         for item in items:

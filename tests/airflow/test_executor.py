@@ -98,14 +98,16 @@ class TestTheEventLog:
         assert entry() is None
 
 
-def callback() -> Any:
+def callback(**data: Any) -> Any:
     """An ExecuteCallback workload; skips where this Airflow sends none to executors."""
     if not hasattr(workloads, "ExecuteCallback"):
         pytest.skip("this Airflow sends no callbacks to executors")
     from airflow.executors.workloads.callback import CallbackDTO, CallbackFetchMethod
 
     return workloads.ExecuteCallback(
-        callback=CallbackDTO(id=str(uuid.uuid4()), fetch_method=CallbackFetchMethod.IMPORT_PATH, data={"path": "a.b"}),
+        callback=CallbackDTO(
+            id=str(uuid.uuid4()), fetch_method=CallbackFetchMethod.IMPORT_PATH, data=data or {"path": "a.b"}
+        ),
         dag_rel_path="dag.py",
         token=token(),
         bundle_info=workloads.BundleInfo(name="dags"),

@@ -29,7 +29,7 @@ def test_fault_01_a_heartbeat_makes_no_call_for_each_task(stage: Stage) -> None:
     stage.beat()
     assert len(stage.executor.running) == 1000
     assert stage.ledger.calls.count("put") == 4  # of 250 each
-    assert stage.broker.calls.count("publish_requests") == 1
+    assert stage.broker.calls.count("publish_requests") == 4
     assert len(stage.ledger.calls) + len(stage.broker.calls) < 12
 
 
@@ -264,6 +264,17 @@ def test_celery_what_ended_meanwhile_is_adopted_and_reported(stage: Stage) -> No
     assert list(other.executor.try_adopt_task_instances([OrphanTask(item, request_id)])) == []
     other.beat()
     assert other.events()[key_of(item)][0] == "success"
+
+
+def test_celery_revoking_stops_a_container_that_runs(stage: Stage) -> None:
+    [item] = queued(stage)
+    request_id = stage.id_of(item)
+    stage.launch(request_id)
+    stage.executor.revoke_task(ti=OrphanTask(item, request_id))
+    stage.beat()
+    record = stage.record(request_id)
+    assert record is not None
+    assert (record.state, record.stop_by) == (State.LAUNCHED, "airflow")  # the worker's next look calls StopTask
 
 
 def test_adoption_looks_once_for_any_number_of_tasks(stage: Stage) -> None:

@@ -1,0 +1,225 @@
+"""A container of a task that Airflow no longer waits for, against Airflow's real API server, supervisor and database.
+
+The command is the one that our request carries, run as a container would run it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow import settings
+from airflow.executors import workloads
+from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance, clear_task_instances
+from airflow.utils.session import create_session
+from airflow.utils.state import TaskInstanceState
+from sqlalchemy import insert, select, update
+
+from ecs_queue.airflow.flights import Flight
+from ecs_queue.airflow.taskstates import unsettled, unwanted
+from ecs_queue.core.states import State
+from tests.airflow.stage import Stage, task
+
+DAG = """
+import os
+from airflow.sdk import dag, task
+
+@dag(schedule=None)
+def noted():
+    for name in ("waiting", "cleared", "marked", "elsewhere"):
+        @task(task_id=name)
+        def note(name):
+            with open(os.environ["NOTES"], "a") as notes:
+                notes.write(name + "\\n")
+        note(name)
+
+noted()
+"""
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[None]:
+    """Airflow's tables, with a DAG run."""
+    from airflow.models import import_all_models
+    from airflow.models.base import Base
+    from airflow.models.dagbundle import DagBundleModel
+
+    settings.initialize()
+    import_all_models()
+    Base.metadata.create_all(settings.engine)
+    now = datetime.now(UTC)
+    run = {"dag_id": "noted", "run_id": "r1", "run_type": "manual", "state": "running"}
+    with create_session() as session:
+        session.execute(insert(DagBundleModel).values(name="dags-folder"))
+        session.add(DagModel(dag_id="noted", bundle_name="dags-folder", relative_fileloc="noted.py"))
+        session.flush()
+        session.execute(insert(DagRun).values(logical_date=now, run_after=now, start_date=now, **run))
+    yield
+    Base.metadata.drop_all(settings.engine)
+
+
+@pytest.fixture
+def api(database: None) -> Iterator[str]:
+    """The URL of the execution API, with its real tokens."""
+    import uvicorn
+    from airflow.api_fastapi.common.dagbag import create_dag_bag
+    from airflow.api_fastapi.execution_api.app import create_task_execution_api_app  # it warns when it is imported
+
+    app = create_task_execution_api_app()
+    app.state.dag_bag = create_dag_bag()
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started:
+        assert time.monotonic() < deadline, "the API server did not start"
+        assert thread.is_alive()
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    server.should_exit = True
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def queued(stage: Stage, name: str) -> Any:
+    """A task that Airflow has queued, and its workload with a real token."""
+    assigned = str(uuid.uuid4())
+    item = task(name, dag_id="noted", run_id="r1", assigned=assigned)
+    generate = workloads.ExecuteTask.generate_token
+    item = item.model_copy(
+        update={
+            "token": generate(str(item.ti.id), stage.executor.jwt_generator),
+            "dag_rel_path": Path("noted.py"),
+            "bundle_info": workloads.BundleInfo(name="dags-folder"),
+        }
+    )
+    with create_session() as session:
+        session.execute(
+            insert(TaskInstance).values(
+                id=_stored(item),
+                task_id=name,
+                dag_id="noted",
+                run_id="r1",
+                map_index=-1,
+                try_number=1,
+                max_tries=1,
+                pool="default_pool",
+                pool_slots=1,
+                queue="default",
+                state="queued",
+                external_executor_id=assigned,
+            )
+        )
+    return item
+
+
+def _stored(item: Any) -> Any:
+    from ecs_queue.airflow.taskstates import _as_stored
+
+    return _as_stored(uuid.UUID(str(item.ti.id)))
+
+
+def change(name: str, **values: Any) -> None:
+    with create_session() as session:
+        session.execute(update(TaskInstance).where(TaskInstance.task_id == name).values(**values))
+
+
+def clear(name: str) -> None:
+    """As the UI does it."""
+    with create_session() as session:
+        found = session.scalars(select(TaskInstance).where(TaskInstance.task_id == name)).all()
+        clear_task_instances(list(found), session, dag_run_state=False)
+
+
+def state_of(name: str) -> str | None:
+    with create_session() as session:
+        state: str | None = session.scalar(select(TaskInstance.state).where(TaskInstance.task_id == name))
+    return state
+
+
+def test_airflow_refuses_a_container_that_starts_too_late_and_the_executor_takes_it_back(
+    stage: Stage, api: str, tmp_path: Path
+) -> None:
+    (tmp_path / "noted.py").write_text(DAG)
+    items = {name: queued(stage, name) for name in ("waiting", "cleared", "marked", "elsewhere")}
+    stage.executor.unwanted = unwanted
+    stage.queue(*items.values())
+    stage.beat()
+    bodies = [json.loads(message.body) for message in stage.broker.inner.requests]
+    commands = {name: body["command"] for name, body in zip(items, bodies, strict=True)}
+    ids = {name: stage.id_of(item) for name, item in items.items()}
+    clear("cleared")
+    change("marked", state=TaskInstanceState.FAILED)
+    change("elsewhere", state=TaskInstanceState.RUNNING, hostname="another", pid=1, unixname="another")
+
+    environ = {
+        **os.environ,
+        "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": api,
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(tmp_path / "logs"),
+        "AIRFLOW_IS_EXECUTOR_CONTAINER": "true",
+        "NOTES": str(tmp_path / "notes"),
+    }
+    running = [
+        subprocess.Popen([sys.executable, *command[1:]], env=environ, stdout=log, stderr=subprocess.STDOUT)
+        for name, command in commands.items()
+        for log in [(tmp_path / f"{name}.log").open("wb")]
+    ]
+    for process in running:
+        process.wait(100)
+    shown = {name: (tmp_path / f"{name}.log").read_text() for name in commands}
+    assert (tmp_path / "notes").read_text() == "waiting\n", shown
+    assert state_of("waiting") == "success"
+    assert state_of("cleared") is None
+    assert state_of("marked") == "failed"
+    assert state_of("elsewhere") == "running"
+    assert "404" in shown["cleared"] or "not_found" in shown["cleared"]
+    assert "409" in shown["marked"] or "invalid_state" in shown["marked"]
+
+    # What has not started is taken back without that, by Airflow's own database.
+    for _ in range(2):
+        stage.pass_time(5)
+        stage.beat()
+    stage.beat()
+    records = {name: stage.record(request_id) for name, request_id in ids.items()}
+    assert {name for name, record in records.items() if record and record.state is State.REVOKED} >= {
+        "cleared",
+        "marked",
+    }
+
+
+def test_the_database_says_which_requests_are_wanted(stage: Stage, database: None) -> None:
+    with closing(stage):
+        flights = {}
+        for state in ("queued", "running", "restarting", "scheduled", "success", "failed", "deferred", None):
+            item = queued(stage, f"is-{state}")
+            flights[state] = Flight(state, item.ti.external_executor_id or "id", task=str(item.ti.id), minted=True)
+            change(f"is-{state}", state=state)
+        flights["unknown"] = Flight("unknown", "unknown", task=str(uuid.uuid4()))
+        wanted = {flight.id for flight in flights.values()} - unwanted(list(flights.values()))
+        assert wanted == {flights[state].id for state in ("queued", "running", "restarting", "scheduled")}
+        assert unsettled(list(flights.values())) == wanted - {flights["scheduled"].id}
+
+
+def test_a_request_whose_task_was_queued_again_elsewhere_is_not_wanted(stage: Stage, database: None) -> None:
+    item = queued(stage, "again")
+    flight = Flight("again", item.ti.external_executor_id or "mine", task=str(item.ti.id))
+    change("again", external_executor_id=flight.id)
+    assert unwanted([flight]) == set()
+    change("again", external_executor_id="another")
+    assert unwanted([flight]) == {flight.id}
+    change("again", external_executor_id=None)  # its QUEUED event is still to be taken in
+    assert unwanted([flight]) == set()

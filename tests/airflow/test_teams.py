@@ -1,0 +1,197 @@
+"""Teams: a configuration, queues and results of their own, as Airflow's own ExecutorConf reads them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.configuration import conf
+from airflow.executors.base_executor import BaseExecutor
+
+from ecs_queue.airflow.cli import get_cli_commands
+from ecs_queue.airflow.executor import EcsQueueExecutor
+from ecs_queue.airflow.settings import airflow_environment, is_ours, team_namespace
+from ecs_queue.cli import main
+from ecs_queue.config import Config, load_config
+from tests.airflow.stage import SETTINGS, OrphanTask, Stage, key_of, task
+from tests.airflow.test_settings import Conf
+
+pytestmark = pytest.mark.skipif(
+    "team_name" not in inspect.signature(conf.get).parameters or not hasattr(BaseExecutor, "supports_multi_team"),
+    reason="this Airflow has no teams",
+)
+
+
+def executor_of(team: str | None, job_id: int = 7) -> EcsQueueExecutor:
+    made = EcsQueueExecutor(parallelism=100, team_name=team)
+    made.job_id = job_id
+    return made
+
+
+@pytest.fixture
+def teams(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], EcsQueueExecutor]:
+    """Two teams on one server, `red` and `blue`, each with a cluster of its own; by name."""
+    for team in ("RED", "BLUE"):
+        monkeypatch.setenv(f"AIRFLOW__{team}___ECS_QUEUE__BROKER_URL", redis_url)
+        for name, value in SETTINGS.items():
+            monkeypatch.setenv(name.replace("AIRFLOW__", f"AIRFLOW__{team}___"), value)
+        monkeypatch.setenv(f"AIRFLOW__{team}___AWS_ECS_EXECUTOR__CLUSTER", f"cluster-{team.lower()}")
+    return executor_of
+
+
+def stage_of(executor: EcsQueueExecutor) -> Stage:
+    """The team's executor, as `start` would set it up, with its real ledger and broker."""
+    made = Stage.of(executor)
+    executor.start()
+    return made
+
+
+def test_two_teams_on_one_server_share_no_queue_record_or_result(teams: Callable[[str], EcsQueueExecutor]) -> None:
+    red, blue = stage_of(teams("red")), stage_of(teams("blue"))
+    red_item, blue_item = task("same"), task("same")
+    red.queue(red_item)
+    blue.queue(blue_item)
+    red.beat()
+    blue.beat()
+    red_id, blue_id = red.id_of(red_item), blue.id_of(blue_item)
+    assert (red.record(blue_id), blue.record(red_id)) == (None, None)
+    assert [one.executor.desk.config.base_profile.cluster for one in (red, blue)] == ["cluster-red", "cluster-blue"]
+    red.finish(red_id)
+    blue.beat()
+    assert key_of(blue_item) not in {key for key, (state, _) in blue.events().items() if state == "success"}
+    red.beat()
+    assert red.events()[key_of(red_item)][0] == "success"
+    assert blue.executor.running == {key_of(blue_item)}
+    red.close()
+    blue.close()
+
+
+def test_teams_that_share_a_namespace_still_have_results_of_their_own(
+    teams: Callable[[str], EcsQueueExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for team in ("RED", "BLUE"):
+        monkeypatch.setenv(f"AIRFLOW__{team}___ECS_QUEUE__NAMESPACE", "shared")
+    red, blue = stage_of(teams("red")), stage_of(teams("blue"))
+    item = task()
+    red.queue(item)
+    red.beat()
+    request_id = red.id_of(item)
+    red.events()
+    red.finish(request_id)
+    blue.beat()
+    assert blue.events() == {}
+    assert blue.executor.desk.undelivered(10) == []
+    red.beat()
+    assert red.events()[key_of(item)][0] == "success"
+    red.close()
+    blue.close()
+
+
+def test_a_teams_task_is_adopted_by_the_same_teams_executor_alone(teams: Callable[[str], EcsQueueExecutor]) -> None:
+    red = stage_of(teams("red"))
+    item = task()
+    red.queue(item)
+    red.beat()
+    orphan = OrphanTask(item, red.id_of(item))
+    later, blue = stage_of(executor_of("red", 8)), stage_of(executor_of("blue", 8))
+    assert list(blue.executor.try_adopt_task_instances([orphan])) == [orphan]
+    assert list(later.executor.try_adopt_task_instances([orphan])) == []
+    assert later.executor.running == {key_of(item)}
+    for one in (red, later, blue):
+        one.close()
+
+
+def test_a_team_takes_nothing_from_what_is_everybodys(
+    teams: Callable[[str], EcsQueueExecutor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "ecs_queue.cfg"
+    file.write_text("[ecs_queue]\nnamespace = everybody\n[aws_ecs_executor]\nplatform_version = 1.3.0\n")
+    monkeypatch.setenv("ECS_QUEUE_CONFIG", str(file))
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__PLATFORM_VERSION", "1.4.0")
+    config = teams("red")._config()
+    assert config.namespace == "ecs-queue-red"
+    assert config.base_profile.platform_version not in ("1.3.0", "1.4.0")
+    everybodys = executor_of(None)._config()
+    assert everybodys.namespace == "everybody"
+    assert everybodys.base_profile.platform_version == "1.4.0"
+
+
+def test_a_teams_profiles_are_found_in_the_environment_and_in_its_sections(
+    teams: Callable[[str], EcsQueueExecutor],
+) -> None:
+    assert set(teams("red")._config().named_profiles) == {"gpu"}
+    conf = Conf({("aws_ecs_executor.spot", "cluster"): "spots"})
+    sections = ["aws_ecs_executor.everybodys", "red=aws_ecs_executor.spot", "blue=aws_ecs_executor.big"]
+    config = load_config(environ=airflow_environment(conf, sections, {}, "red"))
+    assert set(config.named_profiles) == {"spot"}
+
+
+def test_the_owner_names_the_team() -> None:
+    assert executor_of("red")._owner() == "airflow-7-red"
+
+
+@pytest.mark.parametrize(
+    ("team", "namespace"), [("red", "ecs-queue-red"), ("a.b", "ecs-queue-a_b"), ("x" * 50, "ecs-queue-xxxxxxxxxxxxx-")]
+)
+def test_a_teams_namespace_is_one_that_can_be_configured(team: str, namespace: str) -> None:
+    made = team_namespace(team)
+    assert made.startswith(namespace)
+    environ = {"AIRFLOW__ECS_QUEUE__NAMESPACE": made, "AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://"}
+    assert load_config(environ=environ).namespace == made
+
+
+def test_long_names_of_teams_do_not_meet() -> None:
+    assert team_namespace("x" * 49 + "a") != team_namespace("x" * 49 + "b")
+
+
+class TestTheCommand:
+    @pytest.fixture
+    def entered(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Config]]:
+        """Runs `airflow ecs-queue status ...` and returns the configuration that our command would read."""
+        before = dict(os.environ)
+        read: list[Config] = []
+        monkeypatch.setattr(main.cli, "main", lambda words: read.append(load_config()))
+
+        def enter(**arguments: Any) -> Config:
+            [group] = get_cli_commands()
+            [status] = [command for command in group.subcommands if command.name == "status"]
+            status.func(type("Arguments", (), {"id": None, "json": False, **arguments})())
+            return read.pop()
+
+        yield enter
+        os.environ.clear()
+        os.environ.update(before)
+
+    def test_with_a_team_it_works_on_that_teams_configuration_alone(
+        self, teams: object, entered: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+        monkeypatch.setenv("AIRFLOW__ECS_QUEUE__NAMESPACE", "everybody")
+        monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR_BIG__CLUSTER", "everybodys")
+        assert entered().namespace == "everybody"
+        config = entered(team="blue")
+        assert config.namespace == "ecs-queue-blue"
+        assert config.base_profile.cluster == "cluster-blue"
+        assert "big" not in config.named_profiles
+
+    def test_without_multi_team_a_team_is_refused(self, entered: Callable[..., Config]) -> None:
+        with pytest.raises(SystemExit, match="multi_team"):
+            entered(team="blue")
+
+
+@pytest.mark.parametrize(
+    ("variable", "ours"),
+    [
+        ("ECS_QUEUE_CONFIG", True),
+        ("AIRFLOW__ECS_QUEUE__NAMESPACE", True),
+        ("AIRFLOW__AWS_ECS_EXECUTOR_GPU__CLUSTER", True),
+        ("AIRFLOW__RED___ECS_QUEUE__NAMESPACE", False),
+        ("AIRFLOW__CORE__EXECUTOR", False),
+    ],
+)
+def test_what_a_worker_would_read_is_known(variable: str, ours: bool) -> None:
+    assert is_ours(variable) is ours

@@ -1,0 +1,81 @@
+"""Callbacks and connection tests end to end: Airflow's own workload, our request, Airflow's program, our result."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.executors import workloads
+
+from ecs_queue.core.states import State
+from tests.airflow.stage import Stage
+from tests.airflow.test_executor import callback, connection_test
+
+CALLBACKS = """
+def succeed(path, **context):
+    with open(path, "a") as notes:
+        notes.write("called\\n")
+
+def fail(path, **context):
+    raise RuntimeError("this callback fails")
+"""
+
+
+def run(command: list[str], directory: Path) -> tuple[int, str]:
+    """What a container does; the exit status and the output."""
+    environ = {
+        **os.environ,
+        "AIRFLOW__CORE__DAGS_FOLDER": str(directory),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "http://127.0.0.1:9/",  # nobody there
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(directory / "logs"),
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "1",
+        "AIRFLOW_IS_EXECUTOR_CONTAINER": "true",
+        "PYTHONPATH": str(directory),
+    }
+    ended = subprocess.run(
+        [sys.executable, *command[1:]],
+        env=environ,
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=100,
+        check=False,
+    )
+    return ended.returncode, ended.stdout.decode()
+
+
+def through(stage: Stage, item: Any, directory: Path) -> tuple[int, str, Any]:
+    """Out, run, and back again: the exit status, the output, and what the scheduler is told."""
+    stage.queue(item)
+    stage.beat()
+    command = json.loads(stage.broker.inner.requests[-1].body)["command"]
+    request_id = stage.id_of(item)
+    status, shown = run(command, directory)
+    stage.finish(request_id, State.FAILED if status else State.SUCCESS, exit_code=status)
+    stage.beat()
+    assert not stage.executor.running
+    return status, shown, stage.events().get(item.key)
+
+
+@pytest.mark.parametrize(("name", "told"), [("succeed", "success"), ("fail", "failed")])
+def test_a_callbacks_own_end_is_what_the_scheduler_is_told(stage: Stage, tmp_path: Path, name: str, told: str) -> None:
+    (tmp_path / "called_back.py").write_text(CALLBACKS)
+    (tmp_path / "dag.py").write_text("")
+    item = callback(path=f"called_back.{name}", kwargs={"path": str(tmp_path / "notes")})
+    item = item.model_copy(update={"bundle_info": workloads.BundleInfo(name="dags-folder")})
+    status, shown, event = through(stage, item, tmp_path)
+    assert (status != 0) is (told == "failed"), shown
+    assert event[0] == told
+    assert (tmp_path / "notes").exists() is (told == "success")
+
+
+def test_a_connection_test_that_cannot_reach_the_api_server_ends_as_failed(stage: Stage, tmp_path: Path) -> None:
+    item = connection_test()
+    status, shown, event = through(stage, item, tmp_path)
+    assert status != 0, shown
+    assert event[0] == "failed"
