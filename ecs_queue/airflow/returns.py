@@ -151,12 +151,12 @@ class Returns:
         for flight, record in zip(flights, self._desk.get([f.id for f in flights]) or (), strict=False):
             if record is None:
                 lost.append(flight)
-            elif record.ended:
-                self._take(result_of(record))
             elif record.owner == flight.taken_from and record.owner != self._desk.owner:
                 regain.append(flight.id)  # the ledger has lost the adoption
             elif record.owner != self._desk.owner:
-                self._let_go(flight)  # another scheduler has adopted it
+                self._let_go(flight)  # another scheduler has adopted it, and its end with it
+            elif record.ended:
+                self._take(result_of(record))
             elif self._clock() - flight.put_at > _KEPT_AFTER:
                 flight.draft = flight.source = None
         self._desk.adopt(regain)

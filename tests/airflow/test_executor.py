@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import uuid
 import weakref
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from airflow.executors import workloads
 
+from ecs_queue.airflow import executor as executor_module
+from ecs_queue.config import load_config
+from ecs_queue.core import envelope
 from ecs_queue.core.states import State
-from tests.airflow.stage import Stage, key_of, task, token
+from ecs_queue.ledger import open_ledger
+from tests.airflow.stage import SETTINGS, MemoryBroker, OrphanTask, Stage, key_of, task, token
 
 
 class TestGoingOut:
@@ -190,6 +197,87 @@ def test_an_idle_sync_asks_about_a_bounded_number_of_tasks(stage: Stage) -> None
     assert sum(asked) <= 200
     assert len(stage.ledger.calls) <= 4
     del stage.ledger.inner.get
+
+
+class EndlessInbox:
+    """Has always another result, of a request that nobody here knows."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.drained = 0
+
+    def drain(self, timeout: float) -> list[bytes]:
+        self.drained += 1
+        return [self.body] * 10
+
+    def close(self) -> None:
+        return None
+
+
+def test_a_sync_ends_when_its_time_is_up_however_many_results_there_are(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = task()
+    stage.queue(item)
+    stage.beat()
+    ended = stage.finish(stage.id_of(item), announce=False)
+    foreign = msgspec.structs.replace(envelope.result_of(ended), id="somebody-elses")
+    inbox = EndlessInbox(envelope.encode(foreign))
+    monkeypatch.setattr(executor_module, "SYNC_BUDGET", 0.05)
+    monkeypatch.setattr(stage.executor.desk, "_inbox", inbox)
+    stage.beat()
+    assert inbox.drained >= 1
+    assert stage.events()[key_of(item)][0] == "success"  # the ledger was still asked
+
+
+def test_a_queue_without_a_profile_is_mentioned_once(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    stage.executor._intake._log = logging.getLogger("tests.intake")
+    with caplog.at_level(logging.WARNING, "tests.intake"):
+        for number in range(3):
+            stage.queue(task(f"t{number}", queue="nowhere"), task(f"g{number}", queue="gpu"))
+            stage.beat()
+    [record] = caplog.records
+    assert "'nowhere'" in record.getMessage()
+
+
+@pytest.mark.parametrize(("setting", "calls"), [("True", ["check"]), ("False", [])])
+def test_start_looks_at_the_ledger_when_it_is_told_to(setting: str, calls: list[str]) -> None:
+    environ = {
+        "AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://",
+        "AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP": setting,
+    }
+    config = load_config(environ=SETTINGS | environ)
+    with Stage(open_ledger(config), MemoryBroker(), config) as stage:
+        stage.executor.start()
+        assert stage.ledger.calls == calls
+
+
+def test_on_a_real_server_two_schedulers_take_their_own_results_and_adopt_each_others_tasks(
+    make_stage: Callable[[str, int], Stage], redis_url: str
+) -> None:
+    first, second = make_stage(redis_url, 7), make_stage(redis_url, 8)
+    items = {first: task("first"), second: task("second")}
+    ids = {}
+    for scheduler, item in items.items():
+        scheduler.queue(item)
+        scheduler.beat()
+        scheduler.events()
+        ids[scheduler] = scheduler.id_of(item)
+        scheduler.finish(ids[scheduler])
+    for scheduler, item in items.items():
+        scheduler.beat()
+        assert list(scheduler.events()) == [key_of(item)]
+    orphan = task("orphan")
+    first.queue(orphan)
+    first.beat()
+    request_id = first.id_of(orphan)
+    assert list(second.executor.try_adopt_task_instances([OrphanTask(orphan, request_id)])) == []
+    second.finish(request_id)
+    second.beat()
+    assert second.events()[key_of(orphan)][0] == "success"
+    first.events()
+    first.beat()
+    assert key_of(orphan) not in first.events()
 
 
 def test_the_state_is_shown_without_secrets(stage: Stage) -> None:
