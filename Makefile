@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Two processes suit a two-core machine: make test TEST_ARGS="-n 4 -k ledger"
 TEST_ARGS ?= -n 2
 
-.PHONY: help setup demo test lint format types check bench airflow-test airflow-demo clean
+.PHONY: help setup demo test lint format types check bench airflow-test airflow-demo airflow-bench clean
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,6 +53,13 @@ airflow-test: $(VENV)-airflow/.installed ## the tests that need Airflow, in an e
 
 airflow-demo: $(VENV)-airflow/.installed ## the example DAGs on a whole local Airflow
 	$(VENV)-airflow/bin/python -m ecs_queue.airflow.demo
+
+$(VENV)-airflow/.bench-installed: $(VENV)-airflow/.installed
+	$(VENV)-airflow/bin/python -m pip install --quiet --disable-pip-version-check -e '.[airflow-bench]'
+	touch $@
+
+airflow-bench: $(VENV)-airflow/.bench-installed ## our executor beside the upstream ones: what a heartbeat costs
+	$(VENV)-airflow/bin/python -m bench airflow
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) $(VENV)-airflow *.egg-info build .pytest_cache .mypy_cache .ruff_cache .hypothesis

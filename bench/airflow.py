@@ -1,0 +1,98 @@
+"""What an executor costs Airflow's scheduler: ours beside the installed upstream ones, each in a fresh process.
+
+Needs `make airflow-bench`, which installs the others. CeleryExecutor has a Redis of its own as its broker and result
+backend; AwsEcsExecutor has the same local ECS as our workers would, at 50 ms a call.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from bench.row import Row
+from bench.scheduler import EXECUTORS
+from bench.stack import stack
+from ecs_queue.local.redis_server import RedisServer
+
+LATENCY = 0.05
+OUTSTANDING = 10_000
+_NAMES = {"ours": "EcsQueueExecutor", "celery": "CeleryExecutor", "ecs": "AwsEcsExecutor at 50 ms"}
+#: AwsEcsExecutor takes a minute for 1,000.
+_ROUNDS = {"ours": 5, "celery": 2, "ecs": 1}
+
+Figures = dict[str, float]
+
+
+def run(tasks: int) -> list[Row]:
+    """`tasks` for each side."""
+    _require("airflow", "airflow.providers.celery", "airflow.providers.amazon")
+    with stack(LATENCY, workers=0) as parts, RedisServer() as celery, tempfile.TemporaryDirectory() as home:
+        environ = {**parts.environ, **_airflow(Path(home), celery.url)}
+        found = {name: _measure(environ, name, "heartbeat", tasks) for name in EXECUTORS}
+        idle = _measure(environ, "ours", "idle", OUTSTANDING)
+    return [*_heartbeats(found, tasks), *_ratios(found), *_idle(idle)]
+
+
+def _heartbeats(found: dict[str, Figures], tasks: int) -> list[Row]:
+    rows = []
+    for name, figures in found.items():
+        used = f"{figures['wall']:.3f} s, CPU {figures['cpu']:.3f} s"
+        of_children = f" + {figures['children']:.2f} s of its processes" if figures["children"] >= 0.01 else ""
+        aim = "<= 0.15 s" if name == "ours" else ""
+        rows.append(Row(f"heartbeat taking {tasks:,} off, {_NAMES[name]}", used + of_children, aim))
+    return rows
+
+
+def _ratios(found: dict[str, Figures]) -> list[Row]:
+    """The baseline keeps those of CPU time, which a busy machine changes least."""
+    ours, rows = found["ours"], []
+    for name in found.keys() - {"ours"}:
+        wall, cpu = found[name]["wall"] / ours["wall"], _cpu(found[name]) / _cpu(ours)
+        rows.append(Row(f"{_NAMES[name]} / ours", f"{wall:.1f}"))
+        rows.append(Row(f"{_NAMES[name]} / ours, CPU", f"{cpu:.1f}", ratio=cpu))
+    return sorted(rows)
+
+
+def _idle(figures: Figures) -> list[Row]:
+    def shown(wall: str, cpu: str) -> str:
+        return f"{figures[wall] * 1000:.1f} ms, CPU {figures[cpu] * 1000:.1f} ms"
+
+    what = f"idle sync, {OUTSTANDING:,} outstanding"
+    return [Row(f"{what}, mean", shown("mean", "cpu"), "<= 20 ms"), Row(f"{what}, worst", shown("worst", "worst_cpu"))]
+
+
+def _cpu(figures: Figures) -> float:
+    return figures["cpu"] + figures["children"]
+
+
+def _measure(environ: dict[str, str], name: str, what: str, size: int) -> Figures:
+    rounds = _ROUNDS[name] if what == "heartbeat" else 1
+    command = [sys.executable, "-W", "ignore", "-m", "bench.scheduler", name, what]
+    options = ["--size", str(size), "--rounds", str(rounds)]
+    done = subprocess.run([*command, *options], env=environ, stdout=subprocess.PIPE, check=True, timeout=900)
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def _airflow(home: Path, celery_url: str) -> dict[str, str]:
+    """A home and a database of its own, so that nobody's installation is touched."""
+    return {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "AIRFLOW__API_AUTH__JWT_SECRET": "only-for-benchmarks-0123456789-0123456789-0123456789-0123456789",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+        "AIRFLOW__CELERY__BROKER_URL": celery_url,
+        "AIRFLOW__CELERY__RESULT_BACKEND": f"{celery_url.removesuffix('/0')}/1",
+        "AIRFLOW_CONN_AWS_DEFAULT": "aws://",
+    }
+
+
+def _require(*modules: str) -> None:
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise SystemExit(f"{', '.join(missing)} is not installed here; make airflow-bench installs it and runs this")
