@@ -168,6 +168,8 @@ class Returns:
     def _settle_strays(self) -> None:
         """Tasks that were adopted while the ledger could not be asked."""
         strays = [flight for flight in self._flights if flight.stray][:_REQUESTS_AT_ONCE]
+        if not strays:
+            return
         records = self._desk.get([flight.id for flight in strays])
         if records is None or self.adopt(strays, records) is None:
             return
@@ -188,7 +190,8 @@ class Returns:
             if answer.word is not Word.MISSING:
                 flight.taken_from = record.owner
                 adopted.add(flight.id)
-        self.hurry()
+        if adopted:
+            self.hurry()
         return adopted
 
     def _let_go(self, flight: Flight) -> None:

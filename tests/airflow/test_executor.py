@@ -199,6 +199,19 @@ def test_an_idle_sync_asks_about_a_bounded_number_of_tasks(stage: Stage) -> None
     del stage.ledger.inner.get
 
 
+def test_between_two_looks_a_sync_asks_the_ledger_nothing(stage: Stage) -> None:
+    stage.queue(task())
+    stage.beat()
+    stage.ledger.calls.clear()
+    now = stage.executor._returns._clock()
+    stage.executor._returns._clock = lambda: now
+    for _ in range(20):
+        stage.executor.sync()
+    assert stage.ledger.calls == []
+    stage.beat()
+    assert stage.ledger.calls == ["undelivered", "get"]
+
+
 class EndlessInbox:
     """Has always another result, of a request that nobody here knows."""
 
