@@ -41,6 +41,8 @@ else:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Airflow's own imports
+        import airflow.models.dag  # noqa: F401
+
         from tests.airflow.stage import Stage
 
     def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,6 +16,8 @@ from ecs_queue.core.states import State
 from tests.airflow.stage import Stage
 from tests.airflow.test_executor import callback, connection_test
 
+pytestmark = pytest.mark.timeout(300)  # a container imports all of Airflow
+
 CALLBACKS = """
 def succeed(path, **context):
     with open(path, "a") as notes:
@@ -43,7 +45,7 @@ def run(command: list[str], directory: Path) -> tuple[int, str]:
         cwd=directory,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=100,
+        timeout=200,
         check=False,
     )
     return ended.returncode, ended.stdout.decode()
