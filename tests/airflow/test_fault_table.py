@@ -16,7 +16,7 @@ def table() -> list[tuple[str, list[str]]]:
     return [(number, re.findall(r"`(test_\w+)`", tests)) for number, tests in ROW.findall(text)]
 
 
-def tests() -> set[str]:
+def known() -> set[str]:
     """The names of the tests there are."""
     tree = ast.parse((HERE / "test_faults.py").read_text())
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
@@ -33,9 +33,9 @@ def test_every_test_that_is_named_exists_and_bears_the_number() -> None:
     for number, names in table():
         prefix = "test_celery_" if number == "Celery" else f"test_fault_{int(number):02}_"
         assert all(name.startswith(prefix) for name in names), (number, names)
-        assert set(names) <= tests(), (number, names)
+        assert set(names) <= known(), (number, names)
 
 
 def test_every_test_of_a_fault_is_named() -> None:
     named = {name for _, names in table() for name in names}
-    assert {name for name in tests() if name.startswith(("test_fault_", "test_celery_"))} == named
+    assert {name for name in known() if name.startswith(("test_fault_", "test_celery_"))} == named
