@@ -50,6 +50,14 @@ class UndecodableMessage(PermanentError):  # noqa: N818
     """The message is no valid envelope; it goes to the dead letters."""
 
 
+class UnverifiedMessage(UndecodableMessage):
+    """It is not signed by a key that is known here; it is never launched."""
+
+
+class SealedMessage(UndecodableMessage):
+    """It is encrypted with a key that is not known here; give this process the encryption_keys of its producer."""
+
+
 class IdConflict(PermanentError):  # noqa: N818
     """Another request was submitted under this id; choose another id, or none to have one made."""
 

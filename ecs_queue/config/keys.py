@@ -26,7 +26,7 @@ class Key:
 
 
 #: Keys of later versions: refused, for a setting that is silently ignored is worse than none.
-LATER_KEYS = frozenset({"event_queue_url", "signing_keys", "encryption_keys", "allowed_overrides", "journal"})
+LATER_KEYS = frozenset({"event_queue_url", "journal"})
 
 _QUEUE_KEYS = (
     Key(
@@ -168,6 +168,23 @@ _QUEUE_KEYS = (
         "5",
         parse.positive,
         "Time to wait for the broker's and the ledger's answers.",
+    ),
+    Key(
+        "signing_keys",
+        None,
+        parse.signing_keys,
+        "Keys that sign messages and records, separated by commas, each ID:SECRET; the first signs, all are good. "
+        "When one is set, what is not signed is not launched. SECRET is text of 32 characters or more (openssl rand "
+        "-hex 32).",
+        is_optional=True,
+    ),
+    Key(
+        "encryption_keys",
+        None,
+        parse.encryption_keys,
+        "Fernet keys, separated by commas, that encrypt commands and executor_config in messages and records; the "
+        "first encrypts, all decrypt. Needs ecs-queue[encryption].",
+        is_optional=True,
     ),
 )
 

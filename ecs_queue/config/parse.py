@@ -5,6 +5,8 @@ Each parser raises ConfigError("expected ..., found ...").
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import math
 import re
@@ -14,6 +16,7 @@ from urllib.parse import urlsplit
 
 from ecs_queue.config.redact import redact_url
 from ecs_queue.core.ecs_model import run_task_shape
+from ecs_queue.core.keyring import SigningKey
 from ecs_queue.core.spelling import parse_bool
 from ecs_queue.errors import ConfigError
 
@@ -193,3 +196,39 @@ def json_of(kind: type, expected: str) -> Parser:
         return found
 
     return parse
+
+
+_SIGNING_KEY = re.compile(r"([A-Za-z0-9_.-]{1,32}):(\S{32,})")
+
+
+def signing_keys(value: str) -> tuple[SigningKey, ...]:
+    """`ID:SECRET`, separated by commas. The key is the bytes of SECRET as it stands. No value is ever shown."""
+    expected = (
+        "ID:SECRET, separated by commas, ID of 1 to 32 of A-Z a-z 0-9 _ . -, SECRET of 32 characters or more "
+        "(openssl rand -hex 32)"
+    )
+    found: dict[str, SigningKey] = {}
+    for position, item in enumerate(value.split(","), 1):
+        match = _SIGNING_KEY.fullmatch(item.strip())
+        if match is None:
+            raise ConfigError(f"expected {expected}, found something else as key {position} (it is not shown)")
+        if match[1] in found:
+            raise ConfigError(f"expected {expected}, found the ID {match[1]!r} twice")
+        found[match[1]] = SigningKey(match[1], match[2].encode())
+    return tuple(found.values())
+
+
+def encryption_keys(value: str) -> tuple[str, ...]:
+    """Fernet keys, separated by commas. No value is ever shown."""
+    items = [item.strip() for item in value.split(",")]
+    for position, item in enumerate(items, 1):
+        try:
+            is_key = len(base64.b64decode(item, altchars=b"-_", validate=True)) == 32
+        except (binascii.Error, ValueError):
+            is_key = False
+        if not is_key:
+            raise ConfigError(
+                "expected Fernet keys separated by commas, each 32 bytes in URL-safe base64 (openssl rand -base64 32 | "
+                f"tr +/ -_), found something else as key {position} (it is not shown)"
+            )
+    return tuple(items)

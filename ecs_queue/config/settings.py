@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ecs_queue.config.profile import Profile
 from ecs_queue.config.redact import redact_url
+from ecs_queue.core.keyring import SigningKey
 
 DEFAULT_QUEUE = "default"
 
@@ -58,6 +59,9 @@ class Config:
     retry_base_seconds: float
     retry_cap_seconds: float
     socket_timeout_seconds: float
+    #: None: nothing is signed, or encrypted. The first of several is used, all are good.
+    signing_keys: tuple[SigningKey, ...] | None
+    encryption_keys: tuple[str, ...] | None
     base_profile: Profile
     #: normal_queue(NAME) -> the profile of `[aws_ecs_executor.NAME]`
     named_profiles: Mapping[str, Profile] = field(hash=False)

@@ -15,13 +15,15 @@ import hashlib
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from ecs_queue.core.keyring import NO_KEYS, Keyring, Scope
 from ecs_queue.core.record import Record
 from ecs_queue.core.states import State
-from ecs_queue.errors import InvalidRequest, UndecodableMessage
+from ecs_queue.errors import InvalidRequest, UndecodableMessage, UnverifiedMessage
 
 T = TypeVar("T")
 
@@ -143,11 +145,21 @@ class _Prioritized(msgspec.Struct):
     priority: int = 0
 
 
+class _Secrets(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The members that are encrypted when there is a key: what may hold passwords."""
+
+    command: Command
+    executor_config: dict[str, Any] | None = None
+
+
 _canonical = msgspec.json.Encoder(order="deterministic")
 _encoder = msgspec.json.Encoder()
 _request_decoder = msgspec.json.Decoder(TaskRequest)
 _result_decoder = msgspec.json.Decoder(TaskResult)
 _version_decoder = msgspec.json.Decoder(_Versioned)
+_secrets_decoder = msgspec.json.Decoder(_Secrets)
+_REQUEST: Scope = ("request",)
+_RESULT: Scope = ("result",)
 
 
 def new_request(
@@ -182,9 +194,17 @@ def new_request(
     return request
 
 
-def encode(message: TaskRequest | TaskResult) -> bytes:
-    """The message as JSON."""
-    return _encoder.encode(message)
+def encode(message: TaskRequest | TaskResult, keyring: Keyring = NO_KEYS) -> bytes:
+    """The message as JSON, with its secrets sealed and its signature behind it where the keyring has keys for that.
+
+    InvalidRequest when sealing makes a request longer than any worker takes.
+    """
+    if isinstance(message, TaskResult):
+        return keyring.sign(_encoder.encode(message), _RESULT)
+    text = keyring.sign(_sealed(message, keyring) if keyring.encrypts else _encoder.encode(message), _REQUEST)
+    if len(text) > MAX_BODY_BYTES:
+        raise InvalidRequest(f"the request has {len(text)} bytes as sent, more than {MAX_BODY_BYTES} are not accepted")
+    return text
 
 
 def priority_of(body: bytes) -> int:
@@ -195,20 +215,45 @@ def priority_of(body: bytes) -> int:
         return 0
 
 
-def decode_request(body: bytes) -> TaskRequest:
-    """The request in `body`, or `UndecodableMessage` with the reason."""
-    request = _decode(body, _request_decoder.decode)
+def decode_request(body: bytes, keyring: Keyring = NO_KEYS) -> TaskRequest:
+    """The request in `body`, or `UndecodableMessage` with the reason.
+
+    UnverifiedMessage: the keyring has signing keys, and none of them signed it. SealedMessage: it is encrypted, and
+    no key of the keyring opens it. Without signing keys a signature is not looked at.
+    """
+    _check_size(body)
+    keyring.verify(body, _REQUEST)
+    opened = partial(_opened, keyring) if b'"sealed"' in body else _request_decoder.decode
+    request = _decode(body, opened)
     _check_version(request.v)
     if _deeper_than(request.executor_config, MAX_DEPTH):
         raise UndecodableMessage(f"not a valid envelope: executor_config is nested more than {MAX_DEPTH} deep")
     return request
 
 
-def decode_result(body: bytes) -> TaskResult:
-    """The result in `body`, or `UndecodableMessage` with the reason."""
+def decode_result(body: bytes, keyring: Keyring = NO_KEYS) -> TaskResult:
+    """The result in `body`, or `UndecodableMessage` with the reason; UnverifiedMessage as in `decode_request`."""
+    _check_size(body)
+    keyring.verify(body, _RESULT)
     result = _decode(body, _result_decoder.decode)
     _check_version(result.v)
     return result
+
+
+def request_of(record: Record, keyring: Keyring) -> TaskRequest:
+    """The request that a record was made from; errors as in `decode_request`.
+
+    With signing keys it is certain that it is this record's: UnverifiedMessage when it was signed for another id, for
+    another submission, or for another queue, and with it another queue's roles.
+    """
+    request = decode_request(record.request, keyring)
+    if keyring.signs:
+        its = (request.id, nonce_of(keyring.namespace, record.request), request.queue, request.relaunch)
+        if its != (record.id, record.nonce, record.queue, record.relaunch):
+            raise UnverifiedMessage(
+                "the record's request was made for another id, submission or queue; look who can write to the ledger"
+            )
+    return request
 
 
 def nonce_of(namespace: str, body: bytes) -> str:
@@ -246,9 +291,36 @@ def moment(epoch_seconds: float | None) -> datetime | None:
     return datetime.fromtimestamp(round(epoch_seconds, 3), UTC) if epoch_seconds else None
 
 
-def _decode(body: bytes, decode: Callable[[bytes], T]) -> T:
+def _sealed(request: TaskRequest, keyring: Keyring) -> bytes:
+    """The request with `sealed` in the place of its secrets."""
+    clear: dict[str, Any] = msgspec.to_builtins(request)
+    secrets = _encoder.encode(_Secrets(clear.pop("command"), clear.pop("executor_config", None)))
+    return _encoder.encode({**clear, "sealed": keyring.seal(secrets, _sealed_scope(request))})
+
+
+def _opened(keyring: Keyring, body: bytes) -> TaskRequest:
+    draft = msgspec.json.decode(body)
+    if not isinstance(draft, dict) or "sealed" not in draft:
+        return _request_decoder.decode(body)
+    if draft.keys() & {"command", "executor_config"}:
+        raise UndecodableMessage("not a valid envelope: it has both `sealed` and what should be within")
+    clear = msgspec.convert({**draft, "command": ["sealed"]}, TaskRequest)
+    _check_version(clear.v)
+    token = msgspec.convert(draft["sealed"], str)
+    secrets = _secrets_decoder.decode(keyring.unseal(token, _sealed_scope(clear)))
+    return msgspec.structs.replace(clear, command=secrets.command, executor_config=secrets.executor_config)
+
+
+def _sealed_scope(request: TaskRequest) -> Scope:
+    return ("request", request.id, request.queue)
+
+
+def _check_size(body: bytes) -> None:
     if len(body) > MAX_BODY_BYTES:
         raise UndecodableMessage(f"the message has {len(body)} bytes, more than {MAX_BODY_BYTES} are not accepted")
+
+
+def _decode(body: bytes, decode: Callable[[bytes], T]) -> T:
     try:
         return decode(body)
     except msgspec.ValidationError as error:

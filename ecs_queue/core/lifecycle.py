@@ -66,6 +66,8 @@ def claim(record: Record, offer: ClaimOffer | None, now: float, rules: Rules, cr
         return Word.ENDED
     if offer is None or record.not_before > now:
         return Word.MOVED_ON
+    if offer.nonce and (offer.nonce, offer.launch) != (record.nonce, record.launch):
+        return Word.MOVED_ON
     held = _held_back(offer, rules, crowd)
     if held is not None:
         record.not_before = now + 1

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from ecs_queue.core.envelope import TaskRequest, moment
-from ecs_queue.core.record import Submission
+from ecs_queue.core.keyring import NO_KEYS, Keyring, Scope
+from ecs_queue.core.record import Record, Submission
 from ecs_queue.core.run_task_kwargs import RunTaskProfile, render_run_task_kwargs
 from ecs_queue.core.tasks import EcsQueuedTask
 
@@ -23,9 +24,16 @@ class Plan(msgspec.Struct, frozen=True):
         """Without the arguments: commands and environments hold secrets."""
         return f"Plan(container={self.container!r}, max_attempts={self.max_attempts})"
 
-    def encode(self) -> str:
-        """JSON, as the record's `args`."""
-        return msgspec.json.encode(self).decode()
+    def encode(self, keyring: Keyring = NO_KEYS, scope: Scope = ()) -> str:
+        """JSON, as the record's `args`: sealed and signed where the keyring has keys, for this `args_scope` alone.
+
+        What following a task needs (`PlanHead`) is never sealed.
+        """
+        if not keyring.encrypts:
+            return keyring.sign(msgspec.json.encode(self), scope).decode()
+        secret = keyring.seal(msgspec.json.encode(self.run_task), scope)
+        closed = _SealedPlan(self.container, self.max_attempts, secret)
+        return keyring.sign(msgspec.json.encode(closed), scope).decode()
 
 
 class PlanHead(msgspec.Struct, frozen=True):
@@ -35,14 +43,41 @@ class PlanHead(msgspec.Struct, frozen=True):
     max_attempts: int = 1
 
 
+class _SealedPlan(msgspec.Struct, frozen=True):
+    container: str | None
+    max_attempts: int
+    sealed: str | None = None
+
+
 def plan_of(profile: RunTaskProfile, max_attempts: int, task: EcsQueuedTask) -> Plan:
     """The plan of one launch; InvalidRequest when run_task could never take it."""
     return Plan(profile.container_name, max_attempts, render_run_task_kwargs(profile, task))
 
 
-def decode_plan(args: str) -> Plan:
-    """The plan that a record's `args` hold."""
-    return msgspec.json.decode(args, type=Plan)
+def args_scope(record_id: str, nonce: str, launch: int, target: str) -> Scope:
+    """What frozen arguments belong to: one launch of one submission, to one target."""
+    return ("args", record_id, nonce, str(launch), target)
+
+
+def frozen_scope(record: Record) -> Scope:
+    """What the `args` of a record must have been frozen for."""
+    return args_scope(record.id, record.nonce, record.launch, record.target)
+
+
+def decode_plan(args: str, keyring: Keyring = NO_KEYS, scope: Scope = ()) -> Plan:
+    """The plan that a record's `args` hold.
+
+    UnverifiedMessage: the keyring has signing keys, and none of them signed these arguments for this scope (or they
+    were sealed for another one). SealedMessage: no key of the keyring opens them.
+    """
+    text = args.encode()
+    keyring.verify(text, scope)
+    closed = msgspec.json.decode(text, type=_SealedPlan) if '"sealed"' in args else None
+    if closed is None or closed.sealed is None:
+        return msgspec.json.decode(text, type=Plan)
+    return Plan(
+        closed.container, closed.max_attempts, msgspec.json.decode(keyring.unseal(closed.sealed, scope), type=dict)
+    )
 
 
 def decode_head(args: str) -> PlanHead:

@@ -67,6 +67,7 @@ class ClaimOffer(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker brings to a claim: a fresh random token and what it would send, frozen if nothing is yet.
 
     `limit`: how many tasks the record's queue may have in flight; 0: no limit.
+    `nonce`, `launch`: the only ones that `args` may be frozen for, when they are signed or sealed; "" and 0: any.
     """
 
     claim: str
@@ -74,6 +75,8 @@ class ClaimOffer(msgspec.Struct, frozen=True, kw_only=True):
     args: str
     target: str
     limit: int = 0
+    nonce: str = ""
+    launch: int = 0
 
 
 class Crowd(msgspec.Struct, frozen=True, kw_only=True):

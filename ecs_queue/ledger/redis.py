@@ -273,8 +273,9 @@ def _put_call(new: Submission) -> Call:
 
 def _claim_call(record_id: str, offer: ClaimOffer | None) -> Call:
     if offer is None:
-        return ("claim", record_id, "", "", "", "", 0)
-    return ("claim", record_id, offer.claim, offer.worker, offer.args, offer.target, offer.limit)
+        return ("claim", record_id, "", "", "", "", 0, "", 0)
+    bound = (offer.limit, offer.nonce, offer.launch)
+    return ("claim", record_id, offer.claim, offer.worker, offer.args, offer.target, *bound)
 
 
 def _from_hash(record_id: str, fields: Mapping[bytes, bytes]) -> Record | None:

@@ -59,8 +59,8 @@ local function hold(r, token, worker)
   set(r, 'lease_until', NOW + LEASE)
 end
 
--- token '': no offer, only end what has expired
-function operations.claim(id, token, worker, args, target, limit)
+-- token '': no offer, only end what has expired. for_nonce '': what is offered fits any launch, else only this one
+function operations.claim(id, token, worker, args, target, limit, for_nonce, for_launch)
   local r = load(id)
   if not r then return { 'missing' } end
   if r.state ~= 'QUEUED' then return { 'moved_on', shown(r) } end
@@ -70,6 +70,9 @@ function operations.claim(id, token, worker, args, target, limit)
     return { 'ended', shown(r) }
   end
   if token == '' or r.not_before > NOW then return { 'moved_on', shown(r) } end
+  if for_nonce ~= '' and (r.nonce ~= for_nonce or r.launch ~= tonumber(for_launch)) then
+    return { 'moved_on', shown(r) }
+  end
   local held = held_back(r, tonumber(limit))
   if held then
     set(r, 'not_before', NOW + 1)
@@ -91,11 +94,11 @@ function operations.claim(id, token, worker, args, target, limit)
 end
 
 -- put, and claim only what this very request is the record of: {put's answer, claim's answer}
-function operations.admit(id, token, worker, args, target, limit, ...)
+function operations.admit(id, token, worker, args, target, limit, for_nonce, for_launch, ...)
   local stored = operations.put(id, ...)
   if stored[1] == 'too_late' then return { stored, { 'missing' } } end
   if stored[1] ~= 'created' and stored[1] ~= 'same' then return { stored, { 'moved_on' } } end
-  return { stored, operations.claim(id, token, worker, args, target, limit) }
+  return { stored, operations.claim(id, token, worker, args, target, limit, for_nonce, for_launch) }
 end
 
 function operations.reclaim(id, token, worker)
