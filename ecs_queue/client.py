@@ -30,6 +30,7 @@ from ecs_queue.core.record import Record, Submission
 from ecs_queue.core.run_task_kwargs import validate_request
 from ecs_queue.core.states import State
 from ecs_queue.errors import BrokerUnavailable, IdConflict, InvalidRequest, RequestTooLate, UnknownTask
+from ecs_queue.keyring import open_keyring
 from ecs_queue.ledger import open_ledger
 from ecs_queue.ledger.base import Ledger
 from ecs_queue.waiting import Waiting
@@ -107,7 +108,8 @@ class EcsQueue:
         self.owner = f"client-{secrets.token_hex(6)}" if owner is None else owner
         self._clock = clock
         self._new_id = new_id
-        self._waiting: Waiting[Submitted] = Waiting(broker, ledger, self.owner, self._submit_again)
+        self._keyring = open_keyring(config)
+        self._waiting: Waiting[Submitted] = Waiting(broker, ledger, self.owner, self._submit_again, self._keyring)
 
     @classmethod
     def from_config(
@@ -161,7 +163,7 @@ class EcsQueue:
             **fields,
         )
         validate_request(self.config.profile(request.queue), queued_task(request, 1, request.submitted_at))
-        body = envelope.encode(request)
+        body = envelope.encode(request, self._keyring)
         nonce = envelope.nonce_of(self.config.namespace, body)
         return Submitted(request, body, submission_of(request, body, nonce, self.config.launch_deadline))
 
@@ -260,7 +262,7 @@ class EcsQueue:
 
     def _announce(self, record: Record) -> None:
         try:
-            self._broker.publish_results([(record.owner, envelope.encode(envelope.result_of(record)))])
+            self._broker.publish_results([(record.owner, envelope.encode(envelope.result_of(record), self._keyring))])
         except BrokerUnavailable as error:
             logger.debug("the owner finds the result in the ledger: %s", error)
 

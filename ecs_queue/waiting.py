@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from ecs_queue.broker.base import Broker, ResultInbox
 from ecs_queue.core.envelope import TaskResult, decode_result, result_of
+from ecs_queue.core.keyring import NO_KEYS, Keyring
 from ecs_queue.core.record import Record
 from ecs_queue.errors import (
     BrokerUnavailable,
@@ -18,6 +19,7 @@ from ecs_queue.errors import (
     ResultTimeout,
     UndecodableMessage,
     UnknownTask,
+    UnverifiedMessage,
     UsageError,
 )
 from ecs_queue.ledger.base import Ledger
@@ -45,14 +47,23 @@ class Waiting(Generic[Draft]):
     """The results of one owner. Any number of threads may wait; one of them drains for all.
 
     `submit_again(draft)`: the ledger does not know a request that was put into it; False when it cannot be put any
-    more. Without an owner nobody sends anything, and only the ledger is asked.
+    more. Without an owner nobody sends anything, and only the ledger is asked. `keyring`: with a signing key a result
+    that is not signed is no result, for anybody may have written it.
     """
 
-    def __init__(self, broker: Broker, ledger: Ledger, owner: str, submit_again: Callable[[Draft], bool]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        ledger: Ledger,
+        owner: str,
+        submit_again: Callable[[Draft], bool],
+        keyring: Keyring = NO_KEYS,
+    ) -> None:
         self._broker = broker
         self._ledger = ledger
         self._owner = owner
         self._submit_again = submit_again
+        self._keyring = keyring
         self._draining = threading.Lock()
         self._changed = threading.Condition()
         self._wanted: dict[Key, list[_Arrivals]] = {}
@@ -172,7 +183,9 @@ class Waiting(Generic[Draft]):
             return
         for body in bodies:
             try:
-                self._arrived(decode_result(body))
+                self._arrived(decode_result(body, self._keyring))
+            except UnverifiedMessage as error:
+                logger.warning("a result message is not believed, the ledger is asked: %s", error)
             except UndecodableMessage:
                 continue  # not from a launcher of this version; the ledger is asked for the truth
 

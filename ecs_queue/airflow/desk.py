@@ -19,7 +19,8 @@ from ecs_queue.core.envelope import TaskResult, decode_result, result_of
 from ecs_queue.core.plan import submission_of
 from ecs_queue.core.protocol import Answer, Word
 from ecs_queue.core.record import Record
-from ecs_queue.errors import UndecodableMessage
+from ecs_queue.errors import UndecodableMessage, UnverifiedMessage
+from ecs_queue.keyring import open_keyring
 from ecs_queue.ledger import open_ledger
 from ecs_queue.ledger.base import Ledger
 
@@ -53,6 +54,8 @@ class Desk:
         self._ledger = ledger
         self._clock = clock
         self._checked = CheckedRequests(config)
+        self._keyring = open_keyring(config)
+        self._log = log
         self._inbox: ResultInbox | None = None
         self._sender = ThreadPoolExecutor(1, "ecs-queue-send")  # its thread starts with the first use
         self.ledger_outage = Outage("ledger", log, on_failure=lambda: on_failure("ledger"))
@@ -75,7 +78,7 @@ class Desk:
             now=self._clock(), accept_seconds=config.accept_seconds, owner=self.owner, **line
         )
         self._checked.check(request)
-        body = envelope.encode(request)
+        body = envelope.encode(request, self._keyring)
         nonce = envelope.nonce_of(config.namespace, body)
         return Submitted(request, body, submission_of(request, body, nonce, config.launch_deadline))
 
@@ -110,7 +113,9 @@ class Desk:
             bodies = self.broker_outage.attempt(self._drain)
             for body in bodies or ():
                 try:
-                    yield decode_result(body)
+                    yield decode_result(body, self._keyring)
+                except UnverifiedMessage as error:
+                    self._log.warning("ecs-queue: a result message is not believed, the ledger is asked: %s", error)
                 except UndecodableMessage:
                     continue  # not of this version; the ledger is asked for the truth
             if not bodies or time.monotonic() >= deadline:

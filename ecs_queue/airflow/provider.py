@@ -7,7 +7,7 @@ from typing import Any
 
 from ecs_queue.config.keys import PROFILE_KEYS, PROFILE_SECTION, QUEUE_KEYS, QUEUE_SECTION, Key
 
-_SECRET_KEYS = frozenset({"broker_url", "ledger_url"})
+_SECRET_KEYS = frozenset({"broker_url", "ledger_url", "signing_keys", "encryption_keys"})
 
 
 def get_provider_info() -> dict[str, Any]:

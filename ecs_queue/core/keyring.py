@@ -85,6 +85,11 @@ class Keyring:
         """Whether there is an encryption key: then secrets leave this process sealed."""
         return self._cipher is not None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no key at all."""
+        return not (self.signs or self.encrypts)
+
     def sign(self, text: bytes, scope: Scope) -> bytes:
         """The JSON object `text` with its signature as the last member; as it is without a key."""
         if self._signer is None:

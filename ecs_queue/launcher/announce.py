@@ -7,6 +7,7 @@ import threading
 
 from ecs_queue.broker.base import Broker
 from ecs_queue.core.envelope import encode, result_of
+from ecs_queue.core.keyring import NO_KEYS, Keyring
 from ecs_queue.core.record import Record
 from ecs_queue.errors import BrokerUnavailable
 from ecs_queue.telemetry import Telemetry
@@ -19,10 +20,14 @@ _KEPT = 20_000
 class Announcer:
     """A `Service`: publishes in batches on a thread of its own, so that no launch or poll waits for the broker."""
 
-    def __init__(self, broker: Broker, telemetry: Telemetry, rest_after_error: float = 1.0) -> None:
+    def __init__(
+        self, broker: Broker, telemetry: Telemetry, rest_after_error: float = 1.0, keyring: Keyring = NO_KEYS
+    ) -> None:
+        """`keyring`: signs the results."""
         self._broker = broker
         self._telemetry = telemetry
         self._rest_after_error = rest_after_error
+        self._keyring = keyring
         self._waiting: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -73,7 +78,7 @@ class Announcer:
 
     def _add(self, record: Record, batch: list[tuple[str, bytes]]) -> None:
         try:
-            batch.append((record.owner, encode(result_of(record))))
+            batch.append((record.owner, encode(result_of(record), self._keyring)))
         except (TypeError, ValueError) as error:  # words of ECS that JSON cannot hold
             self._left_to_the_ledger(1, f"{record.id}: {error}")
 

@@ -9,29 +9,34 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import msgspec
 
 from ecs_queue.broker.base import Delivery
-from ecs_queue.config import Config, Profile
+from ecs_queue.config import Config
 from ecs_queue.core import envelope
 from ecs_queue.core.answers import Kind, ReadTrouble, RunAnswer, TroubleKind
 from ecs_queue.core.decide import AfterCall, Write, after_call
 from ecs_queue.core.envelope import TaskRequest
+from ecs_queue.core.keyring import Keyring
 from ecs_queue.core.lifecycle import PROOF_ENDS_AFTER
-from ecs_queue.core.plan import Plan, decode_plan, plan_of, queued_task, submission_of
+from ecs_queue.core.plan import Plan, queued_task, submission_of
 from ecs_queue.core.protocol import Answer, ClaimOffer, Refusal, RefusalKind, Word
 from ecs_queue.core.record import Record, client_token_of, startedby_of
 from ecs_queue.core.retry import Backoff
 from ecs_queue.core.states import State
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import EcsGateway
-from ecs_queue.errors import ConfigError, PermanentError, UndecodableMessage
+from ecs_queue.errors import ConfigError, SealedMessage, UndecodableMessage, UnverifiedMessage
+from ecs_queue.keyring import open_keyring
 from ecs_queue.launcher.circuit import Circuits
+from ecs_queue.launcher.draft import Draft, draft_of
 from ecs_queue.launcher.gates import Gates
 from ecs_queue.launcher.inflight import InFlight
 from ecs_queue.launcher.quota import Permit, Quota
+from ecs_queue.launcher.trust import Trust
 from ecs_queue.ledger.base import DeadLetter, Ledger
 from ecs_queue.telemetry import Telemetry
 
@@ -39,6 +44,10 @@ from ecs_queue.telemetry import Telemetry
 FIRST_LOOK = 1.0
 #: Seconds between looks for a task of a launch in doubt.
 _LOOK_AGAIN = 30.0
+#: Seconds that a record waits for a worker that has the key to it.
+_UNTIL_SOMEBODY_CAN_READ_IT = 30.0
+#: What is signed by nobody known here, and what only others can read.
+_CANNOT_BE_USED = (UnverifiedMessage, SealedMessage)
 
 
 @dataclass(frozen=True)
@@ -63,32 +72,22 @@ class Parts:
     new_id: Callable[[], str]
     rng: random.Random
 
+    @cached_property
+    def keyring(self) -> Keyring:
+        """The keys of the configuration."""
+        return open_keyring(self.config)
+
+    @cached_property
+    def trust(self) -> Trust:
+        """What of a record may be believed."""
+        return Trust(self.keyring, self.target_for)
+
     def permit_for(self, queue: str) -> Permit | None:
         """What a launch of this queue needs. None as well where no target is known: then there will be no call."""
         try:
             return self.run_quota.permit(self.target_for(queue))
         except ConfigError:
             return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """A request and what would be sent for it, `args` its JSON; `refusal` when nothing ever can be."""
-
-    request: TaskRequest = field(repr=False)
-    target: Target
-    plan: Plan | None
-    args: str = field(default="", repr=False)
-    refusal: str = ""
-
-    def offer(self, parts: Parts) -> ClaimOffer:
-        return ClaimOffer(
-            claim=parts.new_id(),
-            worker=parts.worker,
-            args=self.args,
-            target=self.target.encode(),
-            limit=parts.config.profile(self.request.queue).max_in_flight,
-        )
 
 
 class Launcher:
@@ -102,7 +101,7 @@ class Launcher:
         """A message: store its request if it is new, claim and launch it. False: not dealt with, do not acknowledge."""
         parts = self._parts
         try:
-            request = envelope.decode_request(delivery.body)
+            request = envelope.decode_request(delivery.body, parts.keyring)
         except UndecodableMessage as error:
             self.bury(delivery.queue, delivery.body, str(error))
             return True
@@ -111,10 +110,10 @@ class Launcher:
             self.bury(delivery.queue, delivery.body, f"it names the queue {request.queue}")
             return True
         parts.telemetry.emit("request.received", id=request.id, queue=request.queue)
-        draft = self._draft(request)
+        nonce = envelope.nonce_of(parts.config.namespace, delivery.body)
+        draft = draft_of(parts, request, nonce, 1)
         if draft is None:
             return False
-        nonce = envelope.nonce_of(parts.config.namespace, delivery.body)
         submission = submission_of(request, delivery.body, nonce, parts.config.launch_deadline)
         offer = draft.offer(parts)
         deadline = self._deadline()
@@ -138,8 +137,12 @@ class Launcher:
         parts = self._parts
         if parts.rest(0.0):
             return  # the worker stops: it comes due again when the lease is over
-        request = envelope.decode_request(record.request)
-        draft = self._draft(request)
+        try:
+            request = parts.trust.request(record)
+        except _CANNOT_BE_USED as error:
+            self._put_aside(record, error)
+            return
+        draft = draft_of(parts, request, record.nonce, record.launch)
         if draft is None:
             return
         offer = draft.offer(parts)
@@ -158,7 +161,7 @@ class Launcher:
         `quota`: whose token is here; which one is needed shows only in the ledger's answer.
         """
         parts = self._parts
-        target = Target.decode(record.target)
+        target = Target.decode(parts.trust.target_text(record))
         if parts.rest(0.0):
             return  # the worker stops: it comes due again when the lease is over
         offer = ClaimOffer(claim=parts.new_id(), worker=parts.worker, args="", target="")
@@ -174,8 +177,7 @@ class Launcher:
             self._refuse(answer.record, "the run_task arguments could not be built")
         else:
             self._swap(quota, parts.run_quota, target)
-            plan = decode_plan(answer.record.args)
-            self._call(answer.record, plan, target, envelope.decode_request(answer.record.request), deadline)
+            self._call_again(answer.record, target, deadline)
 
     def _swap(self, given: Quota, needed: Quota, target: Target) -> None:
         if given is not needed:
@@ -188,34 +190,40 @@ class Launcher:
         parts.ledger.bury(DeadLetter(key=parts.new_id(), queue=queue, reason=reason, body=body))
         parts.telemetry.emit("request.dead", queue=queue, reason=reason, bytes=len(body))
 
-    def _draft(self, request: TaskRequest) -> _Draft | None:
-        """None: the queue's profile is unusable; its circuit opens and the request waits."""
-        parts = self._parts
-        profile = parts.config.profile(request.queue)
+    def _call_again(self, record: Record, target: Target, deadline: float) -> None:
+        """With the frozen arguments. What is not signed is burnt: then nobody calls, and all only look for its task."""
         try:
-            target = parts.target_for(request.queue)
-        except ConfigError as error:
-            parts.circuits.open(request.queue, str(error))
-            return None
-        try:
-            plan = plan_of(profile, profile.max_run_task_attempts, queued_task(request, 1, 0.0))
-            return _Draft(request, target, plan, args=plan.encode())
-        except ConfigError as error:
-            if not _can_launch(profile):
-                parts.circuits.open(request.queue, str(error))
-                return None
-            reason = str(error)  # only together with what this request asks for, so the others go on
-        except PermanentError as error:
-            reason = str(error)
-        except Exception as error:  # noqa: BLE001 - the same request would fail at every try, for ever
-            reason = f"its run_task arguments cannot be built ({type(error).__name__})"
-        return _Draft(request, target, None, refusal=reason)
+            request, plan = self._parts.trust.request(record), self._parts.trust.plan(record)
+        except _CANNOT_BE_USED as error:
+            self._parts.run_quota.give_back(target)
+            self._give_up(record, error)
+        else:
+            self._call(record, plan, target, request, deadline)
+
+    def _put_aside(self, record: Record, error: UndecodableMessage) -> None:
+        """A QUEUED record that must not be launched, or not by this worker."""
+        offer = ClaimOffer(claim=self._parts.new_id(), worker=self._parts.worker, args="", target="")
+        answer = self._parts.ledger.claim(record.id, offer)
+        if answer.word is Word.CALL and answer.record is not None:
+            self._give_up(answer.record, error)
+        else:
+            self._written(record, answer)
+
+    def _give_up(self, record: Record, error: UndecodableMessage) -> None:
+        """The claim is ours, nothing was sent. What another worker may be able to read waits for it."""
+        if not isinstance(error, SealedMessage):
+            self._refuse(record, f"not launched: {error}")
+            return
+        reason = str(error)
+        self._parts.telemetry.emit("launch.no_effect", id=record.id, launch=record.launch, reason=reason)
+        wait = _UNTIL_SOMEBODY_CAN_READ_IT
+        self._written(record, self._parts.ledger.no_effect(record.id, record.claim, wait, reason))
 
     def _deadline(self) -> float:
         """RunTask must not be sent later: counted from before the claim, for a lease cannot fence ECS."""
         return self._parts.monotonic() + self._parts.config.call_budget_seconds
 
-    def _claimed(self, answer: Answer, draft: _Draft, offer: ClaimOffer, deadline: float) -> None:
+    def _claimed(self, answer: Answer, draft: Draft, offer: ClaimOffer, deadline: float) -> None:
         record = answer.record
         if answer.word is not Word.CALL or record is None:
             self._parts.run_quota.give_back(draft.target)
@@ -229,7 +237,12 @@ class Launcher:
             return
         # What an earlier claim of the same launch number froze counts, not what this worker would send.
         frozen = record.args != offer.args or record.target != offer.target
-        plan = decode_plan(record.args) if frozen or draft.plan is None else draft.plan
+        try:
+            plan = self._parts.trust.plan(record) if frozen or draft.plan is None else draft.plan
+        except _CANNOT_BE_USED as error:
+            self._parts.run_quota.give_back(draft.target)
+            self._give_up(record, error)
+            return
         target = Target.decode(record.target) if frozen else draft.target
         self._call(record, plan, target, draft.request, deadline)
 
@@ -257,10 +270,11 @@ class Launcher:
         elif decision.write in (Write.LAUNCHED, Write.REFUSED):
             parts.circuits.close(record.queue)
 
-    def _launched(self, record: Record, target: Target, request: TaskRequest, arn: str) -> None:
+    def _launched(self, record: Record, target: Target, request: TaskRequest | None, arn: str) -> None:
         parts = self._parts
         # In flight first: the tracker may look at it the moment the ledger knows it.
-        parts.in_flight.add(arn, queued_task(request, record.attempt, record.not_before))
+        if request is not None:
+            parts.in_flight.add(arn, queued_task(request, record.attempt, record.not_before))
         answer = self._parts.ledger.launched(record.id, record.nonce, record.launch, arn, FIRST_LOOK)
         if answer.word is Word.STOP_IT:
             parts.in_flight.drop(record.id)
@@ -315,7 +329,7 @@ class Launcher:
             parts.read_quota.throttled(target)
         if listed.arns:
             parts.telemetry.emit("launch.found", id=record.id, launch=record.launch, arn=listed.arns[0])
-            self._launched(record, target, envelope.decode_request(record.request), listed.arns[0])
+            self._launched(record, target, parts.trust.readable(record), listed.arns[0])
         elif listed.trouble is not None and not self._gone_for_good(record, listed.trouble):
             reason = listed.trouble.reason
             parts.telemetry.emit("launch.unsure", id=record.id, launch=record.launch, reason=reason)
@@ -363,14 +377,6 @@ def tell_end(telemetry: Telemetry, record: Record) -> None:
         attempts=record.attempts,
         reason=record.reason,
     )
-
-
-def _can_launch(profile: Profile) -> bool:
-    try:
-        profile.require_launchable()
-    except ConfigError:
-        return False
-    return True
 
 
 def _too_late(request: TaskRequest, nonce: str) -> Record:

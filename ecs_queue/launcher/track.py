@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ecs_queue.core import envelope
 from ecs_queue.core.answers import ReadTrouble, TroubleKind
 from ecs_queue.core.decide import is_news, lost_outcome, must_stop, outcome_of
 from ecs_queue.core.lifecycle import looks_only
@@ -24,7 +23,7 @@ from ecs_queue.core.tasks import EcsExecutorTask
 from ecs_queue.core.verdict import Observation, observe, poll_interval
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import DESCRIBE_BATCH
-from ecs_queue.errors import PermanentError, RetryableError, UndecodableMessage
+from ecs_queue.errors import PermanentError, RetryableError
 from ecs_queue.launcher.lanes import IN_DOUBT, Job, JobKind
 from ecs_queue.launcher.launch import Parts, tell_end
 from ecs_queue.launcher.missing import Missing
@@ -68,7 +67,7 @@ class Tracker:
         batches: dict[str, list[Record]] = {}
         for record in due:
             if record.state is State.LAUNCHED:
-                batches.setdefault(record.target, []).append(record)
+                batches.setdefault(self._parts.trust.target_text(record), []).append(record)
         for encoded, records in batches.items():
             self._follow(encoded, records)
         return 0.0 if len(due) == _ROUND else _TICK
@@ -91,7 +90,7 @@ class Tracker:
         looks = looks_only(record, now, parts.config.startup_allowance)
         quota = parts.read_quota if looks else parts.run_quota
         try:
-            permit = quota.permit(Target.decode(record.target))
+            permit = quota.permit(Target.decode(self._parts.trust.target_text(record)))
         except PermanentError:
             permit = None  # `recover` tells of it
         recover = partial(self._recover, record, quota)
@@ -121,9 +120,8 @@ class Tracker:
         unknown = self._parts.in_flight.unknown([record.id for record in records])
         for record in self._parts.ledger.get(unknown) if unknown else ():
             if record is not None and record.state is State.LAUNCHED and record.request:
-                try:
-                    request = envelope.decode_request(record.request)
-                except UndecodableMessage:
+                request = self._parts.trust.readable(record)
+                if request is None:
                     continue  # a newer worker's: it is followed all the same
                 self._parts.in_flight.add(record.arn, queued_task(request, record.attempt, record.not_before))
 

@@ -15,6 +15,7 @@ from ecs_queue.broker.base import Broker
 from ecs_queue.config import Config
 from ecs_queue.ecs.clients import ClientOptions, EcsClients, Target
 from ecs_queue.ecs.gateway import BotoEcsGateway, EcsGateway
+from ecs_queue.keyring import open_keyring
 from ecs_queue.launcher.announce import Announcer
 from ecs_queue.launcher.circuit import Circuits
 from ecs_queue.launcher.consume import Consumer
@@ -65,7 +66,7 @@ class Worker:
                 max_pool_connections=config.concurrency + 4,
             )
         )
-        self._announcer = Announcer(broker, self._telemetry)
+        self._announcer = Announcer(broker, self._telemetry, keyring=open_keyring(config))
         self._tokens = Tokens(ledger, time.monotonic, self._telemetry)
         self._parts = self._make_parts(gateway or BotoEcsGateway(self._clients, time.monotonic))
         gates = self._parts.gates

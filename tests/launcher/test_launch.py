@@ -213,7 +213,7 @@ class TestRequestsThatCannotBeBuilt:
         def broken(*arguments: object) -> None:
             raise ZeroDivisionError("with a secret in it")
 
-        monkeypatch.setattr("ecs_queue.launcher.launch.plan_of", broken)
+        monkeypatch.setattr("ecs_queue.launcher.draft.plan_of", broken)
 
         assert lab.worker.take(lab.body())
 

@@ -6,6 +6,7 @@ import pytest
 
 from ecs_queue.core.answers import ReadTrouble
 from ecs_queue.core.states import State
+from ecs_queue.launcher.draft import draft_of
 from tests.launcher.fake_ecs import DENIED, GONE, THROTTLED
 from tests.launcher.lab import Lab
 
@@ -185,7 +186,7 @@ class TestBatches:
         """After an outage of ECS there are many of them."""
         for index in range(50):
             lab.put(f"d{index}")
-            offer = lab.worker.launcher._draft(_request(lab, f"d{index}")).offer(lab.worker.parts)  # type: ignore[union-attr]
+            offer = draft_of(lab.worker.parts, _request(lab, f"d{index}"), "", 1).offer(lab.worker.parts)  # type: ignore[union-attr]
             lab.memory.claim(f"d{index}", offer)
         lab.worker.slots.full = True
 
