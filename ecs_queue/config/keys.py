@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ecs_queue.config import parse
 from ecs_queue.core.config_keys import CONFIG_DEFAULTS, CONFIG_GROUP_NAME
+from ecs_queue.core.overrides import ALLOWED_BY_DEFAULT, SAFE
 
 QUEUE_SECTION = "ecs_queue"
 PROFILE_SECTION = CONFIG_GROUP_NAME
@@ -186,6 +187,14 @@ _QUEUE_KEYS = (
         "first encrypts, all decrypt. Needs ecs-queue[encryption].",
         is_optional=True,
     ),
+    Key(
+        "allowed_overrides",
+        SAFE,
+        parse.overrides,
+        "What a request's executor_config may override; workers refuse the rest. Names, separated by commas: keys of a "
+        "container override, overrides.KEY for the whole task's, arguments of run_task. * is everything, none is "
+        f"nothing, safe is {', '.join(ALLOWED_BY_DEFAULT)}.",
+    ),
 )
 
 _PROFILE_KEYS = (
@@ -294,6 +303,13 @@ _PROFILE_KEYS = (
         None,
         parse.http_url,
         "Another ECS endpoint. Empty: AWS_ENDPOINT_URL_ECS, AWS_ENDPOINT_URL, or AWS itself.",
+        is_optional=True,
+    ),
+    Key(
+        "allowed_overrides",
+        None,
+        parse.overrides,
+        "Instead of allowed_overrides in [ecs_queue]: what requests to this queue may override.",
         is_optional=True,
     ),
 )

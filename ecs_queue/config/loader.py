@@ -53,15 +53,17 @@ class _Builder:
         self._complete(queue)
         self._check_times(queue)
         self._describe(QUEUE_SECTION, QUEUE_KEYS, sources.queue, queue)
-        base, named = self._profiles()
+        base, named = self._profiles(queue)
         if self._problems:
             raise ConfigError("\n".join(dict.fromkeys(self._problems)))
         return Config(**queue, base_profile=base, named_profiles=named, settings=tuple(self._settings))
 
-    def _profiles(self) -> tuple[Profile, dict[str, Profile]]:
+    def _profiles(self, queue_keys: Mapping[str, Any]) -> tuple[Profile, dict[str, Profile]]:
         sources = self._sources
         self._refuse_unknown(PROFILE_SECTION, sources.base, PROFILE_KEYS)
         inherited = self._parse(PROFILE_SECTION, sources.base, PROFILE_KEYS)
+        if inherited.get("allowed_overrides") is None:
+            inherited["allowed_overrides"] = queue_keys["allowed_overrides"]
         base = self._make_profile(PROFILE_SECTION, DEFAULT_QUEUE, inherited, sources.base)
         self._describe(PROFILE_SECTION, PROFILE_KEYS, sources.base, None)
         named = {}

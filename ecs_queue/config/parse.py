@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from ecs_queue.config.redact import redact_url
 from ecs_queue.core.ecs_model import run_task_shape
 from ecs_queue.core.keyring import SigningKey
+from ecs_queue.core.overrides import parse_allowed
 from ecs_queue.core.spelling import parse_bool
 from ecs_queue.errors import ConfigError
 
@@ -178,6 +179,11 @@ def text_list(value: str) -> tuple[str, ...]:
     if not all(isinstance(item, str) and item for item in items):
         raise bad("texts separated by commas or a JSON list of texts", value)
     return tuple(items)
+
+
+def overrides(value: str) -> tuple[str, ...]:
+    """Names of overrides, `*` or `none`; separated by commas, or a JSON list."""
+    return parse_allowed(text_list(value))
 
 
 def json_of(kind: type, expected: str) -> Parser:

@@ -11,6 +11,7 @@ from ecs_queue.config.redact import redact_run_task_kwargs, redact_url
 from ecs_queue.core.config_keys import CONFIG_DEFAULTS
 from ecs_queue.core.ecs_model import conform, run_task_shape
 from ecs_queue.core.executor_config import conform_run_task_kwargs
+from ecs_queue.core.overrides import ALLOWED_BY_DEFAULT
 from ecs_queue.core.run_task_kwargs import check_launchable
 from ecs_queue.errors import ConfigError, InvalidRequest
 
@@ -43,6 +44,7 @@ class Profile:
     max_in_flight: int = 0
     role_arn: str | None = None
     endpoint_url: str | None = None
+    allowed_overrides: tuple[str, ...] = ALLOWED_BY_DEFAULT
 
     def __post_init__(self) -> None:
         """Bring what has a structure into run_task's spelling; ConfigError when it cannot be."""

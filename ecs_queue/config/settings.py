@@ -62,6 +62,8 @@ class Config:
     #: None: nothing is signed, or encrypted. The first of several is used, all are good.
     signing_keys: tuple[SigningKey, ...] | None
     encryption_keys: tuple[str, ...] | None
+    #: Of the queues whose profile has none of its own; the profiles have it already.
+    allowed_overrides: tuple[str, ...]
     base_profile: Profile
     #: normal_queue(NAME) -> the profile of `[aws_ecs_executor.NAME]`
     named_profiles: Mapping[str, Profile] = field(hash=False)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from ecs_queue.core.ecs_model import run_task_shape, verify
 from ecs_queue.core.executor_config import conform_executor_config
 from ecs_queue.core.executor_config import validate_executor_config as validate_executor_config
 from ecs_queue.core.merge import merge_run_task
+from ecs_queue.core.overrides import check_allowed
 from ecs_queue.core.spelling import parse_assign_public_ip
 from ecs_queue.core.tasks import EcsQueuedTask
 from ecs_queue.errors import ConfigError, InvalidRequest
@@ -49,6 +50,8 @@ class RunTaskProfile(Protocol):
     def assign_public_ip(self) -> bool: ...
     @property
     def run_task_kwargs(self) -> Mapping[str, Any]: ...
+    @property
+    def allowed_overrides(self) -> Collection[str]: ...
 
 
 def render_run_task_kwargs(profile: RunTaskProfile, task: EcsQueuedTask) -> dict[str, Any]:
@@ -56,12 +59,13 @@ def render_run_task_kwargs(profile: RunTaskProfile, task: EcsQueuedTask) -> dict
 
     The layers: the profile's keys < its run_task_kwargs < the task's executor_config; then the command is
     set on the main container. The same input gives the same answer, and nothing in it is shared with the
-    input. InvalidRequest: the executor_config or the command is wrong. ConfigError: the profile is; it says
-    what to set.
+    input. InvalidRequest: the executor_config or the command is wrong, or it overrides what it may not.
+    ConfigError: the profile is; it says what to set.
     """
     main = _main_container(profile)
     _check_command(task.command)
     asked = conform_executor_config(task.executor_config, main)
+    check_allowed(asked, profile.allowed_overrides, profile.queue)
     defaults = _with_main_named(profile.run_task_kwargs, main)
     where = _choose_capacity(profile, defaults, asked)
     extra = _without_capacity(merge_run_task(defaults, asked))

@@ -32,6 +32,7 @@ def profile(**changes: Any) -> Profile:
         "task_definition": "worker:3",
         "container_name": "main",
         "subnets": ("subnet-1", "subnet-2"),
+        "allowed_overrides": ("*",),
     }
     return Profile(**{**keys, **changes})
 

@@ -199,7 +199,10 @@ class TestRequestsThatCannotBeBuilt:
 
     def test_it_does_not_pause_the_queue_for_the_others(self) -> None:
         """The profile launches on EC2 and has no subnets; one request asks for Fargate, which needs them."""
-        lab = Lab({"AIRFLOW__AWS_ECS_EXECUTOR__LAUNCH_TYPE": "EC2", "AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": ""})
+        lab = Lab(
+            {"AIRFLOW__AWS_ECS_EXECUTOR__LAUNCH_TYPE": "EC2", "AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": ""},
+            allowed_overrides="*",
+        )
 
         assert lab.worker.take(lab.body("fargate", executor_config={"launchType": "FARGATE"}))
         assert lab.worker.take(lab.body("plain"))
