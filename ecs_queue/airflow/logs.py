@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ecs_queue.config import Config, Profile
-from ecs_queue.core.plan import decode_plan
+from ecs_queue.core.plan import plan_if_readable
 from ecs_queue.core.record import Record
 from ecs_queue.ecs.awslogs import awslogs_options
+from ecs_queue.keyring import open_keyring
 from ecs_queue.ledger import open_ledger
 
 #: Names the directory where a local ECS keeps one log a task: `TASK_ID.log`.
@@ -56,7 +57,7 @@ def read_task_log(
     local = _local_log(record, environ)
     if local is not None:
         return local
-    return _cloudwatch(config.profile(record.queue), record, clients or _Boto3())
+    return _cloudwatch(config, record, clients or _Boto3())
 
 
 def _local_log(record: Record, environ: Mapping[str, str] | None) -> Found | None:
@@ -69,10 +70,11 @@ def _local_log(record: Record, environ: Mapping[str, str] | None) -> Found | Non
     return [f"ecs-queue: the local ECS's {path.name}"], path.read_text(errors="replace").splitlines()[-_LINES:]
 
 
-def _cloudwatch(profile: Profile, record: Record, clients: AwsClients) -> Found:
+def _cloudwatch(config: Config, record: Record, clients: AwsClients) -> Found:
+    profile = config.profile(record.queue)
     region = record.arn.split(":")[3]
     task = record.arn.rsplit("/", 1)[-1]
-    plan = decode_plan(record.args) if record.args else None
+    plan = plan_if_readable(record, open_keyring(config))
     container = (plan.container if plan else None) or profile.container_name
     family = plan.run_task.get("taskDefinition") if plan else profile.task_definition
     definition = clients.client("ecs", region, profile).describe_task_definition(taskDefinition=family)

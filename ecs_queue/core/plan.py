@@ -11,6 +11,7 @@ from ecs_queue.core.keyring import NO_KEYS, Keyring, Scope
 from ecs_queue.core.record import Record, Submission
 from ecs_queue.core.run_task_kwargs import RunTaskProfile, render_run_task_kwargs
 from ecs_queue.core.tasks import EcsQueuedTask
+from ecs_queue.errors import UndecodableMessage
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -78,6 +79,14 @@ def decode_plan(args: str, keyring: Keyring = NO_KEYS, scope: Scope = ()) -> Pla
     return Plan(
         closed.container, closed.max_attempts, msgspec.json.decode(keyring.unseal(closed.sealed, scope), type=dict)
     )
+
+
+def plan_if_readable(record: Record, keyring: Keyring) -> Plan | None:
+    """The plan of a record, where it only serves to show something: None when there is none, or not for this keyring."""
+    try:
+        return decode_plan(record.args, keyring, frozen_scope(record)) if record.args else None
+    except UndecodableMessage:
+        return None
 
 
 def decode_head(args: str) -> PlanHead:

@@ -22,6 +22,16 @@ SCHEMAS: Mapping[str, type[TaskRequest] | type[TaskResult]] = {
     f"task-result.v{VERSION}.json": TaskResult,
 }
 
+_SIGNATURE = {
+    "type": "string",
+    "pattern": "^[A-Za-z0-9_.-]{1,32}:[0-9a-f]{64}$",
+    "description": "KEY-ID:HMAC-SHA256, the last member of the text; see messages.md.",
+}
+_SEALED = {
+    "type": "string",
+    "description": "command and executor_config, encrypted (Fernet); see messages.md.",
+}
+
 
 def schema_of(message: type[TaskRequest] | type[TaskResult]) -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of one message. Fields it does not name are allowed and ignored."""
@@ -29,10 +39,23 @@ def schema_of(message: type[TaskRequest] | type[TaskResult]) -> dict[str, Any]:
     body: dict[str, Any] = schema["$defs"].pop(message.__name__)
     body["properties"]["v"] = {"const": VERSION}
     body["description"] = " ".join(body["description"].split())
+    body["properties"]["signature"] = _SIGNATURE
     if message is TaskResult:
         body["properties"]["state"] = {"enum": sorted(TERMINAL)}
+    else:
+        _allow_sealed(body)
     others = {"$defs": schema["$defs"]} if schema["$defs"] else {}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body, **others}
+
+
+def _allow_sealed(body: dict[str, Any]) -> None:
+    """`sealed` stands in the place of what is within it."""
+    body["properties"]["sealed"] = _SEALED
+    body["required"].remove("command")
+    body["oneOf"] = [
+        {"required": ["command"], "not": {"required": ["sealed"]}},
+        {"required": ["sealed"], "not": {"anyOf": [{"required": ["command"]}, {"required": ["executor_config"]}]}},
+    ]
 
 
 def schema_text(message: type[TaskRequest] | type[TaskResult]) -> str:

@@ -23,9 +23,11 @@ def test_every_key_of_the_configuration_is_described_with_its_default() -> None:
             assert options[name]["description"]
 
 
-def test_urls_that_may_hold_a_password_are_marked_as_sensitive() -> None:
+def test_keys_and_urls_that_may_hold_a_password_are_marked_as_sensitive() -> None:
+    """Airflow hides them, and reads them from its secrets backends and from commands too."""
     options = get_provider_info()["config"]["ecs_queue"]["options"]
-    assert [name for name, option in options.items() if option.get("sensitive")] == ["broker_url", "ledger_url"]
+    sensitive = [name for name, option in options.items() if option.get("sensitive")]
+    assert sensitive == ["broker_url", "ledger_url", "signing_keys", "encryption_keys"]
 
 
 def test_it_is_plain_data() -> None:

@@ -16,6 +16,7 @@ from ecs_queue.core.record import Record
 from ecs_queue.core.states import State
 from ecs_queue.ecs.clients import Target
 from ecs_queue.errors import LedgerUnavailable
+from ecs_queue.keyring import open_keyring
 from ecs_queue.launcher.circuit import Circuits
 from ecs_queue.launcher.gates import Gates
 from ecs_queue.launcher.inflight import InFlight
@@ -222,6 +223,7 @@ class Lab:
 
     def __init__(self, environ: Mapping[str, str] | None = None, seed: int = 1, **keys: object) -> None:
         self.config = config_of(environ, **keys)
+        self.keyring = open_keyring(self.config)
         self.clock = Clock()
         self.rng = random.Random(seed)
         self.memory = MemoryLedger(self.clock, _rules(self.config), Retention())
@@ -235,9 +237,10 @@ class Lab:
         self._ids += 1
         return f"n{self._ids}"
 
-    def new_worker(self, environ: Mapping[str, str] | None = None) -> Worker:
-        """Another worker, `environ`: with a configuration of its own."""
-        return Worker(self, self.config if environ is None else config_of(environ))
+    def new_worker(self, environ: Mapping[str, str] | None = None, **keys: object) -> Worker:
+        """Another worker; `environ`, `keys`: with a configuration of its own."""
+        own = environ is not None or keys
+        return Worker(self, config_of(environ, **keys) if own else self.config)
 
     def body(self, record_id: str = "a", command: list[str] | None = None, **fields: Any) -> bytes:
         """An envelope."""
@@ -245,12 +248,12 @@ class Lab:
         request = envelope.new_request(
             id=record_id, command=command or ["true"], now=self.clock(), accept_seconds=86400.0, **fields
         )
-        return envelope.encode(request)
+        return envelope.encode(request, self.keyring)
 
     def put(self, record_id: str = "a", **fields: Any) -> bytes:
         """A request in the ledger, and its message's body."""
         body = self.body(record_id, **fields)
-        request = envelope.decode_request(body)
+        request = envelope.decode_request(body, self.keyring)
         nonce = envelope.nonce_of(self.config.namespace, body)
         self.memory.put([submission_of(request, body, nonce, self.config.launch_deadline)])
         return body

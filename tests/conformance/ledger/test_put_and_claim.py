@@ -72,6 +72,37 @@ def test_claim_of_a_queued_record_calls_and_freezes_arguments_and_target(lab: La
     assert not record.dirty
 
 
+@pytest.mark.parametrize(
+    ("nonce", "launch", "word"),
+    [
+        ("nonce-01", 1, Word.CALL),
+        ("nonce-02", 1, Word.MOVED_ON),
+        ("nonce-01", 2, Word.MOVED_ON),
+        ("", 0, Word.CALL),
+    ],
+)
+def test_arguments_that_are_good_for_one_launch_alone_are_frozen_for_no_other(
+    lab: Lab, nonce: str, launch: int, word: Word
+) -> None:
+    lab.queued()
+    bound = msgspec.structs.replace(offer(), nonce=nonce, launch=launch)
+    answer = lab.ledger.claim("job", bound)
+    assert answer.word is word
+    assert answer.record is not None
+    assert answer.record.args == ('{"count": 1}' if word is Word.CALL else "")
+
+
+def test_an_admitted_message_claims_only_the_launch_that_its_arguments_are_good_for(lab: Lab) -> None:
+    lab.queued()
+    bound = msgspec.structs.replace(offer(), nonce="nonce-02", launch=1)
+    stored, claimed = lab.ledger.admit(submission(nonce="nonce-02"), bound)
+    assert (stored.word, claimed.word, lab.state()) == (Word.SAME, Word.MOVED_ON, State.QUEUED)
+
+    bound = msgspec.structs.replace(offer(), nonce="nonce-01", launch=1)
+    stored, claimed = lab.ledger.admit(submission(), bound)
+    assert (stored.word, claimed.word, lab.state()) == (Word.SAME, Word.CALL, State.LAUNCHING)
+
+
 def test_a_claimed_record_cannot_be_claimed_again_even_after_its_lease(lab: Lab) -> None:
     lab.launching()
     lab.advance(HOUR)

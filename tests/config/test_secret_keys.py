@@ -1,0 +1,110 @@
+"""Keys that sign and encrypt: read strictly, shown never; and what requests may override."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from ecs_queue.config import Config, load_config
+from ecs_queue.core.keyring import SigningKey
+from ecs_queue.core.overrides import ALLOWED_BY_DEFAULT
+from ecs_queue.errors import ConfigError
+
+SECRET = "hunter2-hunter2-hunter2-hunter2-hunter2"
+FERNET = base64.urlsafe_b64encode(b"hunter2-hunter2-hunter2-hunter2!").decode()
+
+
+def load(**keys: str) -> Config:
+    return load_config(environ={}, overrides=keys)
+
+
+def problem(**keys: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(**keys)
+    return str(caught.value)
+
+
+def test_a_key_is_the_bytes_of_the_text_after_its_name() -> None:
+    config = load(signing_keys=f"2026:{SECRET} , old:{'ä:' * 16}")
+
+    assert config.signing_keys == (SigningKey("2026", SECRET.encode()), SigningKey("old", ("ä:" * 16).encode()))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [SECRET, f":{SECRET}", f"k 1:{SECRET}", "k1:short-hunter2", f"k1:{SECRET},", ",", f"k1:{SECRET[:20]} {SECRET}"],
+)
+def test_a_bad_signing_key_is_named_by_its_place_and_not_shown(value: str) -> None:
+    told = problem(signing_keys=value)
+
+    assert "signing_keys: expected ID:SECRET" in told
+    assert "openssl rand -hex 32" in told
+    assert "hunter2" not in told
+
+
+def test_two_signing_keys_of_one_name_are_refused() -> None:
+    told = problem(signing_keys=f"k1:{SECRET},k1:{SECRET}x")
+
+    assert "'k1' twice" in told
+    assert "hunter2" not in told
+
+
+@pytest.mark.parametrize("value", [SECRET, FERNET[:-4], f"{FERNET},", "k1:" + FERNET, FERNET + "AAAA"])
+def test_a_bad_encryption_key_is_named_by_its_place_and_not_shown(value: str) -> None:
+    told = problem(encryption_keys=value)
+
+    assert "encryption_keys: expected Fernet keys" in told
+    assert value[:12] not in told
+
+
+def test_no_key_is_shown_anywhere() -> None:
+    config = load(signing_keys=f"k1:{SECRET}", encryption_keys=FERNET)
+    shown = f"{config!r} {config} {config.describe()} {config.profile('x')!r} {vars(config)!r}".replace(
+        repr(config.encryption_keys), ""
+    )
+
+    assert "hunter2" not in shown
+    assert FERNET not in shown
+    values = {setting.key: setting.value for setting in config.describe()}
+    assert (values["signing_keys"], values["encryption_keys"]) == ("***", "***")
+
+
+def test_by_default_a_request_overrides_what_is_safe() -> None:
+    assert load().profile("any").allowed_overrides == load().allowed_overrides == ALLOWED_BY_DEFAULT
+
+
+def test_what_may_be_overridden_is_said_for_all_queues_or_for_one() -> None:
+    environ = {
+        "AIRFLOW__ECS_QUEUE__ALLOWED_OVERRIDES": "cpu",
+        "AIRFLOW__AWS_ECS_EXECUTOR_GPU__ALLOWED_OVERRIDES": "safe, task_definition",
+        "AIRFLOW__AWS_ECS_EXECUTOR_STRICT__ALLOWED_OVERRIDES": "none",
+        "AIRFLOW__AWS_ECS_EXECUTOR_SMALL__LAUNCH_TYPE": "FARGATE",
+        "AIRFLOW__AWS_ECS_EXECUTOR_EMPTY__ALLOWED_OVERRIDES": "",
+    }
+    config = load_config(environ=environ)
+
+    found = {queue: config.profile(queue).allowed_overrides for queue in ("default", "gpu", "strict", "small", "empty")}
+    assert found == {
+        "default": ("cpu",),
+        "gpu": (*ALLOWED_BY_DEFAULT, "taskDefinition"),
+        "strict": (),
+        "small": ("cpu",),
+        "empty": ("cpu",),
+    }
+
+
+def test_the_base_profile_is_nearer_to_a_queue_than_the_namespace() -> None:
+    environ = {
+        "AIRFLOW__ECS_QUEUE__ALLOWED_OVERRIDES": "cpu",
+        "AIRFLOW__AWS_ECS_EXECUTOR__ALLOWED_OVERRIDES": "memory",
+        "AIRFLOW__AWS_ECS_EXECUTOR_GPU__LAUNCH_TYPE": "EC2",
+    }
+    assert load_config(environ=environ).profile("gpu").allowed_overrides == ("memory",)
+
+
+def test_an_unknown_override_is_a_problem_with_its_place() -> None:
+    told = problem(allowed_overrides="cpu, taskDefiniton")
+
+    assert "[ecs_queue] allowed_overrides: expected names of overrides" in told
+    assert "did you mean taskDefinition?" in told
