@@ -216,6 +216,10 @@ class KombuConsumer:
         self._on_undecodable(self._queue_of.get(wire_name, wire_name), raw, reason)
 
 
+def _restore_nothing(**_limits: Any) -> None:
+    """In place of kombu's own."""
+
+
 class KombuInbox:
     """See `ResultInbox`. Connects when first drained, and again after an error."""
 
@@ -249,6 +253,10 @@ class KombuInbox:
         self._connection.transport.brpop_timeout = _INBOX_POLL
         connect(self._connection)
         channel = self._connection.channel()
+        if hasattr(channel.qos, "restore_visible"):
+            # Else kombu's first poll gives workers' messages back, by this process's idea of when they are overdue, and
+            # with rights on the server that whoever waits for results need not have.
+            channel.qos.restore_visible = _restore_nothing
         self._tap = Tap(self._connection, channel, lambda _name, _raw, _reason: None)
         kombu.Consumer(
             channel,

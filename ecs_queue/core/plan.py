@@ -82,7 +82,7 @@ def decode_plan(args: str, keyring: Keyring = NO_KEYS, scope: Scope = ()) -> Pla
 
 
 def plan_if_readable(record: Record, keyring: Keyring) -> Plan | None:
-    """The plan of a record, where it only serves to show something: None when there is none, or not for this keyring."""
+    """The plan of a record, where it only serves to show something; None when there is none for this keyring."""
     try:
         return decode_plan(record.args, keyring, frozen_scope(record)) if record.args else None
     except UndecodableMessage:

@@ -37,10 +37,10 @@ def environment(*parts: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def worker(environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def worker(environ: Mapping[str, str], log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """A launcher worker; stopped in order at the end if it still runs."""
     with log.open("ab") as sink:
-        process = subprocess.Popen([*CLI, "worker"], env=dict(environ), stdout=sink, stderr=sink)
+        process = subprocess.Popen([*CLI, "worker", *options], env=dict(environ), stdout=sink, stderr=sink)
     try:
         yield process
     finally:

@@ -1,0 +1,215 @@
+"""A server that speaks TLS alone, asks for certificates, and knows the users of conf/redis-users.acl."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import ipaddress
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from ecs_queue.local.redis_server import HOST, _free_port
+from tests.services import require_redis_binary
+
+USERS = Path(__file__).parents[2] / "conf" / "redis-users.acl"
+#: The words of the file, and what they are here.
+PASSWORDS = {"WORKER_PASSWORD": "worker-pw-1", "SUBMITTER_PASSWORD": "submitter-pw-2", "READER_PASSWORD": "reader-pw-3"}
+_ADMIN = "user admin on >admin-pw ~* &* +@all"
+_DAY = datetime.timedelta(days=1)
+
+
+class Authority:
+    """A certificate authority of its own, and what it has issued: PEM files in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _named("ecs-queue test CA")
+        ca = self._certificate(self._name, self._key, x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        self.ca = self._write("ca.pem", ca.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str) -> tuple[Path, Path]:
+        """A certificate for 127.0.0.1, and its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        where = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))])
+        certificate = self._certificate(_named(name), key, where)
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        text = certificate.public_bytes(serialization.Encoding.PEM)
+        return self._write(f"{name}.pem", text), self._write(f"{name}.key", pem)
+
+    def _certificate(self, subject: x509.Name, key: Any, extension: Any, *, critical: bool = False) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(key.public_key())
+        builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - _DAY)
+        return builder.not_valid_after(now + _DAY).add_extension(extension, critical).sign(self._key, hashes.SHA256())
+
+    def _write(self, name: str, text: bytes) -> Path:
+        path = self._folder / name
+        path.write_bytes(text)
+        return path
+
+
+@dataclass(frozen=True)
+class SecureRedis:
+    """Where it is, and how its users come in."""
+
+    port: int
+    authority: Authority
+    certificate: tuple[Path, Path]
+
+    def url(self, user: str, password: str, *, ca: bool = True, certificate: bool = True) -> str:
+        """With the test's CA, and with a client certificate."""
+        options = [f"ssl_ca_certs={self.authority.ca}"] if ca else []
+        if certificate:
+            options += [f"ssl_certfile={self.certificate[0]}", f"ssl_keyfile={self.certificate[1]}"]
+        return f"rediss://{user}:{password}@{HOST}:{self.port}/0?{'&'.join(options)}"
+
+    def user(self, name: str) -> str:
+        """The URL of a user of conf/redis-users.acl: worker, submitter, reader."""
+        return self.url(f"ecs-queue-{name}", PASSWORDS[f"{name.upper()}_PASSWORD"])
+
+    def admin(self) -> Any:
+        """A client that may do anything."""
+        return redis.Redis.from_url(self.url("admin", "admin-pw"), socket_timeout=10)
+
+
+@contextmanager
+def secure_redis(folder: Path) -> Iterator[SecureRedis]:
+    """Until the end of the block. Where the server's program was built without TLS, TLS ends right before it."""
+    binary = require_redis_binary()
+    authority = Authority(folder / "tls")
+    files = authority.ca, *authority.issue("server")
+    users = USERS.read_text()
+    for word, password in PASSWORDS.items():
+        users = users.replace(word, password)
+    acl = folder / "users.acl"
+    acl.write_text(f"{users.strip()}\n{_ADMIN}\n")
+    with contextlib.ExitStack() as stack:
+        try:
+            port = stack.enter_context(_native(binary, folder, acl, files))
+        except _HasEnded:
+            port = stack.enter_context(_fronted(binary, folder, acl, files))
+        yield SecureRedis(port, authority, authority.issue("client"))
+
+
+class _HasEnded(Exception):  # noqa: N818
+    """The server's program has ended: it does not know TLS, or something else of what it was told."""
+
+
+@contextmanager
+def _native(binary: str, folder: Path, acl: Path, files: tuple[Path, Path, Path]) -> Iterator[int]:
+    port = _free_port()
+    ca, certificate, key = map(str, files)
+    tls = ["--tls-port", str(port), "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", ca]
+    with _process([binary, "--port", "0", "--aclfile", str(acl), *tls, "--tls-auth-clients", "yes"], folder) as server:
+        _await_port(port, server)
+        yield port
+
+
+@contextmanager
+def _fronted(binary: str, folder: Path, acl: Path, files: tuple[Path, Path, Path]) -> Iterator[int]:
+    ca, certificate, key = files
+    behind = _free_port()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(certificate, key)
+    with _process([binary, "--port", str(behind), "--aclfile", str(acl)], folder) as server:
+        _await_port(behind, server)
+        front = _Front(context, behind)
+        try:
+            yield front.port
+        finally:
+            front.close()
+
+
+class _Front:
+    """Ends TLS and passes everything on, on a thread of its own."""
+
+    def __init__(self, context: ssl.SSLContext, behind: int) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._behind = behind
+        started = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._serve, HOST, 0, ssl=context), self._loop)
+        self._server = started.result(10)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+
+    def close(self) -> None:
+        async def end() -> None:
+            self._server.close()
+            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward, back = await asyncio.open_connection(HOST, self._behind)
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await asyncio.gather(_pump(reader, back), _pump(onward, writer))
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    try:
+        while data := await source.read(65536):
+            sink.write(data)
+            await sink.drain()
+    finally:
+        sink.close()
+
+
+@contextmanager
+def _process(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    options = ["--bind", HOST, "--dir", str(folder), "--save", "", "--appendonly", "no"]
+    with (folder / "server.log").open("ab") as log:
+        process = subprocess.Popen([*command, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        if process.poll() is not None:
+            raise _HasEnded
+        try:
+            socket.create_connection((HOST, port), 1).close()
+        except OSError:
+            assert time.monotonic() < deadline, f"nothing listens on port {port}"
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
