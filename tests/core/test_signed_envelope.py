@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -81,6 +83,16 @@ def test_another_language_signs_with_a_few_lines() -> None:
     body = signed + b',"signature":"2026-11:' + mac.encode() + b'"}'
 
     assert decode_request(body, SIGNS).command == ["é"]
+
+
+def test_the_lines_of_the_docs_sign() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "messages.md").read_text()
+    (code,) = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "hmac" in code]
+    known: dict[str, Any] = {"json": json, "hmac": hmac, "SECRET": SECRET, "NAMESPACE": b"ecs-queue"}
+    known |= {"KEY_ID": b"2026-11", "request": json.loads(golden("request-v1-full"))}
+    exec(code, known)
+
+    assert decode_request(known["body"], SIGNS) == FULL
 
 
 def test_another_language_seals_with_a_few_lines() -> None:
