@@ -160,6 +160,7 @@ class _Front:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # aborted transports close in the next turn
 
         asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -168,8 +169,12 @@ class _Front:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         onward, back = await asyncio.open_connection(HOST, self._behind)
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            await asyncio.gather(_pump(reader, back), _pump(onward, writer))
+        try:
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await asyncio.gather(_pump(reader, back), _pump(onward, writer))
+        finally:
+            back.transport.abort()
+            writer.transport.abort()
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
