@@ -27,7 +27,7 @@ PAYLOAD = '{"token": "eyJhbGciOi.hunter2.x"}'
 @pytest.fixture
 def desk() -> Iterator[Desk]:
     config = config_of(namespace=f"t{uuid.uuid4().hex[:12]}", **KEYS)
-    made = Desk.open(config, "airflow-1", logging.getLogger("test"))
+    made = Desk.open(config, "airflow-1", logging.getLogger("test"), lambda _: None)
     yield made
     made.close()
 
