@@ -211,7 +211,7 @@ def priority_of(body: bytes) -> int:
     """The priority in a request's envelope, which is not checked here; 0 when there is none to be read."""
     try:
         return max(0, min(9, msgspec.json.decode(body, type=_Prioritized).priority))
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):  # nested thousands deep
         return 0
 
 
