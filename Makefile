@@ -42,24 +42,29 @@ bench: setup ## the benchmarks of bench/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-$(VENV)-airflow/.installed: setup.cfg pyproject.toml
-	$(PYTHON) -m venv $(VENV)-airflow
-	$(VENV)-airflow/bin/python -m pip install --quiet --disable-pip-version-check -e '.[local,test,airflow]'
+# make airflow-test AIRFLOW=3.1 takes that version of Airflow, in an environment of its own beside the newest's.
+AIRFLOW ?=
+AIRFLOW_VENV := $(VENV)-airflow$(addprefix -,$(AIRFLOW))
+$(AIRFLOW_VENV)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(AIRFLOW_VENV)
+	$(AIRFLOW_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[airflow-test]' \
+		$(if $(AIRFLOW),'apache-airflow==$(AIRFLOW).*')
 	touch $@
 
-AIRFLOW_TEST_ARGS ?=
-airflow-test: $(VENV)-airflow/.installed ## the tests that need Airflow, in an environment of their own
-	$(VENV)-airflow/bin/python -m pytest tests/airflow $(AIRFLOW_TEST_ARGS)
+# loadfile: each file's tests share one Airflow.
+AIRFLOW_TEST_ARGS ?= -n 2 --dist loadfile
+airflow-test: $(AIRFLOW_VENV)/.installed ## what needs Airflow, whole Airflows too; AIRFLOW=3.1 for that version
+	$(AIRFLOW_VENV)/bin/python -m pytest tests/airflow $(AIRFLOW_TEST_ARGS)
 
-airflow-demo: $(VENV)-airflow/.installed ## the example DAGs on a whole local Airflow
-	$(VENV)-airflow/bin/python -m ecs_queue.airflow.demo
+airflow-demo: $(AIRFLOW_VENV)/.installed ## the example DAGs on a whole local Airflow; AIRFLOW_DEMO_ARGS=--keep leaves it up
+	$(AIRFLOW_VENV)/bin/python -m ecs_queue.airflow.demo $(AIRFLOW_DEMO_ARGS)
 
-$(VENV)-airflow/.bench-installed: $(VENV)-airflow/.installed
+$(AIRFLOW_VENV)/.bench-installed: $(AIRFLOW_VENV)/.installed
 	$(VENV)-airflow/bin/python -m pip install --quiet --disable-pip-version-check -e '.[airflow-bench]'
 	touch $@
 
-airflow-bench: $(VENV)-airflow/.bench-installed ## our executor beside the upstream ones: what a heartbeat costs
-	$(VENV)-airflow/bin/python -m bench airflow
+airflow-bench: $(AIRFLOW_VENV)/.bench-installed ## our executor beside the upstream ones: what a heartbeat costs
+	$(AIRFLOW_VENV)/bin/python -m bench airflow
 
 clean: ## remove .venv and caches
-	rm -rf $(VENV) $(VENV)-airflow *.egg-info build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(wildcard $(VENV)-airflow*) *.egg-info build .pytest_cache .mypy_cache .ruff_cache .hypothesis

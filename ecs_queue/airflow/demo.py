@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -15,73 +18,116 @@ from ecs_queue.airflow.local import LocalAirflow, Row
 from ecs_queue.errors import EcsQueueError
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "dags"
+RUN_ID = "demo"
 _ENDED = {"success", "failed"}
 
 
 def demo_runs(airflow: LocalAirflow) -> list[Row]:
-    """dag_id and state of each DAG run."""
+    """dag_id, run_id and state of each DAG run."""
     return airflow.rows("select dag_id, run_id, state from dag_run order by dag_id")
 
 
 def demo_tasks(airflow: LocalAirflow) -> list[Row]:
-    """The task instances as they are now."""
-    return airflow.rows(
-        "select dag_id, task_id, map_index, state, try_number, external_executor_id, "
-        "round((julianday(end_date) - julianday(start_date)) * 86400, 1) as seconds "
+    """The task instances as they are now; `seconds` is None for one that has not both begun and ended."""
+    rows = airflow.rows(
+        "select dag_id, run_id, task_id, map_index, state, try_number, external_executor_id, start_date, end_date "
         "from task_instance order by dag_id, start_date, map_index"
+    )
+    return [row | {"seconds": _seconds(row)} for row in rows]
+
+
+def demo_callbacks(airflow: LocalAirflow) -> list[Row]:
+    """id, dag_id and state of the callbacks of missed deadlines that an executor runs; none where Airflow has none."""
+    if not airflow.has_table("callback"):
+        return []
+    return airflow.rows(
+        "select callback.id, dag_run.dag_id, callback.state from callback "
+        "join deadline on deadline.callback_id = callback.id join dag_run on dag_run.id = deadline.dagrun_id "
+        "where callback.type = 'executor' and deadline.missed order by dag_run.dag_id"
     )
 
 
-def await_end(airflow: LocalAirflow, dags: int, seconds: float) -> None:
-    """Until so many DAGs have each ended a run. RetryableError when they have not in so many seconds."""
+def run_all(airflow: LocalAirflow) -> list[str]:
+    """Start a run of every DAG; their ids."""
+    dags = airflow.await_dags()
+    for dag_id in dags:
+        airflow.trigger(dag_id, RUN_ID)
+    return dags
+
+
+def await_end(airflow: LocalAirflow, seconds: float) -> None:
+    """Until every run and every callback has ended. RetryableError when they have not in so many seconds."""
 
     def is_done() -> bool:
-        runs = demo_runs(airflow)
-        return len({run["dag_id"] for run in runs}) >= dags and all(run["state"] in _ENDED for run in runs)
+        found = demo_runs(airflow) + demo_callbacks(airflow)
+        return all(row["state"] in _ENDED for row in found)
 
     airflow.wait_for(is_done, seconds, "the example DAGs")
 
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave it up, with the UI's address, until Ctrl-C.")
-@click.option("--dags", type=click.Path(path_type=Path, exists=True), default=EXAMPLES, help="Other DAGs.")
+@click.option("--dags", type=click.Path(path_type=Path, exists=True, file_okay=False), default=EXAMPLES)
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="Keep everything it writes there.")
-@click.option("--timeout", type=float, default=300.0, show_default=True, help="Seconds.")
+@click.option("--timeout", type=float, default=300.0, show_default=True, help="Seconds for all DAGs together.")
 def main(keep: bool, dags: Path, directory: Path | None, timeout: float) -> None:
-    """Run the example DAGs on a local Airflow with the executor, a local ECS and two workers."""
-    console = Console()
-    with tempfile.TemporaryDirectory(prefix="ecs-queue-airflow-") as temporary:
-        airflow = LocalAirflow(directory or Path(temporary), dags)
+    """Run each DAG of a folder once on a local Airflow with the executor, a local ECS and two workers.
+
+    Without --dags: the examples. The exit status is 1 when a run has failed.
+    """
+    console = Console(soft_wrap=True)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started it in the background
+        signal.signal(number, signal.default_int_handler)
+    with ExitStack() as stack:
+        own = directory or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ecs-queue-airflow-")))
+        airflow = LocalAirflow(own, dags)
+        stack.callback(airflow.stop)
         try:
-            airflow.start(console.print)
-            console.print(f"Airflow    {airflow.url}")
-            began = time.monotonic()
-            await_end(airflow, _count_dags(dags), timeout)
-            show(console, demo_runs(airflow), demo_tasks(airflow), time.monotonic() - began)
-            while keep:
-                time.sleep(1)
+            is_good = _run(airflow, console, timeout)
+            if keep:
+                console.print(f"Airflow stays up at {airflow.url} until Ctrl-C; no password is asked for")
+                signal.pause()
         except EcsQueueError as error:
             raise click.ClickException(str(error)) from None
         except KeyboardInterrupt:
             console.print("stopping")
-        finally:
-            airflow.stop()
+            return
+    raise SystemExit(0 if is_good else 1)
 
 
-def show(console: Console, runs: Sequence[Row], tasks: Sequence[Row], seconds: float) -> None:
-    """The table of runs."""
-    table = Table("DAG", "run", "tasks", "tries", "longest task", title=f"{len(tasks)} tasks in {seconds:.0f} s")
+def _run(airflow: LocalAirflow, console: Console, timeout: float) -> bool:
+    airflow.start(console.print)
+    console.print(f"Airflow runs at {airflow.url}; everything it writes is in {airflow.directory}")
+    began = time.monotonic()
+    console.print(f"running {', '.join(run_all(airflow))}")
+    await_end(airflow, timeout)
+    runs, tasks, callbacks = demo_runs(airflow), demo_tasks(airflow), demo_callbacks(airflow)
+    console.print(table_of(runs, tasks, callbacks))
+    containers = airflow.ecs.stats()["tasks_created"]
+    console.print(f"{containers} containers in {time.monotonic() - began:.0f} s")
+    return all(row["state"] == "success" for row in runs + callbacks)
+
+
+def table_of(runs: Sequence[Row], tasks: Sequence[Row], callbacks: Sequence[Row]) -> Table:
+    """What ran, and how it ended."""
+    table = Table("DAG", "ended as", "tasks", "tries", "longest task")
     for run in runs:
-        own = [task for task in tasks if task["dag_id"] == run["dag_id"]]
+        own = [task for task in tasks if (task["dag_id"], task["run_id"]) == (run["dag_id"], run["run_id"])]
         ended = sum(task["state"] == "success" for task in own)
         longest = max((task["seconds"] or 0.0 for task in own), default=0.0)
         tries = sum(task["try_number"] or 0 for task in own)
         table.add_row(run["dag_id"], str(run["state"]), f"{ended}/{len(own)} succeeded", str(tries), f"{longest:.1f} s")
-    console.print(table)
+    for callback in callbacks:
+        table.add_row(f"{callback['dag_id']}: its callback", str(callback["state"]), "", "", "")
+    return table
 
 
-def _count_dags(folder: Path) -> int:
-    return sum(file.read_text().count("@dag(") for file in folder.glob("*.py"))
+def _seconds(task: Row) -> float | None:
+    """SQLite tells times as text, PostgreSQL as such."""
+    if task["start_date"] is None or task["end_date"] is None:
+        return None
+    start, end = (datetime.fromisoformat(str(task[name])) for name in ("start_date", "end_date"))
+    return (end - start).total_seconds()
 
 
 if __name__ == "__main__":

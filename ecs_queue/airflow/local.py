@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import secrets
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,16 +50,24 @@ Row = dict[str, Any]
 class LocalAirflow:
     """Runs from `start` to `stop`; its processes end with the one that made it.
 
-    directory: everything it writes. dags: the folder of DAG files; each DAG runs as it is scheduled. workers: how many
-    launchers. settings: more variables for all of its processes.
+    directory: everything it writes. dags: the folder of DAG files. workers: how many launchers. database: the
+    SQLAlchemy URL of an empty database; None is a file of SQLite, which allows one scheduler. settings: more variables
+    for all of its processes.
     """
 
     def __init__(
-        self, directory: Path, dags: Path, *, workers: int = 2, settings: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        dags: Path,
+        *,
+        workers: int = 2,
+        database: str | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory.resolve()
         self.dags = dags.resolve()
         self._workers = workers
+        self._database = database or f"sqlite:///{self.directory / 'airflow.db'}"
         self._settings = dict(settings or {})
         self._parts = ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -66,6 +75,8 @@ class LocalAirflow:
         self._port = _free_port()
         self.environ: dict[str, str] = {}
         self.redis = RedisServer(data_dir=self.directory / "redis", appendonly="always")
+        self._ecs_options = LocalEcsOptions(log_dir=self.directory / "tasks")
+        self.ecs = LocalEcs(self._ecs_options)
 
     @property
     def url(self) -> str:
@@ -114,9 +125,9 @@ class LocalAirflow:
         process.wait()
         self._keeper.forget(process.pid)
 
-    def start_component(self, component: str) -> None:
-        """Start a part of Airflow (again)."""
-        self.spawn(component, "-m", "airflow", component)
+    def start_component(self, component: str, name: str | None = None) -> None:
+        """Start a part of Airflow (again); under a name of its own when there are several of a kind."""
+        self.spawn(name or component, "-m", "airflow", component)
 
     def stop(self) -> None:
         """End everything. May be called twice."""
@@ -142,20 +153,59 @@ class LocalAirflow:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def rows(self, query: str, *values: Any) -> list[Row]:
-        """What a read-only query of Airflow's database finds; nothing while the table is not there yet."""
-        path = f"file:{self.directory / 'airflow.db'}?mode=ro"
-        with closing(sqlite3.connect(path, uri=True, timeout=10)) as database:
-            database.row_factory = sqlite3.Row
-            return [dict(row) for row in database.execute(query, values)]
+    def rows(self, query: str, **values: Any) -> list[Row]:
+        """What a query of Airflow's database finds; `:name` stands for a value."""
+        import sqlalchemy
 
-    def api(self, path: str) -> Any:
-        """What the public API, which the UI uses too, answers to a GET; `path` after `/api/v2`."""
-        token = self._get("/auth/token", {})["access_token"]
-        return self._get(f"/api/v2{path}", {"Authorization": f"Bearer {token}", "Accept": "application/json"})
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(sqlalchemy.text(query), values).mappings()]
 
-    def _get(self, path: str, headers: Mapping[str, str]) -> Any:
-        request = urllib.request.Request(self.url + path, headers=dict(headers))  # noqa: S310 - loopback
+    def has_table(self, name: str) -> bool:
+        """Whether this version of Airflow keeps such a table."""
+        import sqlalchemy
+
+        return bool(sqlalchemy.inspect(self._engine).has_table(name))
+
+    def api(self, path: str, body: Mapping[str, Any] | None = None, **headers: str) -> Any:
+        """What the public API, which the UI uses too, answers to a GET, or to a POST of `body`.
+
+        path: after `/api/v2`. urllib.error.HTTPError when the API refuses.
+        """
+        return self._call(f"/api/v2{path}", body, {"Authorization": f"Bearer {self._token}", **headers})
+
+    def trigger(self, dag_id: str, run_id: str) -> None:
+        """Start a run of a DAG that is known (see `await_dags`)."""
+        self.api(f"/dags/{dag_id}/dagRuns", {"dag_run_id": run_id, "logical_date": None})
+
+    def await_dags(self) -> list[str]:
+        """The ids of all DAGs, once every file that makes any was read. UsageError when one cannot be imported."""
+        files = {str(file.relative_to(self.dags)) for file in self.dags.rglob("*.py") if _makes_dags(file)}
+
+        def all_are_read() -> bool:
+            for error in self.rows("select filename, stacktrace from import_error"):
+                raise UsageError(f"{error['filename']} cannot be imported: {error['stacktrace']}")
+            return files <= {row["relative_fileloc"] for row in self.rows("select relative_fileloc from dag")}
+
+        self.wait_for(all_are_read, _READY_SECONDS, "the reading of the DAGs")
+        return [str(row["dag_id"]) for row in self.rows("select dag_id from dag order by dag_id")]
+
+    @cached_property
+    def _engine(self) -> Any:
+        import sqlalchemy
+
+        return sqlalchemy.create_engine(self._database, poolclass=sqlalchemy.NullPool)
+
+    @cached_property
+    def _token(self) -> str:
+        """It is good for a day."""
+        return str(self._call("/auth/token", None, {})["access_token"])
+
+    def _call(self, path: str, body: Mapping[str, Any] | None, headers: Mapping[str, str]) -> Any:
+        request = urllib.request.Request(  # noqa: S310 - loopback
+            self.url + path,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Accept": "application/json", "Content-Type": "application/json", **headers},
+        )
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - loopback
             return json.load(answer)
 
@@ -172,15 +222,14 @@ class LocalAirflow:
 
     def _start_services(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        tasks = self.directory / "tasks"
         bin_directory = str(Path(sys.executable).parent)
         with _variable("PATH", f"{bin_directory}{os.pathsep}{os.environ.get('PATH', '')}"):
-            options = LocalEcsOptions(log_dir=tasks)  # its containers run `python` as found here
             self._parts.enter_context(self.redis)
-            ecs = self._parts.enter_context(LocalEcs(options))
+            self._parts.enter_context(self.ecs)  # its containers run `python` as found here
             self.environ = {name: value for name, value in os.environ.items() if not _is_foreign(name)}
-        self.environ |= local_environment(ecs.endpoint_url, self.redis.url, options)
-        self.environ |= self._airflow_settings() | {LOCAL_LOG_VARIABLE: str(tasks)} | self._settings
+        self.environ |= local_environment(self.ecs.endpoint_url, self.redis.url, self._ecs_options)
+        self.environ |= self._airflow_settings() | {LOCAL_LOG_VARIABLE: str(self._ecs_options.log_dir)}
+        self.environ |= self._settings
         self.environ["AIRFLOW__AWS_ECS_EXECUTOR__RUN_TASK_KWARGS"] = self._container_environment()
 
     def _airflow_settings(self) -> dict[str, str]:
@@ -194,7 +243,7 @@ class LocalAirflow:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self._database,
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(self._port),
             "AIRFLOW__API__BASE_URL": self.url,
@@ -226,11 +275,16 @@ class LocalAirflow:
     def _await_api(self) -> None:
         def answers() -> bool:
             try:
-                return bool(self._get("/api/v2/version", {}))
+                return bool(self._call("/api/v2/version", None, {}))
             except (urllib.error.URLError, OSError):
                 return False
 
         self.wait_for(answers, _READY_SECONDS, "the API server's start")
+
+
+def _makes_dags(file: Path) -> bool:
+    """Airflow's own guess is as rough."""
+    return re.search(r"@dag\b|\bDAG\(", file.read_text(errors="replace")) is not None
 
 
 def _free_port() -> int:

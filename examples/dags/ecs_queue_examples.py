@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import timedelta
 
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import BaseOperator, dag, get_current_context, task
 
+try:
+    from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback
+except ImportError:  # callbacks run on executors since Airflow 3.2
+    SyncCallback = None
 
-@dag(schedule="@once", catchup=False, tags=["ecs-queue"])
+
+@dag(schedule=None, tags=["ecs-queue"])
 def chain():
     """Three tasks, one after the other, handing on a value."""
 
@@ -29,7 +35,7 @@ def chain():
     load(transform(extract()))
 
 
-@dag(schedule="@once", catchup=False, tags=["ecs-queue"])
+@dag(schedule=None, tags=["ecs-queue"])
 def mapped():
     """Twenty containers at once."""
 
@@ -40,7 +46,7 @@ def mapped():
     square.expand(number=list(range(20)))
 
 
-@dag(schedule="@once", catchup=False, tags=["ecs-queue"])
+@dag(schedule=None, tags=["ecs-queue"])
 def retried():
     """Fails the first time; Airflow's own retry brings it home."""
 
@@ -52,7 +58,7 @@ def retried():
     flaky()
 
 
-@dag(schedule="@once", catchup=False, tags=["ecs-queue"])
+@dag(schedule=None, tags=["ecs-queue"])
 def configured():
     """A task with more memory and a variable of its own."""
 
@@ -79,7 +85,7 @@ class WaitElsewhere(BaseOperator):
         return "waited"
 
 
-@dag(schedule="@once", catchup=False, tags=["ecs-queue"])
+@dag(schedule=None, tags=["ecs-queue"])
 def deferred():
     """A task that defers itself."""
     WaitElsewhere(task_id="wait")
@@ -90,3 +96,31 @@ mapped()
 retried()
 configured()
 deferred()
+
+
+def complain(context, allowed: int) -> None:
+    """Runs in a container of its own when a run has missed its deadline."""
+    print(f"{context['dag_run']['dag_id']} has not ended in {allowed} s")
+
+
+if SyncCallback is not None:
+
+    @dag(
+        schedule=None,
+        tags=["ecs-queue"],
+        deadline=DeadlineAlert(
+            reference=DeadlineReference.DAGRUN_QUEUED_AT,
+            interval=timedelta(seconds=1),
+            callback=SyncCallback(complain, kwargs={"allowed": 1}),
+        ),
+    )
+    def deadlined():
+        """Takes longer than its deadline allows: a callback, which is a container too."""
+
+        @task
+        def take_long() -> None:
+            time.sleep(3)
+
+        take_long()
+
+    deadlined()

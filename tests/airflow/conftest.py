@@ -21,6 +21,7 @@ if find_spec("airflow") is None:
         "test_metrics.py",
         "test_refusal.py",
         "test_system.py",
+        "test_system_schedulers.py",
         "test_teams.py",
         "test_workloads.py",
     ]

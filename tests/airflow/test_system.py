@@ -1,120 +1,157 @@
-"""A whole Airflow on this machine, with real processes all the way down to the containers."""
+"""The example DAGs, and what else goes through the queue, on a whole Airflow: real processes down to the containers."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ecs_queue.airflow.demo import EXAMPLES, await_end, demo_runs, demo_tasks
+from ecs_queue.airflow.demo import RUN_ID, await_end, demo_callbacks, demo_runs, demo_tasks
 from ecs_queue.airflow.local import LocalAirflow, Row
-from ecs_queue.config import load_config
 from ecs_queue.core.states import State
-from ecs_queue.ledger import open_ledger
+from tests.airflow import whole
+from tests.airflow.whole import PATIENCE
 from tests.services import require_redis_binary
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("airflow-system")]
+pytestmark = pytest.mark.timeout(600)
 
-_OWN = Path(__file__).parent / "dags"
+#: The examples and how many tasks they have. Airflow 3.1 has no callbacks on executors, so it has not the last.
+EXAMPLES = {"chain": 3, "configured": 1, "deferred": 1, "mapped": 20, "retried": 1, "deadlined": 1}
 
 
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
+    """On SQLite, with one run of each example under way, and what else the tests look at."""
     require_redis_binary()
     directory = tmp_path_factory.mktemp("airflow")
-    dags = directory / "dags"
-    shutil.copytree(EXAMPLES, dags)
-    shutil.copytree(_OWN, dags, dirs_exist_ok=True)
-    settings = {"AIRFLOW__ECS_QUEUE__MAX_IN_FLIGHT": "10", "AIRFLOW__CORE__PARALLELISM": "64"}
-    made = LocalAirflow(directory / "home", dags, settings=settings)
-    made.start()
-    yield made
-    made.stop()
+    settings = {"AIRFLOW__CORE__TEST_CONNECTION": "Enabled", "AIRFLOW__ECS_QUEUE__MAX_IN_FLIGHT": "10"}
+    with LocalAirflow(directory / "home", whole.copy_dags(directory / "dags"), settings=settings) as made:
+        known = made.await_dags()
+        for dag_id in [dag_id for dag_id in EXAMPLES if dag_id in known]:
+            made.trigger(dag_id, RUN_ID)
+        made.trigger("wrong", "wrong")
+        yield made
 
 
-def states(airflow: LocalAirflow, run_id: str) -> Counter[str]:
-    rows = airflow.rows("select state from task_instance where run_id = ? and map_index >= 0", run_id)
-    return Counter(str(row["state"]) for row in rows)
+@pytest.fixture(scope="module")
+def ended(airflow: LocalAirflow) -> LocalAirflow:
+    """As above, when all runs have ended, and their results have come."""
+    await_end(airflow, PATIENCE)
+    own = [row["external_executor_id"] for row in airflow.rows("select external_executor_id from task_instance")]
+    ids = [one for one in own if one is not None]
+    airflow.wait_for(lambda: all(r.ended for r in whole.records_of(airflow, ids)), PATIENCE, "the containers' ends")
+    return airflow
 
 
-def run_many(airflow: LocalAirflow, run_id: str) -> None:
-    """Trigger it, and wait until ten run and ten wait for a place."""
-    airflow.command("dags", "trigger", "many", "--run-id", run_id)
-
-    def is_half_way() -> bool:
-        found = states(airflow, run_id)
-        return found["running"] >= 5 and found["queued"] + found["running"] + found["success"] == 20
-
-    airflow.wait_for(is_half_way, 120, "the start of the tasks")
+def logged(airflow: LocalAirflow, kind: str) -> list[Row]:
+    """The entries of the event log that are ours."""
+    return airflow.rows("select task_id, map_index, extra from log where event like :kind", kind=kind)
 
 
-def running_log(airflow: LocalAirflow, run_id: str) -> str:
-    """The log view of a task that runs, when it names our container's log as its source."""
-    query = "select map_index from task_instance where run_id = ? and state = 'running' order by map_index"
-    for row in airflow.rows(query, run_id):
-        path = f"/dags/many/dagRuns/{run_id}/taskInstances/slow/logs/1?map_index={row['map_index']}"
-        shown = json.dumps(airflow.api(path), ensure_ascii=False)
-        if "the local ECS's" in shown:
-            return shown
-    return ""
+def example_tasks(airflow: LocalAirflow) -> list[Row]:
+    return [task for task in demo_tasks(airflow) if task["run_id"] == RUN_ID]
 
 
-def await_success_of_each_once(airflow: LocalAirflow, run_id: str) -> None:
-    airflow.wait_for(lambda: sum(states(airflow, run_id)[end] for end in ("success", "failed")) == 20, 240, run_id)
-    assert states(airflow, run_id) == {"success": 20}
-    ran = (airflow.dags / "ran.txt").read_text().splitlines()
-    assert Counter(line for line in ran if line.startswith(f"{run_id} ")) == {
-        f"{run_id} {number}": 1 for number in range(20)
-    }
-
-
-def test_the_example_dags_end_as_they_should(airflow: LocalAirflow) -> None:
-    await_end(airflow, 5, 240)
-    assert {run["dag_id"]: run["state"] for run in demo_runs(airflow)} == dict.fromkeys(
-        ("chain", "configured", "deferred", "mapped", "retried"), "success"
-    )
-    tasks = demo_tasks(airflow)
-    assert len(tasks) == 26
+def test_the_example_dags_end_as_they_should(ended: LocalAirflow) -> None:
+    runs = {run["dag_id"]: run["state"] for run in demo_runs(ended)}
+    assert runs.pop("wrong") == "failed"
+    assert set(EXAMPLES) - set(runs) <= {"deadlined"}
+    assert set(runs.values()) == {"success"}
+    tasks = example_tasks(ended)
+    assert Counter(str(task["dag_id"]) for task in tasks) == {dag_id: EXAMPLES[dag_id] for dag_id in runs}
+    assert {task["state"] for task in tasks} == {"success"}
     assert {task["task_id"]: task["try_number"] for task in tasks}["flaky"] == 2
-    # Each try is one container, and the deferred task's two halves are two.
-    assert len(list((airflow.directory / "tasks").glob("*.log"))) == 28
 
 
-def test_the_reasons_are_in_the_event_log(airflow: LocalAirflow) -> None:
-    def logged() -> list[Row]:
-        return airflow.rows("select task_id, map_index, extra from log where event like 'ecs task%'")
+def test_no_task_runs_twice(ended: LocalAirflow) -> None:
+    tasks = example_tasks(ended)
+    # Each try is a container of its own, a deferred task's two halves are two, and so is a callback; the tests' own
+    # DAG has one, and a connection test may be under way.
+    expected = len(tasks) + 1 + 1 + len(demo_callbacks(ended)) + 1
+    assert ended.ecs.stats()["tasks_created"] - connection_tests(ended) == expected
+    records = whole.records_of(ended, [task["external_executor_id"] for task in tasks])
+    assert {(record.launch, record.attempt) for record in records} == {(1, 1)}
+
+
+def test_the_id_of_each_task_is_that_of_its_request(ended: LocalAirflow) -> None:
+    tasks = example_tasks(ended)
+    ids = {str(task["external_executor_id"]) for task in tasks}
+    records = whole.records_of(ended, ids)
+    assert len(records) == len(ids) == len(tasks)
+    assert {record.state for record in records} == {State.SUCCESS}
+
+
+def test_the_reasons_are_in_the_event_log(ended: LocalAirflow) -> None:
+    tasks = example_tasks(ended)
+
+    def all_are_there() -> bool:
+        return len({(row["task_id"], row["map_index"]) for row in logged(ended, "ecs task finished")}) >= len(tasks)
 
     # The last results come when the DAG runs have ended; a container that was left for a new one has no entry.
-    airflow.wait_for(lambda: len({(row["task_id"], row["map_index"]) for row in logged()}) == 26, 60, "the entries")
-    assert all("arn:aws:ecs:" in row["extra"] for row in logged())
+    ended.wait_for(all_are_there, PATIENCE, "the entries")
+    finished = logged(ended, "ecs task finished")
+    assert all("arn:aws:ecs:" in row["extra"] and "exit code 0" in row["extra"] for row in finished)
+    (killed,) = logged(ended, "ecs task failed")
+    assert killed["task_id"] == "killed"
+    assert "exit code 137" in killed["extra"]
+    (refused,) = logged(ended, "ecs-queue refused%")
+    assert refused["task_id"] == "refused"
+    assert "memory" in refused["extra"]
+    assert not (ended.dags / "ran.txt").exists()  # the code of the task that was refused
 
 
-def test_the_id_of_each_task_is_that_of_its_request(airflow: LocalAirflow) -> None:
-    ids = [str(task["external_executor_id"]) for task in demo_tasks(airflow) if task["dag_id"] != "many"]
-    with closing(open_ledger(load_config(environ=airflow.environ))) as ledger:
-        records = ledger.get(ids)
-    assert [record.state for record in records if record is not None] == [State.SUCCESS] * 26
+def test_a_callback_runs_through_the_queue(ended: LocalAirflow) -> None:
+    if not ended.has_table("callback"):
+        pytest.skip("this Airflow sends no callbacks to executors")
+    (callback,) = demo_callbacks(ended)
+    assert callback["state"] == "success"
+    (record,) = whole.records_of(ended, [callback["id"]])
+    assert (record.state, record.launch, record.exit_code) == (State.SUCCESS, 1, 0)
+    said = [path.read_text() for path in (ended.directory / "logs" / "executor_callbacks").rglob("*") if path.is_file()]
+    assert "deadlined has not ended in 1 s" in "".join(said)
 
 
-def test_a_scheduler_that_is_killed_leaves_its_tasks_to_the_next(airflow: LocalAirflow) -> None:
-    run_many(airflow, "killed")
-    airflow.wait_for(lambda: "a container's line" in running_log(airflow, "killed"), 60, "the log of a running task")
-    airflow.kill("scheduler")
-    airflow.start_component("scheduler")
-    await_success_of_each_once(airflow, "killed")
+def connection_tests(airflow: LocalAirflow) -> int:
+    """How many have been asked for."""
+    if not airflow.has_table("connection_test_request"):
+        return 0
+    return len(airflow.rows("select id from connection_test_request"))
 
 
-def test_a_redis_that_is_gone_for_20_seconds_delays_and_loses_nothing(airflow: LocalAirflow) -> None:
-    run_many(airflow, "outage")
-    airflow.redis.kill()
-    time.sleep(20)  # what is tested is the length of the outage
-    airflow.redis.start()
-    await_success_of_each_once(airflow, "outage")
-    log = (airflow.directory / "scheduler.log").read_text()
-    assert "an unexpected error" not in log
+@pytest.mark.parametrize(("path", "state"), [("/", "success"), ("/not/there", "failed")])
+def test_a_connection_test_runs_through_the_queue(airflow: LocalAirflow, path: str, state: str) -> None:
+    if not airflow.has_table("connection_test_request"):
+        pytest.skip("this Airflow sends no connection tests to executors")
+    name = f"files_{state}"
+    body = {"connection_id": name, "conn_type": "fs", "extra": json.dumps({"path": path})}
+    token = airflow.api("/connections/enqueue-test", body)["token"]
+
+    def answer() -> Any:
+        return airflow.api("/connections/enqueue-test", **{"Airflow-Connection-Test-Token": token})
+
+    airflow.wait_for(lambda: answer()["state"] in {"success", "failed"}, PATIENCE, "the connection test")
+    assert answer()["state"] == state
+    assert path in answer()["result_message"]
+    (row,) = airflow.rows("select id from connection_test_request where connection_id = :name", name=name)
+    (record,) = whole.records_of(airflow, [row["id"]])
+    airflow.wait_for(lambda: whole.records_of(airflow, [row["id"]])[0].ended, PATIENCE, "the container's end")
+    assert record.launch == 1
+    assert uuid.UUID(record.id) == uuid.UUID(str(row["id"]))
+
+
+def test_a_line_of_a_container_shows_in_the_log_view_while_the_task_runs(airflow: LocalAirflow) -> None:
+    airflow.trigger("spoken", "spoken")
+
+    def is_shown() -> bool:
+        if whole.states_of(airflow, "spoken") != {"running": 1}:
+            return False
+        shown = json.dumps(airflow.api("/dags/spoken/dagRuns/spoken/taskInstances/speaks/logs/1"), ensure_ascii=False)
+        return "the local ECS's" in shown and "a container's line" in shown
+
+    airflow.wait_for(is_shown, PATIENCE, "the line of a running task")
+    whole.open_gate(airflow, "spoken", 1)
+    airflow.wait_for(lambda: whole.states_of(airflow, "spoken") == {"success": 1}, PATIENCE, "the end of the run")
