@@ -60,7 +60,7 @@ airflow-demo: $(AIRFLOW_VENV)/.installed ## the example DAGs on a whole local Ai
 	$(AIRFLOW_VENV)/bin/python -m ecs_queue.airflow.demo $(AIRFLOW_DEMO_ARGS)
 
 $(AIRFLOW_VENV)/.bench-installed: $(AIRFLOW_VENV)/.installed
-	$(VENV)-airflow/bin/python -m pip install --quiet --disable-pip-version-check -e '.[airflow-bench]'
+	$(AIRFLOW_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[airflow-bench]'
 	touch $@
 
 airflow-bench: $(AIRFLOW_VENV)/.bench-installed ## our executor beside the upstream ones: what a heartbeat costs

@@ -1,0 +1,107 @@
+"""The demo's own part: what it says, how it exits, that it leaves nothing behind. The rest is run by test_system.py."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from ecs_queue.airflow import demo
+from ecs_queue.errors import RetryableError
+
+
+class StandIn:
+    """Says what a whole Airflow would after its DAGs have ended."""
+
+    url = "http://127.0.0.1:1"
+
+    def __init__(self, directory: Path, dags: Path) -> None:
+        self.directory = directory
+        self.ecs = self
+        self.state = "success"
+        self.triggered: list[str] = []
+        self.stopped = 0
+        self.is_slow = False
+
+    def start(self, told: Callable[[str], None]) -> None:
+        told("starting")
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+    def await_dags(self) -> list[str]:
+        return ["late", "plain"]
+
+    def trigger(self, dag_id: str, run_id: str) -> None:
+        self.triggered.append(dag_id)
+
+    def wait_for(self, is_done: Callable[[], bool], seconds: float, what: str) -> None:
+        if self.is_slow:
+            raise RetryableError(f"{what} took more than {seconds:g} s")
+        assert is_done()
+
+    def has_table(self, name: str) -> bool:
+        return True
+
+    def stats(self) -> dict[str, int]:
+        return {"tasks_created": 3}
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        run = {"run_id": "demo", "state": "success"}
+        if "from callback" in query:
+            return [{"id": "1", "dag_id": "late", "state": self.state}]
+        if "from dag_run" in query:
+            return [run | {"dag_id": dag_id} for dag_id in self.triggered]
+        times = {"start_date": "2026-01-01 00:00:00.5+00:00", "end_date": "2026-01-01 00:00:03+00:00"}
+        return [run | times | {"dag_id": dag_id, "try_number": 1} for dag_id in self.triggered]
+
+
+@pytest.fixture
+def airflow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandIn:
+    made = StandIn(tmp_path, tmp_path)
+    monkeypatch.setattr(demo, "LocalAirflow", lambda directory, dags: made)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    return made
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(demo.main, list(arguments))
+
+
+def test_it_runs_each_dag_and_prints_how_it_ended(airflow: StandIn) -> None:
+    result = run()
+    assert result.exit_code == 0
+    assert airflow.triggered == ["late", "plain"]
+    assert "late: its callback" in result.output
+    assert "1/1 succeeded" in result.output
+    assert "2.5 s" in result.output
+    assert "3 containers" in result.output
+    assert airflow.stopped == 1
+
+
+def test_the_exit_status_says_whether_all_ended_well(airflow: StandIn) -> None:
+    airflow.state = "failed"
+    assert run().exit_code == 1
+
+
+def test_what_takes_too_long_is_said_and_stopped(airflow: StandIn) -> None:
+    airflow.is_slow = True
+    result = run("--timeout", "7")
+    assert result.exit_code == 1
+    assert "took more than 7 s" in result.output
+    assert airflow.stopped == 1
+
+
+def test_it_stays_up_until_it_is_interrupted(airflow: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(signal, "pause", interrupted)
+    result = run("--keep")
+    assert result.exit_code == 0
+    assert f"stays up at {airflow.url}" in result.output
+    assert airflow.stopped == 1
