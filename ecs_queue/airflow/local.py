@@ -37,6 +37,7 @@ _IN_THE_IMAGE = (
     "AIRFLOW__CORE__LOAD_EXAMPLES",
     "AIRFLOW__CORE__FERNET_KEY",
     "AIRFLOW__LOGGING__BASE_LOG_FOLDER",
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT",
     "no_proxy",
     "NO_PROXY",
 )
@@ -252,6 +253,10 @@ class LocalAirflow:
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(_free_port()),
+            # Of the tasks' calls. A small machine that starts many containers at once is slower than the default, 5 s.
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+            # Containers at once: each of them starts an Airflow, whatever little its task does.
+            "AIRFLOW__ECS_QUEUE__MAX_IN_FLIGHT": "10",
             # A scheduler that was killed is noticed within seconds.
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",

@@ -41,8 +41,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
 def ended(airflow: LocalAirflow) -> LocalAirflow:
     """As above, when all runs have ended, and their results have come."""
     await_end(airflow, PATIENCE)
-    own = [row["external_executor_id"] for row in airflow.rows("select external_executor_id from task_instance")]
-    ids = [one for one in own if one is not None]
+    sent = airflow.rows("select external_executor_id from task_instance where task_id <> 'refused'")
+    ids = [row["external_executor_id"] for row in sent if row["external_executor_id"] is not None]
     airflow.wait_for(lambda: all(r.ended for r in whole.records_of(airflow, ids)), PATIENCE, "the containers' ends")
     return airflow
 
