@@ -11,8 +11,8 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from ecs_queue.airflow.logs import _awslogs
 from ecs_queue.config import load_config
+from ecs_queue.ecs.awslogs import awslogs_options
 
 CONF = Path(__file__).parents[1] / "conf"
 POLICIES = sorted(path.name for path in CONF.glob("iam-*-policy.json"))
@@ -65,7 +65,7 @@ def test_the_airflow_configuration_and_the_task_definition_name_the_same(task_de
 
 
 def test_the_log_of_the_task_definition_is_one_that_the_log_view_finds(task_definition: Any) -> None:
-    options = _awslogs(task_definition, "main")
+    options = awslogs_options(task_definition, "main")
     assert isinstance(options, dict), options
     allowed = str(filled_in("iam-api-server-policy.json"))
     assert f"log-group:{options['awslogs-group']}:log-stream:{options['awslogs-stream-prefix']}/*" in allowed
