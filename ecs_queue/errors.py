@@ -30,6 +30,10 @@ class LedgerUnavailable(RetryableError):  # noqa: N818
     """The ledger cannot be reached: check ledger_url and that the server is up."""
 
 
+class JournalUnavailable(RetryableError):  # noqa: N818
+    """The journal cannot be reached: check ledger_url and that the server is up."""
+
+
 class NotDurable(LedgerUnavailable):
     """The ledger could not confirm that the write is durable; nothing was launched for it."""
 
