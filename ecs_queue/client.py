@@ -30,6 +30,8 @@ from ecs_queue.core.record import Record, Submission
 from ecs_queue.core.run_task_kwargs import validate_request
 from ecs_queue.core.states import State
 from ecs_queue.errors import BrokerUnavailable, IdConflict, InvalidRequest, RequestTooLate, UnknownTask
+from ecs_queue.journal import JournalStore, open_store
+from ecs_queue.journal.client import ClientJournal
 from ecs_queue.keyring import open_keyring
 from ecs_queue.ledger import open_ledger
 from ecs_queue.ledger.base import Ledger
@@ -100,8 +102,11 @@ class EcsQueue:
         owner: str | None = None,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        journal: JournalStore | None = None,
     ) -> None:
+        """`journal`: where it is told what was submitted and stopped; this client closes it."""
         self.config = config
+        self._journal = ClientJournal(journal, config.namespace)
         self._broker = broker
         self.ledger = ledger
         self._own_queue = owner is None
@@ -122,7 +127,7 @@ class EcsQueue:
     ) -> Self:
         """A client by the configuration (docs/configuration.md). Connects when first used."""
         config = load_config(path, environ, overrides)
-        return cls(config, open_broker(config), open_ledger(config), owner=owner)
+        return cls(config, open_broker(config), open_ledger(config), owner=owner, journal=open_store(config))
 
     def submit(self, command: Sequence[str], **fields: Any) -> Handle:
         """Submit one command; `fields` as in a task line: id, queue, executor_config, priority, expires_in ...
@@ -171,6 +176,7 @@ class EcsQueue:
         """Queue what `prepare` made: the ledger first, then the messages. `IdConflict`: all but that one are queued."""
         answers = self.ledger.put([draft.submission for draft in drafts])
         answered = list(zip(drafts, answers, strict=True))
+        self._journal.submitted(draft.submission for draft, answer in answered if answer.word is Word.CREATED)
         self._publish([draft for draft, answer in answered if answer.word is Word.CREATED])
         for draft, answer in answered:
             _refuse(draft, answer)
@@ -201,7 +207,8 @@ class EcsQueue:
     def stop_many(self, ids: Sequence[str], by: str = "client") -> list[Record]:
         """Ask for stops; the records as they are then, in order."""
         records = []
-        for answer in self.ledger.stop(ids, by):
+        for record_id, answer in zip(ids, self.ledger.stop(ids, by), strict=True):
+            self._journal.stop_asked(record_id, by, answer.word)
             if answer.record is None:
                 raise UnknownTask(f"the ledger did not answer the stop: {answer.word}")
             if answer.word is Word.ENDED and answer.record.owner:
@@ -221,6 +228,7 @@ class EcsQueue:
     def close(self) -> None:
         """Give the connections back. Requests go on; their results stay in the ledger."""
         self._waiting.close()
+        self._journal.close()
         if self._own_queue and self._waiting.used:
             try:
                 self._broker.forget_results(self.owner)

@@ -1,7 +1,8 @@
 """THE catalogue of events: everything that is worth telling, its level, its fields and its sentence.
 
-Logs and counters derive from it; nothing else logs. An event carries ids and facts, never a command, an environment
-or a URL: those may hold secrets.
+Logs, counters and the journal derive from it; nothing else logs. What an event tells are ids and facts, never a
+command, an environment or a URL: those may hold secrets. What it has beside that, `kept`, is for the journal alone,
+which redacts it: an envelope, run_task arguments, the inputs of a decision and what was decided.
 """
 
 from __future__ import annotations
@@ -14,18 +15,24 @@ from typing import Any
 
 import msgspec
 
+from ecs_queue.core.record import Submission
+
 logger = logging.getLogger("ecs_queue")
 
 
 class EventType(msgspec.Struct, frozen=True):
-    """`sentence` is a format string over `fields`, the names every event of this type carries."""
+    """`sentence` is a format string over `fields`, the names every event of this type carries; `kept` names what it
+    carries besides, which no log may show."""
 
     level: int
     fields: tuple[str, ...]
     sentence: str
+    kept: tuple[str, ...] = ()
 
 
-_D, _I, _W, _E = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
+#: Below DEBUG: steps that are worth keeping, and too many to be read as they pass.
+TRACE = 5
+_T, _D, _I, _W, _E = TRACE, logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 
 EVENTS: dict[str, EventType] = {
     "worker.started": EventType(_I, ("worker", "queues"), "worker {worker} takes from {queues}"),
@@ -33,9 +40,14 @@ EVENTS: dict[str, EventType] = {
     "worker.stopped": EventType(_I, ("worker",), "worker {worker} has stopped"),
     "service.failed": EventType(_E, ("service", "reason"), "{service} failed and goes on: {reason}"),
     "health": EventType(_W, ("queue", "reason"), "queue {queue}: {reason}"),
+    "request.submitted": EventType(
+        _D, ("id", "queue", "owner"), "{id} submitted to {queue}", ("nonce", "namespace", "envelope")
+    ),
     "request.received": EventType(_D, ("id", "queue"), "{id} received from {queue}"),
     "request.dead": EventType(_W, ("queue", "reason", "bytes"), "dead letter from {queue} ({bytes} bytes): {reason}"),
-    "launch.called": EventType(_D, ("id", "launch", "attempt"), "{id} RunTask, launch {launch}, attempt {attempt}"),
+    "launch.called": EventType(
+        _D, ("id", "launch", "attempt"), "{id} RunTask, launch {launch}, attempt {attempt}", ("plan", "target")
+    ),
     "launch.started": EventType(_I, ("id", "launch", "arn"), "{id} launched as {arn} (launch {launch})"),
     "launch.no_effect": EventType(_I, ("id", "launch", "reason"), "{id} not launched, tried again later: {reason}"),
     "launch.unsure": EventType(_W, ("id", "launch", "reason"), "{id} launch {launch} in doubt: {reason}"),
@@ -45,30 +57,64 @@ EVENTS: dict[str, EventType] = {
     "launch.stray": EventType(_W, ("id", "launch", "arn"), "{id}: {arn} belongs to no present launch, stopping it"),
     "launch.lost_claim": EventType(_I, ("id", "launch"), "{id} launch {launch}: another worker has taken it over"),
     "quota.lowered": EventType(_W, ("calls", "rate"), "AWS throttles {calls}: all workers slow down to {rate}/s"),
+    "decision.step": EventType(
+        _T, ("id", "operation", "word", "step"), "{id}: the ledger answers {operation} with {word}, next {step}"
+    ),
+    "decision.call": EventType(
+        _T,
+        ("id", "launch", "write"),
+        "{id} launch {launch}: after RunTask {write}",
+        ("record", "answer", "backoff", "draw", "took"),
+    ),
+    "decision.conflict": EventType(
+        _T,
+        ("id", "launch", "write"),
+        "{id} launch {launch}: after the conflict {write}",
+        ("asked", "wanted", "conflicting", "shown", "took"),
+    ),
+    "decision.list": EventType(
+        _T,
+        ("id", "launch", "write"),
+        "{id} launch {launch}: after ListTasks {write}",
+        ("listed", "age", "again", "took"),
+    ),
+    "decision.look": EventType(_T, ("id", "arn", "status"), "{id} is seen {status}", ("look", "draw", "took")),
+    "decision.missing": EventType(
+        _T, ("id", "arn"), "{id}: {arn} counts as lost", ("record", "gone_for", "grace", "took")
+    ),
     "circuit.opened": EventType(_E, ("queue", "reason", "seconds"), "queue {queue} paused for {seconds} s: {reason}"),
     "circuit.closed": EventType(_I, ("queue",), "queue {queue} works again"),
     "task.status": EventType(_D, ("id", "arn", "status"), "{id} is {status}"),
     "task.retry": EventType(_I, ("id", "attempt", "reason"), "{id} goes to attempt {attempt}: {reason}"),
     "task.stop": EventType(_I, ("id", "arn", "by"), "{id} is being stopped ({by})"),
     "task.missing": EventType(_D, ("id", "arn"), "{id}: ECS does not show {arn}"),
+    "stop.asked": EventType(_D, ("id", "by", "word"), "{id}: {by} asks for a stop, {word}"),
+    "stop.answered": EventType(_T, ("id", "arn", "answer"), "{id}: StopTask of {arn}, {answer}"),
     "stop.trouble": EventType(_W, ("id", "arn", "reason"), "{id}: StopTask of {arn} failed: {reason}"),
     "describe.trouble": EventType(_W, ("tasks", "reason"), "{tasks} tasks could not be described: {reason}"),
     "request.ended": EventType(
         _I, ("id", "state", "exit_code", "attempts", "reason"), "{id} ended {state} (exit {exit_code}): {reason}"
     ),
     "results.unpublished": EventType(_W, ("results", "reason"), "{results} results not announced: {reason}"),
+    "journal.trouble": EventType(_W, ("reason",), "the journal is not written for now: {reason}"),
+    "journal.dropped": EventType(_W, ("dropped", "reason"), "{dropped} events are not in the journal: {reason}"),
 }
 
 Sink = Callable[[str, dict[str, Any]], None]
 
 
 class Telemetry:
-    """Where events go. Thread-safe. `sinks` get every event, after the log and the counters."""
+    """Where events go. Thread-safe. `sinks` get every event with all its fields, after the log and the counters."""
 
     def __init__(self, *sinks: Sink) -> None:
         self._sinks = sinks
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
+
+    def add_sink(self, sink: Sink) -> None:
+        """From now on this one gets every event, too."""
+        with self._lock:
+            self._sinks = (*self._sinks, sink)
 
     def emit(self, name: str, **fields: Any) -> None:
         """Tell one event of the catalogue; its fields must be the catalogue's."""
@@ -76,8 +122,9 @@ class Telemetry:
         with self._lock:
             self._counts[name] += 1
         if logger.isEnabledFor(kind.level):
-            logger.log(kind.level, kind.sentence.format(**fields), extra={"event": name, "fields": fields})
-        for sink in self._sinks:
+            told = {field: fields[field] for field in kind.fields}
+            logger.log(kind.level, kind.sentence.format(**told), extra={"event": name, "fields": told})
+        for sink in self._sinks:  # a tuple, replaced by `add_sink`
             try:
                 sink(name, fields)
             except Exception:  # telling must never stop what is told of: a launch, the end of a request
@@ -87,3 +134,16 @@ class Telemetry:
         """How often an event was told since the start."""
         with self._lock:
             return self._counts[name]
+
+
+def tell_submitted(telemetry: Telemetry, namespace: str, new: Submission) -> None:
+    """The first event of a request, with its envelope: by whoever made the record."""
+    telemetry.emit(
+        "request.submitted",
+        id=new.id,
+        queue=new.queue,
+        owner=new.owner,
+        nonce=new.nonce,
+        namespace=namespace,
+        envelope=new.body,
+    )

@@ -20,6 +20,8 @@ from ecs_queue.core.plan import submission_of
 from ecs_queue.core.protocol import Answer, Word
 from ecs_queue.core.record import Record
 from ecs_queue.errors import UndecodableMessage, UnverifiedMessage
+from ecs_queue.journal import JournalStore, open_store
+from ecs_queue.journal.client import ClientJournal
 from ecs_queue.keyring import open_keyring
 from ecs_queue.ledger import open_ledger
 from ecs_queue.ledger.base import Ledger
@@ -46,6 +48,7 @@ class Desk:
         *,
         clock: Callable[[], float] = time.time,
         on_failure: Callable[[str], None] = lambda _: None,
+        journal: JournalStore | None = None,
     ) -> None:
         """`on_failure("ledger" or "broker")` is called for each call that fails."""
         self.config = config
@@ -53,6 +56,7 @@ class Desk:
         self._broker = broker
         self._ledger = ledger
         self._clock = clock
+        self._journal = ClientJournal(journal, config.namespace)
         self._checked = CheckedRequests(config)
         self._keyring = open_keyring(config)
         self._log = log
@@ -64,7 +68,15 @@ class Desk:
     @classmethod
     def open(cls, config: Config, owner: str, log: logging.Logger, on_failure: Callable[[str], None]) -> Desk:
         """By the configuration; connects when first used."""
-        return cls(config, open_broker(config), open_ledger(config), owner, log, on_failure=on_failure)
+        return cls(
+            config,
+            open_broker(config),
+            open_ledger(config),
+            owner,
+            log,
+            on_failure=on_failure,
+            journal=open_store(config),
+        )
 
     @property
     def closed_for_now(self) -> bool:
@@ -92,6 +104,8 @@ class Desk:
     def _send(self, drafts: Sequence[Submitted]) -> list[Answer]:
         submissions = [draft.submission for draft in drafts]
         answers = self.ledger_outage.attempt(lambda: self._ledger.put(submissions)) if submissions else []
+        answered = zip(submissions, answers or (), strict=False)
+        self._journal.submitted(new for new, answer in answered if answer.word is Word.CREATED)
         self._publish(
             [
                 draft
@@ -136,7 +150,10 @@ class Desk:
 
     def stop(self, ids: Sequence[str], by: str) -> list[Answer] | None:
         """Ask for stops; an unknown id is revoked when it arrives."""
-        return self.ledger_outage.attempt(lambda: self._ledger.stop(ids, by)) if ids else []
+        answers = self.ledger_outage.attempt(lambda: self._ledger.stop(ids, by)) if ids else []
+        for record_id, answer in zip(ids, answers or (), strict=False):
+            self._journal.stop_asked(record_id, by, answer.word)
+        return answers
 
     def confirm(self, results: Sequence[tuple[str, str]]) -> list[Answer] | None:
         """Their results have arrived for good."""
@@ -155,6 +172,7 @@ class Desk:
         self._sender.shutdown()
         if self._inbox is not None:
             self._inbox.close()
+        self._journal.close()
         self._broker.close()
         self._ledger.close()
 

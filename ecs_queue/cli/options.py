@@ -105,8 +105,9 @@ def opened_queue(options: Options, owner: str | None = "") -> Iterator[EcsQueue]
     """A client by the configuration, closed at the end. `owner`: as for `EcsQueue`; "" never waits."""
     from ecs_queue.broker import open_broker
     from ecs_queue.client import EcsQueue
+    from ecs_queue.journal import open_store
     from ecs_queue.ledger import open_ledger
 
     config = load_shared(options)
-    with EcsQueue(config, open_broker(config), open_ledger(config), owner=owner) as queue:
+    with EcsQueue(config, open_broker(config), open_ledger(config), owner=owner, journal=open_store(config)) as queue:
         yield queue

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import threading
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import click
@@ -60,6 +60,7 @@ def worker(options: Options, queues: str, concurrency: int | None, name: str, lo
     start, or a queue that it could not launch anything for; 143 or 130 after a second SIGTERM or Ctrl-C.
     """
     from ecs_queue.broker import open_broker
+    from ecs_queue.journal import open_store
     from ecs_queue.ledger import open_ledger
 
     options.start_logging("info", log_format)
@@ -67,12 +68,19 @@ def worker(options: Options, queues: str, concurrency: int | None, name: str, lo
         options.overrides["concurrency"] = str(concurrency)
     names = _queue_names(queues)
     config = load_shared(options)
-    with closing(open_ledger(config)) as ledger, closing(open_broker(config)) as broker:
+    with ExitStack() as opened:
+        ledger, broker = (
+            opened.enter_context(closing(open_ledger(config))),
+            opened.enter_context(closing(open_broker(config))),
+        )
+        journal = open_store(config)
+        if journal is not None:
+            opened.callback(journal.close)
         broker.check()
         ledger.now()
         from ecs_queue.launcher.worker import Worker
 
-        made = Worker(config, broker, ledger, queues=names, name=name)
+        made = Worker(config, broker, ledger, queues=names, name=name, journal=journal)
         made.check()
         _run(made, config, as_json)
 

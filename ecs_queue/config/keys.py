@@ -27,7 +27,7 @@ class Key:
 
 
 #: Keys of later versions: refused, for a setting that is silently ignored is worse than none.
-LATER_KEYS = frozenset({"event_queue_url", "journal"})
+LATER_KEYS = frozenset({"event_queue_url"})
 
 _QUEUE_KEYS = (
     Key(
@@ -194,6 +194,25 @@ _QUEUE_KEYS = (
         "What a request's executor_config may override; workers refuse the rest. Names, separated by commas: keys of a "
         "container override, overrides.KEY for the whole task's, arguments of run_task. * is everything, none is "
         f"nothing, safe is {', '.join(ALLOWED_BY_DEFAULT)}.",
+    ),
+    Key(
+        "journal",
+        "True",
+        parse.flag,
+        "Whether workers and clients keep a journal on the ledger's server: every envelope, decision and answer of "
+        "ECS, secrets redacted. It is what timelines and replays are made of.",
+    ),
+    Key(
+        "journal_megabytes",
+        "256",
+        parse.whole(1),
+        "About what the journal may take of the server's memory; the oldest events go first. A task takes 1 to 2 kB.",
+    ),
+    Key(
+        "journal_retention_seconds",
+        "604800",
+        parse.positive,
+        "How long an event is kept at most. Applied whenever something is written.",
     ),
 )
 

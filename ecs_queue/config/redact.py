@@ -10,9 +10,17 @@ from urllib.parse import unquote
 
 HIDDEN = "***"
 
-_SECRET_NAME = re.compile(r"pass|pwd|secret|token|credential|signature|(^|_)auth|(^|_)key($|_id$)", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"pass|pwd|secret|token|credential|signature|(^|[_-])auth|(^|[_-])key($|[_-]id$)|(api|access|private|account)_?key",
+    re.IGNORECASE,
+)
 # A value ends at the next separator only: an unquoted `#` or `?` belongs to it, as it may to a password.
 _PARAMETER = re.compile(r"([?&;])([^=&;?]*)=([^&;]*)")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a value of this name is taken for a secret."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def redact_url(url: str) -> str:
@@ -39,7 +47,7 @@ def redact_url(url: str) -> str:
 
 def _hide_parameter(match: re.Match[str]) -> str:
     separator, name, value = match.groups()
-    is_secret = bool(value) and _SECRET_NAME.search(unquote(name)) is not None
+    is_secret = bool(value) and is_secret_name(unquote(name))
     return f"{separator}{name}={HIDDEN if is_secret else value}"
 
 

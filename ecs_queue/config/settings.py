@@ -64,6 +64,9 @@ class Config:
     encryption_keys: tuple[str, ...] | None
     #: Of the queues whose profile has none of its own; the profiles have it already.
     allowed_overrides: tuple[str, ...]
+    journal: bool
+    journal_megabytes: int
+    journal_retention_seconds: float
     base_profile: Profile
     #: normal_queue(NAME) -> the profile of `[aws_ecs_executor.NAME]`
     named_profiles: Mapping[str, Profile] = field(hash=False)

@@ -1,8 +1,54 @@
-"""The journal: every envelope, decision and ECS answer as one typed, ordered, versioned event."""
+"""The journal: every envelope, decision and ECS answer as one typed, ordered, versioned event.
+
+`base.py` is the shape of an event and the protocols; `open_journal` reads, a `Recorder` over `open_store` writes.
+"""
 
 from __future__ import annotations
 
-from ecs_queue.journal.base import JournalEvent, JournalReader
-from ecs_queue.journal.memory import MemoryJournal
+from typing import TYPE_CHECKING
 
-__all__ = ["JournalEvent", "JournalReader", "MemoryJournal"]
+from ecs_queue.errors import UsageError
+from ecs_queue.journal.base import JournalEvent, JournalReader, JournalStore
+from ecs_queue.journal.memory import MemoryJournal
+from ecs_queue.journal.record import Recorder
+from ecs_queue.journal.stream import RedisJournal
+
+if TYPE_CHECKING:
+    from ecs_queue.config import Config
+
+__all__ = [
+    "JournalEvent",
+    "JournalReader",
+    "JournalStore",
+    "MemoryJournal",
+    "Recorder",
+    "RedisJournal",
+    "open_journal",
+    "open_store",
+]
+
+
+def open_journal(config: Config) -> RedisJournal:
+    """The journal of the namespace, on the ledger's server, to read it. No connection is made yet.
+
+    UsageError for memory://, which keeps none.
+    """
+    from ecs_queue.ledger.script import connect
+
+    if config.ledger_url.startswith("memory:"):
+        raise UsageError("a ledger in memory has no journal: set ledger_url to redis://HOST:PORT/0")
+    client = connect(config.ledger_url, socket_timeout=config.socket_timeout_seconds, max_connections=4)
+    return RedisJournal(
+        client,
+        config.namespace,
+        most_bytes=config.journal_megabytes * 1024 * 1024,
+        retention=config.journal_retention_seconds,
+        longest_wait=0.4 * config.socket_timeout_seconds,
+    )
+
+
+def open_store(config: Config) -> JournalStore | None:
+    """Where workers and clients write; None when the journal is off, or the ledger is in memory."""
+    if not config.journal or config.ledger_url.startswith("memory:"):
+        return None
+    return open_journal(config)

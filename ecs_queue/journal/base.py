@@ -76,3 +76,31 @@ def seq_key(seq: str) -> tuple[int, int, int]:
     stream, _, place = seq.partition(".")
     milliseconds, _, number = stream.partition("-")
     return int(milliseconds or 0), int(number or 0), int(place or 0)
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """Events on their way into a journal: `body`, a JSON array of events without `seq` and `worker`; `ids`, the
+    requests they speak of. `writer` and `number`, which counts up, name it: appended again, it is there once."""
+
+    writer: str
+    number: int
+    worker: str
+    events: int
+    ids: list[str]
+    body: bytes
+
+
+class JournalStore(Protocol):
+    """Where a journal is written. Every method may raise `JournalUnavailable`: nothing is known of its effect then."""
+
+    def now(self) -> float:
+        """The server's clock, seconds since the epoch."""
+        ...
+
+    def append(self, batch: Batch) -> float:
+        """Keep the batch, once however often it is appended, and drop what is too old or too much. The time now."""
+        ...
+
+    def close(self) -> None:
+        """Give the connections back."""
+        ...

@@ -12,20 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-import msgspec
-
 from ecs_queue.broker.base import Delivery
 from ecs_queue.config import Config
 from ecs_queue.core import envelope
-from ecs_queue.core.answers import Kind, ReadTrouble, RunAnswer, TroubleKind
-from ecs_queue.core.decide import AfterCall, Write, after_call
+from ecs_queue.core.answers import Kind, RunAnswer, TroubleKind
+from ecs_queue.core.decide import AfterCall, Step, Write, after_call, after_conflict, after_list, next_step
 from ecs_queue.core.envelope import TaskRequest
 from ecs_queue.core.keyring import Keyring
-from ecs_queue.core.lifecycle import PROOF_ENDS_AFTER
 from ecs_queue.core.plan import Plan, queued_task, submission_of
 from ecs_queue.core.protocol import Answer, ClaimOffer, Refusal, RefusalKind, Word
 from ecs_queue.core.record import Record, client_token_of, startedby_of
-from ecs_queue.core.retry import Backoff
+from ecs_queue.core.retry import Backoff, Draw
 from ecs_queue.core.states import State
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import EcsGateway
@@ -38,11 +35,11 @@ from ecs_queue.launcher.inflight import InFlight
 from ecs_queue.launcher.quota import Permit, Quota
 from ecs_queue.launcher.trust import Trust
 from ecs_queue.ledger.base import DeadLetter, Ledger
-from ecs_queue.telemetry import Telemetry
+from ecs_queue.telemetry import Telemetry, tell_submitted
 
 #: Seconds until the first look at a new task.
 FIRST_LOOK = 1.0
-#: Seconds between looks for a task of a launch in doubt.
+#: The most seconds between looks for a task of a launch in doubt.
 _LOOK_AGAIN = 30.0
 #: Seconds that a record waits for a worker that has the key to it.
 _UNTIL_SOMEBODY_CAN_READ_IT = 30.0
@@ -118,18 +115,21 @@ class Launcher:
         offer = draft.offer(parts)
         deadline = self._deadline()
         stored, claimed = parts.ledger.admit(submission, offer)
-        if stored.word is Word.CONFLICT:
+        if stored.word is Word.CREATED:  # a producer of another kind, which keeps no journal
+            tell_submitted(parts.telemetry, parts.config.namespace, submission)
+        step = self._step("put", request.id, stored.word)
+        if step is Step.BURY:
             parts.run_quota.give_back(draft.target)
             self.bury(delivery.queue, delivery.body, f"another request has the id {request.id}")
             return True
-        if stored.word is Word.TOO_LATE:
+        if step is Step.TOO_LATE:
             parts.run_quota.give_back(draft.target)
             self.bury(delivery.queue, delivery.body, "it arrived after its accept_until")
             parts.publish(_too_late(request, nonce))
             return True
-        if stored.word is Word.ENDED and stored.record is not None:
+        if step is Step.END and stored.record is not None:
             self._ended(stored.record)
-        self._claimed(claimed, draft, offer, deadline)
+        self._claimed(request.id, claimed, draft, offer, deadline)
         return True
 
     def retry(self, record: Record) -> None:
@@ -147,12 +147,12 @@ class Launcher:
             return
         offer = draft.offer(parts)
         deadline = self._deadline()
-        self._claimed(parts.ledger.claim(record.id, offer), draft, offer, deadline)
+        self._claimed(record.id, parts.ledger.claim(record.id, offer), draft, offer, deadline)
 
     def expire(self, record_id: str) -> None:
         """End a QUEUED record whose deadline has passed."""
         answer = self._parts.ledger.claim(record_id, None)
-        if answer.word is Word.ENDED and answer.record is not None:
+        if self._step("claim", record_id, answer.word) is Step.END and answer.record is not None:
             self._ended(answer.record)
 
     def recover(self, record: Record, quota: Quota) -> None:
@@ -167,10 +167,11 @@ class Launcher:
         offer = ClaimOffer(claim=parts.new_id(), worker=parts.worker, args="", target="")
         deadline = self._deadline()
         answer = parts.ledger.reclaim(record.id, offer)
-        if answer.record is None or answer.word not in (Word.CALL, Word.LOOK):
+        step = self._step("reclaim", record.id, answer.word)
+        if answer.record is None or step is Step.LEAVE:
             quota.give_back(target)
             return
-        if answer.word is Word.LOOK:
+        if step is Step.LOOK:
             self._swap(quota, parts.read_quota, target)
             self._look(answer.record, target)
         elif not answer.record.args:
@@ -204,7 +205,7 @@ class Launcher:
         """A QUEUED record that must not be launched, or not by this worker."""
         offer = ClaimOffer(claim=self._parts.new_id(), worker=self._parts.worker, args="", target="")
         answer = self._parts.ledger.claim(record.id, offer)
-        if answer.word is Word.CALL and answer.record is not None:
+        if self._step("claim", record.id, answer.word) is Step.CALL and answer.record is not None:
             self._give_up(answer.record, error)
         else:
             self._written(record, answer)
@@ -223,11 +224,12 @@ class Launcher:
         """RunTask must not be sent later: counted from before the claim, for a lease cannot fence ECS."""
         return self._parts.monotonic() + self._parts.config.call_budget_seconds
 
-    def _claimed(self, answer: Answer, draft: Draft, offer: ClaimOffer, deadline: float) -> None:
+    def _claimed(self, id: str, answer: Answer, draft: Draft, offer: ClaimOffer, deadline: float) -> None:
         record = answer.record
-        if answer.word is not Word.CALL or record is None:
+        step = self._step("claim", id, answer.word)
+        if step is not Step.CALL or record is None:
             self._parts.run_quota.give_back(draft.target)
-            if answer.word is Word.ENDED and record is not None:
+            if step is Step.END and record is not None:
                 self._ended(record)
             elif answer.word in (Word.FULL, Word.PAUSED):
                 self._parts.gates.refused(draft.request.queue)
@@ -248,7 +250,8 @@ class Launcher:
 
     def _call(self, record: Record, plan: Plan, target: Target, request: TaskRequest, deadline: float) -> None:
         parts = self._parts
-        parts.telemetry.emit("launch.called", id=record.id, launch=record.launch, attempt=record.attempt)
+        told = {"id": record.id, "launch": record.launch}
+        parts.telemetry.emit("launch.called", **told, attempt=record.attempt, plan=record.args, target=record.target)
         answer = parts.gateway.run_task(
             target,
             plan.run_task,
@@ -258,11 +261,14 @@ class Launcher:
         )
         if answer.kind is Kind.THROTTLED:
             parts.run_quota.throttled(target)
-        decision = after_call(answer, record, self._backoff, parts.rng)
+        draw = Draw(parts.rng)
+        decision = after_call(answer, record, self._backoff, draw)
+        inputs = {"record": record, "answer": answer, "backoff": self._backoff, "draw": draw.value}
+        parts.telemetry.emit("decision.call", **told, write=decision.write.value, **inputs, took=decision)
         if decision.write is Write.ASK:
-            decision, answer = self._ask(record, target, answer, decision)
-        if decision.write is Write.LAUNCHED and answer.arn:
-            self._launched(record, target, request, answer.arn)
+            decision = self._ask(record, target, answer, decision)
+        if decision.write is Write.LAUNCHED and decision.arn:
+            self._launched(record, target, request, decision.arn)
         else:
             self._not_launched(record, plan, decision)
         if decision.opens_circuit:
@@ -276,7 +282,7 @@ class Launcher:
         if request is not None:
             parts.in_flight.add(arn, queued_task(request, record.attempt, record.not_before))
         answer = self._parts.ledger.launched(record.id, record.nonce, record.launch, arn, FIRST_LOOK)
-        if answer.word is Word.STOP_IT:
+        if self._step("launched", record.id, answer.word) is Step.STOP:
             parts.in_flight.drop(record.id)
             parts.telemetry.emit("launch.stray", id=record.id, launch=record.launch, arn=arn)
             parts.stop_quota.charge(target)
@@ -301,22 +307,17 @@ class Launcher:
             answer = parts.ledger.refused(record.id, record.claim, refusal)
         self._written(record, answer)
 
-    def _ask(
-        self, record: Record, target: Target, answer: RunAnswer, decision: AfterCall
-    ) -> tuple[AfterCall, RunAnswer]:
+    def _ask(self, record: Record, target: Target, answer: RunAnswer, asked: AfterCall) -> AfterCall:
         """ConflictException: adopt the task it names only when its startedBy is ours."""
         parts = self._parts
         wanted = startedby_of(parts.config.namespace, record.id, record.nonce, record.launch)
         parts.read_quota.charge(target)
-        shown = parts.gateway.describe_tasks(target, answer.conflicting[:100])
-        for task in shown.tasks:
-            if task.get("startedBy") == wanted:
-                found = RunAnswer(Kind.STARTED, arn=str(task["taskArn"]))
-                return AfterCall(write=Write.LAUNCHED), found
-        if len(shown.tasks) < max(1, len(answer.conflicting)):  # one that is not shown may be ours
-            doubt = AfterCall(write=Write.UNSURE, reason=decision.reason, wait=decision.wait, answered="1")
-            return doubt, answer
-        return msgspec.structs.replace(decision, write=Write.REFUSED, refusal=RefusalKind.PERMANENT), answer
+        shown = parts.gateway.describe_tasks(target, answer.conflicting[:100]).tasks
+        decision = after_conflict(asked, wanted, answer.conflicting, shown)
+        inputs = {"asked": asked, "wanted": wanted, "conflicting": answer.conflicting, "shown": shown}
+        told = {"id": record.id, "launch": record.launch, "write": decision.write.value}
+        parts.telemetry.emit("decision.conflict", **told, **inputs, took=decision)
+        return decision
 
     def _look(self, record: Record, target: Target) -> None:
         """LOOK: what ListTasks shows exists; what it does not show is proof only after H."""
@@ -327,23 +328,22 @@ class Launcher:
         )
         if listed.trouble is not None and listed.trouble.kind is TroubleKind.THROTTLED:
             parts.read_quota.throttled(target)
-        if listed.arns:
-            parts.telemetry.emit("launch.found", id=record.id, launch=record.launch, arn=listed.arns[0])
-            self._launched(record, target, parts.trust.readable(record), listed.arns[0])
-        elif listed.trouble is not None and not self._gone_for_good(record, listed.trouble):
-            reason = listed.trouble.reason
-            parts.telemetry.emit("launch.unsure", id=record.id, launch=record.launch, reason=reason)
-            self._written(record, parts.ledger.unsure(record.id, record.claim, _LOOK_AGAIN, reason))
+        is_gone = listed.trouble is not None and listed.trouble.kind is TroubleKind.GONE
+        age = parts.ledger.now() - record.first_called_at if is_gone else 0.0
+        inputs = {"listed": listed, "age": age, "again": self._look_again()}
+        decision = after_list(**inputs)  # type: ignore[arg-type]
+        told = {"id": record.id, "launch": record.launch}
+        parts.telemetry.emit("decision.list", **told, write=decision.write.value, **inputs, took=decision)
+        if decision.write is Write.LAUNCHED:
+            parts.telemetry.emit("launch.found", **told, arn=decision.arn)
+            self._launched(record, target, parts.trust.readable(record), decision.arn)
+        elif decision.write is Write.UNSURE:
+            parts.telemetry.emit("launch.unsure", **told, reason=decision.reason)
+            self._written(record, parts.ledger.unsure(record.id, record.claim, decision.wait, decision.reason))
         else:
-            answer = parts.ledger.none(record.id, record.claim, self._look_again())
-            parts.telemetry.emit("launch.looked", id=record.id, launch=record.launch, word=answer.word.value)
+            answer = parts.ledger.none(record.id, record.claim, decision.wait)
+            parts.telemetry.emit("launch.looked", **told, word=answer.word.value)
             self._written(record, answer)
-
-    def _gone_for_good(self, record: Record, trouble: ReadTrouble) -> bool:
-        """The cluster does not exist. That proves nothing (the credentials may be another account's), but once nobody
-        could prove anything any more, it is as good as an empty list: UNKNOWN."""
-        age = self._parts.ledger.now() - record.first_called_at
-        return trouble.kind is TroubleKind.GONE and age > PROOF_ENDS_AFTER
 
     def _look_again(self) -> float:
         return min(_LOOK_AGAIN, max(1.0, self._parts.config.settle_seconds / 10))
@@ -357,10 +357,17 @@ class Launcher:
         self._written(record, self._parts.ledger.refused(record.id, record.claim, refusal))
 
     def _written(self, record: Record, answer: Answer) -> None:
-        if answer.word is Word.LOST:
+        step = self._step("write", record.id, answer.word)
+        if step is Step.LOST:
             self._parts.telemetry.emit("launch.lost_claim", id=record.id, launch=record.launch)
-        elif answer.word is Word.ENDED and answer.record is not None:
+        elif step is Step.END and answer.record is not None:
             self._ended(answer.record)
+
+    def _step(self, operation: str, id: str, word: Word) -> Step:
+        """What to do after a word of the ledger; told."""
+        step = next_step(operation, word)
+        self._parts.telemetry.emit("decision.step", id=id, operation=operation, word=word.value, step=step.value)
+        return step
 
     def _ended(self, record: Record) -> None:
         tell_end(self._parts.telemetry, record)

@@ -55,6 +55,7 @@ class StopOrders:
 
     def _stop(self, target: Target, record: Record, why: str) -> float:
         answer = self._parts.gateway.stop_task(target, record.arn, f"ecs-queue: stopped by {why}")
+        self._parts.telemetry.emit("stop.answered", id=record.id, arn=record.arn, answer=answer.kind.value)
         if answer.kind in (StopKind.OK, StopKind.GONE):
             return _AGAIN
         if answer.kind is StopKind.THROTTLED:

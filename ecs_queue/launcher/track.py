@@ -12,15 +12,14 @@ from functools import partial
 from typing import Any
 
 from ecs_queue.core.answers import ReadTrouble, TroubleKind
-from ecs_queue.core.decide import is_news, lost_outcome, must_stop, outcome_of
+from ecs_queue.core.decide import Look, Step, after_missing, judge, next_step
 from ecs_queue.core.lifecycle import looks_only
-from ecs_queue.core.plan import PlanHead, decode_head, queued_task
+from ecs_queue.core.plan import decode_head, queued_task
 from ecs_queue.core.protocol import Answer, Outcome, Word
 from ecs_queue.core.record import Record
-from ecs_queue.core.retry import Backoff
+from ecs_queue.core.retry import Backoff, Draw
 from ecs_queue.core.states import State
 from ecs_queue.core.tasks import EcsExecutorTask
-from ecs_queue.core.verdict import Observation, observe, poll_interval
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import DESCRIBE_BATCH
 from ecs_queue.errors import PermanentError, RetryableError
@@ -37,8 +36,8 @@ _ROUND = 1000
 _TICK = 0.25
 #: How often the number of tasks in flight is read, which the polling adapts to, and what is over is forgotten. Seconds.
 _TIDY_EVERY = 5.0
-#: Seconds until the next look after a StopTask, after trouble, and after trouble that will not pass by itself.
-_AFTER_STOP, _AFTER_TROUBLE, _AFTER_LASTING_TROUBLE = 1.0, 2.0, 60.0
+#: Seconds until the next look after trouble, and after trouble that will not pass by itself.
+_AFTER_TROUBLE, _AFTER_LASTING_TROUBLE = 2.0, 60.0
 #: Seconds until a launch in doubt is looked at again for which there was no room.
 _NO_ROOM = 2.0
 
@@ -178,20 +177,27 @@ class Tracker:
         """News for the ledger, or in how many seconds to look again."""
         self._missing.shown(record.arn)
         head = decode_head(record.args)
-        seen = observe(task, head.container)
-        wait = poll_interval(now - record.launched_at, self._in_flight, self._parts.config.describe_tasks_rate)
-        why = must_stop(record, seen, now)
-        if why:
-            self._stop(target, record, why)
-            wait = _AFTER_STOP
-        if not is_news(record, seen):
-            return wait
+        look = Look(
+            record=record,
+            task=task,
+            container=head.container,
+            max_attempts=head.max_attempts,
+            now=now,
+            in_flight=self._in_flight,
+            rate=self._parts.config.describe_tasks_rate,
+            backoff=self._backoff,
+        )
+        draw = Draw(self._parts.rng)
+        found = judge(look, draw)
+        if found.news or found.stop:  # else it is one of many looks that showed nothing new
+            told = {"id": record.id, "arn": record.arn, "status": found.seen.last_status}
+            self._parts.telemetry.emit("decision.look", **told, look=look, draw=draw.value, took=found)
+        if found.stop:
+            self._stop(target, record, found.stop)
+        if found.outcome is None:
+            return found.wait
         self._parts.in_flight.update(record.id, EcsExecutorTask.from_boto(task))
-        return self._outcome(record, seen, head, wait)
-
-    def _outcome(self, record: Record, seen: Observation, head: PlanHead, wait: float) -> Outcome:
-        retry_wait = self._backoff.delay(record.attempt, self._parts.rng)
-        return outcome_of(record, seen, head.max_attempts, wait, retry_wait)
+        return found.outcome
 
     def _stop(self, target: Target, record: Record, why: str) -> None:
         """Mark what was not marked yet, then order the stop; seen again at the next look, it is ordered again."""
@@ -206,21 +212,28 @@ class Tracker:
         self._parts.telemetry.emit("task.missing", id=record.id, arn=record.arn)
         grace = self._parts.config.settle_seconds
         gone_for = min(self._missing.not_shown(record.arn), now - record.launched_at)
-        if gone_for < grace:
-            return min(10.0, max(_AFTER_STOP, grace / 10))
-        self._missing.shown(record.arn)
-        reason = f"ECS has not known {record.arn} for {gone_for:.0f} s and nobody saw it end: look at its logs"
-        return lost_outcome(record, reason)
+        found = after_missing(record, gone_for, grace)
+        if isinstance(found, Outcome):
+            told = {"id": record.id, "arn": record.arn}
+            self._parts.telemetry.emit(
+                "decision.missing", **told, record=record, gone_for=gone_for, grace=grace, took=found
+            )
+            self._missing.shown(record.arn)
+        return found
 
     def _tell(self, record: Record, outcome: Outcome, answer: Answer) -> None:
         parts = self._parts
+        step = next_step("outcome", answer.word)
+        parts.telemetry.emit(
+            "decision.step", id=record.id, operation="outcome", word=answer.word.value, step=step.value
+        )
         if answer.word is Word.OK:
             parts.telemetry.emit("task.status", id=record.id, arn=record.arn, status=outcome.last_status)
             return
         parts.in_flight.drop(record.id)
-        if answer.word is Word.RETRY:
+        if step is Step.RETRY:
             parts.telemetry.emit("task.retry", id=record.id, attempt=record.attempt + 1, reason=outcome.reason)
-        elif answer.word is Word.ENDED and answer.record is not None:
+        elif step is Step.END and answer.record is not None:
             tell_end(parts.telemetry, answer.record)
             parts.publish(answer.record)
 

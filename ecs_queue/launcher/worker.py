@@ -15,6 +15,7 @@ from ecs_queue.broker.base import Broker
 from ecs_queue.config import Config
 from ecs_queue.ecs.clients import ClientOptions, EcsClients, Target
 from ecs_queue.ecs.gateway import BotoEcsGateway, EcsGateway
+from ecs_queue.journal import JournalStore, Recorder
 from ecs_queue.keyring import open_keyring
 from ecs_queue.launcher.announce import Announcer
 from ecs_queue.launcher.circuit import Circuits
@@ -35,6 +36,8 @@ _HEARTBEAT_EVERY = 2.0
 _HEARTBEAT_TTL = 15.0
 #: What a stop may take: the calls in hand end, what was not started is given back. Seconds.
 STOP_BUDGET = 9.0
+#: What the last events may take at least to be written. Seconds.
+_JOURNAL_TAKES = 0.2
 
 
 class Worker:
@@ -50,11 +53,14 @@ class Worker:
         name: str = "",
         telemetry: Telemetry | None = None,
         gateway: EcsGateway | None = None,
+        journal: JournalStore | None = None,
     ) -> None:
+        """`journal`: where it is written, none without."""
         self._config = config
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
         self.queues = list(queues)
         self._telemetry = telemetry or Telemetry()
+        self._recorder = None if journal is None else Recorder(journal, self._telemetry, self.name)
         self._ledger = ledger
         self._stopping = threading.Event()
         self._started_at = 0.0
@@ -100,6 +106,8 @@ class Worker:
     def start(self) -> None:
         """Start every service; returns at once."""
         self._started_at = self._ledger.now()
+        if self._recorder is not None:
+            self._recorder.start()
         self._announcer.start()
         for service in self._services:
             service.start()
@@ -126,6 +134,9 @@ class Worker:
         self._announcer.stop()
         ended = self._announcer.join(max(0.5, deadline - time.monotonic())) and ended
         self._telemetry.emit("worker.stopped", worker=self.name)
+        if self._recorder is not None:  # last: it writes what all the others had to tell
+            self._recorder.stop()
+            ended = self._recorder.join(max(_JOURNAL_TAKES, deadline - time.monotonic())) and ended
         return ended
 
     def _give_back(self) -> None:

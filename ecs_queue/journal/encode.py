@@ -1,0 +1,75 @@
+"""Makes an event of the catalogue into the JSON that the journal keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from ecs_queue.core.decide import Look
+from ecs_queue.core.record import Record
+from ecs_queue.journal.base import VERSION
+from ecs_queue.journal.redact import redact_json
+from ecs_queue.telemetry import EVENTS
+
+#: What a record carries besides the facts that decisions are made of: payloads, secrets of the protocol, the rest.
+_NO_FACTS = frozenset({"request", "args", "target", "claim", "digest", "owner", "worker", "accept_until"})
+#: What a task has that no decision needs, and that may hold payloads.
+_NO_ANSWER = frozenset({"overrides", "attachments", "attributes", "tags", "inferenceAccelerators"})
+
+
+def encode_event(at: float, name: str, fields: Mapping[str, Any]) -> bytes:
+    """One event as JSON, secrets redacted. `at`: seconds since the epoch. TypeError or ValueError when there is no
+    JSON for it."""
+    kind = EVENTS[name]
+    data = {key: value for key, value in fields.items() if key != "id"}
+    for key in kind.kept:
+        convert = _CONVERT.get(key)
+        if convert is not None:
+            data[key] = convert(data[key])
+    event = {"v": VERSION, "at": round(at, 6), "name": name, "id": fields.get("id", ""), "data": data}
+    encoded = msgspec.json.encode(event, enc_hook=str)
+    # The others have only ids and words of our own.
+    return redact_json(encoded) if kind.kept or "reason" in kind.fields else encoded
+
+
+def facts_of(record: Record) -> dict[str, Any]:
+    """The record's fields that a decision may depend on, without those that are at their default."""
+    return {
+        name: value
+        for name, default in _FACTS
+        if (value := getattr(record, name)) != default or name == "id"  # an exit code of 0 is no None
+    }
+
+
+def _look(look: Look) -> dict[str, Any]:
+    facts = msgspec.structs.asdict(look)
+    return {**facts, "record": facts_of(look.record), "task": _task(look.task)}
+
+
+def _task(task: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in task.items() if key not in _NO_ANSWER}
+
+
+def _payload(payload: bytes | str) -> Any:
+    """As JSON if it is JSON; what is sealed as the text that it is."""
+    try:
+        return msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return payload.decode("utf-8", "replace") if isinstance(payload, bytes) else payload
+
+
+_FACTS = [
+    (field.name, None if field.default is msgspec.NODEFAULT else field.default)
+    for field in msgspec.structs.fields(Record)
+    if field.name not in _NO_FACTS
+]
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "record": facts_of,
+    "look": _look,
+    "shown": lambda tasks: [_task(task) for task in tasks],
+    "envelope": _payload,
+    "plan": _payload,
+    "target": _payload,
+}

@@ -1,0 +1,162 @@
+"""What the journal does not keep: values whose name, or whose look, says that they are secrets.
+
+It works on JSON of any shape: an envelope, run_task arguments, a task, a sentence of ECS's. JSON within a string (an
+Airflow workload in a command) is searched like the rest. What is sealed is left as it is, for nothing is to be seen.
+It hides rather too much than too little; `redacted_places` tells a replay what it will not find.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from ecs_queue.config.redact import is_secret_name
+
+#: What stands in place of a secret, alone or within a longer text.
+REDACTED = "[redacted]"
+
+#: Without any of these, in lower case, nothing needs a closer look: nearly all events.
+_SUSPICIOUS = (
+    *(b"pass", b"pwd", b"secret", b"token", b"credential", b"signature", b"auth", b"key", b"@", b"eyj", b"bearer"),
+    *(b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"glpat-", b"xox", b"aiza", b'"sk-', b" sk-", b"=sk-"),
+)
+_USER_INFO = re.compile(r"(://)([^\s/:@\"']*)(:?)([^\s/\"']*)@")
+#: A user without a password and of this length is a token (https://TOKEN@host).
+_LONGEST_USER = 20
+#: A name and what stands between it and its value: `NAME=`, `name: `, `--name `. Possessive, so that it stays linear.
+_NAMED = re.compile(r"(?<![\w.-])(-{0,2}[A-Za-z_][\w.-]*+)(\s*+=\s*+|\s*+:\s*+|\s++)")
+_VALUE = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s&;,\"'}\])]++")
+_FLAG = re.compile(r"--?([A-Za-z][\w.-]*)")
+_TOKENS = re.compile(
+    r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"  # a JSON web token
+    r"|\b(?:gh[pousr]_\w{20,}|glpat-[\w-]{15,}|xox[a-z]-[\w-]{10,}|sk-[\w-]{20,}|AIza[\w-]{30,})"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+    re.DOTALL,
+)
+_BEARER = re.compile(r"\b(bearer|basic)(\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
+
+
+def redact_json(data: bytes) -> bytes:
+    """The JSON without its secrets; the very same bytes when there is nothing to hide."""
+    low = data.lower()
+    if not any(word in low for word in _SUSPICIOUS):
+        return data
+    value = msgspec.json.decode(data)
+    hidden = redact(value)
+    return data if hidden == value else msgspec.json.encode(hidden)
+
+
+def redact(value: Any) -> Any:
+    """A copy of a JSON value without its secrets."""
+    return _redact(value, is_secret=False)
+
+
+def redacted_places(value: Any) -> list[str]:
+    """Where something is hidden: `command[2]`, `executor_config.environment.DB_PASSWORD`; [] when nothing is."""
+    return list(_places(value, ""))
+
+
+def is_redacted(value: object) -> bool:
+    """Whether the text, or a part of it, was a secret."""
+    return isinstance(value, str) and REDACTED in value
+
+
+def _redact(value: Any, is_secret: bool) -> Any:
+    if isinstance(value, dict):
+        named = _name_in(value)
+        return {key: _redact(item, is_secret or _is_secret_member(key, named)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [
+            _redact(item, is_secret or _is_value_of(value[place - 1] if place else None, item))
+            for place, item in enumerate(value)
+        ]
+    if isinstance(value, str):
+        return (REDACTED if value else value) if is_secret else _redact_text(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return REDACTED if is_secret and is_number else value
+
+
+def _is_secret_member(key: str, named: str) -> bool:
+    if named:
+        return key not in ("name", "key") and is_secret_name(named if key == "value" else key)
+    return is_secret_name(key)
+
+
+def _name_in(entry: dict[str, Any]) -> str:
+    """Of an environment variable {"name", "value"} or a tag {"key", "value"}; "" for any other object."""
+    name = entry.get("name", entry.get("key", "")) if "value" in entry else ""
+    return name if isinstance(name, str) else ""
+
+
+def _is_value_of(before: object, item: object) -> bool:
+    """Whether a word of a command is the value of the option before it: `--password`, `hunter2`."""
+    if not isinstance(before, str) or not isinstance(item, str) or item.startswith("-"):
+        return False
+    flag = _FLAG.fullmatch(before)
+    return flag is not None and is_secret_name(flag[1])
+
+
+def _redact_text(text: str) -> str:
+    if text[:1] in "{[":
+        try:
+            value = msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError):
+            pass  # no JSON after all: a text like any other
+        else:
+            hidden = _redact(value, is_secret=False)
+            return text if hidden == value else msgspec.json.encode(hidden).decode()
+    text = _USER_INFO.sub(_hide_user, text)
+    text = _TOKENS.sub(REDACTED, text)
+    text = _BEARER.sub(rf"\1\2{REDACTED}", text)
+    return _hide_named(text)
+
+
+def _hide_user(match: re.Match[str]) -> str:
+    start, user, colon, password = match.groups()
+    if colon:
+        return f"{start}{user}:{REDACTED}@"
+    return f"{start}{REDACTED}@" if len(user + password) > _LONGEST_USER else match[0]
+
+
+def _hide_named(text: str) -> str:
+    """`PASSWORD=x`, `--password x`, `password: x1` within a text."""
+    parts: list[str] = []
+    done = 0
+    for match in _NAMED.finditer(text):
+        name, between = match.groups()
+        if match.start() < done or not is_secret_name(name.lstrip("-")):
+            continue
+        value = _VALUE.match(text, match.end())
+        if value is None or not _is_value(name, between, value[0]):
+            continue
+        parts += text[done : value.start()], REDACTED
+        done = value.end()
+    return "".join((*parts, text[done:])) if parts else text
+
+
+def _is_value(name: str, between: str, value: str) -> bool:
+    """Whether it is a value, and not the next word of a sentence that speaks of secrets."""
+    if REDACTED in value or "=" in between:
+        return REDACTED not in value
+    if ":" in between:
+        return value[0] in "\"'" or re.search(r"\W|\d|_", value) is not None
+    return name.startswith("-") and not value.startswith("-")
+
+
+def _places(value: Any, path: str) -> Iterator[str]:
+    join: Callable[[object], str] = lambda name: f"{path}.{name}" if path else str(name)  # noqa: E731
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _places(item, join(key))
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            named = _name_in(item) if isinstance(item, dict) else ""
+            if named and is_redacted(item.get("value")):
+                yield join(named)
+            else:
+                yield from _places(item, f"{path}[{place}]")
+    elif is_redacted(value):
+        yield path

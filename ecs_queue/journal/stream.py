@@ -1,0 +1,164 @@
+"""The journal in Redis or Valkey, on the ledger's server: a stream of batches, bounded in bytes and in age.
+
+An element holds many events, deflated: together they take about a tenth of what they would take alone, and one round
+trip. Where a request is spoken of is kept beside the stream (append.lua has the keys), so that one request's events
+are read without the others'.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+import redis
+import redis.exceptions
+
+from ecs_queue.errors import JournalUnavailable
+from ecs_queue.journal.base import Batch, JournalEvent, seq_key
+from ecs_queue.journal.memory import envelope_in, in_time_order
+from ecs_queue.journal.versions import event_of
+
+#: Elements that are read in one round trip.
+_PAGE = 20
+#: Ids that a request may have; anything else (an id that somebody mistyped) is not looked up.
+_ID = re.compile(r"[A-Za-z0-9_-]{1,48}")
+
+#: An element's id and its fields.
+_Element = tuple[bytes, dict[bytes, bytes]]
+
+
+class RedisJournal:
+    """A `JournalReader` and a `JournalStore`. Thread-safe.
+
+    `most_bytes`: about what it may take in the server's memory; `retention`: seconds; both are kept with every append.
+    """
+
+    def __init__(
+        self, client: redis.Redis, namespace: str, *, most_bytes: int, retention: float, longest_wait: float = 2.0
+    ) -> None:
+        """`longest_wait`: of one blocking read, in seconds; below the client's socket time-out."""
+        self._redis: Any = client  # redis-py's own types mix its sync and async answers
+        self._prefix = f"{namespace}:j:"
+        self._stream = self._prefix + "s"
+        self._limits = (most_bytes, retention)
+        self._longest_wait = longest_wait
+        self._text = (files("ecs_queue.journal") / "append.lua").read_text()
+        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    def now(self) -> float:
+        """See `JournalStore.now`."""
+        with _wrapping():
+            seconds, microseconds = self._redis.time()
+        return float(seconds) + float(microseconds) / 1e6
+
+    def append(self, batch: Batch) -> float:
+        """See `JournalStore.append`."""
+        ids = " ".join(id for id in batch.ids if _ID.fullmatch(id))
+        body = zlib.compress(batch.body, 1)
+        named = (batch.writer, batch.number, batch.worker, batch.events)
+        arguments = (self._prefix, *self._limits, *named, body, ids)
+        with _wrapping():
+            try:
+                now = self._redis.evalsha(self._sha, 0, *arguments)
+            except redis.exceptions.NoScriptError:  # a new or restarted server
+                now = self._redis.eval(self._text, 0, *arguments)
+        return float(now)
+
+    def events(self, id: str, since: float | None = None, until: float | None = None) -> Iterator[JournalEvent]:
+        """See `JournalReader.events`."""
+        with _wrapping():
+            elements = self._redis.lrange(f"{self._prefix}r:{id}", 0, -1)
+            pipe = self._redis.pipeline(transaction=False)
+            for element in elements:
+                pipe.xrange(self._stream, element, element)
+            found = pipe.execute()
+        its = [event for page in found for event in _events_in(page) if event.id == id]
+        return (event for event in in_time_order(its) if _is_between(event, since, until))
+
+    def all(self, since: float | None = None, until: float | None = None) -> Iterator[JournalEvent]:
+        """See `JournalReader.all`."""
+        # An event is written after it has happened, so no element before `since` has any.
+        start = "-" if since is None else str(int(since * 1000))
+        while page := self._page(start):
+            for event in _events_in(page):
+                if _is_between(event, since, until):
+                    yield event
+            start = f"({page[-1][0].decode()}"
+
+    def tail(self, after_seq: str, block_seconds: float) -> Iterator[JournalEvent]:
+        """See `JournalReader.tail`."""
+        after = seq_key(after_seq)
+        element = after_seq.partition(".")[0]
+        if element:
+            with _wrapping():
+                rest = self._redis.xrange(self._stream, element, element)
+            yield from (event for event in _events_in(rest) if seq_key(event.seq) > after)
+        milliseconds = max(1, int(1000 * min(block_seconds, self._longest_wait)))
+        with _wrapping():
+            answer = self._redis.xread({self._stream: element or "$"}, count=_PAGE, block=milliseconds)
+        for _, page in answer or ():
+            yield from _events_in(page)
+
+    def last_seq(self) -> str:
+        """See `JournalReader.last_seq`."""
+        with _wrapping():
+            found = self._redis.xrevrange(self._stream, count=1)
+        return next(reversed([event.seq for event in _events_in(found)]), "")
+
+    def latest(self, number: int) -> list[JournalEvent]:
+        """The newest events, oldest of them first."""
+        found: list[JournalEvent] = []
+        end = "+"
+        while len(found) < number:
+            with _wrapping():
+                page = self._redis.xrevrange(self._stream, end, "-", count=_PAGE)
+            if not page:
+                break
+            found = [*_events_in(page[::-1]), *found]
+            end = f"({page[-1][0].decode()}"
+        return found[len(found) - number :] if number < len(found) else found
+
+    def size(self) -> tuple[int, int]:
+        """How many elements, and about how many bytes it takes."""
+        with _wrapping():
+            elements, size = self._redis.xlen(self._stream), self._redis.get(f"{self._prefix}bytes")
+        return int(elements), int(size or 0)
+
+    def request(self, id: str) -> bytes | None:
+        """See `JournalReader.request`."""
+        return envelope_in(self.events(id))
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._redis.close()
+
+    def _page(self, start: str) -> Sequence[_Element]:
+        with _wrapping():
+            found: Sequence[_Element] = self._redis.xrange(self._stream, start, "+", count=_PAGE)
+        return found
+
+
+def _events_in(page: Sequence[_Element]) -> Iterator[JournalEvent]:
+    for element, fields in page:
+        stream_id, worker = element.decode(), fields[b"w"].decode()
+        for place, raw in enumerate(msgspec.json.decode(zlib.decompress(fields[b"z"]))):
+            yield event_of({**raw, "seq": f"{stream_id}.{place}", "worker": raw.get("worker", worker)})
+
+
+def _is_between(event: JournalEvent, since: float | None, until: float | None) -> bool:
+    return (since is None or event.at >= since) and (until is None or event.at <= until)
+
+
+@contextmanager
+def _wrapping() -> Iterator[None]:
+    """What redis-py raises, as JournalUnavailable; the URL and its password are in no message."""
+    try:
+        yield
+    except (redis.exceptions.RedisError, OSError) as error:
+        raise JournalUnavailable(f"the journal failed: {error}; check ledger_url and the server") from error
