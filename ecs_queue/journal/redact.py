@@ -29,6 +29,7 @@ _LONGEST_USER = 20
 #: A name and what stands between it and its value: `NAME=`, `name: `, `--name `. Possessive, so that it stays linear.
 _NAMED = re.compile(r"(?<![\w.-])(-{0,2}[A-Za-z_][\w.-]*+)(\s*+=\s*+|\s*+:\s*+|\s++)")
 _VALUE = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s&;,\"'}\])]++")
+_SIGNATURE = re.compile(r"[A-Za-z0-9_.-]{1,32}:[0-9a-f]{64}")
 _FLAG = re.compile(r"--?([A-Za-z][\w.-]*)")
 _TOKENS = re.compile(
     r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"  # a JSON web token
@@ -67,7 +68,10 @@ def is_redacted(value: object) -> bool:
 def _redact(value: Any, is_secret: bool) -> Any:
     if isinstance(value, dict):
         named = _name_in(value)
-        return {key: _redact(item, is_secret or _is_secret_member(key, named)) for key, item in value.items()}
+        return {
+            key: item if _is_our_signature(key, item) else _redact(item, is_secret or _is_secret_member(key, named))
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [
             _redact(item, is_secret or _is_value_of(value[place - 1] if place else None, item))
@@ -77,6 +81,11 @@ def _redact(value: Any, is_secret: bool) -> Any:
         return (REDACTED if value else value) if is_secret else _redact_text(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return REDACTED if is_secret and is_number else value
+
+
+def _is_our_signature(key: str, item: object) -> bool:
+    """An envelope's own: it proves who wrote it and tells nothing."""
+    return key == "signature" and isinstance(item, str) and _SIGNATURE.fullmatch(item) is not None
 
 
 def _is_secret_member(key: str, named: str) -> bool:
