@@ -11,11 +11,13 @@ import click
 
 from ecs_queue.cli.demo import demo
 from ecs_queue.cli.doctor import doctor
+from ecs_queue.cli.journal import journal
 from ecs_queue.cli.local import local, local_ecs
 from ecs_queue.cli.look import status, tasks, workers
 from ecs_queue.cli.options import Options, shared_options
 from ecs_queue.cli.output import say
 from ecs_queue.cli.queues import queues
+from ecs_queue.cli.replay import replay
 from ecs_queue.cli.settings import config
 from ecs_queue.cli.stop import stop
 from ecs_queue.cli.submit import submit
@@ -120,7 +122,8 @@ def cli() -> None:
     """
 
 
-for command in (submit, status, queues, tasks, stop, worker, workers, config, doctor, local, local_ecs, demo):
+COMMANDS = (submit, status, queues, tasks, stop, worker, workers, journal, replay, config, doctor, local, local_ecs, demo)
+for command in COMMANDS:
     cli.add_command(command)
 
 

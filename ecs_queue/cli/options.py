@@ -51,6 +51,15 @@ class Options:
 Command = Callable[..., Any]
 
 
+class InOrder(click.Group):
+    """Lists its commands in the order in which a newcomer needs them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """See click."""
+        del ctx
+        return list(self.commands)
+
+
 def shared_options(command: Command) -> Command:
     """The options of every command. Given twice, the one after the command's name counts."""
 

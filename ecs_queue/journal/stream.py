@@ -111,18 +111,16 @@ class RedisJournal:
             found = self._redis.xrevrange(self._stream, count=1)
         return next(reversed([event.seq for event in _events_in(found)]), "")
 
-    def latest(self, number: int) -> list[JournalEvent]:
-        """The newest events, oldest of them first."""
-        found: list[JournalEvent] = []
+    def backwards(self) -> Iterator[list[JournalEvent]]:
+        """All events from the newest on, in pages; each page is in order."""
         end = "+"
-        while len(found) < number:
+        while True:
             with _wrapping():
                 page = self._redis.xrevrange(self._stream, end, "-", count=_PAGE)
             if not page:
-                break
-            found = [*_events_in(page[::-1]), *found]
+                return
+            yield list(_events_in(page[::-1]))
             end = f"({page[-1][0].decode()}"
-        return found[len(found) - number :] if number < len(found) else found
 
     def size(self) -> tuple[int, int]:
         """How many elements, and about how many bytes it takes."""
