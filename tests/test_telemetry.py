@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import ecs_queue
-from ecs_queue.telemetry import EVENTS, Telemetry
+from ecs_queue.telemetry import EVENTS, TRACE, Telemetry
 
 PACKAGE = Path(ecs_queue.__file__).parent
 
@@ -94,3 +94,24 @@ def test_a_sink_that_fails_stops_neither_what_is_told_of_nor_the_other_sinks(
 def test_an_event_that_is_not_in_the_catalogue_is_a_mistake() -> None:
     with pytest.raises(KeyError):
         Telemetry().emit("no.such.event")
+
+
+def test_what_only_the_journal_keeps_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    got: list[dict[str, object]] = []
+    given = {"id": "a", "queue": "q", "owner": "me", "nonce": "n", "namespace": "ns", "envelope": b"hunter2"}
+    with caplog.at_level(TRACE, logger="ecs_queue"):
+        Telemetry(lambda name, fields: got.append(fields)).emit("request.submitted", **given)
+
+    assert got == [given]
+    assert "hunter2" not in str([vars(entry) for entry in caplog.records])
+    assert caplog.records[0].__dict__["fields"] == {"id": "a", "queue": "q", "owner": "me"}
+
+
+def test_a_sink_that_is_added_gets_what_comes_from_then_on() -> None:
+    got: list[str] = []
+    telemetry = Telemetry()
+    telemetry.emit("circuit.closed", queue="q")
+    telemetry.add_sink(lambda name, fields: got.append(name))
+    telemetry.emit("worker.stopped", worker="w")
+
+    assert got == ["worker.stopped"]

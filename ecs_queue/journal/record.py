@@ -111,6 +111,8 @@ class Recorder:
         while not self._stopping.is_set():
             self._stopping.wait(self._guarded_step())
         self._guarded_step()
+        if not self._in_trouble:
+            self._guarded_step()  # that something was dropped
         left = len(self._told) + sum(batch.events for batch in self._unwritten)
         if left:
             self._drop(left, "the journal could not be written before the end")

@@ -136,7 +136,7 @@ def _hide_named(text: str) -> str:
     done = 0
     for match in _NAMED.finditer(text):
         name, between = match.groups()
-        if match.start() < done or not is_secret_name(name.lstrip("-")):
+        if match.start() < done or not is_secret_name(name.lstrip("-")) or text.startswith(REDACTED, match.end()):
             continue
         value = _VALUE.match(text, match.end())
         if value is None or not _is_value(name, between, value[0]):
@@ -148,8 +148,8 @@ def _hide_named(text: str) -> str:
 
 def _is_value(name: str, between: str, value: str) -> bool:
     """Whether it is a value, and not the next word of a sentence that speaks of secrets."""
-    if REDACTED in value or "=" in between:
-        return REDACTED not in value
+    if "=" in between:
+        return True
     if ":" in between:
         return value[0] in "\"'" or re.search(r"\W|\d|_", value) is not None
     return name.startswith("-") and not value.startswith("-")

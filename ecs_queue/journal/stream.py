@@ -26,6 +26,8 @@ from ecs_queue.journal.versions import event_of
 
 #: Elements that are read in one round trip.
 _PAGE = 20
+#: How far a time that a writer worked out may lie after the server's own. Seconds.
+_APART = 60.0
 #: Ids that a request may have; anything else (an id that somebody mistyped) is not looked up.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,48}")
 
@@ -83,8 +85,8 @@ class RedisJournal:
 
     def all(self, since: float | None = None, until: float | None = None) -> Iterator[JournalEvent]:
         """See `JournalReader.all`."""
-        # An event is written after it has happened, so no element before `since` has any.
-        start = "-" if since is None else str(int(since * 1000))
+        # An event is written after it has happened, but for what clocks are apart: no older element has any.
+        start = "-" if since is None else str(max(0, int((since - _APART) * 1000)))
         while page := self._page(start):
             for event in _events_in(page):
                 if _is_between(event, since, until):

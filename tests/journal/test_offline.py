@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import collections
-from dataclasses import replace as with_changes
 from typing import Any
 
 import pytest
 
 from ecs_queue.core import decide
 from ecs_queue.core.protocol import RefusalKind
-from ecs_queue.core.record import Record
 from ecs_queue.core.verdict import Observation
 from ecs_queue.journal.export import read_events
-from ecs_queue.journal.offline import RULES, replay
+from ecs_queue.journal.offline import replay
 from tests.journal.conftest import SECRET, ChaosRun
 
 

@@ -1,0 +1,83 @@
+"""A journal as a file: written, read back, cut, empty, or none at all."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from ecs_queue.journal import JournalEvent
+from ecs_queue.journal.base import VERSION
+from ecs_queue.journal.export import UnusableFile, read_events, write_events
+
+EVENTS = [
+    JournalEvent(v=VERSION, seq=f"{n}-0.0", at=n + 0.25, name="launch.started", id="grüße", data={"arn": f"{n} 🚀"})
+    for n in range(1, 6)
+]
+
+
+@pytest.fixture
+def whole() -> bytes:
+    sink = io.BytesIO()
+    assert write_events(EVENTS, sink) == len(EVENTS)
+    return sink.getvalue()
+
+
+def _read(folder: Path, content: bytes) -> tuple[list[JournalEvent], list[str]]:
+    file = folder / "journal.jsonl"
+    file.write_bytes(content)
+    told: list[str] = []
+    return list(read_events(file, told.append)), told
+
+
+def test_what_was_written_is_read_back_the_same(tmp_path: Path, whole: bytes) -> None:
+    assert whole.count(b"\n") == len(EVENTS)
+    assert _read(tmp_path, whole) == (EVENTS, [])
+
+
+def test_wherever_a_file_is_cut_the_whole_lines_are_used_and_the_cut_is_told(tmp_path: Path, whole: bytes) -> None:
+    start = whole.rindex(b"\n", 0, -1) + 1
+    for end in range(start + 1, len(whole) - 1):
+        events, told = _read(tmp_path, whole[:end])
+        assert events == EVENTS[:-1]
+        assert len(told) == 1
+        assert "was cut in line 5" in told[0]
+        assert "the 4 events before it are used" in told[0]
+
+
+def test_a_last_line_without_its_line_break_is_whole(tmp_path: Path, whole: bytes) -> None:
+    assert _read(tmp_path, whole[:-1]) == (EVENTS, [])
+
+
+def test_blank_lines_are_skipped(tmp_path: Path, whole: bytes) -> None:
+    assert _read(tmp_path, whole.replace(b"\n", b"\n\n"))[0] == EVENTS
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n"])
+def test_an_empty_file_is_an_error(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(UnusableFile, match="is empty"):
+        _read(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (b"hello\n", "line 3: not JSON"),
+        (b'{"v":1\n', "line 3: not JSON"),
+        (b"\xff\xfe{}\n", "line 3: not JSON"),
+        (b"[1]\n", "line 3: This is no event of a journal"),
+        (b'{"id": "a1", "command": ["true"]}\n', 'line 3: expected an event of a journal with its version as "v"'),
+        (b'{"v":99}\n', "line 3: event version 99 is not known here"),
+    ],
+)
+def test_a_line_that_is_no_event_is_named(tmp_path: Path, whole: bytes, broken: bytes, said: str) -> None:
+    lines = whole.splitlines(keepends=True)
+    with pytest.raises(UnusableFile, match=said):
+        _read(tmp_path, b"".join([*lines[:2], broken, *lines[2:]]))
+
+
+@pytest.mark.parametrize("name", ["nowhere.jsonl", "."])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UnusableFile, match="expected an exported journal"):
+        list(read_events(tmp_path / name, print))

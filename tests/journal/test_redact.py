@@ -1,0 +1,153 @@
+"""Secrets do not get into the journal; what only resembles one stays."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ecs_queue.journal.redact import REDACTED, is_redacted, redact, redact_json, redacted_places
+
+SECRET = "hunter2-4711"
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV"
+WORKLOAD = {"token": JWT, "ti": {"id": "0198", "dag_id": "etl"}, "log_path": "a/b.log", "type": "ExecuteTask"}
+
+
+def environment(name: str, value: str) -> dict[str, Any]:
+    return {"executor_config": {"environment": [{"name": name, "value": value}]}}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            environment(name, SECRET)
+            for name in (
+                "DB_PASSWORD",
+                "db_passwd",
+                "API_TOKEN",
+                "AWS_SECRET_ACCESS_KEY",
+                "apiKey",
+                "SSH_KEY",
+                "PGPASS",
+            )
+        ),
+        environment("DATABASE_URL", f"postgres://jobs:{SECRET}@db.internal/jobs"),
+        environment("BROKER", f"rediss://:{SECRET}@cache:6379/0"),
+        environment("ODD", f'{{"login": {{"password": "{SECRET}"}}}}'),
+        environment("DSN", f"Server=db;User=sa;Password={SECRET};Encrypt=yes"),
+        {"command": ["psql", "--password", SECRET, "-c", "select 1"]},
+        {"command": ["psql", f"--password={SECRET}"]},
+        {"command": ["curl", "-H", f"Authorization: Bearer {SECRET}"]},
+        {"command": ["curl", "-H", f"X-Api-Key: {SECRET}"]},
+        {"command": ["curl", f"https://example.com/x?a=1&access_token={SECRET}&b=2"]},
+        {"command": ["git", "clone", f"https://{SECRET}{SECRET}{SECRET}@example.com/x.git"]},
+        {"command": ["sh", "-c", f"export GITHUB_TOKEN={SECRET}; make"]},
+        {"command": ["sh", "-c", f"PASSWORD='{SECRET}' run"]},
+        {"command": ["sh", "-c", f"mysql --password {SECRET} -u root"]},
+        {"command": ["run", "--json-string", json.dumps({"token": SECRET, "ti": {"id": 1}})]},
+        {"command": ["run", json.dumps({"inner": json.dumps({"password": SECRET})})]},
+        {"tags": [{"key": "deploy-token", "value": SECRET}]},
+        {"secrets": [SECRET]},
+        {"reason": f"cannot connect to amqp://user:{SECRET}@host:5672//: refused"},
+        {"reason": f"login failed, password: {SECRET}"},
+        {"plan": {"run_task": {"overrides": {"containerOverrides": [environment("TOKEN", SECRET)]}}}},
+        {"key": f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET}\n-----END RSA PRIVATE KEY-----"},
+        {"command": ["sh", "-c", f"cat <<E\n-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----\nE"]},
+    ],
+    ids=str,
+)
+def test_a_secret_is_hidden_and_the_place_is_named(value: dict[str, Any]) -> None:
+    hidden = redact(value)
+
+    assert SECRET not in json.dumps(hidden)
+    assert REDACTED in json.dumps(hidden)
+    assert redacted_places(hidden)
+    assert redact(hidden) == hidden, "hidden once more it is the same"
+    assert SECRET not in redact_json(msgspec.json.encode(value)).decode(), "the quick look sees it, too"
+
+
+@pytest.mark.parametrize("secret", [JWT, "ghp_" + "a1" * 18, "glpat-" + "x" * 20, "xoxb-123456789012-abcdef"])
+def test_what_looks_like_a_token_is_hidden_wherever_it_stands(secret: str) -> None:
+    hidden = redact_json(msgspec.json.encode({"command": ["run", f"with {secret} in it"]}))
+
+    assert json.loads(hidden) == {"command": ["run", f"with {REDACTED} in it"]}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"command": ["python", "etl.py", "--day", "2025-01-31"], "queue": "default", "priority": 3},
+        environment("GREETING", "hello"),
+        environment("URL", "http://example.com:8080/path?day=1&to=a@b"),
+        environment("REMOTE", "ssh://git@github.com/x/y.git"),
+        {"tags": [{"key": "team", "value": "data"}, {"key": "cost-center", "value": "17"}]},
+        {"command": ["monkey", "--keyboard", "us"]},
+        {"reason": "Task failed to start: the secret could not be fetched"},
+        {"reason": "token used with other arguments"},
+        {"command": ["--password"]},
+        {"password": "", "token": None, "secret": True},
+        {"sealed": "gAAAAABnmZ0" + "x" * 80, "signature": "main:" + "0f" * 32},
+        {"arn": "arn:aws:ecs:us-east-1:123456789012:task/jobs/0123456789abcdef0123456789abcdef"},
+    ],
+    ids=str,
+)
+def test_what_is_no_secret_stays_as_it_is(value: dict[str, Any]) -> None:
+    encoded = msgspec.json.encode(value)
+
+    assert redact(value) == value
+    assert redact_json(encoded) is encoded
+    assert redacted_places(value) == []
+
+
+def test_of_an_airflow_workload_only_the_token_goes() -> None:
+    command = ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string", json.dumps(WORKLOAD)]
+
+    hidden = redact({"command": command})
+
+    assert json.loads(hidden["command"][-1]) == {**WORKLOAD, "token": REDACTED}
+    assert hidden["command"][:-1] == command[:-1]
+
+
+def test_a_url_keeps_all_but_its_password() -> None:
+    assert redact("redis://user:p@ss:w0rd@cache:6379/0") == f"redis://user:{REDACTED}@cache:6379/0"
+
+
+def test_places_are_named_as_one_would_find_them() -> None:
+    hidden = redact({"command": ["x", "--token", SECRET], **environment("TOKEN", SECRET), "depth": [[{"pwd": "x"}]]})
+
+    assert redacted_places(hidden) == ["command[2]", "executor_config.environment.TOKEN", "depth[0][0].pwd"]
+
+
+def test_a_text_with_something_hidden_in_it_counts_as_redacted() -> None:
+    assert is_redacted(f"a {REDACTED} b")
+    assert not is_redacted("a b")
+    assert not is_redacted(3)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_any_json_can_be_redacted_again_and_again(value: Any) -> None:
+    once = redact(value)
+
+    assert redact(once) == once
+    msgspec.json.decode(redact_json(msgspec.json.encode(value)))
+
+
+@pytest.mark.parametrize(
+    "part", ["a.a-", "://", "--a ", "a= ", "password ", "eyJ", "x", "{", "'", "pass='", "://a:", "token:", "-" * 9]
+)
+@pytest.mark.timeout(60)
+def test_no_text_takes_long(part: str) -> None:
+    """The longest payload there may be; a search that is not linear would take minutes."""
+    redact({"command": [part * (128 * 1024 // len(part))]})

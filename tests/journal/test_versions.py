@@ -1,0 +1,82 @@
+"""Journals of every version, read and replayed by this one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ecs_queue.journal import versions
+from ecs_queue.journal.base import VERSION
+from ecs_queue.journal.export import read_events
+from ecs_queue.journal.offline import RULES, replay
+from ecs_queue.journal.versions import UnreadableEvent, event_of
+
+GOLDEN = Path(__file__).parent / "golden"
+EVENT: dict[str, Any] = {"v": VERSION, "seq": "1-0.0", "at": 1.5, "name": "request.received", "id": "a"}
+
+
+def _nothing_to_say(line: str) -> None:
+    raise AssertionError(line)
+
+
+def test_there_is_a_golden_journal_of_every_version() -> None:
+    assert {path.name for path in GOLDEN.iterdir()} == {f"v{version}.jsonl" for version in range(1, VERSION + 1)}
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.iterdir()), ids=lambda path: path.stem)
+def test_a_journal_of_any_version_is_replayed_as_identical(path: Path) -> None:
+    report = replay(read_events(path, _nothing_to_say))
+
+    assert report.difference is None
+    assert report.decisions.keys() == RULES.keys(), "a golden journal has every kind of decision"
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.iterdir()), ids=lambda path: path.stem)
+def test_a_golden_journal_is_of_the_version_that_its_name_says(path: Path) -> None:
+    found = {msgspec.json.decode(line)["v"] for line in path.read_bytes().splitlines()}
+
+    assert found == {int(path.stem.removeprefix("v"))}
+
+
+def test_an_older_event_is_brought_up_version_by_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def second(event: dict[str, Any]) -> dict[str, Any]:
+        return {**event, "name": event["name"].replace("received", "got")}
+
+    def third(event: dict[str, Any]) -> dict[str, Any]:
+        return {**event, "data": {"was": event["name"]}}
+
+    monkeypatch.setattr(versions, "VERSION", 3)
+    monkeypatch.setattr(versions, "UPGRADES", {1: second, 2: third})
+
+    from_first, from_second = event_of({**EVENT, "v": 1}), event_of({**EVENT, "v": 2})
+
+    assert (from_first.v, from_first.data) == (3, {"was": "request.got"})
+    assert (from_second.v, from_second.data) == (3, {"was": "request.received"})
+
+
+def test_every_older_version_has_its_upgrade() -> None:
+    assert set(versions.UPGRADES) == set(range(1, VERSION))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"v": VERSION + 1}, f"event version {VERSION + 1} is not known here, this ecs-queue knows up to {VERSION}"),
+        ({"v": None}, 'with its version as "v"'),
+        ({"v": True}, 'with its version as "v"'),
+        ({"v": 0}, 'with its version as "v"'),
+        ({"at": "yesterday"}, r"Expected `float`, got `str` - at `\$.at`"),
+        ({"name": 3}, r"at `\$.name`"),
+        ({"data": []}, r"at `\$.data`"),
+    ],
+)
+def test_what_is_no_event_of_a_known_version_is_refused_with_the_reason(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UnreadableEvent, match=said):
+        event_of({**EVENT, **changes})
+
+
+def test_members_of_a_later_minor_change_are_ignored() -> None:
+    assert event_of({**EVENT, "colour": "red"}).id == "a"
