@@ -24,6 +24,7 @@ BENCHES = {
     "quota": 500,
     "backlog": 100_000,
     "airflow": 1000,
+    "journal": 1500,
 }
 #: Needs an environment of its own, see `make airflow-bench`.
 ON_REQUEST = frozenset({"airflow"})

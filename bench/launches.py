@@ -53,7 +53,7 @@ def _ratio(what: str, ratio: float, aim: str) -> Row:
 def _ours(parts: Stack, tasks: int) -> float:
     with parts.client() as client:
         client.submit_many({"command": COMMAND} for _ in range(tasks))
-    return _rate(tasks)
+    return rate(tasks)
 
 
 def _boto3(parts: Stack, tasks: int) -> float:
@@ -66,7 +66,7 @@ def _boto3(parts: Stack, tasks: int) -> float:
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(launch, range(tasks)))
-    return _rate(tasks)
+    return rate(tasks)
 
 
 def _celery(parts: Stack, tasks: int) -> float:
@@ -82,7 +82,7 @@ def _celery(parts: Stack, tasks: int) -> float:
     command = [sys.executable, "-m", "celery", "-A", "bench.celery_app", *arguments, *quiet]
     worker = subprocess.Popen(command, env={**parts.environ, **os.environ}, stdout=subprocess.DEVNULL)
     try:
-        return _rate(tasks)
+        return rate(tasks)
     finally:
         worker.terminate()
         worker.wait(30)
@@ -92,8 +92,8 @@ def _client() -> Any:
     return boto3.client("ecs", config=BotoConfig(max_pool_connections=THREADS), region_name="us-east-1")
 
 
-def _rate(tasks: int) -> float:
-    """From the first to the last task that the stand-in has made."""
+def rate(tasks: int) -> float:
+    """Launches a second, from the first to the last task that the stand-in has made."""
     ecs = _client()
     until(lambda: _running(ecs) >= tasks, 300, every=0.25)
     times: list[float] = []

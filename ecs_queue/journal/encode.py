@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 
+from ecs_queue.core.answers import RunAnswer
 from ecs_queue.core.decide import Look
 from ecs_queue.core.record import Record
 from ecs_queue.journal.base import VERSION
 from ecs_queue.journal.redact import redact_json
-from ecs_queue.telemetry import EVENTS
+from ecs_queue.telemetry import EVENTS, EventType
 
 #: What a record carries besides the facts that decisions are made of: payloads, secrets of the protocol, the rest.
 _NO_FACTS = frozenset({"request", "args", "target", "claim", "digest", "owner", "worker", "accept_until"})
@@ -30,8 +31,7 @@ def encode_event(at: float, name: str, fields: Mapping[str, Any]) -> bytes:
             data[key] = convert(data[key])
     event = {"v": VERSION, "at": round(at, 6), "name": name, "id": fields.get("id", ""), "data": data}
     encoded = msgspec.json.encode(event, enc_hook=str)
-    # The others have only ids and words of our own.
-    return redact_json(encoded) if kind.kept or "reason" in kind.fields else encoded
+    return redact_json(encoded) if _may_hold_secrets(kind, fields) else encoded
 
 
 def facts_of(record: Record) -> dict[str, Any]:
@@ -41,6 +41,17 @@ def facts_of(record: Record) -> dict[str, Any]:
         for name, default in _FACTS
         if (value := getattr(record, name)) != default or name == "id"  # an exit code of 0 is no None
     }
+
+
+def _may_hold_secrets(kind: EventType, fields: Mapping[str, Any]) -> bool:
+    """Payloads, and sentences of ECS's or of an error. All else are ids and words of our own: most events."""
+    look, answer = fields.get("look"), fields.get("answer")
+    if isinstance(look, Look):
+        said = look.task.get("stoppedReason") or look.record.reason
+        return bool(said) or any(container.get("reason") for container in look.task.get("containers") or ())
+    if isinstance(answer, RunAnswer):
+        return bool(answer.reason or fields["record"].reason)
+    return bool(kind.kept) or bool(fields.get("reason"))
 
 
 def _look(look: Look) -> dict[str, Any]:

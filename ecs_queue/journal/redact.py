@@ -43,11 +43,12 @@ _BEARER = re.compile(r"\b(bearer|basic)(\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
 def redact_json(data: bytes) -> bytes:
     """The JSON without its secrets; the very same bytes when there is nothing to hide."""
     low = data.lower()
-    if not any(word in low for word in _SUSPICIOUS):
-        return data
-    value = msgspec.json.decode(data)
-    hidden = redact(value)
-    return data if hidden == value else msgspec.json.encode(hidden)
+    for word in _SUSPICIOUS:
+        if word in low:
+            value = msgspec.json.decode(data)
+            hidden = redact(value)
+            return data if hidden == value else msgspec.json.encode(hidden)
+    return data
 
 
 def redact(value: Any) -> Any:

@@ -1,0 +1,146 @@
+"""What becomes of an event on its way into the journal."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from ecs_queue.core import envelope
+from ecs_queue.core.answers import Kind, RunAnswer
+from ecs_queue.core.decide import Look, after_call, judge
+from ecs_queue.core.record import Record
+from ecs_queue.core.retry import Backoff, Draw
+from ecs_queue.journal.encode import encode_event, facts_of
+from ecs_queue.journal.redact import REDACTED
+from ecs_queue.telemetry import EVENTS
+from tests.journal.scenes import play_scenes
+
+SECRET = "hunter2-4711"
+SAID = f"cannot pull from https://robot:{SECRET}@registry.example.com/x"
+
+
+def encoded(name: str, **fields: Any) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(encode_event(1.23456789, name, fields))
+    return found
+
+
+def call_event(answer: RunAnswer, record: Record) -> dict[str, Any]:
+    backoff, draw = Backoff(), Draw(value=0.5)
+    took = after_call(answer, record, backoff, draw)
+    inputs = {"record": record, "answer": answer, "backoff": backoff, "draw": draw.value, "took": took}
+    return encoded("decision.call", id="a", launch=1, write=took.write.value, **inputs)
+
+
+def look_event(task: dict[str, Any], record: Record | None = None) -> dict[str, Any]:
+    shown = {"taskArn": "arn:1", "lastStatus": "STOPPED", "desiredStatus": "STOPPED", "version": 3, **task}
+    look = Look(
+        record=record or Record(id="a"),
+        task=shown,
+        container="main",
+        max_attempts=1,
+        now=5.0,
+        in_flight=1,
+        rate=20.0,
+        backoff=Backoff(),
+    )
+    draw = Draw(value=0.5)
+    took = judge(look, draw)
+    return encoded("decision.look", id="a", arn="arn:1", status="STOPPED", look=look, draw=draw.value, took=took)
+
+
+def submitted_event(body: bytes) -> Any:
+    told = {"id": "a", "queue": "q", "owner": "me", "nonce": "n", "namespace": "ns"}
+    return encoded("request.submitted", **told, envelope=body)["data"]["envelope"]
+
+
+def test_an_event_has_its_version_time_name_id_and_data() -> None:
+    event = encoded("request.received", id="a", queue="q")
+
+    assert event == {"v": 1, "at": 1.234568, "name": "request.received", "id": "a", "data": {"queue": "q"}}
+
+
+def test_an_event_of_no_request_has_no_id() -> None:
+    assert encoded("circuit.closed", queue="q")["id"] == ""
+
+
+def test_an_envelope_is_kept_as_json_word_for_word() -> None:
+    request = envelope.new_request(id="a", command=["run", "grüße"], now=1.0, accept_seconds=2.0, priority=3)
+
+    assert submitted_event(envelope.encode(request)) == msgspec.to_builtins(request)
+
+
+def test_what_is_sealed_stays_sealed() -> None:
+    sealed = b'{"v":1,"kind":"request","id":"a","sealed":"gAAAAABnmZ0xyz","signature":"k1:%s"}' % (b"0f" * 32)
+
+    assert submitted_event(sealed) == msgspec.json.decode(sealed)
+
+
+@pytest.mark.parametrize("body", [b"gAAAA no json", b"\xff\xfe", b"{" * 5000], ids=["text", "bytes", "nested"])
+def test_what_is_no_json_is_kept_as_text(body: bytes) -> None:
+    assert submitted_event(body) == body.decode("utf-8", "replace")
+
+
+def test_a_record_is_kept_without_payloads_and_claims() -> None:
+    record = Record(
+        id="a",
+        request=b"envelope",
+        args='{"run_task": {}}',
+        claim="random",
+        target="{}",
+        owner="me",
+        digest="d",
+        launch=2,
+        exit_code=0,
+        created_at=5.0,
+    )
+
+    assert facts_of(record) == {"id": "a", "launch": 2, "exit_code": 0, "created_at": 5.0}
+
+
+def test_a_record_of_its_facts_decides_the_same() -> None:
+    record = Record(id="a", calls=3, launch=2, stop_by="alice", expires_at=9.5, relaunch="interrupted")
+
+    assert msgspec.convert(facts_of(record), Record) == record
+
+
+def test_a_task_is_kept_with_its_times_and_without_overrides() -> None:
+    at = datetime.datetime(2025, 1, 31, 12, tzinfo=datetime.UTC)
+    task = {"createdAt": at, "pullStartedAt": 1.5, "overrides": {"containerOverrides": [SECRET]}, "attachments": [1]}
+
+    kept = look_event({**task, "containers": [{"name": "main", "exitCode": 0}]})["data"]["look"]["task"]
+
+    assert kept["createdAt"] == "2025-01-31T12:00:00Z"
+    assert kept["pullStartedAt"] == 1.5
+    assert "overrides" not in kept
+    assert "attachments" not in kept
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        call_event(RunAnswer(Kind.CAPACITY, reason=SAID), Record(id="a")),
+        call_event(RunAnswer(Kind.STARTED, arn="arn:1"), Record(id="a", reason=SAID)),
+        look_event({"stoppedReason": SAID}),
+        look_event({"containers": [{"name": "main", "reason": SAID}]}),
+        look_event({}, Record(id="a", reason=SAID)),
+        encoded("launch.no_effect", id="a", launch=1, reason=SAID),
+        encoded("health", queue="q", reason=SAID),
+    ],
+    ids=["answer", "record at a call", "stopped reason", "container", "record at a look", "reason", "health"],
+)
+def test_a_secret_in_a_sentence_of_ecss_is_hidden(event: dict[str, Any]) -> None:
+    assert SECRET not in str(event)
+    assert REDACTED in str(event)
+
+
+def test_what_json_cannot_hold_is_kept_as_its_text() -> None:
+    assert encoded("health", queue="q", reason=OSError(5, "no"))["data"]["reason"] == "[Errno 5] no"
+
+
+def test_of_every_event_that_happens_all_fields_are_kept() -> None:
+    for event in play_scenes():
+        kind = EVENTS[event.name]
+        assert set(event.data) == {*kind.fields, *kind.kept} - {"id"}, event.name
