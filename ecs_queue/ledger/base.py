@@ -27,7 +27,10 @@ from ecs_queue.core.states import State
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that could not be used: its raw bytes and why. `at`: seconds since the epoch, ledger's clock."""
+    """A message that could not be used: its raw bytes and why. `at`: seconds since the epoch, ledger's clock.
+
+    `key` is its name, of whoever buries it: unique and random, so that a burial that is repeated is one.
+    """
 
     key: str
     queue: str
@@ -195,11 +198,22 @@ class Ledger(Protocol):
         ...
 
     def bury(self, letter: DeadLetter) -> None:
-        """Keep a message that could not be used."""
+        """Keep a message that could not be used, within the bounds of `retention.py`: the oldest go first.
+
+        A key that is there already stays as it is.
+        """
         ...
 
-    def dead(self, limit: int) -> list[DeadLetter]:
-        """The dead letters, newest first."""
+    def dead(self, limit: int, before: DeadLetter | None = None) -> list[DeadLetter]:
+        """Up to `limit` dead letters, newest first; those older than `before`, which may be gone by now."""
+        ...
+
+    def letters(self, keys: Sequence[str]) -> list[DeadLetter | None]:
+        """The dead letters of these keys, None for the unknown; in order."""
+        ...
+
+    def discard(self, keys: Sequence[str]) -> list[bool]:
+        """Drop dead letters for good; for each key whether it was there."""
         ...
 
     def heartbeat(self, info: WorkerInfo, ttl: float) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from ecs_queue.core.protocol import Answer, Outcome, Word
 from ecs_queue.core.record import Record
 from ecs_queue.core.states import State
+from ecs_queue.ledger.base import DeadLetter
 
 
 def seconds(value: float) -> str:
@@ -58,6 +59,11 @@ def record_of(flat: Sequence[bytes]) -> Record:
         if convert is not None:
             fields[name] = convert(flat[position + 1])
     return Record(id=flat[0].decode(), **fields)
+
+
+def letter_of(at: bytes, letter: bytes) -> DeadLetter:
+    """A dead letter of its JSON, and when it was buried."""
+    return msgspec.structs.replace(msgspec.json.decode(letter, type=DeadLetter), at=float(at))
 
 
 def _boolean(value: bytes) -> bool:

@@ -16,7 +16,8 @@ from ecs_queue.core.protocol import Answer, ClaimOffer, Crowd, Outcome, Refusal,
 from ecs_queue.core.record import Record, Submission
 from ecs_queue.core.states import LIVE, State
 from ecs_queue.ledger.base import DeadLetter, WorkerInfo
-from ecs_queue.ledger.retention import DEAD_LETTERS_KEPT, Retention
+from ecs_queue.ledger.letters import Letters
+from ecs_queue.ledger.retention import Retention
 
 
 class MemoryLedger:
@@ -37,7 +38,7 @@ class MemoryLedger:
         self._ended_counts: defaultdict[tuple[str, State], int] = defaultdict(int)
         self._buckets: dict[str, Bucket] = {}
         self._paused: dict[str, float] = {}
-        self._dead: list[DeadLetter] = []
+        self._letters = Letters()
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
 
     def now(self) -> float:
@@ -299,13 +300,22 @@ class MemoryLedger:
     def bury(self, letter: DeadLetter) -> None:
         """See `Ledger.bury`."""
         with self._lock:
-            self._dead.insert(0, msgspec.structs.replace(letter, at=self.now()))
-            del self._dead[DEAD_LETTERS_KEPT:]
+            self._letters.bury(letter, self.now())
 
-    def dead(self, limit: int) -> list[DeadLetter]:
+    def dead(self, limit: int, before: DeadLetter | None = None) -> list[DeadLetter]:
         """See `Ledger.dead`."""
         with self._lock:
-            return self._dead[:limit]
+            return self._letters.newest(limit, before)
+
+    def letters(self, keys: Sequence[str]) -> list[DeadLetter | None]:
+        """See `Ledger.letters`."""
+        with self._lock:
+            return [self._letters.get(key) for key in keys]
+
+    def discard(self, keys: Sequence[str]) -> list[bool]:
+        """See `Ledger.discard`."""
+        with self._lock:
+            return [self._letters.drop(key) for key in keys]
 
     def heartbeat(self, info: WorkerInfo, ttl: float) -> None:
         """See `Ledger.heartbeat`."""
@@ -325,6 +335,7 @@ class MemoryLedger:
             gone = [key for at, key in sorted((at, key) for key, at in self._gone_at.items()) if at <= now][:limit]
             for record_id in gone:
                 del self._records[record_id], self._gone_at[record_id]
+            self._letters.trim(now)
             return len(gone)
 
     def check(self) -> list[str]:

@@ -18,7 +18,7 @@ from ecs_queue.core.protocol import Answer, ClaimOffer, Outcome, Refusal, Rules
 from ecs_queue.core.record import Record, Submission
 from ecs_queue.core.states import State
 from ecs_queue.ledger.base import DeadLetter, WorkerInfo
-from ecs_queue.ledger.codec import answer_of, outcome_arguments, record_of, seconds
+from ecs_queue.ledger.codec import answer_of, letter_of, outcome_arguments, record_of, seconds
 from ecs_queue.ledger.retention import Retention
 from ecs_queue.ledger.script import Call, Script, wrapping
 
@@ -211,17 +211,27 @@ class RedisLedger:
 
     def bury(self, letter: DeadLetter) -> None:
         """See `Ledger.bury`."""
-        self._script.one("bury", msgspec.json.encode(letter))
+        self._script.one("bury", letter.key, msgspec.json.encode(letter))
 
-    def dead(self, limit: int) -> list[DeadLetter]:
+    def dead(self, limit: int, before: DeadLetter | None = None) -> list[DeadLetter]:
         """See `Ledger.dead`."""
-        with wrapping():
-            found = self._redis.lrange(f"{self._prefix}dead", 0, limit - 1)
-        letters = []
-        for element in found:
-            at, _, letter = element.partition(b" ")
-            letters.append(msgspec.structs.replace(msgspec.json.decode(letter, type=DeadLetter), at=float(at)))
-        return letters
+        after = ("", "") if before is None else (seconds(before.at), before.key)
+        flat = self._script.one("dead", limit, *after)
+        return [letter_of(at, letter) for at, letter in zip(flat[::2], flat[1::2], strict=True)]
+
+    def letters(self, keys: Sequence[str]) -> list[DeadLetter | None]:
+        """See `Ledger.letters`."""
+        flat = self._of_keys("letters", keys)
+        return [letter_of(at, letter) if letter else None for at, letter in zip(flat[::2], flat[1::2], strict=True)]
+
+    def discard(self, keys: Sequence[str]) -> list[bool]:
+        """See `Ledger.discard`."""
+        return [bool(dropped) for dropped in self._of_keys("discard", keys)]
+
+    def _of_keys(self, operation: str, keys: Sequence[str]) -> list[Any]:
+        """The replies to an operation on keys of dead letters, which may be long: a hundred a run."""
+        calls = [(operation, *keys[start : start + 100]) for start in range(0, len(keys), 100)]
+        return [value for reply in self._script.run(calls) for value in reply]
 
     def heartbeat(self, info: WorkerInfo, ttl: float) -> None:
         """See `Ledger.heartbeat`."""

@@ -8,8 +8,11 @@ from ecs_queue.core.record import Record
 
 #: How far a producer's clock may be off before a late duplicate of its request could run again. Seconds.
 CLOCK_SKEW = 300.0
-#: The oldest dead letters beyond so many are dropped.
+#: The oldest dead letters are dropped beyond so many, beyond so many bytes (of their JSON; the newest one is always
+#: kept), and at this age in seconds.
 DEAD_LETTERS_KEPT = 10_000
+DEAD_LETTERS_BYTES = 64 * 1024 * 1024
+DEAD_LETTERS_SECONDS = 30 * 86400.0
 #: How long a result waits for an owner that never confirms it, at least. Seconds.
 UNCONFIRMED_CAP = 7 * 86400.0
 

@@ -18,7 +18,9 @@ from tests.simulation.process import Process, Stage
 
 #: Reads, and token buckets, which a caller asks for under a lock that no other job could wait for.
 _SILENT = frozenset({"now", "take", "throttled"})
-_READS = frozenset({"now", "get", "id_of", "undelivered", "page", "counts", "dead", "workers", "check", "paused"})
+_READS = frozenset(
+    {"now", "get", "id_of", "undelivered", "page", "counts", "dead", "letters", "workers", "check", "paused"}
+)
 #: What each of these has written, and all before it, outlives a fail-over once it has answered.
 _BARRIERS = frozenset(name for name, operation in vars(Ledger).items() if "Barrier" in (operation.__doc__ or ""))
 #: The client library's time-out, in seconds.

@@ -12,9 +12,10 @@
 --   P counts               hash    <queue>|<state> -> number; live states as they are, terminal ones in all
 --   P bucket:<name>        hash    tokens, at, share, lowered_at: a token bucket shared by all workers (core/bucket.py)
 --   P paused               hash    queue -> since when no request of it may be claimed
---   P dead                 list    dead letters, newest first, bounded
+--   P letters              hash    key -> JSON: dead letters, bounded in number, bytes and age
+--   P letter_at            zset    key -> buried at
+--   P letter_bytes         string  the lengths of all values of P letters together
 --   P workers              hash    name -> "<seen at> <forgotten at> <JSON>"
--- An element of P dead is "<buried at> <JSON>".
 --
 -- ARGV: 1 operation, 2 P, 3 now ("" = the server's TIME), 4 lease, 5 settle, 6 startup allowance, 7 ring,
 -- 8 max_in_flight, 9 retention, 10 cap for the never confirmed, 11 how long a request that was stopped before it came
@@ -37,6 +38,6 @@ local ARG = 11 -- the operation's first own argument is ARGV[ARG + 1]
 
 local LOOK_ONLY_AFTER, PROOF_ENDS_AFTER = 40 * 60, 60 * 60
 local CLOCK_SKEW = 300 -- how far a producer's clock may be off before a late duplicate could run again
-local DEAD_LETTERS_KEPT = 10000
+local DEAD_LETTERS_KEPT, DEAD_LETTERS_BYTES, DEAD_LETTERS_SECONDS = 10000, 64 * 1024 * 1024, 30 * 86400
 
 local operations = {}

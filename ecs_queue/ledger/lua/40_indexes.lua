@@ -63,6 +63,7 @@ end
 function operations.prune(limit)
   local ids = redis.call('ZRANGEBYSCORE', P .. 'finished', '-inf', text(NOW), 'LIMIT', 0, limit)
   if #ids > 0 then redis.call('ZREM', P .. 'finished', unpack(ids)) end
+  trim_letters()
   return #ids
 end
 
@@ -118,12 +119,6 @@ end
 
 function operations.resume(...)
   redis.call('HDEL', P .. 'paused', ...)
-  return { 'ok' }
-end
-
-function operations.bury(letter)
-  redis.call('LPUSH', P .. 'dead', text(NOW) .. ' ' .. letter)
-  redis.call('LTRIM', P .. 'dead', 0, DEAD_LETTERS_KEPT - 1)
   return { 'ok' }
 end
 

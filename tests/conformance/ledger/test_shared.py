@@ -1,4 +1,4 @@
-"""What workers share beside the records: clock, quotas, dead letters, heartbeats."""
+"""What workers share beside the records: clock, quotas, heartbeats."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 import msgspec
 import pytest
 
-from ecs_queue.ledger.base import DeadLetter, WorkerInfo
+from ecs_queue.ledger.base import WorkerInfo
 from tests.conformance.ledger.conftest import MakeLab
 from tests.conformance.ledger.lab import START, Lab, memory_lab
 
@@ -133,17 +133,6 @@ def test_a_paused_queue_is_listed_since_its_first_pause_until_it_is_resumed(lab:
     assert lab.ledger.paused() == {"a": START, "b": START, "c": START + 5}
     lab.ledger.resume(["a", "c", "never paused"])
     assert lab.ledger.paused() == {"b": START}
-
-
-def test_dead_letters_are_kept_byte_for_byte_newest_first(lab: Lab) -> None:
-    body = bytes(range(256))
-    lab.ledger.bury(DeadLetter(key="1", queue="a", reason="not JSON: x y", body=body))
-    lab.advance(2)
-    lab.ledger.bury(DeadLetter(key="2", queue="b", reason="ü", body=b""))
-    newest, oldest = lab.ledger.dead(10)
-    assert newest == DeadLetter(key="2", queue="b", reason="ü", body=b"", at=START + 2)
-    assert oldest == DeadLetter(key="1", queue="a", reason="not JSON: x y", body=body, at=START)
-    assert lab.ledger.dead(1) == [newest]
 
 
 def test_workers_are_listed_by_name_while_they_were_heard_of(lab: Lab) -> None:
