@@ -149,8 +149,8 @@ class EcsQueue:
             handles += self.send(drafts[start : start + _PUT_AT_ONCE])
         return handles
 
-    def prepare(self, task: Mapping[str, Any]) -> Submitted:
-        """Validate one task line and make its envelope; nothing is queued."""
+    def prepare(self, task: Mapping[str, Any], *, origin: str = "") -> Submitted:
+        """Validate one task line and make its envelope; nothing is queued. `origin`: the id of what it repeats."""
         unknown = sorted(set(task) - TASK_FIELDS)
         if unknown:
             raise InvalidRequest(f"unknown member {unknown[0]!r}; known are {', '.join(sorted(TASK_FIELDS))}")
@@ -165,6 +165,7 @@ class EcsQueue:
             now=self._clock(),
             accept_seconds=self.config.accept_seconds,
             owner=self.owner,
+            origin=origin,
             **fields,
         )
         validate_request(self.config.profile(request.queue), queued_task(request, 1, request.submitted_at))

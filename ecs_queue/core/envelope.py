@@ -37,6 +37,7 @@ Relaunch = Literal["never_started", "interrupted", "any_failure"]
 TaskId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,48}(?!\n)$")]
 QueueName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}(?!\n)$")]
 OwnerName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}(?!\n)$")]
+OriginId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{0,48}(?!\n)$")]
 Command = Annotated[list[str], msgspec.Meta(min_length=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 #: Up to the year 9999: what a ledger can keep time with. Milliseconds, a usual mistake, are refused by it.
@@ -52,7 +53,8 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
     `expires_at` is when it must have started (`submitted_at` + the caller's `expires_in`); after `accept_until` no
     record is made from the message any more. `owner` names the results queue; empty: nobody waits, the result stays
-    in the ledger for its retention time. `priority`: 0 to 9, the highest is served first.
+    in the ledger for its retention time. `priority`: 0 to 9, the highest is served first. `origin`: the id of the
+    request that this one repeats; empty: none.
     """
 
     v: int
@@ -68,6 +70,7 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     time_limit: Seconds | None = None
     relaunch: Relaunch = "never_started"
     owner: OwnerName = ""
+    origin: OriginId = ""
 
     def __repr__(self) -> str:
         """Without command and environment: they hold secrets."""

@@ -71,6 +71,17 @@ def test_a_full_request_decodes() -> None:
     )
 
 
+def test_a_request_that_repeats_another_one_decodes() -> None:
+    assert decode_request(golden("request-v1-repeated")) == msgspec.structs.replace(
+        _MINIMAL, id="job-1-r-0a1b2c3d", origin="job-1"
+    )
+
+
+def test_the_origin_is_none_of_the_callers_words() -> None:
+    # Else a request whose origin an older producer cannot name would conflict with itself.
+    assert _request(origin="job-0").digest() == _request().digest()
+
+
 def test_a_result_decodes() -> None:
     start = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
     assert decode_result(golden("result-v1-failed")) == TaskResult(
