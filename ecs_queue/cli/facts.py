@@ -37,13 +37,13 @@ def facts_of(record: Record) -> dict[str, Any]:
         "owner": record.owner or None,
         "relaunch": record.relaunch,
         "time_limit": record.time_limit or None,
-        "queued_at": _moment(record.created_at),
-        "not_before": _moment(record.not_before),
-        "expires_at": _moment(record.expires_at),
-        "launched_at": _moment(record.launched_at),
-        "started_at": _moment(record.started_at),
-        "stop_requested_at": _moment(record.stop_at),
-        "finished_at": _moment(record.finished_at),
+        "queued_at": moment_text(record.created_at),
+        "not_before": moment_text(record.not_before),
+        "expires_at": moment_text(record.expires_at),
+        "launched_at": moment_text(record.launched_at),
+        "started_at": moment_text(record.started_at),
+        "stop_requested_at": moment_text(record.stop_at),
+        "finished_at": moment_text(record.finished_at),
         "waited_seconds": _between(record.created_at, record.launched_at),
         "ran_seconds": _between(record.started_at, record.finished_at),
     }
@@ -102,12 +102,13 @@ def exit_status_of(line: Mapping[str, Any]) -> int:
     return code if code is not None and 0 < code < 256 else NO_EXIT_CODE
 
 
-def _moment(epoch_seconds: float) -> str | None:
+def moment_text(epoch_seconds: float) -> str | None:
+    """RFC 3339 in UTC, as in result lines; None for 0."""
     import msgspec
 
     from ecs_queue.core.envelope import moment
 
-    shown: str | None = msgspec.to_builtins(moment(epoch_seconds))  # as in result lines
+    shown: str | None = msgspec.to_builtins(moment(epoch_seconds))
     return shown
 
 

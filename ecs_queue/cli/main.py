@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
+from ecs_queue.cli.dead import dead
 from ecs_queue.cli.demo import demo
 from ecs_queue.cli.doctor import doctor
 from ecs_queue.cli.journal import journal
 from ecs_queue.cli.local import local, local_ecs
 from ecs_queue.cli.look import status, tasks, workers
-from ecs_queue.cli.options import Options, shared_options
+from ecs_queue.cli.options import InOrder, Options, shared_options
 from ecs_queue.cli.output import say
 from ecs_queue.cli.queues import queues
 from ecs_queue.cli.replay import replay
@@ -31,7 +32,7 @@ BUG = 70
 INTERRUPTED = 130
 
 
-class Commands(click.Group):
+class Commands(InOrder):
     """Ends with a command's own exit status; an error is one sentence on stderr, never a traceback."""
 
     def main(
@@ -51,11 +52,6 @@ class Commands(click.Group):
         if standalone_mode:
             sys.exit(answer or 0)
         return answer
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which a newcomer needs them."""
-        del ctx
-        return list(self.commands)
 
 
 def _status_of(error: Exception, options: Options) -> int:
@@ -122,8 +118,11 @@ def cli() -> None:
     """
 
 
-COMMANDS = (submit, status, queues, tasks, stop, worker, workers, journal, replay, config, doctor, local, local_ecs, demo)
-for command in COMMANDS:
+_COMMANDS = (
+    *(submit, status, queues, tasks, stop, worker, workers, dead, journal, replay),
+    *(config, doctor, local, local_ecs, demo),
+)
+for command in _COMMANDS:
     cli.add_command(command)
 
 

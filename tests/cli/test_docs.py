@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -25,7 +26,17 @@ def section(name: str) -> str:
 
 
 def options_of(command: click.Command) -> set[str]:
-    return {option for parameter in command.params if isinstance(parameter, click.Option) for option in parameter.opts}
+    """Its own, and those of its subcommands."""
+    subcommands = command.commands.values() if isinstance(command, click.Group) else ()
+    own = {option for parameter in command.params if isinstance(parameter, click.Option) for option in parameter.opts}
+    return own.union(*(options_of(subcommand) for subcommand in subcommands))
+
+
+def every_command(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        yield f"{path}{name}", command
+        if isinstance(command, click.Group):
+            yield from every_command(command, f"{path}{name} ")
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))
@@ -34,6 +45,11 @@ def test_every_command_has_a_section_that_names_its_options(name: str) -> None:
     assert {
         option for option in own if f"`{option}" not in section(name) and f" {option} " not in section(name)
     } == set()
+
+
+@pytest.mark.parametrize(("path", "command"), list(every_command(cli)))
+def test_the_help_of_every_command_has_an_example(path: str, command: click.Command) -> None:
+    assert re.search(rf"\n\s+ecs-queue {path}\b", command.help or ""), f"{path} has no example"
 
 
 def test_every_shared_option_is_named() -> None:
