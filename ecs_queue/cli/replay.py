@@ -1,60 +1,105 @@
-"""`replay`: what was recorded, decided again or submitted again."""
+"""`replay`: one request again, by its id; or what an exported journal says, decided again or submitted again."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ecs_queue.cli.options import Options, json_option, pass_options, shared_options
-from ecs_queue.cli.replay_file import replay_offline, replay_traffic
 from ecs_queue.errors import UsageError
 
+#: Mode -> the options that it takes, of a FILE and of an ID.
+_OF_A_FILE: Mapping[str, tuple[str, ...]] = {"offline": (), "submit": ("--speed", "--dry-run", "--yes-i-mean")}
+_OF_AN_ID: Mapping[str, tuple[str, ...]] = {
+    "submit": ("--queue", "--set", "--env", "--id"),
+    "local": ("--queue", "--env"),
+    "explain": ("--queue", "--set", "--env"),
+}
 
-@click.command(short_help="Decide or submit again what was recorded.")
-@click.argument("target", metavar="FILE")
-@click.option("--offline", is_flag=True, help="Decide again what was decided, and compare. Starts nothing.")
-@click.option("--submit", is_flag=True, help="Submit the requests again, as new ones, in their rhythm.")
-@click.option("--speed", type=float, metavar="N", help="With --submit: N times as fast.  [1]")
-@click.option("--dry-run", is_flag=True, help="With --submit: only show what would be submitted.")
-@click.option("--yes-i-mean", metavar="NAMESPACE", help="With --submit: this namespace, though it is not for tests.")
+
+@click.command(short_help="The same again: a request, or recorded traffic.")
+@click.argument("target", metavar="ID|FILE")
+@click.option("--submit", is_flag=True, help="Submit it again as new: an ID's request, or a FILE's in their rhythm.")
+@click.option("--local", is_flag=True, help="ID: run its command here, as you, with its environment; exit as it does.")
+@click.option("--explain", is_flag=True, help="ID: show what would be sent to ECS now beside what was sent then.")
+@click.option("--offline", is_flag=True, help="FILE: decide again what was decided, and compare. Starts nothing.")
+@click.option("--queue", metavar="NAME", help="ID: another queue, and with it another profile.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="ID: change it: cpu=512, time_limit=60 ...")
+@click.option("--env", "variables", multiple=True, metavar="NAME[=VALUE]", help="ID: a variable; alone, this shell's.")
+@click.option("--id", "new_id", metavar="ID", help="ID, with --submit: the id of the new request.")
+@click.option("--speed", type=float, metavar="N", help="FILE, with --submit: N times as fast.  [1]")
+@click.option("--dry-run", is_flag=True, help="FILE, with --submit: only show what would be submitted.")
+@click.option("--yes-i-mean", metavar="NAMESPACE", help="FILE, with --submit: this namespace, though not for tests.")
 @json_option
 @shared_options
 @pass_options
-def replay(
-    options: Options,
-    target: str,
-    offline: bool,
-    submit: bool,
-    speed: float | None,
-    dry_run: bool,
-    yes_i_mean: str | None,
-    as_json: bool,
-) -> int:
-    """Do again what an exported journal says was done: --offline or --submit.
+def replay(options: Options, /, target: str, as_json: bool, **given: Any) -> int:
+    """Do the same again. TARGET is the id of a request, or a file that `journal export` wrote.
 
-    --offline calls the launcher's own rules with the recorded inputs, clock and answers of ECS, and names the first
-    decision that is not the same now: the request, the event and the rule. Nothing is started or written.
+    An ID is taken from the ledger while it lives, and then from the journal. The journal does not keep secrets: what it
+    has hidden must be given with --env; without that nothing is done, and the names are said.
 
-    --submit submits the recorded requests as new ones, at the times and to the queues of then, --speed times as
+    ID --submit makes a new request with the same command and overrides that names its origin; its times count from
+    now, and nobody waits for its result. --set changes a member of the request (priority, expires_in, time_limit,
+    relaunch) or a flat key of its executor_config (cpu, memory ...), --env a variable of the main container.
+
+    ID --local runs the very command with that environment as a process on this machine, in this directory, to
+    reproduce a failure. The image's files, entry point, user and working directory, the task's role and secrets
+    that ECS fills in are not there. Of this shell's environment it gets only PATH, HOME and the like.
+
+    ID --explain prints a diff of the run_task arguments; secrets are hidden in it.
+
+    FILE --offline calls the launcher's own rules with the recorded inputs, clock and answers of ECS, and names the
+    first decision that is not the same now: the request, the event and the rule. Nothing is started or written.
+
+    FILE --submit submits the recorded requests as new ones, at the times and to the queues of then, --speed times as
     fast: for load and regression tests. All are checked first. A namespace whose name does not say that it is for
     tests (test, dev, staging, local, demo, bench, ci, sandbox, load as a part of it) is refused without --yes-i-mean.
 
     \b
     Examples:
+      ecs-queue replay nightly-etl --submit --set memory=4096 --env LOG_LEVEL=debug
+      ecs-queue replay nightly-etl --local; echo $?
+      ecs-queue replay nightly-etl --explain --queue etl-large
       ecs-queue replay journal.jsonl --offline
       ecs-queue replay journal.jsonl --submit --speed 10 --dry-run
       ecs-queue replay journal.jsonl --submit --speed 10 --namespace load-test
 
-    Exit status of --offline: 0 all decisions are identical, 1 one differs, 2 the file cannot be used.
+    Exit status: of --local the command's own (128 + the signal's number, 127 when it cannot be started); of
+    --explain and --offline 1 when there are differences. 2 means that nothing was done.
     """
     options.start_logging()
-    if not Path(target).is_file():
-        raise UsageError(f"replay: expected a file that `ecs-queue journal export` wrote, found none at {target}")
-    if offline == submit:
-        raise UsageError("replay: expected one of --offline and --submit; nothing was done")
-    if offline:
-        if speed is not None or dry_run or yes_i_mean is not None:
-            raise UsageError("replay: --speed, --dry-run and --yes-i-mean are for --submit; leave them out")
+    is_file = Path(target).is_file()
+    if not is_file and ("/" in target or target.endswith(".jsonl")):
+        raise UsageError(f"replay: expected an id, or a file that `ecs-queue journal export` wrote; none at {target}")
+    mode = _mode_of(target, _OF_A_FILE if is_file else _OF_AN_ID, given)
+    if not is_file:
+        from ecs_queue.cli.replay_id import changes_of, replay_request
+
+        changes = changes_of(given["queue"], given["settings"], given["variables"])
+        return replay_request(options, target, mode, changes, given["new_id"], as_json)
+    from ecs_queue.cli.replay_file import replay_offline, replay_traffic
+
+    if mode == "offline":
         return replay_offline(target, as_json)
-    return replay_traffic(options, target, 1.0 if speed is None else speed, dry_run, yes_i_mean, as_json)
+    speed = 1.0 if given["speed"] is None else given["speed"]
+    return replay_traffic(options, target, speed, given["dry_run"], given["yes_i_mean"], as_json)
+
+
+def _mode_of(target: str, modes: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]) -> str:
+    """The one that was chosen; UsageError for none, for two, and for an option that has no effect in it."""
+    chosen = [mode for mode in ("submit", "local", "explain", "offline") if given[mode]]
+    if len(chosen) != 1 or chosen[0] not in modes:
+        expected = ", ".join(f"--{mode}" for mode in modes)
+        found = " and ".join(f"--{mode}" for mode in chosen) or "none"
+        what = "the file" if "offline" in modes else "the request"
+        raise UsageError(f"replay: for {what} {target} expected one of {expected}, found {found}; nothing was done")
+    names = {"settings": "--set", "variables": "--env", "new_id": "--id", "dry_run": "--dry-run", "queue": "--queue"}
+    names |= {"speed": "--speed", "yes_i_mean": "--yes-i-mean"}
+    for name, option in names.items():
+        if given[name] not in (None, False, ()) and option not in modes[chosen[0]]:
+            raise UsageError(f"replay: {option} has no effect with --{chosen[0]} of {target}; leave it out")
+    return chosen[0]
