@@ -11,11 +11,13 @@ import click
 from ecs_queue.cli.facts import age_of, facts_of, lines_of, run_time_of
 from ecs_queue.cli.options import Options, json_option, opened_queue, pass_options, shared_options
 from ecs_queue.cli.output import duration, say, shortened, show, show_json, show_pairs, show_table
-from ecs_queue.errors import BrokerUnavailable
+from ecs_queue.cli.timelineview import facts_of_end, show_timeline, timeline_facts
+from ecs_queue.errors import BrokerUnavailable, JournalUnavailable
 
 if TYPE_CHECKING:
     from ecs_queue.client import EcsQueue
     from ecs_queue.core.record import Record
+    from ecs_queue.journal.timeline import Timeline
     from ecs_queue.ledger.base import Ledger, WorkerInfo
 
 #: As `ecs_queue.core.states.State` has them; a test compares.
@@ -38,8 +40,10 @@ def status(options: Options, id: str | None, as_json: bool) -> int:
     that take from it. QUEUED, LAUNCHING and LAUNCHED are the numbers of now, the others count from the
     namespace's beginning.
 
-    With an ID, or the ARN of its ECS task: every fact known about the request. Its command and environment are
-    never shown, they may hold secrets.
+    With an ID, or the ARN of its ECS task: every fact known about the request, and its timeline: each attempt with
+    its wait, launch, provisioning, image pull, run and stop, how it ended, its task and its worker. Without a
+    journal only the last attempt is known, and no image pull. Its command and environment are never shown, they
+    may hold secrets.
 
     \b
     Examples:
@@ -54,15 +58,7 @@ def status(options: Options, id: str | None, as_json: bool) -> int:
         if id is None:
             _show_queues(queue, as_json)
             return 0
-        record = find_record(queue.ledger, id)
-        if record is None:
-            say(f"ecs-queue: no request {id} is known: it was never submitted, or its retention time is over")
-            return NOT_FOUND
-        if as_json:
-            show_json(facts_of(record))
-        else:
-            show_pairs(lines_of(record, queue.ledger.now()))
-    return 0
+        return _show_one(queue, id, as_json)
 
 
 @click.command(short_help="List requests, newest first.")
@@ -159,6 +155,39 @@ def records_of(ledger: Ledger, fits: Callable[[Record], bool], page: int) -> Ite
                 yield record
         if not cursor:
             return
+
+
+def _show_one(queue: EcsQueue, name: str, as_json: bool) -> int:
+    """The facts of the ledger and the timeline; what the ledger does not know any more, the journal may."""
+    record = find_record(queue.ledger, name)
+    timeline = _timeline(queue, record, record.id if record else name)
+    if timeline is None:
+        say(f"ecs-queue: no request {name} is known: it was never submitted, or its retention time is over")
+        return NOT_FOUND
+    facts = {"id": timeline.id, **facts_of_end(timeline)} if record is None else facts_of(record)
+    if as_json:
+        show_json({**facts, "timeline": timeline_facts(timeline)})
+        return 0
+    now = queue.ledger.now()
+    if record is None:
+        say("ecs-queue: its retention time in the ledger is over; this is what the journal has")
+        show_pairs([(key.replace("_", " "), "" if value is None else str(value)) for key, value in facts.items()])
+    else:
+        show_pairs(lines_of(record, now))
+    show_timeline(timeline, now)
+    return 0
+
+
+def _timeline(queue: EcsQueue, record: Record | None, record_id: str) -> Timeline | None:
+    from ecs_queue.cli.history import opened_journal
+    from ecs_queue.journal.timeline import timeline_of
+
+    try:
+        with opened_journal(queue.config) as journal:
+            return timeline_of(record, journal.events(record_id), record_id)
+    except JournalUnavailable as error:  # the ledger still has the truth
+        say(f"ecs-queue: {error}")
+        return timeline_of(record, (), record_id)
 
 
 def _show_queues(client: EcsQueue, as_json: bool) -> None:

@@ -82,7 +82,7 @@ def rich_table(headers: Row, rows: Sequence[Row], overflow: Literal["fold", "ell
     for header in headers:
         table.add_column(header, overflow=overflow, no_wrap=overflow == "ellipsis")
     for row in rows:
-        table.add_row(*(Text(clean(cell), style=_STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(clean(cell), style=STYLES.get(cell, "")) for cell in row))
     return table
 
 
@@ -92,8 +92,8 @@ def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     for name, value in pairs:
         if value:
             shown = clean(value)
-            if value in _STYLES and is_watched():
-                shown = click.style(shown, fg=_STYLES[value])
+            if value in STYLES and is_watched():
+                shown = click.style(shown, fg=STYLES[value])
             click.echo(f"{name.ljust(width)}  {shown}".encode("utf-8", "backslashreplace"))
 
 
@@ -112,7 +112,8 @@ def duration(seconds: float) -> str:
     raise AssertionError("unreachable")
 
 
-_STYLES = {
+#: The colours of states.
+STYLES = {
     "SUCCESS": "green",
     "FAILED": "red",
     "REMOVED": "red",
