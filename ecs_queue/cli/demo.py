@@ -150,7 +150,7 @@ def _judge(tasks: Sequence[DemoTask], results: Mapping[str, TaskResult], took: s
 
 
 def _row(task: DemoTask, result: TaskResult | None) -> list[str]:
-    from ecs_queue.cli.demoview import is_usual
+    from ecs_queue.cli.facts import is_usual
 
     command = shortened(task.shown, 28)
     if result is None:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ecs_queue.cli.demotasks import DemoTask
+from ecs_queue.cli.facts import is_usual
 from ecs_queue.cli.look import STATES
 from ecs_queue.cli.output import duration, is_watched, rich_table, say, shortened
 
@@ -106,8 +107,3 @@ def _row(record: Record, command: str) -> list[str]:
     status = "" if record.ended else record.last_status
     cells = (record.id, shortened(command, 28), record.state.value, status, attempt, exit_code)
     return [*cells, "" if is_usual(record.state, record.exit_code) else shortened(record.reason, 48)]
-
-
-def is_usual(state: str, exit_code: int | None) -> bool:
-    """Whether the exit code says it all: the program ran to its own end."""
-    return state in ("SUCCESS", "FAILED") and exit_code is not None

@@ -94,6 +94,11 @@ def run_time_of(record: Record, now: float) -> str:
     return duration((record.finished_at or now) - record.started_at)
 
 
+def is_usual(state: str, exit_code: int | None) -> bool:
+    """Whether the exit code says it all: the program ran to its own end."""
+    return state in ("SUCCESS", "FAILED") and exit_code is not None
+
+
 def exit_status_of(line: Mapping[str, Any]) -> int:
     """The exit status that repeats a task's own: its exit code; 1 when it has none, or failed in spite of a 0."""
     if line["state"] == "SUCCESS":

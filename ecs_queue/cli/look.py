@@ -1,16 +1,16 @@
-"""`status`, `tasks` and `workers`: what the ledger says, for people and machines."""
+"""`status`: what the ledger and the journal say, for people and machines; and how requests are found."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ecs_queue.cli.facts import age_of, facts_of, lines_of, run_time_of
+from ecs_queue.cli.facts import facts_of, lines_of
 from ecs_queue.cli.options import Options, json_option, opened_queue, pass_options, shared_options
-from ecs_queue.cli.output import duration, say, shortened, show, show_json, show_pairs, show_table
+from ecs_queue.cli.output import say, show, show_json, show_pairs, show_table
 from ecs_queue.cli.timelineview import facts_of_end, show_timeline, timeline_facts
 from ecs_queue.errors import BrokerUnavailable, JournalUnavailable
 
@@ -59,77 +59,6 @@ def status(options: Options, id: str | None, as_json: bool) -> int:
             _show_queues(queue, as_json)
             return 0
         return _show_one(queue, id, as_json)
-
-
-@click.command(short_help="List requests, newest first.")
-@click.option(
-    "--state",
-    "states",
-    multiple=True,
-    type=click.Choice(STATES, case_sensitive=False),
-    metavar="STATE",
-    help=f"Only requests in this state, any case; may be repeated. {', '.join(STATES)}.",
-)
-@click.option("--queue", metavar="NAME", help="Only requests of this queue.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
-@json_option
-@shared_options
-@pass_options
-def tasks(options: Options, states: Sequence[str], queue: str | None, limit: int, as_json: bool) -> None:
-    """List requests, newest first: those that are live, then those that have ended.
-
-    \b
-    Examples:
-      ecs-queue tasks --state launched
-      ecs-queue tasks --state failed --state removed --queue etl --limit 200
-      ecs-queue tasks --json | jq -r 'select(.exit_code == 137) | .id'
-    """
-    options.start_logging()
-    wanted = {state.upper() for state in states}
-
-    def fits(record: Record) -> bool:
-        return (not wanted or record.state.value in wanted) and queue in (None, record.queue)
-
-    with opened_queue(options) as client:
-        found = itertools.islice(records_of(client.ledger, fits, min(limit, _PAGE)), limit)
-        if as_json:
-            for record in found:
-                show_json(facts_of(record))
-            return
-        now = client.ledger.now()
-        rows = [_task_row(record, now) for record in found]
-    headers = ("id", "state", "queue", "attempts", "exit", "age", "run time", "reason")
-    if rows:
-        show_table(headers, rows)
-    else:
-        say("no such requests")
-
-
-@click.command(short_help="List the workers that are alive.")
-@json_option
-@shared_options
-@pass_options
-def workers(options: Options, as_json: bool) -> None:
-    """List the workers that were heard of in the last 15 seconds.
-
-    `in hand`: requests it launches right now. `following`: tasks it has launched or looked at lately. `health`
-    is ok, or says which queues are paused and why (credentials, a missing cluster).
-
-    \b
-    Example:
-      ecs-queue workers --json | jq -r 'select(.health != "ok") | .name + ": " + .health'
-    """
-    options.start_logging()
-    with opened_queue(options) as client:
-        found, now = client.ledger.workers(), client.ledger.now()
-    if as_json:
-        for worker in found:
-            show_json(_worker_facts(worker))
-    elif found:
-        headers = ("name", "host", "pid", "queues", "concurrency", "in hand", "following", "launched", "finished")
-        show_table((*headers, "health", "last heard"), [_worker_row(worker, now) for worker in found])
-    else:
-        say("no worker is alive: start one with `ecs-queue worker`")
 
 
 def find_record(ledger: Ledger, name: str) -> Record | None:
@@ -225,35 +154,3 @@ def _about_workers(alive: Sequence[WorkerInfo]) -> str:
     ill = [f"{worker.name}: {worker.health}" for worker in alive if worker.health != "ok"]
     number = "1 worker is" if len(alive) == 1 else f"{len(alive)} workers are"
     return f"{number} alive" + (f"; {'; '.join(ill)}" if ill else ", all healthy")
-
-
-def _task_row(record: Record, now: float) -> list[str]:
-    exit_code = "" if record.exit_code is None else str(record.exit_code)
-    attempts = str(record.attempts if record.ended else record.attempt)
-    times = (age_of(record, now), run_time_of(record, now))
-    reason = shortened(record.reason, 60)
-    return [record.id, record.state.value, record.queue, attempts, exit_code, *times, reason]
-
-
-def _worker_facts(worker: WorkerInfo) -> dict[str, Any]:
-    import msgspec
-
-    from ecs_queue.core.envelope import moment
-
-    facts: dict[str, Any] = msgspec.to_builtins(worker)
-    for name in ("started_at", "seen_at"):
-        facts[name] = msgspec.to_builtins(moment(facts[name]))
-    return facts
-
-
-def _worker_row(worker: WorkerInfo, now: float) -> list[str]:
-    numbers = (worker.concurrency, worker.launching, worker.following, worker.launched, worker.finished)
-    return [
-        worker.name,
-        worker.host,
-        str(worker.pid),
-        ", ".join(worker.queues),
-        *(str(number) for number in numbers),
-        worker.health,
-        f"{duration(now - worker.seen_at)} ago",
-    ]

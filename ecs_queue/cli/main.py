@@ -12,9 +12,11 @@ import click
 from ecs_queue.cli.dead import dead
 from ecs_queue.cli.demo import demo
 from ecs_queue.cli.doctor import doctor
+from ecs_queue.cli.fleet import workers
 from ecs_queue.cli.journal import journal
+from ecs_queue.cli.listing import tasks
 from ecs_queue.cli.local import local, local_ecs
-from ecs_queue.cli.look import status, tasks, workers
+from ecs_queue.cli.look import status
 from ecs_queue.cli.options import InOrder, Options, shared_options
 from ecs_queue.cli.output import say
 from ecs_queue.cli.queues import queues

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -67,6 +68,23 @@ def show_table(headers: Row, rows: Sequence[Row]) -> None:
         show("  ".join(padded))
 
 
+def show_rows(headers: Row, rows: Sequence[Row]) -> None:
+    """`show_table` where every row fits on one line of the terminal; else a block a row, under its first cell."""
+    if fits(headers, rows):
+        show_table(headers, rows)
+        return
+    for row in rows:
+        click.secho(clean(row[0]), bold=True)
+        show_pairs([(f"  {name}", cell) for name, cell in zip(headers[1:], row[1:], strict=True)])
+
+
+def fits(headers: Row, rows: Sequence[Row], beside: int = 0) -> bool:
+    """Whether every row of a table fits on one line, with so many columns `beside` it; always, when nobody looks."""
+    columns = zip(headers, *rows, strict=False)
+    needed = beside + sum(max(_width(clean(cell)) for cell in column) + 3 for column in columns)
+    return not is_watched() or needed <= shutil.get_terminal_size().columns
+
+
 def _width(text: str) -> int:
     """How many columns a terminal takes for it."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
@@ -79,8 +97,9 @@ def rich_table(headers: Row, rows: Sequence[Row], overflow: Literal["fold", "ell
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for header in headers:
-        table.add_column(header, overflow=overflow, no_wrap=overflow == "ellipsis")
+    for position, header in enumerate(headers):
+        # What stands first names the row: an id that is broken in two cannot be copied.
+        table.add_column(header, overflow=overflow, no_wrap=overflow == "ellipsis" or position == 0)
     for row in rows:
         table.add_row(*(Text(clean(cell), style=STYLES.get(cell, "")) for cell in row))
     return table

@@ -29,6 +29,7 @@ from ecs_queue.launcher.service import PeriodicService, Service
 from ecs_queue.launcher.slots import Slots
 from ecs_queue.launcher.sweep import Sweeper
 from ecs_queue.launcher.track import Tracker
+from ecs_queue.launcher.vitals import MeteredGateway, Vitals
 from ecs_queue.ledger.base import Ledger, WorkerInfo
 from ecs_queue.telemetry import Telemetry
 
@@ -74,6 +75,7 @@ class Worker:
         )
         self._announcer = Announcer(broker, self._telemetry, keyring=open_keyring(config))
         self._tokens = Tokens(ledger, time.monotonic, self._telemetry)
+        self._vitals = Vitals(time.monotonic)
         self._parts = self._make_parts(gateway or BotoEcsGateway(self._clients, time.monotonic))
         gates = self._parts.gates
         lanes = Lanes(lambda queue: config.profile(queue).weight, gates)
@@ -83,7 +85,8 @@ class Worker:
         self._consumer = Consumer(self._parts, broker, launcher, self._slots, self.queues)
         sweeper = Sweeper(self._parts, launcher, self._slots, self.queues, self._consumer.idle)
         tracker = Tracker(self._parts, self._slots, launcher.recover)
-        self._consuming = PeriodicService("consumer", self._consumer.step, self._telemetry, finish=self._give_back)
+        polling = self._vitals.polling(self._consumer.step)
+        self._consuming = PeriodicService("consumer", polling, self._telemetry, finish=self._give_back)
         self._services: list[Service] = [
             PeriodicService("tracker", tracker.step, self._telemetry),
             PeriodicService("sweeper", sweeper.step, self._telemetry),
@@ -152,7 +155,7 @@ class Worker:
             config=config,
             worker=self.name,
             ledger=ledger,
-            gateway=gateway,
+            gateway=MeteredGateway(gateway, self._vitals),
             target_for=self._target_for,
             run_quota=Quota(tokens, "run_task", config.run_task_rate, launch, reserve_of(launch)),
             stop_quota=Quota(tokens, "run_task", config.run_task_rate, launch),
@@ -189,6 +192,13 @@ class Worker:
             finished=self._telemetry.count("request.ended"),
             health=self._parts.circuits.health(),
             started_at=self._started_at,
+            launch_rate=self._vitals.launches.rate(),
+            start_calls=self._vitals.starts.rate(),
+            start_quota=self._config.run_task_rate,
+            read_calls=self._vitals.reads.rate(),
+            read_quota=self._config.describe_tasks_rate,
+            poll_age=self._vitals.polls.age(),
+            describe_age=self._vitals.reads.age(),
         )
 
 

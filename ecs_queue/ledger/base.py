@@ -40,7 +40,12 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says of itself with each heartbeat."""
+    """What a worker says of itself with each heartbeat.
+
+    Rates are a second over the last minute: launches, `start_calls` (RunTask, StopTask) and `read_calls`
+    (DescribeTasks, ListTasks); the quotas are the configured ones, which all workers share, 0: no limit. Ages are
+    seconds at the heartbeat: since it last asked the broker, and ECS; None: never.
+    """
 
     name: str
     host: str
@@ -55,6 +60,13 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     health: str  # "ok", or the reason why a queue is paused
     started_at: float
     seen_at: float = 0.0
+    launch_rate: float = 0.0
+    start_calls: float = 0.0
+    start_quota: float = 0.0
+    read_calls: float = 0.0
+    read_quota: float = 0.0
+    poll_age: float | None = None
+    describe_age: float | None = None
 
 
 class Ledger(Protocol):
