@@ -14,7 +14,7 @@ from ecs_queue.cli.output import clean, is_watched, say, show_json
 
 if TYPE_CHECKING:
     from ecs_queue.cli.past import Past
-    from ecs_queue.config import Config
+    from ecs_queue.config import Config, Profile
     from ecs_queue.core.again import Changes
 
 DIFFERENT = 1
@@ -51,13 +51,27 @@ def compare(config: Config, past: Past, changes: Changes) -> Comparison:
     profile = config.profile(changes.queue or past.request.queue)
     line = line_of(past.request, past.id, changes, profile.container_name)
     request = msgspec.convert({**msgspec.to_builtins(past.request), **line}, type(past.request))
-    now = _plain(render_run_task_kwargs(profile, queued_task(request, 1, 0.0)))
+    now = {"run_task": _plain(render_run_task_kwargs(profile, queued_task(request, 1, 0.0)))}
+    target = _target(profile)
     if past.sent is None:
-        return Comparison(past.id, request.queue, redact(now))
-    then = _plain(past.sent.plan.run_task)
+        return Comparison(past.id, request.queue, redact({**now, "target": target} if target else now))
+    then = {"run_task": _plain(past.sent.plan.run_task)}
+    if target and past.sent.target:  # a Region, an endpoint and a role decide as much as the arguments
+        now["target"], then["target"] = target, dict(past.sent.target)
     return Comparison(
         past.id, request.queue, _mark(redact(now), then, now), redact(then), past.sent.launch, past.sent.at
     )
+
+
+def _target(profile: Profile) -> dict[str, Any]:
+    """Where it would go; empty when that cannot be known here."""
+    from ecs_queue.ecs.clients import ClientOptions, EcsClients
+    from ecs_queue.errors import ConfigError
+
+    try:
+        return dict(json.loads(EcsClients(ClientOptions()).target_for(profile).encode()))
+    except ConfigError:  # no Region: a worker has its own
+        return {}
 
 
 def show_comparison(found: Comparison, as_json: bool) -> int:
