@@ -90,7 +90,7 @@ def _check(queue: EcsQueue, traffic: Traffic) -> None:
     """Every request is checked before the first is submitted."""
     for arrival in traffic.arrivals:
         try:
-            queue.prepare(_line_of(arrival))
+            queue.prepare(_line_of(arrival), origin=arrival.id)
         except EcsQueueError as error:
             raise type(error)(f"{arrival.id}: {error}; nothing was submitted") from None
 
@@ -98,7 +98,7 @@ def _check(queue: EcsQueue, traffic: Traffic) -> None:
 def _line_of(arrival: Arrival) -> dict[str, Any]:
     import secrets
 
-    from ecs_queue.journal.traffic import again_id
+    from ecs_queue.core.again import again_id
 
     return {"id": again_id(arrival.id, secrets.token_hex(4)), **arrival.line}
 
@@ -111,7 +111,7 @@ def _play(queue: EcsQueue, traffic: Traffic, speed: float) -> Played:
     def submit(batch: Sequence[Arrival]) -> None:
         nonlocal submitted
         # Made only now, for a request's times count from its submission.
-        queue.send([queue.prepare(_line_of(arrival)) for arrival in batch])
+        queue.send([queue.prepare(_line_of(arrival), origin=arrival.id) for arrival in batch])
         submitted += len(batch)
 
     queue.check()

@@ -18,7 +18,6 @@ from ecs_queue.journal.redact import redacted_places
 _TEST_WORDS = frozenset(
     ("test", "tests", "testing", "dev", "local", "demo", "bench", "ci", "stage", "staging", "sandbox", "load")
 )
-_LONGEST_ID = 48
 #: The members of a request that are the caller's own words, but for its id.
 _MEMBERS = ("queue", "command", "executor_config", "priority", "expires_in", "time_limit", "relaunch")
 #: What is submitted at the same moment at most.
@@ -89,12 +88,6 @@ def traffic_of(events: Iterable[JournalEvent]) -> Traffic:
         Arrival(id=request.id, after=at - first, line=_line_of(request), hidden=hidden) for at, request, hidden in found
     ]
     return Traffic(arrivals=arrivals, unreadable=unreadable)
-
-
-def again_id(origin: str, suffix: str) -> str:
-    """An id that begins with the origin's. `suffix`: 8 hexadecimal digits."""
-    ending = f"-r-{suffix}"
-    return origin[: _LONGEST_ID - len(ending)] + ending
 
 
 def is_test_namespace(namespace: str) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from ecs_queue.core import envelope
 from ecs_queue.journal import JournalEvent
 from ecs_queue.journal.redact import redact
-from ecs_queue.journal.traffic import Arrival, again_id, is_test_namespace, play, traffic_of
+from ecs_queue.journal.traffic import Arrival, is_test_namespace, play, traffic_of
 
 START = 1_800_000_000.0
 
@@ -131,11 +131,6 @@ def test_what_submitting_raises_ends_it() -> None:
     time = Time()
     with pytest.raises(ConnectionError):
         play([arrival(0.0)], 1.0, refuse, time.clock, time.sleep)
-
-
-def test_a_new_id_begins_with_its_origins_and_is_short_enough() -> None:
-    assert again_id("nightly", "0123abcd") == "nightly-r-0123abcd"
-    assert len(again_id("x" * 48, "0123abcd")) == 48
 
 
 @pytest.mark.parametrize("name", ["test", "load-test", "etl_staging", "dev2", "Demo", "ci-17", "local"])
