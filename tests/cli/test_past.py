@@ -1,0 +1,108 @@
+"""Where a request's past comes from, and what the journal has hidden of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from ecs_queue.cli.past import find_past
+from ecs_queue.client import EcsQueue
+from ecs_queue.core import envelope
+from ecs_queue.core.envelope import TaskRequest
+from ecs_queue.core.plan import Plan
+from ecs_queue.core.protocol import ClaimOffer
+from ecs_queue.errors import InvalidRequest, UnknownTask
+from ecs_queue.journal import JournalEvent, MemoryJournal
+from ecs_queue.journal.redact import REDACTED
+
+EMPTY = MemoryJournal([])
+SECRETS = {"environment": [{"name": "TOKEN", "value": REDACTED}, {"name": "DAY", "value": "1"}]}
+PLAN = Plan("main", 3, {"overrides": {"containerOverrides": [{"name": "main", **SECRETS}]}})
+
+
+@pytest.fixture
+def client(nobody: dict[str, str]) -> Iterator[EcsQueue]:
+    with EcsQueue.from_config(environ=nobody, owner="") as queue:
+        yield queue
+
+
+def request(record_id: str = "job", **fields: Any) -> TaskRequest:
+    known: dict[str, Any] = {"command": ["run"], "now": 1.7e9, "accept_seconds": 60.0}
+    return envelope.new_request(id=record_id, **(known | fields))
+
+
+def journal(past: TaskRequest, *plans: Plan) -> MemoryJournal:
+    """As workers write it: envelopes and plans as JSON values."""
+    events = [("request.submitted", {"envelope": msgspec.to_builtins(past)})]
+    for launch, plan in enumerate(plans, 1):
+        told = {"launch": launch, "attempt": 1, "plan": msgspec.to_builtins(plan), "target": {"region": "eu-west-1"}}
+        events.append(("launch.called", told))
+    return MemoryJournal(
+        JournalEvent(v=1, seq=f"{n}-0.0", at=1.7e9 + n, name=name, id=past.id, data=data)
+        for n, (name, data) in enumerate(events)
+    )
+
+
+def test_while_it_lives_the_ledger_has_it(client: EcsQueue) -> None:
+    client.submit(["live"], id="job")
+    past = find_past(client.ledger, journal(request(command=["old"])), "job")
+    assert (past.source, past.request.command, past.sent, past.hidden) == ("ledger", ["live"], None, ())
+
+
+def test_what_is_being_launched_has_its_frozen_arguments(client: EcsQueue) -> None:
+    client.submit(["live"], id="job")
+    target = '{"cluster":"prod","region":"eu-west-1"}'
+    client.ledger.claim("job", ClaimOffer(claim="c", worker="w", args=PLAN.encode(), target=target))
+    sent = find_past(client.ledger, EMPTY, "job").sent
+    assert sent is not None
+    assert (sent.launch, sent.plan, sent.target) == (1, PLAN, {"cluster": "prod", "region": "eu-west-1"})
+
+
+def test_what_has_ended_is_taken_from_the_journal_with_its_newest_launch(client: EcsQueue) -> None:
+    client.submit(["live"], id="job")
+    client.stop("job")
+    newest = msgspec.structs.replace(PLAN, max_attempts=9)
+    past = find_past(client.ledger, journal(request(command=["old"]), PLAN, newest), "job")
+    assert (past.source, past.request.command) == ("journal", ["old"])
+    assert past.sent is not None
+    assert (past.sent.launch, past.sent.plan, past.sent.at) == (2, newest, 1.7e9 + 2)
+
+
+def test_what_nobody_has_is_an_error_that_says_what_to_do(client: EcsQueue) -> None:
+    with pytest.raises(UnknownTask, match=r"no request nope is known.*submit it anew"):
+        find_past(client.ledger, EMPTY, "nope")
+    client.submit(["live"], id="job")
+    client.stop("job")
+    with pytest.raises(UnknownTask, match=r"job has ended \(REVOKED\).*journal has nothing of it.*submit it anew"):
+        find_past(client.ledger, EMPTY, "job")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [SECRETS, {"overrides": {"containerOverrides": [{"name": "main", **SECRETS}, {"name": "side", **SECRETS}]}}],
+)
+def test_hidden_variables_are_filled_wherever_they_stand_and_the_rest_is_left_over(
+    client: EcsQueue, config: dict[str, Any]
+) -> None:
+    past = find_past(client.ledger, journal(request(executor_config=config)), "job")
+    assert past.hidden
+    filled, left = past.with_secrets({"TOKEN": "hunter2", "DAY": "2"})
+    assert REDACTED not in str(msgspec.to_builtins(filled.request))
+    assert "hunter2" in str(msgspec.to_builtins(filled.request))
+    assert left == {"DAY": "2"}  # it was not hidden: a change
+    assert "hunter2" not in repr(filled)
+
+
+def test_what_is_still_hidden_is_named_with_what_to_give(client: EcsQueue) -> None:
+    past = find_past(client.ledger, journal(request(executor_config=SECRETS)), "job")
+    with pytest.raises(InvalidRequest, match=r"give --env TOKEN=\.\.\. \(--env NAME alone"):
+        past.with_secrets({})
+
+
+def test_a_secret_in_the_command_cannot_be_given(client: EcsQueue) -> None:
+    past = find_past(client.ledger, journal(request(command=["login", REDACTED], executor_config=SECRETS)), "job")
+    with pytest.raises(InvalidRequest, match=r"there is one in command\[1\]; submit the request anew"):
+        past.with_secrets({"TOKEN": "hunter2"})
