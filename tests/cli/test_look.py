@@ -72,8 +72,8 @@ def test_status_tells_why_a_worker_is_ill(invoke: Invoke, nobody: Mapping[str, s
     ]
     assert lines[0]["seen_at"].endswith("Z")
     table = invoke("workers", env=nobody).stdout.splitlines()
-    assert table[0].split()[:4] == ["name", "host", "pid", "queues"]
-    assert len(table) == 3
+    assert table[0].split()[:4] == ["name", "queues", "slots", "follows"]
+    assert len(table) == 4
 
 
 def test_without_a_worker_workers_says_how_to_start_one(invoke: Invoke, nobody: Mapping[str, str]) -> None:
