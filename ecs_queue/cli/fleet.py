@@ -55,6 +55,8 @@ def _facts(worker: WorkerInfo) -> dict[str, Any]:
     facts: dict[str, Any] = msgspec.to_builtins(worker)
     for name in ("started_at", "seen_at"):
         facts[name] = moment_text(facts[name])
+    for name in ("launch_rate", "start_calls", "read_calls"):
+        facts[name] = round(facts[name], 3)
     for name, age in (("polled_at", facts.pop("poll_age")), ("described_at", facts.pop("describe_age"))):
         facts[name] = None if age is None else moment_text(worker.seen_at - age)
     return facts
