@@ -1,0 +1,273 @@
+"""`journal`: show, tail, export, import; on a real run, and where there is nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ecs_queue.client import EcsQueue
+from ecs_queue.journal import open_journal
+from tests.cli.conftest import Installation, Invoke, json_lines
+from tests.system.processes import wait_for
+
+SECRET = "hunter2-4711"
+
+
+@pytest.fixture(scope="module")
+def ended(installation: Installation) -> str:
+    """The id of a request that has failed with 3, and is in the journal to its end."""
+    config = {"environment": [{"name": "API_TOKEN", "value": SECRET}]}
+    with EcsQueue.from_config(environ=installation.environ) as client:
+        handle = client.submit(["sh", "-c", "exit 3"], executor_config=config)
+        handle.result(60)
+    with closing(open_journal(client.config)) as journal:
+        wait_for(lambda: "request.ended" in {event.name for event in journal.events(handle.id)}, 30, "its end is told")
+    return handle.id
+
+
+def events_of(text: str) -> list[str]:
+    return [event["name"] for event in json_lines(text)]
+
+
+def test_show_tells_a_request_from_its_envelope_to_its_end(
+    invoke: Invoke, installation: Installation, ended: str
+) -> None:
+    done = invoke("journal", "show", ended, env=installation.environ)
+
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["AT", "AFTER", "EVENT", "WORKER", "WHAT"]
+    assert "request.submitted" in lines[1]
+    assert "0.000 s" in lines[1]
+    assert "request.ended" in lines[-1]
+    assert "state=FAILED exit_code=3" in lines[-1]
+    assert SECRET not in done.stdout
+
+
+def test_show_as_json_is_one_event_a_line_with_all_its_data(
+    invoke: Invoke, installation: Installation, ended: str
+) -> None:
+    done = invoke("journal", "show", ended, "--json", env=installation.environ)
+
+    events = json_lines(done.stdout)
+    assert all(list(event) == ["v", "seq", "at", "name", "id", "worker", "data"] for event in events)
+    assert {event["id"] for event in events} == {ended}
+    called = next(event for event in events if event["name"] == "launch.called")
+    override = called["data"]["plan"]["run_task"]["overrides"]["containerOverrides"][0]
+    assert override["command"] == ["sh", "-c", "exit 3"]
+    assert override["environment"] == [{"name": "API_TOKEN", "value": "[redacted]"}]
+
+
+def test_show_envelope_is_the_request_alone(invoke: Invoke, installation: Installation, ended: str) -> None:
+    done = invoke("journal", "show", ended, "--envelope", env=installation.environ)
+
+    (request,) = json_lines(done.stdout)
+    assert (request["id"], request["command"]) == (ended, ["sh", "-c", "exit 3"])
+
+
+def test_show_of_an_unknown_request_says_so(invoke: Invoke, installation: Installation, ended: str) -> None:
+    done = invoke("journal", "show", "nobody-knows-it", env=installation.environ)
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "the journal has no request nobody-knows-it: it was never submitted, or was dropped since" in done.stderr
+
+
+@pytest.mark.parametrize("command", [("show", "a"), ("tail",), ("export",)], ids=" ".join)
+def test_an_empty_journal_is_said_to_be_empty(invoke: Invoke, nobody: dict[str, str], command: tuple[str, ...]) -> None:
+    shown = invoke("journal", *command, env=nobody)
+
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert "the journal is empty; workers write it unless `journal` is off" in shown.stderr
+
+
+def test_what_is_submitted_without_a_worker_is_in_the_journal(invoke: Invoke, nobody: dict[str, str]) -> None:
+    invoke("submit", "--id", "a1", "--", "true", env=nobody)
+    invoke("stop", "a1", env=nobody)
+
+    shown = invoke("journal", "show", "a1", "--json", env=nobody)
+
+    assert events_of(shown.stdout) == ["request.submitted", "stop.asked"]
+
+
+def test_with_the_journal_off_nothing_is_written(invoke: Invoke, nobody: dict[str, str]) -> None:
+    off = {**nobody, "AIRFLOW__ECS_QUEUE__JOURNAL": "False"}
+    invoke("submit", "--id", "a1", "--", "true", env=off)
+
+    assert invoke("journal", "show", "a1", env=off).exit_code == 1
+
+
+@pytest.fixture
+def three(invoke: Invoke, nobody: dict[str, str]) -> dict[str, str]:
+    """The environment of a journal with three requests, of which one was asked to stop."""
+    for record_id in ("a1", "a2", "a3"):
+        assert invoke("submit", "--id", record_id, "--", "true", env=nobody).exit_code == 0
+    invoke("stop", "a2", env=nobody)
+    return nobody
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], ["a1", "a2", "a3", "a2"]),
+        (["-n", "2"], ["a3", "a2"]),
+        (["-n", "0"], []),
+        (["--id", "a2"], ["a2", "a2"]),
+        (["--id", "a1", "--id", "a3"], ["a1", "a3"]),
+        (["--event", "stop.*"], ["a2"]),
+        (["--event", "request.submitted", "-n", "1"], ["a3"]),
+        (["--worker", "nobody"], []),
+    ],
+    ids=" ".join,
+)
+def test_tail_shows_the_newest_that_are_wanted(
+    invoke: Invoke, three: dict[str, str], options: list[str], expected: list[str]
+) -> None:
+    shown = invoke("journal", "tail", "--json", *options, env=three)
+
+    assert shown.exit_code == 0
+    assert [event["id"] for event in json_lines(shown.stdout)] == expected
+
+
+def test_tail_for_people_is_one_line_an_event(invoke: Invoke, three: dict[str, str]) -> None:
+    lines = invoke("journal", "tail", "-n", "1", env=three).stdout.splitlines()
+
+    assert len(lines) == 1
+    assert lines[0].endswith("stop.asked  a2  by=command line word=ended")
+
+
+def test_tail_follows_what_comes_until_it_is_interrupted(
+    invoke: Invoke, installation: Installation, ended: str
+) -> None:
+    tail = installation.start("journal", "tail", "-f", "-n", "1", "--event", "request.ended", "--json")
+    try:
+        assert tail.stdout is not None
+        assert json.loads(tail.stdout.readline())["name"] == "request.ended", "what was there; now it follows"
+        submitted = invoke("submit", "--wait", "--json", "--", "true", env=installation.environ)
+        event = json.loads(tail.stdout.readline())
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(20) == 130
+    finally:
+        tail.kill()
+        tail.communicate()
+
+    assert event["name"] == "request.ended"
+    assert event["id"] == json_lines(submitted.stdout)[0]["id"]
+
+
+def test_tail_follows_a_journal_that_begins_empty(nobody: dict[str, str], invoke: Invoke) -> None:
+    site = Installation(nobody)
+    tail = site.start("journal", "tail", "-f", "--json")
+    try:
+        assert tail.stdout is not None
+        for record_id in ("a1", "a2"):
+            invoke("submit", "--id", record_id, "--", "true", env=nobody)
+        assert [json.loads(tail.stdout.readline())["id"] for _ in range(2)] == ["a1", "a2"]
+    finally:
+        tail.kill()
+        tail.communicate()
+
+
+def test_what_is_exported_is_imported_into_another_namespace(
+    invoke: Invoke, three: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "journal.jsonl"
+    exported = invoke("journal", "export", "-o", str(file), env=three)
+    assert (exported.exit_code, exported.stdout) == (0, "")
+    assert f"4 events in {file}" in exported.stderr
+
+    imported = invoke("journal", "import", str(file), "--namespace", "incident", env=three)
+    assert imported.exit_code == 0
+    assert "4 events imported into namespace incident" in imported.stderr
+
+    here, there = (
+        json_lines(invoke("journal", "show", "a2", "--json", "--namespace", namespace, env=three).stdout)
+        for namespace in ("ecs-queue", "incident")
+    )
+    assert [{**event, "seq": ""} for event in here] == [{**event, "seq": ""} for event in there]
+
+
+def test_a_namespace_that_has_a_journal_is_imported_into_only_with_append(
+    invoke: Invoke, three: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "journal.jsonl"
+    invoke("journal", "export", "-o", str(file), env=three)
+
+    refused = invoke("journal", "import", str(file), env=three)
+    appended = invoke("journal", "import", str(file), "--append", "--json", env=three)
+
+    assert refused.exit_code == 2
+    assert (
+        "has events already: import into a namespace of its own (--namespace NAME), or give --append" in refused.stderr
+    )
+    assert json_lines(appended.stdout) == [{"events": 4, "namespace": "ecs-queue"}]
+    assert len(json_lines(invoke("journal", "show", "a1", "--json", env=three).stdout)) == 2
+
+
+def test_of_a_file_that_was_cut_the_whole_lines_are_imported(
+    invoke: Invoke, three: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "journal.jsonl"
+    invoke("journal", "export", "-o", str(file), env=three)
+    file.write_bytes(file.read_bytes()[:-20])
+
+    imported = invoke("journal", "import", str(file), "--namespace", "incident", env=three)
+
+    assert imported.exit_code == 0
+    assert "was cut in line 4: that line is left out, the 3 events before it are used" in imported.stderr
+    assert "3 events imported" in imported.stderr
+
+
+def test_a_file_with_a_bad_line_in_the_middle_is_not_imported_at_all(
+    invoke: Invoke, three: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "journal.jsonl"
+    invoke("journal", "export", "-o", str(file), env=three)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([*lines[:2], "oops\n", *lines[2:]]))
+
+    imported = invoke("journal", "import", str(file), "--namespace", "incident", env=three)
+
+    assert imported.exit_code == 2
+    assert "line 3: not JSON" in imported.stderr
+    assert invoke("journal", "tail", "--namespace", "incident", env=three).exit_code == 1
+
+
+def test_export_writes_to_stdout_and_can_choose(invoke: Invoke, three: dict[str, str]) -> None:
+    whole = invoke("journal", "export", env=three)
+    one = invoke("journal", "export", "--id", "a2", "--since", "1h", env=three)
+    none = invoke("journal", "export", "--until", "2001-01-01T00:00:00Z", env=three)
+
+    assert events_of(whole.stdout) == ["request.submitted"] * 3 + ["stop.asked"]
+    assert "4 events" in whole.stderr
+    assert events_of(one.stdout) == ["request.submitted", "stop.asked"]
+    assert (none.exit_code, none.stdout) == (1, "")
+    assert "there are no such events" in none.stderr
+
+
+def test_a_file_that_cannot_be_written_is_said(invoke: Invoke, three: dict[str, str], tmp_path: Path) -> None:
+    shown = invoke("journal", "export", "-o", str(tmp_path / "no" / "where"), env=three)
+
+    assert shown.exit_code == 2
+    assert "No such file or directory; nothing was exported" in shown.stderr
+
+
+@pytest.mark.parametrize("moment", ["yesterday", "2025-01-31T12:00:00", "5 moons"])
+def test_a_moment_that_is_none_is_refused(invoke: Invoke, nobody: dict[str, str], moment: str) -> None:
+    shown = invoke("journal", "export", "--since", moment, env=nobody)
+
+    assert shown.exit_code == 2
+    assert "expected an age such as 90s, 30m, 2h or 7d" in shown.stderr
+
+
+@pytest.mark.parametrize("command", [("show", "a"), ("tail",), ("export",)], ids=" ".join)
+def test_a_server_that_is_away_is_one_sentence(invoke: Invoke, command: tuple[str, ...]) -> None:
+    shown = invoke("journal", *command, "--broker-url", "redis://:hunter2@127.0.0.1:1/0")
+
+    assert shown.exit_code == 2
+    assert "the journal failed" in shown.stderr
+    assert "hunter2" not in shown.stderr
+    assert len(shown.stderr.splitlines()) == 1
