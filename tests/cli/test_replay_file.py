@@ -189,13 +189,13 @@ class TestTraffic:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "expected one of --offline and --submit"),
-        (["--offline", "--submit"], "expected one of --offline and --submit"),
-        (["--offline", "--speed", "2"], "are for --submit"),
+        ([], "expected one of --offline, --submit, found none"),
+        (["--offline", "--submit"], "expected one of --offline, --submit, found --submit and --offline"),
+        (["--offline", "--speed", "2"], "--speed has no effect with --offline"),
         (["--submit", "--speed", "0"], "expected a number above 0"),
         (["--submit", "--speed", "nan"], "expected a number above 0"),
     ],
-    ids=" ".join,
+    ids=str,
 )
 def test_options_that_make_no_sense_are_refused(
     invoke: Invoke, nobody: dict[str, str], options: list[str], said: str
