@@ -60,6 +60,10 @@ def pause(options: Options, names: Sequence[str]) -> None:
 
     From now on no worker starts a task of them. What is in flight goes on, what is submitted waits, and what has
     a deadline still expires.
+
+    \b
+    Example:
+      ecs-queue queues pause etl reports
     """
     options.start_logging()
     with opened_queue(options) as client:
@@ -76,7 +80,12 @@ def pause(options: Options, names: Sequence[str]) -> None:
 @shared_options
 @pass_options
 def resume(options: Options, names: Sequence[str]) -> None:
-    """Launch requests of these queues again. Workers see it within about a second."""
+    """Launch requests of these queues again. Workers see it within about a second.
+
+    \b
+    Example:
+      ecs-queue queues resume etl reports
+    """
     options.start_logging()
     with opened_queue(options) as client:
         paused = client.ledger.paused()
