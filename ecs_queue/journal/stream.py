@@ -69,7 +69,8 @@ class RedisJournal:
             try:
                 now = self._redis.evalsha(self._sha, 0, *arguments)
             except redis.exceptions.NoScriptError:  # a new or restarted server
-                now = self._redis.eval(self._text, 0, *arguments)
+                self._redis.script_load(self._text)
+                now = self._redis.evalsha(self._sha, 0, *arguments)
         return float(now)
 
     def events(self, id: str, since: float | None = None, until: float | None = None) -> Iterator[JournalEvent]:

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ class Site:
             "list": lambda: self.admin.lrange(key, 0, -1),
             "set": lambda: self.admin.smembers(key),
             "zset": lambda: self.admin.zrange(key, 0, -1),
-            "stream": lambda: self.admin.xrange(key),
+            "stream": lambda: [zlib.decompress(fields[b"z"]) for _, fields in self.admin.xrange(key)],
             "none": lambda: b"",
         }
         return repr(read[kind]()).encode()  # type: ignore[no-untyped-call]
@@ -243,7 +244,9 @@ def test_a_reader_sees_how_things_stand_and_no_more(site: Site, running: Path) -
     result = site.submit("seen", COMMAND, wait=True)
     assert result is not None
     assert result.succeeded
-    for arguments, word in ((["status"], "default"), (["status", "seen"], "SUCCESS"), (["tasks"], "seen")):
+    wait_for(lambda: b'"request.ended","id":"seen"' in site.everything(), 30, "its end is in the journal")
+    journalled = (["journal", "show", "seen"], "request.ended")
+    for arguments, word in ((["status"], "default"), (["status", "seen"], "SUCCESS"), (["tasks"], "seen"), journalled):
         shown = site.cli("reader", *arguments)
         assert (shown.returncode, word in shown.stdout) == (0, True), shown.stderr
     assert site.denied() == []
@@ -298,8 +301,8 @@ def test_no_word_is_said_to_a_server_or_by_a_client_that_cannot_prove_itself(
     ledger.close()
 
 
-def test_the_worker_may_run_every_command_of_the_ledgers_script() -> None:
-    lua = Path(USERS.parents[1] / "ecs_queue" / "ledger" / "lua").glob("*.lua")
+def test_the_worker_may_run_every_command_of_the_scripts() -> None:
+    lua = Path(USERS.parents[1] / "ecs_queue").rglob("*.lua")
     used = {name.lower() for part in lua for name in re.findall(r"redis\.call\('(\w+)'", part.read_text())}
     (line,) = [line for line in USERS.read_text().splitlines() if line.startswith("user ecs-queue-worker ")]
 
