@@ -16,7 +16,6 @@ from ecs_queue.cli.letters import (
     find_letters,
     id_in,
     piles_of,
-    request_in,
     requeue,
     revive,
 )
@@ -25,6 +24,7 @@ from ecs_queue.cli.output import duration, say, shortened, show, show_json, show
 from ecs_queue.errors import UndecodableMessage, UsageError
 
 if TYPE_CHECKING:
+    from ecs_queue.client import EcsQueue
     from ecs_queue.ledger.base import DeadLetter
 
 NOT_FOUND = 1
@@ -131,7 +131,7 @@ def show_letter(options: Options, key: str, body: bool, as_json: bool) -> int:
         if body:
             click.echo(letter.body, nl=False)
             return 0
-        facts = {**facts_of_letter(letter), **_as_request(letter)}
+        facts = {**facts_of_letter(letter), **_as_request(queue, letter)}
     if as_json:
         show_json(facts)
         return 0
@@ -260,9 +260,9 @@ def _check_bounds(command: str, wanted: Wanted, everything: bool) -> None:
         raise UsageError(f"dead {command}: expected --all or keys and filters, found both; nothing was done")
 
 
-def _as_request(letter: DeadLetter) -> dict[str, Any]:
+def _as_request(queue: EcsQueue, letter: DeadLetter) -> dict[str, Any]:
     try:
-        request = request_in(letter)
+        request = queue.read(letter.body)
     except UndecodableMessage as error:
         return {"usable": False, "problem": str(error)}
     return {"usable": True, "names_queue": request.queue, "owner": request.owner or None}

@@ -79,7 +79,10 @@ def show_comparison(found: Comparison, as_json: bool) -> int:
     if as_json:
         show_json(_facts(found))
     elif found.then is None:
-        say(f"ecs-queue: {found.id} was never launched; this would be sent now, from queue {found.queue}")
+        say(
+            f"ecs-queue: {found.id} was never launched, or what was sent for it is not known (any more); "
+            f"this would be sent now, from queue {found.queue}"
+        )
         show_lines(_text(found.now))
     elif found.is_identical:
         say(f"ecs-queue: the very same would be sent now as in launch {found.launch} of {found.id}")

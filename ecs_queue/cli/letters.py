@@ -12,7 +12,6 @@ from ecs_queue.errors import EcsQueueError, IdConflict, UsageError
 
 if TYPE_CHECKING:
     from ecs_queue.client import EcsQueue, Submitted
-    from ecs_queue.core.envelope import TaskRequest
     from ecs_queue.ledger.base import DeadLetter, Ledger
 
 _PAGE = 100
@@ -135,7 +134,7 @@ def revive(queue: EcsQueue, letter: DeadLetter, to_queue: str | None) -> Revival
     from ecs_queue.core.again import Changes, again_id, line_of
 
     try:
-        request = request_in(letter)
+        request = queue.read(letter.body)
         if to_queue is None and request.queue != letter.queue:
             # One who may write to a queue must not get at another one's profile by way of the operator.
             problem = f"it names the queue {request.queue} and came from {letter.queue}: say where to with --to"
@@ -146,13 +145,6 @@ def revive(queue: EcsQueue, letter: DeadLetter, to_queue: str | None) -> Revival
         return Revival(letter, queue.prepare(line_of(request, new_id, changes, main), origin=request.id))
     except EcsQueueError as error:
         return Revival(letter, problem=str(error))
-
-
-def request_in(letter: DeadLetter) -> TaskRequest:
-    """The request in a letter; `UndecodableMessage`."""
-    from ecs_queue.core.envelope import decode_request
-
-    return decode_request(letter.body)
 
 
 def requeue(queue: EcsQueue, revivals: Sequence[Revival]) -> Iterator[Revival]:

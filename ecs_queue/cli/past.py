@@ -11,11 +11,11 @@ import msgspec
 from ecs_queue.errors import InvalidRequest, UnknownTask
 
 if TYPE_CHECKING:
+    from ecs_queue.client import EcsQueue
     from ecs_queue.core.envelope import TaskRequest
     from ecs_queue.core.plan import Plan
     from ecs_queue.core.record import Record
     from ecs_queue.journal import JournalEvent, JournalReader
-    from ecs_queue.ledger.base import Ledger
 
 
 @dataclass(frozen=True)
@@ -60,51 +60,39 @@ class Past:
         return replace(self, request=request), left
 
 
-def find_past(ledger: Ledger, journal: JournalReader, record_id: str) -> Past:
+def find_past(queue: EcsQueue, journal: JournalReader, record_id: str) -> Past:
     """The request of this id; UnknownTask says what to do when nobody has its envelope (any more)."""
-    record = ledger.get([record_id])[0]
+    record = queue.ledger.get([record_id])[0]
     if record is not None and record.request:
-        return Past(record_id, decoded(record.request), "ledger", _sent_of(record) or _last_sent(journal, record_id))
+        sent = _sent_of(queue, record) or _last_sent(journal, record_id)
+        return Past(record_id, queue.read(record.request), "ledger", sent)
     envelope = journal.request(record_id)
     if envelope is None:
         raise UnknownTask(_why_unknown(record_id, record))
     from ecs_queue.journal.redact import redacted_places
 
-    request = decoded(envelope)
+    request = queue.read(envelope)
     hidden = tuple(redacted_places(msgspec.to_builtins(request)))
     return Past(record_id, request, "journal", _last_sent(journal, record_id), hidden)
 
 
-def decoded(envelope: bytes) -> TaskRequest:
-    """The request in an envelope of the ledger or the journal."""
-    from ecs_queue.core.envelope import decode_request
-
-    return decode_request(envelope)
-
-
 def sent_in(event: JournalEvent) -> Sent | None:
-    """What a `launch.called` says was sent; None when nothing could be."""
-    plan = event.data.get("plan")
-    if not plan:
-        return None
+    """What a `launch.called` says was sent; None when it does not say, or it is sealed."""
     from ecs_queue.core.plan import Plan
 
-    target = event.data.get("target") or {}
-    return Sent(
-        launch=int(event.data.get("launch") or 0),
-        at=event.at,
-        plan=msgspec.convert(_json(plan), Plan),
-        target=_json(target),
-    )
-
-
-def _sent_of(record: Record) -> Sent | None:
-    if not record.args:
+    try:
+        plan = msgspec.convert(_json(event.data.get("plan")), Plan)
+        target = _json(event.data.get("target") or {})
+    except (msgspec.ValidationError, msgspec.DecodeError):
         return None
-    from ecs_queue.core.plan import decode_plan
+    return Sent(launch=int(event.data.get("launch") or 0), at=event.at, plan=plan, target=target)
 
-    at = record.launched_at or record.last_claim_at
-    return Sent(record.launch, at, decode_plan(record.args), _json(record.target or {}))
+
+def _sent_of(queue: EcsQueue, record: Record) -> Sent | None:
+    plan = queue.frozen_plan(record)
+    if plan is None:
+        return None
+    return Sent(record.launch, record.launched_at or record.last_claim_at, plan, _json(record.target or {}))
 
 
 def _last_sent(journal: JournalReader, record_id: str) -> Sent | None:

@@ -48,7 +48,7 @@ def _find(queue: EcsQueue, record_id: str) -> Past:
     from ecs_queue.cli.past import find_past
 
     with opened_journal(queue.config) as journal:
-        return find_past(queue.ledger, journal, record_id)
+        return find_past(queue, journal, record_id)
 
 
 def _submit(queue: EcsQueue, past: Past, changes: Changes, as_json: bool, new_id: str | None) -> int:

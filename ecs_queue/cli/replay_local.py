@@ -51,7 +51,7 @@ def local_run(config: Config, past: Past, changes: Changes) -> LocalRun:
         config_asked = conform_executor_config(past.request.executor_config, main)
         asked = merge_run_task(profile.run_task_kwargs, config_asked)
     override = _main_override(past.id, asked, main)
-    variables = {one["name"]: one["value"] for one in override.get("environment", ())}
+    variables = {one["name"]: one.get("value", "") for one in override.get("environment", ())}
     variables |= changes.environment
     _refuse_hidden(past, variables)
     return LocalRun(past.id, past.request.command, variables, definition)

@@ -29,7 +29,8 @@ from ecs_queue.core.states import State
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A message that could not be used: its raw bytes and why. `at`: seconds since the epoch, ledger's clock.
 
-    `key` is its name, of whoever buries it: unique and random, so that a burial that is repeated is one.
+    `key` is its name, of whoever buries it: unique and random, so that a burial that is repeated is one. No two have
+    the same `at`: one that is buried in the same moment as another counts as later by a microsecond.
     """
 
     key: str

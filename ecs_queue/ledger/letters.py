@@ -18,14 +18,17 @@ class Letters:
     def bury(self, letter: DeadLetter, now: float) -> None:
         """Keep one; a key that is there stays as it is."""
         if letter.key not in self._letters:
-            self._letters[letter.key] = msgspec.structs.replace(letter, at=now)
+            # Each a little later than the one before, so that their order is that of their burials.
+            newest = max((other.at for other in self._letters.values()), default=0.0)
+            at = max(now, round(newest + 1e-6, 6))
+            self._letters[letter.key] = msgspec.structs.replace(letter, at=at)
             self._bytes += _size(letter)
             self.trim(now)
 
     def newest(self, limit: int, before: DeadLetter | None) -> list[DeadLetter]:
         """Newest first, those older than `before`."""
-        ordered = sorted(self._letters.values(), key=_place, reverse=True)
-        return [letter for letter in ordered if before is None or _place(letter) < _place(before)][:limit]
+        ordered = sorted(self._letters.values(), key=_at, reverse=True)
+        return [letter for letter in ordered if before is None or letter.at < before.at][:limit]
 
     def get(self, key: str) -> DeadLetter | None:
         """The letter of a key."""
@@ -41,7 +44,7 @@ class Letters:
     def trim(self, now: float) -> None:
         """Drop what is beyond a bound."""
         while self._letters:
-            oldest = min(self._letters.values(), key=_place)
+            oldest = min(self._letters.values(), key=_at)
             kept = len(self._letters)
             is_over = kept > DEAD_LETTERS_KEPT or (self._bytes > DEAD_LETTERS_BYTES and kept > 1)
             if not is_over and oldest.at > now - DEAD_LETTERS_SECONDS:
@@ -49,8 +52,8 @@ class Letters:
             self.drop(oldest.key)
 
 
-def _place(letter: DeadLetter) -> tuple[float, str]:
-    return letter.at, letter.key
+def _at(letter: DeadLetter) -> float:
+    return letter.at
 
 
 def _size(letter: DeadLetter) -> int:

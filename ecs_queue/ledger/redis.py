@@ -215,8 +215,7 @@ class RedisLedger:
 
     def dead(self, limit: int, before: DeadLetter | None = None) -> list[DeadLetter]:
         """See `Ledger.dead`."""
-        after = ("", "") if before is None else (seconds(before.at), before.key)
-        flat = self._script.one("dead", limit, *after)
+        flat = self._script.one("dead", limit, "" if before is None else f"{before.at:.6f}")
         return [letter_of(at, letter) for at, letter in zip(flat[::2], flat[1::2], strict=True)]
 
     def letters(self, keys: Sequence[str]) -> list[DeadLetter | None]:

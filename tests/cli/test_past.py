@@ -48,7 +48,7 @@ def journal(past: TaskRequest, *plans: Plan) -> MemoryJournal:
 
 def test_while_it_lives_the_ledger_has_it(client: EcsQueue) -> None:
     client.submit(["live"], id="job")
-    past = find_past(client.ledger, journal(request(command=["old"])), "job")
+    past = find_past(client, journal(request(command=["old"])), "job")
     assert (past.source, past.request.command, past.sent, past.hidden) == ("ledger", ["live"], None, ())
 
 
@@ -56,7 +56,7 @@ def test_what_is_being_launched_has_its_frozen_arguments(client: EcsQueue) -> No
     client.submit(["live"], id="job")
     target = '{"cluster":"prod","region":"eu-west-1"}'
     client.ledger.claim("job", ClaimOffer(claim="c", worker="w", args=PLAN.encode(), target=target))
-    sent = find_past(client.ledger, EMPTY, "job").sent
+    sent = find_past(client, EMPTY, "job").sent
     assert sent is not None
     assert (sent.launch, sent.plan, sent.target) == (1, PLAN, {"cluster": "prod", "region": "eu-west-1"})
 
@@ -65,7 +65,7 @@ def test_what_has_ended_is_taken_from_the_journal_with_its_newest_launch(client:
     client.submit(["live"], id="job")
     client.stop("job")
     newest = msgspec.structs.replace(PLAN, max_attempts=9)
-    past = find_past(client.ledger, journal(request(command=["old"]), PLAN, newest), "job")
+    past = find_past(client, journal(request(command=["old"]), PLAN, newest), "job")
     assert (past.source, past.request.command) == ("journal", ["old"])
     assert past.sent is not None
     assert (past.sent.launch, past.sent.plan, past.sent.at) == (2, newest, 1.7e9 + 2)
@@ -73,11 +73,11 @@ def test_what_has_ended_is_taken_from_the_journal_with_its_newest_launch(client:
 
 def test_what_nobody_has_is_an_error_that_says_what_to_do(client: EcsQueue) -> None:
     with pytest.raises(UnknownTask, match=r"no request nope is known.*submit it anew"):
-        find_past(client.ledger, EMPTY, "nope")
+        find_past(client, EMPTY, "nope")
     client.submit(["live"], id="job")
     client.stop("job")
     with pytest.raises(UnknownTask, match=r"job has ended \(REVOKED\).*journal has nothing of it.*submit it anew"):
-        find_past(client.ledger, EMPTY, "job")
+        find_past(client, EMPTY, "job")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_what_nobody_has_is_an_error_that_says_what_to_do(client: EcsQueue) -> N
 def test_hidden_variables_are_filled_wherever_they_stand_and_the_rest_is_left_over(
     client: EcsQueue, config: dict[str, Any]
 ) -> None:
-    past = find_past(client.ledger, journal(request(executor_config=config)), "job")
+    past = find_past(client, journal(request(executor_config=config)), "job")
     assert past.hidden
     filled, left = past.with_secrets({"TOKEN": "hunter2", "DAY": "2"})
     assert REDACTED not in str(msgspec.to_builtins(filled.request))
@@ -97,12 +97,19 @@ def test_hidden_variables_are_filled_wherever_they_stand_and_the_rest_is_left_ov
 
 
 def test_what_is_still_hidden_is_named_with_what_to_give(client: EcsQueue) -> None:
-    past = find_past(client.ledger, journal(request(executor_config=SECRETS)), "job")
+    past = find_past(client, journal(request(executor_config=SECRETS)), "job")
     with pytest.raises(InvalidRequest, match=r"give --env TOKEN=\.\.\. \(--env NAME alone"):
         past.with_secrets({})
 
 
 def test_a_secret_in_the_command_cannot_be_given(client: EcsQueue) -> None:
-    past = find_past(client.ledger, journal(request(command=["login", REDACTED], executor_config=SECRETS)), "job")
+    past = find_past(client, journal(request(command=["login", REDACTED], executor_config=SECRETS)), "job")
     with pytest.raises(InvalidRequest, match=r"there is one in command\[1\]; submit the request anew"):
         past.with_secrets({"TOKEN": "hunter2"})
+
+
+@pytest.mark.parametrize("plan", [None, "", {"container": "main", "max_attempts": 3, "sealed": "gAAAA"}, "no JSON"])
+def test_a_launch_whose_arguments_cannot_be_read_was_sent_nobody_knows_how(client: EcsQueue, plan: object) -> None:
+    past_events = list(journal(request(), PLAN).all())
+    odd = msgspec.structs.replace(past_events[1], data={**past_events[1].data, "plan": plan})
+    assert find_past(client, MemoryJournal([past_events[0], odd]), "job").sent is None

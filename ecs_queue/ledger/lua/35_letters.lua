@@ -23,30 +23,23 @@ end
 
 function operations.bury(key, letter)
   if redis.call('HSETNX', P .. 'letters', key, letter) == 0 then return { 'ok' } end
-  redis.call('ZADD', P .. 'letter_at', text(NOW), key)
+  -- Each a little later than the one before, so that their order is that of their burials.
+  local newest = redis.call('ZRANGE', P .. 'letter_at', -1, -1, 'WITHSCORES')
+  local at = math.max(NOW, newest[2] and tonumber(newest[2]) + 1e-6 or 0)
+  redis.call('ZADD', P .. 'letter_at', string.format('%.6f', at), key)
   redis.call('INCRBY', P .. 'letter_bytes', #letter)
   trim_letters()
   return { 'ok' }
 end
 
--- {buried at, JSON, ...}, newest first; at, key: the last one that the caller has, or ''
-function operations.dead(limit, at, key)
-  local index, found = P .. 'letter_at', {}
-  local start = at == '' and 0 or redis.call('ZCOUNT', index, '(' .. at, '+inf')
-  limit = tonumber(limit)
-  while #found < 2 * limit do
-    local some = redis.call('ZREVRANGE', index, start, start + limit - 1, 'WITHSCORES')
-    if #some == 0 then break end
-    for i = 1, #some, 2 do
-      -- of those buried in the same millisecond, the ones the caller has come first
-      local had = at ~= '' and tonumber(some[i + 1]) == tonumber(at) and some[i] >= key
-      local letter = not had and #found < 2 * limit and redis.call('HGET', P .. 'letters', some[i])
-      if letter then
-        found[#found + 1] = some[i + 1]
-        found[#found + 1] = letter
-      end
-    end
-    start = start + limit
+-- {buried at, JSON, ...}, newest first; at: of the last one that the caller has, or ''
+function operations.dead(limit, at)
+  local most = at == '' and '+inf' or '(' .. at
+  local keys = redis.call('ZREVRANGEBYSCORE', P .. 'letter_at', most, '-inf', 'WITHSCORES', 'LIMIT', 0, limit)
+  local found = {}
+  for i = 1, #keys, 2 do
+    found[#found + 1] = keys[i + 1]
+    found[#found + 1] = redis.call('HGET', P .. 'letters', keys[i])
   end
   return found
 end
