@@ -24,7 +24,7 @@ from ecs_queue.broker.base import Broker, Outgoing
 from ecs_queue.config import Config, load_config
 from ecs_queue.core import envelope
 from ecs_queue.core.envelope import TaskRequest, TaskResult
-from ecs_queue.core.plan import Plan, decode_plan, queued_task, submission_of
+from ecs_queue.core.plan import Plan, plan_if_readable, queued_task, submission_of
 from ecs_queue.core.protocol import Answer, Word
 from ecs_queue.core.record import Record, Submission
 from ecs_queue.core.run_task_kwargs import validate_request
@@ -199,12 +199,16 @@ class EcsQueue:
         return record
 
     def read(self, body: bytes) -> TaskRequest:
-        """The request in an envelope, as this configuration can read it; `UndecodableMessage`."""
-        return envelope.decode_request(body)
+        """The request in an envelope, verified and opened with this configuration's keys; `UndecodableMessage`."""
+        return envelope.decode_request(body, self._keyring)
+
+    def read_journalled(self, body: bytes) -> TaskRequest:
+        """The request in an envelope that the journal kept: opened, not verified, for the journal writes it anew."""
+        return envelope.decode_request(body, self._keyring.without_signatures())
 
     def frozen_plan(self, record: Record) -> Plan | None:
-        """What a record's present launch is made of; None before it is claimed and after its end."""
-        return decode_plan(record.args) if record.args else None
+        """What a record's present launch is made of; None before it is claimed, after its end and without its key."""
+        return plan_if_readable(record, self._keyring)
 
     def stop(self, record_id: str, by: str = "client") -> State:
         """Ask for a stop; the state there is then. Before the launch it ends at once (REVOKED).

@@ -71,7 +71,7 @@ def find_past(queue: EcsQueue, journal: JournalReader, record_id: str) -> Past:
         raise UnknownTask(_why_unknown(record_id, record))
     from ecs_queue.journal.redact import redacted_places
 
-    request = queue.read(envelope)
+    request = queue.read_journalled(envelope)
     hidden = tuple(redacted_places(msgspec.to_builtins(request)))
     return Past(record_id, request, "journal", _last_sent(journal, record_id), hidden)
 

@@ -49,10 +49,11 @@ def replay_traffic(
     """
     from ecs_queue.journal.export import UnusableFile, read_events
     from ecs_queue.journal.traffic import traffic_of
+    from ecs_queue.keyring import open_keyring
 
     if not (math.isfinite(speed) and speed > 0):
         raise UsageError(f"replay: --speed: expected a number above 0, found {speed:g}")
-    traffic = traffic_of(read_events(file, say))
+    traffic = traffic_of(read_events(file, say), open_keyring(options.load()))
     if not traffic.arrivals:
         why = f"; {traffic.unreadable} are sealed or of another version" if traffic.unreadable else ""
         raise UnusableFile(f"{file} has no request that could be submitted again{why}")

@@ -90,6 +90,10 @@ class Keyring:
         """Whether it has no key at all."""
         return not (self.signs or self.encrypts)
 
+    def without_signatures(self) -> Keyring:
+        """One that opens what is sealed and neither signs nor verifies: for what was written down, not sent."""
+        return Keyring(self._namespace, (), self._cipher)
+
     def sign(self, text: bytes, scope: Scope) -> bytes:
         """The JSON object `text` with its signature as the last member; as it is without a key."""
         if self._signer is None:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from ecs_queue.core.envelope import TaskRequest, decode_request
+from ecs_queue.core.keyring import NO_KEYS, Keyring
 from ecs_queue.errors import UndecodableMessage
 from ecs_queue.journal.base import JournalEvent
 from ecs_queue.journal.redact import redacted_places
@@ -68,8 +69,9 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
     late: float
 
 
-def traffic_of(events: Iterable[JournalEvent]) -> Traffic:
-    """The requests that were submitted, as far as they can be read."""
+def traffic_of(events: Iterable[JournalEvent], keyring: Keyring = NO_KEYS) -> Traffic:
+    """The requests that were submitted, as far as they can be read; `keyring` opens what is sealed."""
+    reading = keyring.without_signatures()
     found: list[tuple[float, TaskRequest, list[str]]] = []
     unreadable = 0
     for event in events:
@@ -77,7 +79,7 @@ def traffic_of(events: Iterable[JournalEvent]) -> Traffic:
             continue
         envelope = event.data.get("envelope")
         try:
-            request = decode_request(msgspec.json.encode(envelope))
+            request = decode_request(msgspec.json.encode(envelope), reading)
         except UndecodableMessage:
             unreadable += 1
         else:

@@ -223,3 +223,13 @@ def _outgoing(message: bytes) -> Any:
     from ecs_queue.broker.base import Outgoing
 
     return Outgoing("default", message, 0)
+
+
+def test_a_forged_letter_is_not_signed_anew(invoke: Invoke, nobody: Mapping[str, str], client: EcsQueue) -> None:
+    """Whoever can write to a queue would else have the operator sign what he wrote."""
+    bury(client, "forged", body("job"), reason="it is not signed")
+    keys_set = {**nobody, "AIRFLOW__ECS_QUEUE__SIGNING_KEYS": "k1:" + "a" * 32}
+    done = invoke("dead", "requeue", "forged", "--yes", env=keys_set)
+    assert "it is not signed" in done.stdout + done.stderr
+    assert keys(client) == {"forged"}
+    assert client.ledger.counts() == {}

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography.fernet import Fernet
 
 from ecs_queue.cli.past import find_past
 from ecs_queue.client import EcsQueue
@@ -14,7 +15,7 @@ from ecs_queue.core import envelope
 from ecs_queue.core.envelope import TaskRequest
 from ecs_queue.core.plan import Plan
 from ecs_queue.core.protocol import ClaimOffer
-from ecs_queue.errors import InvalidRequest, UnknownTask
+from ecs_queue.errors import InvalidRequest, SealedMessage, UnknownTask
 from ecs_queue.journal import JournalEvent, MemoryJournal
 from ecs_queue.journal.redact import REDACTED
 
@@ -113,3 +114,21 @@ def test_a_launch_whose_arguments_cannot_be_read_was_sent_nobody_knows_how(clien
     past_events = list(journal(request(), PLAN).all())
     odd = msgspec.structs.replace(past_events[1], data={**past_events[1].data, "plan": plan})
     assert find_past(client, MemoryJournal([past_events[0], odd]), "job").sent is None
+
+
+def test_what_was_sealed_is_opened_from_ledger_and_journal_with_the_keys_of_this_configuration(
+    nobody: dict[str, str],
+) -> None:
+    keys = {
+        "AIRFLOW__ECS_QUEUE__SIGNING_KEYS": "k1:" + "a" * 32,
+        "AIRFLOW__ECS_QUEUE__ENCRYPTION_KEYS": Fernet.generate_key().decode(),
+    }
+    with EcsQueue.from_config(environ={**nobody, **keys}, owner="") as locked:
+        draft = locked.prepare({"id": "job", "command": ["login", "hunter2"]})
+        locked.submit(["login", "hunter2"], id="job")
+        kept = {"envelope": msgspec.json.decode(draft.body)}
+        past = MemoryJournal([JournalEvent(v=1, seq="1-0.0", at=1.7e9, name="request.submitted", id="old", data=kept)])
+        assert find_past(locked, EMPTY, "job").request.command == ["login", "hunter2"]
+        assert find_past(locked, past, "old").request.command == ["login", "hunter2"]
+    with EcsQueue.from_config(environ=nobody, owner="") as keyless, pytest.raises(SealedMessage):
+        find_past(keyless, past, "old")
