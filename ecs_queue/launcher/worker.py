@@ -36,7 +36,7 @@ from ecs_queue.telemetry import Telemetry
 _HEARTBEAT_EVERY = 2.0
 _HEARTBEAT_TTL = 15.0
 #: What a stop may take: the calls in hand end, what was not started is given back. Seconds.
-STOP_BUDGET = 9.0
+STOP_BUDGET = 8.0
 #: What the last events may take at least to be written. Seconds.
 _JOURNAL_TAKES = 0.2
 
@@ -132,6 +132,7 @@ class Worker:
         self._stopping.wait()
         ended = self._consuming.join(timeout)
         self._slots.close()
+        ended = not self._slots.in_hand and ended  # who gave up on a call has not ended in order
         for service in self._services:
             ended = service.join(max(0.1, deadline - time.monotonic())) and ended
         self._announcer.stop()

@@ -259,6 +259,19 @@ UNREADABLE = {
 }
 
 
+class TestClosing:
+    def test_what_the_last_poll_of_a_paused_queue_brings_is_given_back(
+        self, make_broker: Callable[..., KombuBroker]
+    ) -> None:
+        with Bench(make_broker()) as bench:
+            bench.drain_for(0.05)  # from here on the server has a poll that it may answer
+            bench.consumer.pause("q")
+            bench.publish(b"1")
+
+        with Bench(make_broker()) as another:
+            assert another.take(1) == [b"1"]
+
+
 class TestUnreadable:
     @pytest.mark.parametrize("raw", UNREADABLE.values(), ids=UNREADABLE.keys())
     def test_it_is_kept_with_its_raw_bytes_and_consumption_goes_on(
