@@ -29,6 +29,7 @@ from ecs_queue.core.protocol import Answer, Word
 from ecs_queue.core.record import Record, Submission
 from ecs_queue.core.run_task_kwargs import validate_request
 from ecs_queue.core.states import State
+from ecs_queue.crashpoints import reach
 from ecs_queue.errors import BrokerUnavailable, IdConflict, InvalidRequest, RequestTooLate, UnknownTask
 from ecs_queue.journal import JournalStore, open_store
 from ecs_queue.journal.client import ClientJournal
@@ -177,6 +178,7 @@ class EcsQueue:
         """Queue what `prepare` made: the ledger first, then the messages. `IdConflict`: all but that one are queued."""
         answers = self.ledger.put([draft.submission for draft in drafts])
         answered = list(zip(drafts, answers, strict=True))
+        reach("submit.put")
         self._journal.submitted(draft.submission for draft, answer in answered if answer.word is Word.CREATED)
         self._publish([draft for draft, answer in answered if answer.word is Word.CREATED])
         for draft, answer in answered:
@@ -220,7 +222,9 @@ class EcsQueue:
     def stop_many(self, ids: Sequence[str], by: str = "client") -> list[Record]:
         """Ask for stops; the records as they are then, in order."""
         records = []
-        for record_id, answer in zip(ids, self.ledger.stop(ids, by), strict=True):
+        answers = self.ledger.stop(ids, by)
+        reach("stop.marked")
+        for record_id, answer in zip(ids, answers, strict=True):
             self._journal.stop_asked(record_id, by, answer.word)
             if answer.record is None:
                 raise UnknownTask(f"the ledger did not answer the stop: {answer.word}")
@@ -269,6 +273,7 @@ class EcsQueue:
             return
         try:
             self._broker.publish_requests([Outgoing(d.request.queue, d.body, d.request.priority) for d in drafts])
+            reach("submit.published")
         except BrokerUnavailable as error:
             # Accepted all the same: the records are in the ledger, whose sweep finds what no message speaks of.
             logger.warning("%d requests were accepted but not announced, launch is delayed: %s", len(drafts), error)
@@ -278,12 +283,14 @@ class EcsQueue:
         answer = self.ledger.put([draft.submission])[0]
         if answer.word in (Word.TOO_LATE, Word.CONFLICT):
             return False
+        reach("submit.put_again")
         self._publish([draft])
         return True
 
     def _announce(self, record: Record) -> None:
         try:
             self._broker.publish_results([(record.owner, envelope.encode(envelope.result_of(record), self._keyring))])
+            reach("stop.announced")
         except BrokerUnavailable as error:
             logger.debug("the owner finds the result in the ledger: %s", error)
 

@@ -45,6 +45,7 @@ EVENTS: dict[str, EventType] = {
     ),
     "request.received": EventType(_D, ("id", "queue"), "{id} received from {queue}"),
     "request.dead": EventType(_W, ("queue", "reason", "bytes"), "dead letter from {queue} ({bytes} bytes): {reason}"),
+    "launch.due": EventType(_D, ("id", "launch"), "{id} launch {launch} is in doubt and its lease over"),
     "launch.called": EventType(
         _D, ("id", "launch", "attempt"), "{id} RunTask, launch {launch}, attempt {attempt}", ("plan", "target")
     ),

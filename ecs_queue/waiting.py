@@ -13,6 +13,7 @@ from ecs_queue.broker.base import Broker, ResultInbox
 from ecs_queue.core.envelope import TaskResult, decode_result, result_of
 from ecs_queue.core.keyring import NO_KEYS, Keyring
 from ecs_queue.core.record import Record
+from ecs_queue.crashpoints import reach
 from ecs_queue.errors import (
     BrokerUnavailable,
     LedgerUnavailable,
@@ -101,6 +102,7 @@ class Waiting(Generic[Draft]):
                     raise arrived
                 self._to_confirm.append((arrived.id, arrived.nonce))
                 left -= 1
+                reach("results.handing_over")
                 yield arrived
             self._confirm()
         finally:
@@ -181,6 +183,8 @@ class Waiting(Generic[Draft]):
             logger.debug("results are looked for in the ledger alone: %s", error)
             self._broker_rests_until = time.monotonic() + _BROKER_REST
             return
+        if bodies:
+            reach("results.drained")
         for body in bodies:
             try:
                 self._arrived(decode_result(body, self._keyring))
@@ -241,8 +245,10 @@ class Waiting(Generic[Draft]):
         keys = [self._to_confirm.popleft() for _ in range(len(self._to_confirm))]
         if not keys or not self._owner:
             return
+        reach("results.confirming")
         try:
             self._ledger.confirm(keys, self._owner)
+            reach("results.confirmed")
         except LedgerUnavailable as error:
             logger.debug("the results are confirmed later: %s", error)
             self._to_confirm.extendleft(keys)

@@ -17,6 +17,7 @@ from kombu.transport import virtual
 from kombu.utils.scheduling import round_robin_cycle
 
 from ecs_queue.broker import topology
+from ecs_queue.crashpoints import reach
 from ecs_queue.errors import BrokerUnavailable
 
 #: (the transport's name of the queue, raw bytes, reason)
@@ -133,6 +134,7 @@ class Tap:
     def _remembering(self, connection: Any, command: str, **options: Any) -> Any:
         found = self._parse(connection, command, **options)
         if command == "BRPOP" and found:
+            reach("broker.popped")
             key, element = found
             name = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
             self._taken.append((name.rsplit(self._separator, 1)[0], _bytes(element)))

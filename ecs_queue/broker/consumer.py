@@ -26,6 +26,7 @@ from ecs_queue.broker.connection import (
     wrapping,
 )
 from ecs_queue.broker.lean import acknowledge, lighten
+from ecs_queue.crashpoints import reach
 from ecs_queue.errors import BrokerUnavailable
 
 #: While messages are in hand, acknowledgements must not wait for the next message. Seconds.
@@ -158,11 +159,15 @@ class KombuConsumer:
     def close(self) -> None:
         """See `RequestConsumer.close`."""
         self._closing = True
+        reach("broker.closing")
         with suppress(BrokerUnavailable), wrapping(self._connection):
             self._settle()
             if not self._channel.do_restore:  # kombu's other channels give back by themselves when they are closed
                 for delivery in self._in_hand:
                     delivery.message.requeue()
+        with suppress(Exception):  # as `abandon`: the connection may be broken
+            # Before the connection, which forgets its channels and then drops what a paused queue's last poll brings.
+            self._channel.close()
         self._in_hand.clear()
         abandon(self._connection)
 
@@ -197,7 +202,9 @@ class KombuConsumer:
                 continue
             delivery, give_back = self._done[0]
             if give_back is not None and delivery in self._in_hand:
+                reach("broker.giving_back")
                 give_back()
+                reach("broker.given_back")
                 self._in_hand.discard(delivery)
             self._done.popleft()
 
@@ -206,7 +213,9 @@ class KombuConsumer:
         while self._done and self._done[0][1] is None:
             together.append(self._done.popleft()[0])
         try:
+            reach("broker.acking")
             acknowledge([delivery.message for delivery in together if delivery in self._in_hand])
+            reach("broker.acked")
         except BaseException:
             self._done.extendleft((delivery, None) for delivery in reversed(together))
             raise

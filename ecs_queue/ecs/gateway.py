@@ -24,6 +24,7 @@ from ecs_queue.core.answers import (
     TroubleKind,
 )
 from ecs_queue.core.ecs_model import run_task_shape, verify
+from ecs_queue.crashpoints import reach
 from ecs_queue.ecs.classify import classify_exception, classify_response, read_trouble, stop_trouble
 from ecs_queue.ecs.clients import EcsClients, Target
 from ecs_queue.errors import UsageError
@@ -248,4 +249,5 @@ class _SendGuard:
                 f"it was ready {late:.1f} s after the call budget was over (the worker was paused, or the "
                 "credentials took long)"
             )
+        reach("ecs.sending")
         self._call.sent = True

@@ -9,6 +9,7 @@ from ecs_queue.broker.base import Broker
 from ecs_queue.core.envelope import encode, result_of
 from ecs_queue.core.keyring import NO_KEYS, Keyring
 from ecs_queue.core.record import Record
+from ecs_queue.crashpoints import reach
 from ecs_queue.errors import BrokerUnavailable
 from ecs_queue.telemetry import Telemetry
 
@@ -85,7 +86,9 @@ class Announcer:
     def _send(self, batch: list[tuple[str, bytes]]) -> None:
         while True:
             try:
+                reach("announce.publishing")
                 self._broker.publish_results(batch)
+                reach("announce.published")
             except BrokerUnavailable as error:
                 if self._stopping.is_set() or self._waiting.qsize() > _KEPT:
                     return self._left_to_the_ledger(len(batch), str(error))

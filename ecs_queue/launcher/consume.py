@@ -9,6 +9,7 @@ from functools import partial
 
 from ecs_queue.broker.base import Broker, Delivery, RequestConsumer
 from ecs_queue.core import envelope
+from ecs_queue.crashpoints import reach
 from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable
 from ecs_queue.launcher.lanes import Job, JobKind
 from ecs_queue.launcher.launch import Launcher, Parts
@@ -102,29 +103,32 @@ class Consumer:
         permit = self._parts.permit_for(delivery.queue)
         priority = envelope.priority_of(delivery.body)
         handle = partial(self._handle, delivery)
+        reach("consume.received")
         self._slots.submit(Job(handle, JobKind.MESSAGE, delivery.queue, priority, permit, delivery.put_back))
 
     def _handle(self, delivery: Delivery) -> None:
         """Acknowledged or given back, whatever happens: else the broker would hand over less and less."""
         if self._parts.rest(0.0):  # the worker stops: what is not begun is another one's
-            delivery.release()
+            _give_back(delivery)
             return
         try:
             dealt_with = self._launcher.take(delivery)
         except Exception:
             self._parts.rest(_BEFORE_RELEASE)
-            delivery.release()
+            _give_back(delivery)
             raise
         if dealt_with:
+            reach("consume.dealt_with")
             delivery.ack()
             return
         if not self._parts.circuits.is_open(delivery.queue):  # an open one is paused at the next step
             self._parts.rest(_BEFORE_RELEASE)
-        delivery.release()
+        _give_back(delivery)
 
     def _unreadable(self, queue: str, raw: bytes, reason: str) -> None:
         """Nobody has it any more but this process, so it is kept until the ledger has it."""
         self._unburied.append((queue, raw, reason))
+        reach("consume.unreadable")
         self._bury_unreadable()
 
     def _bury_unreadable(self) -> None:
@@ -155,6 +159,11 @@ class Consumer:
         if now - self._restored_at >= self._parts.config.visibility_timeout / 6:
             self._restored_at = now
             consumer.restore()
+
+
+def _give_back(delivery: Delivery) -> None:
+    reach("consume.giving_back")
+    delivery.release()
 
 
 def _most_waiting(parts: Parts) -> int:

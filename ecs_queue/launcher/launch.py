@@ -23,13 +23,14 @@ from ecs_queue.core.plan import Plan, queued_task, submission_of
 from ecs_queue.core.protocol import Answer, ClaimOffer, Refusal, RefusalKind, Word
 from ecs_queue.core.record import Record, client_token_of, startedby_of
 from ecs_queue.core.retry import Backoff, Draw
-from ecs_queue.core.states import State
+from ecs_queue.crashpoints import reach
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import EcsGateway
 from ecs_queue.errors import ConfigError, SealedMessage, UndecodableMessage, UnverifiedMessage
 from ecs_queue.keyring import open_keyring
 from ecs_queue.launcher.circuit import Circuits
 from ecs_queue.launcher.draft import Draft, draft_of
+from ecs_queue.launcher.ends import tell_end, too_late
 from ecs_queue.launcher.gates import Gates
 from ecs_queue.launcher.inflight import InFlight
 from ecs_queue.launcher.quota import Permit, Quota
@@ -115,6 +116,7 @@ class Launcher:
         offer = draft.offer(parts)
         deadline = self._deadline()
         stored, claimed = parts.ledger.admit(submission, offer)
+        reach("launch.admitted")
         if stored.word is Word.CREATED:  # a producer of another kind, which keeps no journal
             tell_submitted(parts.telemetry, parts.config.namespace, submission)
         step = self._step("put", request.id, stored.word)
@@ -125,7 +127,7 @@ class Launcher:
         if step is Step.TOO_LATE:
             parts.run_quota.give_back(draft.target)
             self.bury(delivery.queue, delivery.body, "it arrived after its accept_until")
-            parts.publish(_too_late(request, nonce))
+            parts.publish(too_late(request, nonce))
             return True
         if step is Step.END and stored.record is not None:
             self._ended(stored.record)
@@ -147,11 +149,14 @@ class Launcher:
             return
         offer = draft.offer(parts)
         deadline = self._deadline()
-        self._claimed(record.id, parts.ledger.claim(record.id, offer), draft, offer, deadline)
+        answer = parts.ledger.claim(record.id, offer)
+        reach("launch.claimed")
+        self._claimed(record.id, answer, draft, offer, deadline)
 
     def expire(self, record_id: str) -> None:
         """End a QUEUED record whose deadline has passed."""
         answer = self._parts.ledger.claim(record_id, None)
+        reach("launch.expired")
         if self._step("claim", record_id, answer.word) is Step.END and answer.record is not None:
             self._ended(answer.record)
 
@@ -167,6 +172,7 @@ class Launcher:
         offer = ClaimOffer(claim=parts.new_id(), worker=parts.worker, args="", target="")
         deadline = self._deadline()
         answer = parts.ledger.reclaim(record.id, offer)
+        reach("launch.reclaimed")
         step = self._step("reclaim", record.id, answer.word)
         if answer.record is None or step is Step.LEAVE:
             quota.give_back(target)
@@ -189,6 +195,7 @@ class Launcher:
         """Keep a message that cannot be used as a dead letter."""
         parts = self._parts
         parts.ledger.bury(DeadLetter(key=parts.new_id(), queue=queue, reason=reason, body=body))
+        reach("launch.buried")
         parts.telemetry.emit("request.dead", queue=queue, reason=reason, bytes=len(body))
 
     def _call_again(self, record: Record, target: Target, deadline: float) -> None:
@@ -205,6 +212,7 @@ class Launcher:
         """A QUEUED record that must not be launched, or not by this worker."""
         offer = ClaimOffer(claim=self._parts.new_id(), worker=self._parts.worker, args="", target="")
         answer = self._parts.ledger.claim(record.id, offer)
+        reach("launch.put_aside")
         if self._step("claim", record.id, answer.word) is Step.CALL and answer.record is not None:
             self._give_up(answer.record, error)
         else:
@@ -218,7 +226,9 @@ class Launcher:
         reason = str(error)
         self._parts.telemetry.emit("launch.no_effect", id=record.id, launch=record.launch, reason=reason)
         wait = _UNTIL_SOMEBODY_CAN_READ_IT
-        self._written(record, self._parts.ledger.no_effect(record.id, record.claim, wait, reason))
+        answer = self._parts.ledger.no_effect(record.id, record.claim, wait, reason)
+        reach("launch.given_up")
+        self._written(record, answer)
 
     def _deadline(self) -> float:
         """RunTask must not be sent later: counted from before the claim, for a lease cannot fence ECS."""
@@ -252,6 +262,7 @@ class Launcher:
         parts = self._parts
         told = {"id": record.id, "launch": record.launch}
         parts.telemetry.emit("launch.called", **told, attempt=record.attempt, plan=record.args, target=record.target)
+        reach("launch.calling")
         answer = parts.gateway.run_task(
             target,
             plan.run_task,
@@ -259,6 +270,7 @@ class Launcher:
             started_by=startedby_of(parts.config.namespace, record.id, record.nonce, record.launch),
             deadline=deadline,
         )
+        reach("launch.answered")
         if answer.kind is Kind.THROTTLED:
             parts.run_quota.throttled(target)
         draw = Draw(parts.rng)
@@ -282,10 +294,12 @@ class Launcher:
         if request is not None:
             parts.in_flight.add(arn, queued_task(request, record.attempt, record.not_before))
         answer = self._parts.ledger.launched(record.id, record.nonce, record.launch, arn, FIRST_LOOK)
+        reach("launch.launched")
         if self._step("launched", record.id, answer.word) is Step.STOP:
             parts.in_flight.drop(record.id)
             parts.telemetry.emit("launch.stray", id=record.id, launch=record.launch, arn=arn)
             parts.stop_quota.charge(target)
+            reach("launch.stray")
             parts.gateway.stop_task(target, arn, "ecs-queue: this launch is not wanted any more")
             return
         parts.telemetry.emit("launch.started", id=record.id, launch=record.launch, arn=arn)
@@ -296,15 +310,18 @@ class Launcher:
         if decision.write is Write.NO_EFFECT:
             parts.telemetry.emit("launch.no_effect", **told)
             answer = parts.ledger.no_effect(record.id, record.claim, decision.wait, decision.reason)
+            reach("launch.no_effect")
         elif decision.write is Write.UNSURE:
             parts.telemetry.emit("launch.unsure", **told)
             answer = parts.ledger.unsure(record.id, record.claim, decision.wait, decision.reason, decision.answered)
+            reach("launch.unsure")
         else:
             parts.telemetry.emit("launch.refused", kind=decision.refusal.value, **told)
             refusal = Refusal(
                 kind=decision.refusal, reason=decision.reason, wait=decision.wait, max_attempts=plan.max_attempts
             )
             answer = parts.ledger.refused(record.id, record.claim, refusal)
+            reach("launch.refused")
         self._written(record, answer)
 
     def _ask(self, record: Record, target: Target, answer: RunAnswer, asked: AfterCall) -> AfterCall:
@@ -313,6 +330,7 @@ class Launcher:
         wanted = startedby_of(parts.config.namespace, record.id, record.nonce, record.launch)
         parts.read_quota.charge(target)
         shown = parts.gateway.describe_tasks(target, answer.conflicting[:100]).tasks
+        reach("launch.asked")
         decision = after_conflict(asked, wanted, answer.conflicting, shown)
         inputs = {"asked": asked, "wanted": wanted, "conflicting": answer.conflicting, "shown": shown}
         told = {"id": record.id, "launch": record.launch, "write": decision.write.value}
@@ -326,6 +344,7 @@ class Launcher:
         listed = parts.gateway.list_tasks(
             target, startedby_of(parts.config.namespace, record.id, record.nonce, record.launch)
         )
+        reach("launch.looked")
         if listed.trouble is not None and listed.trouble.kind is TroubleKind.THROTTLED:
             parts.read_quota.throttled(target)
         is_gone = listed.trouble is not None and listed.trouble.kind is TroubleKind.GONE
@@ -339,9 +358,12 @@ class Launcher:
             self._launched(record, target, parts.trust.readable(record), decision.arn)
         elif decision.write is Write.UNSURE:
             parts.telemetry.emit("launch.unsure", **told, reason=decision.reason)
-            self._written(record, parts.ledger.unsure(record.id, record.claim, decision.wait, decision.reason))
+            answer = parts.ledger.unsure(record.id, record.claim, decision.wait, decision.reason)
+            reach("launch.look_failed")
+            self._written(record, answer)
         else:
             answer = parts.ledger.none(record.id, record.claim, decision.wait)
+            reach("launch.none")
             parts.telemetry.emit("launch.looked", **told, word=answer.word.value)
             self._written(record, answer)
 
@@ -354,7 +376,9 @@ class Launcher:
         self._parts.telemetry.emit(
             "launch.refused", id=record.id, launch=record.launch, kind=refusal.kind.value, reason=reason
         )
-        self._written(record, self._parts.ledger.refused(record.id, record.claim, refusal))
+        answer = self._parts.ledger.refused(record.id, record.claim, refusal)
+        reach("launch.impossible")
+        self._written(record, answer)
 
     def _written(self, record: Record, answer: Answer) -> None:
         step = self._step("write", record.id, answer.word)
@@ -372,27 +396,3 @@ class Launcher:
     def _ended(self, record: Record) -> None:
         tell_end(self._parts.telemetry, record)
         self._parts.publish(record)
-
-
-def tell_end(telemetry: Telemetry, record: Record) -> None:
-    """The last event of a request."""
-    telemetry.emit(
-        "request.ended",
-        id=record.id,
-        state=record.state.value,
-        exit_code="-" if record.exit_code is None else record.exit_code,
-        attempts=record.attempts,
-        reason=record.reason,
-    )
-
-
-def _too_late(request: TaskRequest, nonce: str) -> Record:
-    """The result of a request that no record is made of any more."""
-    return Record(
-        id=request.id,
-        nonce=nonce,
-        queue=request.queue,
-        owner=request.owner,
-        state=State.EXPIRED,
-        reason="it arrived after its accept_until; submit it again",
-    )

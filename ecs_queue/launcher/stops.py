@@ -7,6 +7,7 @@ from functools import partial
 
 from ecs_queue.core.answers import StopKind
 from ecs_queue.core.record import Record
+from ecs_queue.crashpoints import reach
 from ecs_queue.ecs.clients import Target
 from ecs_queue.launcher.lanes import NO_QUEUE, Job, JobKind
 from ecs_queue.launcher.launch import Parts
@@ -54,7 +55,9 @@ class StopOrders:
                 self._next[record.arn] = self._parts.monotonic() + again
 
     def _stop(self, target: Target, record: Record, why: str) -> float:
+        reach("stop.ordering")
         answer = self._parts.gateway.stop_task(target, record.arn, f"ecs-queue: stopped by {why}")
+        reach("stop.ordered")
         self._parts.telemetry.emit("stop.answered", id=record.id, arn=record.arn, answer=answer.kind.value)
         if answer.kind in (StopKind.OK, StopKind.GONE):
             return _AGAIN

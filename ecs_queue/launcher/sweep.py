@@ -10,6 +10,7 @@ from functools import partial
 
 from ecs_queue.core import envelope
 from ecs_queue.core.record import Record
+from ecs_queue.crashpoints import reach
 from ecs_queue.launcher.lanes import Job, JobKind
 from ecs_queue.launcher.launch import Launcher, Parts
 from ecs_queue.launcher.slots import Slots
@@ -34,7 +35,10 @@ class Sweeper:
     def step(self) -> float:
         """One round; how many seconds to rest before the next."""
         ledger = self._parts.ledger
-        for record_id in ledger.due_expired(_EXPIRED_AT_ONCE):
+        expired = ledger.due_expired(_EXPIRED_AT_ONCE)
+        if expired:
+            reach("sweep.expired")
+        for record_id in expired:
             self._launcher.expire(record_id)
         found = 0
         for queue in self._queues:
@@ -50,6 +54,8 @@ class Sweeper:
         waiting = self._slots.waiting(queue, JobKind.RETRY)
         room = int(min(room, self._parts.gates.room(queue) - waiting))
         records = pop(room) if room > 0 else []
+        if records:
+            reach("sweep.popped")
         for record in records:
             launch = partial(self._launcher.retry, record)
             priority = envelope.priority_of(record.request)

@@ -20,11 +20,13 @@ from ecs_queue.core.record import Record
 from ecs_queue.core.retry import Backoff, Draw
 from ecs_queue.core.states import State
 from ecs_queue.core.tasks import EcsExecutorTask
+from ecs_queue.crashpoints import reach
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import DESCRIBE_BATCH
 from ecs_queue.errors import PermanentError, RetryableError
+from ecs_queue.launcher.ends import tell_end
 from ecs_queue.launcher.lanes import IN_DOUBT, Job, JobKind
-from ecs_queue.launcher.launch import Parts, tell_end
+from ecs_queue.launcher.launch import Parts
 from ecs_queue.launcher.missing import Missing
 from ecs_queue.launcher.quota import Quota
 from ecs_queue.launcher.slots import Slots
@@ -61,6 +63,8 @@ class Tracker:
     def step(self) -> float:
         """One round; how many seconds to rest before the next."""
         due = self._parts.ledger.due(_ROUND)
+        if due:
+            reach("track.due")
         self._tidy(bool(due))
         self._recover_some([record for record in due if record.state is State.LAUNCHING])
         batches: dict[str, list[Record]] = {}
@@ -77,6 +81,7 @@ class Tracker:
         now = self._parts.ledger.now() if records else 0.0
         for record in records:
             if self._slots.room(record.queue, JobKind.RECOVER):
+                self._parts.telemetry.emit("launch.due", id=record.id, launch=record.launch)
                 self._slots.submit(self._recovery(record, now))
             else:
                 later[record.id] = _NO_ROOM
@@ -127,6 +132,7 @@ class Tracker:
     def _describe(self, target: Target, batch: list[Record]) -> None:
         """The token of this call has been taken."""
         shown = self._parts.gateway.describe_tasks(target, [record.arn for record in batch])
+        reach("track.described")
         trouble = shown.trouble
         if trouble is not None and trouble.kind is TroubleKind.INVALID and len(batch) > 1:
             # One bad ARN spoils the batch: find it by halves.
@@ -155,7 +161,11 @@ class Tracker:
                 looks[record.id] = found
         if looks:
             self._parts.ledger.rest(looks)
-        for outcome, answer in zip(news, self._parts.ledger.outcomes(news), strict=True):
+            reach("track.rested")
+        answers = self._parts.ledger.outcomes(news)
+        if news:
+            reach("track.outcome")
+        for outcome, answer in zip(news, answers, strict=True):
             self._tell(records[outcome.id], outcome, answer)
 
     def _look_at(
@@ -203,6 +213,7 @@ class Tracker:
         """Mark what was not marked yet, then order the stop; seen again at the next look, it is ordered again."""
         if not record.stop_by:
             answer = self._parts.ledger.stop([record.id], why, record.launch)[0]
+            reach("track.stop_marked")
             if answer.word is not Word.MARKED:
                 return
         self._stops.order(target, record, why)

@@ -1,0 +1,140 @@
+"""Named points between two effects, where a process may die at any time and nothing is lost or doubled.
+
+Tests kill real processes at each of them (tests/crash). In a process that is not armed, `reach` does nothing.
+
+A process is armed by the environment variable `ECS_QUEUE_TEST_CRASH_AT`, which only tests set:
+`POINT[*N][=pause]`, several separated by commas. At the N-th reach of the point (1st without N) the process ends at
+once, without a word to anybody, with `EXIT_CODE`; with `=pause` it stops itself until somebody sends SIGCONT.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from ecs_queue.errors import UsageError
+
+VARIABLE = "ECS_QUEUE_TEST_CRASH_AT"
+#: How a process ends at its point: no exit code of anything else here.
+EXIT_CODE = 86
+
+#: THE catalogue: point -> what is done already, and what is not.
+POINTS: Mapping[str, str] = {
+    # A client.
+    "submit.put": "the ledger has the requests, no message speaks of them",
+    "submit.published": "the messages are out, the caller does not know that its requests are accepted",
+    "submit.put_again": "the ledger had lost the request and has it again, no message speaks of it",
+    "stop.marked": "the ledger knows of the stop, the caller and the owner do not",
+    "stop.announced": "the owner of a request that a stop has ended is told, the caller does not know",
+    "results.drained": "the results are off their queue, nobody has been given them",
+    "results.handing_over": "the caller is about to be given a result",
+    "results.confirming": "the caller has had the results, the ledger does not know it",
+    "results.confirmed": "the ledger knows that the results are delivered, the caller has not come back",
+    # A message.
+    "broker.popped": "the message is off its list and nobody else knows that it was taken",
+    "broker.acking": "messages are dealt with, the broker does not know it",
+    "broker.acked": "the broker knows it",
+    "broker.giving_back": "a message is to be given back, it is not yet",
+    "broker.given_back": "the message is given back, nothing else is done",
+    "broker.closing": "a consumer ends, what it has in hand is not given back",
+    "consume.received": "the message is taken, nothing is done for it",
+    "consume.giving_back": "the message could not be dealt with now, nobody has asked for it to be given back",
+    "consume.dealt_with": "all is done for the message, its acknowledgement is not asked for",
+    "consume.unreadable": "an element that is no message is off its list and not among the dead letters",
+    # A launch.
+    "launch.buried": "the dead letter is kept, its message is not acknowledged",
+    "launch.admitted": "the record is made and claimed, RunTask is not called",
+    "launch.claimed": "a record that no message spoke of is claimed, RunTask is not called",
+    "launch.put_aside": "a record that this worker must not launch is claimed, nothing is done with it",
+    "launch.given_up": "the ledger knows that a worker cannot read a record, nothing else is done",
+    "launch.expired": "a request has expired in the ledger, its result is not announced",
+    "launch.reclaimed": "a launch in doubt is taken over, nothing is called",
+    "launch.calling": "RunTask is about to be called",
+    "ecs.sending": "RunTask is signed and about to be sent",
+    "launch.answered": "RunTask is answered, the ledger does not know it",
+    "launch.asked": "the task that a conflict names is described, the ledger does not know it",
+    "launch.launched": "the ledger has the ARN, the message is not acknowledged",
+    "launch.stray": "the task is of no use to its record, it is not ordered to stop",
+    "launch.no_effect": "the ledger knows that nothing was started, nothing else is done",
+    "launch.unsure": "the ledger knows that the launch is in doubt, nothing else is done",
+    "launch.refused": "the ledger knows ECS's no, an end it means is not announced",
+    "launch.impossible": "the ledger knows that the request can never be sent, its end is not announced",
+    "launch.looked": "the tasks of a launch in doubt are listed, the ledger does not know what was found",
+    "launch.look_failed": "they could not be listed, the ledger knows it",
+    "launch.none": "the ledger knows that none was listed, an end it means is not announced",
+    # A task that runs.
+    "track.due": "the records are leased, nobody has looked at their tasks",
+    "track.described": "the tasks are described, the ledger does not know what was seen",
+    "track.rested": "what has no news rests, the news of the others are not written",
+    "track.outcome": "the ledger has the ends of tasks, they are not announced",
+    "track.stop_marked": "a task over its time is marked to be stopped, no order is given",
+    "stop.ordering": "StopTask is about to be called",
+    "stop.ordered": "StopTask is answered, nothing else is done",
+    # What no message speaks of.
+    "sweep.expired": "expired records are leased, they are not ended",
+    "sweep.popped": "records are leased, they are not claimed",
+    # A result.
+    "announce.publishing": "the ledger has the results, no message speaks of them",
+    "announce.published": "the messages are out, nothing else is done",
+}
+
+_WORD = re.compile(r"(?P<point>[a-z_.]+)(\*(?P<nth>[1-9][0-9]*))?(?P<pause>=pause)?")
+
+
+class Armed:
+    """The points at which this process is to end, or to pause. Thread-safe.
+
+    `die(code)` and `pause()` are what happens there. UsageError: the text names no point, or is none.
+    """
+
+    def __init__(self, text: str, die: Callable[[int], object], pause: Callable[[], object]) -> None:
+        self._die = die
+        self._pause = pause
+        self._lock = threading.Lock()
+        self._reached: Counter[str] = Counter()
+        self._plan: dict[str, tuple[int, Callable[[], object]]] = {}
+        for word in text.split(","):
+            found = _WORD.fullmatch(word.strip())
+            if found is None or found["point"] not in POINTS:
+                raise UsageError(
+                    f"{VARIABLE}: expected POINT[*N][=pause] with a point of the catalogue, found {word!r}"
+                )
+            act = self._pause if found["pause"] else self._end
+            self._plan[found["point"]] = int(found["nth"] or 1), act
+
+    def reach(self, point: str) -> None:
+        """The process is at this point."""
+        planned = self._plan.get(point)
+        if planned is None:
+            return
+        nth, act = planned
+        with self._lock:  # held while it dies, so that no other thread goes on past the point
+            self._reached[point] += 1
+            if self._reached[point] == nth:
+                act()
+
+    def _end(self) -> None:
+        self._die(EXIT_CODE)
+
+
+def _pass_by(point: str) -> None:
+    """Not armed."""
+
+
+def _armed_or_not(text: str) -> Callable[[str], None]:
+    if not text:
+        return _pass_by
+    return Armed(text, os._exit, _stop_here).reach
+
+
+def _stop_here() -> None:
+    """Sent to this thread: sent to the process, another one may take it, and this one would go on meanwhile."""
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+
+
+#: `reach(point)`: the process is at this point. Nothing happens, but for a test that has armed it.
+reach: Callable[[str], None] = _armed_or_not(os.environ.get(VARIABLE, ""))

@@ -1,0 +1,135 @@
+"""The catalogue of crash points, the code and the scenarios say the same, and no effect is without a point."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ecs_queue
+from ecs_queue.broker.base import Broker, Delivery, ResultInbox
+from ecs_queue.crashpoints import EXIT_CODE, POINTS, VARIABLE, Armed
+from ecs_queue.ecs.gateway import EcsGateway
+from ecs_queue.errors import UsageError
+from ecs_queue.ledger.base import Ledger
+from tests.crash.scenarios import SCENARIOS
+
+PACKAGE = Path(ecs_queue.__file__).parent
+#: Where the steps of a request are.
+STEPS = (*sorted((PACKAGE / "launcher").glob("*.py")), PACKAGE / "client.py", PACKAGE / "waiting.py")
+
+#: A thing by the end of its name -> what it can do, and what of that no invariant speaks of: reads, tokens, leases.
+THINGS: dict[str, tuple[type, set[str]]] = {
+    "ledger": (
+        Ledger,
+        {"now", "get", "id_of", "undelivered", "page", "counts", "dead", "workers", "check", "close"}
+        | {"heartbeat", "prune", "take", "throttled", "pause", "resume", "paused", "rest"},
+    ),
+    "broker": (Broker, {"backlog", "check", "close", "results", "consume", "forget_results"}),
+    "gateway": (EcsGateway, {"check"}),
+    "delivery": (Delivery, {"body", "queue"}),
+    "inbox": (ResultInbox, {"close"}),
+}
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef]:
+    return (node for node in ast.walk(parsed(path)) if isinstance(node, ast.FunctionDef))
+
+
+def points_in(tree: ast.AST) -> list[str]:
+    """The points that are reached, by their literal names."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "reach":
+            (name,) = node.args
+            assert isinstance(name, ast.Constant), f"line {node.lineno}: the name of a point is a literal"
+            found.append(str(name.value))
+    return found
+
+
+def effect(node: ast.AST) -> str:
+    """ "ledger.claim" when the node names an effect, else ""."""
+    if not isinstance(node, ast.Attribute):
+        return ""
+    for thing, (protocol, without) in THINGS.items():
+        if ast.unparse(node.value).endswith(thing) and hasattr(protocol, node.attr) and node.attr not in without:
+            return f"{thing}.{node.attr}"
+    return ""
+
+
+def test_every_point_is_reached_at_one_place_and_every_place_is_in_the_catalogue() -> None:
+    reached = Counter(point for path in PACKAGE.rglob("*.py") for point in points_in(parsed(path)))
+    assert reached == Counter(POINTS.keys())
+
+
+def test_every_point_has_a_scenario_and_every_scenario_a_point() -> None:
+    assert SCENARIOS.keys() == POINTS.keys()
+
+
+@pytest.mark.parametrize("path", STEPS, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_effect_has_a_point(path: Path) -> None:
+    """A function with more effects than points has two effects with nothing between them that a test could hit."""
+    for function in functions(path):
+        calls = [effect(node.func) for node in ast.walk(function) if isinstance(node, ast.Call) and effect(node.func)]
+        calls = [call for call in calls if call.partition(".")[2] != function.name]  # a wrapper's, which only passes on
+        points = points_in(function)
+        assert len(points) >= len(calls), f"{function.name} does {calls}, its crash points are {points}"
+
+
+def test_an_effect_that_is_handed_on_is_known_here() -> None:
+    """What is called under another name would escape the test above."""
+    handed_on = set()
+    for path in STEPS:
+        tree = parsed(path)
+        called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        handed_on |= {effect(node) for node in ast.walk(tree) if effect(node) and id(node) not in called}
+    # Sweeper._launch pops the records; the broker has points of its own where it puts messages back.
+    assert handed_on == {"ledger.due_retries", "ledger.due_silent", "delivery.put_back"}
+
+
+def test_the_effects_are_found() -> None:
+    """Were things named otherwise, the tests above would see nothing."""
+    found = {effect(node.func) for path in STEPS for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)}
+    assert found >= {"ledger.admit", "ledger.launched", "gateway.run_task", "delivery.ack", "broker.publish_results"}
+    assert found >= {"ledger.put", "ledger.confirm", "ledger.outcomes", "gateway.stop_task", "inbox.drain"}
+
+
+def test_an_armed_process_acts_at_the_nth_reach_of_its_point_only() -> None:
+    acts: list[object] = []
+    armed = Armed("launch.calling*2,ecs.sending=pause", acts.append, lambda: acts.append("pause"))
+    for point in ("launch.answered", "launch.calling", "ecs.sending", "ecs.sending", "launch.calling"):
+        armed.reach(point)
+    assert acts == ["pause", EXIT_CODE]
+
+
+@pytest.mark.parametrize("text", ["launch.caling", "launch.calling*0", "launch.calling=stop", "launch.calling,"])
+def test_a_point_that_does_not_exist_is_an_error(text: str) -> None:
+    with pytest.raises(UsageError, match="expected POINT"):
+        Armed(text, lambda code: None, lambda: None)
+
+
+def test_a_process_that_is_not_armed_passes_by() -> None:
+    code = "from ecs_queue.crashpoints import POINTS, reach\nfor point in POINTS: reach(point)\nprint('alive')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "alive\n"
+
+
+def test_a_process_that_is_armed_dies_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "ecs.sending")
+    code = "import atexit\nfrom ecs_queue.crashpoints import reach\natexit.register(print, 'bye')\nreach('ecs.sending')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (EXIT_CODE, "")
+
+
+def test_the_docs_show_the_catalogue() -> None:
+    page = (PACKAGE.parent / "docs" / "faults.md").read_text()
+    assert [point for point, done in POINTS.items() if f"| `{point}` | {done} |" not in page] == []
