@@ -43,8 +43,9 @@ def transport_options(namespace: str, visibility_timeout: float, socket_timeout:
         # kombu restores only now and then by itself; `RequestConsumer.restore` does it on a timer of ours.
         "unacked_restore_throttle": 1_000_000_000,
         "unacked_restore_limit": RESTORED_AT_ONCE,
-        # A worker that is killed in the middle of a restore must not keep the others from it for kombu's five minutes.
-        "unacked_mutex_expire": 60,
+        # A worker that is killed in the middle of a restore must not keep the others from it (kombu: for five minutes).
+        # The mutex only saves work: each message is restored in a transaction, by one worker, whoever holds it.
+        "unacked_mutex_expire": 2,
         "socket_timeout": socket_timeout,
         "socket_connect_timeout": socket_timeout,
         "socket_keepalive": True,

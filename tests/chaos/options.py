@@ -1,0 +1,65 @@
+"""What one chaos run is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ecs_queue.local.ecs import Faults, LocalEcsOptions, Quota
+
+#: AWS's quota of Fargate launches: calls a second, and burst.
+AWS_RATE, AWS_BURST = 20.0, 100
+LEASE = 5.0
+VISIBILITY = 5.0
+MAX_ATTEMPTS = 3
+#: How long after the lease, or the visibility time-out, what a killed worker held has been taken up. Seconds.
+GRACE = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChaosOptions:
+    """`speed`: how many times AWS's quotas; `kill_every`: seconds between kills of a worker.
+
+    `directory`: where the server's data and the logs go. The faults' chances are those of a bad day, all day.
+    """
+
+    directory: Path
+    tasks: int = 2000
+    seed: int = 1
+    workers: int = 4
+    kill_every: float = 1.0
+    server_kills: int = 2
+    speed: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.tasks < 1 or self.workers < 2 or self.speed <= 0:
+            raise ValueError("expected tasks >= 1, workers >= 2 and speed > 0")
+
+    @property
+    def ecs(self) -> LocalEcsOptions:
+        """Its quotas and faults."""
+        quota = Quota(rate=AWS_RATE * self.speed, burst=AWS_BURST * self.speed)
+        faults = Faults(accept_then_drop=0.02, server_error=0.02, capacity=0.05, start_failure=0.05, seed=self.seed)
+        return LocalEcsOptions(
+            latency_seconds=0.02, run_task_quota=quota, describe_tasks_quota=quota, faults=faults, log_dir=None
+        )
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """Of the workers: quotas, short leases, and few calls at once: none waits long for its turn."""
+        # A little more than there is, as where others use the account, too: so that calls are throttled.
+        rate, burst = str(1.25 * AWS_RATE * self.speed), str(int(1.25 * AWS_BURST * self.speed))
+        keys = {
+            "LEASE_SECONDS": str(LEASE),
+            "SETTLE_SECONDS": "5",
+            "VISIBILITY_TIMEOUT": str(VISIBILITY),
+            "RETRY_CAP_SECONDS": "5",
+            "CONCURRENCY": "8",
+            "RUN_TASK_RATE": rate,
+            "RUN_TASK_BURST": burst,
+            "DESCRIBE_TASKS_RATE": rate,
+            "DESCRIBE_TASKS_BURST": burst,
+        }
+        shown = {f"AIRFLOW__ECS_QUEUE__{key}": value for key, value in keys.items()}
+        return {**shown, "AIRFLOW__AWS_ECS_EXECUTOR__MAX_RUN_TASK_ATTEMPTS": str(MAX_ATTEMPTS)}

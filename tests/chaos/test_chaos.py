@@ -1,0 +1,41 @@
+"""Workers and the server killed, ECS failing and throttling: every request has one result, every launch one task.
+
+`python -m tests.chaos` runs it with 2,000 requests and judges by the clock, too.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.__main__ import main
+from tests.chaos.options import ChaosOptions
+from tests.chaos.run import Chaos
+
+#: As many as AWS's quota of 20 launches a second lets through while the suite has time for it.
+_TASKS = int(os.environ.get("CHAOS_TASKS", "800"))
+#: A machine that is busy with other tests starts a worker in seconds, and meanwhile nobody takes anything up.
+_PATIENCE = 60.0
+
+
+@pytest.mark.timeout(600)
+def test_nothing_is_lost_or_doubled_when_everything_fails_at_once(tmp_path: Path) -> None:
+    with Chaos(ChaosOptions(directory=tmp_path, tasks=_TASKS, seed=7)) as chaos:
+        report = chaos.run(timeout=500.0)
+        print(report)
+    assert report.violations == []
+    assert (report.lost, report.duplicates, report.results.total()) == (0, 0, _TASKS)
+    assert report.server_kills == 2
+    assert report.worker_kills >= 5
+    assert {"accept_then_drop", "server_error", "capacity", "start_failure"} <= report.faults.keys()
+    assert report.throttled
+    assert report.longest_recovery < _PATIENCE
+
+
+def test_a_directory_that_holds_another_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "environment").touch()
+    with pytest.raises(SystemExit):
+        main(["--keep", str(tmp_path)])
+    assert "expected an empty directory" in capsys.readouterr().err
