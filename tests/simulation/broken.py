@@ -12,6 +12,7 @@ from unittest.mock import patch
 import msgspec
 
 from ecs_queue.broker.base import Delivery
+from ecs_queue.config import Config
 from ecs_queue.core import decide, lifecycle
 from ecs_queue.core.answers import Kind
 from ecs_queue.core.decide import Write, after_call, lost_outcome
@@ -25,6 +26,7 @@ from ecs_queue.launcher.sweep import Sweeper
 from ecs_queue.launcher.track import Tracker
 from ecs_queue.waiting import Waiting
 from tests.simulation import ledger as simulated_ledger
+from tests.simulation import world
 from tests.simulation.faults import Faults
 
 #: (object, name of its attribute, what stands in its place)
@@ -114,6 +116,16 @@ def a_takeover_leaves_no_doubt() -> list[Change]:
     return [(lifecycle, "reclaim", reclaim)]
 
 
+def no_lease() -> list[Change]:
+    """A claim excludes nobody: it is taken over while its holder is at work, and as if nobody were."""
+    original = world._rules
+
+    def rules(config: Config) -> Rules:
+        return msgspec.structs.replace(original(config), lease_seconds=0.001)
+
+    return [(world, "_rules", rules), *a_takeover_leaves_no_doubt()]
+
+
 def a_stop_ends_a_launch_in_doubt() -> list[Change]:
     """LAUNCHING goes to REVOKED without a look."""
     original = lifecycle.stop
@@ -200,6 +212,7 @@ GUARDS: Mapping[str, Guard] = {
         Guard(an_empty_list_believed_at_once, _STRAY, replace(_LOST, kill=0.01)),
         Guard(no_deadline_before_the_call, _STRAY, Faults(stall=0.25, capacity=0.5, agent=0.1, throttle=0.1)),
         Guard(a_takeover_leaves_no_doubt, _STRAY, _HELD_UP),
+        Guard(no_lease, _STRAY, _HELD_UP),
         Guard(a_stop_ends_a_launch_in_doubt, "stop moved", _LOST),
         Guard(
             messages_never_grow_old,

@@ -16,6 +16,17 @@ _MOST_SEEDS = 1500
 _MOST_STEPS = 100_000
 
 
+def test_the_guards_that_everything_stands_on_are_among_them() -> None:
+    """No clientToken, ack before the ARN, no sweep, results without deduplication, no lease."""
+    assert {
+        "a_new_token_for_every_call",
+        "acknowledged_before_the_arn_is_kept",
+        "no_sweep",
+        "results_handed_over_each_time_they_arrive",
+        "no_lease",
+    } <= GUARDS.keys()
+
+
 @pytest.mark.parametrize("name", list(GUARDS))
 def test_a_broken_guard_is_noticed(name: str) -> None:
     guard = GUARDS[name]

@@ -15,8 +15,8 @@ from tests.simulation.faults import Faults
 from tests.simulation.world import simulate
 
 #: Seeds in a run of the suite; more of them: SIMULATION_SEEDS, or `python -m tests.simulation --seeds N`.
-_SEEDS = int(os.environ.get("SIMULATION_SEEDS", "2400"))
-_BLOCKS = 24
+_SEEDS = int(os.environ.get("SIMULATION_SEEDS", "5000"))
+_BLOCKS = 50
 _BLOCK = max(1, _SEEDS // _BLOCKS)
 _ROOT = Path(__file__).parents[2]
 
