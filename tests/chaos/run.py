@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -15,6 +16,9 @@ from ecs_queue.client import EcsQueue, Handle
 from ecs_queue.core.envelope import TaskResult
 from ecs_queue.core.record import Record
 from ecs_queue.errors import LedgerUnavailable
+from ecs_queue.journal import open_journal
+from ecs_queue.journal.export import read_events, write_events
+from ecs_queue.journal.offline import replay
 from ecs_queue.local.ecs import LocalEcs, TimerRunner, local_environment
 from ecs_queue.local.redis_server import RedisServer
 from tests.chaos.fleet import Fleet
@@ -51,6 +55,7 @@ class Report:
     faults: dict[str, int]
     throttled: int
     seconds: float
+    decisions: int
     violations: list[str]
 
     @property
@@ -81,6 +86,7 @@ class Report:
                 f"faults of ECS     {faults}, {self.throttled} throttled",
                 f"longest recovery  {_longest(self.launches_recovered)} launches",
                 f"                  {_longest(self.messages_recovered)} messages",
+                f"journal           {self.decisions} decisions, decided again offline",
                 f"took              {self.seconds:.0f} s",
             )
         )
@@ -97,6 +103,7 @@ class Chaos:
         self._server_back: list[float] = []
         self._stopped: list[str] = []
         self.environ: dict[str, str] = {}
+        self.journal_file = options.directory / "journal.jsonl"
 
     def __enter__(self) -> Self:
         options = self._options
@@ -187,6 +194,9 @@ class Chaos:
         tasks = all_tasks(self._ecs.endpoint_url)
         found = violations(self._queue.config.namespace, records, tasks, MAX_ATTEMPTS)
         found += _told_otherwise(records, results)
+        decided = replay(read_events(self._export(), self._told))
+        if decided.difference is not None:
+            found.append(f"the journal is not decided alike offline: {decided.difference}")
         back = self._server_back
         launches = launch_recoveries(self._fleet.logs(), self._fleet.kills, self._stopped, back)
         stats = self._ecs.stats()
@@ -203,8 +213,19 @@ class Chaos:
             faults=stats["faults"],
             throttled=sum(stats["throttled"].values()),
             seconds=seconds,
+            decisions=decided.compared,
             violations=found,
         )
+
+    def _export(self) -> Path:
+        """The journal of the whole run, as `journal export` writes it."""
+        journal = open_journal(self._queue.config)
+        try:
+            with self.journal_file.open("wb") as sink:
+                write_events(journal.all(), sink)
+        finally:
+            journal.close()
+        return self.journal_file
 
     def _alive(self) -> int:
         tasks: dict[str, int] = self._ecs.stats()["tasks"]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ecs_queue.journal.export import read_events
+from ecs_queue.journal.offline import replay
 from tests.chaos.__main__ import main
 from tests.chaos.options import ChaosOptions
 from tests.chaos.run import Chaos
@@ -21,7 +23,9 @@ _PATIENCE = 60.0
 
 
 @pytest.mark.timeout(600)
-def test_nothing_is_lost_or_doubled_when_everything_fails_at_once(tmp_path: Path) -> None:
+def test_nothing_is_lost_or_doubled_when_everything_fails_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Chaos(ChaosOptions(directory=tmp_path, tasks=_TASKS, seed=7)) as chaos:
         report = chaos.run(timeout=500.0)
         print(report)
@@ -32,6 +36,13 @@ def test_nothing_is_lost_or_doubled_when_everything_fails_at_once(tmp_path: Path
     assert {"accept_then_drop", "server_error", "capacity", "start_failure"} <= report.faults.keys()
     assert report.throttled
     assert report.longest_recovery < _PATIENCE
+    assert report.decisions > 2 * _TASKS
+
+    monkeypatch.setattr("ecs_queue.core.decide.may_relaunch", lambda policy, seen: False)
+    changed = replay(read_events(chaos.journal_file, print)).difference
+    assert changed is not None
+    assert (changed.rule, changed.id[:1]) == ("may_relaunch", "r")
+    assert changed.event == "decision.look"
 
 
 def test_a_directory_that_holds_another_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
