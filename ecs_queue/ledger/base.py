@@ -21,6 +21,7 @@ from typing import Protocol
 
 import msgspec
 
+from ecs_queue.core.flow import Flow, Note
 from ecs_queue.core.protocol import Answer, ClaimOffer, Outcome, Refusal
 from ecs_queue.core.record import Record, Submission
 from ecs_queue.core.states import State
@@ -208,6 +209,21 @@ class Ledger(Protocol):
 
     def paused(self) -> dict[str, float]:
         """The paused queues, and since when."""
+        ...
+
+    def note_events(self, notes: Sequence[Note]) -> None:
+        """Facts about sources of events; of each one the latest time is kept."""
+        ...
+
+    def event_flows(self) -> dict[str, Flow]:
+        """source -> what is known of its events, for every source that was ever noted."""
+        ...
+
+    def hasten(self, within: float, limit: int) -> int:
+        """Let up to `limit` LAUNCHED records that are due later be looked at within so many seconds, spread; how many.
+
+        Those that are due last come first.
+        """
         ...
 
     def bury(self, letter: DeadLetter) -> None:

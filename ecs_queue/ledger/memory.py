@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,35 +14,28 @@ from ecs_queue.core.bucket import Bucket
 from ecs_queue.core.protocol import Answer, ClaimOffer, Crowd, Outcome, Refusal, Rules, Word
 from ecs_queue.core.record import Record, Submission
 from ecs_queue.core.states import LIVE, State
-from ecs_queue.ledger.base import DeadLetter, WorkerInfo
+from ecs_queue.ledger.base import DeadLetter
 from ecs_queue.ledger.letters import Letters
+from ecs_queue.ledger.memory_shared import MemoryShared
 from ecs_queue.ledger.retention import Retention
 
 
-class MemoryLedger:
+class MemoryLedger(MemoryShared):
     """`clock`: seconds since the epoch. Answers hold copies, so no caller can change a record behind its back.
 
     Answers leave out `request` where the Redis form does.
     """
 
     def __init__(self, clock: Callable[[], float], rules: Rules, retention: Retention) -> None:
-        self._clock = clock
+        super().__init__(clock)
         self._rules = rules
         self._retention = retention
-        self._lock = threading.RLock()
-        self._records: dict[str, Record] = {}
-        self._look_at: dict[str, float] = {}  # live records: when somebody must look next
         self._expiry: dict[str, float] = {}  # QUEUED records with a deadline: when somebody must end them
         self._gone_at: dict[str, float] = {}  # finished records: when they are forgotten
         self._ended_counts: defaultdict[tuple[str, State], int] = defaultdict(int)
         self._buckets: dict[str, Bucket] = {}
         self._paused: dict[str, float] = {}
         self._letters = Letters()
-        self._workers: dict[str, tuple[WorkerInfo, float]] = {}
-
-    def now(self) -> float:
-        """The clock that was handed in, to the millisecond."""
-        return round(self._clock(), 3)
 
     def put(self, submissions: Sequence[Submission]) -> list[Answer]:
         """See `Ledger.put`."""
@@ -316,17 +308,6 @@ class MemoryLedger:
         """See `Ledger.discard`."""
         with self._lock:
             return [self._letters.drop(key) for key in keys]
-
-    def heartbeat(self, info: WorkerInfo, ttl: float) -> None:
-        """See `Ledger.heartbeat`."""
-        with self._lock:
-            self._workers[info.name] = (msgspec.structs.replace(info, seen_at=self.now()), self.now() + ttl)
-
-    def workers(self) -> list[WorkerInfo]:
-        """See `Ledger.workers`."""
-        with self._lock:
-            now = self.now()
-            return sorted((info for info, until in self._workers.values() if until > now), key=lambda i: i.name)
 
     def prune(self, limit: int) -> int:
         """See `Ledger.prune`."""

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import redis
 
+from ecs_queue.core.flow import Flow, Note
 from ecs_queue.core.protocol import Answer, ClaimOffer, Outcome, Refusal, Rules
 from ecs_queue.core.record import Record, Submission
 from ecs_queue.core.states import State
@@ -208,6 +209,24 @@ class RedisLedger:
         with wrapping():
             found = self._redis.hgetall(f"{self._prefix}paused")
         return {queue.decode(): float(since) for queue, since in found.items()}
+
+    def note_events(self, notes: Sequence[Note]) -> None:
+        """See `Ledger.note_events`."""
+        self._script.run([("note_event", note.source, note.fact.value, seconds(note.at)) for note in notes])
+
+    def event_flows(self) -> dict[str, Flow]:
+        """See `Ledger.event_flows`."""
+        with wrapping():
+            found = self._redis.hgetall(f"{self._prefix}events")
+        facts: dict[str, dict[str, float]] = {}
+        for key, at in found.items():
+            source, _, fact = key.decode().rpartition("|")
+            facts.setdefault(source, {})[fact] = float(at)
+        return {source: msgspec.convert(known, Flow) for source, known in facts.items()}
+
+    def hasten(self, within: float, limit: int) -> int:
+        """See `Ledger.hasten`."""
+        return int(self._script.one("hasten", seconds(within), limit))
 
     def bury(self, letter: DeadLetter) -> None:
         """See `Ledger.bury`."""

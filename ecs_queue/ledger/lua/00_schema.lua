@@ -15,6 +15,7 @@
 --   P letters              hash    key -> JSON: dead letters, bounded in number, bytes and age
 --   P letter_at            zset    key -> buried at
 --   P letter_bytes         string  the lengths of all values of P letters together
+--   P events               hash    <source>|<fact> -> when it was last so (core/flow.py)
 --   P workers              hash    name -> "<seen at> <forgotten at> <JSON>"
 --
 -- ARGV: 1 operation, 2 P, 3 now ("" = the server's TIME), 4 lease, 5 settle, 6 startup allowance, 7 ring,

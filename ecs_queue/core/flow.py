@@ -1,0 +1,136 @@
+"""Whether ECS's events may be trusted to tell of every change soon, and how often to look at tasks all the same.
+
+Pure. The facts are shared by all workers through the ledger, one `Flow` a source: a queue, or a cluster whose events
+come through it, and come or do not come together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zlib
+from enum import StrEnum
+
+import msgspec
+
+from ecs_queue.core.record import Record
+from ecs_queue.core.verdict import Observation
+
+#: An event, or a poll that finds what no event has told, is late after so long. Seconds.
+LATE_AFTER = 15.0
+#: After a late or a missing event no event is trusted for so long. Seconds.
+HOLD = 60.0
+#: Without any event for so long, looks become more frequent. Seconds.
+SILENCE = 900.0
+#: When nobody has read the queue for so long, no event can come. Seconds.
+UNREAD = 60.0
+#: Seconds between two looks at a task whose events flow, and where there was none lately.
+SLOW, SILENT = 300.0, 60.0
+#: A new task of which no event has told is looked at after so many seconds, and at most twice as many.
+FIRST_LOOK = 15.0
+#: So many tasks may be looked at in one go (ten calls); more of them are spread over the interval.
+_AT_ONCE = 1000
+
+
+class Fact(StrEnum):
+    """What is known of a source of events, each with the time when it was last so."""
+
+    TIMELY = "timely"
+    """An event was taken soon after what it tells of."""
+    LATE = "late"
+    """An event brought news that was old."""
+    MISSED = "missed"
+    """A poll has found what an event should have told before."""
+    DRAINED = "drained"
+    """The queue of the events had none left (of a queue, not of a cluster)."""
+
+
+class Note(msgspec.Struct, frozen=True):
+    """One fact for the ledger. `at`: seconds since the epoch, ledger's clock."""
+
+    source: str
+    fact: Fact
+    at: float
+
+
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
+    """When each fact was last so; 0: never."""
+
+    timely: float = 0.0
+    late: float = 0.0
+    missed: float = 0.0
+    drained: float = 0.0
+
+    def is_trusted(self, now: float, drained: float) -> bool:
+        """Whether events tell of every change soon, as far as anybody knows. `drained`: their queue's."""
+        trouble = max(self.late, self.missed)
+        read_at = max(self.timely, drained)
+        return self.timely > trouble and now - trouble >= HOLD and now - read_at < UNREAD
+
+
+NO_FLOW = Flow()
+
+
+def queue_source(url: str) -> str:
+    """Under which name the ledger knows an events queue: its URL names an account."""
+    return f"queue:{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+
+
+def source_of(arn: str, queue: str) -> str:
+    """Under which name the ledger knows the events of a task's cluster that come through a queue (`queue_source`)."""
+    return f"{cluster_of(arn)}@{queue}"
+
+
+def queue_of(source: str) -> str:
+    """The queue through which events of this source come."""
+    return source.rpartition("@")[2]
+
+
+def cluster_of(arn: str) -> str:
+    """The cluster of a task, as region/account/name; "" for what is no task's ARN."""
+    parts = arn.split(":", 5)
+    kind, *names = parts[5].split("/") if len(parts) == 6 else ("",)
+    if kind != "task" or not names:
+        return ""
+    cluster = names[0] if len(names) > 1 else ""  # ARNs of the old format name none
+    return f"{parts[3]}/{parts[4]}/{cluster}"
+
+
+def is_missed(record: Record, seen: Observation, now: float) -> bool:
+    """Whether a poll shows what an event should have told the ledger long since: the start, or the end.
+
+    Other changes of a task carry no time of their own, and prove nothing.
+    """
+    if seen.version <= record.version:
+        return False
+    if seen.ended:
+        return seen.stopped_at is not None and now - seen.stopped_at > LATE_AFTER
+    return seen.started_at is not None and not record.started_at and now - seen.started_at > LATE_AFTER
+
+
+def slow_look(record_id: str, flow: Flow, in_flight: int, now: float) -> float:
+    """Seconds until the next look at a task whose events are trusted.
+
+    The looks at all tasks fall together, so that each call shows as many of them as it can.
+    """
+    interval = SLOW if now - flow.timely < SILENCE else SILENT
+    slots = max(1, math.ceil(in_flight / _AT_ONCE))
+    slot = zlib.crc32(record_id.encode()) % slots
+    return _until_next(interval, interval * slot / slots, now)
+
+
+def first_look(now: float) -> float:
+    """Seconds until the first look at a new task whose events are trusted."""
+    return FIRST_LOOK + _until_next(FIRST_LOOK, 0.0, now)
+
+
+def deadline_of(record: Record, seen: Observation) -> float | None:
+    """When somebody must look at the task in any case: it may have to be stopped then."""
+    started = seen.started_at or record.started_at
+    if started:
+        return started + record.time_limit if record.time_limit else None
+    return record.expires_at or None
+
+
+def _until_next(interval: float, phase: float, now: float) -> float:
+    return interval - (now - phase) % interval
