@@ -11,13 +11,14 @@ import click
 
 from ecs_queue.cli.options import Options, json_option, pass_options, shared_options
 from ecs_queue.cli.output import say, show, show_json
-from ecs_queue.errors import UsageError
+from ecs_queue.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from ecs_queue.local.ecs import Faults
     from ecs_queue.local.stack import LocalStack
 
 FAULTS = ("throttle", "server_error", "accept_then_drop", "capacity", "start_failure")
+EVENT_FAULTS = ("drop", "double", "delay", "reorder")
 _OWN = "it brings a server and an ECS of its own"
 _PORT = click.IntRange(0, 65535)
 _SECONDS = click.FloatRange(0)
@@ -105,6 +106,14 @@ def _stay(stack: LocalStack, as_json: bool) -> int:
     metavar="NAME=PROBABILITY",
     help=f"What goes wrong on purpose; may be repeated. {', '.join(FAULTS)}.",
 )
+@click.option("--events-to", metavar="QUEUE_URL", help="An SQS queue that gets the events of the tasks.")
+@click.option(
+    "--event-fault",
+    "event_faults",
+    multiple=True,
+    metavar="NAME=PROBABILITY",
+    help=f"What happens to an event on purpose; may be repeated. {', '.join(EVENT_FAULTS)}.",
+)
 @click.option("--seed", type=int, default=0, metavar="N", help="The same seed and calls give the same faults.")
 @click.option("--startup-delay", type=_SECONDS, default=0.0, metavar="S", help="From RunTask to the command's start.")
 @click.option("--stop-timeout", type=_SECONDS, default=30.0, show_default=True, metavar="S", help="SIGTERM to SIGKILL.")
@@ -112,7 +121,9 @@ def _stay(stack: LocalStack, as_json: bool) -> int:
 @json_option
 @shared_options
 @pass_options
-def local_ecs(options: Options, /, as_json: bool, faults: Sequence[str], **given: Any) -> None:
+def local_ecs(
+    options: Options, /, as_json: bool, faults: Sequence[str], event_faults: Sequence[str], **given: Any
+) -> None:
     """Run a local ECS: an endpoint on 127.0.0.1 that boto3 talks to unchanged.
 
     It really runs the main container's command as a process, as you: a development tool, no sandbox. The
@@ -127,8 +138,11 @@ def local_ecs(options: Options, /, as_json: bool, faults: Sequence[str], **given
 
     Faults: throttle (ThrottlingException), server_error (HTTP 500), accept_then_drop (it happens, but no
     answer comes), capacity (RESOURCE:CPU), start_failure (TaskFailedToStart).
+
+    With --events-to each change of a task is told to an SQS queue (a real one, or a stand-in such as moto's
+    server) as EventBridge would. Event faults: drop, double, delay (by up to 30 s), reorder.
     """
-    from ecs_queue.local.ecs import LocalEcsOptions, run_local_ecs
+    from ecs_queue.local.ecs import EventFaults, LocalEcsOptions, run_local_ecs
 
     options.start_logging()
     options.refuse("local-ecs", "it is told everything by its own options")
@@ -139,6 +153,8 @@ def local_ecs(options: Options, /, as_json: bool, faults: Sequence[str], **given
         run_task_quota=_quota(given["run_task_rate"], given["run_task_burst"]),
         describe_tasks_quota=_quota(given["describe_rate"], given["describe_burst"]),
         faults=_faults(faults, given["seed"]),
+        events_to=_queue_url(given["events_to"]),
+        event_faults=EventFaults(seed=given["seed"], **_chances("--event-fault", event_faults, EVENT_FAULTS)),
         startup_delay_seconds=given["startup_delay"],
         stop_timeout_seconds=given["stop_timeout"],
     )
@@ -159,9 +175,23 @@ def _quota(rate: float | None, burst: float) -> Any:
     return None if rate is None else Quota(rate=rate, burst=burst)
 
 
+def _queue_url(given: str | None) -> str | None:
+    from ecs_queue.config import parse
+
+    try:
+        return parse.queue_url(given) if given else None
+    except ConfigError as error:
+        raise UsageError(f"--events-to: {error}") from None
+
+
 def _faults(given: Sequence[str], seed: int) -> Faults:
     from ecs_queue.local.ecs import Faults
 
+    chances = _chances("--fault", given, FAULTS)
+    return Faults(seed=seed, **chances)  # type: ignore[arg-type] # never `operations`
+
+
+def _chances(option: str, given: Sequence[str], names: Sequence[str]) -> dict[str, float]:
     chances: dict[str, float] = {}
     for text in given:
         name, _, chance = text.partition("=")
@@ -170,7 +200,7 @@ def _faults(given: Sequence[str], seed: int) -> Faults:
             probability = float(chance)
         except ValueError:
             name = ""
-        if name not in FAULTS:
-            raise UsageError(f"--fault: expected NAME=PROBABILITY with one of {', '.join(FAULTS)}, found {text!r}")
+        if name not in names:
+            raise UsageError(f"{option}: expected NAME=PROBABILITY with one of {', '.join(names)}, found {text!r}")
         chances[name] = probability
-    return Faults(seed=seed, **chances)  # type: ignore[arg-type] # never `operations`
+    return chances

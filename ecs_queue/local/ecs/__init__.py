@@ -7,12 +7,13 @@ therefore bound to 127.0.0.1 only. What it models and what it leaves out is said
 """
 
 from ecs_queue.local.ecs.environment import local_environment
-from ecs_queue.local.ecs.options import Faults, LocalEcsOptions, Quota
+from ecs_queue.local.ecs.options import EventFaults, Faults, LocalEcsOptions, Quota
 from ecs_queue.local.ecs.processes import ProcessRunner
 from ecs_queue.local.ecs.runners import Report, Run, Runner, TimerRunner, Work
 from ecs_queue.local.ecs.server import LocalEcs, run_local_ecs
 
 __all__ = [
+    "EventFaults",
     "Faults",
     "LocalEcs",
     "LocalEcsOptions",

@@ -54,6 +54,28 @@ class Faults:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EventFaults:
+    """Probabilities (0 to 1) of what happens to an event; the same seed and events give the same faults.
+
+    drop: it is lost. double: it is sent twice. delay: it comes up to ``delay_seconds`` late.
+    reorder: it is held back for up to a second, so that later ones overtake it.
+    """
+
+    drop: float = 0.0
+    double: float = 0.0
+    delay: float = 0.0
+    reorder: float = 0.0
+    delay_seconds: float = 30.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("drop", "double", "delay", "reorder"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ConfigError(f"event fault {name}: expected a probability from 0 to 1, found {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LocalEcsOptions:
     """How one local ECS behaves. Times are seconds; the defaults of time are those AWS documents.
 
@@ -69,6 +91,7 @@ class LocalEcsOptions:
     retention_seconds: how long a stopped task can be described.
     token_seconds, token_after_stop_seconds: a clientToken is known for the shorter of the first since the call
     and the second since the task stopped.
+    events_to: the URL of an SQS queue that gets an event for each change of a task, as EventBridge sends them.
     """
 
     port: int = 0
@@ -88,6 +111,8 @@ class LocalEcsOptions:
     retention_seconds: float = 3600.0
     token_seconds: float = 86400.0
     token_after_stop_seconds: float = 3600.0
+    events_to: str | None = None
+    event_faults: EventFaults = field(default_factory=EventFaults)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

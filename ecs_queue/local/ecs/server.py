@@ -24,11 +24,13 @@ from ecs_queue.local.ecs.operations import TaskOperations
 from ecs_queue.local.ecs.options import LocalEcsOptions
 from ecs_queue.local.ecs.processes import ProcessRunner
 from ecs_queue.local.ecs.runners import Runner
+from ecs_queue.local.ecs.tasks import LocalTask
 from ecs_queue.local.ecs.tokens import TokenBook
 from ecs_queue.local.ecs.workshop import Workshop
 
 if TYPE_CHECKING:
     from ecs_queue.local.ecs.endpoint import Endpoint
+    from ecs_queue.local.ecs.events import EventSender
 
 HOST = "127.0.0.1"
 _MISSING = "the local ECS needs aiohttp: pip install 'ecs-queue[local]'"
@@ -65,6 +67,7 @@ class LocalEcs:
         self._port = self._options.port
         self._endpoint: Endpoint | None = None
         self._workshop: Workshop | None = None
+        self._events: EventSender | None = None
 
     @property
     def port(self) -> int:
@@ -107,7 +110,7 @@ class LocalEcs:
     def stats(self) -> dict[str, Any]:
         """Counters since the start: ``calls`` and ``throttled`` by operation, ``errors`` by code, ``faults``
         by kind,
-        ``tasks`` by lastStatus (those that can be described now), ``tasks_created``."""
+        ``tasks`` by lastStatus (those that can be described now), ``tasks_created``, ``events`` that were sent."""
         if self._endpoint is None or self._workshop is None:
             raise UsageError("the local ECS has no counters yet: call start() first")
         return {
@@ -117,6 +120,7 @@ class LocalEcs:
             "faults": dict(self._endpoint.faults),
             "tasks": {status: count for status, count in dict(self._workshop.counts).items() if count},
             "tasks_created": self._workshop.created,
+            "events": self._events.sent if self._events else 0,
         }
 
     def log_path(self, task_id: str) -> Path:
@@ -147,7 +151,7 @@ class LocalEcs:
 
     async def _main(self, ready: threading.Event) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        with _log_directory(self._options.log_dir) as log_dir:
+        with _log_directory(self._options.log_dir) as log_dir, self._sending():
             await self._runner.open()
             try:
                 async with self._listening(log_dir):
@@ -155,6 +159,27 @@ class LocalEcs:
                     await self._over.wait()
             finally:
                 await self._runner.close()
+
+    @contextlib.contextmanager
+    def _sending(self) -> Iterator[None]:
+        """Send events, where they are wanted."""
+        options = self._options
+        if options.events_to is None:
+            yield
+            return
+        from ecs_queue.local.ecs.events import EventSender  # boto3 takes its time
+
+        sender = EventSender(options.events_to, options.region, options.account, options.event_faults, self._clock)
+        self._events = sender
+        sender.start()
+        try:
+            yield
+        finally:
+            sender.stop()
+
+    def _tell(self, task: LocalTask) -> None:
+        if self._events is not None:
+            self._events.tell(bytes(task.json()))
 
     @contextlib.asynccontextmanager
     async def _listening(self, log_dir: Path) -> AsyncIterator[None]:
@@ -192,6 +217,7 @@ class LocalEcs:
             base_environment=base_environment(options),
             clock=self._clock,
             new_id=self._new_id,
+            told=self._tell,
         )
         catalog = Catalog(self._names, self._clock, workshop.active)
         _register_defaults(catalog, options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -14,10 +14,11 @@ STOPPED = "STOPPED"
 class LocalTask:
     """A task's description: every change counts ``version`` up, and the JSON is made once a version.
 
-    Not modelled: the network attachment of awsvpc tasks, health checks, managed agents.
+    ``told`` is called after each change. Not modelled: the network attachment of awsvpc tasks, health checks, managed
+    agents.
     """
 
-    __slots__ = ("_counts", "_raw", "body", "cluster", "number", "tags", "task_id", "token")
+    __slots__ = ("_counts", "_raw", "_told", "body", "cluster", "number", "tags", "task_id", "token")
 
     def __init__(
         self,
@@ -28,6 +29,7 @@ class LocalTask:
         number: int,
         token: str | None,
         counts: Counter[str],
+        told: Callable[[LocalTask], None] = lambda _: None,
     ) -> None:
         self.body = body
         self.tags = tags
@@ -36,6 +38,7 @@ class LocalTask:
         self.token = token
         self.task_id: str = body["taskArn"].rpartition("/")[2]
         self._counts = counts
+        self._told = told
         self._raw: msgspec.Raw | None = None
         counts[body["lastStatus"]] += 1
 
@@ -65,6 +68,7 @@ class LocalTask:
         self.body.update(members)
         self.body["version"] += 1
         self._raw = None
+        self._told(self)
 
     def change_containers(self, main: Mapping[str, Any], sidecars: Mapping[str, Any]) -> None:
         """Set members of the containers; the first one is the main one. ``change`` makes the version."""

@@ -19,7 +19,10 @@ _BEFORE_RUNNING = ("PROVISIONING", "PENDING")
 
 
 class Workshop:
-    """Keeps the tasks, in the server's event loop. ``base_environment`` is what every container gets."""
+    """Keeps the tasks, in the server's event loop. ``base_environment`` is what every container gets.
+
+    ``told`` is called with each new task and after each change of one.
+    """
 
     def __init__(
         self,
@@ -32,7 +35,9 @@ class Workshop:
         base_environment: dict[str, str],
         clock: Callable[[], float],
         new_id: Callable[[], str],
+        told: Callable[[LocalTask], None] = lambda _: None,
     ) -> None:
+        self._told = told
         self._options = options
         self._names = names
         self._runner = runner
@@ -56,7 +61,9 @@ class Workshop:
         if parameters.get("propagateTags") == "TASK_DEFINITION":
             own = {tag.get("key") for tag in tags}
             tags += [tag for tag in definition.tags if tag.get("key") not in own]
-        task = LocalTask(body, tags, cluster=cluster, number=self.created, token=token, counts=self.counts)
+        task = LocalTask(
+            body, tags, cluster=cluster, number=self.created, token=token, counts=self.counts, told=self._told
+        )
         self._tasks[task.task_id] = task
         self._by_started_by[cluster, body.get("startedBy", "")][task.task_id] = task
         work = self._work(parameters, definition.main, task.task_id)
@@ -65,6 +72,7 @@ class Workshop:
 
     def begin(self, task: LocalTask, *, fails: bool) -> None:
         """Set it going."""
+        self._told(task)
         life = self._lives[task.task_id]
         if fails:
             life.begin_and_fail()
