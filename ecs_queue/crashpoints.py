@@ -72,6 +72,10 @@ POINTS: Mapping[str, str] = {
     "track.rested": "what has no news rests, the news of the others are not written",
     "track.outcome": "the ledger has the ends of tasks, they are not announced",
     "track.stop_marked": "a task over its time is marked to be stopped, no order is given",
+    "events.received": "events are taken from their queue, nobody knows what they say",
+    "events.adopted": "the ledger has the ARN from an event, it does not know what else the event says",
+    "events.outcome": "the ledger has what the events say, ends are not announced",
+    "events.deleting": "all is done for the events, they are still in their queue",
     "stop.ordering": "StopTask is about to be called",
     "stop.ordered": "StopTask is answered, nothing else is done",
     # What no message speaks of.

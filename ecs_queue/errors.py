@@ -38,6 +38,10 @@ class NotDurable(LedgerUnavailable):
     """The ledger could not confirm that the write is durable; nothing was launched for it."""
 
 
+class EventsUnavailable(RetryableError):  # noqa: N818
+    """The queue of ECS's events cannot be read: check event_queue_url and the worker's rights; tasks are polled."""
+
+
 class ResultTimeout(RetryableError, TimeoutError):  # noqa: N818
     """The request has not ended in the given time; it goes on, ask again later."""
 

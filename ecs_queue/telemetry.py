@@ -93,6 +93,11 @@ EVENTS: dict[str, EventType] = {
     "stop.answered": EventType(_T, ("id", "arn", "answer"), "{id}: StopTask of {arn}, {answer}"),
     "stop.trouble": EventType(_W, ("id", "arn", "reason"), "{id}: StopTask of {arn} failed: {reason}"),
     "describe.trouble": EventType(_W, ("tasks", "reason"), "{tasks} tasks could not be described: {reason}"),
+    "event.foreign": EventType(_D, ("events",), "{events} events about tasks of others"),
+    "event.unusable": EventType(_W, ("reason",), "an event is passed over: {reason}"),
+    "events.trouble": EventType(_W, ("reason", "seconds"), "events cannot be read, again in {seconds} s: {reason}"),
+    "events.trusted": EventType(_I, ("source",), "ECS's events of {source} come in time: few polls"),
+    "events.doubted": EventType(_W, ("source",), "ECS's events of {source} come late or not at all: polls as without"),
     "request.ended": EventType(
         _I, ("id", "state", "exit_code", "attempts", "reason"), "{id} ended {state} (exit {exit_code}): {reason}"
     ),

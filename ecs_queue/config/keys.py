@@ -26,9 +26,6 @@ class Key:
     is_optional: bool = False
 
 
-#: Keys of later versions: refused, for a setting that is silently ignored is worse than none.
-LATER_KEYS = frozenset({"event_queue_url"})
-
 _QUEUE_KEYS = (
     Key(
         "broker_url",
@@ -130,6 +127,14 @@ _QUEUE_KEYS = (
         "0",
         parse.whole(0),
         "Tasks in flight at the same time in this namespace. 0: no limit.",
+    ),
+    Key(
+        "event_queue_url",
+        None,
+        parse.queue_url,
+        "The URL of the SQS queue into which EventBridge puts this namespace's ECS events (docs/events.md). "
+        "Empty: tasks are followed by polls alone.",
+        is_optional=True,
     ),
     Key(
         "visibility_timeout",
@@ -309,6 +314,13 @@ _PROFILE_KEYS = (
         "0",
         parse.whole(0),
         "Tasks of one queue in flight at the same time, each queue for itself. 0: no limit.",
+    ),
+    Key(
+        "event_queue_url",
+        None,
+        parse.queue_url,
+        "The events queue of this queue's tasks, where it is not the one of [ecs_queue]: other accounts or Regions.",
+        is_optional=True,
     ),
     Key(
         "role_arn",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from ecs_queue.config.keys import LATER_KEYS, PROFILE_KEYS, PROFILE_SECTION, QUEUE_KEYS, QUEUE_SECTION, Key
+from ecs_queue.config.keys import PROFILE_KEYS, PROFILE_SECTION, QUEUE_KEYS, QUEUE_SECTION, Key
 from ecs_queue.config.profile import Profile
 from ecs_queue.config.redact import redact_value
 from ecs_queue.config.settings import DEFAULT_QUEUE, Config, Setting
@@ -95,9 +95,7 @@ class _Builder:
                 continue
             near = get_close_matches(name, keys, n=1)
             message = f"expected one of {', '.join(keys)}; found {name!r}, which is unknown"
-            if name in LATER_KEYS:
-                message = "expected no such key, found one that is not available in this version; remove it"
-            elif near:
+            if near:
                 message = f"expected a known key, found {name!r}; did you mean {near[0]!r}?"
             self._problem(section, name, message, value)
 

@@ -156,6 +156,14 @@ def http_url(value: str) -> str:
     return value
 
 
+def queue_url(value: str) -> str:
+    """The URL of an SQS queue; a password has no place in it."""
+    parts = urlsplit(http_url(value))
+    if "@" in parts.netloc or parts.query or parts.fragment or not parts.path.strip("/"):
+        raise bad("a URL such as https://sqs.eu-west-1.amazonaws.com/123456789012/ecs-queue-events", value)
+    return value
+
+
 def role_arn(value: str) -> str:
     """The ARN of an IAM role."""
     if not _ROLE_ARN.fullmatch(value):

@@ -42,6 +42,7 @@ class Profile:
     check_health_on_startup: bool = True
     weight: int = 1
     max_in_flight: int = 0
+    event_queue_url: str | None = None
     role_arn: str | None = None
     endpoint_url: str | None = None
     allowed_overrides: tuple[str, ...] = ALLOWED_BY_DEFAULT

@@ -52,6 +52,7 @@ class Config:
     launch_deadline: float
     retention_seconds: float
     max_in_flight: int
+    event_queue_url: str | None
     visibility_timeout: float
     ring_seconds: float
     startup_allowance: float
@@ -80,6 +81,15 @@ class Config:
         found = self.named_profiles.get(normal_queue(queue), self.base_profile)
         return found if found.queue == queue else found.for_queue(queue)
 
+    def event_queue_of(self, queue: str) -> str:
+        """The URL of the events queue for this queue's tasks; "" for none."""
+        own = self.named_profiles.get(normal_queue(queue), self.base_profile).event_queue_url
+        return own or self.event_queue_url or ""
+
+    def has_events(self) -> bool:
+        """Whether any profile has an events queue."""
+        return any((self.event_queue_url, *(profile.event_queue_url for profile in self.profiles())))
+
     def profiles(self) -> tuple[Profile, ...]:
         """The profile of the queue `default`, then one for each section of its own, by name."""
         names = sorted(name for name in self.named_profiles if name != DEFAULT_QUEUE)
@@ -95,7 +105,7 @@ class Config:
     def __repr__(self) -> str:
         """The values in effect; no password and no value of an environment variable."""
         shown = {
-            name: redact_url(value) if name.endswith("_url") else value
+            name: redact_url(value) if value and name.endswith("_url") else value
             for name, value in vars(self).items()
             if not isinstance(value, Profile | Mapping | tuple)
         }

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ecs_queue.core.answers import Kind, ListAnswer, RunAnswer, TroubleKind
+from ecs_queue.core.flow import Flow, next_look
 from ecs_queue.core.lifecycle import PROOF_ENDS_AFTER
 from ecs_queue.core.protocol import Outcome, RefusalKind, Word
 from ecs_queue.core.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record
@@ -146,7 +147,7 @@ def next_step(operation: str, word: Word) -> Step:
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
     """One look at a launched task. `task`: as ECS shows it; `container` decides; `now`: the ledger's clock;
-    `in_flight` tasks share `rate` DescribeTasks calls a second."""
+    `in_flight` tasks share `rate` DescribeTasks calls a second; `flow`: of its events, while they are trusted."""
 
     record: Record
     task: Mapping[str, Any]
@@ -156,6 +157,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     rate: float
     backoff: Backoff
+    flow: Flow | None = None
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,13 +176,19 @@ def judge(look: Look, rng: Chance) -> Judgement:
     record = look.record
     seen = observe(look.task, look.container)
     why = must_stop(record, seen, look.now)
-    wait = AFTER_STOP if why else poll_interval(look.now - record.launched_at, look.in_flight, look.rate)
+    wait = AFTER_STOP if why else _next_look(look, seen)
     news = is_news(record, seen)
     outcome = None
     if news:
         retry_wait = look.backoff.delay(record.attempt, rng)
         outcome = outcome_of(record, seen, look.max_attempts, wait, retry_wait)
     return Judgement(seen=seen, stop=why, news=news, wait=wait, outcome=outcome)
+
+
+def _next_look(look: Look, seen: Observation) -> float:
+    if look.flow is not None:
+        return next_look(look.record, seen, look.flow, look.in_flight, look.now)
+    return poll_interval(look.now - look.record.launched_at, look.in_flight, look.rate)
 
 
 def after_missing(record: Record, gone_for: float, grace: float) -> Outcome | float:

@@ -119,6 +119,13 @@ def slow_look(record_id: str, flow: Flow, in_flight: int, now: float) -> float:
     return _until_next(interval, interval * slot / slots, now)
 
 
+def next_look(record: Record, seen: Observation, flow: Flow, in_flight: int, now: float) -> float:
+    """Seconds until the next look at a task whose events are trusted: rare, but when somebody must look in any case."""
+    wait = slow_look(record.id, flow, in_flight, now)
+    deadline = deadline_of(record, seen)
+    return wait if deadline is None or deadline <= now else min(wait, deadline - now)
+
+
 def first_look(now: float) -> float:
     """Seconds until the first look at a new task whose events are trusted."""
     return FIRST_LOOK + _until_next(FIRST_LOOK, 0.0, now)

@@ -201,13 +201,15 @@ class EcsClients:
                 f"({type(error).__name__}: {error}): check conn_id, AWS_PROFILE and the AWS config files."
             ) from error
 
-    def service(self, target: Target, name: str) -> Any:
+    def service(self, target: Target, name: str, endpoint_url: str | None = None, region: str | None = None) -> Any:
         """A client of another AWS service with the target's credentials and Region; a new one at each call.
 
         Errors as in `client`.
         """
-        session, verify = self._session(target)
-        return session.client(name, region_name=target.region, verify=verify, config=self._config(attempts=1))
+        with self._lock:  # boto3's sessions are not made for several threads
+            session, verify = self._session(target)
+            where = {"region_name": region or target.region, "endpoint_url": endpoint_url}
+            return session.client(name, verify=verify, config=self._config(attempts=1), **where)
 
     def _session(self, target: Target) -> tuple[Any, bool | str | None]:
         """boto3's session with the target's credentials, and whether TLS is verified."""

@@ -14,6 +14,7 @@ import msgspec
 
 from ecs_queue.core import decide
 from ecs_queue.core.answers import ListAnswer, RunAnswer
+from ecs_queue.core.flow import Flow
 from ecs_queue.core.protocol import Outcome, Word
 from ecs_queue.core.record import Record
 from ecs_queue.core.retry import Backoff, Draw
@@ -109,18 +110,23 @@ def _list(data: Mapping[str, Any]) -> Iterator[Compared]:
 
 def _look(data: Mapping[str, Any]) -> Iterator[Compared]:
     given = data["look"]
-    look = decide.Look(**{**given, "record": _record(given), "backoff": msgspec.convert(given["backoff"], Backoff)})
+    backoff, flow = msgspec.convert(given["backoff"], Backoff), msgspec.convert(given.get("flow"), Flow | None)
+    look = decide.Look(**{**given, "record": _record(given), "backoff": backoff, "flow": flow})
     took, now = data["took"], _built(decide.judge(look, Draw(value=data["draw"])))
     yield "observe", took["seen"], now["seen"]
     yield "must_stop", took["stop"], now["stop"]
     yield "is_news", took["news"], now["news"]
-    yield "poll_interval", took["wait"], now["wait"]
+    yield _wait_rule(look), took["wait"], now["wait"]
     told, tells = took["outcome"], now["outcome"]
     if told is not None and tells is not None:
         yield "may_relaunch", told["retry"], tells["retry"]
         yield "outcome_of", _without(told, "retry", "wait"), tells
-        yield "Backoff.delay" if told["end"] else "poll_interval", told["wait"], tells["wait"]
+        yield "Backoff.delay" if told["end"] else _wait_rule(look), told["wait"], tells["wait"]
     yield "judge", told, tells
+
+
+def _wait_rule(look: decide.Look) -> str:
+    return "poll_interval" if look.flow is None else "next_look"
 
 
 def _missing(data: Mapping[str, Any]) -> Iterator[Compared]:

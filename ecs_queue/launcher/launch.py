@@ -33,13 +33,12 @@ from ecs_queue.launcher.draft import Draft, draft_of
 from ecs_queue.launcher.ends import tell_end, too_late
 from ecs_queue.launcher.gates import Gates
 from ecs_queue.launcher.inflight import InFlight
+from ecs_queue.launcher.pace import Pace
 from ecs_queue.launcher.quota import Permit, Quota
 from ecs_queue.launcher.trust import Trust
 from ecs_queue.ledger.base import DeadLetter, Ledger
 from ecs_queue.telemetry import Telemetry, tell_submitted
 
-#: Seconds until the first look at a new task.
-FIRST_LOOK = 1.0
 #: The most seconds between looks for a task of a launch in doubt.
 _LOOK_AGAIN = 30.0
 #: Seconds that a record waits for a worker that has the key to it.
@@ -63,6 +62,7 @@ class Parts:
     circuits: Circuits
     gates: Gates
     in_flight: InFlight
+    pace: Pace
     publish: Callable[[Record], None]  # announce the result of a record that has ended
     telemetry: Telemetry
     monotonic: Callable[[], float]
@@ -293,7 +293,8 @@ class Launcher:
         # In flight first: the tracker may look at it the moment the ledger knows it.
         if request is not None:
             parts.in_flight.add(arn, queued_task(request, record.attempt, record.not_before))
-        answer = self._parts.ledger.launched(record.id, record.nonce, record.launch, arn, FIRST_LOOK)
+        wait = parts.pace.first_look(record, arn)
+        answer = parts.ledger.launched(record.id, record.nonce, record.launch, arn, wait)
         reach("launch.launched")
         if self._step("launched", record.id, answer.word) is Step.STOP:
             parts.in_flight.drop(record.id)

@@ -12,25 +12,22 @@ from functools import partial
 from typing import Any
 
 from ecs_queue.core.answers import ReadTrouble, TroubleKind
-from ecs_queue.core.decide import Look, Step, after_missing, judge, next_step
+from ecs_queue.core.decide import after_missing
 from ecs_queue.core.lifecycle import looks_only
-from ecs_queue.core.plan import decode_head, queued_task
-from ecs_queue.core.protocol import Answer, Outcome, Word
+from ecs_queue.core.plan import queued_task
+from ecs_queue.core.protocol import Outcome
 from ecs_queue.core.record import Record
-from ecs_queue.core.retry import Backoff, Draw
 from ecs_queue.core.states import State
-from ecs_queue.core.tasks import EcsExecutorTask
 from ecs_queue.crashpoints import reach
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import DESCRIBE_BATCH
 from ecs_queue.errors import PermanentError, RetryableError
-from ecs_queue.launcher.ends import tell_end
+from ecs_queue.launcher.judge import Judge
 from ecs_queue.launcher.lanes import IN_DOUBT, Job, JobKind
 from ecs_queue.launcher.launch import Parts
 from ecs_queue.launcher.missing import Missing
 from ecs_queue.launcher.quota import Quota
 from ecs_queue.launcher.slots import Slots
-from ecs_queue.launcher.stops import StopOrders
 
 #: The most records that one round takes: ten describe calls.
 _ROUND = 1000
@@ -54,10 +51,8 @@ class Tracker:
         self._parts = parts
         self._slots = slots
         self._recover = recover
-        self._backoff = Backoff(parts.config.retry_base_seconds, parts.config.retry_cap_seconds)
         self._missing = Missing(parts.monotonic, parts.config.settle_seconds)
-        self._stops = StopOrders(parts, slots)
-        self._in_flight = 0
+        self.judge = Judge(parts, slots)
         self._tidied_at = float("-inf")
 
     def step(self) -> float:
@@ -166,7 +161,7 @@ class Tracker:
         if news:
             reach("track.outcome")
         for outcome, answer in zip(news, answers, strict=True):
-            self._tell(records[outcome.id], outcome, answer)
+            self.judge.tell(records[outcome.id], outcome, answer)
 
     def _look_at(
         self, target: Target, record: Record, task: Mapping[str, Any] | None, is_missing: bool, now: float
@@ -174,8 +169,9 @@ class Tracker:
         """News for the ledger, or in how many seconds to look again."""
         if task is None:
             return self._not_shown(record, now) if is_missing else _AFTER_TROUBLE
+        self._missing.shown(record.arn)
         try:
-            return self._seen(target, record, task, now)
+            return self.judge.polled(target, record, task, now)
         except RetryableError:
             raise
         except Exception as error:  # noqa: BLE001 - one task that nobody can read must not hide the others
@@ -183,46 +179,13 @@ class Tracker:
             self._parts.telemetry.emit("describe.trouble", tasks=1, reason=reason)
             return _AFTER_LASTING_TROUBLE
 
-    def _seen(self, target: Target, record: Record, task: Mapping[str, Any], now: float) -> Outcome | float:
-        """News for the ledger, or in how many seconds to look again."""
-        self._missing.shown(record.arn)
-        head = decode_head(record.args)
-        look = Look(
-            record=record,
-            task=task,
-            container=head.container,
-            max_attempts=head.max_attempts,
-            now=now,
-            in_flight=self._in_flight,
-            rate=self._parts.config.describe_tasks_rate,
-            backoff=self._backoff,
-        )
-        draw = Draw(self._parts.rng)
-        found = judge(look, draw)
-        if found.news or found.stop:  # else it is one of many looks that showed nothing new
-            told = {"id": record.id, "arn": record.arn, "status": found.seen.last_status}
-            self._parts.telemetry.emit("decision.look", **told, look=look, draw=draw.value, took=found)
-        if found.stop:
-            self._stop(target, record, found.stop)
-        if found.outcome is None:
-            return found.wait
-        self._parts.in_flight.update(record.id, EcsExecutorTask.from_boto(task))
-        return found.outcome
-
-    def _stop(self, target: Target, record: Record, why: str) -> None:
-        """Mark what was not marked yet, then order the stop; seen again at the next look, it is ordered again."""
-        if not record.stop_by:
-            answer = self._parts.ledger.stop([record.id], why, record.launch)[0]
-            reach("track.stop_marked")
-            if answer.word is not Word.MARKED:
-                return
-        self._stops.order(target, record, why)
-
     def _not_shown(self, record: Record, now: float) -> Outcome | float:
         """MISSING: right after RunTask it means "not visible yet"; only after the grace time is the task lost."""
         self._parts.telemetry.emit("task.missing", id=record.id, arn=record.arn)
         grace = self._parts.config.settle_seconds
         gone_for = min(self._missing.not_shown(record.arn), now - record.launched_at)
+        if gone_for >= grace and not self._parts.pace.may_be_lost(record, now - gone_for, now):
+            grace = math.inf  # its end may be among the events
         found = after_missing(record, gone_for, grace)
         if isinstance(found, Outcome):
             told = {"id": record.id, "arn": record.arn}
@@ -231,22 +194,6 @@ class Tracker:
             )
             self._missing.shown(record.arn)
         return found
-
-    def _tell(self, record: Record, outcome: Outcome, answer: Answer) -> None:
-        parts = self._parts
-        step = next_step("outcome", answer.word)
-        parts.telemetry.emit(
-            "decision.step", id=record.id, operation="outcome", word=answer.word.value, step=step.value
-        )
-        if answer.word is Word.OK:
-            parts.telemetry.emit("task.status", id=record.id, arn=record.arn, status=outcome.last_status)
-            return
-        parts.in_flight.drop(record.id)
-        if step is Step.RETRY:
-            parts.telemetry.emit("task.retry", id=record.id, attempt=record.attempt + 1, reason=outcome.reason)
-        elif step is Step.END and answer.record is not None:
-            tell_end(parts.telemetry, answer.record)
-            parts.publish(answer.record)
 
     def _trouble(self, records: Sequence[Record], reason: str, wait: float) -> None:
         self._parts.telemetry.emit("describe.trouble", tasks=len(records), reason=reason)
@@ -259,10 +206,10 @@ class Tracker:
         self._tidied_at = self._parts.monotonic()
         self._parts.in_flight.forget_untouched()
         self._missing.forget_old()
-        self._stops.forget_old()
+        self.judge.forget_old()
         if has_work:
             counts = self._parts.ledger.counts().values()
-            self._in_flight = sum(states.get(State.LAUNCHED, 0) for states in counts)
+            self._parts.pace.in_flight = sum(states.get(State.LAUNCHED, 0) for states in counts)
 
 
 def _wait_after(trouble: ReadTrouble) -> float:

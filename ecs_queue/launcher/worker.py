@@ -20,10 +20,12 @@ from ecs_queue.keyring import open_keyring
 from ecs_queue.launcher.announce import Announcer
 from ecs_queue.launcher.circuit import Circuits
 from ecs_queue.launcher.consume import Consumer
+from ecs_queue.launcher.events import event_services
 from ecs_queue.launcher.gates import Gates
 from ecs_queue.launcher.inflight import InFlight
 from ecs_queue.launcher.lanes import Lanes
 from ecs_queue.launcher.launch import Launcher, Parts
+from ecs_queue.launcher.pace import make_pace
 from ecs_queue.launcher.quota import Quota, Tokens, reserve_of
 from ecs_queue.launcher.service import PeriodicService, Service
 from ecs_queue.launcher.slots import Slots
@@ -92,6 +94,7 @@ class Worker:
             PeriodicService("sweeper", sweeper.step, self._telemetry),
             PeriodicService("gates", gates.step, self._telemetry),
             PeriodicService("heartbeat", self._heartbeat, self._telemetry),
+            *event_services(self._parts, tracker.judge, self._clients, self.queues),
         ]
 
     def check(self) -> None:
@@ -164,6 +167,7 @@ class Worker:
             circuits=circuits,
             gates=Gates(ledger, config, circuits, self.queues),
             in_flight=InFlight(time.monotonic),
+            pace=make_pace(ledger, config, time.monotonic, self._telemetry),
             publish=self._announcer.publish,
             telemetry=self._telemetry,
             monotonic=time.monotonic,

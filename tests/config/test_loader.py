@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecs_queue.config import Config, load_config
-from ecs_queue.config.keys import LATER_KEYS, PROFILE_KEYS, QUEUE_KEYS
+from ecs_queue.config.keys import PROFILE_KEYS, QUEUE_KEYS
 from ecs_queue.errors import ConfigError
 
 
@@ -164,13 +164,6 @@ def test_an_unknown_key_gets_the_nearest_known_one() -> None:
     assert "expected one of broker_url, " in problem(zzz="1")
 
 
-@pytest.mark.parametrize("key", sorted(LATER_KEYS))
-def test_a_key_of_a_later_version_is_refused_not_ignored(key: str) -> None:
-    text = problem(**{key: "hunter2"})
-    assert f"[ecs_queue] {key}: expected no such key, found one that is not available in this version" in text
-    assert "hunter2" not in text
-
-
 @pytest.mark.parametrize(
     "section",
     ["ecs-queue", "aws_ecs_executor_gpu", "aws_ecs_executor.", "aws_ecs_executor.a b", "AWS-ECS-EXECUTOR"],
@@ -255,3 +248,35 @@ def test_without_an_environment_the_processes_own_is_read(monkeypatch: pytest.Mo
     monkeypatch.delenv("ECS_QUEUE_CONFIG", raising=False)
     monkeypatch.setenv("AIRFLOW__ECS_QUEUE__NAMESPACE", "of-process")
     assert load_config().namespace == "of-process"
+
+
+URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/events"
+
+
+def test_a_profile_may_have_an_events_queue_of_its_own() -> None:
+    other = "http://127.0.0.1:5000/123456789012/others"
+    config = load_config(environ={**env(event_queue_url=URL), "AIRFLOW__AWS_ECS_EXECUTOR_GPU__EVENT_QUEUE_URL": other})
+    assert config.event_queue_of("default") == config.event_queue_of("any") == URL
+    assert config.event_queue_of("gpu") == other
+    assert config.has_events()
+    assert URL in repr(config)
+
+
+def test_without_an_events_queue_there_are_no_events() -> None:
+    config = load_config(environ={})
+    assert (config.event_queue_of("default"), config.has_events()) == ("", False)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "events",
+        "arn:aws:sqs:eu-west-1:123456789012:events",
+        "https://sqs.eu-west-1.amazonaws.com/",
+        "https://u:p@h/1/q",
+    ],
+)
+def test_an_events_queue_is_named_by_its_url(url: str) -> None:
+    with pytest.raises(ConfigError, match="event_queue_url: expected a URL") as raised:
+        load_config(environ=env(event_queue_url=url))
+    assert ":p@" not in str(raised.value)

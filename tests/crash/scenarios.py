@@ -39,6 +39,7 @@ class Scenario:
     ecs: LocalEcsOptions = field(default_factory=_none)
     finish: Callable[[Bench], Ends] = Bench.finish
     settings: Mapping[str, str] = field(default_factory=dict)
+    by_events: bool = False  # the workers read ECS's events, too
 
 
 def faulty(**faults: float) -> LocalEcsOptions:
@@ -77,6 +78,13 @@ def too_late_to_start(bench: Bench, point: str) -> None:
 
 def taken_over(bench: Bench, point: str) -> None:
     """One worker has died with the answer of ECS, the next dies when it takes over."""
+    bench.submit(OK)
+    bench.dies(bench.worker("launch.answered"), "launch.answered")
+    bench.dies(bench.worker(point), point)
+
+
+def told_by_an_event(bench: Bench, point: str) -> None:
+    """One worker has died with the answer of ECS, the next dies when it hears of the task."""
     bench.submit(OK)
     bench.dies(bench.worker("launch.answered"), "launch.answered")
     bench.dies(bench.worker(point), point)
@@ -250,7 +258,12 @@ _CALLER = Scenario(a_client_that_submits, BOTH, finish=finish_client)
 _WAITER = Scenario(a_client_that_waits, BOTH, finish=finish_client)
 _REVOKER = Scenario(a_client_that_stops, {"ok": ("REVOKED", 0), "bad": ("REVOKED", 0)}, finish=finish_client)
 
+_TOLD = Scenario(on_its_way, BOTH, by_events=True)
+
 SCENARIOS: Mapping[str, Scenario] = {
+    **dict.fromkeys(("events.received", "events.outcome", "events.deleting"), _TOLD),
+    # Long enough for the second worker to hear of it before the lease is over.
+    "events.adopted": Scenario(told_by_an_event, _ONE, settings={"LEASE_SECONDS": "20"}, by_events=True),
     **dict.fromkeys(_ON_ITS_WAY, Scenario(on_its_way, BOTH)),
     "submit.put": _CALLER,
     "submit.published": _CALLER,

@@ -28,7 +28,8 @@ THINGS: dict[str, tuple[type, set[str]]] = {
     "ledger": (
         Ledger,
         {"now", "get", "id_of", "undelivered", "page", "counts", "dead", "workers", "check", "close"}
-        | {"heartbeat", "prune", "take", "throttled", "pause", "resume", "paused", "rest"},
+        | {"heartbeat", "prune", "take", "throttled", "pause", "resume", "paused", "rest"}
+        | {"note_events", "event_flows", "hasten"},
     ),
     "broker": (Broker, {"backlog", "check", "close", "results", "consume", "forget_results"}),
     "gateway": (EcsGateway, {"check"}),

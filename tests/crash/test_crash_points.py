@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from ecs_queue.crashpoints import POINTS
 from ecs_queue.local.redis_server import RedisServer
@@ -12,11 +17,29 @@ from tests.crash.bench import Bench
 from tests.crash.scenarios import SCENARIOS
 
 
+@contextmanager
+def events_queue() -> Iterator[str]:
+    """The URL of a queue in moto's SQS."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        with closing(boto3.client("sqs", region_name="us-east-1", endpoint_url=endpoint)) as sqs:
+            yield str(sqs.create_queue(QueueName="events")["QueueUrl"])
+    finally:
+        server.stop()
+
+
 @pytest.mark.parametrize("point", POINTS)
 def test_a_process_that_dies_here_loses_and_doubles_nothing(
     point: str, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     scenario = SCENARIOS[point]
-    with Bench(redis_server.url, tmp_path, scenario.ecs, scenario.settings) as bench:
+    with ExitStack() as stack:
+        ecs, settings = scenario.ecs, scenario.settings
+        if scenario.by_events:
+            url = stack.enter_context(events_queue())
+            ecs, settings = replace(ecs, events_to=url), {**settings, "EVENT_QUEUE_URL": url}
+        bench = stack.enter_context(Bench(redis_server.url, tmp_path, ecs, settings))
         scenario.play(bench, point)
         assert scenario.finish(bench) == scenario.ends

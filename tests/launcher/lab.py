@@ -22,6 +22,7 @@ from ecs_queue.launcher.gates import Gates
 from ecs_queue.launcher.inflight import InFlight
 from ecs_queue.launcher.lanes import Job, Lanes
 from ecs_queue.launcher.launch import Launcher, Parts
+from ecs_queue.launcher.pace import Pace, make_pace
 from ecs_queue.launcher.quota import Quota, Tokens, reserve_of
 from ecs_queue.launcher.slots import Slots
 from ecs_queue.launcher.sweep import Sweeper
@@ -168,6 +169,7 @@ class Worker:
         launch, read = config.run_task_burst, config.describe_tasks_burst
         self.gates = Gates(lab.ledger, config, self.circuits, lab.queues)
         self.target_for: Callable[[str], Target] = lambda queue: TARGET
+        self.pace: Pace = make_pace(lab.ledger, config, lab.clock, telemetry)
         self.parts = Parts(
             config=config,
             worker="w",
@@ -180,6 +182,7 @@ class Worker:
             circuits=self.circuits,
             gates=self.gates,
             in_flight=InFlight(lab.clock),
+            pace=self.pace,
             publish=lab.published.append,
             telemetry=telemetry,
             monotonic=lab.clock,
