@@ -56,8 +56,12 @@ class Monitor:
 
     def changed(self, operation: str, answer: Any) -> None:
         """The ledger has carried out an operation."""
+        job = self._stage.scheduler.current
+        by_event = job is not None and job.name == "events"
         for each in _answers(answer):
             self.met[f"{operation} {each.word.value}"] += 1
+            if by_event:
+                self.met[f"by an event: {operation} {each.word.value}"] += 1
         records = self.ledger.records
         for record_id, record in records.items():
             was = self._known.get(record_id)

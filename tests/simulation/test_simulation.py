@@ -66,6 +66,12 @@ def test_the_seeds_meet_every_answer_that_matters() -> None:
         "end REMOVED",
         "end REVOKED",
         "end EXPIRED",
+        "by an event: launched ok",
+        "by an event: outcomes ok",
+        "by an event: outcomes stale",
+        "by an event: outcomes retry",
+        "by an event: outcomes ended",
+        "hastened",
     }
     assert expected - met.keys() == set()
 

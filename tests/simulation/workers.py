@@ -9,6 +9,7 @@ from typing import Any
 
 from ecs_queue.broker.base import Broker
 from ecs_queue.config import Config
+from ecs_queue.core.flow import queue_source
 from ecs_queue.core.record import Record
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import EcsGateway
@@ -16,10 +17,12 @@ from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable
 from ecs_queue.launcher.announce import Announcer
 from ecs_queue.launcher.circuit import Circuits
 from ecs_queue.launcher.consume import Consumer
+from ecs_queue.launcher.events import EventReader
 from ecs_queue.launcher.gates import Gates
 from ecs_queue.launcher.inflight import InFlight
 from ecs_queue.launcher.lanes import Lanes
 from ecs_queue.launcher.launch import Launcher, Parts
+from ecs_queue.launcher.pace import EventPace, make_pace
 from ecs_queue.launcher.quota import Quota, Tokens, reserve_of
 from ecs_queue.launcher.service import PeriodicService
 from ecs_queue.launcher.slots import Slots
@@ -27,6 +30,7 @@ from ecs_queue.launcher.sweep import Sweeper
 from ecs_queue.launcher.track import Tracker
 from ecs_queue.ledger.base import Ledger
 from ecs_queue.telemetry import Telemetry
+from tests.simulation.events import URL, SimEventQueue, Topic
 from tests.simulation.process import Process, Stage
 from tests.simulation.scheduler import Scheduler, SimEvent
 
@@ -140,6 +144,7 @@ class SimWorker(Process):
         connect: Callable[[Process], tuple[Ledger, Broker, EcsGateway]],
         idle: Callable[[float], None],
         unexpected: Callable[[str], None],
+        topic: Topic | None = None,
     ) -> None:
         super().__init__(stage, name, died)
         self.idle = idle
@@ -165,6 +170,7 @@ class SimWorker(Process):
             SimService("tracker", lambda: tracker.step(), self),
             SimService("sweeper", lambda: sweeper.step(), self),
             SimService("gates", lambda: parts.gates.step(), self),
+            *self._read_events(parts, tracker, topic),
         ]
 
     def start(self) -> None:
@@ -194,6 +200,15 @@ class SimWorker(Process):
         self._consumer.settle(_STOP_BUDGET)
         self._consumer.close()
 
+    def _read_events(self, parts: Parts, tracker: Tracker, topic: Topic | None) -> list[SimService]:
+        pace = parts.pace
+        if topic is None or not isinstance(pace, EventPace):
+            return []
+        source = queue_source(URL)
+        readers = [EventReader(parts, tracker.judge, pace, SimEventQueue(self, topic), source) for _ in range(2)]
+        services = [SimService("events", reader.step, self) for reader in readers]
+        return [*services, SimService("pace", pace.step, self)]
+
     def _make_parts(self, config: Config, ledger: Ledger, gateway: EcsGateway) -> Parts:
         clock, tokens = self.stage.scheduler.clock, self._tokens
         launch, read = config.run_task_burst, config.describe_tasks_burst
@@ -210,6 +225,7 @@ class SimWorker(Process):
             circuits=circuits,
             gates=Gates(ledger, config, circuits, ["default"]),
             in_flight=InFlight(clock),
+            pace=make_pace(ledger, config, clock, self.telemetry),
             publish=self._announcer.publish,
             telemetry=self.telemetry,
             monotonic=clock,

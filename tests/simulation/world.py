@@ -19,6 +19,7 @@ from ecs_queue.core.protocol import Rules
 from ecs_queue.ecs.gateway import EcsGateway
 from ecs_queue.ledger.base import Ledger
 from ecs_queue.ledger.retention import Retention
+from tests.simulation import events as told
 from tests.simulation import faults as faulty
 from tests.simulation.broker import SimBroker, Wire
 from tests.simulation.ecs import ModelEcs, Task
@@ -76,8 +77,9 @@ def simulate(
     lines: list[Line] | None = [] if traced else None
     stage = Stage(seed, faulty.Faults(), lines)
     stage.faults = faulty.draw(stage.rng) if mix is None else mix
+    event_faults = told.draw(seed) if mix is None else None
     with _simulated_time(stage):
-        world = World(stage)
+        world = World(stage, event_faults)
         world.run(most_steps)
     return Report(
         seed,
@@ -90,9 +92,9 @@ def simulate(
 
 
 @cache
-def configuration(task_definition: str, settings: tuple[str, ...]) -> Config:
+def configuration(task_definition: str, settings: tuple[str, ...], event_queue_url: str = "") -> Config:
     """Workers of one simulation may differ in their task definition: a new one is being rolled out."""
-    overrides = dict(zip(_SETTINGS, settings, strict=True))
+    overrides = {**dict(zip(_SETTINGS, settings, strict=True)), "event_queue_url": event_queue_url}
     limit = overrides.pop("queue_limit")
     profile = {"TASK_DEFINITION": task_definition, "MAX_IN_FLIGHT": limit}
     environ = {**_ENVIRON, **{f"AIRFLOW__AWS_ECS_EXECUTOR__{key}": value for key, value in profile.items()}}
@@ -100,13 +102,15 @@ def configuration(task_definition: str, settings: tuple[str, ...]) -> Config:
 
 
 class World:
-    """`run` it once."""
+    """`run` it once. `event_faults` None: ECS's events are not used."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, event_faults: told.EventFaults | None = None) -> None:
         self._stage = stage
+        self._topic = None if event_faults is None else told.Topic(stage, event_faults)
         rng = stage.rng
         settings = tuple(rng.choice(values) for values in _SETTINGS.values())
-        self._configs = [configuration(f"family:{number}", settings) for number in (1, 2)]
+        url = told.URL if self._topic else ""
+        self._configs = [configuration(f"family:{number}", settings, url) for number in (1, 2)]
         config = self._configs[0]
         self.monitor = Monitor(stage, config)
         self.ledger = TrueLedger(stage, _rules(config), Retention(seconds=config.retention_seconds))
@@ -169,6 +173,7 @@ class World:
             self._connect_worker,
             self._idle,
             self.monitor.found,
+            self._topic,
         )
         self._workers[name] = worker
         worker.start()
@@ -287,6 +292,8 @@ class World:
         self._stage.tell("all faults are over")
         self._healed = True
         self._stage.faults = faulty.healed(self._stage.faults)
+        if self._topic is not None:
+            self._topic.heal()
         for process in [*self._workers.values(), *self._clients.values()]:
             process.cut_off.clear()  # the frozen wake when they wake: the dangerous ones wake late
 
@@ -301,14 +308,21 @@ class World:
 
     def _ledger_changed(self, operation: str, answer: Any) -> None:
         self.monitor.changed(operation, answer)
+        self.monitor.met["hastened"] += answer if operation == "hasten" else 0
         self._stage.scheduler.rouse(self.ledger.next_due())
 
     def _task_created(self, task: Task) -> None:
         self._stage.tell(f"ECS has started {task.arn[-2:]} for {task.started_by}")
         self.monitor.task_created(task)
+        self._tell(task)
 
     def _task_changed(self, task: Task, what: str) -> None:
         self._stage.tell(f"ECS: {task.arn[-2:]} {what}")
+        self._tell(task)
+
+    def _tell(self, task: Task) -> None:
+        if self._topic is not None:
+            self._topic.tell(task)
 
 
 def _rules(config: Config) -> Rules:
