@@ -25,6 +25,7 @@ BENCHES = {
     "backlog": 100_000,
     "airflow": 1000,
     "journal": 1500,
+    "results": 10_000,
 }
 #: Needs an environment of its own, see `make airflow-bench`.
 ON_REQUEST = frozenset({"airflow"})

@@ -54,12 +54,7 @@ def stack(latency: float = 0.0, workers: int = 1, stand_in: Sequence[str] = (), 
     """A stack that is ready; `settings` are keys of [ecs_queue]. Every process has ended when it closes."""
     with ExitStack() as open_parts:
         redis = open_parts.enter_context(RedisServer())
-        command = [sys.executable, "-m", "bench.stand_in", "--latency", str(latency), *stand_in]
-        ecs = _started(open_parts, command)
-        assert ecs.stdout is not None
-        endpoint_url = ecs.stdout.readline().decode().strip()
-        if not endpoint_url:  # or the workers would turn to AWS itself
-            raise RuntimeError("the ECS stand-in did not start")
+        endpoint_url = serve(open_parts, "bench.stand_in", "--latency", str(latency), *stand_in)
         environ = {**os.environ, **local_environment(endpoint_url, redis.url), **UNLIMITED}
         environ.update({f"AIRFLOW__ECS_QUEUE__{key.upper()}": value for key, value in settings.items()})
         os.environ.update(environ)  # boto3 reads the process's own environment
@@ -69,6 +64,16 @@ def stack(latency: float = 0.0, workers: int = 1, stand_in: Sequence[str] = (), 
         with built.client() as client:
             until(lambda: len(client.ledger.workers()) == workers, 30)
         yield built
+
+
+def serve(open_parts: ExitStack, module: str, *arguments: str) -> str:
+    """Start a stand-in, a process that ends with `open_parts`; its URL."""
+    process = _started(open_parts, [sys.executable, "-m", module, *arguments])
+    assert process.stdout is not None
+    url = process.stdout.readline().decode().strip()
+    if not url:  # or the workers would turn to AWS itself
+        raise RuntimeError(f"{module} did not start")
+    return url
 
 
 def until(holds: Callable[[], bool], seconds: float, every: float = 0.02) -> float:

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import time
 
-from ecs_queue.local.ecs import LocalEcsOptions, Quota, TimerRunner, run_local_ecs
+from ecs_queue.local.ecs import LocalEcsOptions, Quota, TimerRunner, Work, run_local_ecs
+
+
+class Timers(TimerRunner):
+    """`["until", "1800000000.5"]` too: runs until that time, seconds since the epoch, and exits 0."""
+
+    def _plan(self, work: Work) -> tuple[float, int]:
+        match work.command:
+            case ("until", moment):
+                return max(0.0, float(moment) - time.time()), 0
+        return super()._plan(work)
 
 
 def main() -> None:
@@ -12,11 +23,20 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--launch-quota", type=float, nargs=2, metavar=("RATE", "BURST"))
+    parser.add_argument("--describe-quota", type=float, nargs=2, metavar=("RATE", "BURST"))
+    parser.add_argument("--events-to", metavar="QUEUE_URL")
     given = parser.parse_args()
-    rate, burst = given.launch_quota or (0, 0)
-    quota = Quota(rate=rate, burst=burst) if rate else None
-    options = LocalEcsOptions(latency_seconds=given.latency, run_task_quota=quota)
-    run_local_ecs(options, lambda url: print(url, flush=True), TimerRunner())
+    options = LocalEcsOptions(
+        latency_seconds=given.latency,
+        run_task_quota=_quota(given.launch_quota),
+        describe_tasks_quota=_quota(given.describe_quota),
+        events_to=given.events_to,
+    )
+    run_local_ecs(options, lambda url: print(url, flush=True), Timers())
+
+
+def _quota(given: list[float] | None) -> Quota | None:
+    return Quota(rate=given[0], burst=given[1]) if given else None
 
 
 if __name__ == "__main__":
