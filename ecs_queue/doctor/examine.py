@@ -6,15 +6,19 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
+from botocore.exceptions import BotoCoreError
+
 from ecs_queue.broker import open_broker
 from ecs_queue.client import EcsQueue
 from ecs_queue.config import Config, Profile
 from ecs_queue.doctor.account import examine_account
 from ecs_queue.doctor.canary import send_canary
+from ecs_queue.doctor.events import examine_events
 from ecs_queue.doctor.finding import Finding, Report
 from ecs_queue.doctor.fleet import examine_fleet, examine_settings
 from ecs_queue.doctor.server import examine_server
-from ecs_queue.ecs.clients import ClientOptions, EcsClients
+from ecs_queue.ecs.clients import ClientOptions, EcsClients, Target
+from ecs_queue.ecs.event_queue import open_sqs
 from ecs_queue.errors import EcsQueueError
 from ecs_queue.ledger import open_ledger
 
@@ -66,6 +70,20 @@ def _account(config: Config, profile: Profile, clients: EcsClients) -> Iterator[
         return clients.client(target) if service == "ecs" else clients.service(target, service)
 
     yield from examine_account(config, profile, target, client_for)
+    yield from _events(config, profile, target, clients)
+
+
+def _events(config: Config, profile: Profile, target: Target, clients: EcsClients) -> Iterator[Finding]:
+    url = config.event_queue_of(profile.queue)
+    if not url:
+        return
+    report = Report(profile.queue)
+    try:
+        sqs = open_sqs(clients, target, url)
+    except (EcsQueueError, BotoCoreError) as error:
+        yield report.wrong("aws.events", str(error), "set AWS_PROFILE, AWS_ACCESS_KEY_ID ... or a role")
+        return
+    yield from examine_events(report, url, sqs)
 
 
 def _version() -> str:
