@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 
+from ecs_queue.core import decide
 from ecs_queue.core.answers import StopAnswer, StopKind
 from ecs_queue.core.flow import HOLD, LATE_AFTER, SLOW, UNREAD, Fact, Note, queue_source
 from ecs_queue.core.record import Record
 from ecs_queue.core.states import State
 from ecs_queue.errors import LedgerUnavailable
+from ecs_queue.journal import JournalEvent
+from ecs_queue.journal.encode import encode_event
+from ecs_queue.journal.offline import compare
 from ecs_queue.launcher.events import EventReader, event_queues
 from ecs_queue.launcher.pace import FIRST_LOOK, EventPace
 from tests.launcher.fake_ecs import Lost
@@ -503,3 +507,21 @@ def test_each_queue_of_the_configuration_is_read_with_its_own_profile() -> None:
 
 def test_without_an_events_queue_nothing_is_read() -> None:
     assert event_queues(Lab().worker.parts, ["default"]) == {}
+
+
+def test_a_decision_made_while_events_are_trusted_is_decided_again_just_the_same(
+    lab: EventLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.trusted()
+    lab.ecs.run(lab.launched())
+    lab.deliver()
+    (told,) = lab.worker.told("decision.look")
+    assert told["look"].flow is not None
+    data = json.loads(encode_event(1.0, "decision.look", told))["data"]
+    recorded = JournalEvent(v=1, seq="1-0.0", at=1.0, name="decision.look", id="a", data=data)
+
+    assert compare(recorded) is None
+    monkeypatch.setattr(decide, "next_look", lambda *inputs: 1.0)
+    found = compare(recorded)
+    assert found is not None
+    assert found.rule.endswith("next_look")
