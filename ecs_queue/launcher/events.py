@@ -29,6 +29,8 @@ from ecs_queue.launcher.service import PeriodicService, Service
 _READERS = 2
 #: Rests after trouble with the queue: doubled from the first to the last. Seconds.
 _REST, _LONGEST_REST = 1.0, 60.0
+#: An empty receipt is not followed by another one sooner: with short time-outs it does not wait by itself. Seconds.
+_LEAST_ROUND = 0.5
 #: How often it is told that the queue had nothing left. Seconds.
 _DRAINED_EVERY = 10.0
 
@@ -54,7 +56,7 @@ class EventReader:
             if not messages:
                 self._note_drained(began)
                 self._rest = _REST
-                return 0.0
+                return max(0.0, _LEAST_ROUND - (self._pace.now() - began))
             reach("events.received")
             self._take(messages)
             reach("events.deleting")

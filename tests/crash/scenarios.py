@@ -84,9 +84,9 @@ def taken_over(bench: Bench, point: str) -> None:
 
 
 def told_by_an_event(bench: Bench, point: str) -> None:
-    """One worker has died with the answer of ECS, the next dies when it hears of the task."""
+    """One worker, which reads no events, has died with the answer of ECS; the next dies when it hears of the task."""
     bench.submit(OK)
-    bench.dies(bench.worker("launch.answered"), "launch.answered")
+    bench.dies(bench.worker("launch.answered", {"EVENT_QUEUE_URL": ""}), "launch.answered")
     bench.dies(bench.worker(point), point)
 
 
@@ -258,7 +258,9 @@ _CALLER = Scenario(a_client_that_submits, BOTH, finish=finish_client)
 _WAITER = Scenario(a_client_that_waits, BOTH, finish=finish_client)
 _REVOKER = Scenario(a_client_that_stops, {"ok": ("REVOKED", 0), "bad": ("REVOKED", 0)}, finish=finish_client)
 
-_TOLD = Scenario(on_its_way, BOTH, by_events=True)
+#: The first look goes wrong, so that events come before it.
+_LOOKS_LATE = LocalEcsOptions(faults=Faults(server_error=0.5, seed=_FIRST_CALL, operations=("DescribeTasks",)))
+_TOLD = Scenario(on_its_way, BOTH, _LOOKS_LATE, by_events=True)
 
 SCENARIOS: Mapping[str, Scenario] = {
     **dict.fromkeys(("events.received", "events.outcome", "events.deleting"), _TOLD),

@@ -304,9 +304,12 @@ class TestMessages:
         assert len(lab.worker.told("events.trouble")) == 9
 
         lab.events.down = False
-        assert lab.reader.step() == 0
+        assert lab.reader.step() < 1
         lab.events.down = True
         assert lab.reader.step() == 1
+
+    def test_a_queue_that_answers_at_once_is_not_asked_without_a_rest(self, lab: EventLab) -> None:
+        assert lab.reader.step() == 0.5
 
 
 class TestStops:
