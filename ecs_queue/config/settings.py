@@ -53,6 +53,7 @@ class Config:
     retention_seconds: float
     max_in_flight: int
     visibility_timeout: float
+    max_deliveries: int
     ring_seconds: float
     startup_allowance: float
     accept_seconds: float

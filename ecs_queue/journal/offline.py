@@ -124,7 +124,7 @@ def _look(data: Mapping[str, Any]) -> Iterator[Compared]:
 
 
 def _missing(data: Mapping[str, Any]) -> Iterator[Compared]:
-    now = decide.after_missing(_record(data), data["gone_for"], data["grace"])
+    now = decide.after_missing(_record(data), data["gone_for"], data["grace"], data.get("why", ""))
     yield "lost_outcome" if isinstance(now, Outcome) else "after_missing", data["took"], _built(now)
 
 
