@@ -30,7 +30,14 @@ from ecs_queue.core.record import Record, Submission
 from ecs_queue.core.run_task_kwargs import validate_request
 from ecs_queue.core.states import State
 from ecs_queue.crashpoints import reach
-from ecs_queue.errors import BrokerUnavailable, IdConflict, InvalidRequest, RequestTooLate, UnknownTask
+from ecs_queue.errors import (
+    BrokerUnavailable,
+    IdConflict,
+    InvalidRequest,
+    LedgerUnavailable,
+    RequestTooLate,
+    UnknownTask,
+)
 from ecs_queue.journal import JournalStore, open_store
 from ecs_queue.journal.client import ClientJournal
 from ecs_queue.keyring import open_keyring
@@ -45,6 +52,8 @@ TASK_FIELDS = frozenset(
     {"id", "command", "queue", "executor_config", "priority", "expires_in", "relaunch", "time_limit"}
 )
 _PUT_AT_ONCE = 500
+#: How long a comparison with the ledger's clock is good. Seconds.
+_CLOCK_CHECKED_EVERY = 60.0
 
 
 class Submitted(msgspec.Struct, frozen=True):
@@ -114,6 +123,8 @@ class EcsQueue:
         self.owner = f"client-{secrets.token_hex(6)}" if owner is None else owner
         self._clock = clock
         self._new_id = new_id
+        self._clock_ahead = 0.0  # of the ledger's, seconds
+        self._clock_checked_at = float("-inf")
         self._keyring = open_keyring(config)
         self._waiting: Waiting[Submitted] = Waiting(broker, ledger, self.owner, self._submit_again, self._keyring)
 
@@ -141,10 +152,14 @@ class EcsQueue:
     def submit_many(self, tasks: Iterable[Mapping[str, Any]]) -> list[Handle]:
         """Submit many: all are validated before the first is queued; one pipelined write and publish a batch.
 
-        `IdConflict` for an id that another request has already: the other ones of its batch are submitted.
+        `IdConflict` for ids that other requests have already: none is submitted. (Only where another process submits
+        one of the ids at this very moment are the other ones of its batch submitted, too; submitting all of them again
+        under other ids for the named ones is safe.)
         """
-        drafts = [self.prepare(task) for task in tasks]
+        lines = list(tasks)
+        drafts = [self.prepare(task) for task in lines]
         _check_ids(drafts)
+        self._check_not_taken([draft for draft, line in zip(drafts, lines, strict=True) if line.get("id") is not None])
         handles: list[Handle] = []
         for start in range(0, len(drafts), _PUT_AT_ONCE):
             handles += self.send(drafts[start : start + _PUT_AT_ONCE])
@@ -163,7 +178,7 @@ class EcsQueue:
         request = envelope.new_request(
             id=self._new_id() if given_id is None else given_id,
             command=list(command),
-            now=self._clock(),
+            now=self._now(fields.get("expires_in") is not None),
             accept_seconds=self.config.accept_seconds,
             owner=self.owner,
             origin=origin,
@@ -261,6 +276,33 @@ class EcsQueue:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check_not_taken(self, drafts: Sequence[Submitted]) -> None:
+        """`IdConflict` before anything is queued: one lookup of the ids that the caller chose."""
+        taken: list[str] = []
+        for start in range(0, len(drafts), _PUT_AT_ONCE):
+            some = drafts[start : start + _PUT_AT_ONCE]
+            records = self.ledger.get([draft.request.id for draft in some])
+            for draft, record in zip(some, records, strict=True):
+                if record is not None and record.digest and record.digest != draft.submission.digest:
+                    taken.append(draft.request.id)
+        if taken:
+            raise IdConflict(
+                f"other requests were submitted under {len(taken)} of the ids ({', '.join(taken[:5])}), so none "
+                "of these was; choose other ids, or leave them out"
+            )
+
+    def _now(self, by_deadline: bool) -> float:
+        """Seconds since the epoch. A deadline is kept by the ledger's clock, so one of a request is made with it: this
+        machine's may be minutes off."""
+        now = self._clock()
+        if by_deadline and self._clock_checked_at + _CLOCK_CHECKED_EVERY <= time.monotonic():
+            try:
+                self._clock_ahead = now - self.ledger.now()
+                self._clock_checked_at = time.monotonic()
+            except LedgerUnavailable as error:
+                logger.debug("the deadline is by this machine's clock: %s", error)
+        return now - self._clock_ahead
 
     def _handle_of(self, draft: Submitted, answer: Answer) -> Handle:
         """The nonce is the record's: submitted again, it is the first submission that counts."""

@@ -49,6 +49,8 @@ POINTS: Mapping[str, str] = {
     "launch.buried": "the dead letter is kept, its message is not acknowledged",
     "launch.admitted": "the record is made and claimed, RunTask is not called",
     "launch.claimed": "a record that no message spoke of is claimed, RunTask is not called",
+    "suspect.held": "a request that may break its worker is counted, it is not read",
+    "suspect.let_go": "it is read and not counted any more, nothing else is done",
     "launch.put_aside": "a record that this worker must not launch is claimed, nothing is done with it",
     "launch.given_up": "the ledger knows that a worker cannot read a record, nothing else is done",
     "launch.expired": "a request has expired in the ledger, its result is not announced",
@@ -66,6 +68,8 @@ POINTS: Mapping[str, str] = {
     "launch.looked": "the tasks of a launch in doubt are listed, the ledger does not know what was found",
     "launch.look_failed": "they could not be listed, the ledger knows it",
     "launch.none": "the ledger knows that none was listed, an end it means is not announced",
+    "launch.taken_unread": "a launch in doubt is taken over whose target nobody here can read, nothing is said of it",
+    "launch.unknown": "the ledger knows that nobody can look for its task, an end it means is not announced",
     # A task that runs.
     "track.due": "the records are leased, nobody has looked at their tasks",
     "track.described": "the tasks are described, the ledger does not know what was seen",
@@ -76,6 +80,7 @@ POINTS: Mapping[str, str] = {
     "events.adopted": "the ledger has the ARN from an event, it does not know what else the event says",
     "events.outcome": "the ledger has what the events say, ends are not announced",
     "events.deleting": "all is done for the events, they are still in their queue",
+    "track.stop_unread": "the ledger has the ends of stopped tasks that nobody here can follow, they are not announced",
     "stop.ordering": "StopTask is about to be called",
     "stop.ordered": "StopTask is answered, nothing else is done",
     # What no message speaks of.

@@ -81,7 +81,7 @@ EVENTS: dict[str, EventType] = {
     ),
     "decision.look": EventType(_T, ("id", "arn", "status"), "{id} is seen {status}", ("look", "draw", "took")),
     "decision.missing": EventType(
-        _T, ("id", "arn"), "{id}: {arn} counts as lost", ("record", "gone_for", "grace", "took")
+        _T, ("id", "arn"), "{id}: {arn} counts as lost", ("record", "gone_for", "grace", "why", "took")
     ),
     "circuit.opened": EventType(_E, ("queue", "reason", "seconds"), "queue {queue} paused for {seconds} s: {reason}"),
     "circuit.closed": EventType(_I, ("queue",), "queue {queue} works again"),

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from ecs_queue.broker.base import Broker, ResultInbox
@@ -185,13 +185,32 @@ class Waiting(Generic[Draft]):
             return
         if bodies:
             reach("results.drained")
+        self._verify(bodies)
+
+    def _verify(self, bodies: Sequence[bytes]) -> None:
+        """A message says where to look; what is true the ledger says. So a forged or mistaken one does no harm."""
+        told: dict[Key, None] = {}
         for body in bodies:
             try:
-                self._arrived(decode_result(body, self._keyring))
+                result = decode_result(body, self._keyring)
             except UnverifiedMessage as error:
                 logger.warning("a result message is not believed, the ledger is asked: %s", error)
+                continue
             except UndecodableMessage:
-                continue  # not from a launcher of this version; the ledger is asked for the truth
+                continue  # not from a launcher of this version
+            told[result.id, result.nonce] = None
+        if not told:
+            return
+        try:
+            records = self._ledger.get([record_id for record_id, _ in told])
+        except LedgerUnavailable as error:
+            logger.warning("results have come, but the ledger cannot be asked about them: %s", error)
+            return  # it is asked again about all that is waited for
+        for key, record in zip(told, records, strict=True):
+            if record is not None and record.nonce == key[1] and record.ended and record.owner == self._owner:
+                self._arrived(result_of(record))
+            else:
+                logger.warning("a result message for %s is not borne out by the ledger and is left alone", key[0])
 
     def _reconcile(self) -> None:
         """Ask the ledger about some of the wanted requests, in turn, whoever waits for them."""

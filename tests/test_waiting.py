@@ -11,7 +11,7 @@ from ecs_queue import waiting
 from ecs_queue.core.envelope import encode, result_of
 from ecs_queue.core.record import Record
 from ecs_queue.core.states import State
-from ecs_queue.errors import BrokerUnavailable, ResultTimeout, UnknownTask
+from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable, ResultTimeout, UnknownTask
 from ecs_queue.waiting import Waiting
 
 
@@ -51,10 +51,14 @@ class Book:
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
         self.asked: list[list[str]] = []
+        self.failures = 0
         self.confirmed: list[tuple[str, str]] = []
 
     def get(self, ids: Sequence[str]) -> list[Record | None]:
         self.asked.append(list(ids))
+        if self.failures:
+            self.failures -= 1
+            raise LedgerUnavailable
         return [self.records.get(record_id) for record_id in ids]
 
     def confirm(self, results: Sequence[tuple[str, str]], owner: str) -> None:
@@ -74,6 +78,12 @@ class Bench:
         return [result.id for result in self.waiting.as_completed(wanted, timeout)]
 
     def send(self, *records: Record) -> None:
+        """Ended in the ledger, and announced."""
+        self.book.records.update({record.id: record for record in records})
+        self.forge(*records)
+
+    def forge(self, *records: Record) -> None:
+        """Announced, whatever the ledger says."""
         self.inbox.bodies += [encode(result_of(record)) for record in records]
 
     def _submit_again(self, draft: str) -> bool:
@@ -122,7 +132,7 @@ def test_nothing_is_kept_of_what_was_waited_for(bench: Bench) -> None:
 
 def test_a_result_of_another_submission_of_the_id_is_not_taken_for_it(bench: Bench) -> None:
     bench.book.records["a"] = _record("a", State.LAUNCHED)
-    bench.send(_record("a", nonce="other"))
+    bench.forge(_record("a", nonce="other"))
 
     with pytest.raises(ResultTimeout):
         bench.wait("a", timeout=0.2)
@@ -195,3 +205,42 @@ def test_closing_confirms_and_closes_the_inbox(bench: Bench) -> None:
 
     assert bench.book.confirmed == [("a", "n")]
     assert bench.inbox.opened == 0
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        None,
+        _record("a", State.LAUNCHED),
+        _record("a", nonce="other"),
+        Record(id="a", nonce="n", owner="somebody", queue="q", state=State.SUCCESS),
+    ],
+    ids=["an unknown id", "not ended", "a wrong nonce", "another owner's"],
+)
+def test_a_forged_result_is_not_believed(bench: Bench, truth: Record | None) -> None:
+    if truth is not None:
+        bench.book.records["a"] = truth
+    bench.book.records["b"] = _record("b")
+    bench.forge(_record("a"))
+    bench.send(_record("b"))
+
+    assert bench.wait("b") == ["b"]
+
+    assert not bench.waiting._early
+    assert ("a", "n") not in bench.book.confirmed
+
+
+def test_a_result_is_what_the_ledger_says_and_not_what_its_message_says(bench: Bench) -> None:
+    bench.book.records["a"] = _record("a", State.FAILED)
+    bench.forge(_record("a", State.SUCCESS))
+
+    (result,) = bench.waiting.as_completed({("a", "n"): None}, 5.0)
+
+    assert result.state == State.FAILED
+
+
+def test_results_wait_for_a_ledger_that_cannot_be_asked(bench: Bench) -> None:
+    bench.send(_record("a"))
+    bench.book.failures = 3
+
+    assert bench.wait("a") == ["a"]

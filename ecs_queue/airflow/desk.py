@@ -122,18 +122,29 @@ class Desk:
             self.broker_outage.attempt(lambda: self._broker.publish_requests(messages))
 
     def results(self, deadline: float) -> Iterator[TaskResult]:
-        """The result messages that are there; until `deadline` (monotonic) at the latest."""
+        """What result messages speak of, as the ledger has it; until `deadline` (monotonic) at the latest."""
         while not self.closed_for_now:
             bodies = self.broker_outage.attempt(self._drain)
-            for body in bodies or ():
-                try:
-                    yield decode_result(body, self._keyring)
-                except UnverifiedMessage as error:
-                    self._log.warning("ecs-queue: a result message is not believed, the ledger is asked: %s", error)
-                except UndecodableMessage:
-                    continue  # not of this version; the ledger is asked for the truth
+            yield from self._verified(bodies or ())
             if not bodies or time.monotonic() >= deadline:
                 return
+
+    def _verified(self, bodies: Sequence[bytes]) -> Iterator[TaskResult]:
+        """A message says where to look; what is true the ledger says. So a forged or mistaken one does no harm."""
+        told: dict[tuple[str, str], None] = {}
+        for body in bodies:
+            try:
+                result = decode_result(body, self._keyring)
+            except UnverifiedMessage as error:
+                self._log.warning("ecs-queue: a result message is not believed, the ledger is asked: %s", error)
+                continue
+            except UndecodableMessage:
+                continue  # not of this version
+            told[result.id, result.nonce] = None
+        records = self.get([request_id for request_id, _ in told]) or ()  # in an outage it is asked later
+        for (_, nonce), record in zip(told, records, strict=False):
+            if record is not None and record.nonce == nonce and record.ended:
+                yield result_of(record)
 
     def undelivered(self, limit: int) -> list[TaskResult] | None:
         """Results that are not confirmed, oldest first."""

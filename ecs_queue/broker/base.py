@@ -37,6 +37,11 @@ class Delivery(Protocol):
         """The envelope as published."""
         ...
 
+    @property
+    def redelivered(self) -> bool:
+        """Whether somebody had it in hand before and gave it back, or died. False where the transport cannot tell."""
+        ...
+
     def ack(self) -> None:
         """It is dealt with. From any thread; carried out by the consumer's own."""
         ...

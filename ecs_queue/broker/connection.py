@@ -22,6 +22,8 @@ from ecs_queue.errors import BrokerUnavailable
 
 #: (the transport's name of the queue, raw bytes, reason)
 OnUnreadable = Callable[[str, bytes, str], None]
+#: (the transport's name of the queue, the message as kombu's JSON holds it)
+OnStranded = Callable[[str, Mapping[str, Any]], None]
 
 
 def connect(connection: Any) -> None:
@@ -56,7 +58,13 @@ def wrapping(connection: Any) -> Iterator[None]:
         yield
     except (KombuError, OSError, *connection.connection_errors, *connection.channel_errors) as error:
         said = str(error) or type(error).__name__
-        raise BrokerUnavailable(f"the broker failed: {said}; check broker_url and the server") from error
+        hint = "check broker_url and the server"
+        words = f"{said} {error.__cause__}"  # of a batch kombu says only that it failed
+        if "maxmemory" in words:
+            hint = "the server is full: give it more memory (maxmemory)"
+        elif "read only replica" in words:
+            hint = "broker_url leads to a replica: after a fail-over it must lead to the new primary"
+        raise BrokerUnavailable(f"the broker failed: {said}; {hint}") from error
 
 
 def abandon(connection: Any) -> None:
@@ -105,8 +113,11 @@ class Tap:
     and drops one whose exchange it does not know.
     """
 
-    def __init__(self, connection: Any, channel: Any, on_unreadable: OnUnreadable) -> None:
+    def __init__(self, connection: Any, channel: Any, on_unreadable: OnUnreadable, on_stranded: OnStranded) -> None:
+        """`on_stranded`: a message is off its list, and the server did not take it among the unacknowledged (it is
+        full, or the connection broke): only this process has it."""
         self._connection = connection
+        self._on_stranded = on_stranded
         self._on_unreadable = on_unreadable
         self._codecs: Mapping[str, Any] = channel.codecs
         self._separator = str(getattr(channel, "sep", ""))
@@ -149,6 +160,9 @@ class Tap:
                 self._deliver(message, name)
             except NotAMessage as error:
                 reason = str(error)
+            except Exception:
+                self._on_stranded(name, message)
+                raise
         if reason:
             element = json.dumps(message).encode() if raw is None else raw
             self._on_unreadable(name, element, f"not a message in kombu's format: {reason}")

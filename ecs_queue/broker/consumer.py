@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import kombu
 
 from ecs_queue.broker import topology
-from ecs_queue.broker.base import OnDelivery, OnUndecodable
+from ecs_queue.broker.base import OnDelivery, OnUndecodable, Outgoing
 from ecs_queue.broker.connection import (
     HeldCycle,
     NotAMessage,
@@ -44,13 +44,14 @@ _INBOX_POLL = 0.2
 class KombuDelivery:
     """See `Delivery`."""
 
-    __slots__ = ("_consumer", "body", "message", "queue")
+    __slots__ = ("_consumer", "body", "message", "queue", "redelivered")
 
     def __init__(self, consumer: KombuConsumer, queue: str, message: Any) -> None:
         self._consumer = consumer
         self.queue = queue
         self.message = message
         self.body = body_of(message)
+        self.redelivered = bool((message.headers or {}).get("redelivered"))
 
     def ack(self) -> None:
         """See `Delivery.ack`. Only the first of several calls of `ack` and `release` counts."""
@@ -80,12 +81,14 @@ class KombuConsumer:
         prefetch: int,
         on_delivery: OnDelivery,
         on_undecodable: OnUndecodable,
+        on_stranded: Callable[[Outgoing], None],
     ) -> None:
-        """Connects; raises what kombu raises."""
+        """Connects; raises what kombu raises. `on_stranded`: the server has lost this message, publish it again."""
         self._connection = connection
         self._prefetch = prefetch
         self._on_delivery = on_delivery
         self._on_undecodable = on_undecodable
+        self._on_stranded = on_stranded
         self._done: deque[tuple[KombuDelivery, Callable[[], None] | None]] = deque()
         self._something_done = threading.Event()
         self._in_hand: set[KombuDelivery] = set()
@@ -102,7 +105,7 @@ class KombuConsumer:
         self._held: set[str] | None = cycle.held if isinstance(cycle, HeldCycle) else None
         self._poll = getattr(self._channel, "brpop_timeout", 0.0)
         self._consumers = {queue: self._consumer(wire_name, queue) for wire_name, queue in wire_names.items()}
-        self._tap = Tap(connection, self._channel, self._unreadable)
+        self._tap = Tap(connection, self._channel, self._unreadable, self._stranded)
         for consumer in self._consumers.values():
             consumer.consume()
 
@@ -221,6 +224,18 @@ class KombuConsumer:
             raise
         self._in_hand.difference_update(together)
 
+    def _stranded(self, wire_name: str, message: Mapping[str, Any]) -> None:
+        properties = message["properties"]
+        encoding, body = properties.get("body_encoding"), message["body"]
+        codec = self._channel.codecs.get(encoding)
+        decoded = codec.decode(body) if codec else body
+        priority = properties.get("priority")
+        if not isinstance(priority, int):
+            priority = topology.LOWEST_PRIORITY
+        ours = topology.wire_priority(priority, self._connection.transport.driver_type)  # its own inverse
+        raw = decoded.encode() if isinstance(decoded, str) else bytes(decoded)
+        self._on_stranded(Outgoing(self._queue_of.get(wire_name, wire_name), raw, ours))
+
     def _unreadable(self, wire_name: str, raw: bytes, reason: str) -> None:
         self._on_undecodable(self._queue_of.get(wire_name, wire_name), raw, reason)
 
@@ -266,7 +281,7 @@ class KombuInbox:
             # Else kombu's first poll gives workers' messages back, by this process's idea of when they are overdue, and
             # with rights on the server that whoever waits for results need not have.
             channel.qos.restore_visible = _restore_nothing
-        self._tap = Tap(self._connection, channel, lambda _name, _raw, _reason: None)
+        self._tap = Tap(self._connection, channel, lambda _name, _raw, _reason: None, lambda _name, _message: None)
         kombu.Consumer(
             channel,
             [results_queue(self._name)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ class KombuBroker:
         self._socket_timeout = socket_timeout
         self._lock = threading.Lock()
         self._publisher: _Publisher | None = None
+        self._stranded: deque[Outgoing] = deque()
 
     def __repr__(self) -> str:
         """Without the URL: it may hold a password."""
@@ -48,11 +50,17 @@ class KombuBroker:
     def consume(
         self, queues: Sequence[str], prefetch: int, on_delivery: OnDelivery, on_undecodable: OnUndecodable
     ) -> KombuConsumer:
-        """See `Broker.consume`."""
+        """See `Broker.consume`. What the server lost while it was full or went away is published again before: while
+        that is not possible nothing more is taken, for it would be lost, too."""
+        while self._stranded:
+            self.publish_requests([self._stranded[0]])
+            self._stranded.popleft()
         connection = self._connection()
         try:
             with wrapping(connection):
-                return KombuConsumer(connection, self._name, queues, prefetch, on_delivery, on_undecodable)
+                return KombuConsumer(
+                    connection, self._name, queues, prefetch, on_delivery, on_undecodable, self._stranded.append
+                )
         except BaseException:
             abandon(connection)
             raise

@@ -143,6 +143,12 @@ _QUEUE_KEYS = (
         "Seconds after which a message that a worker received and did not acknowledge is given to another.",
     ),
     Key(
+        "max_deliveries",
+        "5",
+        parse.whole(1),
+        "How many workers in a row may die with a request in hand before it is given up: a dead letter, and FAILED.",
+    ),
+    Key(
         "ring_seconds",
         "5",
         parse.positive,

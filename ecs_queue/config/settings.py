@@ -54,6 +54,7 @@ class Config:
     max_in_flight: int
     event_queue_url: str | None
     visibility_timeout: float
+    max_deliveries: int
     ring_seconds: float
     startup_allowance: float
     accept_seconds: float

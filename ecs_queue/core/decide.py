@@ -23,6 +23,8 @@ from ecs_queue.core.verdict import Observation, observe, poll_interval
 
 #: Seconds between looks for a task of a launch in doubt, when the look itself has failed.
 _LOOK_AGAIN = 30.0
+#: Of ListTasks: what does not pass by itself.
+FOR_GOOD = frozenset({TroubleKind.GONE, TroubleKind.DENIED, TroubleKind.INVALID})
 #: Seconds until the next look after a StopTask.
 AFTER_STOP = 1.0
 
@@ -91,15 +93,16 @@ def after_conflict(
 def after_list(listed: ListAnswer, age: float, again: float) -> AfterCall:
     """LOOK: what ListTasks shows exists; what it does not show is proof only after H. `again`: seconds to the next.
 
-    `age`: seconds since the launch was first called. A cluster that does not exist proves nothing (the credentials
-    may be another account's), but once nobody could prove anything any more, it is as good as an empty list: UNKNOWN.
+    `age`: seconds since the launch was first called. Trouble that will not pass by itself proves nothing (where the
+    cluster does not exist, the credentials may be another account's), but once nobody could prove anything any more, it
+    is as good as an empty list: UNKNOWN, and `reason` says why nobody could look.
     """
     if listed.arns:
         return AfterCall(write=Write.LAUNCHED, arn=listed.arns[0])
     trouble = listed.trouble
-    if trouble is not None and not (trouble.kind is TroubleKind.GONE and age > PROOF_ENDS_AFTER):
+    if trouble is not None and not (trouble.kind in FOR_GOOD and age > PROOF_ENDS_AFTER):
         return AfterCall(write=Write.UNSURE, reason=trouble.reason, wait=_LOOK_AGAIN)
-    return AfterCall(write=Write.NONE, wait=again)
+    return AfterCall(write=Write.NONE, reason=trouble.reason if trouble is not None else "", wait=again)
 
 
 class Step(StrEnum):
@@ -131,6 +134,7 @@ _STEPS = {
     ("claim", Word.ENDED): Step.END,
     ("reclaim", Word.CALL): Step.CALL,
     ("reclaim", Word.LOOK): Step.LOOK,
+    ("reclaim", Word.ENDED): Step.END,
     ("launched", Word.STOP_IT): Step.STOP,
     ("write", Word.ENDED): Step.END,
     ("write", Word.LOST): Step.LOST,
@@ -191,13 +195,13 @@ def _next_look(look: Look, seen: Observation) -> float:
     return poll_interval(look.now - look.record.launched_at, look.in_flight, look.rate)
 
 
-def after_missing(record: Record, gone_for: float, grace: float) -> Outcome | float:
+def after_missing(record: Record, gone_for: float, grace: float, why: str = "") -> Outcome | float:
     """MISSING: right after RunTask it means "not visible yet"; only after the grace time is the task lost. Seconds
-    until the next look, or the end. `gone_for`: seconds for which ECS has not shown it."""
+    until the next look, or the end. `gone_for`: seconds for which ECS has not shown it; `why`: what more it said."""
     if gone_for < grace:
         return min(10.0, max(AFTER_STOP, grace / 10))
     reason = f"ECS has not known {record.arn} for {gone_for:.0f} s and nobody saw it end: look at its logs"
-    return lost_outcome(record, reason)
+    return lost_outcome(record, f"{reason} ({why})" if why else reason)
 
 
 def is_news(record: Record, seen: Observation) -> bool:

@@ -10,6 +10,7 @@ from the clean holder of the claim.
 
 from __future__ import annotations
 
+from ecs_queue.core.breaking import breaks_workers, broken_reason, speak
 from ecs_queue.core.protocol import ClaimOffer, Crowd, Outcome, Refusal, RefusalKind, Rules, Word
 from ecs_queue.core.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record, Submission
 from ecs_queue.core.states import State
@@ -18,6 +19,8 @@ from ecs_queue.core.states import State
 LOOK_ONLY_AFTER = 40 * 60
 #: After so long a short task's token and its list entry are both gone: an empty list proves nothing. Seconds.
 PROOF_ENDS_AFTER = 60 * 60
+#: What to do about a launch of which nothing can be proved any more.
+LOOK_BY_HAND = "look for it by hand"
 #: Times are kept to the millisecond.
 _HALF_A_MILLISECOND = 0.0005
 
@@ -82,12 +85,26 @@ def claim(record: Record, offer: ClaimOffer | None, now: float, rules: Rules, cr
     return Word.CALL
 
 
-def reclaim(record: Record, offer: ClaimOffer, now: float, rules: Rules) -> Word:
-    """Take over a LAUNCHING record whose lease is over: CALL again, or only LOOK."""
+def reclaim(record: Record, offer: ClaimOffer, now: float, rules: Rules, holder_lives: bool) -> Word:
+    """Take over a LAUNCHING record whose lease is over: CALL again, or only LOOK.
+
+    `holder_lives`: the former holder was heard of lately, so it lost the ledger's answer and did not die of the record.
+    Of one that breaks its workers no call is made any more, and when looking for it breaks them too, nobody looks:
+    ENDED.
+    """
     if record.state is not State.LAUNCHING or record.lease_until > now:
         return Word.MOVED_ON
+    if holder_lives:
+        record.holds = max(0, record.holds - 1)
+    if record.holds > 2 * rules.max_deliveries:
+        reason = f"{broken_reason(rules.max_deliveries)}; whether a task was started is not known: look for it by hand"
+        _finish(record, State.UNKNOWN, record.attempt, now, reason)
+        return Word.ENDED
     record.dirty = True
     _hold(record, offer, now, rules)
+    if breaks_workers(record, rules):
+        record.burnt = True
+        record.reason = broken_reason(rules.max_deliveries)
     if looks_only(record, now, rules.startup_allowance):
         return Word.LOOK
     record.calls += 1
@@ -128,7 +145,7 @@ def launched(record: Record, nonce: str, launch: int, arn: str, now: float) -> W
     return Word.OK
 
 
-def unsure(record: Record, token: str, answered: str, reason: str, now: float) -> Word:
+def unsure(record: Record, token: str, answered: str, reason: str, now: float, rules: Rules) -> Word:
     """The call may have taken effect. `answered` "1": ECS has ended the call with a 5xx, so it cannot act later."""
     if not _holds(record, token):
         return Word.LOST
@@ -137,16 +154,18 @@ def unsure(record: Record, token: str, answered: str, reason: str, now: float) -
     record.claim = ""  # its holder has given up: nothing it may say later is the word of a clean holder
     record.lease_until = now
     record.reason = reason
+    speak(record, rules)
     return Word.OK
 
 
-def no_effect(record: Record, token: str, wait: float, reason: str, now: float) -> Word:
+def no_effect(record: Record, token: str, wait: float, reason: str, now: float, rules: Rules) -> Word:
     """Throttled or never sent: the same launch number again later, unless an earlier call of it is in doubt."""
     if not _holds(record, token):
         return Word.LOST
     record.reason = reason
     if record.dirty:
         record.lease_until = now
+        speak(record, rules)
         return Word.OK
     if record.stop_by:
         _finish(record, State.REVOKED, record.attempt - 1, now, _stop_reason(record))
@@ -158,7 +177,7 @@ def no_effect(record: Record, token: str, wait: float, reason: str, now: float) 
     return Word.OK
 
 
-def refused(record: Record, token: str, no: Refusal, now: float) -> Word:
+def refused(record: Record, token: str, no: Refusal, now: float, rules: Rules) -> Word:
     """A definitive "no". From a holder in doubt it proves nothing: the number is burnt, only looks follow."""
     if not _holds(record, token):
         return Word.LOST
@@ -166,6 +185,7 @@ def refused(record: Record, token: str, no: Refusal, now: float) -> Word:
     if record.dirty:
         record.burnt = True
         record.lease_until = now
+        speak(record, rules)
         return Word.OK
     if record.stop_by:
         made = record.attempt - 1 if no.kind is RefusalKind.CAPACITY else record.attempt
@@ -184,24 +204,28 @@ def refused(record: Record, token: str, no: Refusal, now: float) -> Word:
     return Word.RETRY
 
 
-def none(record: Record, token: str, wait: float, now: float, rules: Rules) -> Word:
+def none(record: Record, token: str, wait: float, why: str, now: float, rules: Rules) -> Word:
     """Looked, and found nothing: proof after H, and only while ECS would still list a short task.
 
     The look was made at some time after the claim, and before now: so the claim itself must not be older than H,
-    else a call that arrives between the look and H would be missed.
+    else a call that arrives between the look and H would be missed. `why`: what to do when nothing is proof any more.
     """
     if not _holds(record, token):
         return Word.LOST
     claimed_at = record.lease_until - rules.lease_seconds
     if claimed_at < safe_at(record, rules) - _HALF_A_MILLISECOND:
         record.lease_until = now
+        speak(record, rules)
         return Word.EARLY
     if now - record.first_called_at > PROOF_ENDS_AFTER:
-        reason = "nobody saw whether RunTask started a task, and after an hour ECS cannot tell: look for it by hand"
+        reason = f"nobody saw whether RunTask started a task, and after an hour ECS cannot tell: {why}"
         _finish(record, State.UNKNOWN, record.attempt, now, reason)
         return Word.ENDED
     if record.stop_by:
         _finish(record, State.REVOKED, record.attempt - 1, now, _stop_reason(record))
+        return Word.ENDED
+    if breaks_workers(record, rules):
+        _finish(record, State.FAILED, record.attempt - 1, now, broken_reason(rules.max_deliveries))
         return Word.ENDED
     if expired(record, now, rules):
         _finish(record, State.EXPIRED, record.attempt - 1, now, _expiry_reason(record))
@@ -308,6 +332,8 @@ def _stop_reason(record: Record) -> str:
 
 def _expiry_reason(record: Record) -> str:
     waited = f"; it waited because: {record.reason}" if record.reason else ""
+    if not record.reason and record.launch == 1 and not record.calls:
+        waited = f"; no worker came to it: is one alive that takes from the queue {record.queue}?"
     return f"not started before its deadline (expires_in or launch_deadline){waited}"
 
 
@@ -319,12 +345,14 @@ def _hold(record: Record, offer: ClaimOffer, now: float, rules: Rules) -> None:
     record.claim = offer.claim
     record.worker = offer.worker
     record.lease_until = now + rules.lease_seconds
+    record.holds += 1
 
 
 def _release(record: Record) -> None:
     record.claim = ""
     record.lease_until = 0.0
     record.dirty = record.burnt = False
+    record.holds = 0
 
 
 def _next_launch(record: Record, not_before: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,6 +13,11 @@ from ecs_queue.core.run_task_kwargs import RunTaskProfile, render_run_task_kwarg
 from ecs_queue.core.tasks import EcsQueuedTask
 from ecs_queue.errors import UndecodableMessage
 
+P = TypeVar("P")
+
+#: A worker of another version leaves a plan to those that know it.
+VERSION = 1
+
 
 class Plan(msgspec.Struct, frozen=True):
     """`container` decides how the task ended; `max_attempts` as configured when it was launched."""
@@ -20,6 +25,7 @@ class Plan(msgspec.Struct, frozen=True):
     container: str | None
     max_attempts: int
     run_task: dict[str, Any]
+    v: int = VERSION
 
     def __repr__(self) -> str:
         """Without the arguments: commands and environments hold secrets."""
@@ -33,8 +39,12 @@ class Plan(msgspec.Struct, frozen=True):
         if not keyring.encrypts:
             return keyring.sign(msgspec.json.encode(self), scope).decode()
         secret = keyring.seal(msgspec.json.encode(self.run_task), scope)
-        closed = _SealedPlan(self.container, self.max_attempts, secret)
+        closed = _SealedPlan(self.container, self.max_attempts, secret, self.v)
         return keyring.sign(msgspec.json.encode(closed), scope).decode()
+
+
+class _Versioned(msgspec.Struct):
+    v: int = VERSION
 
 
 class PlanHead(msgspec.Struct, frozen=True):
@@ -42,12 +52,14 @@ class PlanHead(msgspec.Struct, frozen=True):
 
     container: str | None = None
     max_attempts: int = 1
+    v: int = VERSION
 
 
 class _SealedPlan(msgspec.Struct, frozen=True):
     container: str | None
     max_attempts: int
     sealed: str | None = None
+    v: int = VERSION
 
 
 def plan_of(profile: RunTaskProfile, max_attempts: int, task: EcsQueuedTask) -> Plan:
@@ -69,16 +81,17 @@ def decode_plan(args: str, keyring: Keyring = NO_KEYS, scope: Scope = ()) -> Pla
     """The plan that a record's `args` hold.
 
     UnverifiedMessage: the keyring has signing keys, and none of them signed these arguments for this scope (or they
-    were sealed for another one). SealedMessage: no key of the keyring opens them.
+    were sealed for another one). SealedMessage: no key of the keyring opens them. UndecodableMessage: they are of
+    another version, which counts only once it is known who wrote it: else anybody could have them left alone.
     """
     text = args.encode()
     keyring.verify(text, scope)
-    closed = msgspec.json.decode(text, type=_SealedPlan) if '"sealed"' in args else None
+    _check_version(text)
+    closed = _decode(text, _SealedPlan) if b'"sealed"' in text else None
     if closed is None or closed.sealed is None:
-        return msgspec.json.decode(text, type=Plan)
-    return Plan(
-        closed.container, closed.max_attempts, msgspec.json.decode(keyring.unseal(closed.sealed, scope), type=dict)
-    )
+        return _decode(text, Plan)
+    run_task: dict[str, Any] = _decode(keyring.unseal(closed.sealed, scope), dict)
+    return Plan(closed.container, closed.max_attempts, run_task)
 
 
 def plan_if_readable(record: Record, keyring: Keyring) -> Plan | None:
@@ -90,8 +103,11 @@ def plan_if_readable(record: Record, keyring: Keyring) -> Plan | None:
 
 
 def decode_head(args: str) -> PlanHead:
-    """The head of the plan that a record's `args` hold."""
-    return msgspec.json.decode(args, type=PlanHead) if args else PlanHead()
+    """The head of the plan that a record's `args` hold; UndecodableMessage for one of another version."""
+    if not args:
+        return PlanHead()
+    _check_version(args.encode())
+    return _decode(args.encode(), PlanHead)
 
 
 def queued_task(request: TaskRequest, attempt: int, next_attempt_time: float) -> EcsQueuedTask:
@@ -120,3 +136,18 @@ def submission_of(request: TaskRequest, body: bytes, nonce: str, launch_deadline
         expires_at=request.expires_at or request.submitted_at + launch_deadline,
         time_limit=request.time_limit or 0.0,
     )
+
+
+def _check_version(text: bytes) -> None:
+    version = _decode(text, _Versioned).v
+    if version != VERSION:
+        raise UndecodableMessage(
+            f"the run_task arguments in the record are of version {version}, this worker knows {VERSION}"
+        )
+
+
+def _decode(text: bytes, kind: type[P]) -> P:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UndecodableMessage(f"the run_task arguments in the record cannot be read ({error})") from None

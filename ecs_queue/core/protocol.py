@@ -61,6 +61,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     ring_seconds: float = 5.0
     max_in_flight: int = 0
     accept_seconds: float = 86400.0
+    max_deliveries: int = 5
 
 
 class ClaimOffer(msgspec.Struct, frozen=True, kw_only=True):

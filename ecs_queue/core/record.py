@@ -42,6 +42,7 @@ class Record(msgspec.Struct, kw_only=True):
     last_claim_at: float = 0.0
     dirty: bool = False
     burnt: bool = False
+    holds: int = 0  # claims in a row whose holder has not said a word (since)
     target: str = ""
     args: str = ""
 

@@ -40,7 +40,8 @@ TRANSITIONS: dict[str, frozenset[tuple[State | None, State]]] = {
     "launched": frozenset({(_L, _R), (_Q, _R)}),
     "no_effect": frozenset({(_L, _Q), (_L, State.REVOKED)}),
     "refused": frozenset({(_L, _Q), (_L, State.REVOKED), (_L, State.FAILED), (_L, State.REMOVED)}),
-    "none": frozenset({(_L, _Q), (_L, State.REVOKED), (_L, State.EXPIRED), (_L, State.UNKNOWN)}),
+    "none": frozenset({(_L, _Q), (_L, State.FAILED), (_L, State.REVOKED), (_L, State.EXPIRED), (_L, State.UNKNOWN)}),
+    "reclaim": frozenset({(_L, State.UNKNOWN)}),
     "outcome": frozenset({(_R, _Q)} | {(_R, end) for end in TERMINAL}),
     "stop": frozenset({(None, State.REVOKED), (_Q, State.REVOKED)}),
 }

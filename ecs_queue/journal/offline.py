@@ -130,7 +130,7 @@ def _wait_rule(look: decide.Look) -> str:
 
 
 def _missing(data: Mapping[str, Any]) -> Iterator[Compared]:
-    now = decide.after_missing(_record(data), data["gone_for"], data["grace"])
+    now = decide.after_missing(_record(data), data["gone_for"], data["grace"], data.get("why", ""))
     yield "lost_outcome" if isinstance(now, Outcome) else "after_missing", data["took"], _built(now)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from ecs_queue.core.answers import ReadTrouble, TroubleKind
 from ecs_queue.telemetry import Telemetry
 
+_TO_BE_MENDED = frozenset({TroubleKind.PROFILE, TroubleKind.DENIED, TroubleKind.GONE})
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0
 
 
@@ -18,6 +20,7 @@ class Circuits:
         self._telemetry = telemetry
         self._lock = threading.Lock()
         self._open: dict[str, tuple[float, float, str]] = {}  # queue -> (until, pause, reason)
+        self._troubles: dict[tuple[str, str], str] = {}  # (queue, AWS's operation) -> reason
 
     def open(self, queue: str, reason: str) -> None:
         """Pause the queue. While it is paused already, nothing changes."""
@@ -43,7 +46,27 @@ class Circuits:
         found = self._open.get(queue)
         return found is not None and found[0] > self._monotonic()
 
-    def health(self) -> str:
-        """ "ok", or why queues are paused."""
+    def trouble(self, queue: str, operation: str, trouble: ReadTrouble) -> None:
+        """A read failed in a way that somebody has to mend: health says so until it works. The queue goes on: what can
+        be launched is, and what cannot be followed now is followed then."""
+        if trouble.kind not in _TO_BE_MENDED:
+            return
         with self._lock:
-            return "; ".join(f"{queue}: {reason}" for queue, (_, _, reason) in self._open.items()) or "ok"
+            is_new = self._troubles.get((queue, operation)) != trouble.reason
+            self._troubles[queue, operation] = trouble.reason
+        if is_new:
+            self._telemetry.emit("health", queue=queue, reason=trouble.reason)
+
+    def no_trouble(self, queues: Iterable[str], operation: str) -> None:
+        """The read has worked."""
+        if self._troubles:  # the usual case takes no lock
+            with self._lock:
+                for queue in queues:
+                    self._troubles.pop((queue, operation), None)
+
+    def health(self) -> str:
+        """ "ok", or why queues are paused, and which tasks cannot be followed."""
+        with self._lock:
+            told = [f"{queue}: {reason}" for queue, (_, _, reason) in self._open.items()]
+            told += [f"{queue}: {reason}" for (queue, _), reason in self._troubles.items()]
+            return "; ".join(dict.fromkeys(told)) or "ok"

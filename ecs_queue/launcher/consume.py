@@ -12,7 +12,8 @@ from ecs_queue.core import envelope
 from ecs_queue.crashpoints import reach
 from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable
 from ecs_queue.launcher.lanes import Job, JobKind
-from ecs_queue.launcher.launch import Launcher, Parts
+from ecs_queue.launcher.launch import Launcher
+from ecs_queue.launcher.parts import Parts
 from ecs_queue.launcher.slots import Slots
 
 #: A drain longer than this would leave the restore of lost messages to chance (KOMBU: it runs between drains).

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from ecs_queue.broker.base import Delivery
 from ecs_queue.config import Profile
+from ecs_queue.core import envelope
 from ecs_queue.core.envelope import TaskRequest
 from ecs_queue.core.plan import Plan, args_scope, plan_of, queued_task
 from ecs_queue.core.protocol import ClaimOffer
 from ecs_queue.ecs.clients import Target
-from ecs_queue.errors import ConfigError, PermanentError
-
-if TYPE_CHECKING:
-    from ecs_queue.launcher.launch import Parts
+from ecs_queue.errors import ConfigError, PermanentError, UndecodableMessage
+from ecs_queue.launcher.parts import Parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,19 @@ class Draft:
             nonce=self.nonce,
             launch=self.launch,
         )
+
+
+def read(parts: Parts, delivery: Delivery, nonce: str) -> tuple[Draft | None, str]:
+    """The message's draft, and why it is a dead letter. Neither: its queue's profile is unusable."""
+    try:
+        request = envelope.decode_request(delivery.body, parts.keyring)
+    except UndecodableMessage as error:
+        return None, str(error)
+    if request.queue != delivery.queue:
+        # Whoever may write to one queue must not get at another one's profile.
+        return None, f"it names the queue {request.queue}"
+    parts.telemetry.emit("request.received", id=request.id, queue=request.queue)
+    return draft_of(parts, request, nonce, 1), ""
 
 
 def draft_of(parts: Parts, request: TaskRequest, nonce: str, launch: int) -> Draft | None:

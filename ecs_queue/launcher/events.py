@@ -21,8 +21,8 @@ from ecs_queue.ecs.clients import EcsClients, Target
 from ecs_queue.ecs.event_queue import EventMessage, EventQueue, open_event_queue
 from ecs_queue.errors import ConfigError, EventsUnavailable, PermanentError, RetryableError, UndecodableMessage
 from ecs_queue.launcher.judge import Judge
-from ecs_queue.launcher.launch import Parts
 from ecs_queue.launcher.pace import VISIBILITY, EventPace
+from ecs_queue.launcher.parts import Parts
 from ecs_queue.launcher.service import PeriodicService, Service
 
 #: Threads that read one queue: while one waits for the ledger or a deletion, the other receives.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ecs_queue.core.decide import Look, Step, judge, next_step
+from ecs_queue.core.decide import Look, Step, judge
 from ecs_queue.core.plan import decode_head
 from ecs_queue.core.protocol import Answer, Outcome, Word
 from ecs_queue.core.record import Record
@@ -14,8 +14,8 @@ from ecs_queue.core.tasks import EcsExecutorTask
 from ecs_queue.core.verdict import Observation
 from ecs_queue.crashpoints import reach
 from ecs_queue.ecs.clients import Target
-from ecs_queue.launcher.ends import tell_end
-from ecs_queue.launcher.launch import Parts
+from ecs_queue.launcher.ends import tell_end, tell_step
+from ecs_queue.launcher.parts import Parts
 from ecs_queue.launcher.slots import Slots
 from ecs_queue.launcher.stops import StopOrders
 
@@ -69,10 +69,7 @@ class Judge:
     def tell(self, record: Record, outcome: Outcome, answer: Answer) -> None:
         """What the ledger has made of an outcome."""
         parts = self._parts
-        step = next_step("outcome", answer.word)
-        parts.telemetry.emit(
-            "decision.step", id=record.id, operation="outcome", word=answer.word.value, step=step.value
-        )
+        step = tell_step(parts.telemetry, "outcome", record.id, answer.word)
         if answer.word is Word.OK:
             parts.telemetry.emit("task.status", id=record.id, arn=record.arn, status=outcome.last_status)
             return

@@ -7,85 +7,28 @@ next (PROTOCOL.md).
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-
 from ecs_queue.broker.base import Delivery
-from ecs_queue.config import Config
 from ecs_queue.core import envelope
 from ecs_queue.core.answers import Kind, RunAnswer, TroubleKind
-from ecs_queue.core.decide import AfterCall, Step, Write, after_call, after_conflict, after_list, next_step
+from ecs_queue.core.decide import FOR_GOOD, AfterCall, Step, Write, after_call, after_conflict, after_list
 from ecs_queue.core.envelope import TaskRequest
-from ecs_queue.core.keyring import Keyring
+from ecs_queue.core.lifecycle import PROOF_ENDS_AFTER
 from ecs_queue.core.plan import Plan, queued_task, submission_of
-from ecs_queue.core.protocol import Answer, ClaimOffer, Refusal, RefusalKind, Word
+from ecs_queue.core.protocol import Answer, ClaimOffer, Refusal, Word
 from ecs_queue.core.record import Record, client_token_of, startedby_of
 from ecs_queue.core.retry import Backoff, Draw
+from ecs_queue.core.states import State
 from ecs_queue.crashpoints import reach
 from ecs_queue.ecs.clients import Target
-from ecs_queue.ecs.gateway import EcsGateway
-from ecs_queue.errors import ConfigError, SealedMessage, UndecodableMessage, UnverifiedMessage
-from ecs_queue.keyring import open_keyring
-from ecs_queue.launcher.circuit import Circuits
-from ecs_queue.launcher.draft import Draft, draft_of
-from ecs_queue.launcher.ends import tell_end, too_late
-from ecs_queue.launcher.gates import Gates
-from ecs_queue.launcher.inflight import InFlight
-from ecs_queue.launcher.pace import Pace
-from ecs_queue.launcher.quota import Permit, Quota
-from ecs_queue.launcher.trust import Trust
-from ecs_queue.ledger.base import DeadLetter, Ledger
-from ecs_queue.telemetry import Telemetry, tell_submitted
+from ecs_queue.errors import PermanentError, UndecodableMessage
+from ecs_queue.launcher.draft import Draft, draft_of, read
+from ecs_queue.launcher.ends import Ends, tell_step, too_late
+from ecs_queue.launcher.parts import Parts
+from ecs_queue.launcher.quota import Quota
+from ecs_queue.telemetry import tell_submitted
 
 #: The most seconds between looks for a task of a launch in doubt.
 _LOOK_AGAIN = 30.0
-#: Seconds that a record waits for a worker that has the key to it.
-_UNTIL_SOMEBODY_CAN_READ_IT = 30.0
-#: What is signed by nobody known here, and what only others can read.
-_CANNOT_BE_USED = (UnverifiedMessage, SealedMessage)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a worker's services work with. Clocks, ids and randomness are handed in with them."""
-
-    config: Config
-    worker: str
-    ledger: Ledger
-    gateway: EcsGateway
-    target_for: Callable[[str], Target]  # queue -> target; ConfigError
-    run_quota: Quota
-    stop_quota: Quota  # of the same bucket, and all of it
-    read_quota: Quota
-    circuits: Circuits
-    gates: Gates
-    in_flight: InFlight
-    pace: Pace
-    publish: Callable[[Record], None]  # announce the result of a record that has ended
-    telemetry: Telemetry
-    monotonic: Callable[[], float]
-    rest: Callable[[float], bool]  # seconds -> whether the worker is stopping
-    new_id: Callable[[], str]
-    rng: random.Random
-
-    @cached_property
-    def keyring(self) -> Keyring:
-        """The keys of the configuration."""
-        return open_keyring(self.config)
-
-    @cached_property
-    def trust(self) -> Trust:
-        """What of a record may be believed."""
-        return Trust(self.keyring, self.target_for)
-
-    def permit_for(self, queue: str) -> Permit | None:
-        """What a launch of this queue needs. None as well where no target is known: then there will be no call."""
-        try:
-            return self.run_quota.permit(self.target_for(queue))
-        except ConfigError:
-            return None
 
 
 class Launcher:
@@ -94,24 +37,23 @@ class Launcher:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._backoff = Backoff(parts.config.retry_base_seconds, parts.config.retry_cap_seconds)
+        self._ends = Ends(parts, self._backoff.base)
 
     def take(self, delivery: Delivery) -> bool:
         """A message: store its request if it is new, claim and launch it. False: not dealt with, do not acknowledge."""
         parts = self._parts
-        try:
-            request = envelope.decode_request(delivery.body, parts.keyring)
-        except UndecodableMessage as error:
-            self.bury(delivery.queue, delivery.body, str(error))
-            return True
-        if request.queue != delivery.queue:
-            # Whoever may write to one queue must not get at another one's profile.
-            self.bury(delivery.queue, delivery.body, f"it names the queue {request.queue}")
-            return True
-        parts.telemetry.emit("request.received", id=request.id, queue=request.queue)
         nonce = envelope.nonce_of(parts.config.namespace, delivery.body)
-        draft = draft_of(parts, request, nonce, 1)
+        if not delivery.redelivered:
+            draft, dead = read(parts, delivery, nonce)
+        else:
+            with parts.suspects.in_hand(nonce) as harm:
+                draft, dead = (None, harm) if harm else read(parts, delivery, nonce)
+        if dead:
+            self.bury(delivery.queue, delivery.body, dead)
+            return True
         if draft is None:
             return False
+        request = draft.request
         submission = submission_of(request, delivery.body, nonce, parts.config.launch_deadline)
         offer = draft.offer(parts)
         deadline = self._deadline()
@@ -130,7 +72,7 @@ class Launcher:
             parts.publish(too_late(request, nonce))
             return True
         if step is Step.END and stored.record is not None:
-            self._ended(stored.record)
+            self._ends.ended(stored.record)
         self._claimed(request.id, claimed, draft, offer, deadline)
         return True
 
@@ -139,12 +81,11 @@ class Launcher:
         parts = self._parts
         if parts.rest(0.0):
             return  # the worker stops: it comes due again when the lease is over
-        try:
-            request = parts.trust.request(record)
-        except _CANNOT_BE_USED as error:
-            self._put_aside(record, error)
+        with parts.suspects.in_hand(record.nonce) as harm:
+            draft = None if harm else self._redraft(record)
+        if harm:
+            self._ends.give_up(record, harm)
             return
-        draft = draft_of(parts, request, record.nonce, record.launch)
         if draft is None:
             return
         offer = draft.offer(parts)
@@ -158,7 +99,7 @@ class Launcher:
         answer = self._parts.ledger.claim(record_id, None)
         reach("launch.expired")
         if self._step("claim", record_id, answer.word) is Step.END and answer.record is not None:
-            self._ended(answer.record)
+            self._ends.ended(answer.record)
 
     def recover(self, record: Record, quota: Quota) -> None:
         """A LAUNCHING record whose lease is over: its worker died or is in doubt. Call again, or look.
@@ -166,7 +107,11 @@ class Launcher:
         `quota`: whose token is here; which one is needed shows only in the ledger's answer.
         """
         parts = self._parts
-        target = Target.decode(parts.trust.target_text(record))
+        try:
+            target = Target.decode(parts.trust.target_text(record))
+        except PermanentError as error:
+            self._unreadable(record, str(error))
+            return
         if parts.rest(0.0):
             return  # the worker stops: it comes due again when the lease is over
         offer = ClaimOffer(claim=parts.new_id(), worker=parts.worker, args="", target="")
@@ -174,17 +119,37 @@ class Launcher:
         answer = parts.ledger.reclaim(record.id, offer)
         reach("launch.reclaimed")
         step = self._step("reclaim", record.id, answer.word)
-        if answer.record is None or step is Step.LEAVE:
+        if answer.record is None or step not in (Step.CALL, Step.LOOK):
             quota.give_back(target)
+            if step is Step.END and answer.record is not None:
+                self._ends.ended(answer.record)
             return
         if step is Step.LOOK:
             self._swap(quota, parts.read_quota, target)
             self._look(answer.record, target)
         elif not answer.record.args:
-            self._refuse(answer.record, "the run_task arguments could not be built")
+            self._ends.refuse(answer.record, "the run_task arguments could not be built")
         else:
             self._swap(quota, parts.run_quota, target)
-            self._call_again(answer.record, target, deadline)
+            self._call_frozen(answer.record, target, None, deadline)
+
+    def _unreadable(self, record: Record, why: str) -> None:
+        """A newer worker may know the target. Without one nobody can look: UNKNOWN when nothing would be proof."""
+        ledger = self._parts.ledger
+        self._parts.telemetry.emit("launch.unsure", id=record.id, launch=record.launch, reason=why)
+        if ledger.now() - record.first_called_at <= PROOF_ENDS_AFTER:
+            ledger.rest({record.id: _LOOK_AGAIN})
+            return
+        offer = ClaimOffer(claim=self._parts.new_id(), worker=self._parts.worker, args="", target="")
+        answer = ledger.reclaim(record.id, offer)
+        reach("launch.taken_unread")
+        step = self._step("reclaim", record.id, answer.word)
+        if step is Step.LOOK:
+            answer = ledger.none(record.id, offer.claim, _LOOK_AGAIN, f"{why} {self._by_hand(record)}")
+            reach("launch.unknown")
+            self._ends.written(record, answer)
+        elif step is Step.END and answer.record is not None:
+            self._ends.ended(answer.record)
 
     def _swap(self, given: Quota, needed: Quota, target: Target) -> None:
         if given is not needed:
@@ -193,42 +158,16 @@ class Launcher:
 
     def bury(self, queue: str, body: bytes, reason: str) -> None:
         """Keep a message that cannot be used as a dead letter."""
-        parts = self._parts
-        parts.ledger.bury(DeadLetter(key=parts.new_id(), queue=queue, reason=reason, body=body))
-        reach("launch.buried")
-        parts.telemetry.emit("request.dead", queue=queue, reason=reason, bytes=len(body))
+        self._ends.bury(queue, body, reason)
 
-    def _call_again(self, record: Record, target: Target, deadline: float) -> None:
-        """With the frozen arguments. What is not signed is burnt: then nobody calls, and all only look for its task."""
+    def _redraft(self, record: Record) -> Draft | None:
+        """The draft of a QUEUED record. None: not now, and its reason says why."""
         try:
-            request, plan = self._parts.trust.request(record), self._parts.trust.plan(record)
-        except _CANNOT_BE_USED as error:
-            self._parts.run_quota.give_back(target)
-            self._give_up(record, error)
-        else:
-            self._call(record, plan, target, request, deadline)
-
-    def _put_aside(self, record: Record, error: UndecodableMessage) -> None:
-        """A QUEUED record that must not be launched, or not by this worker."""
-        offer = ClaimOffer(claim=self._parts.new_id(), worker=self._parts.worker, args="", target="")
-        answer = self._parts.ledger.claim(record.id, offer)
-        reach("launch.put_aside")
-        if self._step("claim", record.id, answer.word) is Step.CALL and answer.record is not None:
-            self._give_up(answer.record, error)
-        else:
-            self._written(record, answer)
-
-    def _give_up(self, record: Record, error: UndecodableMessage) -> None:
-        """The claim is ours, nothing was sent. What another worker may be able to read waits for it."""
-        if not isinstance(error, SealedMessage):
-            self._refuse(record, f"not launched: {error}")
-            return
-        reason = str(error)
-        self._parts.telemetry.emit("launch.no_effect", id=record.id, launch=record.launch, reason=reason)
-        wait = _UNTIL_SOMEBODY_CAN_READ_IT
-        answer = self._parts.ledger.no_effect(record.id, record.claim, wait, reason)
-        reach("launch.given_up")
-        self._written(record, answer)
+            request = self._parts.trust.request(record)
+        except UndecodableMessage as error:
+            self._ends.put_aside(record, error)
+            return None
+        return draft_of(self._parts, request, record.nonce, record.launch)
 
     def _deadline(self) -> float:
         """RunTask must not be sent later: counted from before the claim, for a lease cannot fence ECS."""
@@ -240,25 +179,35 @@ class Launcher:
         if step is not Step.CALL or record is None:
             self._parts.run_quota.give_back(draft.target)
             if step is Step.END and record is not None:
-                self._ended(record)
+                self._ends.ended(record)
             elif answer.word in (Word.FULL, Word.PAUSED):
                 self._parts.gates.refused(draft.request.queue)
             return
         if not record.args:
-            self._refuse(record, draft.refusal or "the run_task arguments could not be built")
+            self._ends.refuse(record, draft.refusal or "the run_task arguments could not be built")
             return
         # What an earlier claim of the same launch number froze counts, not what this worker would send.
         frozen = record.args != offer.args or record.target != offer.target
-        try:
-            plan = self._parts.trust.plan(record) if frozen or draft.plan is None else draft.plan
-        except _CANNOT_BE_USED as error:
-            self._parts.run_quota.give_back(draft.target)
-            self._give_up(record, error)
-            return
-        target = Target.decode(record.target) if frozen else draft.target
-        self._call(record, plan, target, draft.request, deadline)
+        if frozen or draft.plan is None:
+            self._call_frozen(record, draft.target, draft.request, deadline)
+        else:
+            self._call(record, draft.plan, draft.target, draft.request, deadline)
 
-    def _call(self, record: Record, plan: Plan, target: Target, request: TaskRequest, deadline: float) -> None:
+    def _call_frozen(self, record: Record, charged: Target, request: TaskRequest | None, deadline: float) -> None:
+        """Call with what the record says, when it is signed for this launch and can be read here.
+
+        `charged`: whose token is here. `request`: None when it was not read yet; when only others can read it, too.
+        """
+        try:
+            plan, target = self._parts.trust.plan(record), Target.decode(record.target)
+            request = request or self._parts.trust.genuine(record)
+        except PermanentError as error:
+            self._parts.run_quota.give_back(charged)
+            self._ends.refuse_or_leave(record, error)
+            return
+        self._call(record, plan, target, request, deadline)
+
+    def _call(self, record: Record, plan: Plan, target: Target, request: TaskRequest | None, deadline: float) -> None:
         parts = self._parts
         told = {"id": record.id, "launch": record.launch}
         parts.telemetry.emit("launch.called", **told, attempt=record.attempt, plan=record.args, target=record.target)
@@ -290,8 +239,8 @@ class Launcher:
 
     def _launched(self, record: Record, target: Target, request: TaskRequest | None, arn: str) -> None:
         parts = self._parts
-        # In flight first: the tracker may look at it the moment the ledger knows it.
         if request is not None:
+            # In flight first: the tracker may look at it the moment the ledger knows it.
             parts.in_flight.add(arn, queued_task(request, record.attempt, record.not_before))
         wait = parts.pace.first_look(record, arn)
         answer = parts.ledger.launched(record.id, record.nonce, record.launch, arn, wait)
@@ -323,7 +272,7 @@ class Launcher:
             )
             answer = parts.ledger.refused(record.id, record.claim, refusal)
             reach("launch.refused")
-        self._written(record, answer)
+        self._ends.written(record, answer)
 
     def _ask(self, record: Record, target: Target, answer: RunAnswer, asked: AfterCall) -> AfterCall:
         """ConflictException: adopt the task it names only when its startedBy is ours."""
@@ -348,8 +297,10 @@ class Launcher:
         reach("launch.looked")
         if listed.trouble is not None and listed.trouble.kind is TroubleKind.THROTTLED:
             parts.read_quota.throttled(target)
-        is_gone = listed.trouble is not None and listed.trouble.kind is TroubleKind.GONE
-        age = parts.ledger.now() - record.first_called_at if is_gone else 0.0
+        elif listed.trouble is None:
+            parts.circuits.no_trouble([record.queue], "ListTasks")
+        is_lasting = listed.trouble is not None and listed.trouble.kind in FOR_GOOD
+        age = parts.ledger.now() - record.first_called_at if is_lasting else 0.0
         inputs = {"listed": listed, "age": age, "again": self._look_again()}
         decision = after_list(**inputs)  # type: ignore[arg-type]
         told = {"id": record.id, "launch": record.launch}
@@ -358,42 +309,31 @@ class Launcher:
             parts.telemetry.emit("launch.found", **told, arn=decision.arn)
             self._launched(record, target, parts.trust.readable(record), decision.arn)
         elif decision.write is Write.UNSURE:
+            if listed.trouble is not None:
+                parts.circuits.trouble(record.queue, "ListTasks", listed.trouble)
             parts.telemetry.emit("launch.unsure", **told, reason=decision.reason)
             answer = parts.ledger.unsure(record.id, record.claim, decision.wait, decision.reason)
             reach("launch.look_failed")
-            self._written(record, answer)
+            self._ends.written(record, answer)
         else:
-            answer = parts.ledger.none(record.id, record.claim, decision.wait)
-            reach("launch.none")
-            parts.telemetry.emit("launch.looked", **told, word=answer.word.value)
-            self._written(record, answer)
+            self._none(record, decision)
+
+    def _none(self, record: Record, decision: AfterCall) -> None:
+        why = f"{decision.reason} {self._by_hand(record)}".lstrip()
+        answer = self._parts.ledger.none(record.id, record.claim, decision.wait, why)
+        reach("launch.none")
+        told = {"id": record.id, "launch": record.launch, "word": answer.word.value}
+        self._parts.telemetry.emit("launch.looked", **told)
+        if answer.record is not None and answer.record.state is State.FAILED:  # it broke its workers
+            self.bury(record.queue, record.request, answer.record.reason)
+        self._ends.written(record, answer)
+
+    def _by_hand(self, record: Record) -> str:
+        wanted = startedby_of(self._parts.config.namespace, record.id, record.nonce, record.launch)
+        return f"look by hand for a task with startedBy {wanted}"
 
     def _look_again(self) -> float:
         return min(_LOOK_AGAIN, max(1.0, self._parts.config.settle_seconds / 10))
 
-    def _refuse(self, record: Record, reason: str) -> None:
-        """Nothing was sent and nothing ever can be."""
-        refusal = Refusal(kind=RefusalKind.PERMANENT, reason=reason, wait=self._backoff.base, max_attempts=1)
-        self._parts.telemetry.emit(
-            "launch.refused", id=record.id, launch=record.launch, kind=refusal.kind.value, reason=reason
-        )
-        answer = self._parts.ledger.refused(record.id, record.claim, refusal)
-        reach("launch.impossible")
-        self._written(record, answer)
-
-    def _written(self, record: Record, answer: Answer) -> None:
-        step = self._step("write", record.id, answer.word)
-        if step is Step.LOST:
-            self._parts.telemetry.emit("launch.lost_claim", id=record.id, launch=record.launch)
-        elif step is Step.END and answer.record is not None:
-            self._ended(answer.record)
-
     def _step(self, operation: str, id: str, word: Word) -> Step:
-        """What to do after a word of the ledger; told."""
-        step = next_step(operation, word)
-        self._parts.telemetry.emit("decision.step", id=id, operation=operation, word=word.value, step=step.value)
-        return step
-
-    def _ended(self, record: Record) -> None:
-        tell_end(self._parts.telemetry, record)
-        self._parts.publish(record)
+        return tell_step(self._parts.telemetry, operation, id, word)

@@ -10,7 +10,7 @@ from ecs_queue.core.record import Record
 from ecs_queue.crashpoints import reach
 from ecs_queue.ecs.clients import Target
 from ecs_queue.launcher.lanes import NO_QUEUE, Job, JobKind
-from ecs_queue.launcher.launch import Parts
+from ecs_queue.launcher.parts import Parts
 from ecs_queue.launcher.slots import Slots
 
 #: Seconds until a task that still runs is ordered to stop again: after an order that ECS took, one that did not reach

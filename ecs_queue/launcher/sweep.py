@@ -12,7 +12,8 @@ from ecs_queue.core import envelope
 from ecs_queue.core.record import Record
 from ecs_queue.crashpoints import reach
 from ecs_queue.launcher.lanes import Job, JobKind
-from ecs_queue.launcher.launch import Launcher, Parts
+from ecs_queue.launcher.launch import Launcher
+from ecs_queue.launcher.parts import Parts
 from ecs_queue.launcher.slots import Slots
 
 _TICK = 0.5

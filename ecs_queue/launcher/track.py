@@ -7,12 +7,14 @@ elsewhere. Two trackers on one task do no harm: an outcome is a compare-and-set.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from ecs_queue.core.answers import ReadTrouble, TroubleKind
-from ecs_queue.core.decide import after_missing
+from ecs_queue.core.decide import after_missing, lost_outcome
 from ecs_queue.core.lifecycle import looks_only
 from ecs_queue.core.plan import queued_task
 from ecs_queue.core.protocol import Outcome
@@ -24,8 +26,8 @@ from ecs_queue.ecs.gateway import DESCRIBE_BATCH
 from ecs_queue.errors import PermanentError, RetryableError
 from ecs_queue.launcher.judge import Judge
 from ecs_queue.launcher.lanes import IN_DOUBT, Job, JobKind
-from ecs_queue.launcher.launch import Parts
 from ecs_queue.launcher.missing import Missing
+from ecs_queue.launcher.parts import Parts
 from ecs_queue.launcher.quota import Quota
 from ecs_queue.launcher.slots import Slots
 
@@ -37,6 +39,10 @@ _TICK = 0.25
 _TIDY_EVERY = 5.0
 #: Seconds until the next look after trouble, and after trouble that will not pass by itself.
 _AFTER_TROUBLE, _AFTER_LASTING_TROUBLE = 2.0, 60.0
+#: How often, and after how many seconds, a suspect asks for its turn before it is left for later.
+_TURNS, _TURN = 20, 0.05
+#: A cluster that does not exist must have been missed for so many times the grace time (an hour by default).
+_GONE_GRACES = 6
 #: Seconds until a launch in doubt is looked at again for which there was no room.
 _NO_ROOM = 2.0
 
@@ -53,6 +59,7 @@ class Tracker:
         self._recover = recover
         self._missing = Missing(parts.monotonic, parts.config.settle_seconds)
         self.judge = Judge(parts, slots)
+        self._one_at_a_time = threading.Lock()
         self._tidied_at = float("-inf")
 
     def step(self) -> float:
@@ -88,17 +95,39 @@ class Tracker:
         parts = self._parts
         looks = looks_only(record, now, parts.config.startup_allowance)
         quota = parts.read_quota if looks else parts.run_quota
-        try:
-            permit = quota.permit(Target.decode(self._parts.trust.target_text(record)))
-        except PermanentError:
-            permit = None  # `recover` tells of it
+        target: Target | None = None
+        with suppress(PermanentError):  # `recover` tells of it
+            target = Target.decode(parts.trust.target_text(record))
+        permit = None if target is None else quota.permit(target)
         recover = partial(self._recover, record, quota)
+        if record.holds:  # no word came of its last holder: it died?
+            recover = partial(self._recover_in_turn, record, quota, target)
         return Job(recover, JobKind.RECOVER, record.queue, IN_DOUBT, permit)
+
+    def _recover_in_turn(self, record: Record, quota: Quota, target: Target | None) -> None:
+        """One suspect at a time: it may break this worker, and the others must not be counted with it.
+
+        `target`: where the token is for; None: there is none.
+        """
+        for _ in range(_TURNS):
+            if self._one_at_a_time.acquire(blocking=False):
+                try:
+                    self._recover(record, quota)
+                finally:
+                    self._one_at_a_time.release()
+                return
+            if self._parts.rest(_TURN):
+                break
+        if target is not None:
+            quota.give_back(target)
+        self._parts.ledger.rest({record.id: _NO_ROOM})
 
     def _follow(self, encoded: str, records: list[Record]) -> None:
         try:
             target = Target.decode(encoded)
         except PermanentError as error:
+            if encoded:  # else it is only this worker that has no configuration for their queue
+                self._end_stopped(records, str(error))
             self._trouble(records, str(error), _AFTER_LASTING_TROUBLE)
             return
         self._take_up(records)
@@ -113,6 +142,20 @@ class Tracker:
                 self._parts.ledger.rest(dict.fromkeys((record.id for record in late), max(wait, _TICK)))
                 return
             self._describe(target, records[start : start + size])
+
+    def _end_stopped(self, records: Sequence[Record], why: str) -> None:
+        """A newer worker may know the target. Somebody who asks for a stop must not wait for one: UNKNOWN."""
+        stopped = [record for record in records if record.stop_by]
+        news = [
+            lost_outcome(record, f"it was to be stopped (by {record.stop_by}), but {why} Stop {record.arn} by hand")
+            for record in stopped
+        ]
+        if not news:
+            return
+        answers = self._parts.ledger.outcomes(news)
+        reach("track.stop_unread")
+        for record, outcome, answer in zip(stopped, news, answers, strict=True):
+            self.judge.tell(record, outcome, answer)
 
     def _take_up(self, records: Sequence[Record]) -> None:
         """Launched elsewhere, followed here from now on: fetch what the due records leave out."""
@@ -132,24 +175,32 @@ class Tracker:
         if trouble is not None and trouble.kind is TroubleKind.INVALID and len(batch) > 1:
             # One bad ARN spoils the batch: find it by halves.
             self._describe_in_batches(target, batch, (len(batch) + 1) // 2)
-        elif trouble is not None and trouble.kind is not TroubleKind.GONE:
-            if trouble.kind is TroubleKind.THROTTLED:
-                self._parts.read_quota.throttled(target)
-            self._trouble(batch, trouble.reason, _wait_after(trouble))
-        else:
+            return
+        if trouble is not None and trouble.kind is TroubleKind.THROTTLED:
+            self._parts.read_quota.throttled(target)
+        queues = {record.queue for record in batch}
+        if trouble is None:
+            self._parts.circuits.no_trouble(queues, "DescribeTasks")
             by_arn = {str(task.get("taskArn")): task for task in shown.tasks}
-            missing = set(shown.missing) if trouble is None else {record.arn for record in batch}
-            self._judge(target, batch, by_arn, missing)
+            self._judge(target, batch, by_arn, dict.fromkeys(shown.missing, ""))
+            return
+        for queue in queues:
+            self._parts.circuits.trouble(queue, "DescribeTasks", trouble)
+        if trouble.kind is TroubleKind.GONE:
+            self._judge(target, batch, {}, dict.fromkeys((record.arn for record in batch), trouble.reason))
+        else:
+            self._trouble(batch, trouble.reason, _wait_after(trouble))
 
     def _judge(
-        self, target: Target, batch: list[Record], by_arn: Mapping[str, Mapping[str, Any]], missing: set[str]
+        self, target: Target, batch: list[Record], by_arn: Mapping[str, Mapping[str, Any]], missing: Mapping[str, str]
     ) -> None:
+        """`missing`: the ARNs that ECS does not know, each with the reason when there is more to say than that."""
         now = self._parts.ledger.now()
         looks: dict[str, float] = {}
         news: list[Outcome] = []
         records = {record.id: record for record in batch}
         for record in batch:
-            found = self._look_at(target, record, by_arn.get(record.arn), record.arn in missing, now)
+            found = self._look_at(target, record, by_arn.get(record.arn), missing.get(record.arn), now)
             if isinstance(found, Outcome):
                 news.append(found)
             else:
@@ -164,11 +215,11 @@ class Tracker:
             self.judge.tell(records[outcome.id], outcome, answer)
 
     def _look_at(
-        self, target: Target, record: Record, task: Mapping[str, Any] | None, is_missing: bool, now: float
+        self, target: Target, record: Record, task: Mapping[str, Any] | None, missing: str | None, now: float
     ) -> Outcome | float:
         """News for the ledger, or in how many seconds to look again."""
         if task is None:
-            return self._not_shown(record, now) if is_missing else _AFTER_TROUBLE
+            return _AFTER_TROUBLE if missing is None else self._not_shown(record, missing, now)
         self._missing.shown(record.arn)
         try:
             return self.judge.polled(target, record, task, now)
@@ -179,19 +230,21 @@ class Tracker:
             self._parts.telemetry.emit("describe.trouble", tasks=1, reason=reason)
             return _AFTER_LASTING_TROUBLE
 
-    def _not_shown(self, record: Record, now: float) -> Outcome | float:
-        """MISSING: right after RunTask it means "not visible yet"; only after the grace time is the task lost."""
+    def _not_shown(self, record: Record, why: str, now: float) -> Outcome | float:
+        """MISSING: right after RunTask it means "not visible yet"; only after the grace time is the task lost.
+
+        `why`: the cluster is gone, says ECS. Wrong credentials look the same, so that is given more time.
+        """
         self._parts.telemetry.emit("task.missing", id=record.id, arn=record.arn)
-        grace = self._parts.config.settle_seconds
+        grace = self._parts.config.settle_seconds * (_GONE_GRACES if why else 1)
         gone_for = min(self._missing.not_shown(record.arn), now - record.launched_at)
         if gone_for >= grace and not self._parts.pace.may_be_lost(record, now - gone_for, now):
             grace = math.inf  # its end may be among the events
-        found = after_missing(record, gone_for, grace)
+        found = after_missing(record, gone_for, grace, why)
         if isinstance(found, Outcome):
             told = {"id": record.id, "arn": record.arn}
-            self._parts.telemetry.emit(
-                "decision.missing", **told, record=record, gone_for=gone_for, grace=grace, took=found
-            )
+            inputs = {"record": record, "gone_for": gone_for, "grace": grace, "why": why}
+            self._parts.telemetry.emit("decision.missing", **told, **inputs, took=found)
             self._missing.shown(record.arn)
         return found
 

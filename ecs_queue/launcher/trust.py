@@ -27,6 +27,15 @@ class Trust:
         """See `request_of`: UndecodableMessage, and of its kinds UnverifiedMessage and SealedMessage."""
         return request_of(record, self._keyring)
 
+    def genuine(self, record: Record) -> TaskRequest | None:
+        """The request, where its frozen arguments are launched; None: only others can read it. UnverifiedMessage."""
+        try:
+            return self.request(record)
+        except UnverifiedMessage:
+            raise
+        except UndecodableMessage:
+            return None
+
     def readable(self, record: Record) -> TaskRequest | None:
         """The request, where it only serves to show what runs."""
         try:
@@ -35,7 +44,7 @@ class Trust:
             return None
 
     def plan(self, record: Record) -> Plan:
-        """The frozen arguments; UnverifiedMessage, SealedMessage."""
+        """The frozen arguments; UndecodableMessage, and of its kinds UnverifiedMessage and SealedMessage."""
         return decode_plan(record.args, self._keyring, frozen_scope(record))
 
     def target_text(self, record: Record) -> str:

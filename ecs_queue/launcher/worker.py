@@ -24,11 +24,13 @@ from ecs_queue.launcher.events import event_services
 from ecs_queue.launcher.gates import Gates
 from ecs_queue.launcher.inflight import InFlight
 from ecs_queue.launcher.lanes import Lanes
-from ecs_queue.launcher.launch import Launcher, Parts
+from ecs_queue.launcher.launch import Launcher
 from ecs_queue.launcher.pace import make_pace
+from ecs_queue.launcher.parts import Parts
 from ecs_queue.launcher.quota import Quota, Tokens, reserve_of
 from ecs_queue.launcher.service import PeriodicService, Service
 from ecs_queue.launcher.slots import Slots
+from ecs_queue.launcher.suspects import Suspects
 from ecs_queue.launcher.sweep import Sweeper
 from ecs_queue.launcher.track import Tracker
 from ecs_queue.launcher.vitals import MeteredGateway, Vitals
@@ -36,6 +38,7 @@ from ecs_queue.ledger.base import Ledger, WorkerInfo
 from ecs_queue.telemetry import Telemetry
 
 _HEARTBEAT_EVERY = 2.0
+#: How long a worker counts as alive after its last word, at most; below the lease, for who takes a record over asks.
 _HEARTBEAT_TTL = 15.0
 #: What a stop may take: the calls in hand end, what was not started is given back. Seconds.
 STOP_BUDGET = 8.0
@@ -164,6 +167,7 @@ class Worker:
             run_quota=Quota(tokens, "run_task", config.run_task_rate, launch, reserve_of(launch)),
             stop_quota=Quota(tokens, "run_task", config.run_task_rate, launch),
             read_quota=Quota(tokens, "describe", config.describe_tasks_rate, read),
+            suspects=Suspects(ledger, config.max_deliveries),
             circuits=circuits,
             gates=Gates(ledger, config, circuits, self.queues),
             in_flight=InFlight(time.monotonic),
@@ -180,7 +184,7 @@ class Worker:
         return self._clients.target_for(self._config.profile(queue))
 
     def _heartbeat(self) -> float:
-        self._ledger.heartbeat(self._info(), _HEARTBEAT_TTL)
+        self._ledger.heartbeat(self._info(), min(_HEARTBEAT_TTL, 0.75 * self._config.lease_seconds))
         return _HEARTBEAT_EVERY
 
     def _info(self) -> WorkerInfo:

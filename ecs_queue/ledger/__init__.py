@@ -27,6 +27,7 @@ def open_ledger(config: Config) -> Ledger:
         ring_seconds=config.ring_seconds,
         max_in_flight=config.max_in_flight,
         accept_seconds=config.accept_seconds,
+        max_deliveries=config.max_deliveries,
     )
     retention = Retention(seconds=config.retention_seconds)
     if config.ledger_url.startswith("memory:"):

@@ -22,6 +22,7 @@ from typing import Protocol
 import msgspec
 
 from ecs_queue.core.flow import Flow, Note
+from ecs_queue.core.lifecycle import LOOK_BY_HAND
 from ecs_queue.core.protocol import Answer, ClaimOffer, Outcome, Refusal
 from ecs_queue.core.record import Record, Submission
 from ecs_queue.core.states import State
@@ -94,7 +95,10 @@ class Ledger(Protocol):
         ...
 
     def reclaim(self, record_id: str, offer: ClaimOffer) -> Answer:
-        """Take over a LAUNCHING record whose lease is over: CALL, LOOK, MOVED_ON, MISSING. Barrier."""
+        """Take over a LAUNCHING record whose lease is over: CALL, LOOK, MOVED_ON, MISSING. Barrier.
+
+        LOOK only, once its holders died `max_deliveries` times in a row; ENDED when those who look die too.
+        """
         ...
 
     def launched(self, record_id: str, nonce: str, launch: int, arn: str, wait: float) -> Answer:
@@ -119,8 +123,10 @@ class Ledger(Protocol):
         """
         ...
 
-    def none(self, record_id: str, claim: str, wait: float) -> Answer:
+    def none(self, record_id: str, claim: str, wait: float, why: str = LOOK_BY_HAND) -> Answer:
         """Looked and found nothing: RETRY, ENDED, EARLY, LOST. `wait`: seconds until the next look or launch.
+
+        `why`: the last words of the reason when it ends UNKNOWN: what to do about it.
 
         EARLY until the claim under which it was looked was itself made after H (`lifecycle.safe_at`). Barrier.
         """
@@ -224,6 +230,14 @@ class Ledger(Protocol):
 
         Those that are due last come first.
         """
+        ...
+
+    def hold(self, nonce: str) -> int:
+        """A request's body is taken in hand: by how many in a row that never called `let_go`, this one included."""
+        ...
+
+    def let_go(self, nonce: str) -> None:
+        """Whoever had the body in hand is alive."""
         ...
 
     def bury(self, letter: DeadLetter) -> None:

@@ -51,13 +51,20 @@ def answer_of(reply: Sequence[Any]) -> Answer:
 
 
 def record_of(flat: Sequence[bytes]) -> Record:
-    """{id, field, value, ...}; unknown fields are left out, so that a newer version may add some."""
+    """{id, field, value, ...}; unknown fields are left out, so that a newer version may add some.
+
+    A record in a state of a newer version is shown as LAUNCHED, with that as its reason: it is not to be touched here,
+    and `due` leaves it out.
+    """
     fields: dict[str, Any] = {}
     for position in range(1, len(flat), 2):
         name = flat[position].decode()
         convert = _CONVERT.get(name)
         if convert is not None:
             fields[name] = convert(flat[position + 1])
+    if isinstance(fields.get("state"), str) and fields["state"] not in _STATES:
+        reason = f"its state {fields['state']} is of a newer version than this one: update ecs-queue here"
+        fields.update(state=State.LAUNCHED, reason=reason)
     return Record(id=flat[0].decode(), **fields)
 
 
@@ -70,14 +77,16 @@ def _boolean(value: bytes) -> bool:
     return value == b"1"
 
 
-def _state(value: bytes) -> State:
-    return State(value.decode())
+def _state(value: bytes) -> State | str:
+    name = value.decode()
+    return State(name) if name in _STATES else name
 
 
 def _integer(value: bytes) -> int:
     return int(float(value))
 
 
+_STATES = frozenset(State)
 _BY_TYPE: dict[Any, Callable[[bytes], Any]] = {
     str: bytes.decode,
     bytes: bytes,

@@ -7,20 +7,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import msgspec
-
 from ecs_queue.core import lifecycle
-from ecs_queue.core.bucket import Bucket
 from ecs_queue.core.protocol import Answer, ClaimOffer, Crowd, Outcome, Refusal, Rules, Word
 from ecs_queue.core.record import Record, Submission
 from ecs_queue.core.states import LIVE, State
-from ecs_queue.ledger.base import DeadLetter
-from ecs_queue.ledger.letters import Letters
-from ecs_queue.ledger.memory_shared import MemoryShared
+from ecs_queue.ledger.memory_shared import SharedState
 from ecs_queue.ledger.retention import Retention
+from ecs_queue.ledger.view import copy_of, lives, shelf_of, shown_of
 
 
-class MemoryLedger(MemoryShared):
+class MemoryLedger(SharedState):
     """`clock`: seconds since the epoch. Answers hold copies, so no caller can change a record behind its back.
 
     Answers leave out `request` where the Redis form does.
@@ -33,9 +29,6 @@ class MemoryLedger(MemoryShared):
         self._expiry: dict[str, float] = {}  # QUEUED records with a deadline: when somebody must end them
         self._gone_at: dict[str, float] = {}  # finished records: when they are forgotten
         self._ended_counts: defaultdict[tuple[str, State], int] = defaultdict(int)
-        self._buckets: dict[str, Bucket] = {}
-        self._paused: dict[str, float] = {}
-        self._letters = Letters()
 
     def put(self, submissions: Sequence[Submission]) -> list[Answer]:
         """See `Ledger.put`."""
@@ -55,7 +48,7 @@ class MemoryLedger(MemoryShared):
                 return Answer(word)
             if word is Word.ENDED:
                 self._keep(record, now)
-            return Answer(word, _shown(record))
+            return Answer(word, shown_of(record))
 
     def admit(self, submission: Submission, offer: ClaimOffer) -> tuple[Answer, Answer]:
         """See `Ledger.admit`."""
@@ -73,18 +66,19 @@ class MemoryLedger(MemoryShared):
             word = lifecycle.claim(record, offer, now, self._rules, self._crowd(record, offer))
             if word in (Word.CALL, Word.FULL, Word.PAUSED):
                 self._look_at[record_id] = record.lease_until or record.not_before
-            return Answer(word, None if word in (Word.FULL, Word.PAUSED) else _shown(record))
+            return Answer(word, None if word in (Word.FULL, Word.PAUSED) else shown_of(record))
 
     def reclaim(self, record_id: str, offer: ClaimOffer) -> Answer:
         """See `Ledger.reclaim`."""
         with self._changing(record_id) as (record, now):
             if record is None:
                 return Answer(Word.MISSING)
-            word = lifecycle.reclaim(record, offer, now, self._rules)
+            holder_lives = lives(record, self._workers.get(record.worker), now, self._rules)
+            word = lifecycle.reclaim(record, offer, now, self._rules, holder_lives)
             if word in (Word.CALL, Word.LOOK):
                 self._look_at[record_id] = record.lease_until
-                return Answer(word, _copy(record))
-            return Answer(word, _shown(record))
+                return Answer(word, copy_of(record))
+            return Answer(word, shown_of(record))
 
     def launched(self, record_id: str, nonce: str, launch: int, arn: str, wait: float) -> Answer:
         """See `Ledger.launched`."""
@@ -101,7 +95,7 @@ class MemoryLedger(MemoryShared):
         with self._changing(record_id) as (record, now):
             if record is None:
                 return Answer(Word.LOST)
-            word = lifecycle.unsure(record, claim, answered, reason, now)
+            word = lifecycle.unsure(record, claim, answered, reason, now, self._rules)
             return self._looked(record, word, now + wait)
 
     def no_effect(self, record_id: str, claim: str, wait: float, reason: str) -> Answer:
@@ -109,7 +103,7 @@ class MemoryLedger(MemoryShared):
         with self._changing(record_id) as (record, now):
             if record is None:
                 return Answer(Word.LOST)
-            word = lifecycle.no_effect(record, claim, wait, reason, now)
+            word = lifecycle.no_effect(record, claim, wait, reason, now, self._rules)
             return self._looked(record, word, now + wait)
 
     def refused(self, record_id: str, claim: str, refusal: Refusal) -> Answer:
@@ -117,16 +111,16 @@ class MemoryLedger(MemoryShared):
         with self._changing(record_id) as (record, now):
             if record is None:
                 return Answer(Word.LOST)
-            word = lifecycle.refused(record, claim, refusal, now)
+            word = lifecycle.refused(record, claim, refusal, now, self._rules)
             return self._looked(record, word, now + refusal.wait)
 
-    def none(self, record_id: str, claim: str, wait: float) -> Answer:
+    def none(self, record_id: str, claim: str, wait: float, why: str = lifecycle.LOOK_BY_HAND) -> Answer:
         """See `Ledger.none`."""
         with self._changing(record_id) as (record, now):
             if record is None:
                 return Answer(Word.LOST)
             safe_at = lifecycle.safe_at(record, self._rules)
-            word = lifecycle.none(record, claim, wait, now, self._rules)
+            word = lifecycle.none(record, claim, wait, why, now, self._rules)
             return self._looked(record, word, min(safe_at, now + wait) if word is Word.EARLY else now + wait)
 
     def outcomes(self, outcomes: Sequence[Outcome]) -> list[Answer]:
@@ -148,7 +142,7 @@ class MemoryLedger(MemoryShared):
             now = self.now()
             for record_id, wait in looks.items():
                 record = self._kept(record_id)
-                if record and _shelf(record) == "due" and self._look_at[record_id] > now:
+                if record and shelf_of(record) == "due" and self._look_at[record_id] > now:
                     self._look_at[record_id] = now + wait
 
     def stop(self, ids: Sequence[str], by: str, launch: int = 0) -> list[Answer]:
@@ -164,11 +158,11 @@ class MemoryLedger(MemoryShared):
                 self._records[record_id] = record
                 self._ended_counts["", State.REVOKED] += 1
                 self._keep(record, now)
-                return Answer(Word.ENDED, _shown(record))
+                return Answer(Word.ENDED, shown_of(record))
             word = lifecycle.stop(record, by, launch, now)
             if word is Word.MARKED:
                 self._look_at[record_id] = max(now, record.lease_until)
-            return Answer(word, _shown(record))
+            return Answer(word, shown_of(record))
 
     def adopt(self, ids: Sequence[str], owner: str) -> list[Answer]:
         """See `Ledger.adopt`."""
@@ -180,7 +174,7 @@ class MemoryLedger(MemoryShared):
                     continue
                 word = lifecycle.adopt(record, owner)
                 self._keep(record, now)
-                answers.append(Answer(word, _shown(record)))
+                answers.append(Answer(word, shown_of(record)))
         return answers
 
     def confirm(self, results: Sequence[tuple[str, str]], owner: str) -> list[Answer]:
@@ -196,7 +190,7 @@ class MemoryLedger(MemoryShared):
 
     def due(self, limit: int) -> list[Record]:
         """See `Ledger.due`."""
-        return [_shown(record) for record in self._pop("due", limit)]
+        return [shown_of(record) for record in self._pop("due", limit)]
 
     def due_retries(self, queue: str, limit: int) -> list[Record]:
         """See `Ledger.due_retries`."""
@@ -210,10 +204,10 @@ class MemoryLedger(MemoryShared):
         with self._lock:
             now = self.now()
             due = sorted((at, key) for key, at in self._look_at.items() if at <= now)
-            found = [r for _, key in due if _shelf(r := self._records[key]) == shelf][:limit]
+            found = [r for _, key in due if shelf_of(r := self._records[key]) == shelf][:limit]
             for record in found:
                 self._look_at[record.id] = now + self._rules.lease_seconds
-            return [_copy(record) for record in found]
+            return [copy_of(record) for record in found]
 
     def due_expired(self, limit: int) -> list[str]:
         """See `Ledger.due_expired`."""
@@ -227,7 +221,7 @@ class MemoryLedger(MemoryShared):
     def get(self, ids: Sequence[str]) -> list[Record | None]:
         """See `Ledger.get`."""
         with self._lock:
-            return [_copy(r) if (r := self._kept(record_id)) else None for record_id in ids]
+            return [copy_of(r) if (r := self._kept(record_id)) else None for record_id in ids]
 
     def id_of(self, arn: str) -> str | None:
         """See `Ledger.id_of`."""
@@ -238,7 +232,7 @@ class MemoryLedger(MemoryShared):
         """See `Ledger.undelivered`."""
         with self._lock:
             mine = [r for r in self._all() if r.undelivered and r.owner == owner]
-            return [_shown(r) for r in sorted(mine, key=lambda r: (r.finished_at, r.id))[:limit]]
+            return [shown_of(r) for r in sorted(mine, key=lambda r: (r.finished_at, r.id))[:limit]]
 
     def page(self, after: str, limit: int) -> tuple[list[Record], str]:
         """See `Ledger.page`."""
@@ -247,7 +241,7 @@ class MemoryLedger(MemoryShared):
             ended = sorted((r for r in self._all() if r.ended), key=lambda r: -self._gone_at[r.id])
             offset = int(after or 0)
             found = (live + ended)[offset : offset + limit]
-            return [_copy(r) for r in found], str(offset + limit) if len(found) == limit else ""
+            return [copy_of(r) for r in found], str(offset + limit) if len(found) == limit else ""
 
     def counts(self) -> dict[str, dict[State, int]]:
         """See `Ledger.counts`."""
@@ -259,55 +253,6 @@ class MemoryLedger(MemoryShared):
                 if not record.ended:
                     totals[record.queue][record.state] = totals[record.queue].get(record.state, 0) + 1
             return dict(totals)
-
-    def take(self, bucket: str, want: int, rate: float, burst: int, reserve: int = 0) -> tuple[int, float]:
-        """See `Ledger.take`."""
-        with self._lock:
-            now = self.now()
-            return self._buckets.setdefault(bucket, Bucket(float(burst), now)).take(want, rate, burst, reserve, now)
-
-    def throttled(self, bucket: str) -> float:
-        """See `Ledger.throttled`."""
-        with self._lock:
-            now = self.now()
-            return self._buckets.setdefault(bucket, Bucket(0.0, now)).throttled(now)
-
-    def pause(self, queues: Sequence[str]) -> None:
-        """See `Ledger.pause`."""
-        with self._lock:
-            for queue in queues:
-                self._paused.setdefault(queue, self.now())
-
-    def resume(self, queues: Sequence[str]) -> None:
-        """See `Ledger.resume`."""
-        with self._lock:
-            for queue in queues:
-                self._paused.pop(queue, None)
-
-    def paused(self) -> dict[str, float]:
-        """See `Ledger.paused`."""
-        with self._lock:
-            return dict(self._paused)
-
-    def bury(self, letter: DeadLetter) -> None:
-        """See `Ledger.bury`."""
-        with self._lock:
-            self._letters.bury(letter, self.now())
-
-    def dead(self, limit: int, before: DeadLetter | None = None) -> list[DeadLetter]:
-        """See `Ledger.dead`."""
-        with self._lock:
-            return self._letters.newest(limit, before)
-
-    def letters(self, keys: Sequence[str]) -> list[DeadLetter | None]:
-        """See `Ledger.letters`."""
-        with self._lock:
-            return [self._letters.get(key) for key in keys]
-
-    def discard(self, keys: Sequence[str]) -> list[bool]:
-        """See `Ledger.discard`."""
-        with self._lock:
-            return [self._letters.drop(key) for key in keys]
 
     def prune(self, limit: int) -> int:
         """See `Ledger.prune`."""
@@ -351,7 +296,7 @@ class MemoryLedger(MemoryShared):
     def _looked(self, record: Record, word: Word, look_at: float) -> Answer:
         if word in (Word.OK, Word.RETRY, Word.EARLY):
             self._look_at[record.id] = look_at
-        return Answer(word, _shown(record) if word in (Word.RETRY, Word.ENDED) else None)
+        return Answer(word, shown_of(record) if word in (Word.RETRY, Word.ENDED) else None)
 
     def _keep(self, record: Record, now: float) -> None:
         if record.ended:
@@ -373,19 +318,3 @@ class MemoryLedger(MemoryShared):
 
 
 _IN_FLIGHT = LIVE - {State.QUEUED}
-
-
-def _copy(record: Record) -> Record:
-    return msgspec.structs.replace(record)
-
-
-def _shown(record: Record) -> Record:
-    """What an answer shows of it where the caller has no use for the payload."""
-    return msgspec.structs.replace(record, request=b"")
-
-
-def _shelf(record: Record) -> str:
-    """The index a record stands in (ledger/base.py)."""
-    if record.state is State.QUEUED:
-        return f"{'retry' if record.not_before else 'silent'}:{record.queue}"
-    return "" if record.ended else "due"

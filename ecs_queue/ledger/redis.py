@@ -15,6 +15,7 @@ import msgspec
 import redis
 
 from ecs_queue.core.flow import Flow, Note
+from ecs_queue.core.lifecycle import LOOK_BY_HAND
 from ecs_queue.core.protocol import Answer, ClaimOffer, Outcome, Refusal, Rules
 from ecs_queue.core.record import Record, Submission
 from ecs_queue.core.states import State
@@ -23,6 +24,7 @@ from ecs_queue.ledger.codec import answer_of, letter_of, outcome_arguments, reco
 from ecs_queue.ledger.retention import Retention
 from ecs_queue.ledger.script import Call, Script, wrapping
 
+_STATES = frozenset(State)
 #: Lua unpacks at most some 8,000 arguments.
 _ARGUMENTS_AT_ONCE = 2000
 
@@ -55,6 +57,7 @@ class RedisLedger:
             retention.seconds,
             retention.unconfirmed_cap,
             rules.accept_seconds,
+            float(rules.max_deliveries),
         )
         shown = [seconds(value) for value in settings]
         self._script = Script(client, self._prefix, shown, durability, barrier_seconds, clock)
@@ -101,9 +104,9 @@ class RedisLedger:
         call = ("refused", record_id, claim, refusal.kind.value, refusal.reason, wait, refusal.max_attempts)
         return answer_of(self._script.run_durably([call])[0])
 
-    def none(self, record_id: str, claim: str, wait: float) -> Answer:
+    def none(self, record_id: str, claim: str, wait: float, why: str = LOOK_BY_HAND) -> Answer:
         """See `Ledger.none`."""
-        return answer_of(self._script.run_durably([("none", record_id, claim, seconds(wait))])[0])
+        return answer_of(self._script.run_durably([("none", record_id, claim, seconds(wait), why)])[0])
 
     def outcomes(self, outcomes: Sequence[Outcome]) -> list[Answer]:
         """See `Ledger.outcomes`."""
@@ -183,7 +186,7 @@ class RedisLedger:
         totals: dict[str, dict[State, int]] = {}
         for key, number in flat.items():
             queue, _, state = key.decode().rpartition("|")
-            if int(number):
+            if int(number) and state in _STATES:  # others are a newer version's
                 totals.setdefault(queue, {})[State(state)] = int(number)
         return totals
 
@@ -227,6 +230,14 @@ class RedisLedger:
     def hasten(self, within: float, limit: int) -> int:
         """See `Ledger.hasten`."""
         return int(self._script.one("hasten", seconds(within), limit))
+
+    def hold(self, nonce: str) -> int:
+        """See `Ledger.hold`."""
+        return int(self._script.one("hold", nonce))
+
+    def let_go(self, nonce: str) -> None:
+        """See `Ledger.let_go`."""
+        self._script.one("let_go", nonce)
 
     def bury(self, letter: DeadLetter) -> None:
         """See `Ledger.bury`."""

@@ -26,6 +26,14 @@ _BAD_URL = (
     "redis://USER:PASSWORD@HOST:PORT/DATABASE, with / ? # @ in the password percent-encoded"
 )
 
+_WHEN_FULL = (
+    "Give the server more memory (maxmemory), or let finished requests go sooner (retention_seconds); meanwhile what "
+    "was launched is followed to its end. Submit again with the same id"
+)
+_WHEN_READ_ONLY = (
+    "ledger_url leads to a replica: after a fail-over it must lead to the new primary. It is tried again by itself"
+)
+
 
 def script_text() -> str:
     """The whole script: lua/*.lua in the order of their names."""
@@ -63,6 +71,10 @@ def wrapping() -> Iterator[None]:
     """What redis-py raises, as LedgerUnavailable; the URL and its password are in no message."""
     try:
         yield
+    except redis.exceptions.OutOfMemoryError as error:
+        raise LedgerUnavailable(f"the ledger is full: {error}. {_WHEN_FULL}") from error
+    except redis.exceptions.ReadOnlyError as error:
+        raise LedgerUnavailable(f"the ledger takes no writes: {error}. {_WHEN_READ_ONLY}") from error
     except (redis.exceptions.RedisError, OSError) as error:
         raise LedgerUnavailable(f"the ledger failed: {error}; check ledger_url and the server") from error
 
@@ -117,6 +129,9 @@ class Script:
                 self._redis.script_load(self._text)
                 replies = self._send(calls, barrier)
             for reply in replies[: len(calls)]:
+                if isinstance(reply, redis.exceptions.ReadOnlyError):
+                    # The server was made a replica and keeps its connections; a new one may lead to the primary.
+                    self._redis.connection_pool.disconnect(inuse_connections=False)
                 if isinstance(reply, Exception):
                     # redis-py's own raising would quote the command, and with it the request's payload.
                     raise reply
@@ -132,7 +147,9 @@ class Script:
             for operation, *arguments in calls:
                 pipe.evalsha(self._sha, 0, operation, self._prefix, clock, *self._settings, *arguments)
             if barrier:
-                pipe.execute_command(*barrier)  # on the same connection, behind the calls it is about
+                # On the same connection, behind the calls it is about: the server waits for all that was written up to
+                # them, by whomever, so that a repeated call that finds its work done is not durable before the first.
+                pipe.execute_command(*barrier)
             found: list[Any] = pipe.execute(raise_on_error=False)
             return found
 

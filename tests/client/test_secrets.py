@@ -94,11 +94,20 @@ def test_a_forged_result_is_not_believed_and_the_ledger_is_asked(
     assert handle.result(SOON).state == State.FAILED
 
 
-def test_a_signed_result_is_believed_at_once(site: KeyedSite, queue: EcsQueue) -> None:
+def test_a_signed_result_is_handed_out_at_once_as_the_ledger_has_it(site: KeyedSite, queue: EcsQueue) -> None:
+    handle = queue.submit(["true"])
+    site.end(handle.id, exit_code=3, announce=False)
+    site.tell(queue, handle.id, signed=True, state="SUCCESS", exit_code=0)
+
+    assert handle.result(SOON).state == State.FAILED
+
+
+def test_one_that_is_signed_and_not_borne_out_by_the_ledger_is_not_believed(site: KeyedSite, queue: EcsQueue) -> None:
     handle = queue.submit(["true"])
     site.tell(queue, handle.id, signed=True, state="SUCCESS", exit_code=0)
 
-    assert handle.result(SOON).succeeded
+    with pytest.raises(ResultTimeout):
+        handle.result(1.0)
 
 
 def test_the_result_of_a_request_that_is_stopped_before_its_launch_is_signed(site: KeyedSite, queue: EcsQueue) -> None:

@@ -147,16 +147,51 @@ class TestTheSameId:
         assert one.nonce == other.nonce
         assert len(site.broker.published) == 1
 
-    def test_a_conflict_keeps_no_other_request_of_its_batch_from_being_announced(
+    def test_a_conflict_with_an_earlier_request_submits_none_of_the_call(self, site: Site, queue: EcsQueue) -> None:
+        queue.submit_many([{"id": "a", "command": ["true"]}, {"id": "c", "command": ["true"]}])
+        site.broker.published.clear()
+        tasks = [{"id": name, "command": ["x"]} for name in "abc"] + [{"command": ["y"]}] * 600
+
+        with pytest.raises(IdConflict, match=r"2 of the ids \(a, c\), so none of these was"):
+            queue.submit_many(tasks)
+
+        assert site.memory.get(["b"]) == [None]
+        assert not site.broker.published
+
+    def test_one_that_is_taken_at_that_very_moment_keeps_no_other_one_of_its_batch_from_being_announced(
         self, site: Site, queue: EcsQueue
     ) -> None:
-        queue.submit(["true"], id="a")
-        site.broker.published.clear()
+        def be_first(operation: str, when: str) -> None:
+            if (operation, when) == ("get", "after"):
+                site.ledger.on_call = lambda operation, when: None
+                site.client().submit(["true"], id="a")
+                site.broker.published.clear()
+
+        site.ledger.on_call = be_first
 
         with pytest.raises(IdConflict):
             queue.submit_many([{"id": "a", "command": ["x"]}, {"id": "b", "command": ["y"]}])
 
         assert [envelope.decode_request(message.body).id for message in site.broker.published] == ["b"]
+
+    @pytest.mark.parametrize("ahead", [-600.0, 600.0], ids=["behind", "ahead"])
+    def test_a_deadline_is_by_the_ledgers_clock_whatever_this_machines_clock_says(
+        self, site: Site, ahead: float
+    ) -> None:
+        off = EcsQueue(site.config, site.broker, site.memory, clock=lambda: time.time() + ahead)
+
+        off.submit(["true"], id="a", expires_in=300.0)
+
+        assert abs(site.record("a").expires_at - (site.record("a").created_at + 300.0)) < 30.0
+
+    def test_a_deadline_is_by_this_machines_clock_while_the_ledgers_cannot_be_asked(
+        self, site: Site, queue: EcsQueue
+    ) -> None:
+        site.ledger.fail("now", "before")
+
+        queue.submit(["true"], id="a", expires_in=300.0)
+
+        assert abs(site.record("a").expires_at - (time.time() + 300.0)) < 60.0
 
     def test_a_clock_that_is_far_behind_is_told(self, site: Site) -> None:
         late = EcsQueue(site.config, site.broker, site.memory, clock=lambda: time.time() - 100_000)

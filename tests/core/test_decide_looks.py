@@ -10,6 +10,7 @@ import pytest
 from ecs_queue.core.answers import ListAnswer, ReadTrouble, TroubleKind
 from ecs_queue.core.decide import (
     AFTER_STOP,
+    FOR_GOOD,
     AfterCall,
     Look,
     Step,
@@ -64,17 +65,20 @@ class TestAfterAList:
     def test_an_empty_list_is_none_found(self) -> None:
         assert after_list(ListAnswer(), 0.0, 5.0) == AfterCall(write=Write.NONE, wait=5.0)
 
-    @pytest.mark.parametrize("kind", [kind for kind in TroubleKind if kind is not TroubleKind.GONE])
-    def test_trouble_proves_nothing_at_any_age(self, kind: TroubleKind) -> None:
+    @pytest.mark.parametrize("kind", [kind for kind in TroubleKind if kind not in FOR_GOOD])
+    def test_trouble_that_passes_proves_nothing_at_any_age(self, kind: TroubleKind) -> None:
         decision = after_list(ListAnswer([], ReadTrouble(kind, "said so")), 1e6, 5.0)
 
         assert (decision.write, decision.reason) == (Write.UNSURE, "said so")
 
+    @pytest.mark.parametrize("kind", [kind for kind in TroubleKind if kind in FOR_GOOD])
     @pytest.mark.parametrize(("age", "write"), [(3600.0, Write.UNSURE), (3600.1, Write.NONE)])
-    def test_a_cluster_that_is_gone_is_as_good_as_empty_once_nobody_can_prove_anything(
-        self, age: float, write: Write
+    def test_what_will_not_pass_is_as_good_as_an_empty_list_once_nobody_can_prove_anything(
+        self, age: float, write: Write, kind: TroubleKind
     ) -> None:
-        assert after_list(ListAnswer([], ReadTrouble(TroubleKind.GONE, "gone")), age, 5.0).write is write
+        decision = after_list(ListAnswer([], ReadTrouble(kind, "said so")), age, 5.0)
+
+        assert (decision.write, decision.reason) == (write, "said so")
 
 
 class TestAfterMissing:
@@ -89,7 +93,13 @@ class TestAfterMissing:
 
         assert isinstance(outcome, Outcome)
         assert (outcome.end, outcome.version) == (State.UNKNOWN, 5)
-        assert "has not known arn:1 for 600 s" in outcome.reason
+        assert outcome.reason.endswith("has not known arn:1 for 600 s and nobody saw it end: look at its logs")
+
+    def test_the_reason_says_what_more_ecs_said(self) -> None:
+        outcome = after_missing(self.RECORD, 600.0, 600.0, "the cluster jobs does not exist")
+
+        assert isinstance(outcome, Outcome)
+        assert outcome.reason.endswith("look at its logs (the cluster jobs does not exist)")
 
 
 class TestJudge:
@@ -140,6 +150,7 @@ def test_every_word_that_asks_for_something_has_its_step() -> None:
         ("claim", "ended"): Step.END,
         ("reclaim", "call"): Step.CALL,
         ("reclaim", "look"): Step.LOOK,
+        ("reclaim", "ended"): Step.END,
         ("launched", "stop_it"): Step.STOP,
         ("write", "ended"): Step.END,
         ("write", "lost"): Step.LOST,

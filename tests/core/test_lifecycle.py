@@ -77,17 +77,17 @@ def operations(draw: st.DrawFn) -> Operation:
     seen, no = draw(outcomes), draw(refusals)
     launch, offer = draw(st.integers(0, 3)), msgspec.structs.replace(_OFFER, limit=draw(st.integers(0, 2)))
     crowd = Crowd(total=draw(st.integers(0, 2)), queue=draw(st.integers(0, 2)), paused=draw(st.booleans()))
-    rules = Rules(max_in_flight=draw(st.integers(0, 2)))
+    rules, lives = Rules(max_in_flight=draw(st.integers(0, 2)), max_deliveries=2), draw(st.booleans())
     known: list[Operation] = [
         ("put", lambda r: lifecycle.put(r, _SUBMISSION, NOW)),
         ("claim", lambda r: lifecycle.claim(r, offer, NOW, rules, crowd)),
         ("claim", lambda r: lifecycle.claim(r, None, NOW, rules, crowd)),
-        ("reclaim", lambda r: lifecycle.reclaim(r, _OFFER, NOW, rules)),
+        ("reclaim", lambda r: lifecycle.reclaim(r, _OFFER, NOW, rules, lives)),
         ("launched", lambda r: lifecycle.launched(r, "n", launch, "arn:2", NOW)),
-        ("unsure", lambda r: lifecycle.unsure(r, token, "", "x", NOW)),
-        ("no_effect", lambda r: lifecycle.no_effect(r, token, 2.0, "x", NOW)),
-        ("refused", lambda r: lifecycle.refused(r, token, no, NOW)),
-        ("none", lambda r: lifecycle.none(r, token, 2.0, NOW, rules)),
+        ("unsure", lambda r: lifecycle.unsure(r, token, "", "x", NOW, rules)),
+        ("no_effect", lambda r: lifecycle.no_effect(r, token, 2.0, "x", NOW, rules)),
+        ("refused", lambda r: lifecycle.refused(r, token, no, NOW, rules)),
+        ("none", lambda r: lifecycle.none(r, token, 2.0, "look", NOW, rules)),
         ("outcome", lambda r: lifecycle.outcome(r, seen, NOW)),
         ("stop", lambda r: lifecycle.stop(r, "ann", launch, NOW)),
         ("adopt", lambda r: lifecycle.adopt(r, "p")),
@@ -161,7 +161,7 @@ def test_the_end_scrubs_the_payload(record: Record, operation: Operation) -> Non
 @given(records)
 def test_a_call_is_made_only_for_what_is_neither_stopped_expired_burnt_nor_old(record: Record) -> None:
     before = msgspec.structs.replace(record)
-    if lifecycle.reclaim(record, _OFFER, NOW, RULES) is Word.CALL:
+    if lifecycle.reclaim(record, _OFFER, NOW, RULES, False) is Word.CALL:
         assert not before.stop_by
         assert not before.burnt
         assert not lifecycle.expired(before, NOW, RULES)
@@ -194,7 +194,7 @@ def test_a_request_expires_though_its_queue_is_paused() -> None:
 @given(records)
 def test_proof_needs_a_look_that_began_after_h_and_within_the_hour(record: Record) -> None:
     before = msgspec.structs.replace(record)
-    word = lifecycle.none(record, "held", 2.0, NOW, RULES)
+    word = lifecycle.none(record, "held", 2.0, "look", NOW, RULES)
     if word in (Word.RETRY, Word.ENDED):
         began = before.lease_until - RULES.lease_seconds
         assert began >= before.last_claim_at + RULES.lease_seconds + RULES.settle_seconds - 0.001

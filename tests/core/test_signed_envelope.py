@@ -285,6 +285,21 @@ class TestFrozenArguments:
         with pytest.raises(UnverifiedMessage):
             decode_plan(args, SIGNS, ARGS)
 
+    @pytest.mark.parametrize("keyring", [Keyring(), SIGNS, SEALS, BOTH], ids=["none", "signs", "seals", "both"])
+    def test_those_of_a_newer_version_are_left_to_those_who_know_it(self, keyring: Keyring) -> None:
+        newer = Plan("main", 3, {"taskDefinition": "jobs:7"}, v=2).encode(keyring, ARGS)
+
+        with pytest.raises(UndecodableMessage, match="of version 2, this worker knows 1") as caught:
+            decode_plan(newer, keyring, ARGS)
+        assert not isinstance(caught.value, UnverifiedMessage | SealedMessage)
+        with pytest.raises(UndecodableMessage, match="of version 2"):
+            decode_head(newer)
+
+    def test_a_version_that_nobody_vouches_for_is_not_believed(self) -> None:
+        newer = Plan("main", 3, {"taskDefinition": "jobs:7"}, v=2).encode()
+        with pytest.raises(UnverifiedMessage):
+            decode_plan(newer, SIGNS, ARGS)
+
     def test_sealed_ones_need_the_key(self) -> None:
         with pytest.raises(SealedMessage):
             decode_plan(self.plan.encode(SEALS, ARGS))

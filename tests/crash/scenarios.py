@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from cryptography.fernet import Fernet
 
@@ -13,7 +14,7 @@ from ecs_queue.core.record import client_token_of, startedby_of
 from ecs_queue.core.states import State
 from ecs_queue.local.ecs import Faults, LocalEcsOptions
 from tests.crash.bench import LEASE, PATIENCE, SETTLE, Bench, Line
-from tests.evidence import ecs_client
+from tests.evidence import all_tasks, ecs_client
 from tests.system.processes import wait_for
 
 #: id -> its state and attempts in the end.
@@ -163,6 +164,32 @@ def stopped_in_doubt(bench: Bench, point: str) -> None:
     bench.dies(bench.worker(point), point)
 
 
+def _newer_target(bench: Bench, **changes: str) -> None:
+    """As a newer version would have frozen it."""
+    fields: dict[Any, Any] = {"target": '{"galaxy": "far away"}', **changes}
+    bench.redis.hset(f"{bench.namespace}:l:r:ok", mapping=fields)
+
+
+def in_doubt_and_nowhere_to_look(bench: Bench, point: str) -> None:
+    """An hour after the call nothing that anybody could see would be proof any more."""
+    bench.submit(OK)
+    bench.dies(bench.worker("launch.calling"), "launch.calling")
+    _newer_target(bench, first_called_at=str(bench.record("ok").first_called_at - 3700))
+    bench.dies(bench.worker(point), point)
+
+
+def stopped_and_nowhere_to_look(bench: Bench, point: str) -> None:
+    """Its task ends by itself, and no worker here knows where that was."""
+    bench.submit({"id": "ok", "command": ["sleep", "0.5"]})
+    bench.dies(bench.worker("launch.launched"), "launch.launched")
+    _newer_target(bench)
+    assert bench.queue.stop("ok") is State.LAUNCHED
+    wait_for(
+        lambda: [task["lastStatus"] for task in all_tasks(bench.endpoint_url)] == ["STOPPED"], PATIENCE, "it has ended"
+    )
+    bench.dies(bench.worker(point), point)
+
+
 def an_error_of_the_ledger(bench: Bench, point: str) -> None:
     """The record's key is unusable for a while."""
     key = f"{bench.namespace}:l:r:ok"
@@ -250,6 +277,7 @@ _ON_ITS_WAY = (
 _ONE: Ends = {"ok": ("SUCCESS", 1)}
 _REVOKED: Ends = {"ok": ("REVOKED", 0)}
 _SEALED = Scenario(without_the_key, BOTH, settings={"ENCRYPTION_KEYS": Fernet.generate_key().decode()})
+_NOWHERE = Scenario(in_doubt_and_nowhere_to_look, {"ok": ("UNKNOWN", 1)})
 _SILENT = Scenario(without_a_message, BOTH)
 _OVERDUE = Scenario(too_late_to_start, {"ok": ("EXPIRED", 0)})
 _LONG = Scenario(over_its_time, {"long": ("FAILED", 1)})
@@ -283,6 +311,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "consume.unreadable": Scenario(with_an_unreadable_element, BOTH),
     "launch.buried": Scenario(with_a_dead_letter, BOTH),
     "launch.claimed": _SILENT,
+    "suspect.held": _SILENT,
+    "suspect.let_go": _SILENT,
     "launch.put_aside": _SEALED,
     "launch.given_up": _SEALED,
     "launch.expired": _OVERDUE,
@@ -300,8 +330,11 @@ SCENARIOS: Mapping[str, Scenario] = {
         LocalEcsOptions(faults=Faults(server_error=0.5, seed=_FIRST_CALL, operations=("ListTasks",))),
     ),
     "launch.none": _STOPPED,
+    "launch.taken_unread": _NOWHERE,
+    "launch.unknown": _NOWHERE,
     "track.rested": Scenario(running_long, _ONE),
     "track.stop_marked": _LONG,
+    "track.stop_unread": Scenario(stopped_and_nowhere_to_look, {"ok": ("UNKNOWN", 1)}),
     "stop.ordering": _LONG,
     "stop.ordered": _LONG,
     "sweep.expired": _OVERDUE,

@@ -33,7 +33,7 @@ THINGS: dict[str, tuple[type, set[str]]] = {
     ),
     "broker": (Broker, {"backlog", "check", "close", "results", "consume", "forget_results"}),
     "gateway": (EcsGateway, {"check"}),
-    "delivery": (Delivery, {"body", "queue"}),
+    "delivery": (Delivery, {"body", "queue", "redelivered"}),
     "inbox": (ResultInbox, {"close"}),
 }
 

@@ -21,10 +21,12 @@ from ecs_queue.launcher.circuit import Circuits
 from ecs_queue.launcher.gates import Gates
 from ecs_queue.launcher.inflight import InFlight
 from ecs_queue.launcher.lanes import Job, Lanes
-from ecs_queue.launcher.launch import Launcher, Parts
+from ecs_queue.launcher.launch import Launcher
 from ecs_queue.launcher.pace import Pace, make_pace
+from ecs_queue.launcher.parts import Parts
 from ecs_queue.launcher.quota import Quota, Tokens, reserve_of
 from ecs_queue.launcher.slots import Slots
+from ecs_queue.launcher.suspects import Suspects
 from ecs_queue.launcher.sweep import Sweeper
 from ecs_queue.launcher.track import Tracker
 from ecs_queue.ledger import MemoryLedger
@@ -139,8 +141,9 @@ class InlineSlots(Slots):
 class Message:
     """A `Delivery`; remembers what became of it."""
 
-    def __init__(self, body: bytes, queue: str = "default") -> None:
+    def __init__(self, body: bytes, queue: str = "default", redelivered: bool = False) -> None:
         self.queue = queue
+        self.redelivered = redelivered
         self.body = body
         self.acked = False
         self.released = False
@@ -179,6 +182,7 @@ class Worker:
             run_quota=Quota(tokens, "run_task", config.run_task_rate, launch, reserve_of(launch)),
             stop_quota=Quota(tokens, "run_task", config.run_task_rate, launch),
             read_quota=Quota(tokens, "describe", config.describe_tasks_rate, read),
+            suspects=Suspects(lab.ledger, config.max_deliveries),
             circuits=self.circuits,
             gates=self.gates,
             in_flight=InFlight(lab.clock),
@@ -296,4 +300,5 @@ def _rules(config: Config) -> Rules:
         ring_seconds=config.ring_seconds,
         max_in_flight=config.max_in_flight,
         accept_seconds=config.accept_seconds,
+        max_deliveries=config.max_deliveries,
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_queue.core.answers import Kind, RunAnswer
+from ecs_queue.core.answers import Kind, ReadTrouble, RunAnswer
 from ecs_queue.core.states import State
 from ecs_queue.errors import LedgerUnavailable
-from tests.launcher.fake_ecs import DENIED, GONE, Lost, RunCall
+from tests.launcher.fake_ecs import DENIED, GONE, THROTTLED, Lost, RunCall
 from tests.launcher.lab import START, Lab
 
 LEASE, SETTLE = 30.0, 600.0
@@ -138,18 +138,22 @@ class TestAClaimInDoubt:
 
     def test_a_list_that_fails_proves_nothing(self, lab: Lab) -> None:
         lab.ecs.answers.append(Lost.BEFORE)
-        lab.ecs.list_trouble = DENIED
+        lab.ecs.list_trouble = THROTTLED
         lab.worker.take(lab.body())
         lab.memory.stop(["a"], "alice")
 
         lab.pass_time(2 * 3600, step=30)
 
         assert lab.state() is State.LAUNCHING
-        assert lab.worker.told("launch.unsure")[-1]["reason"] == DENIED.reason
+        assert lab.worker.told("launch.unsure")[-1]["reason"] == THROTTLED.reason
+        assert lab.worker.circuits.health() == "ok"
 
-    def test_a_cluster_that_is_gone_ends_it_unknown_when_nobody_can_tell_any_more(self, lab: Lab) -> None:
+    @pytest.mark.parametrize("trouble", [GONE, DENIED], ids=["a cluster that is gone", "ListTasks denied for ever"])
+    def test_what_will_not_pass_ends_it_unknown_when_nobody_can_tell_any_more(
+        self, lab: Lab, trouble: ReadTrouble
+    ) -> None:
         lab.ecs.answers.append(Lost.BEFORE)
-        lab.ecs.list_trouble = GONE
+        lab.ecs.list_trouble = trouble
         lab.worker.take(lab.body())
         lab.memory.stop(["a"], "alice")
 
@@ -159,6 +163,9 @@ class TestAClaimInDoubt:
 
         assert lab.state() is State.UNKNOWN
         assert lab.published == [lab.record()]
+        assert trouble.reason in lab.record().reason
+        assert f"startedBy {lab.config.namespace}/a/{lab.record().nonce}/1" in lab.record().reason
+        assert lab.worker.circuits.health() == f"default: {trouble.reason}"
 
     def test_two_workers_that_take_it_over_at_once_call_once(self, lab: Lab) -> None:
         _die_in_call(lab, effect=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ecs_queue.core.answers import ReadTrouble
+from ecs_queue.core.envelope import decode_request
+from ecs_queue.core.protocol import ClaimOffer
 from ecs_queue.core.states import State
 from ecs_queue.launcher.draft import draft_of
 from tests.launcher.fake_ecs import DENIED, GONE, THROTTLED
@@ -74,11 +76,13 @@ class TestMissing:
         lab.launched()
         lab.ecs.read_trouble = GONE
 
-        lab.pass_time(GRACE - 20, step=5)
+        lab.pass_time(6 * GRACE - 20, step=5)  # bad credentials may look the same, so it gets more time
         assert lab.state() is State.LAUNCHED
+        assert lab.worker.circuits.health() == f"default: {GONE.reason}"
         lab.pass_time(60, step=5)
 
         assert lab.state() is State.UNKNOWN
+        assert GONE.reason in lab.record().reason
 
 
 class TestTrouble:
@@ -186,8 +190,9 @@ class TestBatches:
         """After an outage of ECS there are many of them."""
         for index in range(50):
             lab.put(f"d{index}")
-            offer = draft_of(lab.worker.parts, _request(lab, f"d{index}"), "", 1).offer(lab.worker.parts)  # type: ignore[union-attr]
+            offer = _offer(lab, f"d{index}")
             lab.memory.claim(f"d{index}", offer)
+            lab.memory.unsure(f"d{index}", offer.claim, 0.0, "a time-out")
         lab.worker.slots.full = True
 
         lab.pass_time(200, step=5)
@@ -199,10 +204,10 @@ class TestBatches:
         assert len(lab.ecs.tasks) == 50
 
 
-def _request(lab: Lab, record_id: str):  # type: ignore[no-untyped-def]
-    from ecs_queue.core.envelope import decode_request
-
-    return decode_request(lab.record(record_id).request)
+def _offer(lab: Lab, record_id: str) -> ClaimOffer:
+    draft = draft_of(lab.worker.parts, decode_request(lab.record(record_id).request), "", 1)
+    assert draft is not None
+    return draft.offer(lab.worker.parts)
 
 
 class TestMemory:

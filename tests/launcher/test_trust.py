@@ -13,6 +13,7 @@ from ecs_queue.core import envelope
 from ecs_queue.core.answers import Kind, RunAnswer
 from ecs_queue.core.keyring import Keyring
 from ecs_queue.core.plan import args_scope, decode_plan, submission_of
+from ecs_queue.core.protocol import ClaimOffer
 from ecs_queue.core.states import State
 from ecs_queue.ecs.clients import Target
 from tests.launcher.fake_ecs import Lost
@@ -210,6 +211,28 @@ class TestRecords:
         lab.ecs.end(lab.record().arn)
         lab.pass_time(20)
         assert lab.state() is State.SUCCESS
+
+    def test_a_launch_in_doubt_whose_request_was_changed_is_not_called_again_though_its_arguments_are_signed(
+        self, lab: Lab
+    ) -> None:
+        lab.ecs.answers.append(Lost.AFTER)
+        lab.worker.take(lab.body())
+        tamper(lab, request=unsigned(lab))
+        lab.pass_time(120, step=5)
+
+        assert len(lab.ecs.calls) == 1
+        assert lab.state() is State.LAUNCHED
+
+    def test_one_whose_worker_died_while_it_set_it_aside_ends_all_the_same(self, lab: Lab) -> None:
+        """That claim froze neither arguments nor a target."""
+        lab.put()
+        tamper(lab, request=unsigned(lab))
+        lab.memory.claim("a", ClaimOffer(claim="c", worker="killed", args="", target=""))
+        lab.pass_time(LEASE + SETTLE + 400, step=10)
+
+        assert lab.state() is State.FAILED
+        assert "not launched: " in lab.record().reason
+        assert not lab.ecs.calls
 
     def test_when_there_is_none_to_be_found_it_ends_at_the_next_launch(self, lab: Lab) -> None:
         lab.ecs.answers.append(Lost.BEFORE)

@@ -160,7 +160,7 @@ def tokens_and_lists_last_for_ever() -> list[Change]:
 
 def missing_means_lost() -> list[Change]:
     """A task that DescribeTasks does not show (yet) counts as gone."""
-    return [(Tracker, "_not_shown", lambda self, record, now: lost_outcome(record, "not shown"))]
+    return [(Tracker, "_not_shown", lambda self, record, why, now: lost_outcome(record, "not shown"))]
 
 
 def relaunched_whatever_has_run() -> list[Change]:

@@ -23,6 +23,7 @@ class Message:
     body: bytes
     visible_at: float
     gone: bool = False
+    taken: bool = False
 
 
 @dataclass(slots=True)
@@ -131,6 +132,8 @@ class SimDelivery:
         self._settled = settled
         self.queue = message.queue
         self.body = message.body
+        self.redelivered = message.taken
+        message.taken = True
 
     def ack(self) -> None:
         self._process.step("ack")

@@ -16,8 +16,9 @@ from ecs_queue.ledger.base import Ledger
 from ecs_queue.ledger.retention import Retention
 from tests.simulation.process import Process, Stage
 
-#: Reads, what is only advice, and token buckets, asked for under a lock that no other job could wait for.
-_SILENT = frozenset({"now", "take", "throttled", "note_events", "event_flows"})
+#: Reads, what is only advice, and what a caller asks for under a lock that no other job could wait for: token buckets,
+#: bodies in hand.
+_SILENT = frozenset({"now", "take", "throttled", "hold", "let_go", "note_events", "event_flows"})
 _READS = frozenset(
     {"now", "get", "id_of", "undelivered", "page", "counts", "dead", "letters", "workers", "check", "paused"}
 )

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ecs_queue.config import Config
+from ecs_queue.core.breaking import broken_reason
 from ecs_queue.core.protocol import Answer
 from ecs_queue.core.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record, startedby_of
 from ecs_queue.core.states import LIVE, TRANSITIONS, State
@@ -36,6 +37,7 @@ class Monitor:
         self._startup_allowance = config.startup_allowance
         self._limits = [limit for limit in (config.max_in_flight, config.base_profile.max_in_flight) if limit]
         self.paused = False
+        self._max_deliveries = config.max_deliveries
         self._known: dict[str, Record] = {}
         self._ended: dict[tuple[str, str], Record] = {}
         self._forgotten_ends: set[tuple[str, str]] = set()
@@ -211,10 +213,16 @@ class Monitor:
     def _check_end(self, record: Record) -> None:
         self.met[f"end {record.state.value}"] += 1
         tasks = self._tasks_of(record.id, record.nonce)
-        if any(task.alive for task in tasks):
+        given_up = record.reason.startswith(broken_reason(self._max_deliveries))
+        if any(task.alive for task in tasks) and not (given_up and record.state is State.UNKNOWN):
             self.found(f"{record.id} ended {record.state} while its task is alive")
         if not record.undelivered and record.owner:
             self.found(f"{record.id} ended and its result is not on its way to {record.owner}")
+        if given_up:
+            self.met[f"given up {record.state.value}"] += 1
+            if record.state is State.FAILED and self.ecs.by_started.get(self._started_by(record)):
+                self.found(f"{record.id} was given up, and launch {record.launch} has a task")
+            return
         if not self._is_true(record, tasks):
             self.found(f"{record.id} ended {record.state} ({record.reason}), which is not what happened")
         if record.attempts > self._max_attempts:

@@ -21,11 +21,13 @@ from ecs_queue.launcher.events import EventReader
 from ecs_queue.launcher.gates import Gates
 from ecs_queue.launcher.inflight import InFlight
 from ecs_queue.launcher.lanes import Lanes
-from ecs_queue.launcher.launch import Launcher, Parts
+from ecs_queue.launcher.launch import Launcher
 from ecs_queue.launcher.pace import EventPace, make_pace
+from ecs_queue.launcher.parts import Parts
 from ecs_queue.launcher.quota import Quota, Tokens, reserve_of
 from ecs_queue.launcher.service import PeriodicService
 from ecs_queue.launcher.slots import Slots
+from ecs_queue.launcher.suspects import Suspects
 from ecs_queue.launcher.sweep import Sweeper
 from ecs_queue.launcher.track import Tracker
 from ecs_queue.ledger.base import Ledger
@@ -222,6 +224,7 @@ class SimWorker(Process):
             run_quota=Quota(tokens, "run_task", config.run_task_rate, launch, reserve_of(launch)),
             stop_quota=Quota(tokens, "run_task", config.run_task_rate, launch),
             read_quota=Quota(tokens, "describe", config.describe_tasks_rate, read),
+            suspects=Suspects(ledger, config.max_deliveries),
             circuits=circuits,
             gates=Gates(ledger, config, circuits, ["default"]),
             in_flight=InFlight(clock),

@@ -95,6 +95,8 @@ def simulate(
 def configuration(task_definition: str, settings: tuple[str, ...], event_queue_url: str = "") -> Config:
     """Workers of one simulation may differ in their task definition: a new one is being rolled out."""
     overrides = {**dict(zip(_SETTINGS, settings, strict=True)), "event_queue_url": event_queue_url}
+    # Here no worker is heard of, so that one that has only lost an answer counts as dead, too.
+    overrides["max_deliveries"] = "3" if overrides["max_in_flight"] == "2" else "1000"
     limit = overrides.pop("queue_limit")
     profile = {"TASK_DEFINITION": task_definition, "MAX_IN_FLIGHT": limit}
     environ = {**_ENVIRON, **{f"AIRFLOW__AWS_ECS_EXECUTOR__{key}": value for key, value in profile.items()}}
@@ -333,6 +335,7 @@ def _rules(config: Config) -> Rules:
         ring_seconds=config.ring_seconds,
         max_in_flight=config.max_in_flight,
         accept_seconds=config.accept_seconds,
+        max_deliveries=config.max_deliveries,
     )
 
 

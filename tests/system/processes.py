@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,12 @@ def environment(*parts: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def worker(environ: Mapping[str, str], log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def worker(
+    environ: Mapping[str, str], log: Path, *options: str, command: Sequence[str] = (*CLI, "worker")
+) -> Iterator[subprocess.Popen[bytes]]:
     """A launcher worker; stopped in order at the end if it still runs."""
     with log.open("ab") as sink:
-        process = subprocess.Popen([*CLI, "worker", *options], env=dict(environ), stdout=sink, stderr=sink)
+        process = subprocess.Popen([*command, *options], env=dict(environ), stdout=sink, stderr=sink)
     try:
         yield process
     finally:

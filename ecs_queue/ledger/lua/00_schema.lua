@@ -12,6 +12,7 @@
 --   P counts               hash    <queue>|<state> -> number; live states as they are, terminal ones in all
 --   P bucket:<name>        hash    tokens, at, share, lowered_at: a token bucket shared by all workers (core/bucket.py)
 --   P paused               hash    queue -> since when no request of it may be claimed
+--   P hand:<nonce>         string  how many in a row took this request's body in hand and never let go of it
 --   P letters              hash    key -> JSON: dead letters, bounded in number, bytes and age
 --   P letter_at            zset    key -> buried at
 --   P letter_bytes         string  the lengths of all values of P letters together
@@ -20,7 +21,7 @@
 --
 -- ARGV: 1 operation, 2 P, 3 now ("" = the server's TIME), 4 lease, 5 settle, 6 startup allowance, 7 ring,
 -- 8 max_in_flight, 9 retention, 10 cap for the never confirmed, 11 how long a request that was stopped before it came
--- may still come; then the operation's own. Seconds everywhere, to the millisecond.
+-- may still come, 12 max_deliveries; then the operation's own. Seconds everywhere, to the millisecond.
 -- An answer is a list: word, then where the caller has a use for it the record as {id, field, value, ...}.
 -- core/lifecycle.py is the same protocol in Python, for the in-memory ledger.
 
@@ -34,8 +35,8 @@ end
 NOW = tonumber(string.format('%.3f', NOW))
 local LEASE, SETTLE, ALLOWANCE, RING = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local MAX_IN_FLIGHT, RETENTION = tonumber(ARGV[8]), tonumber(ARGV[9])
-local CAP, ACCEPT = tonumber(ARGV[10]), tonumber(ARGV[11])
-local ARG = 11 -- the operation's first own argument is ARGV[ARG + 1]
+local CAP, ACCEPT, MAX_DELIVERIES = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
+local ARG = 12 -- the operation's first own argument is ARGV[ARG + 1]
 
 local LOOK_ONLY_AFTER, PROOF_ENDS_AFTER = 40 * 60, 60 * 60
 local CLOCK_SKEW = 300 -- how far a producer's clock may be off before a late duplicate could run again

@@ -2,10 +2,15 @@
 
 local NUMBERS = {
   accept_until = 0, expires_at = 0, time_limit = 0, created_at = 0, launch = 1, attempt = 1, calls = 0,
-  not_before = 0, lease_until = 0, first_called_at = 0, last_claim_at = 0, dirty = 0, burnt = 0, version = 0,
-  launched_at = 0, started_at = 0, stop_at = 0, finished_at = 0, attempts = 0, undelivered = 0, confirmed_at = 0,
+  not_before = 0, lease_until = 0, first_called_at = 0, last_claim_at = 0, dirty = 0, burnt = 0, holds = 0, version = 0,
+  launched_at = 0, started_at = 0, stop_at = 0, finished_at = 0, attempts = 0, undelivered = 0, confirmed_at = 0, unread_since = 0,
 }
+local STATES = { QUEUED = true, LAUNCHING = true, LAUNCHED = true, SUCCESS = true, FAILED = true, REMOVED = true,
+                 REVOKED = true, EXPIRED = true, UNKNOWN = true }
 local LIVE = { QUEUED = true, LAUNCHING = true, LAUNCHED = true }
+
+-- A state that is in neither table is a newer version's: nothing is known of it.
+local function ended(r) return STATES[r.state] and not LIVE[r.state] end
 
 local function text(value)
   if type(value) == 'number' then
@@ -130,7 +135,7 @@ local function store(r, look_at)
   if #drop > 0 then redis.call('HDEL', key_of(r.id), unpack(drop)) end
   move_indexes(r, look_at)
   move_results(r)
-  if not LIVE[r.state] or not r.was.state then set_lifetime(r) end
+  if ended(r) or not r.was.state then set_lifetime(r) end
 end
 
 local function release(r)
@@ -138,6 +143,7 @@ local function release(r)
   set(r, 'lease_until', 0)
   set(r, 'dirty', 0)
   set(r, 'burnt', 0)
+  set(r, 'holds', 0)
 end
 
 local function finish(r, state, attempts, at, reason)
@@ -174,9 +180,23 @@ local function stop_reason(r) return 'stopped by ' .. r.stop_by end
 
 local function expiry_reason(r)
   local waited = ''
-  if (r.reason or '') ~= '' then waited = '; it waited because: ' .. r.reason end
+  if (r.reason or '') ~= '' then
+    waited = '; it waited because: ' .. r.reason
+  elseif r.launch == 1 and r.calls == 0 then
+    waited = '; no worker came to it: is one alive that takes from the queue ' .. r.queue .. '?'
+  end
   return 'not started before its deadline (expires_in or launch_deadline)' .. waited
 end
+
+local function broken_reason()
+  return string.format('workers died %d times in a row with it in hand, so it is not tried again (max_deliveries): '
+    .. 'see their logs, mend the request and submit it under another id', MAX_DELIVERIES)
+end
+
+local function breaks_workers(r) return r.holds > MAX_DELIVERIES end
+
+-- The holder lives, and the record stays LAUNCHING.
+local function speak(r) set(r, 'holds', breaks_workers(r) and MAX_DELIVERIES + 1 or 0) end
 
 local function has_stop(r) return (r.stop_by or '') ~= '' end
 

@@ -57,6 +57,16 @@ local function hold(r, token, worker)
   set(r, 'claim', token)
   set(r, 'worker', worker)
   set(r, 'lease_until', NOW + LEASE)
+  set(r, 'holds', r.holds + 1)
+end
+
+-- Whether this very worker, not a later one of its name, was heard of lately.
+local function lives(worker, since)
+  local said = redis.call('HGET', P .. 'workers', worker or '')
+  if not said then return false end
+  local gone_at, info = string.match(said, '^%S+ (%S+) (.*)$')
+  local started_at = tonumber(string.match(info or '', '"started_at":([%d.eE+-]+)'))
+  return started_at ~= nil and tonumber(gone_at) > NOW and started_at <= since
 end
 
 -- token '': no offer, only end what has expired. for_nonce '': what is offered fits any launch, else only this one
@@ -105,8 +115,19 @@ function operations.reclaim(id, token, worker)
   local r = load(id)
   if not r then return { 'missing' } end
   if r.state ~= 'LAUNCHING' or r.lease_until > NOW then return { 'moved_on', shown(r) } end
+  if lives(r.worker, r.lease_until - LEASE) then set(r, 'holds', math.max(0, r.holds - 1)) end
+  if r.holds > 2 * MAX_DELIVERIES then
+    finish(r, 'UNKNOWN', r.attempt, NOW,
+      broken_reason() .. '; whether a task was started is not known: look for it by hand')
+    store(r)
+    return { 'ended', shown(r) }
+  end
   set(r, 'dirty', 1)
   hold(r, token, worker)
+  if breaks_workers(r) then
+    set(r, 'burnt', 1)
+    set(r, 'reason', broken_reason())
+  end
   local look = has_stop(r) or r.burnt == 1 or expired(r) or NOW - r.first_called_at >= LOOK_ONLY_AFTER
   if not look then
     set(r, 'calls', r.calls + 1)
@@ -139,6 +160,7 @@ function operations.unsure(id, token, wait, reason, answered)
   set(r, 'claim', '') -- its holder has given up: nothing it may say later is the word of a clean holder
   set(r, 'lease_until', NOW)
   set(r, 'reason', reason)
+  speak(r)
   store(r, NOW + tonumber(wait))
   return { 'ok' }
 end
@@ -149,6 +171,7 @@ function operations.no_effect(id, token, wait, reason)
   set(r, 'reason', reason)
   if r.dirty == 1 then
     set(r, 'lease_until', NOW)
+    speak(r)
     store(r, NOW + tonumber(wait))
     return { 'ok' }
   end
@@ -173,6 +196,7 @@ function operations.refused(id, token, kind, reason, wait, max_attempts)
   if r.dirty == 1 then
     set(r, 'burnt', 1)
     set(r, 'lease_until', NOW)
+    speak(r)
     store(r, NOW + tonumber(wait))
     return { 'ok' }
   end
@@ -200,21 +224,24 @@ function operations.refused(id, token, kind, reason, wait, max_attempts)
   return { 'retry', shown(r) }
 end
 
-function operations.none(id, token, wait)
+function operations.none(id, token, wait, why)
   local r = load(id)
   if not holds(r, token) then return { 'lost' } end
   local safe_at = r.last_claim_at + LEASE + SETTLE
   -- The look was made after the claim: the claim, not this moment, must be at or after H. Half a millisecond for text().
   if r.lease_until - LEASE < safe_at - 0.0005 then
     set(r, 'lease_until', NOW)
+    speak(r)
     store(r, math.min(safe_at, NOW + tonumber(wait)))
     return { 'early' }
   end
   if NOW - r.first_called_at > PROOF_ENDS_AFTER then
     finish(r, 'UNKNOWN', r.attempt, NOW,
-      'nobody saw whether RunTask started a task, and after an hour ECS cannot tell: look for it by hand')
+      'nobody saw whether RunTask started a task, and after an hour ECS cannot tell: ' .. why)
   elseif has_stop(r) then
     finish(r, 'REVOKED', r.attempt - 1, NOW, stop_reason(r))
+  elseif breaks_workers(r) then
+    finish(r, 'FAILED', r.attempt - 1, NOW, broken_reason())
   elseif expired(r) then
     finish(r, 'EXPIRED', r.attempt - 1, NOW, expiry_reason(r))
   else

@@ -86,17 +86,17 @@ function operations.adopt(id, owner)
   local r = load(id)
   if not r then return { 'missing' } end
   set(r, 'owner', owner)
-  if not LIVE[r.state] then
+  if ended(r) then
     set(r, 'undelivered', owner ~= '' and 1 or 0)
     set(r, 'confirmed_at', 0)
   end
   store(r)
-  return { LIVE[r.state] and 'ok' or 'ended', shown(r) }
+  return { ended(r) and 'ended' or 'ok', shown(r) }
 end
 
 function operations.confirm(id, nonce, owner)
   local r = load(id)
-  if not r or LIVE[r.state] or r.nonce ~= nonce or (r.owner or '') ~= owner then return { 'not_yours' } end
+  if not r or not ended(r) or r.nonce ~= nonce or (r.owner or '') ~= owner then return { 'not_yours' } end
   set(r, 'undelivered', 0)
   if r.confirmed_at == 0 then set(r, 'confirmed_at', NOW) end
   store(r)

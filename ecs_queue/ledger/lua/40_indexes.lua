@@ -1,11 +1,29 @@
 -- Popping what is due, the shared token buckets, and the dispatch.
 
+-- In a state of a newer version, whose workers know what to do. When none of them has looked for as long as results are
+-- kept, there is none any more.
+local function leave_unread(r, index)
+  if r.unread_since == 0 then
+    redis.call('HSET', key_of(r.id), 'unread_since', text(NOW))
+  elseif NOW - r.unread_since >= RETENTION then
+    local state = r.state
+    finish(r, 'UNKNOWN', r.attempt, NOW, 'it is in the state ' .. state .. ', which no worker has known for '
+      .. string.format('%.0f', RETENTION) .. ' s: were the workers set back to an older version? Look for it by hand')
+    redis.call('ZREM', index, r.id)
+    store(r)
+  end
+end
+
 local function pop(index, limit, with_request)
   local found = {}
   local ids = redis.call('ZRANGEBYSCORE', index, '-inf', text(NOW), 'LIMIT', 0, limit)
   for _, id in ipairs(ids) do
     local r = load(id)
-    if r and shelf_of(r) == index then
+    if r and not STATES[r.state] then
+      redis.call('ZADD', index, text(NOW + LEASE), id)
+      leave_unread(r, index)
+    elseif r and shelf_of(r) == index then
+      if r.unread_since > 0 then redis.call('HDEL', key_of(id), 'unread_since') end
       redis.call('ZADD', index, text(NOW + LEASE), id)
       found[#found + 1] = shown(r, with_request)
     else
@@ -122,6 +140,15 @@ function operations.resume(...)
   return { 'ok' }
 end
 
+function operations.hold(nonce)
+  local key = P .. 'hand:' .. nonce
+  local held = redis.call('INCR', key)
+  redis.call('PEXPIRE', key, milliseconds(ACCEPT))
+  return held
+end
+
+function operations.let_go(nonce) return redis.call('DEL', P .. 'hand:' .. nonce) end
+
 function operations.heartbeat(name, ttl, info)
   redis.call('HSET', P .. 'workers', name, text(NOW) .. ' ' .. text(NOW + tonumber(ttl)) .. ' ' .. info)
   return { 'ok' }
@@ -143,5 +170,15 @@ function operations.workers()
 end
 
 function operations.now() return string.format('%.6f', NOW) end
+
+-- What brings requests to their end goes on when the server is full (maxmemory, noeviction): it takes little and frees
+-- more. The server refuses a script its first write only, and only one that may need memory; this one cannot. The key is
+-- no record's, and one that every user of the ledger may write.
+local WHEN_FULL = {
+  launched = 1, unsure = 1, no_effect = 1, refused = 1, none = 1, outcome = 1, stop = 1, adopt = 1, confirm = 1,
+  reclaim = 1, due = 1, due_expired = 1, rest = 1, prune = 1, take = 1, throttled = 1,
+  pause = 1, resume = 1, heartbeat = 1, discard = 1,
+}
+if WHEN_FULL[ARGV[1]] then redis.call('DEL', key_of('')) end
 
 return operations[ARGV[1]](unpack(ARGV, ARG + 1))

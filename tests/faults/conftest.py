@@ -1,0 +1,42 @@
+"""Servers that a test may fill, freeze, demote and kill, and sites on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions
+from ecs_queue.local.redis_server import RedisServer
+from tests.faults.site import Site
+from tests.services import require_redis_binary
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A real server of the test's own, which keeps every write."""
+    with RedisServer(binary=require_redis_binary(), data_dir=tmp_path / "redis", appendonly="always") as server:
+        yield server
+
+
+@pytest.fixture
+def make_site() -> Iterator[Callable[..., Site]]:
+    """Sites whose workers are stopped at the end."""
+    with ExitStack() as stack:
+        yield lambda url, **keys: stack.enter_context(Site(url, **keys))
+
+
+@pytest.fixture
+def local_ecs(tmp_path: Path) -> Iterator[LocalEcs]:
+    """A local ECS that really runs the commands."""
+    with LocalEcs(LocalEcsOptions(log_dir=tmp_path / "logs")) as ecs:
+        yield ecs
+
+
+@pytest.fixture
+def forgetful_ecs(tmp_path: Path) -> Iterator[LocalEcs]:
+    """One that forgets stopped tasks after a second."""
+    with LocalEcs(LocalEcsOptions(log_dir=tmp_path / "logs", retention_seconds=1.0)) as ecs:
+        yield ecs

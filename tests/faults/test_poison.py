@@ -1,0 +1,117 @@
+"""What anybody may put on the wire: a real worker on a real server keeps it as a dead letter and goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from ecs_queue.broker import open_broker
+from ecs_queue.core import envelope
+from ecs_queue.core.envelope import MAX_BODY_BYTES, result_of
+from ecs_queue.core.record import Record
+from ecs_queue.core.states import State
+from ecs_queue.errors import InvalidRequest, ResultTimeout
+from tests.faults.site import Site, eventually
+from tests.faults.wire import element, push
+
+
+def _request(**changes: Any) -> bytes:
+    now = time.time()
+    known = {"kind": "request", "v": 1, "id": "x", "command": ["true"], "submitted_at": now, "accept_until": now + 600}
+    return json.dumps({**known, **changes}).encode()
+
+
+def _nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+#: (the element on the list, a part of the reason)
+POISON: dict[str, tuple[bytes, str]] = {
+    "undecodable bytes": (b"\xff\xfe\x00garbage", "not JSON"),
+    "no message": (b"[1, 2, 3]", "not a message in kombu's format"),
+    "no base64": (element(b"{}").replace(b"e30=", b"e30"), "its body is no base64"),
+    "a body of no text": (element(b"\x80\x81"), "not JSON"),
+    "an empty body": (element(b""), "not JSON"),
+    "another kind": (element(_request(kind="result")), "not a valid envelope"),
+    "a wrong type": (element(_request(command="rm -rf /")), "not a valid envelope"),
+    "an id with a slash": (element(_request(id="../../etc")), "not a valid envelope"),
+    "a number that is none": (element(_request().replace(b'"v": 1', b'"v": 1, "priority": NaN')), "not JSON"),
+    "a time in milliseconds": (element(_request(submitted_at=1.8e12)), "not a valid envelope"),
+    "more than 128 KiB": (element(_request(command=["x" * MAX_BODY_BYTES])), "are not accepted"),
+    "nested 40 deep": (element(_request(executor_config=_nested(40))), "nested more than 32 deep"),
+    "nested 50,000 deep": (
+        element(_request().replace(b'["true"]', b"[" * 50_000 + b"]" * 50_000)),
+        "not",
+    ),
+    "an unknown version": (element(_request(v=2, command={"of": "the future"})), "version 2 is not known here"),
+    "another queue": (element(_request(queue="gpu")), "it names the queue gpu"),
+    "a pickle": (element(b"\x80\x04\x95", body_encoding="base64").replace(b"/json", b"/x-python"), "not"),
+}
+
+
+def test_each_is_a_dead_letter_with_its_reason_and_the_next_request_is_launched(
+    redis_url: str, make_site: Callable[..., Site]
+) -> None:
+    site = make_site(redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        push(client, *[raw for raw, _ in POISON.values()])
+    site.worker()
+    site.submit("good")
+
+    eventually(lambda: len(site.queue.ledger.dead(100)) == len(POISON), "every one is buried")
+    site.all_in(State.LAUNCHED, "good")
+
+    letters = list(reversed(site.queue.ledger.dead(100)))
+    assert [
+        (kind, letter.reason)
+        for (kind, (_, words)), letter in zip(POISON.items(), letters, strict=True)
+        if words not in letter.reason
+    ] == []
+    assert site.states("x") == [None]
+    assert not site.failures("")
+
+
+def test_a_request_that_json_or_run_task_could_not_hold_never_leaves_the_producer(
+    redis_url: str, make_site: Callable[..., Site]
+) -> None:
+    site = make_site(redis_url)
+    for fields in ({"command": ["x" * MAX_BODY_BYTES]}, {"command": ["true"], "executor_config": _nested(40)}):
+        with pytest.raises(InvalidRequest):
+            site.queue.submit_many([fields])
+
+    assert site.queue.backlog("default") == 0
+
+
+def _result(record_id: str, nonce: str, owner: str, state: str = "SUCCESS") -> bytes:
+    truth = Record(id=record_id, nonce=nonce, owner=owner, queue="default", state=State(state), arn="arn:forged")
+    forged = result_of(truth)
+    return envelope.encode(forged)
+
+
+def test_an_owner_believes_the_ledger_and_no_forged_result(redis_url: str, make_site: Callable[..., Site]) -> None:
+    site = make_site(redis_url)
+    site.worker()
+    (handle,) = site.queue.submit_many([{"id": "a", "command": ["false"]}])
+    site.all_in(State.LAUNCHED, "a")
+    me, broker = site.queue.owner, open_broker(site.config)
+    forged = [("a", handle.nonce), ("a", "another1"), ("never-submitted", handle.nonce)]
+    broker.publish_results([(me, _result(record_id, nonce, me)) for record_id, nonce in forged])
+    broker.publish_results([(me, b"\xff"), (me, b'{"kind": "result"}')])
+    broker.close()
+
+    with pytest.raises(ResultTimeout):
+        handle.result(timeout=2.0)
+    for arn in list(site.ecs.tasks):
+        site.ecs.end(arn, exit_code=3)
+    result = handle.result(timeout=30.0)
+
+    assert (result.state, result.exit_code) == ("FAILED", 3)
+    assert result.task_arn in site.ecs.tasks

@@ -1,0 +1,108 @@
+"""One database shared with an unrelated Celery application that has queues of the same names."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from ecs_queue.core.states import State
+from tests.faults.site import PATIENCE, Site, eventually
+
+QUEUES = ("default", "celery")
+NUMBERS = range(20)
+
+
+@pytest.fixture
+def celery_environ(redis_url: str) -> dict[str, str]:
+    """For processes that use the application."""
+    return {**os.environ, "CELERY_SERVER": redis_url}
+
+
+@contextmanager
+def _celery_worker(environ: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "celery", "-A", "tests.faults.celeryapp", "worker", "-P", "solo", "-Q"]
+    with log.open("ab") as sink:
+        process = subprocess.Popen([*command, ",".join(QUEUES)], env=environ, stdout=sink, stderr=sink)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _send(environ: dict[str, str]) -> list[str]:
+    """The application's producer, in a process of its own; the ids of its tasks."""
+    script = (
+        "import json; from tests.faults.celeryapp import double\n"
+        f"ids = [double.apply_async((n,), queue={QUEUES!r}[n % 2]).id for n in {NUMBERS!r}]\n"
+        "print(json.dumps(ids))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, check=True, timeout=60)
+    ids: list[str] = json.loads(done.stdout)
+    return ids
+
+
+def _results(client: Any, ids: list[str]) -> list[Any]:
+    found = client.mget([f"celery-task-meta-{task}" for task in ids])
+    return [json.loads(each)["result"] if each else None for each in found]
+
+
+def test_neither_takes_or_harms_the_others_messages(
+    redis_url: str, make_site: Callable[..., Site], celery_environ: dict[str, str], tmp_path: Path
+) -> None:
+    site = make_site(redis_url)
+    ids = _send(celery_environ)
+    ours = [f"t{number}" for number in NUMBERS]
+    for number, name in enumerate(ours):
+        site.submit(name, queue=QUEUES[number % 2])
+
+    with redis.Redis.from_url(redis_url) as client:
+        log = tmp_path / "celery.log"
+        with _celery_worker(celery_environ, log):
+            site.worker(*QUEUES)
+            site.all_in(State.LAUNCHED, *ours)
+            site.end_all()
+            site.all_in(State.SUCCESS, *ours)
+            eventually(
+                lambda: _results(client, ids) == [2 * number for number in NUMBERS], "Celery's results", PATIENCE
+            )
+        keys = {key.decode() for key in client.keys("*")}
+
+    assert len(site.launches()) == len(set(site.launches())) == len(ours)
+    assert not site.queue.ledger.dead(10)
+    assert "Received unregistered task" not in log.read_text()
+    assert "Received and deleted unknown message" not in log.read_text()
+    results = site.queue.as_completed([site.queue.handle(name) for name in ours], 30.0)
+    assert sorted(result.id for result in results) == sorted(ours)
+    # Every key is either under the namespace, or Celery's own by its documented names.
+    celerys = ("celery", "_kombu", "unacked", "default")
+    assert [key for key in keys if not key.startswith(("ecs-queue:", *celerys))] == []
+
+
+def test_celery_messages_put_on_our_list_by_mistake_are_dead_letters(
+    redis_url: str, make_site: Callable[..., Site], celery_environ: dict[str, str]
+) -> None:
+    site = make_site(redis_url)
+    _send(celery_environ)
+    with redis.Redis.from_url(redis_url) as client:
+        while client.rpoplpush("default", "ecs-queue:q:requests.default"):
+            pass
+    site.worker()
+    site.submit("good")
+
+    site.all_in(State.LAUNCHED, "good")
+    eventually(lambda: len(site.queue.ledger.dead(100)) == len(NUMBERS) // 2, "they are buried")
