@@ -14,6 +14,7 @@ from ecs_queue.airflow.desk import Desk
 from ecs_queue.airflow.logs import read_task_log
 from ecs_queue.broker import open_broker
 from ecs_queue.core import envelope
+from ecs_queue.core.protocol import Word
 from ecs_queue.core.record import Record
 from ecs_queue.core.states import State
 from ecs_queue.errors import InvalidRequest
@@ -44,18 +45,26 @@ def test_the_task_token_leaves_the_scheduler_sealed_and_signed(desk: Desk) -> No
     assert draft.submission.body == draft.body
 
 
-def test_a_forged_result_is_not_taken(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    result = envelope.result_of(Record(id="a", nonce="n", owner="airflow-1", state=State.SUCCESS))
-    broker = open_broker(desk.config)
-    signed = envelope.encode(result, open_keyring(desk.config))
-    broker.publish_results([("airflow-1", envelope.encode(result)), ("airflow-1", signed)])
-    taken: list[str] = []
+def test_a_result_is_taken_when_it_is_signed_and_the_ledger_has_it(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = desk.send_soon([desk.prepare(line())]).result(timeout=10)
+    assert answers[0].word is Word.CREATED
+    stopped = desk.stop(["a"], "test") or []
+    ended = stopped[0].record
+    assert ended is not None
+    broker, keyring = open_broker(desk.config), open_keyring(desk.config)
+    true = envelope.result_of(ended)
+    unknown = envelope.result_of(Record(id="b", nonce="n", owner="airflow-1", state=State.SUCCESS))
+    for body in (envelope.encode(true), envelope.encode(unknown, keyring), envelope.encode(true, keyring)):
+        broker.publish_results([("airflow-1", body)])
+    taken: list[tuple[str, str]] = []
     for _ in range(200):
-        taken += [found.id for found in desk.results(0.0)]
+        taken += [(found.id, found.state) for found in desk.results(0.0)]
         if taken and "not believed" in caplog.text:
             break
 
-    assert taken == ["a"]
+    assert taken == [("a", "REVOKED")]
     assert "a result message is not believed, the ledger is asked: it is not signed" in caplog.text
     broker.close()
 

@@ -127,6 +127,9 @@ class Monitor:
                     self.found(f"{wish.id} was accepted and never ended")
                 continue
             result = told.get((wish.id, wish.nonce))
+            if result is None and owner.heir_of:
+                # Its put was lost at a fail-over: what its heir was told of is the stop of an id that nobody knew.
+                result = told.get((wish.id, ""))
             # Its owner had the truth; ECS has forgotten it before anybody looked again.
             is_gone = record.state is State.UNKNOWN and (wish.id, wish.nonce) in self._forgotten_ends
             if result is not None and result.state != record.state.value and not is_gone:
