@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Two processes suit a two-core machine: make test TEST_ARGS="-n 4 -k ledger"
-TEST_ARGS ?= -n 2
+# Three processes suit a two-core machine, for many tests wait: make test TEST_ARGS="-n 4 -k ledger"
+TEST_ARGS ?= -n 3
 
 .PHONY: help setup demo test lint format types check bench airflow-test airflow-demo airflow-bench clean
 
