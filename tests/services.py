@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from ecs_queue.local.redis_server import RedisServer, find_redis_binary
 
@@ -42,3 +44,17 @@ def redis_url(redis_server: RedisServer) -> str:
     """The URL of a real server that is empty when the test starts."""
     redis_server.flush()
     return redis_server.url
+
+
+@pytest.fixture(scope="module")
+def sqs() -> Iterator[Any]:
+    """boto3's client of a real SQS server that is not ours: moto's."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    client = boto3.client("sqs", region_name="us-east-1", endpoint_url=f"http://{host}:{port}")
+    try:
+        yield client
+    finally:
+        client.close()
+        server.stop()

@@ -16,6 +16,7 @@ from ecs_queue.config import Config, Profile
 from ecs_queue.core.plan import plan_if_readable
 from ecs_queue.core.record import Record
 from ecs_queue.ecs.awslogs import awslogs_options
+from ecs_queue.ecs.clients import ClientOptions, EcsClients, Target
 from ecs_queue.keyring import open_keyring
 from ecs_queue.ledger import open_ledger
 
@@ -104,23 +105,12 @@ def _line(event: Mapping[str, Any]) -> str:
 
 
 class _Boto3:
-    """boto3's own credentials, and the profile's role where there is one."""
+    """The credentials that a worker would use: the profile's connection and role, else boto3's own."""
+
+    def __init__(self) -> None:
+        self._clients = EcsClients(ClientOptions(connect_timeout=3, read_timeout=5, max_pool_connections=1))
 
     def client(self, service: str, region: str, profile: Profile) -> Any:
-        import boto3
-        from botocore.config import Config as BotoConfig
-
-        bounded = BotoConfig(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 2})
-        session = boto3.Session()
-        if not profile.role_arn:
-            return session.client(service, region_name=region, config=bounded)
-        sts = session.client("sts", region_name=region, config=bounded)
-        role = sts.assume_role(RoleArn=profile.role_arn, RoleSessionName="ecs-queue-logs")["Credentials"]
-        return session.client(
-            service,
-            region_name=region,
-            config=bounded,
-            aws_access_key_id=role["AccessKeyId"],
-            aws_secret_access_key=role["SecretAccessKey"],
-            aws_session_token=role["SessionToken"],
-        )
+        endpoint, role, connection = profile.endpoint_url or None, profile.role_arn or None, profile.conn_id or None
+        target = Target(region, endpoint, role, profile.cluster or "", connection)
+        return self._clients.service(target, service)

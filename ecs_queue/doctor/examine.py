@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib import metadata
-from typing import Any
 
 from botocore.exceptions import BotoCoreError
 
@@ -66,10 +66,7 @@ def _account(config: Config, profile: Profile, clients: EcsClients) -> Iterator[
         yield Report(profile.queue).wrong("aws.profile", str(error), "set what is missing")
         return
 
-    def client_for(service: str) -> Any:
-        return clients.client(target) if service == "ecs" else clients.service(target, service)
-
-    yield from examine_account(config, profile, target, client_for)
+    yield from examine_account(config, profile, target, partial(clients.service, target))
     yield from _events(config, profile, target, clients)
 
 

@@ -202,10 +202,12 @@ class EcsClients:
             ) from error
 
     def service(self, target: Target, name: str, endpoint_url: str | None = None, region: str | None = None) -> Any:
-        """A client of another AWS service with the target's credentials and Region; a new one at each call.
+        """A client of any AWS service with the target's credentials and Region; `ecs` is `client`, others are new ones.
 
         Errors as in `client`.
         """
+        if name == "ecs":
+            return self.client(target)
         with self._lock:  # boto3's sessions are not made for several threads
             session, verify = self._session(target)
             where = {"region_name": region or target.region, "endpoint_url": endpoint_url}

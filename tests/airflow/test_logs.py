@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
+import boto3
 import msgspec
 import pytest
+from moto import mock_aws
 
 from ecs_queue.airflow import logs
 from ecs_queue.config import Config, Profile, load_config
@@ -136,3 +139,23 @@ def test_an_unknown_request_is_said_to_be_unknown(config: Config, monkeypatch: p
 
 def test_the_plan_in_a_record_is_what_this_reads() -> None:
     assert msgspec.json.decode(PLAN)["container"] == "main"
+
+
+@mock_aws
+@pytest.mark.parametrize("role", ["", "arn:aws:iam::123456789012:role/logs"])
+def test_boto3s_own_clients_read_it_with_the_profiles_role(monkeypatch: pytest.MonkeyPatch, role: str) -> None:
+    boto3.client("ecs", region_name="eu-west-1").register_task_definition(
+        family="family", containerDefinitions=[container() | {"image": "busybox", "memory": 128}]
+    )
+    store = boto3.client("logs", region_name="eu-west-3")
+    store.create_log_group(logGroupName="/jobs")
+    store.create_log_stream(logGroupName="/jobs", logStreamName="airflow/main/abc")
+    event = {"timestamp": int(time.time() * 1000), "message": "hello"}
+    store.put_log_events(logGroupName="/jobs", logStreamName="airflow/main/abc", logEvents=[event])
+    settings = {"AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://", "AIRFLOW__AWS_ECS_EXECUTOR__ROLE_ARN": role}
+    record = running()
+    record.args = Plan("main", 3, {"taskDefinition": "family"}).encode()
+
+    _, lines = read(load_config(environ=settings), monkeypatch, record)
+
+    assert [line.split()[-1] for line in lines] == ["hello"]

@@ -9,9 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from ecs_queue.broker import open_broker
 from ecs_queue.config import load_config
@@ -22,19 +20,6 @@ from ecs_queue.ledger import open_ledger
 from ecs_queue.local.ecs import EventFaults, Faults, LocalEcs, LocalEcsOptions, TimerRunner, local_environment
 from ecs_queue.telemetry import Telemetry
 from tests.launcher.test_worker import Site, eventually
-
-
-@pytest.fixture(scope="module")
-def sqs() -> Iterator[Any]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client("sqs", region_name="us-east-1", endpoint_url=f"http://{host}:{port}")
-    try:
-        yield client
-    finally:
-        client.close()
-        server.stop()
 
 
 class EventSite(Site):

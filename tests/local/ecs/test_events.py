@@ -6,12 +6,9 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from ecs_queue.core.task_event import decode_event
 from ecs_queue.core.verdict import observe
@@ -22,19 +19,6 @@ from tests.local.ecs.conftest import StartEcs
 from tests.local.ecs.support import command, describe, run, service_model, violations, wait_for
 
 PATIENCE_SECONDS = 30.0
-
-
-@pytest.fixture(scope="module")
-def sqs() -> Iterator[Any]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client("sqs", region_name="us-east-1", endpoint_url=f"http://{host}:{port}")
-    try:
-        yield client
-    finally:
-        client.close()
-        server.stop()
 
 
 @pytest.fixture
