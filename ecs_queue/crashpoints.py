@@ -36,6 +36,7 @@ POINTS: Mapping[str, str] = {
     "results.confirmed": "the ledger knows that the results are delivered, the caller has not come back",
     # A message.
     "broker.popped": "the message is off its list and nobody else knows that it was taken",
+    "broker.taken": "messages are off their lists and among the unacknowledged, nothing is done for them",
     "broker.acking": "messages are dealt with, the broker does not know it",
     "broker.acked": "the broker knows it",
     "broker.giving_back": "a message is to be given back, it is not yet",

@@ -6,7 +6,7 @@ message by its owner's look into the ledger. Every method may raise `BrokerUnava
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -63,8 +63,11 @@ OnUndecodable = Callable[[str, bytes, str], None]
 class RequestConsumer(Protocol):
     """Takes request messages. Used by one thread, but for `Delivery.ack`."""
 
-    def drain(self, timeout: float) -> int:
-        """Hand over what arrives within `timeout` seconds, at most as much as there are free slots; how many."""
+    def drain(self, timeout: float, most: Mapping[str, int] | None = None) -> int:
+        """Hand over what arrives within `timeout` seconds, at most as much as there are free slots; how many.
+
+        `most`: so many of each queue may come at once, of others none; None: one message.
+        """
         ...
 
     def pause(self, queue: str) -> None:

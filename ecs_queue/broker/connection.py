@@ -14,6 +14,7 @@ from typing import Any
 import kombu
 from kombu.exceptions import KombuError
 from kombu.transport import virtual
+from kombu.utils.json import loads
 from kombu.utils.scheduling import round_robin_cycle
 
 from ecs_queue.broker import topology
@@ -141,6 +142,16 @@ class Tap:
             name, raw = self._taken.pop()
             self._on_unreadable(name, raw, f"not JSON that kombu can read: {_told(error)}")
         return True
+
+    def hand_over(self, name: str, raw: bytes) -> None:
+        """Deliver an element that is off its list already."""
+        self._taken = [(name, raw)]
+        try:
+            message = loads(raw.decode())
+        except Exception as error:  # noqa: BLE001 - whatever kombu's JSON hooks raise
+            self._on_unreadable(name, raw, f"not JSON that kombu can read: {_told(error)}")
+        else:
+            self._guarded(message, name)
 
     def _remembering(self, connection: Any, command: str, **options: Any) -> Any:
         found = self._parse(connection, command, **options)

@@ -25,7 +25,7 @@ from ecs_queue.broker.connection import (
     results_queue,
     wrapping,
 )
-from ecs_queue.broker.lean import acknowledge, lighten
+from ecs_queue.broker.lean import Taken, Taker, acknowledge, lighten
 from ecs_queue.crashpoints import reach
 from ecs_queue.errors import BrokerUnavailable
 
@@ -33,6 +33,8 @@ from ecs_queue.errors import BrokerUnavailable
 _BUSY_DRAIN = 0.02
 #: Acknowledgements are sent together: so many, or when none came within a drain.
 _ACKS_TOGETHER = 16
+#: The most messages of one queue that one round trip brings.
+_TAKEN_TOGETHER = 16
 #: How long the server keeps a poll while a queue is held: what is resumed waits for its end. Seconds.
 _POLL_WHILE_HELD = 0.05
 #: The most results that one drain takes: a steady stream must not keep it from answering.
@@ -104,12 +106,15 @@ class KombuConsumer:
         cycle = getattr(self._channel, "_queue_cycle", None)
         self._held: set[str] | None = cycle.held if isinstance(cycle, HeldCycle) else None
         self._poll = getattr(self._channel, "brpop_timeout", 0.0)
+        self._taker = Taker(self._channel) if connection.transport.driver_type == "redis" else None
+        self._taken: deque[Taken] = deque()
+        self._may_be_more = False  # on the lists: the last drain has brought something
         self._consumers = {queue: self._consumer(wire_name, queue) for wire_name, queue in wire_names.items()}
         self._tap = Tap(connection, self._channel, self._unreadable, self._stranded)
         for consumer in self._consumers.values():
             consumer.consume()
 
-    def drain(self, timeout: float) -> int:
+    def drain(self, timeout: float, most: Mapping[str, int] | None = None) -> int:
         """See `RequestConsumer.drain`."""
         with wrapping(self._connection):
             if len(self._done) >= _ACKS_TOGETHER or len(self._in_hand) >= self._prefetch:
@@ -122,8 +127,10 @@ class KombuConsumer:
                 self._settle()
                 return 0  # kombu would wait all the same; a poll that is under way must be read to its end
             before = self._received
-            self._tap.drain(min(timeout, _BUSY_DRAIN) if self._in_hand else timeout)
+            if not self._take(most or {}):
+                self._tap.drain(min(timeout, _BUSY_DRAIN) if self._in_hand else timeout)
             received = self._received - before
+            self._may_be_more = bool(received)
             if not received:
                 self._settle()
             return received
@@ -141,6 +148,7 @@ class KombuConsumer:
         """See `RequestConsumer.resume`."""
         if self._held is not None:
             self._held.discard(self._wire_name_of[queue])
+            self._may_be_more = True
             if not self._held:
                 self._channel.brpop_timeout = self._poll
             return
@@ -173,6 +181,33 @@ class KombuConsumer:
             self._channel.close()
         self._in_hand.clear()
         abandon(self._connection)
+
+    def _take(self, most: Mapping[str, int]) -> bool:
+        """Take several messages at once, while there is a backlog and no poll under way; whether there were any."""
+        if self._taker is not None and self._may_be_more and not (self._taken or self._channel._in_poll):
+            self._taken.extend(self._taker.take(self._wanted(most)))
+            if self._taken:
+                reach("broker.taken")
+        found = bool(self._taken)
+        while self._taken:
+            one = self._taken.popleft()
+            self._channel._queue_cycle.rotate(one.queue)
+            self._tap.hand_over(one.queue, one.element)
+            if one.tag in self._channel.qos.noted:  # it was no message
+                self._channel.qos.noted.discard(one.tag)
+                self._channel.qos.ack(one.tag)
+        return found
+
+    def _wanted(self, most: Mapping[str, int]) -> dict[str, int]:
+        """By the transport's names, and no more than the prefetch allows; each queue is first in its turn."""
+        left = self._prefetch - len(self._in_hand)
+        wanted = {}
+        for wire_name in self._channel._queue_cycle.consume(len(self._consumers)):
+            number = min(left, _TAKEN_TOGETHER, most.get(self._queue_of[wire_name], 0))
+            if number > 0:
+                wanted[wire_name] = number
+                left -= number
+        return wanted
 
     def _consumer(self, wire_name: str, queue: str) -> Any:
         def received(message: Any) -> None:

@@ -1,15 +1,50 @@
-"""kombu's Redis channel with less work for each message: the same commands, fewer round trips and objects.
+"""kombu's Redis channel with less work for each message: the same entries in the same keys, fewer round trips and objects.
 
 A receive and an acknowledgement each made a client object and a transaction of two commands. Neither needs to be
-atomic: kombu writes an entry's time before the entry and its restore passes over a time without an entry.
+atomic: kombu writes an entry's time before the entry and its restore passes over a time without an entry. While there
+is a backlog, several messages are taken in one run of take.lua.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any, NamedTuple
 
+import redis.exceptions
+from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
+
+
+class Taken(NamedTuple):
+    """A message that is off its list and among the unacknowledged: the transport's name of its queue, the element."""
+
+    queue: str
+    element: bytes
+    tag: str
+
+
+class LeanQoS(kombu_redis.QoS):  # type: ignore[misc]
+    """kombu's book of what is in hand, which knows that some messages are among the server's unacknowledged already."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.noted: set[str] = set()
+
+    def note(self, tag: str) -> None:
+        """Taken with take.lua: given back at the end, also when nobody has got to see it."""
+        self.noted.add(tag)
+        self._quick_append(tag, None)
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """See kombu."""
+        if delivery_tag not in self.noted:
+            super().append(message, delivery_tag)
+            return
+        self.noted.discard(delivery_tag)
+        virtual.QoS.append(self, message, delivery_tag)
 
 
 def lighten(channel: Any) -> None:
@@ -28,6 +63,34 @@ def lighten(channel: Any) -> None:
 
     client.pipeline = pipeline  # a restore asks for its transaction in so many words
     channel._create_client = created
+    channel.QoS = LeanQoS
+
+
+class Taker:
+    """Takes messages of one lightened channel, several at once."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self._text = (files("ecs_queue.broker") / "take.lua").read_text()
+        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    def take(self, most: Mapping[str, int]) -> list[Taken]:
+        """At most so many of each queue, the most urgent ones first; raises what redis-py raises."""
+        channel = self._channel
+        keys = (channel.sep, " ".join(map(str, channel.priority_steps)), channel.unacked_key, channel.unacked_index_key)
+        wanted = [value for pair in most.items() for value in pair]
+        client = channel._create_client()
+        # kombu's client puts its prefix before the first of the arguments, as if it were a key.
+        arguments = (self._sha, 0, "", *keys, repr(time.time()), *wanted)
+        try:
+            flat = client.evalsha(*arguments)
+        except redis.exceptions.NoScriptError:  # a new or restarted server
+            client.script_load(self._text)
+            flat = client.evalsha(*arguments)
+        taken = [Taken(flat[i].decode(), flat[i + 1], flat[i + 2].decode()) for i in range(0, len(flat), 3)]
+        for one in taken:
+            channel.qos.note(one.tag)
+        return taken
 
 
 def acknowledge(messages: Sequence[Any]) -> None:

@@ -52,12 +52,12 @@ class Consumer:
         try:
             consumer = self._consumer or self._connect()
             self._bury_unreadable()
-            self._hold_what_has_no_room(consumer)
+            room = self._hold_what_has_no_room(consumer)
             self._restore(consumer)
             if len(self._paused) == len(self._queues):
                 consumer.drain(0.0)
                 return _REST if any(map(self._parts.gates.may_launch, self._queues)) else _LONG_REST
-            if not consumer.drain(_DRAIN):
+            if not consumer.drain(_DRAIN, room):
                 # A queue that is held, or whose messages wait here, may have more.
                 asked = set(self._queues) - self._paused
                 self._empty |= {queue for queue in asked if not self._slots.waiting(queue, JobKind.MESSAGE)}
@@ -140,11 +140,16 @@ class Consumer:
                 return  # at the next step again
             self._unburied.popleft()
 
-    def _hold_what_has_no_room(self, consumer: RequestConsumer) -> None:
-        """No more is taken than may be launched soon: the rest stays in the broker, in its order, and for others."""
+    def _hold_what_has_no_room(self, consumer: RequestConsumer) -> dict[str, int]:
+        """No more is taken than may be launched soon: the rest stays in the broker, in its order, and for others.
+
+        For how many messages of each queue there is room.
+        """
+        rooms = {}
         for queue in self._queues:
             waiting = self._slots.waiting(queue, JobKind.MESSAGE)
-            room = min(self._most_waiting, self._parts.gates.room(queue)) - waiting
+            room = int(min(self._most_waiting, self._parts.gates.room(queue))) - waiting
+            rooms[queue] = room
             if room <= 0 and queue not in self._paused:
                 consumer.pause(queue)
                 self._paused.add(queue)
@@ -154,6 +159,7 @@ class Consumer:
                 self._paused.discard(queue)
             if waiting and not self._parts.gates.may_launch(queue):
                 self._slots.drop(queue, JobKind.MESSAGE)
+        return rooms
 
     def _restore(self, consumer: RequestConsumer) -> None:
         now = self._parts.monotonic()

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from ecs_queue.broker import KombuBroker, Outgoing
+from ecs_queue.broker.base import Delivery
 from tests.conformance.broker.bench import Bench
 
 #: No call may take longer than this, whatever happens to the server: a few socket time-outs. Seconds.
@@ -257,6 +258,127 @@ UNREADABLE = {
     "headers that are no object": _message(headers=[1]),
     "properties that are no object": _message(properties=[1]),
 }
+
+
+class TestSeveralAtOnce:
+    """What take.lua brings, once a first message has shown that there is a backlog."""
+
+    def test_they_come_in_one_drain_the_most_urgent_ones_first(self, make_broker: Callable[..., KombuBroker]) -> None:
+        with Bench(make_broker(), most={"q": 5}) as bench:
+            for priority in (0, 9, 4, 9, 0, 7):
+                bench.publish(b"%d" % priority, priority=priority)
+            bench.take(1)
+
+            assert bench.consumer.drain(5.0, {"q": 4}) == 4
+            assert bench.bodies == [b"9", b"9", b"7", b"4", b"0"]
+
+    def test_no_more_of_a_queue_than_was_asked_for(self, make_broker: Callable[..., KombuBroker]) -> None:
+        broker = make_broker()
+        with Bench(broker, queues=["a", "b", "c"], prefetch=50) as bench:
+            for queue in "abc":
+                bench.publish(*[b"%d" % index for index in range(10)], queue=queue)
+            bench.take(1)
+            waiting = {queue: broker.backlog(queue) for queue in "abc"}
+
+            bench.consumer.drain(5.0, {"a": 2, "b": 5})
+
+            assert {queue: waiting[queue] - broker.backlog(queue) for queue in "abc"} == {"a": 2, "b": 5, "c": 0}
+
+    def test_no_more_than_the_prefetch(self, make_broker: Callable[..., KombuBroker]) -> None:
+        with Bench(make_broker(), queues=["a", "b"], prefetch=5, most={"a": 9, "b": 9}) as bench:
+            bench.publish(*[b"%d" % index for index in range(9)], queue="a")
+            bench.publish(*[b"%d" % index for index in range(9)], queue="b")
+
+            assert len(bench.drain_for(0.5)) == 5
+
+    def test_a_queue_behind_a_busy_one_gets_its_turn(self, make_broker: Callable[..., KombuBroker]) -> None:
+        broker = make_broker()
+        with Bench(broker, queues=["busy", "other"], prefetch=3, most={"busy": 3, "other": 3}) as bench:
+            bench.publish(*[b"busy"] * 30, queue="busy")
+            bench.publish(b"other", queue="other")
+            for _ in range(4):
+                bench.take(1)
+                for delivery in bench.in_hand:
+                    delivery.ack()
+                if b"other" in bench.bodies:
+                    break
+                bench.in_hand.clear()
+
+            assert b"other" in bench.bodies
+
+    def test_what_is_in_hand_is_as_safe_as_kombus_own(
+        self, make_broker: Callable[..., KombuBroker], client: Any, restore: Callable[[], None]
+    ) -> None:
+        with Bench(make_broker(), most={"q": 5}) as dead, Bench(make_broker(), prefetch=20, most={"q": 5}) as other:
+            dead.publish(b"1", b"2", b"3", b"4", priority=3)
+            dead.take(4)
+            entries = [json.loads(entry) for entry in client.hgetall("ns:q:unacked").values()]
+            assert {(exchange, key) for _, exchange, key in entries} == {("", "requests.q")}
+            assert client.zcard("ns:q:unacked_index") == 4
+
+            restore()
+
+            assert sorted(other.take(4)) == [b"1", b"2", b"3", b"4"]
+            assert all(delivery.redelivered for delivery in other.in_hand)
+            assert client.llen("ns:q:requests.q") == 0
+
+    def test_what_is_released_or_in_hand_at_the_close_comes_again(
+        self, make_broker: Callable[..., KombuBroker], client: Any
+    ) -> None:
+        with Bench(make_broker(), most={"q": 5}) as bench:
+            bench.publish(b"1", b"2", b"3", b"4")
+            bench.take(4)
+            bench.in_hand[1].release()
+            bench.in_hand[2].put_back()
+            bench.in_hand[3].ack()
+
+        assert client.hlen("ns:q:unacked") == 0
+        with Bench(make_broker(), most={"q": 5}) as other:
+            assert sorted(other.take(3)) == [b"1", b"2", b"3"]
+
+    def test_an_error_in_the_middle_loses_none_of_those_behind(self, make_broker: Callable[..., KombuBroker]) -> None:
+        broker = make_broker()
+        seen: list[bytes] = []
+
+        def received(delivery: Delivery) -> None:
+            seen.append(delivery.body)
+            if delivery.body == b"2":
+                raise RuntimeError("a bug")
+
+        consumer = broker.consume(["q"], 10, received, lambda *_: None)
+        broker.publish_requests([Outgoing("q", b"%d" % index) for index in range(1, 5)])
+        while not seen:
+            consumer.drain(5.0, {"q": 5})
+        with pytest.raises(RuntimeError, match="a bug"):
+            consumer.drain(5.0, {"q": 5})
+
+        assert consumer.drain(5.0, {"q": 5}) == 2
+        assert seen == [b"1", b"2", b"3", b"4"]
+        consumer.close()
+        assert broker.backlog("q") == 4
+
+    @pytest.mark.parametrize("raw", UNREADABLE.values(), ids=UNREADABLE.keys())
+    def test_what_is_no_message_among_them_is_kept_apart(
+        self, make_broker: Callable[..., KombuBroker], client: Any, raw: bytes
+    ) -> None:
+        with Bench(make_broker(), most={"q": 5}) as bench:
+            bench.publish(b"1", b"2")
+            client.lpush("ns:q:requests.q", raw)
+            bench.publish(b"3", b"4")
+
+            assert bench.take(4) == [b"1", b"2", b"3", b"4"]
+            assert [(queue, element) for queue, element, _ in bench.undecodable] == [("q", raw)]
+            assert client.hlen("ns:q:unacked") == client.zcard("ns:q:unacked_index") == 4
+
+    def test_a_script_that_the_server_has_forgotten_is_loaded_again(
+        self, make_broker: Callable[..., KombuBroker], client: Any
+    ) -> None:
+        with Bench(make_broker(), most={"q": 2}) as bench:
+            bench.publish(*[b"%d" % index for index in range(8)])
+            bench.take(3)
+            client.script_flush()
+
+            assert len(bench.take(8)) == 8
 
 
 class TestClosing:

@@ -259,6 +259,7 @@ def a_client_whose_requests_were_lost(bench: Bench, point: str) -> None:
 
 _ON_ITS_WAY = (
     "broker.popped",
+    "broker.taken",
     "broker.acking",
     "broker.acked",
     "consume.received",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import pytest
@@ -27,6 +27,7 @@ class ScriptedBroker:
         self.log: list[str] = []
         self.fail_at: set[str] = set()
         self.prefetch = 0
+        self.most: Mapping[str, int] | None = None
         self.on_drain: Callable[[], None] = lambda: None
         self._on_delivery: OnDelivery = lambda delivery: None
         self._on_undecodable: OnUndecodable = lambda queue, raw, reason: None
@@ -39,8 +40,9 @@ class ScriptedBroker:
         self._on_delivery, self._on_undecodable = on_delivery, on_undecodable
         return self
 
-    def drain(self, timeout: float) -> int:
+    def drain(self, timeout: float, most: Mapping[str, int] | None = None) -> int:
         self._do("drain")
+        self.most = most
         self.on_drain()
         arriving, self.arriving = self.arriving, []
         for found in arriving:
@@ -122,6 +124,17 @@ def test_as_many_messages_are_in_hand_as_run_and_wait_for_a_slot(lab: Lab, bench
     bench.consumer.step()
 
     assert bench.broker.prefetch == 2 * lab.config.concurrency
+
+
+def test_no_more_messages_come_at_once_than_there_is_room_for(lab: Lab) -> None:
+    bench = Bench(lab, ["default", "other"])
+    most = lab.config.concurrency
+    for _ in range(2):
+        lab.worker.slots._lanes.add(Job(lambda: None, JobKind.MESSAGE, "other"))
+
+    bench.consumer.step()
+
+    assert bench.broker.most == {"default": most, "other": most - 2}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

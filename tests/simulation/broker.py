@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ecs_queue.broker.base import OnDelivery, OnUndecodable, Outgoing
@@ -164,7 +164,7 @@ class SimConsumer:
         self._paused = False
         self._was_empty = False
 
-    def drain(self, timeout: float) -> int:
+    def drain(self, timeout: float, most: Mapping[str, int] | None = None) -> int:
         self._process.step("drain")
         if self._paused or len(self._in_hand) >= self._prefetch:
             self._stage.scheduler.sleep(timeout)

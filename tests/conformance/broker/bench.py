@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -15,8 +15,16 @@ PATIENCE = 30.0
 class Bench:
     """Takes from `queues` and keeps everything in hand until told otherwise."""
 
-    def __init__(self, broker: Broker, queues: Sequence[str] = ("q",), prefetch: int = 10) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        queues: Sequence[str] = ("q",),
+        prefetch: int = 10,
+        most: Mapping[str, int] | None = None,
+    ) -> None:
+        """`most`: of each drain."""
         self.broker = broker
+        self.most = most
         self.in_hand: list[Delivery] = []
         self.undecodable: list[tuple[str, bytes, str]] = []
         self.consumer = broker.consume(
@@ -34,7 +42,7 @@ class Bench:
         deadline = time.monotonic() + PATIENCE
         while not holds():
             assert time.monotonic() < deadline, f"in hand: {self.bodies}"
-            self.consumer.drain(0.05)
+            self.consumer.drain(0.05, self.most)
 
     def take(self, number: int) -> list[bytes]:
         """Drain until so many messages are in hand; their bodies."""
@@ -45,7 +53,7 @@ class Bench:
         """Drain for a while; the bodies in hand."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self.consumer.drain(0.05)
+            self.consumer.drain(0.05, self.most)
         return self.bodies
 
     @property
