@@ -7,7 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import kombu
 
@@ -29,10 +30,14 @@ from ecs_queue.broker.lean import Taken, Taker, acknowledge, lighten
 from ecs_queue.crashpoints import reach
 from ecs_queue.errors import BrokerUnavailable
 
+T = TypeVar("T")
+
 #: While messages are in hand, acknowledgements must not wait for the next message. Seconds.
 _BUSY_DRAIN = 0.02
 #: Acknowledgements are sent together: so many, or when none came within a drain.
 _ACKS_TOGETHER = 16
+#: The most acknowledgements of one round trip: Lua unpacks at most some 8,000 arguments.
+_ACKS_AT_MOST = 1000
 #: The most messages of one queue that one round trip brings.
 _TAKEN_TOGETHER = 16
 #: How long the server keeps a poll while a queue is held: what is resumed waits for its end. Seconds.
@@ -117,7 +122,8 @@ class KombuConsumer:
     def drain(self, timeout: float, most: Mapping[str, int] | None = None) -> int:
         """See `RequestConsumer.drain`."""
         with wrapping(self._connection):
-            if len(self._done) >= _ACKS_TOGETHER or len(self._in_hand) >= self._prefetch:
+            most = most if most and self._takes_several else {}
+            if self._must_settle(most):
                 self._settle()
             if len(self._in_hand) >= self._prefetch:
                 self._something_done.wait(timeout)
@@ -127,7 +133,7 @@ class KombuConsumer:
                 self._settle()
                 return 0  # kombu would wait all the same; a poll that is under way must be read to its end
             before = self._received
-            if not self._take(most or {}):
+            if not self._take(most):
                 self._tap.drain(min(timeout, _BUSY_DRAIN) if self._in_hand else timeout)
             received = self._received - before
             self._may_be_more = bool(received)
@@ -182,10 +188,21 @@ class KombuConsumer:
         self._in_hand.clear()
         abandon(self._connection)
 
+    def _must_settle(self, most: Mapping[str, int]) -> bool:
+        """Before anything more is taken: the hand is full, or so much is done and will not go with the next take."""
+        if len(self._in_hand) >= self._prefetch:
+            return True
+        return len(self._done) >= _ACKS_TOGETHER and not (most and self._done[0][1] is None)
+
+    @property
+    def _takes_several(self) -> bool:
+        """Whether the next messages come several at once: there is a backlog, and no poll under way."""
+        return self._may_be_more and not (self._taker is None or self._taken or self._channel._in_poll)
+
     def _take(self, most: Mapping[str, int]) -> bool:
-        """Take several messages at once, while there is a backlog and no poll under way; whether there were any."""
-        if self._taker is not None and self._may_be_more and not (self._taken or self._channel._in_poll):
-            self._taken.extend(self._taker.take(self._wanted(most)))
+        """Take several messages at once, where that is possible; whether there were any."""
+        if self._taker is not None and most:
+            self._taken.extend(self._acknowledge(partial(self._taker.take, self._wanted(most))))
             if self._taken:
                 reach("broker.taken")
         found = bool(self._taken)
@@ -236,7 +253,7 @@ class KombuConsumer:
         self._something_done.clear()
         while self._done:
             if self._done[0][1] is None:
-                self._acknowledge()
+                self._acknowledge(acknowledge)
                 continue
             delivery, give_back = self._done[0]
             if give_back is not None and delivery in self._in_hand:
@@ -246,18 +263,22 @@ class KombuConsumer:
                 self._in_hand.discard(delivery)
             self._done.popleft()
 
-    def _acknowledge(self) -> None:
+    def _acknowledge(self, send: Callable[[list[Any]], T]) -> T:
+        """What is dealt with and next in line, all of it with one `send`; what that answers."""
         together: list[KombuDelivery] = []
-        while self._done and self._done[0][1] is None:
+        while self._done and self._done[0][1] is None and len(together) < _ACKS_AT_MOST:
             together.append(self._done.popleft()[0])
         try:
-            reach("broker.acking")
-            acknowledge([delivery.message for delivery in together if delivery in self._in_hand])
-            reach("broker.acked")
+            if together:
+                reach("broker.acking")
+            answer = send([delivery.message for delivery in together if delivery in self._in_hand])
+            if together:
+                reach("broker.acked")
         except BaseException:
             self._done.extendleft((delivery, None) for delivery in reversed(together))
             raise
         self._in_hand.difference_update(together)
+        return answer
 
     def _stranded(self, wire_name: str, message: Mapping[str, Any]) -> None:
         properties = message["properties"]

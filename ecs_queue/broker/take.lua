@@ -1,11 +1,14 @@
 -- Takes messages off their lists and notes them among the unacknowledged: what kombu does with BRPOP, and with ZADD and
--- HSET in a second step, in one, and for several messages. Nobody can die between the two.
+-- HSET in a second step, in one, and for several messages. Nobody can die between the two. In the same go it acknowledges
+-- others, as kombu does.
 --
 -- ARGV: 1 prefix of every key, 2 what separates a queue's name from a priority, 3 the priorities, "0 1 2", the first one
--- served first, 4 kombu's hash of what is not acknowledged, 5 its index, 6 now, by the consumer's clock as kombu wants it;
--- then pairs: a queue, and how many of it. Answers {queue, element, delivery tag, ...}, each queue in the order of BRPOP.
+-- served first, 4 kombu's hash of what is not acknowledged, 5 its index, 6 now, by the consumer's clock as kombu wants it,
+-- 7 how many delivery tags to acknowledge; then these, then pairs: a queue, and how many of it. Answers {queue, element,
+-- delivery tag, ...}, each queue in the order of BRPOP.
 
 local P, SEPARATOR, UNACKED, INDEX, NOW = ARGV[1], ARGV[2], ARGV[1] .. ARGV[4], ARGV[1] .. ARGV[5], ARGV[6]
+local FIRST = 8 + tonumber(ARGV[7]) -- of the pairs
 
 -- The tag of what kombu can restore without further ado. Anything else is left to BRPOP, with all that comes behind it.
 local function tag_of(element)
@@ -37,7 +40,7 @@ local function take(queue, list, most)
   return number, number == #elements
 end
 
-for i = 7, #ARGV, 2 do
+for i = FIRST, #ARGV, 2 do
   local queue, left = ARGV[i], tonumber(ARGV[i + 1])
   for priority in string.gmatch(ARGV[3], '%S+') do
     local list = P .. queue
@@ -46,5 +49,9 @@ for i = 7, #ARGV, 2 do
     left = left - number
     if left <= 0 or not goes_on then break end
   end
+end
+if FIRST > 8 then
+  redis.call('ZREM', INDEX, unpack(ARGV, 8, FIRST - 1))
+  redis.call('HDEL', UNACKED, unpack(ARGV, 8, FIRST - 1))
 end
 return taken

@@ -272,6 +272,26 @@ class TestSeveralAtOnce:
             assert bench.consumer.drain(5.0, {"q": 4}) == 4
             assert bench.bodies == [b"9", b"9", b"7", b"4", b"0"]
 
+    def test_what_is_acknowledged_meanwhile_goes_with_them(
+        self, make_broker: Callable[..., KombuBroker], client: Any
+    ) -> None:
+        with Bench(make_broker(), prefetch=50, most={"q": 3}) as bench:
+            bench.publish(*[b"%d" % index for index in range(9)])
+            bench.take(4)
+            bench.in_hand[0].ack()
+            bench.in_hand[0].ack()
+            bench.in_hand[2].ack()
+            bench.in_hand[3].release()
+
+            assert bench.consumer.drain(5.0, {"q": 2}) == 2
+            assert client.hlen("ns:q:unacked") == client.zcard("ns:q:unacked_index") == 4
+            bench.take(10)
+            for delivery in bench.in_hand:
+                delivery.ack()
+            bench.drain_for(0.1)
+            assert sorted(set(bench.bodies)) == [b"%d" % index for index in range(9)]
+            assert client.exists("ns:q:unacked", "ns:q:unacked_index", "ns:q:requests.q") == 0
+
     def test_no_more_of_a_queue_than_was_asked_for(self, make_broker: Callable[..., KombuBroker]) -> None:
         broker = make_broker()
         with Bench(broker, queues=["a", "b", "c"], prefetch=50) as bench:
