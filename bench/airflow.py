@@ -22,7 +22,7 @@ LATENCY = 0.05
 OUTSTANDING = 10_000
 _NAMES = {"ours": "EcsQueueExecutor", "celery": "CeleryExecutor", "ecs": "AwsEcsExecutor at 50 ms"}
 #: AwsEcsExecutor takes a minute for 1,000.
-_ROUNDS = {"ours": 5, "celery": 2, "ecs": 1}
+_ROUNDS = {"ours": 9, "celery": 3, "ecs": 1}
 
 Figures = dict[str, float]
 

@@ -34,8 +34,9 @@ _WAIT = 0.002  # for the broker's answer to "is there a result?"
 class Desk:
     """One scheduler job's access. `owner` names its results.
 
-    Used by the scheduler's one thread, and by the thread of `send_soon`: never both at once on one connection, for the
-    scheduler's only prepares what is sent next, and waits for all that is under way before it does anything else.
+    Used by the scheduler's one thread, and by the two of `send_soon`, one for the ledger and one for the broker: never
+    two at once on one connection, for the scheduler's only prepares what is sent next, and waits for all that is under
+    way before it does anything else.
     """
 
     def __init__(
@@ -61,7 +62,8 @@ class Desk:
         self._keyring = open_keyring(config)
         self._log = log
         self._inbox: ResultInbox | None = None
-        self._sender = ThreadPoolExecutor(1, "ecs-queue-send")  # its thread starts with the first use
+        self._putter = ThreadPoolExecutor(1, "ecs-queue-put")  # a pool's thread starts with the first use
+        self._announcer = ThreadPoolExecutor(1, "ecs-queue-announce")
         self.ledger_outage = Outage("ledger", log, on_failure=lambda: on_failure("ledger"))
         self.broker_outage = Outage("broker", log, on_failure=lambda: on_failure("broker"))
 
@@ -97,23 +99,22 @@ class Desk:
     def send_soon(self, drafts: Sequence[Submitted]) -> Future[list[Answer]]:
         """Put and announce at most `SEND_AT_ONCE` drafts, while the caller prepares the next: servers take their time.
 
-        The ledger's answers in order; none when it cannot be reached.
+        The ledger's answers in order, none when it cannot be reached; they are there when all is announced.
         """
-        return self._sender.submit(self._send, drafts)
+        return self._announcer.submit(self._announce, drafts, self._putter.submit(self._put, drafts))
 
-    def _send(self, drafts: Sequence[Submitted]) -> list[Answer]:
+    def _put(self, drafts: Sequence[Submitted]) -> list[Answer]:
         submissions = [draft.submission for draft in drafts]
         answers = self.ledger_outage.attempt(lambda: self._ledger.put(submissions)) if submissions else []
         answered = zip(submissions, answers or (), strict=False)
         self._journal.submitted(new for new, answer in answered if answer.word is Word.CREATED)
-        self._publish(
-            [
-                draft
-                for draft, answer in zip(drafts, answers or (), strict=False)
-                if answer.word not in (Word.CONFLICT, Word.TOO_LATE)
-            ]
-        )
         return answers or []
+
+    def _announce(self, drafts: Sequence[Submitted], put: Future[list[Answer]]) -> list[Answer]:
+        answers = put.result()
+        answered = zip(drafts, answers, strict=False)
+        self._publish([draft for draft, answer in answered if answer.word not in (Word.CONFLICT, Word.TOO_LATE)])
+        return answers
 
     def _publish(self, drafts: Sequence[Submitted]) -> None:
         """Announce what the ledger has; in an outage the workers' sweep finds it."""
@@ -180,7 +181,8 @@ class Desk:
 
     def close(self) -> None:
         """Give the connections back; requests go on, their results stay in the ledger."""
-        self._sender.shutdown()
+        self._putter.shutdown()
+        self._announcer.shutdown()
         if self._inbox is not None:
             self._inbox.close()
         self._journal.close()

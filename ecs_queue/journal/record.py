@@ -146,6 +146,7 @@ class Recorder:
         size, events, ids = 0, list[bytes](), dict[str, None]()
         for _ in range(len(self._told)):
             at, name, fields = self._told.popleft()
+            time.sleep(0)  # an interpreter lock held for long would delay launches, or a scheduler's heartbeat
             try:
                 encoded = encode_event(self._server_time(at), name, fields)
             except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:

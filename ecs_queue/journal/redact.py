@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -23,6 +24,14 @@ _SUSPICIOUS = (
     *(b"pass", b"pwd", b"secret", b"token", b"credential", b"signature", b"auth", b"key", b"@", b"eyj", b"bearer"),
     *(b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"glpat-", b"xox", b"aiza", b'"sk-', b" sk-", b"=sk-"),
 )
+#: Without any of these, in lower case, no expression below finds anything in a text.
+_TEXT_SIGNS = (
+    *("pass", "pwd", "secret", "token", "credential", "signature", "auth", "key", "@", "eyj", "bearer", "basic"),
+    *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "glpat-", "xox", "aiza", "sk-"),
+)
+#: Names are the same ones again and again; longer ones are none that anybody has chosen, and are not remembered.
+_LONGEST_NAME = 64
+_remembered_name = lru_cache(4096)(is_secret_name)
 _USER_INFO = re.compile(r"(://)([^\s/:@\"']*)(:?)([^\s/\"']*)@")
 #: A user without a password and of this length is a token (https://TOKEN@host).
 _LONGEST_USER = 20
@@ -67,6 +76,8 @@ def is_redacted(value: object) -> bool:
 
 
 def _redact(value: Any, is_secret: bool) -> Any:
+    if isinstance(value, str):  # most of all values
+        return (REDACTED if value else value) if is_secret else _redact_text(value)
     if isinstance(value, dict):
         named = _name_in(value)
         return {
@@ -78,8 +89,6 @@ def _redact(value: Any, is_secret: bool) -> Any:
             _redact(item, is_secret or _is_value_of(value[place - 1] if place else None, item))
             for place, item in enumerate(value)
         ]
-    if isinstance(value, str):
-        return (REDACTED if value else value) if is_secret else _redact_text(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return REDACTED if is_secret and is_number else value
 
@@ -91,8 +100,12 @@ def _is_our_signature(key: str, item: object) -> bool:
 
 def _is_secret_member(key: str, named: str) -> bool:
     if named:
-        return key not in ("name", "key") and is_secret_name(named if key == "value" else key)
-    return is_secret_name(key)
+        return key not in ("name", "key") and _is_secret_name(named if key == "value" else key)
+    return _is_secret_name(key)
+
+
+def _is_secret_name(name: str) -> bool:
+    return _remembered_name(name) if len(name) <= _LONGEST_NAME else is_secret_name(name)
 
 
 def _name_in(entry: dict[str, Any]) -> str:
@@ -106,7 +119,7 @@ def _is_value_of(before: object, item: object) -> bool:
     if not isinstance(before, str) or not isinstance(item, str) or item.startswith("-"):
         return False
     flag = _FLAG.fullmatch(before)
-    return flag is not None and is_secret_name(flag[1])
+    return flag is not None and _is_secret_name(flag[1])
 
 
 def _redact_text(text: str) -> str:
@@ -118,6 +131,13 @@ def _redact_text(text: str) -> str:
         else:
             hidden = _redact(value, is_secret=False)
             return text if hidden == value else msgspec.json.encode(hidden).decode()
+    if text.isascii():  # else the expressions, which ignore case, know letters that `lower` does not
+        low = text.lower()
+        for sign in _TEXT_SIGNS:
+            if sign in low:
+                break
+        else:
+            return text
     text = _USER_INFO.sub(_hide_user, text)
     text = _TOKENS.sub(REDACTED, text)
     text = _BEARER.sub(rf"\1\2{REDACTED}", text)
@@ -137,7 +157,7 @@ def _hide_named(text: str) -> str:
     done = 0
     for match in _NAMED.finditer(text):
         name, between = match.groups()
-        if match.start() < done or not is_secret_name(name.lstrip("-")) or text.startswith(REDACTED, match.end()):
+        if match.start() < done or not _is_secret_name(name.lstrip("-")) or text.startswith(REDACTED, match.end()):
             continue
         value = _VALUE.match(text, match.end())
         if value is None or not _is_value(name, between, value[0]):

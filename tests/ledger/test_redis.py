@@ -17,7 +17,7 @@ from ecs_queue.core.states import State
 from ecs_queue.errors import ConfigError, LedgerUnavailable, NotDurable
 from ecs_queue.ledger import RedisLedger
 from ecs_queue.ledger.retention import Retention
-from ecs_queue.ledger.script import connect
+from ecs_queue.ledger.script import Script, connect
 from ecs_queue.local.redis_server import RedisServer
 from tests.conformance.ledger.lab import PREFIX, Lab, offer, redis_lab, refusal, submission
 from tests.services import missing, require_redis_binary
@@ -285,6 +285,29 @@ def test_a_batch_of_thousands_is_answered_in_order(client: Any, lab: Lab) -> Non
     assert {answer.word for answer in answers} == {Word.CREATED}
     found = lab.ledger.get([f"job-{number}" for number in range(2500)])
     assert [record.id if record else None for record in found] == [f"job-{number}" for number in range(2500)]
+
+
+def test_calls_of_one_kind_run_together_and_none_is_held_up_for_long(client: Any, lab: Lab) -> None:
+    lab.ledger.put([submission("first")])
+    client.config_resetstat()
+
+    answers = lab.ledger.put([submission(f"job-{number % 119}") for number in range(120)])
+
+    assert [answer.word for answer in answers] == [Word.CREATED] * 119 + [Word.SAME]
+    assert answers[-1].record is not None
+    assert answers[-1].record.id == "job-0"
+    assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 3  # fifty at once
+
+
+def test_calls_of_different_kinds_are_answered_in_order(client: Any) -> None:
+    script = Script(client, f"{PREFIX}:l:", ["1"] * 9, "server", 1.0, lambda: 100.0)
+    hold = [("hold", "a"), ("hold", "a"), ("hold", "b")]
+
+    answers = script.run([*hold, ("let_go", "a"), ("now",), ("now",), ("pause", "x"), ("pause", "y", "z"), *hold])
+
+    assert answers[:4] == [1, 2, 1, 1]
+    assert [float(now) for now in answers[4:6]] == [100.0, 100.0]
+    assert answers[6:] == [[b"ok"], [b"ok"], 1, 2, 2]
 
 
 def test_a_launched_record_of_a_small_command_takes_less_than_six_kilobytes(client: Any, lab: Lab) -> None:

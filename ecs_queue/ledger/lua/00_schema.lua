@@ -21,8 +21,10 @@
 --
 -- ARGV: 1 operation, 2 P, 3 now ("" = the server's TIME), 4 lease, 5 settle, 6 startup allowance, 7 ring,
 -- 8 max_in_flight, 9 retention, 10 cap for the never confirmed, 11 how long a request that was stopped before it came
--- may still come, 12 max_deliveries; then the operation's own. Seconds everywhere, to the millisecond.
--- An answer is a list: word, then where the caller has a use for it the record as {id, field, value, ...}.
+-- may still come, 12 max_deliveries, 13 how many arguments a call has; then the operation's own. Seconds everywhere, to
+-- the millisecond. An answer is a list: word, then where the caller has a use for it the record as {id, field, value, ...}.
+-- With a number in 13 the arguments are those of many calls, one behind the other, and the answer is the list of theirs:
+-- setting up the script costs as much as a call.
 -- core/lifecycle.py is the same protocol in Python, for the in-memory ledger.
 
 local P = ARGV[2]
@@ -36,7 +38,7 @@ NOW = tonumber(string.format('%.3f', NOW))
 local LEASE, SETTLE, ALLOWANCE, RING = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local MAX_IN_FLIGHT, RETENTION = tonumber(ARGV[8]), tonumber(ARGV[9])
 local CAP, ACCEPT, MAX_DELIVERIES = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
-local ARG = 12 -- the operation's first own argument is ARGV[ARG + 1]
+local EACH, ARG = tonumber(ARGV[13]), 13 -- the operation's first own argument is ARGV[ARG + 1]
 
 local LOOK_ONLY_AFTER, PROOF_ENDS_AFTER = 40 * 60, 60 * 60
 local CLOCK_SKEW = 300 -- how far a producer's clock may be off before a late duplicate could run again

@@ -181,4 +181,10 @@ local WHEN_FULL = {
 }
 if WHEN_FULL[ARGV[1]] then redis.call('DEL', key_of('')) end
 
-return operations[ARGV[1]](unpack(ARGV, ARG + 1))
+local run = operations[ARGV[1]]
+if not EACH then return run(unpack(ARGV, ARG + 1)) end
+local answers = {}
+for first = ARG + 1, #ARGV, EACH do
+  answers[#answers + 1] = run(unpack(ARGV, first, first + EACH - 1))
+end
+return answers
