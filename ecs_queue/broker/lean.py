@@ -86,12 +86,12 @@ class Taker:
         wanted = [value for pair in most.items() for value in pair]
         client = channel._create_client()
         # kombu's client puts its prefix before the first of the arguments, as if it were a key.
-        arguments = (self._sha, 0, "", *keys, repr(time.time()), len(tags), *tags, *wanted)
+        arguments = ("EVALSHA", self._sha, 0, "", *keys, repr(time.time()), len(tags), *tags, *wanted)
         try:
-            flat = client.evalsha(*arguments)
+            flat = client.execute_command(*arguments)
         except redis.exceptions.NoScriptError:  # a new or restarted server
             client.script_load(self._text)
-            flat = client.evalsha(*arguments)
+            flat = client.execute_command(*arguments)
         _acknowledged(channel.qos, open_ones)
         taken = [Taken(flat[i].decode(), flat[i + 1], flat[i + 2].decode()) for i in range(0, len(flat), 3)]
         for one in taken:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from ecs_queue.config.profile import Profile
 from ecs_queue.config.redact import redact_url
@@ -13,6 +14,7 @@ from ecs_queue.core.keyring import SigningKey
 DEFAULT_QUEUE = "default"
 
 
+@lru_cache(maxsize=1024)
 def normal_queue(name: str) -> str:
     """A queue's name as it is compared: in lower case, everything but letters and digits as `_`."""
     return re.sub(r"[^a-z0-9]", "_", name.lower())

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module, metadata
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
@@ -69,6 +69,7 @@ class Target:
         if self.endpoint_url and "@" in urlsplit(self.endpoint_url).netloc:
             raise ConfigError("endpoint_url must not hold a user name or password: remove what stands before the @.")
 
+    @lru_cache(maxsize=1024)  # noqa: B019 - equal ones share it: there are a few
     def encode(self) -> str:
         """JSON with sorted keys and without unset ones: equal targets give equal strings."""
         known = {key: value for key, value in asdict(self).items() if value is not None}
