@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,14 +27,15 @@ COMMAND = ["sleep", "600"]
 
 def run(tasks: int) -> list[Row]:
     """`tasks` for each side."""
+    taken: dict[int, str] = {}
     with stack(LATENCY, workers=0) as parts:
-        alone = _boto3(parts, tasks)
+        alone, taken[0] = _measured(parts, tasks, _boto3)
     with stack(LATENCY, workers=0) as parts:
         celery = _celery(parts, tasks)
     ours = {}
     for workers in (1, 2, 4):
         with stack(LATENCY, workers=workers, concurrency=str(THREADS)) as parts:
-            ours[workers] = _ours(parts, tasks)
+            ours[workers], taken[workers] = _measured(parts, tasks, _ours)
     return [
         Row(f"launches/s, boto3 alone, {THREADS} threads", f"{alone:.0f}"),
         Row(f"launches/s, one Celery worker, {THREADS} threads, only RunTask", f"{celery:.0f}"),
@@ -40,14 +43,25 @@ def run(tasks: int) -> list[Row]:
         _ratio("one worker / boto3 alone", ours[1] / alone, ">= 0.60"),
         _ratio("one worker / one Celery worker", ours[1] / celery, ""),
         _ratio("two workers / one worker", ours[2] / ours[1], ">= 1.5"),
+        *(Row(f"ms of processor time a launch, {_WHO.get(number, number)}", said) for number, said in taken.items()),
     ]
 
 
 _AIMS = {1: ">= 150", 2: "", 4: ""}
+_WHO = {0: "boto3 alone", 1: "one worker", 2: "two workers", 4: "four workers"}
 
 
 def _ratio(what: str, ratio: float, aim: str) -> Row:
     return Row(f"launches, {what}", f"{ratio:.2f}", aim, ratio)
+
+
+def _measured(parts: Stack, tasks: int, launch: Callable[[Stack, int], float]) -> tuple[float, str]:
+    """The rate; and what bounds it: the processor time that each kind of process takes, and how many cores are busy."""
+    before, start = parts.processor_seconds(), time.monotonic()
+    found = launch(parts, tasks)
+    took, seconds = parts.processor_seconds() - before, time.monotonic() - start
+    shares = ", ".join(f"{kind} {1000 * spent / tasks:.2f}" for kind, spent in took.most_common())
+    return found, f"{shares} ({took.total() / seconds:.1f} cores)"
 
 
 def _ours(parts: Stack, tasks: int) -> float:

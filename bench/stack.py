@@ -32,6 +32,7 @@ class Stack:
     redis: RedisServer
     endpoint_url: str
     environ: dict[str, str]
+    stand_in: subprocess.Popen[bytes]
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def client(self) -> EcsQueue:
@@ -48,17 +49,23 @@ class Stack:
         """The first worker, to measure."""
         return psutil.Process(self.workers[0].pid)
 
+    def processor_seconds(self) -> Counter[str]:
+        """What the processes have taken so far, by kind: this one is the client."""
+        kinds = {"stand-in": [self.stand_in.pid], "Redis": [self.redis.pid], "client": [os.getpid()]}
+        kinds["workers"] = [worker.pid for worker in self.workers]
+        return Counter({kind: sum(map(_processor_seconds, pids)) for kind, pids in kinds.items()})
+
 
 @contextmanager
 def stack(latency: float = 0.0, workers: int = 1, stand_in: Sequence[str] = (), **settings: str) -> Iterator[Stack]:
     """A stack that is ready; `settings` are keys of [ecs_queue]. Every process has ended when it closes."""
     with ExitStack() as open_parts:
         redis = open_parts.enter_context(RedisServer())
-        endpoint_url = serve(open_parts, "bench.stand_in", "--latency", str(latency), *stand_in)
+        ecs, endpoint_url = _serving(open_parts, "bench.stand_in", "--latency", str(latency), *stand_in)
         environ = {**os.environ, **local_environment(endpoint_url, redis.url), **UNLIMITED}
         environ.update({f"AIRFLOW__ECS_QUEUE__{key.upper()}": value for key, value in settings.items()})
         os.environ.update(environ)  # boto3 reads the process's own environment
-        built = Stack(redis, endpoint_url, environ)
+        built = Stack(redis, endpoint_url, environ, ecs)
         command = [sys.executable, "-m", "ecs_queue", "--log-level", "warning", "worker"]
         built.workers = [_started(open_parts, command, environ) for _ in range(workers)]
         with built.client() as client:
@@ -68,12 +75,16 @@ def stack(latency: float = 0.0, workers: int = 1, stand_in: Sequence[str] = (), 
 
 def serve(open_parts: ExitStack, module: str, *arguments: str) -> str:
     """Start a stand-in, a process that ends with `open_parts`; its URL."""
+    return _serving(open_parts, module, *arguments)[1]
+
+
+def _serving(open_parts: ExitStack, module: str, *arguments: str) -> tuple[subprocess.Popen[bytes], str]:
     process = _started(open_parts, [sys.executable, "-m", module, *arguments])
     assert process.stdout is not None
     url = process.stdout.readline().decode().strip()
     if not url:  # or the workers would turn to AWS itself
         raise RuntimeError(f"{module} did not start")
-    return url
+    return process, url
 
 
 def until(holds: Callable[[], bool], seconds: float, every: float = 0.02) -> float:
@@ -90,6 +101,11 @@ def quantile(values: list[float], share: float) -> float:
     """The value below which `share` of the values lie."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _processor_seconds(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def _started(
