@@ -60,7 +60,7 @@ POISON: dict[str, tuple[bytes, str]] = {
 def test_each_is_a_dead_letter_with_its_reason_and_the_next_request_is_launched(
     redis_url: str, make_site: Callable[..., Site]
 ) -> None:
-    site = make_site(redis_url)
+    site = make_site(redis_url, concurrency=1)  # so that they are buried in this order
     with redis.Redis.from_url(redis_url) as client:
         push(client, *[raw for raw, _ in POISON.values()])
     site.worker()
