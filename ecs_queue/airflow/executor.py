@@ -189,10 +189,7 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
     def key_of(self, workload: Any) -> Any:
         """Airflow's key of a workload: what it is queued under."""
         task = getattr(workload, "ti", None)
-        if task is not None:
-            return self._task_key(task)
-        callback = getattr(workload, "callback", None)  # of 3.2 the workload itself has no key
-        return workload.key if callback is None else callback.key
+        return orders.key_of(workload) if task is None else self._task_key(task)
 
     def take_off(self, flight: Flight) -> None:
         """It is the ledger's now."""
