@@ -56,7 +56,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; all but airflow by default")
     parser.add_argument("--size", type=int, help="tasks (seconds for idle) in place of each one's own number")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="put the figures into this file (bench/baseline.json)")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="put the figures into this file")
     parser.add_argument("--check", type=Path, metavar="PATH", help="fail when a ratio there fell by more than 25%%")
     chosen = parser.parse_args()
     unknown = set(chosen.names) - set(BENCHES)
