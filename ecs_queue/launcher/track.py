@@ -67,7 +67,7 @@ class Tracker:
         due = self._parts.ledger.due(_ROUND)
         if due:
             reach("track.due")
-        self._tidy()
+        self._tidy(bool(due))
         self._recover_some([record for record in due if record.state is State.LAUNCHING])
         batches: dict[str, list[Record]] = {}
         for record in due:
@@ -252,7 +252,7 @@ class Tracker:
         self._parts.telemetry.emit("describe.trouble", tasks=len(records), reason=reason)
         self._parts.ledger.rest(dict.fromkeys((record.id for record in records), wait))
 
-    def _tidy(self) -> None:
+    def _tidy(self, has_work: bool) -> None:
         """Now and then: forget what is over, and count what all workers follow, for the quota is shared."""
         if self._parts.monotonic() - self._tidied_at < _TIDY_EVERY:
             return
@@ -260,9 +260,10 @@ class Tracker:
         self._parts.in_flight.forget_untouched()
         self._missing.forget_old()
         self.judge.forget_old()
-        # With nothing due, too: what events tell of is given its next look by it.
-        counts = self._parts.ledger.counts().values()
-        self._parts.pace.in_flight = sum(states.get(State.LAUNCHED, 0) for states in counts)
+        # With events hardly anything is due, and what they tell of is given its next look by this number, too.
+        if has_work or self._parts.config.has_events():
+            counts = self._parts.ledger.counts().values()
+            self._parts.pace.in_flight = sum(states.get(State.LAUNCHED, 0) for states in counts)
 
 
 def _wait_after(trouble: ReadTrouble) -> float:
