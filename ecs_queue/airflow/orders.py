@@ -17,14 +17,21 @@ from ecs_queue.core.merge import merge_run_task
 _CONTAINER_SIGN = {"name": "AIRFLOW_IS_EXECUTOR_CONTAINER", "value": "true"}
 _EXECUTE = "airflow.sdk.execution_time.execute_workload"
 #: Airflow's program ends with 0 whatever the workload did. A task tells the API server how it ended; of a callback
-#: and a connection test only the exit status speaks.
-_WITH_STATUS = f"""\
+#: and a connection test only the exit status speaks. That of 3.2 knows no callbacks: its executors run them themselves.
+_WITH_STATUS = """\
 import sys
 from airflow.executors.base_executor import BaseExecutor
-from {_EXECUTE} import main
-run, codes = BaseExecutor.run_workload, []
-BaseExecutor.run_workload = staticmethod(lambda *a, **k: codes.append(run(*a, **k)))
-main()
+from airflow.sdk.execution_time import execute_workload as program
+codes = []
+def execute(workload):
+    from airflow.executors.workloads.callback import execute_callback_workload
+    codes.append(0 if execute_callback_workload(workload.callback, program.log)[0] else 1)
+if hasattr(BaseExecutor, "run_workload"):
+    run = BaseExecutor.run_workload
+    BaseExecutor.run_workload = staticmethod(lambda *a, **k: codes.append(run(*a, **k)))
+else:
+    program.execute_workload = execute
+program.main()
 sys.exit(codes[0] or 0 if codes else 1)
 """
 
@@ -37,6 +44,23 @@ _claims = msgspec.json.Decoder(_Claims)
 _ID = re.compile(r"[A-Za-z0-9_-]{1,48}")
 #: Callbacks and connection tests finish work that is under way; Airflow sends them before tasks, too.
 FIRST_PRIORITY = 9
+
+
+class CallbackKey(str):
+    """The key of a callback of Airflow 3.2, whose scheduler looks for the callback by it as if it was a UUID.
+
+    SQLite and MySQL store a UUID by its `hex`; without one the scheduler would end.
+    """
+
+    @property
+    def hex(self) -> str:
+        """As a UUID's."""
+        return self.replace("-", "")
+
+
+def key_of(workload: Any) -> Any:
+    """The key under which Airflow queues a callback or a connection test."""
+    return workload.key if hasattr(workload, "key") else CallbackKey(workload.callback.key)
 
 
 def usable_id(external_executor_id: object) -> str | None:

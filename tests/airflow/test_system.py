@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from airflow.executors.base_executor import BaseExecutor
 
 from ecs_queue.airflow.demo import RUN_ID, await_end, demo_callbacks, demo_runs, demo_tasks
 from ecs_queue.airflow.local import LocalAirflow, Row
@@ -19,7 +20,8 @@ from tests.services import require_redis_binary
 
 pytestmark = pytest.mark.timeout(600)
 
-#: The examples and how many tasks they have. Airflow 3.1 has no callbacks on executors, so it has not the last.
+#: The examples and how many tasks they have. Airflow 3.1 has no callbacks on executors, and 3.2 none of DAG files:
+#: there the last is missing.
 EXAMPLES = {"chain": 3, "configured": 1, "deferred": 1, "mapped": 20, "retried": 1, "deadlined": 1}
 
 
@@ -107,6 +109,8 @@ def test_the_reasons_are_in_the_event_log(ended: LocalAirflow) -> None:
 def test_a_callback_runs_through_the_queue(ended: LocalAirflow) -> None:
     if not ended.has_table("callback"):
         pytest.skip("this Airflow sends no callbacks to executors")
+    if not hasattr(BaseExecutor, "run_workload"):
+        pytest.skip("this Airflow runs no callbacks of a DAG's file; test_workloads has one of a module")
     (callback,) = demo_callbacks(ended)
     assert callback["state"] == "success"
     (record,) = whole.records_of(ended, [callback["id"]])
