@@ -38,7 +38,7 @@ class Load(NamedTuple):
 
     def shown(self) -> str:
         """For the table."""
-        return f"{self.worker:.0%}, {self.redis:.0%}, {self.machine:.0%} of {os.cpu_count()} cores"
+        return f"{self.worker:.0%}, {self.redis:.0%}, {self.machine:.0%} of {os.cpu_count() or 1:.0%}"
 
 
 class Meter:
