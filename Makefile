@@ -64,7 +64,7 @@ $(AIRFLOW_VENV)/.bench-installed: $(AIRFLOW_VENV)/.installed
 	touch $@
 
 airflow-bench: $(AIRFLOW_VENV)/.bench-installed ## our executor beside the upstream ones: what a heartbeat costs
-	$(AIRFLOW_VENV)/bin/python -m bench airflow
+	$(AIRFLOW_VENV)/bin/python -m bench airflow $(BENCH_ARGS)
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) $(wildcard $(VENV)-airflow*) *.egg-info build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -25,6 +25,7 @@ BENCHES = {
     "backlog": 100_000,
     "airflow": 1000,
     "journal": 1500,
+    "ends": 200,
     "results": 10_000,
 }
 #: Needs an environment of its own, see `make airflow-bench`.
@@ -41,10 +42,11 @@ def main() -> None:
         bench = importlib.import_module(f"bench.{name}")
         found[name] = [Row(*row) for row in bench.run(arguments.size or BENCHES[name])]
     _show(machine, found)
+    base = baseline.read(arguments.check) if arguments.check else {}  # before --json may replace it
     if arguments.json:
-        baseline.write(arguments.json, machine, found)
+        baseline.merge(arguments.json, machine, found)
     if arguments.check:
-        said = baseline.fallen(baseline.read(arguments.check), found)
+        said = baseline.fallen(base, found)
         for sentence in said:
             print(sentence, file=sys.stderr)
         sys.exit(bool(said))
@@ -54,7 +56,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; all but airflow by default")
     parser.add_argument("--size", type=int, help="tasks (seconds for idle) in place of each one's own number")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there (bench/baseline.json)")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="put the figures into this file")
     parser.add_argument("--check", type=Path, metavar="PATH", help="fail when a ratio there fell by more than 25%%")
     chosen = parser.parse_args()
     unknown = set(chosen.names) - set(BENCHES)

@@ -52,8 +52,8 @@ def _ratios(found: dict[str, Figures]) -> list[Row]:
     ours, rows = found["ours"], []
     for name in found.keys() - {"ours"}:
         wall, cpu = found[name]["wall"] / ours["wall"], _cpu(found[name]) / _cpu(ours)
-        rows.append(Row(f"{_NAMES[name]} / ours", f"{wall:.1f}"))
-        rows.append(Row(f"{_NAMES[name]} / ours, CPU", f"{cpu:.1f}", ratio=cpu))
+        rows.append(Row(f"heartbeat, {_NAMES[name]} / ours", f"{wall:.1f}"))
+        rows.append(Row(f"heartbeat, {_NAMES[name]} / ours, CPU", f"{cpu:.1f}", ratio=cpu))
     return sorted(rows)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.row import Row
 
@@ -15,15 +16,20 @@ from bench.row import Row
 TOLERATED = 0.25
 
 
-def write(path: Path, machine: str, rows: Mapping[str, Sequence[Row]]) -> None:
-    """All rows, by benchmark."""
-    benches = {name: [row._asdict() for row in found] for name, found in rows.items()}
-    path.write_text(json.dumps({"machine": machine, "benches": benches}, indent=1) + "\n")
+def merge(path: Path, machine: str, rows: Mapping[str, Sequence[Row]]) -> None:
+    """Put the rows of the benchmarks that ran in the place of their earlier ones; those of others stay.
+
+    So benchmarks that need environments of their own stand in one file. `machine`: where these ran.
+    """
+    known = _load(path) if path.exists() else {"machines": {}, "benches": {}}
+    known["machines"].update(dict.fromkeys(rows, machine))
+    known["benches"].update({name: [row._asdict() for row in found] for name, found in rows.items()})
+    path.write_text(json.dumps(known, indent=1) + "\n")
 
 
 def read(path: Path) -> dict[str, list[Row]]:
-    """What `write` wrote."""
-    return {name: [Row(**row) for row in rows] for name, rows in json.loads(path.read_text())["benches"].items()}
+    """All rows, by benchmark."""
+    return {name: [Row(**row) for row in rows] for name, rows in _load(path)["benches"].items()}
 
 
 def fallen(base: Mapping[str, Sequence[Row]], now: Mapping[str, Sequence[Row]]) -> list[str]:
@@ -42,3 +48,10 @@ def fallen(base: Mapping[str, Sequence[Row]], now: Mapping[str, Sequence[Row]]) 
             elif ratio < row.ratio * (1 - TOLERATED):
                 said.append(f"{name}: {row.what} was {row.ratio:.2f} and is {ratio:.2f}")
     return said
+
+
+def _load(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    if "machine" in found:  # one for all, as files were written at first
+        found["machines"] = dict.fromkeys(found["benches"], found.pop("machine"))
+    return {"machines": found["machines"], "benches": found["benches"]}

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import psutil
 
@@ -23,6 +24,41 @@ UNLIMITED = {
     "AIRFLOW__ECS_QUEUE__RUN_TASK_RATE": "0",
     "AIRFLOW__ECS_QUEUE__DESCRIBE_TASKS_RATE": "0",
 }
+
+#: AWS's quota of DescribeTasks and ListTasks: calls a second, and the burst.
+DESCRIBE_RATE, DESCRIBE_BURST = 20, 100
+
+
+class Load(NamedTuple):
+    """Shares of one core, on average: of all workers together, of Redis, and of everything on the machine."""
+
+    worker: float
+    redis: float
+    machine: float
+
+    def shown(self) -> str:
+        """For the table."""
+        return f"{self.worker:.0%}, {self.redis:.0%}, {self.machine:.0%} of {os.cpu_count() or 1:.0%}"
+
+
+class Meter:
+    """Processor time from now on."""
+
+    def __init__(self, workers: Sequence[psutil.Process], redis: psutil.Process) -> None:
+        self._workers = workers
+        self._redis = redis
+        self._begin = self._read()
+
+    def load(self) -> Load:
+        """Since the start."""
+        wall, *used = (now - then for now, then in zip(self._read(), self._begin, strict=True))
+        workers, redis, machine = (seconds / wall for seconds in used)
+        return Load(workers, redis, machine)
+
+    def _read(self) -> tuple[float, float, float, float]:
+        machine = psutil.cpu_times()
+        busy = sum(machine) - machine.idle - getattr(machine, "iowait", 0.0) - getattr(machine, "steal", 0.0)
+        return time.monotonic(), sum(map(_used, self._workers)), _used(self._redis), busy
 
 
 @dataclass
@@ -53,7 +89,12 @@ class Stack:
         """What the processes have taken so far, by kind: this one is the client."""
         kinds = {"stand-in": [self.stand_in.pid], "Redis": [self.redis.pid], "client": [os.getpid()]}
         kinds["workers"] = [worker.pid for worker in self.workers]
-        return Counter({kind: sum(map(_processor_seconds, pids)) for kind, pids in kinds.items()})
+        return Counter({kind: sum(_used(psutil.Process(pid)) for pid in pids) for kind, pids in kinds.items()})
+
+    def meter(self) -> Meter:
+        """Measures processor time from now on."""
+        workers = [psutil.Process(worker.pid) for worker in self.workers]
+        return Meter(workers, psutil.Process(self.redis.pid))
 
 
 @contextmanager
@@ -71,6 +112,18 @@ def stack(latency: float = 0.0, workers: int = 1, stand_in: Sequence[str] = (), 
         with built.client() as client:
             until(lambda: len(client.ledger.workers()) == workers, 30)
         yield built
+
+
+@contextmanager
+def following(*, by_events: bool) -> Iterator[Stack]:
+    """A stack with one worker and AWS's quota of DescribeTasks; `by_events`: with an SQS stand-in (`bench.sqs`)."""
+    rate, burst = str(DESCRIBE_RATE), str(DESCRIBE_BURST)
+    options = ["--describe-quota", rate, burst]
+    with ExitStack() as open_parts:
+        url = serve(open_parts, "bench.sqs") if by_events else ""
+        options += ["--events-to", url] if url else []
+        quota = {"describe_tasks_rate": rate, "describe_tasks_burst": burst}
+        yield open_parts.enter_context(stack(0.0, 1, options, event_queue_url=url, **quota))
 
 
 def serve(open_parts: ExitStack, module: str, *arguments: str) -> str:
@@ -103,8 +156,8 @@ def quantile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def _processor_seconds(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
+def _used(process: psutil.Process) -> float:
+    times = process.cpu_times()
     return float(times.user + times.system)
 
 

@@ -14,6 +14,8 @@ from ecs_queue.errors import BrokerUnavailable
 from ecs_queue.telemetry import Telemetry
 
 _BATCH = 500
+#: For so long after a batch the next is gathered: many small ones cost the broker's client far more. Seconds.
+_GATHER = 0.02
 #: Results that wait for a lost broker; beyond, the oldest are left to their owners' look into the ledger.
 _KEPT = 20_000
 
@@ -63,6 +65,8 @@ class Announcer:
                 self._send(batch)
             if self._stopping.is_set() and self._waiting.empty():
                 return
+            if len(batch) < _BATCH:
+                self._stopping.wait(_GATHER)
 
     def _next_batch(self) -> list[tuple[str, bytes]]:
         record = self._waiting.get()

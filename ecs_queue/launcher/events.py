@@ -18,7 +18,7 @@ from ecs_queue.core.states import State
 from ecs_queue.core.task_event import TaskEvent, decode_event, newest
 from ecs_queue.crashpoints import reach
 from ecs_queue.ecs.clients import EcsClients, Target
-from ecs_queue.ecs.event_queue import EventMessage, EventQueue, open_event_queue
+from ecs_queue.ecs.event_queue import BATCH, EventMessage, EventQueue, open_event_queue
 from ecs_queue.errors import ConfigError, EventsUnavailable, PermanentError, RetryableError, UndecodableMessage
 from ecs_queue.launcher.judge import Judge
 from ecs_queue.launcher.pace import VISIBILITY, EventPace
@@ -31,6 +31,9 @@ _READERS = 2
 _REST, _LONGEST_REST = 1.0, 60.0
 #: An empty receipt is not followed by another one sooner: with short time-outs it does not wait by itself. Seconds.
 _LEAST_ROUND = 0.5
+#: A receipt that took less than all it could is not followed by another one sooner: the next takes more at once, and a
+#: task's changes that come together are one. Seconds.
+_GATHER = 0.05
 #: How often it is told that the queue had nothing left. Seconds.
 _DRAINED_EVERY = 10.0
 
@@ -66,7 +69,7 @@ class EventReader:
             self._parts.telemetry.emit("events.trouble", reason=str(error), seconds=round(rest))
             return rest
         self._rest = _REST
-        return 0.0
+        return 0.0 if len(messages) >= BATCH else max(0.0, _GATHER - (self._pace.now() - began))
 
     def _note_drained(self, began: float) -> None:
         """As of when the receipt began: whatever was in the queue before has been taken."""

@@ -260,7 +260,8 @@ class Tracker:
         self._parts.in_flight.forget_untouched()
         self._missing.forget_old()
         self.judge.forget_old()
-        if has_work:
+        # With events hardly anything is due, and what they tell of is given its next look by this number, too.
+        if has_work or self._parts.config.has_events():
             counts = self._parts.ledger.counts().values()
             self._parts.pace.in_flight = sum(states.get(State.LAUNCHED, 0) for states in counts)
 

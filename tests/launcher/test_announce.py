@@ -84,6 +84,30 @@ def test_many_go_in_batches() -> None:
     assert [len(batch) for batch in outbox.batches] == [500, 500, 200]
 
 
+def test_what_comes_soon_after_a_batch_goes_out_together() -> None:
+    outbox = Outbox()
+    announcer = _announcer(outbox)
+
+    class Rest(threading.Event):
+        """Two results come while the announcer rests after the first batch."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            if len(outbox.batches) == 1:
+                announcer.publish(_record("b"))
+                announcer.publish(_record("c"))
+            return super().wait(0.0)
+
+    announcer._stopping = Rest()
+    announcer.publish(_record("a"))
+    announcer.start()
+    while len(outbox.batches) < 2:
+        threading.Event().wait(0.001)
+    _finish(announcer)
+
+    assert [len(batch) for batch in outbox.batches] == [1, 2]
+    assert outbox.ids == ["a", "b", "c"]
+
+
 def test_a_lost_broker_is_tried_again() -> None:
     outbox = Outbox(BrokerUnavailable(), BrokerUnavailable())
     announcer = _announcer(outbox)

@@ -14,6 +14,7 @@ from ecs_queue.core.answers import StopAnswer, StopKind
 from ecs_queue.core.flow import HOLD, LATE_AFTER, SLOW, UNREAD, Fact, Note, queue_source
 from ecs_queue.core.record import Record
 from ecs_queue.core.states import State
+from ecs_queue.ecs.event_queue import BATCH, EventMessage
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.journal import JournalEvent
 from ecs_queue.journal.encode import encode_event
@@ -310,6 +311,42 @@ class TestMessages:
 
     def test_a_queue_that_answers_at_once_is_not_asked_without_a_rest(self, lab: EventLab) -> None:
         assert lab.reader.step() == 0.5
+
+    def test_a_receipt_that_was_not_full_is_followed_by_a_rest_and_a_full_one_by_the_next(self, lab: EventLab) -> None:
+        for number in range(BATCH + 2):
+            lab.ecs.run(lab.launched(f"t{number}"))
+        assert len(lab.heard) == BATCH + 2
+        lab.events.send(*lab.heard)
+
+        assert lab.reader.step() == 0.0
+        assert 0.0 < lab.reader.step() < 1.0
+        assert len(lab.events) == 0
+
+    def test_after_a_long_wait_for_its_messages_the_next_receipt_comes_at_once(
+        self, lab: EventLab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        arn = lab.launched("t1")
+        lab.ecs.run(arn)
+        lab.events.send(*lab.heard)
+        receive = lab.events.receive
+
+        def wait_and_receive() -> list[EventMessage]:
+            lab.clock.advance(3.0)
+            return receive()
+
+        monkeypatch.setattr(lab.events, "receive", wait_and_receive)
+        assert lab.reader.step() == 0.0
+
+    def test_how_many_tasks_are_followed_is_known_though_no_look_is_due(self, lab: EventLab) -> None:
+        lab.trusted()
+        for number in range(3):
+            lab.launched(f"t{number}")
+        lab.clock.advance(6.0)
+        assert lab.memory.due(10) == []
+
+        lab.worker.tracker.step()
+
+        assert lab.pace.in_flight == 3
 
 
 class TestStops:
