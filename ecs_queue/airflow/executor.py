@@ -98,11 +98,13 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
         self._guarded(lambda: self.metrics.send(outstanding=len(self._flights), unconfirmed_results=len(self._returns)))
 
     def log_task_event(self, *, event: str, extra: str, ti_key: Any) -> None:
-        """See BaseExecutor. The entry is held until it is saved.
+        """See BaseExecutor. Only tasks have an event log, which 3.2 does not ask. The entry is held until it is saved.
 
         The scheduler hands the entries to SQLAlchemy's bulk_save_objects as a generator, which keeps nothing but weak
         references: with nobody else to hold them they are empty when they are written, and the whole batch fails.
         """
+        if not hasattr(ti_key, "dag_id"):
+            return
         super().log_task_event(event=event, extra=extra, ti_key=ti_key)
         self._held_logs += list(self._task_event_logs)[-1:]
 
@@ -187,7 +189,10 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
     def key_of(self, workload: Any) -> Any:
         """Airflow's key of a workload: what it is queued under."""
         task = getattr(workload, "ti", None)
-        return workload.key if task is None else self._task_key(task)
+        if task is not None:
+            return self._task_key(task)
+        callback = getattr(workload, "callback", None)  # of 3.2 the workload itself has no key
+        return workload.key if callback is None else callback.key
 
     def take_off(self, flight: Flight) -> None:
         """It is the ledger's now."""

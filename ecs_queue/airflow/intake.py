@@ -139,7 +139,7 @@ class Intake:
 
     def _prepared(self, key: Hashable, workload: Any, request_id: str | None) -> Flight | None:
         task = getattr(workload, "ti", None)
-        given = request_id or _id_of(workload, task)
+        given = request_id or _id_of(key, task)
         line = self._line(workload, task) | {"id": given or self._new_id()}
         expiry = orders.token_expiry(workload.token)
         if expiry is not None:
@@ -186,8 +186,8 @@ class Intake:
             self._log.error("tasks wait until the configuration is mended: %s", error)
 
 
-def _id_of(workload: Any, task: Any) -> str | None:
+def _id_of(key: Hashable, task: Any) -> str | None:
     """The id that Airflow has chosen for this run of the workload."""
     if task is not None:
         return orders.usable_id(getattr(task, "external_executor_id", None))
-    return orders.usable_id(str(workload.key))
+    return orders.usable_id(str(key))

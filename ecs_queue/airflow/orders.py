@@ -17,14 +17,21 @@ from ecs_queue.core.merge import merge_run_task
 _CONTAINER_SIGN = {"name": "AIRFLOW_IS_EXECUTOR_CONTAINER", "value": "true"}
 _EXECUTE = "airflow.sdk.execution_time.execute_workload"
 #: Airflow's program ends with 0 whatever the workload did. A task tells the API server how it ended; of a callback
-#: and a connection test only the exit status speaks.
-_WITH_STATUS = f"""\
+#: and a connection test only the exit status speaks. That of 3.2 knows no callbacks: its executors run them themselves.
+_WITH_STATUS = """\
 import sys
 from airflow.executors.base_executor import BaseExecutor
-from {_EXECUTE} import main
-run, codes = BaseExecutor.run_workload, []
-BaseExecutor.run_workload = staticmethod(lambda *a, **k: codes.append(run(*a, **k)))
-main()
+from airflow.sdk.execution_time import execute_workload as program
+codes = []
+def execute(workload):
+    from airflow.executors.workloads.callback import execute_callback_workload
+    codes.append(0 if execute_callback_workload(workload.callback, program.log)[0] else 1)
+if hasattr(BaseExecutor, "run_workload"):
+    run = BaseExecutor.run_workload
+    BaseExecutor.run_workload = staticmethod(lambda *a, **k: codes.append(run(*a, **k)))
+else:
+    program.execute_workload = execute
+program.main()
 sys.exit(codes[0] or 0 if codes else 1)
 """
 

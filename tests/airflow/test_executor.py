@@ -137,14 +137,14 @@ class TestCallbacksAndConnectionTests:
         item = callback()
         stage.queue(item)
         stage.beat()
-        assert stage.executor.running == {item.key}
+        assert stage.executor.running == {stage.executor.key_of(item)}
         assert not stage.executor.queued_callbacks
         body = json.loads(stage.broker.inner.requests[0].body)
         assert body["priority"] == 9
         assert body["command"][1] == "-c"  # Airflow's own program would end with 0 whatever happened
         stage.finish(stage.id_of(item), end)
         stage.beat()
-        assert stage.events()[item.key][0] == told
+        assert stage.events()[stage.executor.key_of(item)][0] == told
         assert not stage.executor.running
 
     def test_a_callback_that_an_earlier_scheduler_has_sent_is_taken_over(self, stage: Stage) -> None:
@@ -154,16 +154,16 @@ class TestCallbacksAndConnectionTests:
         later = stage.successor()
         later.queue(item.model_copy(update={"token": token(900)}))
         later.beat()
-        assert later.executor.running == {item.key}
+        assert later.executor.running == {later.executor.key_of(item)}
         stage.finish(item.callback.id)
         later.beat()
-        assert later.events()[item.key][0] == "success"
+        assert later.events()[later.executor.key_of(item)][0] == "success"
 
     def test_a_connection_test_gives_its_place_back(self, stage: Stage) -> None:
         item = connection_test()
         stage.queue(item)
         stage.beat()
-        assert stage.executor.running == {item.key}
+        assert stage.executor.running == {stage.executor.key_of(item)}
         stage.finish(stage.id_of(item))
         stage.beat()
         assert not stage.executor.running
@@ -173,7 +173,7 @@ class TestCallbacksAndConnectionTests:
         stage.queue(item)
         stage.beat()
         request_id = stage.id_of(item)
-        stage.executor.fail_connection_test(item.key)
+        stage.executor.fail_connection_test(stage.executor.key_of(item))
         stage.beat()
         record = stage.record(request_id)
         assert record is not None

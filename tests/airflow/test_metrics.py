@@ -167,9 +167,11 @@ def test_airflows_own_statsd_client_sends_them(monkeypatch: pytest.MonkeyPatch, 
 
 
 def forget_backend() -> None:
-    """Later versions set the backend up anew with each executor; 3.1 keeps the first."""
+    """Later versions set the backend up anew with each executor; 3.1 and 3.2 keep the first."""
     stats: Any = getattr(base_executor, "Stats", None)
-    if hasattr(type(stats), "factory"):
+    if "initialize" in vars(type(stats)):  # 3.2
+        stats.factory = stats.instance = None
+    elif hasattr(type(stats), "factory"):  # 3.1
         del type(stats).factory
         type(stats).__init__(stats)
         stats.instance = None

@@ -61,7 +61,7 @@ def through(stage: Stage, item: Any, directory: Path) -> tuple[int, str, Any]:
     stage.finish(request_id, State.FAILED if status else State.SUCCESS, exit_code=status)
     stage.beat()
     assert not stage.executor.running
-    return status, shown, stage.events().get(item.key)
+    return status, shown, stage.events().get(stage.executor.key_of(item))
 
 
 @pytest.mark.parametrize(("name", "told"), [("succeed", "success"), ("fail", "failed")])
