@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+import uuid
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from importlib import import_module
@@ -136,6 +137,14 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
         except Exception:
             self.log.exception("adoption failed; the tasks are left as they are")
             return []
+
+    def get_event_buffer(self, dag_ids: Any = None) -> dict[Any, Any]:
+        """See BaseExecutor. The scheduler of 3.2 looks a callback up by the key of its event as it stands: with a str,
+        as its own executors give it, that ends the scheduler on every database but PostgreSQL."""
+        found: dict[Any, Any] = super().get_event_buffer(dag_ids)
+        if hasattr(BaseExecutor, "run_workload"):  # later ones make a UUID of it, 3.1 has no callbacks
+            return found
+        return {uuid.UUID(key) if isinstance(key, str) else key: event for key, event in found.items()}
 
     def fail_connection_test(self, key: Any) -> None:
         """Airflow has given up a connection test."""
