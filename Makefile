@@ -45,12 +45,10 @@ bench: setup ## the benchmarks of bench/
 # make airflow-test AIRFLOW=3.1 takes that version of Airflow, in an environment of its own beside the newest's.
 AIRFLOW ?=
 AIRFLOW_VENV := $(VENV)-airflow$(addprefix -,$(AIRFLOW))
-# What that version does not work with, though its own requirements allow it.
-AIRFLOW_CONSTRAINTS := $(wildcard tests/airflow/constraints-$(AIRFLOW).txt)
-$(AIRFLOW_VENV)/.installed: setup.cfg pyproject.toml $(AIRFLOW_CONSTRAINTS)
+$(AIRFLOW_VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(AIRFLOW_VENV)
 	$(AIRFLOW_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[airflow-test]' \
-		$(if $(AIRFLOW),'apache-airflow==$(AIRFLOW).*') $(addprefix -c ,$(AIRFLOW_CONSTRAINTS))
+		$(if $(AIRFLOW),'apache-airflow==$(AIRFLOW).*')
 	touch $@
 
 # loadfile: each file's tests share one Airflow.

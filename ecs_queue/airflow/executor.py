@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import secrets
 import time
-import uuid
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from importlib import import_module
@@ -139,14 +138,6 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
             self.log.exception("adoption failed; the tasks are left as they are")
             return []
 
-    def get_event_buffer(self, dag_ids: Any = None) -> dict[Any, Any]:
-        """See BaseExecutor. The scheduler of 3.2 looks a callback up by the key of its event as it stands: with a str,
-        as its own executors give it, that ends the scheduler on every database but PostgreSQL."""
-        found: dict[Any, Any] = super().get_event_buffer(dag_ids)
-        if hasattr(BaseExecutor, "run_workload"):  # later ones make a UUID of it, 3.1 has no callbacks
-            return found
-        return {uuid.UUID(key) if isinstance(key, str) else key: event for key, event in found.items()}
-
     def fail_connection_test(self, key: Any) -> None:
         """Airflow has given up a connection test."""
         self._forget(key)
@@ -199,10 +190,7 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
     def key_of(self, workload: Any) -> Any:
         """Airflow's key of a workload: what it is queued under."""
         task = getattr(workload, "ti", None)
-        if task is not None:
-            return self._task_key(task)
-        callback = getattr(workload, "callback", None)  # of 3.2 the workload itself has no key
-        return workload.key if callback is None else callback.key
+        return orders.key_of(workload) if task is None else self._task_key(task)
 
     def take_off(self, flight: Flight) -> None:
         """It is the ledger's now."""

@@ -57,6 +57,23 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,48}")
 FIRST_PRIORITY = 9
 
 
+class CallbackKey(str):
+    """The key of a callback of Airflow 3.2, whose scheduler looks for the callback by it as if it was a UUID.
+
+    SQLite and MySQL store a UUID by its `hex`; without one the scheduler would end.
+    """
+
+    @property
+    def hex(self) -> str:
+        """As a UUID's."""
+        return self.replace("-", "")
+
+
+def key_of(workload: Any) -> Any:
+    """The key under which Airflow queues a callback or a connection test."""
+    return workload.key if hasattr(workload, "key") else CallbackKey(workload.callback.key)
+
+
 def usable_id(external_executor_id: object) -> str | None:
     """The id that Airflow assigned, when it can be the id of a request."""
     text = "" if external_executor_id is None else str(external_executor_id)

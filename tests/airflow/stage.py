@@ -190,8 +190,7 @@ class Stage:
     def events(self) -> dict[Any, tuple[str, Any]]:
         """What the scheduler collects: key -> (state, info)."""
         found = self.executor.get_event_buffer()
-        keys = {key: str(key) if isinstance(key, uuid.UUID) else key for key in found}  # a callback's, on Airflow 3.2
-        return {keys[key]: (str(getattr(state, "value", state)), info) for key, (state, info) in found.items()}
+        return {key: (str(getattr(state, "value", state)), info) for key, (state, info) in found.items()}
 
     def event_log(self) -> list[tuple[str, str]]:
         """(event, extra) of the task event log since the last call."""

@@ -6,6 +6,8 @@ import base64
 import json
 import subprocess
 import sys
+import uuid
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +25,13 @@ def jwt(payload: bytes) -> str:
 )
 def test_each_doubling_of_the_weight_is_one_step_of_priority(weight: int, priority: int) -> None:
     assert orders.priority_of(weight) == priority
+
+
+def test_the_key_of_a_callback_without_one_can_be_looked_up_as_a_uuid() -> None:
+    known = uuid.uuid4()
+    key = orders.key_of(SimpleNamespace(callback=SimpleNamespace(key=str(known))))
+    assert key == str(known)
+    assert key.hex == known.hex
 
 
 def test_the_expiry_is_that_of_the_token() -> None:
