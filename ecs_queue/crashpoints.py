@@ -90,6 +90,18 @@ POINTS: Mapping[str, str] = {
     # A result.
     "announce.publishing": "the ledger has the results, no message speaks of them",
     "announce.published": "the messages are out, nothing else is done",
+    # A scheduler.
+    "airflow.put": "the ledger has the tasks, no message speaks of them",
+    "airflow.published": "the messages are out, the executor does not know that its tasks are accepted",
+    "airflow.taken_off": "a task counts as running, the scheduler has not collected the id that it got here",
+    "airflow.taken_over": "the ledger has a callback under its new owner, the executor does not know it",
+    "airflow.drained": "the results are off their queue, the executor has not looked at them",
+    "airflow.told": "the scheduler can collect a result, it has not",
+    "airflow.taken_in": "the database shows that a result is taken in, the ledger does not know it",
+    "airflow.confirmed": "the ledger knows that the results are delivered, the executor does not",
+    "airflow.stopped": "the ledger knows of the stops, the executor does not",
+    "airflow.adopted": "the ledger has the tasks under their new owner, the executor does not know it",
+    "airflow.regained": "the ledger had lost an adoption and has it again, the executor does not know it",
 }
 
 _WORD = re.compile(r"(?P<point>[a-z_.]+)(\*(?P<nth>[1-9][0-9]*))?(?P<pause>=pause)?")

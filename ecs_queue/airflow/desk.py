@@ -19,6 +19,7 @@ from ecs_queue.core.envelope import TaskResult, decode_result, result_of
 from ecs_queue.core.plan import submission_of
 from ecs_queue.core.protocol import Answer, Word
 from ecs_queue.core.record import Record
+from ecs_queue.crashpoints import reach
 from ecs_queue.errors import UndecodableMessage, UnverifiedMessage
 from ecs_queue.journal import JournalStore, open_store
 from ecs_queue.journal.client import ClientJournal
@@ -106,6 +107,7 @@ class Desk:
     def _put(self, drafts: Sequence[Submitted]) -> list[Answer]:
         submissions = [draft.submission for draft in drafts]
         answers = self.ledger_outage.attempt(lambda: self._ledger.put(submissions)) if submissions else []
+        reach("airflow.put")
         answered = zip(submissions, answers or (), strict=False)
         self._journal.submitted(new for new, answer in answered if answer.word is Word.CREATED)
         return answers or []
@@ -121,6 +123,7 @@ class Desk:
         messages = [Outgoing(d.request.queue, d.body, d.request.priority) for d in drafts]
         if messages:
             self.broker_outage.attempt(lambda: self._broker.publish_requests(messages))
+            reach("airflow.published")
 
     def results(self, deadline: float) -> Iterator[TaskResult]:
         """What result messages speak of, as the ledger has it; until `deadline` (monotonic) at the latest."""
@@ -196,4 +199,7 @@ class Desk:
     def _drain(self) -> list[bytes]:
         if self._inbox is None:
             self._inbox = self._broker.results(self.owner)
-        return self._inbox.drain(_WAIT)
+        bodies = self._inbox.drain(_WAIT)
+        if bodies:
+            reach("airflow.drained")
+        return bodies

@@ -27,6 +27,7 @@ from ecs_queue.airflow.returns import Returns
 from ecs_queue.airflow.settings import Timeouts, read_config, read_timeouts
 from ecs_queue.airflow.taskstates import unsettled, unwanted
 from ecs_queue.core.envelope import TaskResult
+from ecs_queue.crashpoints import reach
 
 if TYPE_CHECKING:
     from ecs_queue.config import Config
@@ -198,6 +199,7 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
         self.running.add(flight.key)
         if flight.minted and flight.task is not None:
             self._say(flight.key, "QUEUED", flight.id)
+        reach("airflow.taken_off")
 
     def refuse(self, key: Hashable, reason: str) -> None:
         """It can never run: it fails, alone."""
@@ -216,6 +218,7 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
         else:
             self.metrics.incr("results_repeated")
         (self.success if result.succeeded else self.fail)(key, reports.info_of(result))
+        reach("airflow.told")
 
     def hold(self, flight: Flight, result: TaskResult) -> None:
         """It never started: Airflow queues it again, and it uses up no try of the task's."""

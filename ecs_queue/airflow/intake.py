@@ -15,6 +15,7 @@ from ecs_queue.airflow.desk import SEND_AT_ONCE, Desk
 from ecs_queue.airflow.flights import Flight, Flights
 from ecs_queue.airflow.settings import queue_of
 from ecs_queue.core.protocol import Answer, Word
+from ecs_queue.crashpoints import reach
 from ecs_queue.errors import ConfigError, InvalidRequest
 
 #: A token that is good for less than this is not worth a launch: Airflow queues the task again with a new one. Seconds.
@@ -107,6 +108,7 @@ class Intake:
         """Callbacks and connection tests have one id for ever: an earlier scheduler has sent these already."""
         for flight, answer in zip(flights, self._desk.adopt([f.id for f in flights]) or (), strict=False):
             if answer.word is not Word.MISSING:
+                reach("airflow.taken_over")
                 flight.draft = None
                 self._accept(flight)
 

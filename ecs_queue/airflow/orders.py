@@ -17,14 +17,25 @@ from ecs_queue.core.merge import merge_run_task
 _CONTAINER_SIGN = {"name": "AIRFLOW_IS_EXECUTOR_CONTAINER", "value": "true"}
 _EXECUTE = "airflow.sdk.execution_time.execute_workload"
 #: Airflow's program ends with 0 whatever the workload did. A task tells the API server how it ended; of a callback
-#: and a connection test only the exit status speaks. That of 3.2 knows no callbacks: its executors run them themselves.
+#: and a connection test only the exit status speaks. That of 3.2 knows no callbacks: its executors run them themselves,
+#: and find none that stands in the DAG's own file, whose module has a name that Airflow gives it.
 _WITH_STATUS = """\
 import sys
 from airflow.executors.base_executor import BaseExecutor
 from airflow.sdk.execution_time import execute_workload as program
 codes = []
 def execute(workload):
+    from importlib.util import module_from_spec, spec_from_file_location
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.executors.workloads.callback import execute_callback_workload
+    bundle = DagBundlesManager().get_bundle(workload.bundle_info.name, workload.bundle_info.version)
+    bundle.initialize()
+    sys.path.append(str(bundle.path))
+    name = workload.callback.data["path"].rpartition(".")[0]
+    if name.startswith("unusual_prefix_"):
+        spec = spec_from_file_location(name, bundle.path / workload.dag_rel_path)
+        sys.modules[name] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
     codes.append(0 if execute_callback_workload(workload.callback, program.log)[0] else 1)
 if hasattr(BaseExecutor, "run_workload"):
     run = BaseExecutor.run_workload

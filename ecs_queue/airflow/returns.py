@@ -12,6 +12,7 @@ from ecs_queue.core.envelope import TaskResult, result_of
 from ecs_queue.core.protocol import Word
 from ecs_queue.core.record import Record
 from ecs_queue.core.states import State
+from ecs_queue.crashpoints import reach
 
 #: How often the ledger is asked for results whose messages were lost, and about some outstanding requests. Seconds.
 ASK_EVERY = 2.0
@@ -113,10 +114,12 @@ class Returns:
         """Stops and confirmations that are due."""
         stops = list(self._to_stop)
         if stops and self._desk.stop(stops, "airflow") is not None:
+            reach("airflow.stopped")
             for request_id in stops:
                 self._to_stop.pop(request_id, None)
         confirms = list(self._to_confirm.items())
         if confirms and self._desk.confirm(confirms) is not None:
+            reach("airflow.confirmed")
             for request_id, _ in confirms:
                 self._to_confirm.pop(request_id, None)
 
@@ -159,7 +162,8 @@ class Returns:
                 self._take(result_of(record))
             elif self._clock() - flight.put_at > _KEPT_AFTER:
                 flight.draft = flight.source = None
-        self._desk.adopt(regain)
+        if self._desk.adopt(regain):
+            reach("airflow.regained")
         self._host.resend([flight for flight in lost if flight.draft is not None])
         for flight in lost:
             if flight.draft is None:
@@ -185,6 +189,7 @@ class Returns:
         answers = self._desk.adopt([flight.id for flight, _ in found])
         if answers is None:
             return None
+        reach("airflow.adopted")
         adopted = set()
         for (flight, record), answer in zip(found, answers, strict=True):
             if answer.word is not Word.MISSING:
@@ -211,6 +216,7 @@ class Returns:
             if is_over or (report.is_held and is_requeued):
                 del self._reports[flight.id]
                 self._to_confirm[flight.id] = report.result.nonce
+                reach("airflow.taken_in")
             elif not is_requeued and now >= report.told_at:
                 report.is_held = False
                 self._host.tell(flight, report.result, first=False)

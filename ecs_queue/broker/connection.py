@@ -77,8 +77,20 @@ def abandon(connection: Any) -> None:
         for channel in channels:
             # Again: an error in the first half of a close skips the second, and kombu would keep the channel, with
             # all that it has in hand, until the process ends, and then try once more to give it back.
-            with suppress(Exception):
-                channel.close()
+            close_channel(channel)
+
+
+def close_channel(channel: Any) -> None:
+    """Close without raising, and leave no socket open.
+
+    kombu cuts a channel's connections first and gives back what it has in hand then, for which the client makes a new
+    connection that kombu forgets.
+    """
+    with suppress(Exception):
+        channel.close()
+    if hasattr(channel, "_create_client"):
+        with suppress(Exception):  # of a channel that gave nothing back: there is nothing to make its client of
+            channel._create_client().connection_pool.disconnect()
 
 
 class HeldCycle(round_robin_cycle):  # type: ignore[misc]

@@ -20,6 +20,7 @@ from ecs_queue.broker.connection import (
     Tap,
     abandon,
     body_of,
+    close_channel,
     connect,
     put_back,
     request_queue,
@@ -182,9 +183,8 @@ class KombuConsumer:
             if not self._channel.do_restore:  # kombu's other channels give back by themselves when they are closed
                 for delivery in self._in_hand:
                     delivery.message.requeue()
-        with suppress(Exception):  # as `abandon`: the connection may be broken
-            # Before the connection, which forgets its channels and then drops what a paused queue's last poll brings.
-            self._channel.close()
+        # Before the connection, which forgets its channels and then drops what a paused queue's last poll brings.
+        close_channel(self._channel)
         self._in_hand.clear()
         abandon(self._connection)
 

@@ -6,15 +6,12 @@ import os
 import time
 from datetime import timedelta
 
-from airflow import __version__
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import BaseOperator, dag, get_current_context, task
 
 try:
     from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback
 except ImportError:  # callbacks run on executors since Airflow 3.2
-    SyncCallback = None
-if __version__.startswith("3.2."):  # whose callbacks have to stand in a module that is installed, not in a DAG's file
     SyncCallback = None
 
 

@@ -14,6 +14,7 @@ import pytest
 if find_spec("airflow") is None:
     collect_ignore = [
         "test_cli.py",
+        "test_crash_points.py",
         "test_executor.py",
         "test_faults.py",
         "test_later.py",

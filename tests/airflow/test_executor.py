@@ -13,6 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 from airflow.executors import workloads
+from airflow.executors.base_executor import BaseExecutor
+from sqlalchemy import Uuid
+from sqlalchemy.dialects import mysql
 
 from ecs_queue.airflow import executor as executor_module
 from ecs_queue.config import load_config
@@ -146,6 +149,19 @@ class TestCallbacksAndConnectionTests:
         stage.beat()
         assert stage.events()[stage.executor.key_of(item)][0] == told
         assert not stage.executor.running
+
+    def test_the_scheduler_finds_a_callback_in_its_database_by_the_key_of_its_event(self, stage: Stage) -> None:
+        item = callback()
+        stage.queue(item)
+        stage.beat()
+        stage.finish(stage.id_of(item))
+        stage.beat()
+        (key,) = stage.executor.get_event_buffer()
+        if hasattr(BaseExecutor, "run_workload"):
+            key = uuid.UUID(str(key))  # as the scheduler does since Airflow 3.3
+        bind = Uuid().dialect_impl(mysql.dialect()).bind_processor(mysql.dialect())
+        assert bind is not None
+        assert bind(key) == uuid.UUID(item.callback.id).hex
 
     def test_a_callback_that_an_earlier_scheduler_has_sent_is_taken_over(self, stage: Stage) -> None:
         item = callback()

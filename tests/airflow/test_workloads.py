@@ -64,11 +64,18 @@ def through(stage: Stage, item: Any, directory: Path) -> tuple[int, str, Any]:
     return status, shown, stage.events().get(stage.executor.key_of(item))
 
 
-@pytest.mark.parametrize(("name", "told"), [("succeed", "success"), ("fail", "failed")])
-def test_a_callbacks_own_end_is_what_the_scheduler_is_told(stage: Stage, tmp_path: Path, name: str, told: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("called_back.succeed", "success"),
+        ("called_back.fail", "failed"),
+        ("unusual_prefix_0123_dag.succeed", "success"),  # in the DAG's own file, as Airflow names that
+    ],
+)
+def test_a_callbacks_own_end_is_what_the_scheduler_is_told(stage: Stage, tmp_path: Path, path: str, told: str) -> None:
     (tmp_path / "called_back.py").write_text(CALLBACKS)
-    (tmp_path / "dag.py").write_text("")
-    item = callback(path=f"called_back.{name}", kwargs={"path": str(tmp_path / "notes")})
+    (tmp_path / "dag.py").write_text(CALLBACKS)
+    item = callback(path=path, kwargs={"path": str(tmp_path / "notes")})
     item = item.model_copy(update={"bundle_info": workloads.BundleInfo(name="dags-folder")})
     status, shown, event = through(stage, item, tmp_path)
     assert (status != 0) is (told == "failed"), shown

@@ -11,10 +11,11 @@ import traceback
 import weakref
 from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
 import redis
 
-from ecs_queue.broker import KombuBroker, Outgoing
+from ecs_queue.broker import Delivery, KombuBroker, Outgoing
 from ecs_queue.errors import BrokerUnavailable
 from ecs_queue.local.redis_server import RedisServer
 from tests.conformance.broker.bench import Bench
@@ -222,3 +223,25 @@ class TestAServerThatIsFrozen:
         bench.consumer.close()
 
         assert time.monotonic() - before < BOUND
+
+
+@pytest.mark.parametrize("maxmemory", [0, 512 * 1024], ids=["with-memory-left", "full"])
+def test_a_consumer_that_gives_back_what_it_has_in_hand_leaves_no_socket_open(
+    own_server: RedisServer, own_broker: KombuBroker, maxmemory: int
+) -> None:
+    own_broker.publish_requests([Outgoing("default", b"1"), Outgoing("default", b"2")])
+    taken: list[Delivery] = []
+    consumer = own_broker.consume(["default"], 10, taken.append, lambda queue, raw, reason: pytest.fail(reason))
+    deadline = time.monotonic() + BOUND
+    while len(taken) < 2:
+        assert time.monotonic() < deadline
+        consumer.drain(1.0)
+    with redis.Redis(port=own_server.port) as plain:
+        plain.config_set("maxmemory", maxmemory)
+
+    consumer.close()
+    own_broker.close()
+
+    sockets = psutil.Process().net_connections("inet")
+    assert [one for one in sockets if one.raddr and one.raddr.port == own_server.port] == []
+    assert len(taken) == 2  # they hold the channel: nothing was closed by being collected

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from ecs_queue.broker.base import ResultInbox
 from ecs_queue.client import EcsQueue
+from ecs_queue.core.record import Record
 from ecs_queue.core.states import State
 from ecs_queue.errors import (
     BrokerUnavailable,
@@ -236,6 +238,35 @@ def _in_threads(acts: Sequence[Callable[[], object]]) -> list[object]:
     return results
 
 
+class HeldInbox:
+    """Says that it is being read, and then waits for `may_go_on` before it reads."""
+
+    def __init__(self, inner: ResultInbox, is_read: threading.Event, may_go_on: threading.Event) -> None:
+        self._inner = inner
+        self._is_read = is_read
+        self._may_go_on = may_go_on
+
+    def drain(self, timeout: float) -> list[bytes]:
+        self._is_read.set()
+        assert self._may_go_on.wait(SOON)
+        return self._inner.drain(timeout)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class SignallingCondition(threading.Condition):
+    """Says that a thread is about to wait."""
+
+    def __init__(self, waits: threading.Event) -> None:
+        super().__init__()
+        self._waits = waits
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._waits.set()
+        return super().wait(timeout)
+
+
 class TestThreads:
     def test_many_threads_wait_each_for_its_own(self, site: Site, queue: EcsQueue) -> None:
         handles = queue.submit_many([{"id": f"t{index}", "command": ["true"]} for index in range(20)])
@@ -260,16 +291,33 @@ class TestThreads:
     def test_a_lost_message_of_one_is_found_while_another_waits_for_long(self, site: Site, queue: EcsQueue) -> None:
         """The thread that reads for all must not ask the ledger for its own request alone."""
         long, short = queue.submit_many([{"id": "long", "command": ["true"]}, {"id": "short", "command": ["true"]}])
+        one_reads, other_waits = threading.Event(), threading.Event()
+        results = site.broker.results
+        site.broker.results = lambda owner: HeldInbox(results(owner), one_reads, other_waits)  # type: ignore[method-assign,assignment,return-value]
+        queue._waiting._changed = SignallingCondition(other_waits)
+        reader, askers = [], []
+        get = site.memory.get
+
+        def noted_get(ids: Sequence[str]) -> list[Record | None]:
+            askers.extend([threading.get_ident()] * ("short" in ids))
+            return get(ids)
+
+        site.memory.get = noted_get  # type: ignore[method-assign]
+
+        def wait_long() -> object:
+            reader.append(threading.get_ident())
+            return long.result(SOON).id
 
         def wait_short() -> object:
-            time.sleep(0.3)  # the other one reads by now
+            assert one_reads.wait(SOON)
             site.end("short", announce=False)
             try:
                 return short.result(SOON / 2).id
             finally:
                 site.end("long")
 
-        assert _in_threads([lambda: long.result(SOON).id, wait_short]) == ["long", "short"]
+        assert _in_threads([wait_long, wait_short]) == ["long", "short"]
+        assert askers[:1] == reader
 
     def test_a_close_ends_the_waiting_of_other_threads(self, queue: EcsQueue) -> None:
         handle = queue.submit(["true"])

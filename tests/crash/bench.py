@@ -109,10 +109,27 @@ class Bench:
         command = [sys.executable, "-m", "tests.crash.client", str(tasks), str(self._given_path), *arguments]
         return self._start(command, armed, {})
 
-    def dies(self, process: subprocess.Popen[bytes], point: str) -> None:
+    def process(self, command: Sequence[str], armed: str = "") -> subprocess.Popen[bytes]:
+        """Start any other process on this namespace, armed for points."""
+        return self._start(command, armed, {})
+
+    def ends_well(self, process: subprocess.Popen[bytes], patience: float = PATIENCE) -> None:
+        """The process ends by itself, with status 0."""
+        try:
+            code: int | None = process.wait(patience)
+        except subprocess.TimeoutExpired:
+            code = None
+        assert code == 0, f"it did not end well ({code}):\n{self._log}"
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """With SIGKILL; it is gone then."""
+        process.kill()
+        process.wait()
+
+    def dies(self, process: subprocess.Popen[bytes], point: str, patience: float = PATIENCE) -> None:
         """The process reaches the point for which it was armed, and is gone."""
         try:
-            code: int | None = process.wait(PATIENCE)
+            code: int | None = process.wait(patience)
         except subprocess.TimeoutExpired:
             code = None
         assert code == crashpoints.EXIT_CODE, f"{point} was not reached ({code}):\n{self._log}"

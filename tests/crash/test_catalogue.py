@@ -12,16 +12,23 @@ from pathlib import Path
 import pytest
 
 import ecs_queue
+from ecs_queue.airflow.desk import Desk
 from ecs_queue.broker.base import Broker, Delivery, ResultInbox
 from ecs_queue.crashpoints import EXIT_CODE, POINTS, VARIABLE, Armed
 from ecs_queue.ecs.gateway import EcsGateway
 from ecs_queue.errors import UsageError
 from ecs_queue.ledger.base import Ledger
+from tests.airflow.scenarios import SCENARIOS as OF_SCHEDULERS
 from tests.crash.scenarios import SCENARIOS
 
 PACKAGE = Path(ecs_queue.__file__).parent
 #: Where the steps of a request are.
-STEPS = (*sorted((PACKAGE / "launcher").glob("*.py")), PACKAGE / "client.py", PACKAGE / "waiting.py")
+STEPS = (
+    *sorted((PACKAGE / "launcher").glob("*.py")),
+    *sorted((PACKAGE / "airflow").glob("*.py")),
+    PACKAGE / "client.py",
+    PACKAGE / "waiting.py",
+)
 
 #: A thing by the end of its name -> what it can do, and what of that no invariant speaks of: reads, tokens, leases.
 THINGS: dict[str, tuple[type, set[str]]] = {
@@ -35,6 +42,11 @@ THINGS: dict[str, tuple[type, set[str]]] = {
     "gateway": (EcsGateway, {"check"}),
     "delivery": (Delivery, {"body", "queue", "redelivered"}),
     "inbox": (ResultInbox, {"close"}),
+    # Its other methods have the points inside.
+    "desk": (
+        Desk,
+        {"open", "closed_for_now", "prepare", "send_soon", "results", "undelivered", "get"} | {"complaints", "close"},
+    ),
 }
 
 
@@ -73,7 +85,8 @@ def test_every_point_is_reached_at_one_place_and_every_place_is_in_the_catalogue
 
 
 def test_every_point_has_a_scenario_and_every_scenario_a_point() -> None:
-    assert SCENARIOS.keys() == POINTS.keys()
+    assert SCENARIOS.keys() | OF_SCHEDULERS.keys() == POINTS.keys()
+    assert not SCENARIOS.keys() & OF_SCHEDULERS.keys()
 
 
 @pytest.mark.parametrize("path", STEPS, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -102,6 +115,7 @@ def test_the_effects_are_found() -> None:
     found = {effect(node.func) for path in STEPS for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)}
     assert found >= {"ledger.admit", "ledger.launched", "gateway.run_task", "delivery.ack", "broker.publish_results"}
     assert found >= {"ledger.put", "ledger.confirm", "ledger.outcomes", "gateway.stop_task", "inbox.drain"}
+    assert found >= {"desk.adopt", "desk.stop", "desk.confirm", "broker.publish_requests"}
 
 
 def test_an_armed_process_acts_at_the_nth_reach_of_its_point_only() -> None:
