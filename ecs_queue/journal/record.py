@@ -24,6 +24,8 @@ from ecs_queue.telemetry import Telemetry
 _EVERY, _AFTER_TROUBLE = 0.1, 1.0
 #: Events that wait to be written; what comes beyond them is dropped.
 _KEPT = 20_000
+#: The writer lets other threads go first after each event, unless so many wait: in a flood it would never get its turn.
+_GIVES_WAY_BELOW = 2_000
 #: A batch is one element of the journal: so many events, and about so many bytes.
 _EVENTS_AT_ONCE, _BYTES_AT_ONCE = 500, 256 * 1024
 
@@ -146,7 +148,8 @@ class Recorder:
         size, events, ids = 0, list[bytes](), dict[str, None]()
         for _ in range(len(self._told)):
             at, name, fields = self._told.popleft()
-            time.sleep(0)  # an interpreter lock held for long would delay launches, or a scheduler's heartbeat
+            if len(self._told) < _GIVES_WAY_BELOW:
+                time.sleep(0)  # an interpreter lock held for long would delay launches, or a scheduler's heartbeat
             try:
                 encoded = encode_event(self._server_time(at), name, fields)
             except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
