@@ -44,9 +44,9 @@ class Load(NamedTuple):
 class Meter:
     """Processor time from now on."""
 
-    def __init__(self, workers: Sequence[psutil.Process], redis: psutil.Process) -> None:
-        self._workers = workers
-        self._redis = redis
+    def __init__(self, used: Callable[[], Counter[str]]) -> None:
+        """`used`: see `Stack.processor_seconds`."""
+        self._used = used
         self._begin = self._read()
 
     def load(self) -> Load:
@@ -58,7 +58,8 @@ class Meter:
     def _read(self) -> tuple[float, float, float, float]:
         machine = psutil.cpu_times()
         busy = sum(machine) - machine.idle - getattr(machine, "iowait", 0.0) - getattr(machine, "steal", 0.0)
-        return time.monotonic(), sum(map(_used, self._workers)), _used(self._redis), busy
+        used = self._used()
+        return time.monotonic(), used["workers"], used["Redis"], busy
 
 
 @dataclass
@@ -89,12 +90,11 @@ class Stack:
         """What the processes have taken so far, by kind: this one is the client."""
         kinds = {"stand-in": [self.stand_in.pid], "Redis": [self.redis.pid], "client": [os.getpid()]}
         kinds["workers"] = [worker.pid for worker in self.workers]
-        return Counter({kind: sum(_used(psutil.Process(pid)) for pid in pids) for kind, pids in kinds.items()})
+        return Counter({kind: sum(map(_used, pids)) for kind, pids in kinds.items()})
 
     def meter(self) -> Meter:
         """Measures processor time from now on."""
-        workers = [psutil.Process(worker.pid) for worker in self.workers]
-        return Meter(workers, psutil.Process(self.redis.pid))
+        return Meter(self.processor_seconds)
 
 
 @contextmanager
@@ -156,8 +156,8 @@ def quantile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def _used(process: psutil.Process) -> float:
-    times = process.cpu_times()
+def _used(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)
 
 
