@@ -22,7 +22,8 @@ from ecs_queue.core.states import State
 from ecs_queue.ledger.base import DeadLetter, WorkerInfo
 from ecs_queue.ledger.codec import answer_of, letter_of, outcome_arguments, record_of, seconds
 from ecs_queue.ledger.retention import Retention
-from ecs_queue.ledger.script import Call, Script, wrapping
+from ecs_queue.ledger.script import Script, wrapping
+from ecs_queue.ledger.together import Call
 
 _STATES = frozenset(State)
 #: Lua unpacks at most some 8,000 arguments.
@@ -74,39 +75,39 @@ class RedisLedger:
         """See `Ledger.admit`."""
         _, record_id, *put = _put_call(submission)
         _, _, *claim = _claim_call(submission.id, offer)
-        stored, claimed = self._script.run_durably([("admit", record_id, *claim, *put)])[0]
+        stored, claimed = self._script.shared_durably("admit", record_id, *claim, *put)
         return answer_of(stored), answer_of(claimed)
 
     def claim(self, record_id: str, offer: ClaimOffer | None) -> Answer:
         """See `Ledger.claim`."""
-        return answer_of(self._script.run_durably([_claim_call(record_id, offer)])[0])
+        return answer_of(self._script.shared_durably(*_claim_call(record_id, offer)))
 
     def reclaim(self, record_id: str, offer: ClaimOffer) -> Answer:
         """See `Ledger.reclaim`."""
         call = ("reclaim", record_id, offer.claim, offer.worker)
-        return answer_of(self._script.run_durably([call])[0])
+        return answer_of(self._script.shared_durably(*call))
 
     def launched(self, record_id: str, nonce: str, launch: int, arn: str, wait: float) -> Answer:
         """See `Ledger.launched`."""
-        return answer_of(self._script.one("launched", record_id, nonce, launch, arn, seconds(wait)))
+        return answer_of(self._script.shared("launched", record_id, nonce, launch, arn, seconds(wait)))
 
     def unsure(self, record_id: str, claim: str, wait: float, reason: str, answered: str = "") -> Answer:
         """See `Ledger.unsure`."""
-        return answer_of(self._script.one("unsure", record_id, claim, seconds(wait), reason, answered))
+        return answer_of(self._script.shared("unsure", record_id, claim, seconds(wait), reason, answered))
 
     def no_effect(self, record_id: str, claim: str, wait: float, reason: str) -> Answer:
         """See `Ledger.no_effect`."""
-        return answer_of(self._script.one("no_effect", record_id, claim, seconds(wait), reason))
+        return answer_of(self._script.shared("no_effect", record_id, claim, seconds(wait), reason))
 
     def refused(self, record_id: str, claim: str, refusal: Refusal) -> Answer:
         """See `Ledger.refused`."""
         wait = seconds(refusal.wait)
         call = ("refused", record_id, claim, refusal.kind.value, refusal.reason, wait, refusal.max_attempts)
-        return answer_of(self._script.run_durably([call])[0])
+        return answer_of(self._script.shared_durably(*call))
 
     def none(self, record_id: str, claim: str, wait: float, why: str = LOOK_BY_HAND) -> Answer:
         """See `Ledger.none`."""
-        return answer_of(self._script.run_durably([("none", record_id, claim, seconds(wait), why)])[0])
+        return answer_of(self._script.shared_durably("none", record_id, claim, seconds(wait), why))
 
     def outcomes(self, outcomes: Sequence[Outcome]) -> list[Answer]:
         """See `Ledger.outcomes`."""

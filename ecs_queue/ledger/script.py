@@ -15,9 +15,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from ecs_queue.errors import ConfigError, LedgerUnavailable, NotDurable
-
-#: An operation's name and its arguments.
-Call = tuple[Any, ...]
+from ecs_queue.ledger.together import Call, Together
 
 #: Bounds what one round trip holds in the memory of client and server.
 _CALLS_AT_ONCE = 1000
@@ -90,6 +88,11 @@ class _Run(NamedTuple):
     each: int
     arguments: Sequence[Any]
 
+    def replies(self, reply: Any) -> list[Any]:
+        """Each call's own; all the same error when the run as such was refused."""
+        calls = len(self.arguments) // self.each if self.each else 1
+        return list(reply) if self.each and not isinstance(reply, Exception) else [reply] * calls
+
 
 class Script:
     """Runs the script with one prefix, clock and settings. Thread-safe.
@@ -112,6 +115,7 @@ class Script:
         self._durability = durability
         self._barrier = _barrier_command(durability, int(barrier_seconds * 1000))
         self._clock = clock
+        self._lanes: dict[tuple[str, tuple[Any, ...]], Together] = {}
         self._text = script_text()
         self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
@@ -122,7 +126,7 @@ class Script:
     def run(self, calls: Sequence[Call]) -> list[Any]:
         """All of them in one round trip a thousand, each atomic; the replies, in order.
 
-        Calls of one kind run together: after an error nobody knows which of them have been done.
+        After an error nobody knows which of them have been done.
         """
         return self._run(calls, ())
 
@@ -130,13 +134,29 @@ class Script:
         """`run`, and NotDurable unless the server confirms that what the calls wrote will survive it."""
         return self._run(calls, self._barrier)
 
+    def shared(self, *call: Any) -> Any:
+        """`one`, in one run of the script with what other threads call of the same operation meanwhile."""
+        return self._share(call, ())
+
+    def shared_durably(self, *call: Any) -> Any:
+        """`shared`, and NotDurable as in `run_durably`: one confirmation is all callers'."""
+        return self._share(call, self._barrier)
+
     def _run(self, calls: Sequence[Call], barrier: tuple[Any, ...]) -> list[Any]:
         replies = []
         for start in range(0, len(calls), _CALLS_AT_ONCE):
-            replies += self._run_batch(calls[start : start + _CALLS_AT_ONCE], barrier)
+            replies += _checked(self._trip(calls[start : start + _CALLS_AT_ONCE], barrier))
         return replies
 
-    def _run_batch(self, calls: Sequence[Call], barrier: tuple[Any, ...]) -> list[Any]:
+    def _share(self, call: Call, barrier: tuple[Any, ...]) -> Any:
+        lane = self._lanes.get((call[0], barrier))
+        if lane is None:
+            trip = Together(lambda calls: self._trip(calls, barrier), _CALLS_IN_A_RUN)
+            lane = self._lanes.setdefault((call[0], barrier), trip)
+        return _checked([lane.run(call)])[0]
+
+    def _trip(self, calls: Sequence[Call], barrier: tuple[Any, ...]) -> list[Any]:
+        """One round trip: the reply to each call, or the error that it alone has met."""
         runs = list(_runs(calls))
         with wrapping():
             replies = self._send(runs, barrier)
@@ -144,18 +164,12 @@ class Script:
                 # A new or restarted server. Not one call has run: all of them are this one script.
                 self._redis.script_load(self._text)
                 replies = self._send(runs, barrier)
-            for reply in replies[: len(runs)]:
-                if isinstance(reply, redis.exceptions.ReadOnlyError):
-                    # The server was made a replica and keeps its connections; a new one may lead to the primary.
-                    self._redis.connection_pool.disconnect(inuse_connections=False)
-                if isinstance(reply, Exception):
-                    # redis-py's own raising would quote the command, and with it the request's payload.
-                    raise reply
-        if barrier:
-            self._check_durable(replies.pop())
-        found = list[Any]()
-        for run, reply in zip(runs, replies, strict=True):
-            found += reply if run.each else [reply]
+        found = [reply for run, of_run in zip(runs, replies, strict=False) for reply in run.replies(of_run)]
+        if any(isinstance(reply, redis.exceptions.ReadOnlyError) for reply in found):
+            # The server was made a replica and keeps its connections; a new one may lead to the primary.
+            self._redis.connection_pool.disconnect(inuse_connections=False)
+        if barrier and not all(isinstance(reply, Exception) for reply in found):
+            self._check_durable(replies[-1])
         return found
 
     def _send(self, runs: Sequence[_Run], barrier: tuple[Any, ...]) -> list[Any]:
@@ -192,6 +206,16 @@ class Script:
                 f"durability = {self._durability}: the server did not confirm the write in time; "
                 "nothing was launched for it, and it is tried again when the lease is over"
             )
+
+
+def _checked(replies: list[Any]) -> list[Any]:
+    """The replies; the first error among them is raised."""
+    with wrapping():
+        for reply in replies:
+            if isinstance(reply, Exception):
+                # redis-py's own raising would quote the command, and with it the request's payload.
+                raise reply
+    return replies
 
 
 def _runs(calls: Sequence[Call]) -> Iterator[_Run]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from ecs_queue.ledger.retention import Retention
 from ecs_queue.ledger.script import Script, connect
 from ecs_queue.local.redis_server import RedisServer
 from tests.conformance.ledger.lab import PREFIX, Lab, offer, redis_lab, refusal, submission
+from tests.ledger.company import until_waiting
 from tests.services import missing, require_redis_binary
 
 _SECRET = "hunter2-topsecret"
@@ -215,6 +218,36 @@ def test_an_error_of_the_script_does_not_quote_the_payload(client: Any, lab: Lab
         lab.ledger.put([submission(body=_SECRET.encode(), id=_SECRET), submission()])
     assert _SECRET not in str(caught.value)
     assert "WRONGTYPE" in str(caught.value)
+
+
+def test_an_error_of_one_call_is_no_error_of_those_that_ran_with_it(client: Any, lab: Lab) -> None:
+    client.set(f"{PREFIX}r:broken", "not a hash")
+    with pytest.raises(LedgerUnavailable, match="WRONGTYPE"):
+        lab.ledger.put([submission("before"), submission("broken"), submission("after")])
+    assert [record is not None for record in lab.ledger.get(["before", "after"])] == [True, True]
+
+
+def test_of_threads_whose_calls_share_a_trip_only_the_one_with_the_error_gets_it(client: Any) -> None:
+    under_way, let_go = threading.Event(), threading.Event()
+
+    def clock() -> float:
+        under_way.set()
+        assert let_go.wait(10)  # the first trip is under way until the others wait for the next
+        return 100.0
+
+    script = Script(client, f"{PREFIX}:l:", ["1"] * 9, "server", 1.0, clock)
+    client.set(f"{PREFIX}:l:r:broken", "not a hash")
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(script.shared, "stop", "a", "me", 1)
+        assert under_way.wait(10)
+        others = [pool.submit(script.shared, "stop", name, "me", 1) for name in ("b", "broken", "c")]
+        until_waiting(next(iter(script._lanes.values())), 3)
+        client.config_resetstat()
+        let_go.set()
+        answers = [call.exception(10) or call.result() for call in (first, *others)]
+    assert [answers[place] for place in (0, 1, 3)] == [[b"missing"]] * 3
+    assert isinstance(answers[2], LedgerUnavailable)
+    assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 2
 
 
 def test_of_a_confirmed_end_only_the_record_with_its_ttl_and_the_page_entry_are_left(client: Any, lab: Lab) -> None:

@@ -185,6 +185,9 @@ local run = operations[ARGV[1]]
 if not EACH then return run(unpack(ARGV, ARG + 1)) end
 local answers = {}
 for first = ARG + 1, #ARGV, EACH do
-  answers[#answers + 1] = run(unpack(ARGV, first, first + EACH - 1))
+  -- An error is the answer to the call that has met it, and no other's.
+  local done, answer = pcall(run, unpack(ARGV, first, first + EACH - 1))
+  if not done and type(answer) ~= 'table' then answer = { err = tostring(answer) } end
+  answers[#answers + 1] = answer
 end
 return answers
