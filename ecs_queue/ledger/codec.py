@@ -46,7 +46,7 @@ def outcome_arguments(seen: Outcome) -> tuple[Any, ...]:
 
 def answer_of(reply: Sequence[Any]) -> Answer:
     """{word} or {word, {id, field, value, ...}}."""
-    word = Word(reply[0].decode())
+    word = _WORDS.get(reply[0]) or Word(reply[0].decode())
     return Answer(word, record_of(reply[1]) if len(reply) > 1 else None)
 
 
@@ -58,9 +58,9 @@ def record_of(flat: Sequence[bytes]) -> Record:
     """
     fields: dict[str, Any] = {}
     for position in range(1, len(flat), 2):
-        name = flat[position].decode()
-        convert = _CONVERT.get(name)
-        if convert is not None:
+        known = _CONVERT.get(flat[position])
+        if known is not None:
+            name, convert = known
             fields[name] = convert(flat[position + 1])
     if isinstance(fields.get("state"), str) and fields["state"] not in _STATES:
         reason = f"its state {fields['state']} is of a newer version than this one: update ecs-queue here"
@@ -96,4 +96,10 @@ _BY_TYPE: dict[Any, Callable[[bytes], Any]] = {
     State: _state,
     int | None: _integer,
 }
-_CONVERT = {field.name: _BY_TYPE[field.type] for field in msgspec.structs.fields(Record) if field.name != "id"}
+#: By the field's name on the wire.
+_CONVERT = {
+    field.name.encode(): (field.name, _BY_TYPE[field.type])
+    for field in msgspec.structs.fields(Record)
+    if field.name != "id"
+}
+_WORDS = {word.value.encode(): word for word in Word}

@@ -55,7 +55,7 @@ class MemoryLedger(SharedState):
         with self._lock:
             stored = self._put(submission)
             if stored.word in (Word.CREATED, Word.SAME):
-                return stored, self.claim(submission.id, offer)
+                return Answer(stored.word), self.claim(submission.id, offer)
             return stored, Answer(Word.MISSING if stored.word is Word.TOO_LATE else Word.MOVED_ON)
 
     def claim(self, record_id: str, offer: ClaimOffer | None) -> Answer:

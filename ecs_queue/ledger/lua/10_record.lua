@@ -36,19 +36,18 @@ local function remember(r)
   return r
 end
 
-local function fresh(id)
-  local r = { id = id, changed = {} }
-  for field, default in pairs(NUMBERS) do r[field] = default end
-  return r
-end
+-- flat: what is stored, {field, value, ...}; changed: the fields that differ from it.
+local DEFAULTS = { __index = NUMBERS }
+local function fresh(id) return setmetatable({ id = id, flat = {}, changed = {} }, DEFAULTS) end
 
 local function load(id)
   local flat = redis.call('HGETALL', key_of(id))
   if #flat == 0 then return nil end
   local r = fresh(id)
+  r.flat = flat
   for i = 1, #flat, 2 do
-    local field = flat[i]
-    if NUMBERS[field] then r[field] = tonumber(flat[i + 1]) else r[field] = flat[i + 1] end
+    local field, value = flat[i], flat[i + 1]
+    r[field] = NUMBERS[field] and tonumber(value) or value
   end
   return remember(r)
 end
@@ -204,14 +203,21 @@ local function holds(r, token) return r and r.state == 'LAUNCHING' and token ~= 
 
 -- The record as the caller gets it: {id, field, value, ...}, without the payload unless asked for.
 local function shown(r, with_request)
-  local flat = { r.id }
-  for field, value in pairs(r) do
-    local kind = type(value)
-    if (kind == 'string' or kind == 'number') and field ~= 'id' and (field ~= 'request' or with_request)
-       and value ~= '' and value ~= 0 then
-      flat[#flat + 1] = field
-      flat[#flat + 1] = text(value)
+  local found, stored, changed = { r.id }, r.flat, r.changed
+  local last = 1
+  for i = 1, #stored, 2 do
+    local field = stored[i]
+    if not changed[field] and (with_request or field ~= 'request') then
+      found[last + 1], found[last + 2] = field, stored[i + 1]
+      last = last + 2
     end
   end
-  return flat
+  for field in pairs(changed) do
+    local value = r[field]
+    if value ~= '' and value ~= 0 and (with_request or field ~= 'request') then
+      found[last + 1], found[last + 2] = field, text(value)
+      last = last + 2
+    end
+  end
+  return found
 end

@@ -1,9 +1,10 @@
 -- From put to launched.
 
-function operations.put(id, nonce, digest, queue, owner, relaunch, body, accept_until, expires_at, time_limit)
+-- A word; and the record, where it was there before.
+local function put(id, nonce, digest, queue, owner, relaunch, body, accept_until, expires_at, time_limit)
   local r = load(id)
   if not r then
-    if NOW >= tonumber(accept_until) then return { 'too_late' } end
+    if NOW >= tonumber(accept_until) then return 'too_late' end
     r = fresh(id)
     r.was = {}
     set(r, 'nonce', nonce)
@@ -18,7 +19,7 @@ function operations.put(id, nonce, digest, queue, owner, relaunch, body, accept_
     set(r, 'created_at', NOW)
     set(r, 'state', 'QUEUED')
     store(r, NOW + RING)
-    return { 'created' }
+    return 'created'
   end
   if not LIVE[r.state] and (r.digest or '') == '' then -- a stop came first, for this very request
     set(r, 'nonce', nonce)
@@ -28,10 +29,14 @@ function operations.put(id, nonce, digest, queue, owner, relaunch, body, accept_
     set(r, 'accept_until', tonumber(accept_until))
     set(r, 'undelivered', (r.owner or '') ~= '' and 1 or 0)
     store(r)
-    return { 'ended', shown(r) }
+    return 'ended', r
   end
-  return { r.digest == digest and 'same' or 'conflict', shown(r) }
+  return r.digest == digest and 'same' or 'conflict', r
 end
+
+local function told(word, r) return r and { word, shown(r) } or { word } end
+
+function operations.put(...) return told(put(...)) end
 
 local function in_flight()
   local counts, total = redis.call('HGETALL', P .. 'counts'), 0
@@ -70,9 +75,7 @@ local function lives(worker, since)
 end
 
 -- token '': no offer, only end what has expired. for_nonce '': what is offered fits any launch, else only this one
-function operations.claim(id, token, worker, args, target, limit, for_nonce, for_launch)
-  local r = load(id)
-  if not r then return { 'missing' } end
+local function claim(r, token, worker, args, target, limit, for_nonce, for_launch)
   if r.state ~= 'QUEUED' then return { 'moved_on', shown(r) } end
   if expired(r) then
     finish(r, 'EXPIRED', r.attempt - 1, NOW, expiry_reason(r))
@@ -103,12 +106,18 @@ function operations.claim(id, token, worker, args, target, limit, for_nonce, for
   return { 'call', shown(r) }
 end
 
+function operations.claim(id, ...)
+  local r = load(id)
+  if not r then return { 'missing' } end
+  return claim(r, ...)
+end
+
 -- put, and claim only what this very request is the record of: {put's answer, claim's answer}
 function operations.admit(id, token, worker, args, target, limit, for_nonce, for_launch, ...)
-  local stored = operations.put(id, ...)
-  if stored[1] == 'too_late' then return { stored, { 'missing' } } end
-  if stored[1] ~= 'created' and stored[1] ~= 'same' then return { stored, { 'moved_on' } } end
-  return { stored, operations.claim(id, token, worker, args, target, limit, for_nonce, for_launch) }
+  local word, r = put(id, ...)
+  if word == 'too_late' then return { { word }, { 'missing' } } end
+  if word ~= 'created' and word ~= 'same' then return { told(word, r), { 'moved_on' } } end
+  return { { word }, claim(r or load(id), token, worker, args, target, limit, for_nonce, for_launch) }
 end
 
 function operations.reclaim(id, token, worker)

@@ -212,7 +212,7 @@ def test_admit_makes_the_record_and_claims_it(lab: Lab) -> None:
 def test_admit_of_a_known_request_claims_its_record(lab: Lab) -> None:
     lab.queued()
     stored, claimed = lab.ledger.admit(submission(nonce="nonce-02"), offer())
-    assert (stored.word, claimed.word) == (Word.SAME, Word.CALL)
+    assert (stored.word, stored.record, claimed.word) == (Word.SAME, None, Word.CALL)
     assert claimed.record is not None
     assert claimed.record.nonce == "nonce-01"
 
@@ -241,6 +241,8 @@ def test_admit_after_a_stop_ends_at_once(lab: Lab) -> None:
     lab.stop()
     stored, claimed = lab.ledger.admit(submission(), offer())
     assert (stored.word, claimed.word) == (Word.ENDED, Word.MOVED_ON)
+    assert stored.record is not None
+    assert stored.record.state is State.REVOKED
 
 
 def test_a_held_lease_cannot_be_taken_over(lab: Lab) -> None:
