@@ -24,8 +24,10 @@ from ecs_queue.telemetry import Telemetry
 _EVERY, _AFTER_TROUBLE = 0.1, 1.0
 #: Events that wait to be written; what comes beyond them is dropped.
 _KEPT = 20_000
-#: The writer lets other threads go first after each event, unless so many wait: in a flood it would never get its turn.
-_GIVES_WAY_BELOW = 2_000
+#: The writer lets other threads go first after so many seconds of work: an interpreter lock held for longer would delay
+#: launches, or a scheduler's heartbeat; each change of threads costs as much as writing an event. But not while so many
+#: events wait: in a flood it would never get its turn.
+_GIVES_WAY_EVERY, _GIVES_WAY_BELOW = 0.0002, 2_000
 #: A batch is one element of the journal: so many events, and about so many bytes.
 _EVENTS_AT_ONCE, _BYTES_AT_ONCE = 500, 256 * 1024
 
@@ -146,10 +148,12 @@ class Recorder:
     def _encode(self) -> None:
         """Make batches of what waits."""
         size, events, ids = 0, list[bytes](), dict[str, None]()
+        gave_way = self._clock()
         for _ in range(len(self._told)):
             at, name, fields = self._told.popleft()
-            if len(self._told) < _GIVES_WAY_BELOW:
-                time.sleep(0)  # an interpreter lock held for long would delay launches, or a scheduler's heartbeat
+            if self._clock() - gave_way > _GIVES_WAY_EVERY and len(self._told) < _GIVES_WAY_BELOW:
+                time.sleep(0)
+                gave_way = self._clock()
             try:
                 encoded = encode_event(self._server_time(at), name, fields)
             except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
