@@ -1,7 +1,8 @@
 """Launches a second at 50 ms latency and no quota: one, two and four workers, beside boto3 alone and Celery.
 
-All on the same stand-in and machine; a rate is taken from the stand-in's own creation times, so that each side is
-measured alike. On two cores the stand-in, Redis and the workers share them: more workers than that are bounded by it.
+All on the same stand-in and machine, turn by turn, with a backlog that is there before the first launch; a rate is
+taken from the stand-in's own creation times, so that each side is measured alike. On two cores the stand-in, Redis and
+the workers share them: more workers than that are bounded by it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 import boto3
 from botocore.config import Config as BotoConfig
@@ -23,54 +26,88 @@ from bench.stack import Stack, stack, until
 LATENCY = 0.05
 THREADS = 32
 COMMAND = ["sleep", "600"]
+#: Turns of all sides; the median counts, of the rates as of the ratios of one turn, for a machine has its moods.
+_TURNS = 3
+_OURS = {"one worker": 1, "two workers": 2, "four workers": 4}
+_AIMS = {"one worker": ">= 150"}
+
+
+class _Launched(NamedTuple):
+    """A second; and the processor seconds of one launch by kind of process, and how many cores were busy."""
+
+    rate: float
+    taken: Counter[str]
+    cores: float
 
 
 def run(tasks: int) -> list[Row]:
-    """`tasks` for each side."""
-    taken: dict[int, str] = {}
-    with stack(LATENCY, workers=0) as parts:
-        alone, taken[0] = _measured(parts, tasks, _boto3)
-    with stack(LATENCY, workers=0) as parts:
-        celery = _celery(parts, tasks)
-    ours = {}
-    for workers in (1, 2, 4):
-        with stack(LATENCY, workers=workers, concurrency=str(THREADS)) as parts:
-            ours[workers], taken[workers] = _measured(parts, tasks, _ours)
+    """`tasks` for each side of a turn."""
+    turns = [_turn(tasks) for _ in range(_TURNS)]
     return [
-        Row(f"launches/s, boto3 alone, {THREADS} threads", f"{alone:.0f}"),
-        Row(f"launches/s, one Celery worker, {THREADS} threads, only RunTask", f"{celery:.0f}"),
-        *(Row(f"launches/s, {number} of our workers", f"{rate:.0f}", _AIMS[number]) for number, rate in ours.items()),
-        _ratio("one worker / boto3 alone", ours[1] / alone, ">= 0.60"),
-        _ratio("one worker / one Celery worker", ours[1] / celery, ""),
-        _ratio("two workers / one worker", ours[2] / ours[1], ">= 1.5"),
-        *(Row(f"ms of processor time a launch, {_WHO.get(number, number)}", said) for number, said in taken.items()),
+        Row(f"launches/s, boto3 alone, {THREADS} threads", _rate(turns, "boto3 alone")),
+        Row(f"launches/s, one Celery worker, {THREADS} threads, only RunTask", _rate(turns, "Celery")),
+        *(Row(f"launches/s, {who}", _rate(turns, who), _AIMS.get(who, "")) for who in _OURS),
+        _ratio(turns, "one worker", "boto3 alone", ">= 0.60"),
+        _ratio(turns, "one worker", "Celery", ""),
+        _ratio(turns, "two workers", "one worker", ">= 1.5"),
+        *(Row(f"ms of processor time a launch, {who}", _taken(turns, who)) for who in ("boto3 alone", *_OURS)),
     ]
 
 
-_AIMS = {1: ">= 150", 2: "", 4: ""}
-_WHO = {0: "boto3 alone", 1: "one worker", 2: "two workers", 4: "four workers"}
+def _turn(tasks: int) -> dict[str, _Launched]:
+    with stack(LATENCY, workers=0) as parts:
+        found = {"boto3 alone": _measured(parts, tasks, _boto3)}
+    with stack(LATENCY, workers=0) as parts:
+        found["Celery"] = _measured(parts, tasks, _celery)
+    for who, workers in _OURS.items():
+        with stack(LATENCY, workers=workers, paused=True, concurrency=str(THREADS)) as parts:
+            submit(parts, tasks)
+            found[who] = _measured(parts, tasks, launch_submitted)
+    return found
 
 
-def _ratio(what: str, ratio: float, aim: str) -> Row:
-    return Row(f"launches, {what}", f"{ratio:.2f}", aim, ratio)
+def _rate(turns: list[dict[str, _Launched]], who: str) -> str:
+    rates = [turn[who].rate for turn in turns]
+    return f"{median(rates):.0f} ({min(rates):.0f} to {max(rates):.0f})"
 
 
-def _measured(parts: Stack, tasks: int, launch: Callable[[Stack, int], float]) -> tuple[float, str]:
-    """The rate; and what bounds it: the processor time that each kind of process takes, and how many cores are busy."""
+def _ratio(turns: list[dict[str, _Launched]], one: str, other: str, aim: str) -> Row:
+    ratios = [turn[one].rate / turn[other].rate for turn in turns]
+    shown = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    return Row(f"launches, {one} / {other}", shown, aim, median(ratios))
+
+
+def _taken(turns: list[dict[str, _Launched]], who: str) -> str:
+    """What bounds it: the processor time that each kind of process takes, and how many cores are busy."""
+    kinds = sorted({kind for turn in turns for kind in turn[who].taken})
+    middle = {kind: 1000 * median(turn[who].taken[kind] for turn in turns) for kind in kinds}
+    shares = ", ".join(f"{kind} {middle[kind]:.2f}" for kind in sorted(kinds, key=lambda kind: -middle[kind]))
+    return f"{shares} ({median(turn[who].cores for turn in turns):.1f} cores)"
+
+
+def _measured(parts: Stack, tasks: int, launch: Callable[[Stack, int], None]) -> _Launched:
+    """`launch` returns when all are launched."""
     before, start = parts.processor_seconds(), time.monotonic()
-    found = launch(parts, tasks)
+    launch(parts, tasks)
     took, seconds = parts.processor_seconds() - before, time.monotonic() - start
-    shares = ", ".join(f"{kind} {1000 * spent / tasks:.2f}" for kind, spent in took.most_common())
-    return found, f"{shares} ({took.total() / seconds:.1f} cores)"
+    taken = Counter({kind: spent / tasks for kind, spent in took.items()})
+    return _Launched(rate(tasks), taken, took.total() / seconds)
 
 
-def _ours(parts: Stack, tasks: int) -> float:
+def submit(parts: Stack, tasks: int) -> None:
+    """The backlog; on a stack that was started paused nothing of it is launched yet."""
     with parts.client() as client:
         client.submit_many({"command": COMMAND} for _ in range(tasks))
-    return rate(tasks)
 
 
-def _boto3(parts: Stack, tasks: int) -> float:
+def launch_submitted(parts: Stack, tasks: int) -> None:
+    """Returns when the backlog is launched."""
+    with parts.client() as client:
+        client.ledger.resume(["default"])
+    _until_running(tasks)
+
+
+def _boto3(parts: Stack, tasks: int) -> None:
     del parts
     ecs = _client()
     override = {"containerOverrides": [{"name": "main", "command": COMMAND}]}
@@ -80,10 +117,9 @@ def _boto3(parts: Stack, tasks: int) -> float:
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(launch, range(tasks)))
-    return rate(tasks)
 
 
-def _celery(parts: Stack, tasks: int) -> float:
+def _celery(parts: Stack, tasks: int) -> None:
     os.environ["BENCH_CELERY_BROKER"] = parts.redis.url
     from bench.celery_app import app, launch
 
@@ -96,7 +132,7 @@ def _celery(parts: Stack, tasks: int) -> float:
     command = [sys.executable, "-m", "celery", "-A", "bench.celery_app", *arguments, *quiet]
     worker = subprocess.Popen(command, env={**parts.environ, **os.environ}, stdout=subprocess.DEVNULL)
     try:
-        return rate(tasks)
+        _until_running(tasks)
     finally:
         worker.terminate()
         worker.wait(30)
@@ -108,8 +144,8 @@ def _client() -> Any:
 
 def rate(tasks: int) -> float:
     """Launches a second, from the first to the last task that the stand-in has made."""
+    _until_running(tasks)
     ecs = _client()
-    until(lambda: _running(ecs) >= tasks, 300, every=0.25)
     times: list[float] = []
     for page in ecs.get_paginator("list_tasks").paginate(cluster="local"):
         shown = ecs.describe_tasks(cluster="local", tasks=page["taskArns"])["tasks"]
@@ -117,6 +153,11 @@ def rate(tasks: int) -> float:
     return (len(times) - 1) / (max(times) - min(times))
 
 
-def _running(ecs: Any) -> int:
-    cluster = ecs.describe_clusters(clusters=["local"])["clusters"][0]
-    return int(cluster["runningTasksCount"]) + int(cluster["pendingTasksCount"])
+def _until_running(tasks: int) -> None:
+    ecs = _client()
+
+    def is_over() -> bool:
+        cluster = ecs.describe_clusters(clusters=["local"])["clusters"][0]
+        return int(cluster["runningTasksCount"]) + int(cluster["pendingTasksCount"]) >= tasks
+
+    until(is_over, 300, every=0.25)

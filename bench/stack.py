@@ -98,8 +98,13 @@ class Stack:
 
 
 @contextmanager
-def stack(latency: float = 0.0, workers: int = 1, stand_in: Sequence[str] = (), **settings: str) -> Iterator[Stack]:
-    """A stack that is ready; `settings` are keys of [ecs_queue]. Every process has ended when it closes."""
+def stack(
+    latency: float = 0.0, workers: int = 1, stand_in: Sequence[str] = (), *, paused: bool = False, **settings: str
+) -> Iterator[Stack]:
+    """A stack that is ready; `settings` are keys of [ecs_queue]. Every process has ended when it closes.
+
+    `paused`: the workers have been started with the queue `default` paused, and launch nothing until it is resumed.
+    """
     with ExitStack() as open_parts:
         redis = open_parts.enter_context(RedisServer())
         ecs, endpoint_url = _serving(open_parts, "bench.stand_in", "--latency", str(latency), *stand_in)
@@ -108,6 +113,9 @@ def stack(latency: float = 0.0, workers: int = 1, stand_in: Sequence[str] = (), 
         os.environ.update(environ)  # boto3 reads the process's own environment
         built = Stack(redis, endpoint_url, environ, ecs)
         command = [sys.executable, "-m", "ecs_queue", "--log-level", "warning", "worker"]
+        if paused:
+            with built.client() as client:
+                client.ledger.pause(["default"])
         built.workers = [_started(open_parts, command, environ) for _ in range(workers)]
         with built.client() as client:
             until(lambda: len(client.ledger.workers()) == workers, 30)
@@ -122,8 +130,8 @@ def following(*, by_events: bool) -> Iterator[Stack]:
     with ExitStack() as open_parts:
         url = serve(open_parts, "bench.sqs") if by_events else ""
         options += ["--events-to", url] if url else []
-        quota = {"describe_tasks_rate": rate, "describe_tasks_burst": burst}
-        yield open_parts.enter_context(stack(0.0, 1, options, event_queue_url=url, **quota))
+        parts = stack(0.0, 1, options, event_queue_url=url, describe_tasks_rate=rate, describe_tasks_burst=burst)
+        yield open_parts.enter_context(parts)
 
 
 def serve(open_parts: ExitStack, module: str, *arguments: str) -> str:
