@@ -182,11 +182,13 @@ class _Conformer:
 
     @staticmethod
     def _bounds(size: int, shape: Shape, path: str, unit: str) -> None:
-        found = unit.format(size)
         if shape.least is not None and size < shape.least:
-            raise InvalidRequest(f"{path}: expected at least {unit.format(shape.least)}, found {found}")
-        if shape.most is not None and size > shape.most:
-            raise InvalidRequest(f"{path}: expected at most {unit.format(shape.most)}, found {found}")
+            bound = f"at least {unit.format(shape.least)}"
+        elif shape.most is not None and size > shape.most:
+            bound = f"at most {unit.format(shape.most)}"
+        else:
+            return
+        raise InvalidRequest(f"{path}: expected {bound}, found {unit.format(size)}")
 
     def _mismatch(self, path: str, expected: str, value: Any) -> InvalidRequest:
         found = _kind_of(value) if self.sensitive else f"{_shown(value)} ({_kind_of(value)})"

@@ -40,6 +40,8 @@ def _merge_named(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, An
 
 
 def _copy(value: Any) -> Any:
+    if isinstance(value, str):  # nearly all are, and to ask whether one is a Mapping takes long
+        return value
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
