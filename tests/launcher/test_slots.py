@@ -135,7 +135,7 @@ def test_jobs_run_at_the_rate_of_their_tokens(make_bench: Callable[[int], Bench]
 
     assert bench.slots.wait_until_idle(20)
     assert bench.crowd.done == 60
-    assert time.monotonic() - start >= 50 / 200
+    assert time.monotonic() - start >= 50 / 200 - 0.001  # the ledger's clock counts milliseconds
 
 
 def test_a_ledger_that_is_lost_is_asked_again_and_holds_up_nothing_else(

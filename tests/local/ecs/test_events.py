@@ -13,7 +13,7 @@ import pytest
 from ecs_queue.core.task_event import decode_event
 from ecs_queue.core.verdict import observe
 from ecs_queue.errors import ConfigError
-from ecs_queue.local.ecs import EventFaults
+from ecs_queue.local.ecs import EventFaults, LocalEcs
 from ecs_queue.local.ecs.events import EventSender, event_of
 from tests.local.ecs.conftest import StartEcs
 from tests.local.ecs.support import command, describe, run, service_model, violations, wait_for
@@ -38,6 +38,15 @@ def received(sqs: Any, url: str, number: int) -> list[dict[str, Any]]:
     return found
 
 
+def until_counted(server: LocalEcs, number: int) -> None:
+    """An event is counted when SQS has answered, which may be after it was received."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while server.stats()["events"] < number:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert server.stats()["events"] == number
+
+
 def test_each_version_of_a_task_is_told_as_eventbridge_would(start_ecs: StartEcs, sqs: Any, url: str) -> None:
     server, ecs = start_ecs(events_to=url)
     arn = run(ecs, overrides=command("exit", "3"), startedBy="ecs-queue/job/abcd1234/1")
@@ -55,7 +64,7 @@ def test_each_version_of_a_task_is_told_as_eventbridge_would(start_ecs: StartEcs
         assert event["resources"] == [arn]
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", event["time"])
     assert len({event["id"] for event in events}) == len(events)
-    assert server.stats()["events"] == len(events)
+    until_counted(server, len(events))
 
 
 def test_an_event_says_the_same_as_describe_tasks(start_ecs: StartEcs, sqs: Any, url: str) -> None:
