@@ -86,7 +86,8 @@ class Ledger(Protocol):
     def admit(self, submission: Submission, offer: ClaimOffer) -> tuple[Answer, Answer]:
         """`put`, and `claim` if the record is of this very request, in one atomic step: both answers. Barrier.
 
-        The claim's answer is MOVED_ON after CONFLICT and ENDED, MISSING after TOO_LATE; else it alone has the record.
+        The claim's answer is MOVED_ON after CONFLICT and ENDED, MISSING after TOO_LATE. After CREATED and SAME the
+        first one has no record.
         """
         ...
 

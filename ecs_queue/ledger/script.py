@@ -115,7 +115,7 @@ class Script:
         self._durability = durability
         self._barrier = _barrier_command(durability, int(barrier_seconds * 1000))
         self._clock = clock
-        self._lanes: dict[tuple[str, tuple[Any, ...]], Together] = {}
+        self._lanes: dict[str, Together] = {}
         self._text = script_text()
         self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
@@ -136,11 +136,11 @@ class Script:
 
     def shared(self, *call: Any) -> Any:
         """`one`, in one run of the script with what other threads call of the same operation meanwhile."""
-        return self._share(call, ())
+        return self._share(call)
 
     def shared_durably(self, *call: Any) -> Any:
-        """`shared`, and NotDurable as in `run_durably`: one confirmation is all callers'."""
-        return self._share(call, self._barrier)
+        """`shared`, or where a write has to be confirmed alone: that is a wait, and nobody waits for another's too."""
+        return self.run_durably([call])[0] if self._barrier else self._share(call)
 
     def _run(self, calls: Sequence[Call], barrier: tuple[Any, ...]) -> list[Any]:
         replies = []
@@ -148,15 +148,18 @@ class Script:
             replies += _checked(self._trip(calls[start : start + _CALLS_AT_ONCE], barrier))
         return replies
 
-    def _share(self, call: Call, barrier: tuple[Any, ...]) -> Any:
-        lane = self._lanes.get((call[0], barrier))
+    def _share(self, call: Call) -> Any:
+        operation, *arguments = call
+        lane = self._lanes.get(operation)
         if lane is None:
-            trip = Together(lambda calls: self._trip(calls, barrier), _CALLS_IN_A_RUN)
-            lane = self._lanes.setdefault((call[0], barrier), trip)
-        return _checked([lane.run(call)])[0]
+            trip = Together(lambda calls: self._trip(calls, ()), _CALLS_IN_A_RUN)
+            lane = self._lanes.setdefault(operation, trip)
+        # Encoded here: what cannot be must fail its own call only.
+        sendable = [value.encode() if isinstance(value, str) else value for value in arguments]
+        return _checked([lane.run((operation, *sendable))])[0]
 
     def _trip(self, calls: Sequence[Call], barrier: tuple[Any, ...]) -> list[Any]:
-        """One round trip: the reply to each call, or the error that it alone has met."""
+        """One round trip: the reply to each call, or in its place the server's error."""
         runs = list(_runs(calls))
         with wrapping():
             replies = self._send(runs, barrier)
@@ -164,11 +167,12 @@ class Script:
                 # A new or restarted server. Not one call has run: all of them are this one script.
                 self._redis.script_load(self._text)
                 replies = self._send(runs, barrier)
-        found = [reply for run, of_run in zip(runs, replies, strict=False) for reply in run.replies(of_run)]
+        of_runs = zip(runs, replies[: len(runs)], strict=True)
+        found = [reply for run, of_run in of_runs for reply in run.replies(of_run)]
         if any(isinstance(reply, redis.exceptions.ReadOnlyError) for reply in found):
             # The server was made a replica and keeps its connections; a new one may lead to the primary.
             self._redis.connection_pool.disconnect(inuse_connections=False)
-        if barrier and not all(isinstance(reply, Exception) for reply in found):
+        if barrier and not any(isinstance(reply, Exception) for reply in found):  # else that is what is raised
             self._check_durable(replies[-1])
         return found
 

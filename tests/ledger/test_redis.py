@@ -250,6 +250,19 @@ def test_of_threads_whose_calls_share_a_trip_only_the_one_with_the_error_gets_it
     assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 2
 
 
+def test_what_cannot_be_sent_fails_its_own_call_before_it_goes(client: Any) -> None:
+    script = Script(client, f"{PREFIX}:l:", ["1"] * 9, "server", 1.0, None)
+    with pytest.raises(UnicodeEncodeError):
+        script.shared("stop", "a", "\ud800", 1)
+    assert script.shared("stop", "a", "me", 1) == [b"missing"]
+
+
+def test_an_error_of_the_script_is_told_where_nothing_can_be_confirmed_either(client: Any) -> None:
+    client.set(f"{PREFIX}r:job", "not a hash")
+    with pytest.raises(LedgerUnavailable, match="WRONGTYPE"):
+        _ledger(client, "replica", barrier_seconds=0.05).claim("job", offer())
+
+
 def test_of_a_confirmed_end_only_the_record_with_its_ttl_and_the_page_entry_are_left(client: Any, lab: Lab) -> None:
     lab.launching(expires_at=lab.clock.time + 600)
     lab.ledger.refused("job", "claim-1", refusal(RefusalKind.START_FAILURE))

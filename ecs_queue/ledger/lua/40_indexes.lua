@@ -173,7 +173,8 @@ function operations.now() return string.format('%.6f', NOW) end
 
 -- What brings requests to their end goes on when the server is full (maxmemory, noeviction): it takes little and frees
 -- more. The server refuses a script its first write only, and only one that may need memory; this one cannot. The key is
--- no record's, and one that every user of the ledger may write.
+-- no record's, and one that every user of the ledger may write. What is not listed must begin with a write that may need
+-- memory: any other would open a full server to the calls that run with it.
 local WHEN_FULL = {
   launched = 1, unsure = 1, no_effect = 1, refused = 1, none = 1, outcome = 1, stop = 1, adopt = 1, confirm = 1,
   reclaim = 1, due = 1, due_expired = 1, rest = 1, prune = 1, take = 1, throttled = 1,
