@@ -18,7 +18,7 @@ def run(tasks: int) -> list[Row]:
 def _rows(tasks: int, workers: int) -> list[Row]:
     ideal = max(0, tasks - BURST) / RATE
     quota = ("--launch-quota", str(RATE), str(BURST))
-    with stack(LATENCY, workers, quota, run_task_rate=str(RATE), run_task_burst=str(BURST)) as parts:
+    with stack(LATENCY, workers, quota, paused=True, run_task_rate=str(RATE), run_task_burst=str(BURST)) as parts:
         seconds = _launch(parts, tasks)
         calls, throttled = parts.calls()
     share = throttled["RunTask"] / calls["RunTask"]
@@ -32,7 +32,6 @@ def _rows(tasks: int, workers: int) -> list[Row]:
 def _launch(parts: Stack, tasks: int) -> float:
     """Seconds from the first launch to the last: the backlog stands before the workers are let at it."""
     with parts.client() as client:
-        client.ledger.pause(["default"])
         handles = client.submit_many({"command": ["sleep", "3600"]} for _ in range(tasks))
         client.ledger.resume(["default"])
         counts = client.ledger.counts
