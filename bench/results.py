@@ -15,7 +15,7 @@ from ecs_queue.core.states import State
 #: All tasks end within so long. Seconds.
 WINDOW = 60.0
 #: How long the launches may take, at the slowest. Tasks a second, and seconds on top.
-_LAUNCHES, _SPARE = 60, 15.0
+_LAUNCHES, _SPARE = 100, 15.0
 _SOON = 12.0
 _AT_ONCE = 1000
 
