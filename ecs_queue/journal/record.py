@@ -24,10 +24,8 @@ from ecs_queue.telemetry import Telemetry
 _EVERY, _AFTER_TROUBLE = 0.1, 1.0
 #: Events that wait to be written; what comes beyond them is dropped.
 _KEPT = 20_000
-#: The writer lets other threads go first after so many seconds of work: an interpreter lock held for longer would delay
-#: launches, or a scheduler's heartbeat; each change of threads costs as much as writing an event. But not while so many
-#: events wait: in a flood it would never get its turn.
-_GIVES_WAY_EVERY, _GIVES_WAY_BELOW = 0.0002, 2_000
+#: In a flood the writer would never get its turn, so it does not give way while so many events wait.
+_GIVES_WAY_BELOW = 2_000
 #: A batch is one element of the journal: so many events, and about so many bytes.
 _EVENTS_AT_ONCE, _BYTES_AT_ONCE = 500, 256 * 1024
 
@@ -36,6 +34,9 @@ Told = tuple[float, str, dict[str, Any]]
 
 class Recorder:
     """A `Service`. `record` is thread-safe and never blocks; `worker`: who writes, "" for a client.
+
+    `turn`: after so many seconds of work it lets other threads go first, for it holds the interpreter's lock; 0: after
+    every event, for a caller who waits, such as a scheduler in its heartbeat.
 
     Events get the server's time: `clock` (a monotonic one, seconds) and how far it is from the server's.
     """
@@ -47,12 +48,14 @@ class Recorder:
         worker: str = "",
         *,
         kept: int = _KEPT,
+        turn: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._telemetry = telemetry
         self._worker = worker
         self._kept = kept
+        self._turn = turn
         self._clock = clock
         self._writer = secrets.token_hex(8)
         self._numbers = itertools.count(1)
@@ -151,7 +154,7 @@ class Recorder:
         gave_way = self._clock()
         for _ in range(len(self._told)):
             at, name, fields = self._told.popleft()
-            if self._clock() - gave_way > _GIVES_WAY_EVERY and len(self._told) < _GIVES_WAY_BELOW:
+            if self._clock() - gave_way >= self._turn and len(self._told) < _GIVES_WAY_BELOW:
                 time.sleep(0)
                 gave_way = self._clock()
             try:

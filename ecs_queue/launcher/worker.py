@@ -42,6 +42,8 @@ _HEARTBEAT_EVERY = 2.0
 _HEARTBEAT_TTL = 15.0
 #: What a stop may take: the calls in hand end, what was not started is given back. Seconds.
 STOP_BUDGET = 8.0
+#: After so long the journal's writer lets launches go first: to change threads takes longer than an event. Seconds.
+_JOURNAL_TURN = 0.0002
 #: What the last events may take at least to be written. Seconds.
 _JOURNAL_TAKES = 0.2
 
@@ -66,7 +68,7 @@ class Worker:
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
         self.queues = list(queues)
         self._telemetry = telemetry or Telemetry()
-        self._recorder = None if journal is None else Recorder(journal, self._telemetry, self.name)
+        self._recorder = None if journal is None else Recorder(journal, self._telemetry, self.name, turn=_JOURNAL_TURN)
         self._ledger = ledger
         self._stopping = threading.Event()
         self._started_at = 0.0
