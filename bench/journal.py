@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from bench.launches import LATENCY, THREADS, launch_submitted, rate, submit
-from bench.row import Row
+from bench.row import Row, spread
 from bench.stack import Stack, stack, until
 from ecs_queue.config import load_config
 from ecs_queue.journal import open_journal
@@ -28,12 +28,7 @@ def run(tasks: int) -> list[Row]:
     return [
         Row("launches/s, journal off", f"{rate_off:.0f}"),
         Row("launches/s, journal on", f"{rate_on:.0f}"),
-        Row(
-            "launches, journal on / off",
-            f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-            ">= 0.95",
-            median(ratios),
-        ),
+        Row("launches, journal on / off", spread(ratios), ">= 0.95", median(ratios)),
         Row("worker's processor time a launch, journal off", f"{1000 * cost_off:.2f} ms"),
         Row("worker's processor time a launch, journal on", f"{1000 * cost_on:.2f} ms"),
         Row("journal, bytes a launch", f"{median(sizes):.0f}"),
@@ -47,14 +42,9 @@ def _middle(turns: list[tuple[float, float]]) -> tuple[float, float]:
 def _launch(parts: Stack, tasks: int) -> tuple[float, float]:
     """Launches a second, and the worker's processor time of one in seconds."""
     submit(parts, tasks)
-    before = _spent(parts)
+    before = parts.processor_seconds()["workers"]
     launch_submitted(parts, tasks)
-    return rate(tasks), (_spent(parts) - before) / tasks
-
-
-def _spent(parts: Stack) -> float:
-    times = parts.worker().cpu_times()
-    return float(times.user + times.system)
+    return rate(tasks), (parts.processor_seconds()["workers"] - before) / tasks
 
 
 def _size(parts: Stack, tasks: int) -> float:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import boto3
 from botocore.config import Config as BotoConfig
 
-from bench.row import Row
+from bench.row import Row, spread
 from bench.stack import Stack, stack, until
 
 LATENCY = 0.05
@@ -67,14 +67,12 @@ def _turn(tasks: int) -> dict[str, _Launched]:
 
 
 def _rate(turns: list[dict[str, _Launched]], who: str) -> str:
-    rates = [turn[who].rate for turn in turns]
-    return f"{median(rates):.0f} ({min(rates):.0f} to {max(rates):.0f})"
+    return spread([turn[who].rate for turn in turns], 0)
 
 
 def _ratio(turns: list[dict[str, _Launched]], one: str, other: str, aim: str) -> Row:
     ratios = [turn[one].rate / turn[other].rate for turn in turns]
-    shown = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-    return Row(f"launches, {one} / {other}", shown, aim, median(ratios))
+    return Row(f"launches, {one} / {other}", spread(ratios), aim, median(ratios))
 
 
 def _taken(turns: list[dict[str, _Launched]], who: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import median
 from typing import NamedTuple
 
 
@@ -12,3 +14,9 @@ class Row(NamedTuple):
     figure: str
     aim: str = ""
     ratio: float | None = None
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """The median of several turns, and between what they lie."""
+    middle, least, most = (f"{value:.{digits}f}" for value in (median(values), min(values), max(values)))
+    return f"{middle} ({least} to {most})"

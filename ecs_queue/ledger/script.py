@@ -136,19 +136,6 @@ class Script:
 
     def shared(self, *call: Any) -> Any:
         """`one`, in one run of the script with what other threads call of the same operation meanwhile."""
-        return self._share(call)
-
-    def shared_durably(self, *call: Any) -> Any:
-        """`shared`, or where a write has to be confirmed alone: that is a wait, and nobody waits for another's too."""
-        return self.run_durably([call])[0] if self._barrier else self._share(call)
-
-    def _run(self, calls: Sequence[Call], barrier: tuple[Any, ...]) -> list[Any]:
-        replies = []
-        for start in range(0, len(calls), _CALLS_AT_ONCE):
-            replies += _checked(self._trip(calls[start : start + _CALLS_AT_ONCE], barrier))
-        return replies
-
-    def _share(self, call: Call) -> Any:
         operation, *arguments = call
         lane = self._lanes.get(operation)
         if lane is None:
@@ -157,6 +144,16 @@ class Script:
         # Encoded here: what cannot be must fail its own call only.
         sendable = [value.encode() if isinstance(value, str) else value for value in arguments]
         return _checked([lane.run((operation, *sendable))])[0]
+
+    def shared_durably(self, *call: Any) -> Any:
+        """`shared`, or where a write has to be confirmed alone: that is a wait, and nobody waits for another's too."""
+        return self.run_durably([call])[0] if self._barrier else self.shared(*call)
+
+    def _run(self, calls: Sequence[Call], barrier: tuple[Any, ...]) -> list[Any]:
+        replies = []
+        for start in range(0, len(calls), _CALLS_AT_ONCE):
+            replies += _checked(self._trip(calls[start : start + _CALLS_AT_ONCE], barrier))
+        return replies
 
     def _trip(self, calls: Sequence[Call], barrier: tuple[Any, ...]) -> list[Any]:
         """One round trip: the reply to each call, or in its place the server's error."""
