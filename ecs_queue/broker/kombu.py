@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import kombu
 
 from ecs_queue.broker import topology
 from ecs_queue.broker.base import OnDelivery, OnUndecodable, Outgoing
-from ecs_queue.broker.connection import HeldCycle, abandon, connect, results_queue, wrapping
+from ecs_queue.broker.connection import HeldCycle, abandon, connect, wrapping
 from ecs_queue.broker.consumer import KombuConsumer, KombuInbox
+from ecs_queue.broker.publisher import Publisher
 from ecs_queue.errors import BrokerUnavailable
 
 T = TypeVar("T")
-
-_BATCH = 500
-#: A publisher that has written to so many owners starts afresh: kombu remembers every queue it has declared.
-_OWNERS_REMEMBERED = 1000
 
 
 class KombuBroker:
@@ -32,7 +28,7 @@ class KombuBroker:
         self._visibility_timeout = visibility_timeout
         self._socket_timeout = socket_timeout
         self._lock = threading.Lock()
-        self._publisher: _Publisher | None = None
+        self._publisher: Publisher | None = None
         self._stranded: deque[Outgoing] = deque()
 
     def __repr__(self) -> str:
@@ -106,11 +102,9 @@ class KombuBroker:
         options = topology.transport_options(self._namespace, self._visibility_timeout, self._socket_timeout)
         return kombu.Connection(self._url, transport_options={**options, "queue_order_strategy": HeldCycle})
 
-    def _publishing(self, act: Callable[[_Publisher], T]) -> T:
+    def _publishing(self, act: Callable[[Publisher], T]) -> T:
         """Run on the shared publisher; a connection that died while idle is replaced once."""
         with self._lock:
-            if self._publisher is not None and self._publisher.remembers_too_much:
-                self._drop_publisher()
             was_idle = self._publisher is not None
             try:
                 return self._act(act)
@@ -119,9 +113,9 @@ class KombuBroker:
                     raise
             return self._act(act)
 
-    def _act(self, act: Callable[[_Publisher], T]) -> T:
+    def _act(self, act: Callable[[Publisher], T]) -> T:
         if self._publisher is None:
-            self._publisher = _Publisher(self._connection(), self._name)
+            self._publisher = Publisher(self._connection(), self._name)
         try:
             with wrapping(self._publisher.connection):
                 connect(self._publisher.connection)
@@ -134,55 +128,3 @@ class KombuBroker:
         if self._publisher is not None:
             abandon(self._publisher.connection)
             self._publisher = None
-
-
-class _Publisher:
-    """A connection, its channel and producer; used under the broker's lock."""
-
-    def __init__(self, connection: Any, name: Callable[[str], str]) -> None:
-        self.connection = connection
-        self._name = name
-        self._owners: set[str] = set()
-        self._producer: Any = None
-
-    @property
-    def channel(self) -> Any:
-        return self.connection.default_channel
-
-    @property
-    def remembers_too_much(self) -> bool:
-        return len(self._owners) >= _OWNERS_REMEMBERED
-
-    def requests(self, messages: Sequence[Outgoing]) -> None:
-        transport = self.connection.transport.driver_type
-        with self._batch() as publish:
-            for message in messages:
-                priority = topology.wire_priority(message.priority, transport)
-                publish(message.body, self._name(topology.requests_queue(message.queue)), priority)
-
-    def results(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        for owner in {owner for owner, _ in messages} - self._owners:
-            # So that kombu lets it expire; the queue's first message makes it.
-            results_queue(self._name(topology.results_queue(owner)))(self.channel).queue_declare()
-            self._owners.add(owner)
-        with self._batch() as publish:
-            for owner, body in messages:
-                publish(body, self._name(topology.results_queue(owner)), 0)
-
-    @contextmanager
-    def _batch(self) -> Iterator[Callable[[bytes, str, int], None]]:
-        if self._producer is None:
-            self._producer = kombu.Producer(self.channel)
-
-        def publish(body: bytes, routing_key: str, priority: int) -> None:
-            self._producer.publish(
-                body,
-                exchange="",
-                routing_key=routing_key,
-                priority=priority,
-                content_type="application/json",
-                content_encoding="utf-8",
-            )
-
-        with self._producer.batch(_BATCH):
-            yield publish

@@ -1,0 +1,104 @@
+"""Publishing without kombu's own `publish`: what stands on the server is what kombu would have written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import kombu
+import pytest
+import redis
+
+from ecs_queue.broker import KombuBroker, Outgoing, topology
+from ecs_queue.errors import BrokerUnavailable
+from ecs_queue.local.redis_server import RedisServer
+from tests.services import require_redis_binary
+
+SECRET = b"hunter2-4711"
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Any]:
+    """A plain client of the server."""
+    with redis.Redis.from_url(redis_url) as plain:
+        yield plain
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[KombuBroker]:
+    broker = KombuBroker(redis_url, "ns", visibility_timeout=60.0, socket_timeout=5.0)
+    yield broker
+    broker.close()
+
+
+def _elements(client: Any) -> dict[bytes, list[dict[str, Any]]]:
+    """All messages on the server by key, without their tags, which differ."""
+    found: dict[bytes, list[dict[str, Any]]] = {}
+    for key in client.scan_iter():
+        if client.type(key) == b"list":
+            found[key] = [json.loads(element) for element in client.lrange(key, 0, -1)]
+            for message in found[key]:
+                assert message["properties"].pop("delivery_tag")
+    return found
+
+
+@pytest.mark.parametrize("priority", [0, 4, 9])
+def test_the_server_gets_what_kombu_writes(redis_url: str, broker: KombuBroker, client: Any, priority: int) -> None:
+    body = '{"command": ["ü", "\\" \\\\"]}'.encode()
+    with kombu.Connection(redis_url, transport_options=topology.transport_options("ns", 60.0, 5.0)) as connection:
+        kombu.Producer(connection.default_channel).publish(
+            body,
+            exchange="",
+            routing_key="requests.q",
+            priority=9 - priority,
+            content_type="application/json",
+            content_encoding="utf-8",
+        )
+    by_kombu = _elements(client)
+    client.flushdb()
+
+    broker.publish_requests([Outgoing("q", body, priority)])
+
+    assert len(by_kombu) == 1
+    assert _elements(client) == by_kombu
+
+
+def test_each_message_has_a_tag_of_its_own(broker: KombuBroker, client: Any) -> None:
+    broker.publish_requests([Outgoing("q", b"1", 9)] * 40)
+
+    elements = client.lrange("ns:q:requests.q", 0, -1)
+    assert len({json.loads(element)["properties"]["delivery_tag"] for element in elements}) == 40
+
+
+def test_many_results_are_taken_in_a_few_round_trips(broker: KombuBroker, client: Any) -> None:
+    sent = [b"%d" % number for number in range(1200)]
+    broker.publish_results([("me", body) for body in sent])
+    inbox = broker.results("me")
+    client.config_resetstat()
+
+    found: list[bytes] = []
+    while len(found) < len(sent):
+        drained = inbox.drain(5.0)
+        assert drained
+        found += drained
+
+    inbox.close()
+    assert found == sent
+    calls = client.info("commandstats")
+    assert calls["cmdstat_brpop"]["calls"] + calls["cmdstat_rpop"]["calls"] <= 8
+
+
+def test_a_full_server_is_told_of_without_the_payload() -> None:
+    with RedisServer(binary=require_redis_binary()) as server, redis.Redis(port=server.port) as plain:
+        broker = KombuBroker(server.url, "ns", visibility_timeout=60.0, socket_timeout=5.0)
+        plain.config_set("maxmemory", 1)
+
+        with pytest.raises(BrokerUnavailable, match="the server is full") as raised:
+            broker.publish_requests([Outgoing("q", SECRET)])
+
+        broker.close()
+        told: BaseException | None = raised.value
+        while told is not None:
+            assert SECRET.decode() not in str(told)
+            told = told.__cause__ or told.__context__
