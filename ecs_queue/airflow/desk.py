@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ecs_queue.airflow.checks import CheckedRequests
@@ -96,6 +97,10 @@ class Desk:
         body = envelope.encode(request, self._keyring)
         nonce = envelope.nonce_of(config.namespace, body)
         return Submitted(request, body, submission_of(request, body, nonce, config.launch_deadline))
+
+    def hurry(self) -> AbstractContextManager[None]:
+        """Within, the scheduler waits for what is sent: the journal's thread leaves it the interpreter."""
+        return self._journal.held()
 
     def send_soon(self, drafts: Sequence[Submitted]) -> Future[list[Answer]]:
         """Put and announce at most `SEND_AT_ONCE` drafts, while the caller prepares the next: servers take their time.

@@ -66,10 +66,11 @@ class Intake:
         """Send them; what the ledger does not accept now stays queued, with the very same envelope."""
         if self._desk.closed_for_now:
             return
-        conflicts = self._send(self._flight_of(workload) for workload in workloads)
-        renamed = (self._renamed(flight) for flight in conflicts if flight.task is not None)
-        self._send(renamed)
-        self._take_over([flight for flight in conflicts if flight.task is None])
+        with self._desk.hurry():
+            conflicts = self._send(self._flight_of(workload) for workload in workloads)
+            renamed = (self._renamed(flight) for flight in conflicts if flight.task is not None)
+            self._send(renamed)
+            self._take_over([flight for flight in conflicts if flight.task is None])
 
     def resend(self, flights: Sequence[Flight]) -> None:
         """The ledger has lost them at a fail-over: the very same envelopes again."""

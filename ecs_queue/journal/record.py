@@ -11,7 +11,8 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,8 @@ _EVERY, _AFTER_TROUBLE = 0.1, 1.0
 _KEPT = 20_000
 #: In a flood the writer would never get its turn, so it does not give way while so many events wait.
 _GIVES_WAY_BELOW = 2_000
+#: `held` keeps the writer from its work for so many seconds at most, and while fewer events than this wait.
+_LONGEST_HOLD, _HOLDS_BELOW = 1.0, 10_000
 #: A batch is one element of the journal: so many events, and about so many bytes.
 _EVENTS_AT_ONCE, _BYTES_AT_ONCE = 500, 256 * 1024
 
@@ -36,7 +39,7 @@ class Recorder:
     """A `Service`. `record` is thread-safe and never blocks; `worker`: who writes, "" for a client.
 
     `turn`: after so many seconds of work it lets other threads go first, for it holds the interpreter's lock; 0: after
-    every event, for a caller who waits, such as a scheduler in its heartbeat.
+    every event.
 
     Events get the server's time: `clock` (a monotonic one, seconds) and how far it is from the server's.
     """
@@ -67,6 +70,8 @@ class Recorder:
         self._dropped = 0
         self._why = ""
         self._in_trouble = False
+        self._free = threading.Event()
+        self._free.set()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         telemetry.add_sink(self.record)
@@ -77,6 +82,16 @@ class Recorder:
             self._drop(1, f"{self._kept} events wait to be written")
             return
         self._told.append((self._clock(), name, fields))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The writer leaves its work for later, for a caller in a hurry: a scheduler in its heartbeat. Bounded in time,
+        and in what waits."""
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._free.set()
 
     def start(self) -> None:
         """See `Service`. Starting again does nothing."""
@@ -151,11 +166,11 @@ class Recorder:
     def _encode(self) -> None:
         """Make batches of what waits."""
         size, events, ids = 0, list[bytes](), dict[str, None]()
-        gave_way = self._clock()
+        gave_way = began = self._clock()
         for _ in range(len(self._told)):
             at, name, fields = self._told.popleft()
-            if self._clock() - gave_way >= self._turn and len(self._told) < _GIVES_WAY_BELOW:
-                time.sleep(0)
+            if self._clock() - gave_way >= self._turn:
+                self._give_way(began)
                 gave_way = self._clock()
             try:
                 encoded = encode_event(self._server_time(at), name, fields)
@@ -170,6 +185,13 @@ class Recorder:
                 self._add_batch(events, ids)
                 size, events, ids = 0, [], {}
         self._add_batch(events, ids)
+
+    def _give_way(self, began: float) -> None:
+        waiting = len(self._told)
+        if waiting < _HOLDS_BELOW and not self._free.is_set():
+            self._free.wait(max(0.0, began + _LONGEST_HOLD - self._clock()))
+        if waiting < _GIVES_WAY_BELOW:
+            time.sleep(0)
 
     def _add_batch(self, events: list[bytes], ids: dict[str, None]) -> None:
         if events:

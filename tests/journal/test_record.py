@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from ecs_queue.errors import JournalUnavailable
-from ecs_queue.journal import Recorder
+from ecs_queue.journal import Recorder, record
 from ecs_queue.journal.base import Batch
 from ecs_queue.telemetry import Telemetry
 
@@ -233,3 +233,33 @@ def test_a_mistake_within_does_not_end_the_journal(bench: Bench, monkeypatch: py
     assert bench.recorder.join(10)
     assert [event["id"] for event in bench.store.events() if event["id"]] == ["b"]
     assert bench.telemetry.count("journal.dropped") == 1
+
+
+def test_while_somebody_is_in_a_hurry_nothing_is_written(bench: Bench) -> None:
+    writer = threading.Thread(target=bench.recorder.step)
+    bench.tell()
+    with bench.recorder.held():
+        writer.start()
+        assert not bench.store.appended.wait(0.1)
+
+    writer.join(30)
+    assert bench.store.names() == ["request.received"]
+
+
+def test_a_hurry_is_bounded_in_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "_LONGEST_HOLD", 0.05)
+    bench.tell()
+    with bench.recorder.held():
+        bench.recorder.step()
+
+    assert bench.store.names() == ["request.received"]
+
+
+def test_a_hurry_is_bounded_in_what_waits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "_LONGEST_HOLD", 1000.0)
+    monkeypatch.setattr(record, "_HOLDS_BELOW", 0)
+    bench.tell()
+    with bench.recorder.held():
+        bench.recorder.step()
+
+    assert bench.store.names() == ["request.received"]
