@@ -46,6 +46,7 @@ EpochSeconds = Annotated[float, msgspec.Meta(gt=0, le=253_402_300_799)]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 #: run_task's own shapes nest not even ten deep.
 MAX_DEPTH = 32
+_TOO_DEEP = f"executor_config: nested more than {MAX_DEPTH} deep"
 
 
 class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="request"):
@@ -342,14 +343,17 @@ def _version_in(body: bytes) -> int:
 
 def _check_encodable(request: TaskRequest) -> None:
     """What Python can hold and JSON cannot, or not within the limits, is found before anything is queued."""
-    if _deeper_than(request.executor_config, MAX_DEPTH):
-        raise InvalidRequest(f"executor_config: nested more than {MAX_DEPTH} deep")
     try:
-        size = len(_canonical.encode(request))
+        text = _canonical.encode(request)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        if _deeper_than(request.executor_config, MAX_DEPTH):
+            raise InvalidRequest(_TOO_DEEP) from None
         raise InvalidRequest(f"the request cannot be written as JSON: {error}") from None
-    if size > MAX_BODY_BYTES:
-        raise InvalidRequest(f"the request has {size} bytes as JSON, more than {MAX_BODY_BYTES} are not accepted")
+    brackets = text.count(b"{") + text.count(b"[")  # with few of them it cannot be deep
+    if brackets > MAX_DEPTH and _deeper_than(request.executor_config, MAX_DEPTH):
+        raise InvalidRequest(_TOO_DEEP)
+    if len(text) > MAX_BODY_BYTES:
+        raise InvalidRequest(f"the request has {len(text)} bytes as JSON, more than {MAX_BODY_BYTES} are not accepted")
 
 
 def _deeper_than(value: Any, levels: int) -> bool:
