@@ -115,7 +115,7 @@ class Script:
         self._durability = durability
         self._barrier = _barrier_command(durability, int(barrier_seconds * 1000))
         self._clock = clock
-        self._lanes: dict[str, Together] = {}
+        self._together = Together(self._shared_trip, _CALLS_IN_A_RUN)
         self._text = script_text()
         self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
@@ -135,19 +135,22 @@ class Script:
         return self._run(calls, self._barrier)
 
     def shared(self, *call: Any) -> Any:
-        """`one`, in one run of the script with what other threads call of the same operation meanwhile."""
+        """`one`, in one round trip with what other threads call meanwhile."""
         operation, *arguments = call
-        lane = self._lanes.get(operation)
-        if lane is None:
-            trip = Together(lambda calls: self._trip(calls, ()), _CALLS_IN_A_RUN)
-            lane = self._lanes.setdefault(operation, trip)
         # Encoded here: what cannot be must fail its own call only.
         sendable = [value.encode() if isinstance(value, str) else value for value in arguments]
-        return _checked([lane.run((operation, *sendable))])[0]
+        return _checked([self._together.run((operation, *sendable))])[0]
 
     def shared_durably(self, *call: Any) -> Any:
         """`shared`, or where a write has to be confirmed alone: that is a wait, and nobody waits for another's too."""
         return self.run_durably([call])[0] if self._barrier else self.shared(*call)
+
+    def _shared_trip(self, calls: Sequence[Call]) -> list[Any]:
+        """Calls of one operation side by side, for one run of the script takes them; the replies as they were asked."""
+        order = sorted(range(len(calls)), key=lambda place: calls[place][0])
+        replies = self._trip([calls[place] for place in order], ())
+        found = dict(zip(order, replies, strict=True))
+        return [found[place] for place in range(len(calls))]
 
     def _run(self, calls: Sequence[Call], barrier: tuple[Any, ...]) -> list[Any]:
         replies = []

@@ -241,13 +241,40 @@ def test_of_threads_whose_calls_share_a_trip_only_the_one_with_the_error_gets_it
         first = pool.submit(script.shared, "stop", "a", "me", 1)
         assert under_way.wait(10)
         others = [pool.submit(script.shared, "stop", name, "me", 1) for name in ("b", "broken", "c")]
-        until_waiting(next(iter(script._lanes.values())), 3)
+        until_waiting(script._together, 3)
         client.config_resetstat()
         let_go.set()
         answers = [call.exception(10) or call.result() for call in (first, *others)]
     assert [answers[place] for place in (0, 1, 3)] == [[b"missing"]] * 3
     assert isinstance(answers[2], LedgerUnavailable)
     assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 2
+
+
+def test_threads_share_a_trip_whatever_they_call(client: Any) -> None:
+    under_way, let_go = threading.Event(), threading.Event()
+
+    def clock() -> float:
+        under_way.set()
+        assert let_go.wait(10)
+        return 100.0
+
+    script = Script(client, f"{PREFIX}:l:", ["1"] * 9, "server", 1.0, clock)
+    calls: list[tuple[Any, ...]] = [
+        ("stop", "a", "me", 1),
+        ("note_event", "source", "timely", "7.000"),
+        ("stop", "b", "me", 1),
+        ("now",),
+    ]
+    with ThreadPoolExecutor(5) as pool:
+        first = pool.submit(script.shared, "stop", "c", "me", 1)
+        assert under_way.wait(10)
+        others = [pool.submit(script.shared, *call) for call in calls]
+        until_waiting(script._together, 4)
+        client.config_resetstat()
+        let_go.set()
+        answers = [call.result(10) for call in (first, *others)]
+    assert answers == [[b"missing"], [b"missing"], [b"ok"], [b"missing"], b"100.000000"]
+    assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 4  # both stops in one run
 
 
 def test_what_cannot_be_sent_fails_its_own_call_before_it_goes(client: Any) -> None:
