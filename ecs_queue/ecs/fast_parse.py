@@ -1,14 +1,15 @@
 """Plain JSON for the two busiest answers, past botocore's shape-by-shape parser.
 
-For a page of 100 tasks botocore's parser takes about 25 ms and json.loads 2 ms (measured on one core): at the
-quota of 20 pages a second that is half a core for nothing. The keys are the same; times stay epoch seconds.
-Everything else (signing, sending, errors) is botocore's own.
+For a page of 100 tasks (125 kB) botocore's parser takes about 8 ms and msgspec 0.3 ms, measured on one core; the quota
+is 20 pages a second. The keys are the same; times stay epoch seconds. Everything else (signing, sending, errors) is
+botocore's own.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+import msgspec
 
 _EVENTS = ("before-parse.ecs.DescribeTasks", "before-parse.ecs.RunTask")
 _MEMBERS = ("tasks", "failures")
@@ -25,8 +26,8 @@ def _take_members(response_dict: dict[str, Any], customized_response_dict: dict[
     if response_dict["status_code"] >= 300:
         return
     try:
-        answer = json.loads(response_dict["body"])
-    except ValueError:
+        answer = msgspec.json.decode(response_dict["body"])
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return  # botocore makes an answer without members of it, which the gateway takes for "not known"
     if not isinstance(answer, dict):
         response_dict["body"] = b""
