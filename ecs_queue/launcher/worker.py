@@ -43,7 +43,7 @@ _HEARTBEAT_TTL = 15.0
 #: What a stop may take: the calls in hand end, what was not started is given back. Seconds.
 STOP_BUDGET = 8.0
 #: After so long the journal's writer lets launches go first: to change threads takes longer than an event. Seconds.
-_JOURNAL_TURN = 0.0002
+_JOURNAL_TURN = 0.001
 #: What the last events may take at least to be written. Seconds.
 _JOURNAL_TAKES = 0.2
 
