@@ -36,6 +36,7 @@ class Consumer:
         self._slots = slots
         self._queues = list(queues)
         self._most_waiting = _most_waiting(parts)
+        self._resume_below = self._most_waiting - _least_taken(parts, self._most_waiting)
         self._prefetch = parts.config.concurrency + len(queues) * self._most_waiting
         self._consumer: RequestConsumer | None = None
         self._paused: set[str] = set()
@@ -154,7 +155,7 @@ class Consumer:
                 consumer.pause(queue)
                 self._paused.add(queue)
                 self._empty.discard(queue)
-            elif room > 0 and queue in self._paused:
+            elif room > 0 and queue in self._paused and waiting <= self._resume_below:
                 consumer.resume(queue)
                 self._paused.discard(queue)
             if waiting and not self._parts.gates.may_launch(queue):
@@ -177,3 +178,12 @@ def _most_waiting(parts: Parts) -> int:
     """How many messages of one queue wait here for a slot: no more than leave within about a second."""
     rate = parts.config.run_task_rate
     return parts.config.concurrency if rate <= 0 else max(2, min(parts.config.concurrency, int(rate)))
+
+
+def _least_taken(parts: Parts, most_waiting: int) -> int:
+    """How many messages there must be room for when a queue is taken from again: several come with one trip.
+
+    An urgent one waits for that no longer than a twentieth of a second.
+    """
+    rate = parts.config.run_task_rate
+    return most_waiting // 2 if rate <= 0 else max(1, min(most_waiting // 2, int(rate / 20)))
