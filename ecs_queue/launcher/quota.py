@@ -19,7 +19,7 @@ from ecs_queue.telemetry import Telemetry
 #: The most tokens one trip to the ledger brings, so that a worker never sits on many.
 BATCH = 16
 #: Tokens that were not used for so long are dropped: kept, they would come on top of a later burst. Seconds.
-_FRESH = 1.0
+_FRESH = 0.25
 
 
 def reserve_of(burst: int) -> int:
