@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # Three processes suit a two-core machine, for many tests wait: make test TEST_ARGS="-n 4 -k ledger"
 TEST_ARGS ?= -n 3
+# make airflow-test AIRFLOW=3.1 takes that version of Airflow, in an environment of its own beside the newest's.
+AIRFLOW ?=
+AIRFLOW_VENV := $(VENV)-airflow$(addprefix -,$(AIRFLOW))
 
 .PHONY: help setup demo test lint format types check bench airflow-test airflow-demo airflow-bench clean
 
@@ -38,13 +41,10 @@ check: lint types test ## all that CI runs
 
 # Figures of this machine; BENCH_ARGS="launches --check bench/baseline.json" compares with those that stand in the repo.
 BENCH_ARGS ?=
-bench: setup ## the benchmarks of bench/
+bench: setup $(AIRFLOW_VENV)/.bench-installed ## the benchmarks of bench/, the upstream executors among them
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
-	$(BIN)/python -m bench $(BENCH_ARGS)
+	BENCH_AIRFLOW_PYTHON=$(AIRFLOW_VENV)/bin/python $(BIN)/python -m bench $(BENCH_ARGS)
 
-# make airflow-test AIRFLOW=3.1 takes that version of Airflow, in an environment of its own beside the newest's.
-AIRFLOW ?=
-AIRFLOW_VENV := $(VENV)-airflow$(addprefix -,$(AIRFLOW))
 $(AIRFLOW_VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(AIRFLOW_VENV)
 	$(AIRFLOW_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[airflow-test]' \
@@ -63,8 +63,8 @@ $(AIRFLOW_VENV)/.bench-installed: $(AIRFLOW_VENV)/.installed
 	$(AIRFLOW_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[airflow-bench]'
 	touch $@
 
-airflow-bench: $(AIRFLOW_VENV)/.bench-installed ## our executor beside the upstream ones: what a heartbeat costs
-	$(AIRFLOW_VENV)/bin/python -m bench airflow $(BENCH_ARGS)
+airflow-bench: ## that alone: what a heartbeat costs with our executor and with the upstream ones
+	$(MAKE) bench BENCH_ARGS="airflow $(BENCH_ARGS)"
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) $(wildcard $(VENV)-airflow*) *.egg-info build .pytest_cache .mypy_cache .ruff_cache .hypothesis

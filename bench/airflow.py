@@ -1,16 +1,17 @@
 """What an executor costs Airflow's scheduler: ours beside the installed upstream ones, each in a fresh process.
 
-Needs `make airflow-bench`, which installs the others. CeleryExecutor has a Redis of its own as its broker and result
-backend; AwsEcsExecutor has the same local ECS as our workers would, at 50 ms a call.
+They run in the environment of Airflow, whose interpreter `BENCH_AIRFLOW_PYTHON` names (`make bench` sets it), else in
+this one. CeleryExecutor has a Redis of its own as its broker and result backend; AwsEcsExecutor has the same ECS
+stand-in as our workers have in the other benchmarks, at 50 ms a call.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
 from bench.row import Row
@@ -20,6 +21,8 @@ from ecs_queue.local.redis_server import RedisServer
 
 LATENCY = 0.05
 OUTSTANDING = 10_000
+_MODULES = ("airflow", "airflow.providers.celery", "airflow.providers.amazon", "ecs_queue")
+_LOOK = "import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))"
 _NAMES = {"ours": "EcsQueueExecutor", "celery": "CeleryExecutor", "ecs": "AwsEcsExecutor at 50 ms"}
 #: AwsEcsExecutor takes a minute for 1,000.
 _ROUNDS = {"ours": 9, "celery": 3, "ecs": 1}
@@ -29,12 +32,22 @@ Figures = dict[str, float]
 
 def run(tasks: int) -> list[Row]:
     """`tasks` for each side."""
-    _require("airflow", "airflow.providers.celery", "airflow.providers.amazon")
+    if not is_ready():
+        raise SystemExit(f"{_python()} lacks one of {', '.join(_MODULES)}; make bench installs them and runs this")
     with stack(LATENCY, workers=0) as parts, RedisServer() as celery, tempfile.TemporaryDirectory() as home:
         environ = {**parts.environ, **_airflow(Path(home), celery.url)}
         found = {name: _measure(environ, name, "heartbeat", tasks) for name in EXECUTORS}
         idle = _measure(environ, "ours", "idle", OUTSTANDING)
     return [*_heartbeats(found, tasks), *_ratios(found), *_idle(idle)]
+
+
+def is_ready() -> bool:
+    """Whether the other executors are installed."""
+    return subprocess.run([_python(), "-c", _LOOK, *_MODULES], stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def _python() -> str:
+    return os.environ.get("BENCH_AIRFLOW_PYTHON") or sys.executable
 
 
 def _heartbeats(found: dict[str, Figures], tasks: int) -> list[Row]:
@@ -71,7 +84,7 @@ def _cpu(figures: Figures) -> float:
 
 def _measure(environ: dict[str, str], name: str, what: str, size: int) -> Figures:
     rounds = _ROUNDS[name] if what == "heartbeat" else 1
-    command = [sys.executable, "-W", "ignore", "-m", "bench.scheduler", name, what]
+    command = [_python(), "-W", "ignore", "-m", "bench.scheduler", name, what]
     options = ["--size", str(size), "--rounds", str(rounds)]
     done = subprocess.run([*command, *options], env=environ, stdout=subprocess.PIPE, check=True, timeout=900)
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
@@ -90,9 +103,3 @@ def _airflow(home: Path, celery_url: str) -> dict[str, str]:
         "AIRFLOW__CELERY__RESULT_BACKEND": f"{celery_url.removesuffix('/0')}/1",
         "AIRFLOW_CONN_AWS_DEFAULT": "aws://",
     }
-
-
-def _require(*modules: str) -> None:
-    missing = [module for module in modules if find_spec(module) is None]
-    if missing:
-        raise SystemExit(f"{', '.join(missing)} is not installed here; make airflow-bench installs it and runs this")

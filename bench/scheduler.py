@@ -23,6 +23,8 @@ EXECUTORS = {
 #: Of `sync` with nothing to do, as a scheduler's loop calls it: this many, this far apart in seconds.
 _SYNCS, _BETWEEN = 60, 0.25
 _WARM_SYNCS = 24
+#: Between two heartbeats that take workloads off: what an executor does in the background then has its time. Seconds.
+_REST = 1.0
 
 
 def main() -> None:
@@ -39,10 +41,15 @@ def main() -> None:
 
 def _heartbeat(name: str, size: int, rounds: int) -> dict[str, float]:
     executor = _executor(name, size * rounds + 10)
+    _create_tables()
     _take_off(executor, 1)  # connections, imports, scripts
+    _warm(executor)
     found = []
     for _ in range(rounds):
-        _queue(executor, _workloads(size))
+        workloads = _workloads(size)
+        _insert(workloads)
+        _queue(executor, workloads)
+        time.sleep(_REST)
         found.append(_measured(lambda: _beat(executor)))
         executor.get_event_buffer()
     executor.terminate()
@@ -52,14 +59,13 @@ def _heartbeat(name: str, size: int, rounds: int) -> dict[str, float]:
 def _idle(name: str, size: int, rounds: int) -> dict[str, float]:
     executor = _executor(name, size + 10)
     workloads = _workloads(size)
+    _create_tables()
     _insert(workloads)
     for start in range(0, size, 1000):
         _queue(executor, workloads[start : start + 1000])
         _beat(executor)
         executor.get_event_buffer()
-    for _ in range(_WARM_SYNCS):  # the first query makes SQLAlchemy set up all of Airflow's tables
-        time.sleep(_BETWEEN)
-        executor.sync()
+    _warm(executor)
     walls, cpus = [], []
     for _ in range(_SYNCS * rounds):
         time.sleep(_BETWEEN)
@@ -76,6 +82,13 @@ def _executor(name: str, parallelism: int) -> Any:
     executor.job_id = 1
     executor.start()
     return executor
+
+
+def _warm(executor: Any) -> None:
+    """The first query of the database makes SQLAlchemy set up all of Airflow's tables."""
+    for _ in range(_WARM_SYNCS):
+        time.sleep(_BETWEEN)
+        executor.sync()
 
 
 def _take_off(executor: Any, size: int) -> None:
@@ -148,18 +161,22 @@ def _workloads(count: int) -> list[Any]:
     return made
 
 
-def _insert(workloads: list[Any]) -> None:
-    """The tasks as rows of Airflow's database: the executor asks whether they are still wanted."""
+def _create_tables() -> None:
     from airflow import settings
     from airflow.models import import_all_models
     from airflow.models.base import Base
-    from airflow.models.taskinstance import TaskInstance
-    from airflow.utils.session import create_session
-    from sqlalchemy import insert, text
 
     settings.initialize()
     import_all_models()
     Base.metadata.create_all(settings.engine)
+
+
+def _insert(workloads: list[Any]) -> None:
+    """The tasks as rows of Airflow's database: the executor asks whether they are still wanted."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import insert, text
+
     rows = [
         {
             "id": workload.ti.id,
