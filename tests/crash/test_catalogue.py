@@ -45,7 +45,8 @@ THINGS: dict[str, tuple[type, set[str]]] = {
     # Its other methods have the points inside.
     "desk": (
         Desk,
-        {"open", "closed_for_now", "prepare", "send_soon", "results", "undelivered", "get"} | {"complaints", "close"},
+        {"open", "closed_for_now", "prepare", "hurry", "send_soon", "results", "undelivered", "get"}
+        | {"complaints", "close"},
     ),
 }
 
