@@ -60,10 +60,9 @@ def wrapping(connection: Any) -> Iterator[None]:
     except (KombuError, OSError, *connection.connection_errors, *connection.channel_errors) as error:
         said = str(error) or type(error).__name__
         hint = "check broker_url and the server"
-        words = f"{said} {error.__cause__}"  # of a batch kombu says only that it failed
-        if "maxmemory" in words:
+        if "maxmemory" in said:
             hint = "the server is full: give it more memory (maxmemory)"
-        elif "read only replica" in words:
+        elif "read only replica" in said:
             hint = "broker_url leads to a replica: after a fail-over it must lead to the new primary"
         raise BrokerUnavailable(f"the broker failed: {said}; {hint}") from error
 

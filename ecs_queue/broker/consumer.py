@@ -286,7 +286,7 @@ class KombuConsumer:
         codec = self._channel.codecs.get(encoding)
         decoded = codec.decode(body) if codec else body
         priority = properties.get("priority")
-        if not isinstance(priority, int):
+        if not isinstance(priority, int) or not topology.LOWEST_PRIORITY <= priority <= topology.HIGHEST_PRIORITY:
             priority = topology.LOWEST_PRIORITY
         ours = topology.wire_priority(priority, self._connection.transport.driver_type)  # its own inverse
         raw = decoded.encode() if isinstance(decoded, str) else bytes(decoded)

@@ -23,7 +23,6 @@ T = TypeVar("T")
 #: Messages of one round trip, and of one command: longer ones take several times as long to put together.
 _BATCH, _COMMAND = 500, 16
 
-
 #: By the transport's name of a queue and its priority: bodies, in order.
 _Lists = dict[tuple[str, int], list[bytes]]
 
@@ -67,7 +66,7 @@ class Publisher:
     def _publish(self, lists: _Lists, expire_after: int = 0) -> None:
         """`expire_after`: a list is dropped when nothing is pushed for so many seconds; 0: never."""
         if self.connection.transport.driver_type == "redis":
-            self._push(lists, expire_after * 1000)
+            self._push(lists, expire_after)
         else:
             self._produce(lists)
 
@@ -80,7 +79,7 @@ class Publisher:
                 while some := list(islice(entries, _COMMAND)):
                     pipe.lpush(key, *some)
                 if expire_after:
-                    pipe.pexpire(key, expire_after)
+                    pipe.pexpire(key, 1000 * expire_after)  # kombu puts its prefix before this one's key
             # redis-py's own raising would quote the command, and with it the payload.
             for reply in pipe.execute(raise_on_error=False):
                 if isinstance(reply, Exception):
