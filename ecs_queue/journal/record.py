@@ -29,6 +29,8 @@ _KEPT = 20_000
 _GIVES_WAY_BELOW = 2_000
 #: `held` keeps the writer from its work for so many seconds at most, and while fewer events than this wait.
 _LONGEST_HOLD, _HOLDS_BELOW = 1.0, 10_000
+#: How often it looks whether it is still kept. Seconds.
+_HOLD_LOOK = 0.05
 #: A batch is one element of the journal: so many events, and about so many bytes.
 _EVENTS_AT_ONCE, _BYTES_AT_ONCE = 500, 256 * 1024
 
@@ -187,10 +189,10 @@ class Recorder:
         self._add_batch(events, ids)
 
     def _give_way(self, began: float) -> None:
-        waiting = len(self._told)
-        if waiting < _HOLDS_BELOW and not self._free.is_set():
-            self._free.wait(max(0.0, began + _LONGEST_HOLD - self._clock()))
-        if waiting < _GIVES_WAY_BELOW:
+        over_at = began + _LONGEST_HOLD
+        while not self._free.is_set() and len(self._told) < _HOLDS_BELOW and self._clock() < over_at:
+            self._free.wait(_HOLD_LOOK)
+        if len(self._told) < _GIVES_WAY_BELOW:
             time.sleep(0)
 
     def _add_batch(self, events: list[bytes], ids: dict[str, None]) -> None:
