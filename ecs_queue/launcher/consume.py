@@ -24,6 +24,8 @@ _BEFORE_RELEASE = 1.0
 _UNBURIED_KEPT = 1000
 #: Between looks for room while there is none: in the lanes, and for tasks of any queue (paused, full). Seconds.
 _REST, _LONG_REST = 0.02, 0.2
+#: Nothing is taken of a queue with enough waiting here until half of it is gone, or for so long. Seconds.
+_LONGEST_PAUSE = 0.05
 
 
 class Consumer:
@@ -36,10 +38,9 @@ class Consumer:
         self._slots = slots
         self._queues = list(queues)
         self._most_waiting = _most_waiting(parts)
-        self._resume_below = self._most_waiting - _least_taken(parts, self._most_waiting)
         self._prefetch = parts.config.concurrency + len(queues) * self._most_waiting
         self._consumer: RequestConsumer | None = None
-        self._paused: set[str] = set()
+        self._paused: dict[str, float] = {}  # since when
         self._unburied: deque[tuple[str, bytes, str]] = deque(maxlen=_UNBURIED_KEPT)
         self._restored_at = float("-inf")
         self._empty: set[str] = set()
@@ -60,7 +61,7 @@ class Consumer:
                 return _REST if any(map(self._parts.gates.may_launch, self._queues)) else _LONG_REST
             if not consumer.drain(_DRAIN, room):
                 # A queue that is held, or whose messages wait here, may have more.
-                asked = set(self._queues) - self._paused
+                asked = set(self._queues) - self._paused.keys()
                 self._empty |= {queue for queue in asked if not self._slots.waiting(queue, JobKind.MESSAGE)}
         except BrokerUnavailable:
             self._empty = set(self._queues)
@@ -91,13 +92,13 @@ class Consumer:
 
     def _pause_all(self) -> None:
         if self._consumer is not None:
-            for queue in set(self._queues) - self._paused:
+            for queue in set(self._queues) - self._paused.keys():
                 self._consumer.pause(queue)
-        self._paused = set(self._queues)
+        self._paused = dict.fromkeys(self._queues, self._parts.monotonic())
 
     def _connect(self) -> RequestConsumer:
         self._consumer = self._broker.consume(self._queues, self._prefetch, self._received, self._unreadable)
-        self._paused = set()
+        self._paused = {}
         return self._consumer
 
     def _received(self, delivery: Delivery) -> None:
@@ -153,14 +154,19 @@ class Consumer:
             rooms[queue] = room
             if room <= 0 and queue not in self._paused:
                 consumer.pause(queue)
-                self._paused.add(queue)
+                self._paused[queue] = self._parts.monotonic()
                 self._empty.discard(queue)
-            elif room > 0 and queue in self._paused and waiting <= self._resume_below:
+            elif room > 0 and queue in self._paused and self._may_resume(queue, waiting):
                 consumer.resume(queue)
-                self._paused.discard(queue)
+                del self._paused[queue]
             if waiting and not self._parts.gates.may_launch(queue):
                 self._slots.drop(queue, JobKind.MESSAGE)
         return rooms
+
+    def _may_resume(self, queue: str, waiting: int) -> bool:
+        """Several come with one trip, but no urgent one waits long for that."""
+        has_waited = self._parts.monotonic() - self._paused[queue] >= _LONGEST_PAUSE
+        return has_waited or 2 * waiting <= self._most_waiting
 
     def _restore(self, consumer: RequestConsumer) -> None:
         now = self._parts.monotonic()
@@ -178,12 +184,3 @@ def _most_waiting(parts: Parts) -> int:
     """How many messages of one queue wait here for a slot: no more than leave within about a second."""
     rate = parts.config.run_task_rate
     return parts.config.concurrency if rate <= 0 else max(2, min(parts.config.concurrency, int(rate)))
-
-
-def _least_taken(parts: Parts, most_waiting: int) -> int:
-    """How many messages there must be room for when a queue is taken from again: several come with one trip.
-
-    An urgent one waits for that no longer than a twentieth of a second.
-    """
-    rate = parts.config.run_task_rate
-    return most_waiting // 2 if rate <= 0 else max(1, min(most_waiting // 2, int(rate / 20)))

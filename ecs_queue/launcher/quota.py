@@ -19,7 +19,7 @@ from ecs_queue.telemetry import Telemetry
 #: The most tokens one trip to the ledger brings, so that a worker never sits on many.
 BATCH = 16
 #: Tokens that were not used for so long are dropped: kept, they would come on top of a later burst. Seconds.
-_FRESH = 0.25
+_FRESH = 1.0
 
 
 def reserve_of(burst: int) -> int:
@@ -29,12 +29,16 @@ def reserve_of(burst: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """The right to calls of one kind to one account and Region, `rate` a second; `reserve` tokens are others'."""
+    """The right to calls of one kind to one account and Region, `rate` a second; `reserve` tokens are others'.
+
+    `fresh`: for how many seconds a worker may keep a token that it does not use.
+    """
 
     bucket: str
     rate: float
     burst: int
     reserve: int = 0
+    fresh: float = _FRESH
 
 
 class Tokens:
@@ -54,7 +58,7 @@ class Tokens:
             return True
         with self._lock:
             tokens, since = self._stock.get(permit, (0, 0.0))
-            if not tokens or self._monotonic() - since > _FRESH:
+            if not tokens or self._monotonic() - since > permit.fresh:
                 self._stock.pop(permit, None)
                 return False
             self._stock[permit] = (tokens - 1, since)
@@ -72,7 +76,7 @@ class Tokens:
             now = self._monotonic()
             if granted:
                 tokens, since = self._stock.get(permit, (0, now))
-                kept = tokens if now - since <= _FRESH else 0
+                kept = tokens if now - since <= permit.fresh else 0
                 self._stock[permit] = (kept + granted, now)
             # Not before a token is there; a batch would have to wait for its last one.
             self._ask_at[permit] = now + max(delay, 0.001) if granted < want else now
@@ -88,7 +92,7 @@ class Tokens:
         with self._lock:
             now = self._monotonic()
             tokens, since = self._stock.get(permit, (0, now))
-            self._stock[permit] = (tokens + 1, since) if now - since <= _FRESH else (1, now)
+            self._stock[permit] = (tokens + 1, since) if now - since <= permit.fresh else (1, now)
 
     def charge(self, permit: Permit, calls: int) -> None:
         """Calls that are made in any case: what is lacking is owed, and later calls wait for it."""
@@ -109,14 +113,17 @@ class Tokens:
 
 
 class Quota:
-    """One kind of calls: `rate` a second with `burst`; rate 0: no limit. Thread-safe."""
+    """One kind of calls: `rate` a second with `burst`; rate 0: no limit. Thread-safe. See `Permit`."""
 
-    def __init__(self, tokens: Tokens, name: str, rate: float, burst: int, reserve: int = 0) -> None:
+    def __init__(
+        self, tokens: Tokens, name: str, rate: float, burst: int, reserve: int = 0, fresh: float = _FRESH
+    ) -> None:
         self._tokens = tokens
         self._name = name
         self._rate = rate
         self._burst = burst
         self._reserve = reserve
+        self._fresh = fresh
 
     def permit(self, target: Target) -> Permit | None:
         """What a call to this target needs; None: nothing."""
@@ -124,7 +131,7 @@ class Quota:
             return None
         account = f"{target.region}|{target.endpoint_url or ''}|{target.role_arn or ''}|{target.conn_id or ''}"
         bucket = f"{self._name}:{hashlib.sha256(account.encode()).hexdigest()[:12]}"
-        return Permit(bucket, self._rate, self._burst, self._reserve)
+        return Permit(bucket, self._rate, self._burst, self._reserve, self._fresh)
 
     def take(self, target: Target, ahead: int = 1) -> float:
         """The right to one call now: 0.0 if it is given, else seconds until asking again is of use.

@@ -44,6 +44,9 @@ _HEARTBEAT_TTL = 15.0
 STOP_BUDGET = 8.0
 #: After so long the journal's writer lets launches go first: to change threads takes longer than an event. Seconds.
 _JOURNAL_TURN = 0.001
+#: Tokens to launch are fetched for slots that are free. Not used at once they have lost their launches, to a pause say,
+#: and meanwhile their bucket may have filled up to a whole burst. Seconds.
+_LAUNCH_TOKENS_FRESH = 0.25
 #: What the last events may take at least to be written. Seconds.
 _JOURNAL_TAKES = 0.2
 
@@ -166,7 +169,7 @@ class Worker:
             ledger=ledger,
             gateway=MeteredGateway(gateway, self._vitals),
             target_for=self._target_for,
-            run_quota=Quota(tokens, "run_task", config.run_task_rate, launch, reserve_of(launch)),
+            run_quota=Quota(tokens, "run_task", config.run_task_rate, launch, reserve_of(launch), _LAUNCH_TOKENS_FRESH),
             stop_quota=Quota(tokens, "run_task", config.run_task_rate, launch),
             read_quota=Quota(tokens, "describe", config.describe_tasks_rate, read),
             suspects=Suspects(ledger, config.max_deliveries),

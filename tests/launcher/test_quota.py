@@ -125,11 +125,15 @@ def test_calls_in_a_row_need_one_trip(bench: Bench) -> None:
     assert bench.ledger.trips == 1
 
 
-def test_tokens_that_nobody_used_for_a_while_are_dropped(bench: Bench) -> None:
+@pytest.mark.parametrize("fresh", [0.25, 1.0])
+def test_tokens_that_nobody_used_for_a_while_are_dropped(bench: Bench, fresh: float) -> None:
     """Kept, they would come on top of the burst that has grown again meanwhile."""
-    tokens, permit = bench.tokens(), Permit("run:x", 10.0, 100)
+    tokens, permit = bench.tokens(), Permit("run:x", 10.0, 100, fresh=fresh)
     tokens.fetch(permit, 10)
-    bench.clock.advance(2.0)
+    bench.clock.advance(fresh - 0.01)
+    assert tokens.spend(permit)
+
+    bench.clock.advance(0.02)
 
     assert not tokens.spend(permit)
 
