@@ -43,7 +43,12 @@ def run(tasks: int) -> list[Row]:
 
 def is_ready() -> bool:
     """Whether the other executors are installed."""
-    return subprocess.run([_python(), "-c", _LOOK, *_MODULES], stderr=subprocess.DEVNULL, check=False).returncode == 0
+    try:
+        return not subprocess.run(
+            [_python(), "-c", _LOOK, *_MODULES], stderr=subprocess.DEVNULL, check=False
+        ).returncode
+    except OSError:  # no such interpreter
+        return False
 
 
 def _python() -> str:

@@ -28,7 +28,7 @@ def _take_members(response_dict: dict[str, Any], customized_response_dict: dict[
     try:
         answer = msgspec.json.decode(response_dict["body"])
     except (msgspec.DecodeError, ValueError, RecursionError):
-        return  # botocore makes an answer without members of it, which the gateway takes for "not known"
+        return  # botocore's own parser: an answer without members, as a rule, which the gateway takes for "not known"
     if not isinstance(answer, dict):
         response_dict["body"] = b""
         return
