@@ -237,7 +237,9 @@ class TestRoom:
         assert bench.slots.kept == 0
         assert "resume default" in bench.broker.log
 
-    def test_it_is_taken_from_again_when_there_is_room_for_several(self) -> None:
+    @staticmethod
+    def _full() -> Bench:
+        """As many wait as there is room for."""
         lab = Lab(concurrency=4)
         bench = Bench(lab)
         bench.slots.full = True
@@ -245,26 +247,25 @@ class TestRoom:
         for _ in range(2):
             bench.consumer.step()
         assert bench.broker.log[-2:] == ["pause default", "drain"]
+        return bench
 
-        lab.worker.slots._lanes.pop(lambda _: True)
+    def test_it_is_taken_from_again_when_there_is_room_for_several(self) -> None:
+        bench = self._full()
+
+        bench.slots._lanes.pop(lambda _: True)
         bench.consumer.step()
         assert "resume default" not in bench.broker.log
 
-        lab.worker.slots._lanes.pop(lambda _: True)
+        bench.slots._lanes.pop(lambda _: True)
         bench.consumer.step()
         assert bench.broker.log[-2:] == ["resume default", "drain"]
         assert bench.broker.most == {"default": 2}
 
     def test_an_urgent_one_need_not_wait_long_for_that(self) -> None:
-        lab = Lab(concurrency=4)
-        bench = Bench(lab)
-        bench.slots.full = True
-        bench.broker.arriving += [Message(lab.body(f"t{index}")) for index in range(4)]
-        for _ in range(2):
-            bench.consumer.step()
-        lab.worker.slots._lanes.pop(lambda _: True)
+        bench = self._full()
+        bench.slots._lanes.pop(lambda _: True)
 
-        lab.clock.advance(0.06)
+        bench.lab.clock.advance(0.06)
         bench.consumer.step()
 
         assert bench.broker.log[-2:] == ["resume default", "drain"]
