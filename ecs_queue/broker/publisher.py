@@ -1,7 +1,7 @@
 """Publishes through a kombu connection.
 
 kombu makes some 120 calls for each message. On Redis, where a queue is a list, its entries are therefore written as
-they are: the same JSON (docs/messages.md), all of one list with one LPUSH.
+they are: the same JSON (docs/messages.md), several with one LPUSH, all in one round trip.
 """
 
 from __future__ import annotations
