@@ -14,38 +14,40 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.row import Row
-from bench.scheduler import EXECUTORS
-from bench.stack import stack
+from bench.airflow_scheduler import EXECUTORS
+from bench.measurement import Measurement
+from bench.stack import running_stack
 from ecs_queue.local.redis_server import RedisServer
 
-LATENCY = 0.05
-OUTSTANDING = 10_000
+ECS_LATENCY = 0.05
+OUTSTANDING_TASKS = 10_000
 _MODULES = ("airflow", "airflow.providers.celery", "airflow.providers.amazon", "ecs_queue")
-_LOOK = "import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))"
-_NAMES = {"ours": "EcsQueueExecutor", "celery": "CeleryExecutor", "ecs": "AwsEcsExecutor at 50 ms"}
+_FIND_MODULES_PROGRAM = (
+    "import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))"
+)
+_LABELS = {"ours": "EcsQueueExecutor", "celery": "CeleryExecutor", "ecs": "AwsEcsExecutor at 50 ms"}
 #: AwsEcsExecutor takes a minute for 1,000.
 _ROUNDS = {"ours": 9, "celery": 3, "ecs": 1}
 
 Figures = dict[str, float]
 
 
-def run(tasks: int) -> list[Row]:
+def run(tasks: int) -> list[Measurement]:
     """`tasks` for each side."""
-    if not is_ready():
+    if not is_installed():
         raise SystemExit(f"{_python()} lacks one of {', '.join(_MODULES)}; make bench installs them and runs this")
-    with stack(LATENCY, workers=0) as parts, RedisServer() as celery, tempfile.TemporaryDirectory() as home:
-        environ = {**parts.environ, **_airflow(Path(home), celery.url)}
+    with running_stack(ECS_LATENCY, workers=0) as parts, RedisServer() as celery, tempfile.TemporaryDirectory() as home:
+        environ = {**parts.environ, **_airflow_environment(Path(home), celery.url)}
         found = {name: _measure(environ, name, "heartbeat", tasks) for name in EXECUTORS}
-        idle = _measure(environ, "ours", "idle", OUTSTANDING)
-    return [*_heartbeats(found, tasks), *_ratios(found), *_idle(idle)]
+        idle = _measure(environ, "ours", "idle", OUTSTANDING_TASKS)
+    return [*_heartbeat_measurements(found, tasks), *_ratio_measurements(found), *_idle_measurements(idle)]
 
 
-def is_ready() -> bool:
+def is_installed() -> bool:
     """Whether the other executors are installed."""
     try:
         return not subprocess.run(
-            [_python(), "-c", _LOOK, *_MODULES], stderr=subprocess.DEVNULL, check=False
+            [_python(), "-c", _FIND_MODULES_PROGRAM, *_MODULES], stderr=subprocess.DEVNULL, check=False
         ).returncode
     except OSError:  # no such interpreter
         return False
@@ -55,48 +57,51 @@ def _python() -> str:
     return os.environ.get("BENCH_AIRFLOW_PYTHON") or sys.executable
 
 
-def _heartbeats(found: dict[str, Figures], tasks: int) -> list[Row]:
+def _heartbeat_measurements(found: dict[str, Figures], tasks: int) -> list[Measurement]:
     rows = []
     for name, figures in found.items():
         used = f"{figures['wall']:.3f} s, CPU {figures['cpu']:.3f} s"
         of_children = f" + {figures['children']:.2f} s of its processes" if figures["children"] >= 0.01 else ""
         aim = "<= 0.15 s" if name == "ours" else ""
-        rows.append(Row(f"heartbeat taking {tasks:,} off, {_NAMES[name]}", used + of_children, aim))
+        rows.append(Measurement(f"heartbeat taking {tasks:,} off, {_LABELS[name]}", used + of_children, aim))
     return rows
 
 
-def _ratios(found: dict[str, Figures]) -> list[Row]:
+def _ratio_measurements(found: dict[str, Figures]) -> list[Measurement]:
     """The baseline keeps those of CPU time, which a busy machine changes least."""
     ours, rows = found["ours"], []
     for name in found.keys() - {"ours"}:
-        wall, cpu = found[name]["wall"] / ours["wall"], _cpu(found[name]) / _cpu(ours)
-        rows.append(Row(f"heartbeat, {_NAMES[name]} / ours", f"{wall:.1f}"))
-        rows.append(Row(f"heartbeat, {_NAMES[name]} / ours, CPU", f"{cpu:.1f}", ratio=cpu))
+        wall, cpu = found[name]["wall"] / ours["wall"], _total_cpu(found[name]) / _total_cpu(ours)
+        rows.append(Measurement(f"heartbeat, {_LABELS[name]} / ours", f"{wall:.1f}"))
+        rows.append(Measurement(f"heartbeat, {_LABELS[name]} / ours, CPU", f"{cpu:.1f}", ratio=cpu))
     return sorted(rows)
 
 
-def _idle(figures: Figures) -> list[Row]:
+def _idle_measurements(figures: Figures) -> list[Measurement]:
     def shown(wall: str, cpu: str) -> str:
         return f"{figures[wall] * 1000:.1f} ms, CPU {figures[cpu] * 1000:.1f} ms"
 
-    what = f"idle sync, {OUTSTANDING:,} outstanding"
-    return [Row(f"{what}, mean", shown("mean", "cpu"), "<= 20 ms"), Row(f"{what}, worst", shown("worst", "worst_cpu"))]
+    what = f"idle sync, {OUTSTANDING_TASKS:,} outstanding"
+    return [
+        Measurement(f"{what}, mean", shown("mean", "cpu"), "<= 20 ms"),
+        Measurement(f"{what}, worst", shown("worst", "worst_cpu")),
+    ]
 
 
-def _cpu(figures: Figures) -> float:
+def _total_cpu(figures: Figures) -> float:
     return figures["cpu"] + figures["children"]
 
 
 def _measure(environ: dict[str, str], name: str, what: str, size: int) -> Figures:
     rounds = _ROUNDS[name] if what == "heartbeat" else 1
-    command = [_python(), "-W", "ignore", "-m", "bench.scheduler", name, what]
+    command = [_python(), "-W", "ignore", "-m", "bench.airflow_scheduler", name, what]
     options = ["--size", str(size), "--rounds", str(rounds)]
     done = subprocess.run([*command, *options], env=environ, stdout=subprocess.PIPE, check=True, timeout=900)
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
-def _airflow(home: Path, celery_url: str) -> dict[str, str]:
+def _airflow_environment(home: Path, celery_url: str) -> dict[str, str]:
     """A home and a database of its own, so that nobody's installation is touched."""
     return {
         "AIRFLOW_HOME": str(home),

@@ -10,48 +10,48 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.row import Row
+from bench.measurement import Measurement
 
 #: A ratio may fall by so much before the check fails: what a busy machine does to it.
-TOLERATED = 0.25
+TOLERANCE = 0.25
 
 
-def merge(path: Path, machine: str, rows: Mapping[str, Sequence[Row]]) -> None:
+def update(path: Path, machine: str, measurements: Mapping[str, Sequence[Measurement]]) -> None:
     """Put the rows of the benchmarks that ran in the place of their earlier ones; those of others stay.
 
     So benchmarks that need environments of their own stand in one file. `machine`: where these ran.
     """
-    known = _load(path) if path.exists() else {"machines": {}, "benches": {}}
-    known["machines"].update(dict.fromkeys(rows, machine))
-    known["benches"].update({name: [row._asdict() for row in found] for name, found in rows.items()})
+    known = _load(path) if path.exists() else {"machines": {}, "benchmarks": {}}
+    known["machines"].update(dict.fromkeys(measurements, machine))
+    known["benchmarks"].update({name: [row._asdict() for row in found] for name, found in measurements.items()})
     path.write_text(json.dumps(known, indent=1) + "\n")
 
 
-def read(path: Path) -> dict[str, list[Row]]:
+def read(path: Path) -> dict[str, list[Measurement]]:
     """All rows, by benchmark."""
-    return {name: [Row(**row) for row in rows] for name, rows in _load(path)["benches"].items()}
+    return {name: [Measurement(**row) for row in rows] for name, rows in _load(path)["benchmarks"].items()}
 
 
-def fallen(base: Mapping[str, Sequence[Row]], now: Mapping[str, Sequence[Row]]) -> list[str]:
+def regressions(base: Mapping[str, Sequence[Measurement]], now: Mapping[str, Sequence[Measurement]]) -> list[str]:
     """A sentence for each ratio that fell by more than a quarter, or is not measured any more though its bench ran."""
     said = []
     for name, rows in base.items():
         if name not in now:
             continue
-        found = {row.what: row.ratio for row in now[name]}
+        found = {row.name: row.ratio for row in now[name]}
         for row in rows:
             if row.ratio is None:
                 continue
-            ratio = found.get(row.what)
+            ratio = found.get(row.name)
             if ratio is None:
-                said.append(f"{name}: {row.what} is not measured any more")
-            elif ratio < row.ratio * (1 - TOLERATED):
-                said.append(f"{name}: {row.what} was {row.ratio:.2f} and is {ratio:.2f}")
+                said.append(f"{name}: {row.name} is not measured any more")
+            elif ratio < row.ratio * (1 - TOLERANCE):
+                said.append(f"{name}: {row.name} was {row.ratio:.2f} and is {ratio:.2f}")
     return said
 
 
 def _load(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(path.read_text())
     if "machine" in found:  # one for all, as files were written at first
-        found["machines"] = dict.fromkeys(found["benches"], found.pop("machine"))
-    return {"machines": found["machines"], "benches": found["benches"]}
+        found["machines"] = dict.fromkeys(found["benchmarks"], found.pop("machine"))
+    return {"machines": found["machines"], "benchmarks": found["benchmarks"]}

@@ -13,61 +13,70 @@ from contextlib import ExitStack
 from statistics import median
 from typing import NamedTuple
 
-from bench.launches import LATENCY, THREADS, launch_submitted, rate, submit
-from bench.row import Row, spread
-from bench.stack import Stack, stack, until
+from bench.launches import ECS_LATENCY, THREADS, launch_rate, launch_submitted, submit
+from bench.measurement import Measurement, median_and_range
+from bench.stack import Stack, running_stack, wait_until
 from ecs_queue.config import load_config
 from ecs_queue.journal import open_journal
 
 #: The median counts.
-_TURNS = 5
+_ROUNDS = 5
 _SIDES = {"on": "True", "off": "False"}
-_READY = "ready"
+_READY_LINE = "ready"
 #: What a side may take, at the slowest. Seconds.
-_LONGEST = 300
+_SIDE_TIMEOUT = 300
 
 
-class _Side(NamedTuple):
+class _SideFigures(NamedTuple):
     """Launches a second; seconds of the worker's processor time, and bytes of the journal, a launch."""
 
     rate: float
-    cost: float
-    size: float
+    cpu_seconds: float
+    journal_bytes: float
 
 
-def run(tasks: int) -> list[Row]:
+def run(tasks: int) -> list[Measurement]:
     """`tasks` for each side of a turn."""
-    turns = [_turn(tasks) for _ in range(_TURNS)]
+    turns = [_run_round(tasks) for _ in range(_ROUNDS)]
     ratios = [turn["on"].rate / turn["off"].rate for turn in turns]
-    costs = [turn["off"].cost / turn["on"].cost for turn in turns]
+    costs = [turn["off"].cpu_seconds / turn["on"].cpu_seconds for turn in turns]
     return [
-        *(Row(f"launches/s, journal {side}", spread([turn[side].rate for turn in turns], 0)) for side in _SIDES),
-        Row("launches, journal on / off", spread(ratios), ">= 0.95", median(ratios)),
-        *(Row(f"worker's processor time a launch, journal {side}", _milliseconds(turns, side)) for side in _SIDES),
-        Row("worker's processor time a launch, journal off / on", spread(costs), "", median(costs)),
-        Row("journal, bytes a launch", f"{median(turn['on'].size for turn in turns):.0f}"),
+        *(
+            Measurement(f"launches/s, journal {side}", median_and_range([turn[side].rate for turn in turns], 0))
+            for side in _SIDES
+        ),
+        Measurement("launches, journal on / off", median_and_range(ratios), ">= 0.95", median(ratios)),
+        *(
+            Measurement(f"worker's processor time a launch, journal {side}", _format_cpu(turns, side))
+            for side in _SIDES
+        ),
+        Measurement("worker's processor time a launch, journal off / on", median_and_range(costs), "", median(costs)),
+        Measurement("journal, bytes a launch", f"{median(turn['on'].journal_bytes for turn in turns):.0f}"),
     ]
 
 
-def _milliseconds(turns: list[dict[str, _Side]], side: str) -> str:
-    return f"{1000 * median(turn[side].cost for turn in turns):.2f} ms"
+def _format_cpu(turns: list[dict[str, _SideFigures]], side: str) -> str:
+    return f"{1000 * median(turn[side].cpu_seconds for turn in turns):.2f} ms"
 
 
-def _turn(tasks: int) -> dict[str, _Side]:
+def _run_round(tasks: int) -> dict[str, _SideFigures]:
     with ExitStack() as running:
-        sides = {side: running.enter_context(_started(side, tasks)) for side in _SIDES}
+        sides = {side: running.enter_context(_start_side(side, tasks)) for side in _SIDES}
         for side, process in sides.items():
             assert process.stdout is not None
-            if process.stdout.readline().strip() != _READY:
+            if process.stdout.readline().strip() != _READY_LINE:
                 raise RuntimeError(f"the side {side} did not start")
         for process in sides.values():
             assert process.stdin is not None
             process.stdin.write("\n")
             process.stdin.flush()
-        return {side: _Side(**json.loads(process.communicate(timeout=_LONGEST)[0])) for side, process in sides.items()}
+        return {
+            side: _SideFigures(**json.loads(process.communicate(timeout=_SIDE_TIMEOUT)[0]))
+            for side, process in sides.items()
+        }
 
 
-def _started(side: str, tasks: int) -> subprocess.Popen[str]:
+def _start_side(side: str, tasks: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "bench.journal", side, str(tasks)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -75,22 +84,24 @@ def _started(side: str, tasks: int) -> subprocess.Popen[str]:
 def main() -> None:
     """One side: a backlog, and when a line comes its launches."""
     side, tasks = sys.argv[1], int(sys.argv[2])
-    with stack(LATENCY, paused=True, concurrency=str(THREADS), journal=_SIDES[side]) as parts:
+    with running_stack(ECS_LATENCY, paused=True, concurrency=str(THREADS), journal=_SIDES[side]) as parts:
         submit(parts, tasks)
-        print(_READY, flush=True)
+        print(_READY_LINE, flush=True)
         sys.stdin.readline()
-        before = parts.processor_seconds()["workers"]
+        before = parts.cpu_seconds()["workers"]
         launch_submitted(parts, tasks)
-        cost = (parts.processor_seconds()["workers"] - before) / tasks
-        size = _size(parts, tasks) if side == "on" else 0.0
-        print(json.dumps(_Side(rate(tasks), cost, size)._asdict()), flush=True)
+        cost = (parts.cpu_seconds()["workers"] - before) / tasks
+        size = _journal_bytes(parts, tasks) if side == "on" else 0.0
+        print(json.dumps(_SideFigures(launch_rate(tasks), cost, size)._asdict()), flush=True)
 
 
-def _size(parts: Stack, tasks: int) -> float:
+def _journal_bytes(parts: Stack, tasks: int) -> float:
     """All launches must be in it, else it was off, or too slow."""
     journal = open_journal(load_config(environ=parts.environ))
     try:
-        until(lambda: sum(event.name == "launch.started" for event in journal.all()) >= tasks, 60, every=1.0)
+        wait_until(
+            lambda: sum(event.name == "launch.started" for event in journal.all_events()) >= tasks, 60, interval=1.0
+        )
         return journal.size()[1] / tasks
     finally:
         journal.close()

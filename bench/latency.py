@@ -7,21 +7,21 @@ from typing import Any
 
 import boto3
 
-from bench.row import Row
-from bench.stack import Stack, quantile, stack, until
+from bench.measurement import Measurement
+from bench.stack import Stack, quantile, running_stack, wait_until
 
 
-def run(tasks: int) -> list[Row]:
+def run(tasks: int) -> list[Measurement]:
     """See `bench.__main__`."""
-    with stack(latency=0.0) as parts:
-        delays = _delays(parts, tasks)
+    with running_stack(latency=0.0) as parts:
+        delays = _measure_delays(parts, tasks)
     return [
-        Row("submit to RunTask, p50", f"{quantile(delays, 0.5) * 1000:.1f} ms", "<= 25 ms"),
-        Row("submit to RunTask, p99", f"{quantile(delays, 0.99) * 1000:.1f} ms", "<= 150 ms"),
+        Measurement("submit to RunTask, p50", f"{quantile(delays, 0.5) * 1000:.1f} ms", "<= 25 ms"),
+        Measurement("submit to RunTask, p99", f"{quantile(delays, 0.99) * 1000:.1f} ms", "<= 150 ms"),
     ]
 
 
-def _delays(parts: Stack, tasks: int) -> list[float]:
+def _measure_delays(parts: Stack, tasks: int) -> list[float]:
     """One at a time, each on an idle system: the stand-in's createdAt less the time before submit()."""
     ecs = boto3.client("ecs", region_name="us-east-1")
     delays = []
@@ -31,7 +31,7 @@ def _delays(parts: Stack, tasks: int) -> list[float]:
             time.sleep(0.05)
             before = time.time()
             handle = client.submit(["exit", "0"])
-            until(lambda: bool(client.status(handle.id).arn), 60, every=0.005)  # noqa: B023
+            wait_until(lambda: bool(client.status(handle.id).arn), 60, interval=0.005)  # noqa: B023
             arn = client.status(handle.id).arn
             task: Any = ecs.describe_tasks(cluster="local", tasks=[arn])["tasks"][0]
             delays.append(task["createdAt"].timestamp() - before)

@@ -15,14 +15,14 @@ from bench import baseline
 
 #: One colour a benchmark, told apart by the colour-blind, too (Paul Tol's "bright").
 _COLOURS = ("#4477aa", "#228833", "#ccbb44", "#aa3377", "#66ccee", "#ee6677")
-_TICKS = (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_AXIS_TICKS = (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 def main() -> None:
     """Draw every row that has a ratio."""
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
     found = baseline.read(source).items()
-    ratios = [(bench, row.what, row.ratio) for bench, rows in found for row in rows if row.ratio is not None]
+    ratios = [(bench, row.name, row.ratio) for bench, rows in found for row in rows if row.ratio is not None]
     if not ratios:
         sys.exit(f"{source} has no ratio to draw")
     mpl.rcParams["svg.fonttype"] = "none"  # text stays text
@@ -47,7 +47,7 @@ def _draw(axes: Axes, ratios: list[tuple[str, str, float]]) -> None:
     axes.set_xlim(low / 1.6, high * 1.8)
     axes.bar_label(bars, labels=[f"{value:.2f}" if value < 10 else f"{value:.0f}" for value in values], padding=3)
     axes.axvline(1, color="#888888", linewidth=1)
-    axes.xaxis.set_major_locator(FixedLocator([tick for tick in _TICKS if low / 1.6 <= tick <= high * 1.8]))
+    axes.xaxis.set_major_locator(FixedLocator([tick for tick in _AXIS_TICKS if low / 1.6 <= tick <= high * 1.8]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("ratios, each measured in one run; more is better")

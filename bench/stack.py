@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import psutil
 
-from ecs_queue.client import EcsQueue
+from ecs_queue.client.client import EcsQueue
 from ecs_queue.local.ecs import local_environment
 from ecs_queue.local.redis_server import RedisServer
 
-UNLIMITED = {
+NO_RATE_LIMITS = {
     "AIRFLOW__ECS_QUEUE__RUN_TASK_RATE": "0",
     "AIRFLOW__ECS_QUEUE__DESCRIBE_TASKS_RATE": "0",
 }
@@ -32,36 +32,36 @@ DESCRIBE_RATE, DESCRIBE_BURST = 20, 100
 LAUNCH_RATE = 120
 
 
-class Load(NamedTuple):
+class CpuLoad(NamedTuple):
     """Shares of one core, on average: of all workers together, of Redis, and of everything on the machine."""
 
     worker: float
     redis: float
     machine: float
 
-    def shown(self) -> str:
+    def format(self) -> str:
         """For the table."""
         return f"{self.worker:.0%}, {self.redis:.0%}, {self.machine:.0%} of {os.cpu_count() or 1:.0%}"
 
 
-class Meter:
+class CpuMeter:
     """Processor time from now on."""
 
-    def __init__(self, used: Callable[[], Counter[str]]) -> None:
+    def __init__(self, read_seconds: Callable[[], Counter[str]]) -> None:
         """`used`: see `Stack.processor_seconds`."""
-        self._used = used
-        self._begin = self._read()
+        self._read_seconds = read_seconds
+        self._start = self._read()
 
-    def load(self) -> Load:
+    def load(self) -> CpuLoad:
         """Since the start."""
-        wall, *used = (now - then for now, then in zip(self._read(), self._begin, strict=True))
+        wall, *used = (now - then for now, then in zip(self._read(), self._start, strict=True))
         workers, redis, machine = (seconds / wall for seconds in used)
-        return Load(workers, redis, machine)
+        return CpuLoad(workers, redis, machine)
 
     def _read(self) -> tuple[float, float, float, float]:
         machine = psutil.cpu_times()
         busy = sum(machine) - machine.idle - getattr(machine, "iowait", 0.0) - getattr(machine, "steal", 0.0)
-        used = self._used()
+        used = self._read_seconds()
         return time.monotonic(), used["workers"], used["Redis"], busy
 
 
@@ -72,37 +72,37 @@ class Stack:
     redis: RedisServer
     endpoint_url: str
     environ: dict[str, str]
-    stand_in: subprocess.Popen[bytes]
+    ecs_process: subprocess.Popen[bytes]
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def client(self) -> EcsQueue:
         """A client of this stack."""
         return EcsQueue.from_config(environ=self.environ)
 
-    def calls(self) -> tuple[Counter[str], Counter[str]]:
+    def call_counts(self) -> tuple[Counter[str], Counter[str]]:
         """How many calls of each operation the stand-in has had, and how many of them it throttled."""
         with urllib.request.urlopen(f"{self.endpoint_url}/_local/stats", timeout=10) as answer:
             stats = json.load(answer)
         return Counter(stats["calls"]), Counter(stats["throttled"])
 
-    def worker(self) -> psutil.Process:
+    def worker_process(self) -> psutil.Process:
         """The first worker, to measure."""
         return psutil.Process(self.workers[0].pid)
 
-    def processor_seconds(self) -> Counter[str]:
+    def cpu_seconds(self) -> Counter[str]:
         """What the processes have taken so far, by kind: this one is the client."""
-        kinds = {"stand-in": [self.stand_in.pid], "Redis": [self.redis.pid], "client": [os.getpid()]}
+        kinds = {"stand-in": [self.ecs_process.pid], "Redis": [self.redis.pid], "client": [os.getpid()]}
         kinds["workers"] = [worker.pid for worker in self.workers]
-        return Counter({kind: sum(map(_used, pids)) for kind, pids in kinds.items()})
+        return Counter({kind: sum(map(_process_cpu_seconds, pids)) for kind, pids in kinds.items()})
 
-    def meter(self) -> Meter:
+    def meter(self) -> CpuMeter:
         """Measures processor time from now on."""
-        return Meter(self.processor_seconds)
+        return CpuMeter(self.cpu_seconds)
 
 
 @contextmanager
-def stack(
-    latency: float = 0.0, workers: int = 1, stand_in: Sequence[str] = (), *, paused: bool = False, **settings: str
+def running_stack(
+    latency: float = 0.0, workers: int = 1, ecs_options: Sequence[str] = (), *, paused: bool = False, **settings: str
 ) -> Iterator[Stack]:
     """A stack that is ready; `settings` are keys of [ecs_queue]. Every process has ended when it closes.
 
@@ -110,41 +110,41 @@ def stack(
     """
     with ExitStack() as open_parts:
         redis = open_parts.enter_context(RedisServer())
-        ecs, endpoint_url = _serving(open_parts, "bench.stand_in", "--latency", str(latency), *stand_in)
-        environ = {**os.environ, **local_environment(endpoint_url, redis.url), **UNLIMITED}
+        ecs, endpoint_url = _start_server_process(open_parts, "bench.fake_ecs", "--latency", str(latency), *ecs_options)
+        environ = {**os.environ, **local_environment(endpoint_url, redis.url), **NO_RATE_LIMITS}
         environ.update({f"AIRFLOW__ECS_QUEUE__{key.upper()}": value for key, value in settings.items()})
         os.environ.update(environ)  # boto3 reads the process's own environment
         built = Stack(redis, endpoint_url, environ, ecs)
         command = [sys.executable, "-m", "ecs_queue", "--log-level", "warning", "worker"]
         if paused:
             with built.client() as client:
-                client.ledger.pause(["default"])
-        built.workers = [_started(open_parts, command, environ) for _ in range(workers)]
+                client.ledger.pause_queues(["default"])
+        built.workers = [_start_process(open_parts, command, environ) for _ in range(workers)]
         with built.client() as client:
-            until(lambda: len(client.ledger.workers()) == workers, 30)
+            wait_until(lambda: len(client.ledger.list_workers()) == workers, 30)
         yield built
 
 
 @contextmanager
-def following(*, by_events: bool) -> Iterator[Stack]:
-    """A stack with one worker and AWS's quota of DescribeTasks; `by_events`: with an SQS stand-in (`bench.sqs`)."""
+def tracking_stack(*, by_events: bool) -> Iterator[Stack]:
+    """A stack with one worker and AWS's quota of DescribeTasks; `by_events`: with an SQS stand-in (`bench.fake_sqs`)."""
     rate, burst = str(DESCRIBE_RATE), str(DESCRIBE_BURST)
     options = ["--describe-quota", rate, burst]
     with ExitStack() as open_parts:
-        url = serve(open_parts, "bench.sqs") if by_events else ""
-        options += ["--events-to", url] if url else []
+        url = start_server(open_parts, "bench.fake_sqs") if by_events else ""
+        options += ["--event-queue-url", url] if url else []
         settings = {"event_queue_url": url, "run_task_rate": str(LAUNCH_RATE), "run_task_burst": str(LAUNCH_RATE)}
         settings.update(describe_tasks_rate=rate, describe_tasks_burst=burst)
-        yield open_parts.enter_context(stack(0.0, 1, options, paused=False, **settings))
+        yield open_parts.enter_context(running_stack(0.0, 1, options, paused=False, **settings))
 
 
-def serve(open_parts: ExitStack, module: str, *arguments: str) -> str:
+def start_server(open_parts: ExitStack, module: str, *arguments: str) -> str:
     """Start a stand-in, a process that ends with `open_parts`; its URL."""
-    return _serving(open_parts, module, *arguments)[1]
+    return _start_server_process(open_parts, module, *arguments)[1]
 
 
-def _serving(open_parts: ExitStack, module: str, *arguments: str) -> tuple[subprocess.Popen[bytes], str]:
-    process = _started(open_parts, [sys.executable, "-m", module, *arguments])
+def _start_server_process(open_parts: ExitStack, module: str, *arguments: str) -> tuple[subprocess.Popen[bytes], str]:
+    process = _start_process(open_parts, [sys.executable, "-m", module, *arguments])
     assert process.stdout is not None
     url = process.stdout.readline().decode().strip()
     if not url:  # or the workers would turn to AWS itself
@@ -152,13 +152,13 @@ def _serving(open_parts: ExitStack, module: str, *arguments: str) -> tuple[subpr
     return process, url
 
 
-def until(holds: Callable[[], bool], seconds: float, every: float = 0.02) -> float:
+def wait_until(condition: Callable[[], bool], timeout: float, interval: float = 0.02) -> float:
     """Wait for a condition; how long it took. TimeoutError after `seconds`."""
     start = time.monotonic()
-    while not holds():
-        if time.monotonic() - start > seconds:
-            raise TimeoutError(f"it did not come true within {seconds} s")
-        time.sleep(every)
+    while not condition():
+        if time.monotonic() - start > timeout:
+            raise TimeoutError(f"it did not come true within {timeout} s")
+        time.sleep(interval)
     return time.monotonic() - start
 
 
@@ -168,12 +168,12 @@ def quantile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def _used(pid: int) -> float:
+def _process_cpu_seconds(pid: int) -> float:
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)
 
 
-def _started(
+def _start_process(
     open_parts: ExitStack, command: list[str], environ: dict[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE)

@@ -14,20 +14,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ecs_queue.client import EcsQueue, Handle
+    from ecs_queue.client.client import EcsQueue, Handle
     from ecs_queue.config import Config, load_config
-    from ecs_queue.core.envelope import TaskRequest, TaskResult
-    from ecs_queue.core.states import State
-    from ecs_queue.launcher.worker import Worker
+    from ecs_queue.messages.envelope import TaskRequest, TaskResult
+    from ecs_queue.protocol.states import State
+    from ecs_queue.worker.worker import Worker
 
 _HOMES = {
     "Config": "ecs_queue.config",
-    "EcsQueue": "ecs_queue.client",
-    "Handle": "ecs_queue.client",
-    "State": "ecs_queue.core.states",
-    "TaskRequest": "ecs_queue.core.envelope",
-    "TaskResult": "ecs_queue.core.envelope",
-    "Worker": "ecs_queue.launcher.worker",
+    "EcsQueue": "ecs_queue.client.client",
+    "Handle": "ecs_queue.client.client",
+    "State": "ecs_queue.protocol.states",
+    "TaskRequest": "ecs_queue.messages.envelope",
+    "TaskResult": "ecs_queue.messages.envelope",
+    "Worker": "ecs_queue.worker.worker",
     "load_config": "ecs_queue.config",
 }
 

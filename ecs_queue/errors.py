@@ -34,11 +34,11 @@ class JournalUnavailable(RetryableError):  # noqa: N818
     """The journal cannot be reached: check ledger_url and that the server is up."""
 
 
-class NotDurable(LedgerUnavailable):
+class WriteNotDurable(LedgerUnavailable):
     """The ledger could not confirm that the write is durable; nothing was launched for it."""
 
 
-class EventsUnavailable(RetryableError):  # noqa: N818
+class EventQueueUnavailable(RetryableError):  # noqa: N818
     """The queue of ECS's events cannot be read: check event_queue_url and the worker's rights; tasks are polled."""
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from ecs_queue.core.record import Submission
+from ecs_queue.protocol.record import Submission
 
 logger = logging.getLogger("ecs_queue")
 
@@ -26,8 +26,8 @@ class EventType(msgspec.Struct, frozen=True):
 
     level: int
     fields: tuple[str, ...]
-    sentence: str
-    kept: tuple[str, ...] = ()
+    message: str
+    journal_only: tuple[str, ...] = ()
 
 
 #: Below DEBUG: steps that are worth keeping, and too many to be read as they pass.
@@ -36,74 +36,84 @@ _T, _D, _I, _W, _E = TRACE, logging.DEBUG, logging.INFO, logging.WARNING, loggin
 
 EVENTS: dict[str, EventType] = {
     "worker.started": EventType(_I, ("worker", "queues"), "worker {worker} takes from {queues}"),
-    "worker.stopping": EventType(_I, ("worker", "in_hand"), "worker {worker} stops, {in_hand} in hand"),
+    "worker.stopping": EventType(_I, ("worker", "outstanding"), "worker {worker} stops, {outstanding} in hand"),
     "worker.stopped": EventType(_I, ("worker",), "worker {worker} has stopped"),
     "service.failed": EventType(_E, ("service", "reason"), "{service} failed and goes on: {reason}"),
-    "health": EventType(_W, ("queue", "reason"), "queue {queue}: {reason}"),
+    "health.degraded": EventType(_W, ("queue", "reason"), "queue {queue}: {reason}"),
     "request.submitted": EventType(
         _D, ("id", "queue", "owner"), "{id} submitted to {queue}", ("nonce", "namespace", "envelope")
     ),
     "request.received": EventType(_D, ("id", "queue"), "{id} received from {queue}"),
-    "request.dead": EventType(_W, ("queue", "reason", "bytes"), "dead letter from {queue} ({bytes} bytes): {reason}"),
-    "launch.due": EventType(_D, ("id", "launch"), "{id} launch {launch} is in doubt and its lease over"),
+    "request.dead_lettered": EventType(
+        _W, ("queue", "reason", "bytes"), "dead letter from {queue} ({bytes} bytes): {reason}"
+    ),
+    "launch.lease_expired": EventType(_D, ("id", "launch"), "{id} launch {launch} is in doubt and its lease over"),
     "launch.called": EventType(
         _D, ("id", "launch", "attempt"), "{id} RunTask, launch {launch}, attempt {attempt}", ("plan", "target")
     ),
     "launch.started": EventType(_I, ("id", "launch", "arn"), "{id} launched as {arn} (launch {launch})"),
     "launch.no_effect": EventType(_I, ("id", "launch", "reason"), "{id} not launched, tried again later: {reason}"),
-    "launch.unsure": EventType(_W, ("id", "launch", "reason"), "{id} launch {launch} in doubt: {reason}"),
+    "launch.ambiguous": EventType(_W, ("id", "launch", "reason"), "{id} launch {launch} in doubt: {reason}"),
     "launch.refused": EventType(_W, ("id", "launch", "kind", "reason"), "{id} launch {launch} refused: {reason}"),
-    "launch.looked": EventType(_I, ("id", "launch", "word"), "{id} launch {launch} looked for, none found: {word}"),
-    "launch.found": EventType(_I, ("id", "launch", "arn"), "{id} launch {launch} found as {arn}"),
-    "launch.stray": EventType(_W, ("id", "launch", "arn"), "{id}: {arn} belongs to no present launch, stopping it"),
-    "launch.lost_claim": EventType(_I, ("id", "launch"), "{id} launch {launch}: another worker has taken it over"),
-    "quota.lowered": EventType(_W, ("calls", "rate"), "AWS throttles {calls}: all workers slow down to {rate}/s"),
-    "decision.step": EventType(
-        _T, ("id", "operation", "word", "step"), "{id}: the ledger answers {operation} with {word}, next {step}"
+    "launch.task_absent": EventType(_I, ("id", "launch", "code"), "{id} launch {launch} listed, no task found: {code}"),
+    "launch.task_found": EventType(_I, ("id", "launch", "arn"), "{id} launch {launch} found as {arn}"),
+    "launch.unwanted": EventType(_W, ("id", "launch", "arn"), "{id}: {arn} belongs to no present launch, stopping it"),
+    "launch.claim_lost": EventType(_I, ("id", "launch"), "{id} launch {launch}: another worker has taken it over"),
+    "rate_limit.lowered": EventType(
+        _W, ("limiter", "rate"), "AWS throttles {calls}: all workers slow down to {rate}/s"
     ),
-    "decision.call": EventType(
+    "decision.next_action": EventType(
+        _T, ("id", "operation", "code", "next_action"), "{id}: the ledger answers {operation} with {word}, next {step}"
+    ),
+    "decision.run_task": EventType(
         _T,
         ("id", "launch", "write"),
         "{id} launch {launch}: after RunTask {write}",
-        ("record", "answer", "backoff", "draw", "took"),
+        ("record", "result", "backoff", "draw", "decision"),
     ),
     "decision.conflict": EventType(
         _T,
         ("id", "launch", "write"),
         "{id} launch {launch}: after the conflict {write}",
-        ("asked", "wanted", "conflicting", "shown", "took"),
+        ("call_decision", "started_by", "conflicting_arns", "tasks", "decision"),
     ),
-    "decision.list": EventType(
+    "decision.list_tasks": EventType(
         _T,
         ("id", "launch", "write"),
         "{id} launch {launch}: after ListTasks {write}",
-        ("listed", "age", "again", "took"),
+        ("result", "age", "retry_after", "decision"),
     ),
-    "decision.look": EventType(_T, ("id", "arn", "status"), "{id} is seen {status}", ("look", "draw", "took")),
-    "decision.missing": EventType(
-        _T, ("id", "arn"), "{id}: {arn} counts as lost", ("record", "gone_for", "grace", "why", "took")
+    "decision.poll": EventType(
+        _T, ("id", "arn", "status"), "{id} is seen {status}", ("poll_input", "draw", "decision")
+    ),
+    "decision.missing_task": EventType(
+        _T, ("id", "arn"), "{id}: {arn} counts as lost", ("record", "missing_for", "grace", "ecs_reason", "decision")
     ),
     "circuit.opened": EventType(_E, ("queue", "reason", "seconds"), "queue {queue} paused for {seconds} s: {reason}"),
     "circuit.closed": EventType(_I, ("queue",), "queue {queue} works again"),
-    "task.status": EventType(_D, ("id", "arn", "status"), "{id} is {status}"),
-    "task.retry": EventType(_I, ("id", "attempt", "reason"), "{id} goes to attempt {attempt}: {reason}"),
-    "task.stop": EventType(_I, ("id", "arn", "by"), "{id} is being stopped ({by})"),
+    "task.status_changed": EventType(_D, ("id", "arn", "status"), "{id} is {status}"),
+    "request.retry_scheduled": EventType(_I, ("id", "attempt", "reason"), "{id} goes to attempt {attempt}: {reason}"),
+    "task.stopping": EventType(_I, ("id", "arn", "by"), "{id} is being stopped ({by})"),
     "task.missing": EventType(_D, ("id", "arn"), "{id}: ECS does not show {arn}"),
-    "stop.asked": EventType(_D, ("id", "by", "word"), "{id}: {by} asks for a stop, {word}"),
-    "stop.answered": EventType(_T, ("id", "arn", "answer"), "{id}: StopTask of {arn}, {answer}"),
-    "stop.trouble": EventType(_W, ("id", "arn", "reason"), "{id}: StopTask of {arn} failed: {reason}"),
-    "describe.trouble": EventType(_W, ("tasks", "reason"), "{tasks} tasks could not be described: {reason}"),
-    "event.foreign": EventType(_D, ("events",), "{events} events about tasks of others"),
-    "event.unusable": EventType(_W, ("reason",), "an event is passed over: {reason}"),
-    "events.trouble": EventType(_W, ("reason", "seconds"), "events cannot be read, again in {seconds} s: {reason}"),
-    "events.trusted": EventType(_I, ("source",), "ECS's events of {source} come in time: few polls"),
-    "events.doubted": EventType(_W, ("source",), "ECS's events of {source} come late or not at all: polls as without"),
+    "stop.requested": EventType(_D, ("id", "by", "code"), "{id}: {by} asks for a stop, {word}"),
+    "stop_task.answered": EventType(_T, ("id", "arn", "result"), "{id}: StopTask of {arn}, {answer}"),
+    "stop_task.failed": EventType(_W, ("id", "arn", "reason"), "{id}: StopTask of {arn} failed: {reason}"),
+    "describe_tasks.failed": EventType(_W, ("tasks", "reason"), "{tasks} tasks could not be described: {reason}"),
+    "ecs_events.foreign": EventType(_D, ("events",), "{events} events about tasks of others"),
+    "ecs_events.skipped": EventType(_W, ("reason",), "an event is passed over: {reason}"),
+    "ecs_events.receive_failed": EventType(
+        _W, ("reason", "seconds"), "events cannot be read, again in {seconds} s: {reason}"
+    ),
+    "ecs_events.trusted": EventType(_I, ("source",), "ECS's events of {source} come in time: few polls"),
+    "ecs_events.distrusted": EventType(
+        _W, ("source",), "ECS's events of {source} come late or not at all: polls as without"
+    ),
     "request.ended": EventType(
         _I, ("id", "state", "exit_code", "attempts", "reason"), "{id} ended {state} (exit {exit_code}): {reason}"
     ),
     "results.unpublished": EventType(_W, ("results", "reason"), "{results} results not announced: {reason}"),
-    "journal.trouble": EventType(_W, ("reason",), "the journal is not written for now: {reason}"),
-    "journal.dropped": EventType(_W, ("dropped", "reason"), "{dropped} events are not in the journal: {reason}"),
+    "journal.write_failed": EventType(_W, ("reason",), "the journal is not written for now: {reason}"),
+    "journal.events_dropped": EventType(_W, ("dropped", "reason"), "{dropped} events are not in the journal: {reason}"),
 }
 
 Sink = Callable[[str, dict[str, Any]], None]
@@ -129,7 +139,7 @@ class Telemetry:
             self._counts[name] += 1
         if logger.isEnabledFor(kind.level):
             told = {field: fields[field] for field in kind.fields}
-            logger.log(kind.level, kind.sentence.format(**told), extra={"event": name, "fields": told})
+            logger.log(kind.level, kind.message.format(**told), extra={"event": name, "fields": told})
         for sink in self._sinks:  # a tuple, replaced by `add_sink`
             try:
                 sink(name, fields)
@@ -142,14 +152,14 @@ class Telemetry:
             return self._counts[name]
 
 
-def tell_submitted(telemetry: Telemetry, namespace: str, new: Submission) -> None:
+def emit_request_submitted(telemetry: Telemetry, namespace: str, submission: Submission) -> None:
     """The first event of a request, with its envelope: by whoever made the record."""
     telemetry.emit(
         "request.submitted",
-        id=new.id,
-        queue=new.queue,
-        owner=new.owner,
-        nonce=new.nonce,
+        id=submission.id,
+        queue=submission.queue,
+        owner=submission.owner,
+        nonce=submission.nonce,
         namespace=namespace,
-        envelope=new.body,
+        envelope=submission.body,
     )

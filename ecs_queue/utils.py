@@ -1,14 +1,15 @@
 """The reference API in one import: a drop-in for `airflow.providers.amazon.aws.executors.ecs.utils`."""
 
-from ecs_queue.core.config_keys import (
+from ecs_queue.errors import EcsExecutorException
+from ecs_queue.runtask.casing import camelize_dict_keys, parse_assign_public_ip
+from ecs_queue.runtask.config_keys import (
     CONFIG_DEFAULTS,
     CONFIG_GROUP_NAME,
     AllEcsConfigKeys,
     BaseConfigKeys,
     RunTaskKwargsConfigKeys,
 )
-from ecs_queue.core.spelling import camelize_dict_keys, parse_assign_public_ip
-from ecs_queue.core.tasks import (
+from ecs_queue.tasks import (
     CommandType,
     EcsExecutorTask,
     EcsQueuedTask,
@@ -18,7 +19,6 @@ from ecs_queue.core.tasks import (
     ExecutorConfigFunctionType,
     ExecutorConfigType,
 )
-from ecs_queue.errors import EcsExecutorException
 
 __all__ = [
     "CONFIG_DEFAULTS",

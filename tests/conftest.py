@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.services"]
+pytest_plugins = ["tests.servers"]
 
 # The machines of CI are slow at times; a test that hangs meets pytest's own time-out.
 settings.register_profile("ecs-queue", deadline=None)
 settings.load_profile("ecs-queue")
 
-_OURS = ("AIRFLOW__ECS_QUEUE__", "AIRFLOW__AWS_ECS_EXECUTOR", "ECS_QUEUE_", "AWS_")
-_DUMMIES = {
+_OWN_VARIABLES = ("AIRFLOW__ECS_QUEUE__", "AIRFLOW__AWS_ECS_EXECUTOR", "ECS_QUEUE_", "AWS_")
+_DUMMY_CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
     "AWS_EC2_METADATA_DISABLED": "true",
@@ -25,11 +25,11 @@ _DUMMIES = {
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _no_real_account() -> Iterator[None]:
+def _isolate_aws_environment() -> Iterator[None]:
     """No test can reach an AWS account, and none depends on the configuration of who runs it."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(_OURS)]:
+        for name in [name for name in os.environ if name.startswith(_OWN_VARIABLES)]:
             patch.delenv(name)
-        for name, value in _DUMMIES.items():
+        for name, value in _DUMMY_CREDENTIALS.items():
             patch.setenv(name, value)
         yield

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from moto.events.models import EventPattern
 
-from ecs_queue.core.record import startedby_of
-from ecs_queue.local.ecs.events import event_of
+from ecs_queue.local.ecs.events import build_event
+from ecs_queue.protocol.record import build_started_by
 
 CONF = Path(__file__).parent.parent / "conf"
 FILLED_IN = {"REGION": "eu-west-1", "ACCOUNT": "123456789012", "CLUSTER": "jobs", "NAMESPACE": "ecs-queue"}
@@ -31,15 +31,15 @@ def event(started_by: str, cluster: str = "jobs") -> Any:
         "version": 1,
         "startedBy": started_by,
     }
-    return json.loads(event_of(json.dumps(task).encode(), "eu-west-1", "123456789012", 0.0))
+    return json.loads(build_event(json.dumps(task).encode(), "eu-west-1", "123456789012", 0.0))
 
 
 @pytest.mark.parametrize(
     ("told", "matches"),
     [
-        (event(startedby_of("ecs-queue", "job", "abcd1234", 1)), True),
-        (event(startedby_of("ecs-queue-2", "job", "abcd1234", 1)), False),
-        (event(startedby_of("ecs-queue", "job", "abcd1234", 1), cluster="others"), False),
+        (event(build_started_by("ecs-queue", "job", "abcd1234", 1)), True),
+        (event(build_started_by("ecs-queue-2", "job", "abcd1234", 1)), False),
+        (event(build_started_by("ecs-queue", "job", "abcd1234", 1), cluster="others"), False),
         (event("ecs-svc/1234567890"), False),
         ({**event("ecs-queue/a/b/1"), "detail-type": "ECS Deployment State Change"}, False),
         ({**event("ecs-queue/a/b/1"), "source": "aws.batch"}, False),

@@ -68,7 +68,7 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_the_core_imports_nothing_of_ours_but_itself_and_errors() -> None:
-    core = Path(utils.__file__).parent / "core"
+    core = Path(utils.__file__).parent / "protocol"
     names = ("tasks", "spelling", "config_keys", "ecs_model", "executor_config", "merge", "run_task_kwargs")
     for name in names:
         lines = (core / f"{name}.py").read_text(encoding="utf-8").splitlines()

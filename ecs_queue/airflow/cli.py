@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ecs_queue.airflow.settings import airflow_environment, is_ours
+from ecs_queue.airflow.config import build_config_environ, is_config_variable
 
 
 def get_cli_commands() -> list[Any]:
@@ -21,19 +21,22 @@ def get_cli_commands() -> list[Any]:
         ActionCommand(
             name=name,
             help=command.get_short_help_str(100),
-            func=_Runner(name, command),
-            args=[*(_argument(parameter) for parameter in command.params if _is_offered(parameter)), _team_argument()],
+            func=_CommandRunner(name, command),
+            args=[
+                *(_to_airflow_argument(parameter) for parameter in command.params if _is_exposed(parameter)),
+                _team_argument(),
+            ],
         )
         for name, command in cli.commands.items()
     ]
     return [GroupCommand(name="ecs-queue", help="Run tasks on Amazon ECS through a queue", subcommands=commands)]
 
 
-def _is_offered(parameter: click.Parameter) -> bool:
+def _is_exposed(parameter: click.Parameter) -> bool:
     return not getattr(parameter, "hidden", False) and not getattr(parameter, "is_eager", False)
 
 
-def _argument(parameter: click.Parameter) -> Any:
+def _to_airflow_argument(parameter: click.Parameter) -> Any:
     """One option or argument of ours as argparse wants it."""
     from airflow.cli.cli_config import Arg
 
@@ -57,7 +60,7 @@ def _team_argument() -> Any:
     return Arg(("-t", "--team"), help="A team's own configuration, queues and results ([core] multi_team)")
 
 
-def _enter(environ: MutableMapping[str, str], team: str | None) -> None:
+def _export_config(environ: MutableMapping[str, str], team: str | None) -> None:
     """Let `environ` say what Airflow's configuration says; a team's says nothing of what is everybody's."""
     from airflow.configuration import conf
     from airflow.executors.base_executor import ExecutorConf
@@ -65,14 +68,14 @@ def _enter(environ: MutableMapping[str, str], team: str | None) -> None:
     if team and not conf.getboolean("core", "multi_team", fallback=False):
         raise SystemExit("--team needs [core] multi_team = True (Airflow 3.2 or later)")
     source = ExecutorConf(team_name=team) if team else ExecutorConf()
-    seen = airflow_environment(source, conf.sections(), environ, team)
+    seen = build_config_environ(source, conf.sections(), environ, team)
     if team:
-        for variable in [name for name in environ if is_ours(name)]:
+        for variable in [name for name in environ if is_config_variable(name)]:
             del environ[variable]
     environ.update(seen)
 
 
-class _Runner:
+class _CommandRunner:
     """Airflow calls it with what argparse found."""
 
     def __init__(self, name: str, command: click.Command) -> None:
@@ -82,13 +85,13 @@ class _Runner:
     def __call__(self, arguments: Any) -> None:
         from ecs_queue.cli.main import cli
 
-        _enter(os.environ, getattr(arguments, "team", None))
-        cli.main([self._name, *self._words(arguments)])
+        _export_config(os.environ, getattr(arguments, "team", None))
+        cli.main([self._name, *self._build_argv(arguments)])
 
-    def _words(self, arguments: Any) -> list[str]:
+    def _build_argv(self, arguments: Any) -> list[str]:
         options: list[str] = []
         operands: list[str] = []
-        for parameter in filter(_is_offered, self._command.params):
+        for parameter in filter(_is_exposed, self._command.params):
             value = getattr(arguments, str(parameter.name), None)
             if value is None or value is False:
                 continue

@@ -17,57 +17,57 @@ from rich.table import Table
 from ecs_queue.airflow.local import LocalAirflow, Row
 from ecs_queue.errors import EcsQueueError
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "dags"
+EXAMPLE_DAGS = Path(__file__).resolve().parents[2] / "examples" / "dags"
 RUN_ID = "demo"
-_ENDED = {"success", "failed"}
+_FINAL_STATES = {"success", "failed"}
 
 
-def demo_runs(airflow: LocalAirflow) -> list[Row]:
+def list_dag_runs(airflow: LocalAirflow) -> list[Row]:
     """dag_id, run_id and state of each DAG run."""
-    return airflow.rows("select dag_id, run_id, state from dag_run order by dag_id")
+    return airflow.fetch_rows("select dag_id, run_id, state from dag_run order by dag_id")
 
 
-def demo_tasks(airflow: LocalAirflow) -> list[Row]:
+def list_task_instances(airflow: LocalAirflow) -> list[Row]:
     """The task instances as they are now; `seconds` is None for one that has not both begun and ended."""
-    rows = airflow.rows(
+    rows = airflow.fetch_rows(
         "select dag_id, run_id, task_id, map_index, state, try_number, external_executor_id, start_date, end_date "
         "from task_instance order by dag_id, start_date, map_index"
     )
-    return [row | {"seconds": _seconds(row)} for row in rows]
+    return [row | {"seconds": _duration_seconds(row)} for row in rows]
 
 
-def demo_callbacks(airflow: LocalAirflow) -> list[Row]:
+def list_deadline_callbacks(airflow: LocalAirflow) -> list[Row]:
     """id, dag_id and state of the callbacks of missed deadlines that an executor runs; none where Airflow has none."""
     if not airflow.has_table("callback"):
         return []
-    return airflow.rows(
+    return airflow.fetch_rows(
         "select callback.id, dag_run.dag_id, callback.state from callback "
         "join deadline on deadline.callback_id = callback.id join dag_run on dag_run.id = deadline.dagrun_id "
         "where callback.type = 'executor' and deadline.missed order by dag_run.dag_id"
     )
 
 
-def run_all(airflow: LocalAirflow) -> list[str]:
+def trigger_all_dags(airflow: LocalAirflow) -> list[str]:
     """Start a run of every DAG; their ids."""
-    dags = airflow.await_dags()
+    dags = airflow.wait_for_dags()
     for dag_id in dags:
-        airflow.trigger(dag_id, RUN_ID)
+        airflow.trigger_dag(dag_id, RUN_ID)
     return dags
 
 
-def await_end(airflow: LocalAirflow, seconds: float) -> None:
+def wait_for_completion(airflow: LocalAirflow, timeout: float) -> None:
     """Until every run and every callback has ended. RetryableError when they have not in so many seconds."""
 
     def is_done() -> bool:
-        found = demo_runs(airflow) + demo_callbacks(airflow)
-        return all(row["state"] in _ENDED for row in found)
+        found = list_dag_runs(airflow) + list_deadline_callbacks(airflow)
+        return all(row["state"] in _FINAL_STATES for row in found)
 
-    airflow.wait_for(is_done, seconds, "the example DAGs")
+    airflow.wait_for(is_done, timeout, "the example DAGs")
 
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave it up, with the UI's address, until Ctrl-C.")
-@click.option("--dags", type=click.Path(path_type=Path, exists=True, file_okay=False), default=EXAMPLES)
+@click.option("--dags", type=click.Path(path_type=Path, exists=True, file_okay=False), default=EXAMPLE_DAGS)
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="Keep everything it writes there.")
 @click.option("--timeout", type=float, default=300.0, show_default=True, help="Seconds for all DAGs together.")
 def main(keep: bool, dags: Path, directory: Path | None, timeout: float) -> None:
@@ -83,7 +83,7 @@ def main(keep: bool, dags: Path, directory: Path | None, timeout: float) -> None
         airflow = LocalAirflow(own, dags)
         stack.callback(airflow.stop)
         try:
-            is_good = _run(airflow, console, timeout)
+            is_good = _run_dags(airflow, console, timeout)
             if keep:
                 console.print(f"Airflow stays up at {airflow.url} until Ctrl-C; no password is asked for")
                 signal.pause()
@@ -95,20 +95,20 @@ def main(keep: bool, dags: Path, directory: Path | None, timeout: float) -> None
     raise SystemExit(0 if is_good else 1)
 
 
-def _run(airflow: LocalAirflow, console: Console, timeout: float) -> bool:
+def _run_dags(airflow: LocalAirflow, console: Console, timeout: float) -> bool:
     airflow.start(console.print)
     console.print(f"Airflow runs at {airflow.url}; everything it writes is in {airflow.directory}")
     began = time.monotonic()
-    console.print(f"running {', '.join(run_all(airflow))}")
-    await_end(airflow, timeout)
-    runs, tasks, callbacks = demo_runs(airflow), demo_tasks(airflow), demo_callbacks(airflow)
-    console.print(table_of(runs, tasks, callbacks))
+    console.print(f"running {', '.join(trigger_all_dags(airflow))}")
+    wait_for_completion(airflow, timeout)
+    runs, tasks, callbacks = list_dag_runs(airflow), list_task_instances(airflow), list_deadline_callbacks(airflow)
+    console.print(build_table(runs, tasks, callbacks))
     containers = airflow.ecs.stats()["tasks_created"]
     console.print(f"{containers} containers in {time.monotonic() - began:.0f} s")
     return all(row["state"] == "success" for row in runs + callbacks)
 
 
-def table_of(runs: Sequence[Row], tasks: Sequence[Row], callbacks: Sequence[Row]) -> Table:
+def build_table(runs: Sequence[Row], tasks: Sequence[Row], callbacks: Sequence[Row]) -> Table:
     """What ran, and how it ended."""
     table = Table("DAG", "ended as", "tasks", "tries", "longest task")
     for run in runs:
@@ -122,7 +122,7 @@ def table_of(runs: Sequence[Row], tasks: Sequence[Row], callbacks: Sequence[Row]
     return table
 
 
-def _seconds(task: Row) -> float | None:
+def _duration_seconds(task: Row) -> float | None:
     """SQLite tells times as text, PostgreSQL as such."""
     if task["start_date"] is None or task["end_date"] is None:
         return None

@@ -12,8 +12,8 @@ from typing import Any
 
 #: Counters, by name: what one count is.
 COUNTERS = {
-    "published": "a request that the ledger has accepted",
-    "refused": "a workload that can never run: its task was failed at once, with the reason in its event log",
+    "submitted": "a request that the ledger has accepted",
+    "rejected": "a workload that can never run: its task was failed at once, with the reason in its event log",
     "results": "a result told to the scheduler; the tag `state` is the request's",
     "results_repeated": "a result told again, because the scheduler had not taken it in",
     "expired": "a task that did not start before its token expired; Airflow queues it again",
@@ -30,7 +30,7 @@ COUNTERS = {
 }
 #: Timers, in milliseconds, by name: what is timed.
 TIMERS = {
-    "publish.duration": "sending the workloads of one heartbeat",
+    "submit.duration": "sending the workloads of one heartbeat",
     "sync.duration": "one `sync`: taking results and comparing with the ledger",
     "adopt_task_instances.duration": "one adoption",
 }
@@ -42,11 +42,11 @@ GAUGES = {
 PREFIX = "ecs_queue_executor"
 
 
-class Metrics:
+class ExecutorMetrics:
     """`stats`: Airflow's; None: that of the installed Airflow. Used by the scheduler's one thread."""
 
     def __init__(self, team: str | None, stats: Any = None) -> None:
-        self._stats = _airflow_stats() if stats is None else stats
+        self._stats = _find_airflow_stats() if stats is None else stats
         self._tags = {"team_name": team} if team else {}
         self._counts: Counter[tuple[str, str]] = Counter()
 
@@ -55,7 +55,7 @@ class Metrics:
         assert name in COUNTERS, name
         self._counts[name, state] += count
 
-    def send(self, **gauges: float) -> None:
+    def flush(self, **gauges: float) -> None:
         """What was counted since the last time, and the present value of each of GAUGES."""
         assert gauges.keys() <= GAUGES.keys(), gauges
         for (name, state), count in self._counts.items():
@@ -72,7 +72,7 @@ class Metrics:
         return timer
 
 
-def _airflow_stats() -> Any:
+def _find_airflow_stats() -> Any:
     """What BaseExecutor itself uses: only that is set up in the scheduler, and its name is each version's own."""
     from airflow.executors import base_executor
 

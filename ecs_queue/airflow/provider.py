@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ecs_queue.config.keys import PROFILE_KEYS, PROFILE_SECTION, QUEUE_KEYS, QUEUE_SECTION, Key
+from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION, ConfigKey
 
 _SECRET_KEYS = frozenset({"broker_url", "ledger_url", "signing_keys", "encryption_keys"})
 
@@ -20,8 +20,8 @@ def get_provider_info() -> dict[str, Any]:
         "executors": ["ecs_queue.airflow.executor.EcsQueueExecutor"],
         "cli": ["ecs_queue.airflow.cli.get_cli_commands"],
         "config": {
-            QUEUE_SECTION: _section("The queue between Airflow and Amazon ECS.", QUEUE_KEYS),
-            PROFILE_SECTION: _section(
+            MAIN_SECTION: _describe_section("The queue between Airflow and Amazon ECS.", MAIN_KEYS),
+            PROFILE_SECTION: _describe_section(
                 "Where and how tasks are launched. A section [aws_ecs_executor.NAME] is for the queue NAME and falls "
                 "back to this one, key by key.",
                 PROFILE_KEYS,
@@ -30,11 +30,11 @@ def get_provider_info() -> dict[str, Any]:
     }
 
 
-def _section(description: str, keys: dict[str, Key]) -> dict[str, Any]:
-    return {"description": description, "options": {name: _option(key) for name, key in keys.items()}}
+def _describe_section(description: str, keys: dict[str, ConfigKey]) -> dict[str, Any]:
+    return {"description": description, "options": {name: _describe_option(key) for name, key in keys.items()}}
 
 
-def _option(key: Key) -> dict[str, Any]:
+def _describe_option(key: ConfigKey) -> dict[str, Any]:
     return {
         "description": key.doc,
         "version_added": None,

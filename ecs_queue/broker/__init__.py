@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ecs_queue.broker.base import Broker, Delivery, Outgoing
+from ecs_queue.broker.base import Broker, Delivery, RequestMessage
 from ecs_queue.broker.kombu import KombuBroker
 
 if TYPE_CHECKING:
     from ecs_queue.config import Config
 
-__all__ = ["Broker", "Delivery", "KombuBroker", "Outgoing", "open_broker"]
+__all__ = ["Broker", "Delivery", "KombuBroker", "RequestMessage", "open_broker"]
 
 
 def open_broker(config: Config) -> KombuBroker:

@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 
-class Outgoing(msgspec.Struct, frozen=True):
+class RequestMessage(msgspec.Struct, frozen=True):
     """A request message on its way: the queue's name, the envelope's JSON, and its priority (0 to 9, 9 first)."""
 
     queue: str
@@ -46,11 +46,11 @@ class Delivery(Protocol):
         """It is dealt with. From any thread; carried out by the consumer's own."""
         ...
 
-    def release(self) -> None:
+    def requeue(self) -> None:
         """Give it back to its queue, behind the others. From any thread; carried out by the consumer's own."""
         ...
 
-    def put_back(self) -> None:
+    def requeue_at_front(self) -> None:
         """Give it back untouched: where the transport can, it is the next one again. From any thread, likewise."""
         ...
 
@@ -63,7 +63,7 @@ OnUndecodable = Callable[[str, bytes, str], None]
 class RequestConsumer(Protocol):
     """Takes request messages. Used by one thread, but for `Delivery.ack`."""
 
-    def drain(self, timeout: float, most: Mapping[str, int] | None = None) -> int:
+    def drain(self, timeout: float, limits: Mapping[str, int] | None = None) -> int:
         """Hand over what arrives within `timeout` seconds, at most as much as there are free slots; how many.
 
         `most`: so many of each queue may come at once, of others none; None: one message.
@@ -78,7 +78,7 @@ class RequestConsumer(Protocol):
         """Take from this queue again."""
         ...
 
-    def restore(self) -> None:
+    def restore_expired(self) -> None:
         """Give messages that other consumers took and never acknowledged back to their queues."""
         ...
 
@@ -87,7 +87,7 @@ class RequestConsumer(Protocol):
         ...
 
 
-class ResultInbox(Protocol):
+class ResultConsumer(Protocol):
     """Takes the result messages of one owner. One thread at a time."""
 
     def drain(self, timeout: float) -> list[bytes]:
@@ -102,7 +102,7 @@ class ResultInbox(Protocol):
 class Broker(Protocol):
     """Connections are made when first needed. Publishing is thread-safe."""
 
-    def publish_requests(self, messages: Sequence[Outgoing]) -> None:
+    def publish_requests(self, messages: Sequence[RequestMessage]) -> None:
         """Publish, in one batch where the transport can. Not atomic: on an error any part may have gone out."""
         ...
 
@@ -110,17 +110,17 @@ class Broker(Protocol):
         """(owner, body) pairs, to each owner's queue of results."""
         ...
 
-    def consume(
+    def consume_requests(
         self, queues: Sequence[str], prefetch: int, on_delivery: OnDelivery, on_undecodable: OnUndecodable
     ) -> RequestConsumer:
         """A consumer, connected. Call it on the thread that will drain it."""
         ...
 
-    def results(self, owner: str) -> ResultInbox:
+    def consume_results(self, owner: str) -> ResultConsumer:
         """The owner's inbox."""
         ...
 
-    def forget_results(self, owner: str) -> None:
+    def delete_result_queue(self, owner: str) -> None:
         """Delete the owner's queue of results: nobody will drain it again."""
         ...
 

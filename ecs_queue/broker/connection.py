@@ -18,13 +18,13 @@ from kombu.utils.json import loads
 from kombu.utils.scheduling import round_robin_cycle
 
 from ecs_queue.broker import topology
-from ecs_queue.crashpoints import reach
+from ecs_queue.crash_points import crash_point
 from ecs_queue.errors import BrokerUnavailable
 
 #: (the transport's name of the queue, raw bytes, reason)
-OnUnreadable = Callable[[str, bytes, str], None]
+OnUndecodable = Callable[[str, bytes, str], None]
 #: (the transport's name of the queue, the message as kombu's JSON holds it)
-OnStranded = Callable[[str, Mapping[str, Any]], None]
+OnLostMessage = Callable[[str, Mapping[str, Any]], None]
 
 
 def connect(connection: Any) -> None:
@@ -32,17 +32,17 @@ def connect(connection: Any) -> None:
     connection.ensure_connection(max_retries=0)
 
 
-def request_queue(name: str) -> Any:
+def make_request_queue(name: str) -> Any:
     """A queue on the default exchange, which needs no binding."""
     return kombu.Queue(name, exchange="", routing_key=name, durable=True)
 
 
-def results_queue(name: str) -> Any:
+def make_result_queue(name: str) -> Any:
     """The same, dropped when nobody touches it for long."""
-    return kombu.Queue(name, exchange="", routing_key=name, durable=True, expires=topology.RESULTS_EXPIRE_AFTER)
+    return kombu.Queue(name, exchange="", routing_key=name, durable=True, expires=topology.RESULT_QUEUE_EXPIRY_SECONDS)
 
 
-def body_of(message: Any) -> bytes:
+def message_body(message: Any) -> bytes:
     """The body of a kombu message; TypeError or ValueError when it has none that could be an envelope."""
     body = message.body
     if isinstance(body, str):
@@ -53,7 +53,7 @@ def body_of(message: Any) -> bytes:
 
 
 @contextmanager
-def wrapping(connection: Any) -> Iterator[None]:
+def wrap_errors(connection: Any) -> Iterator[None]:
     """What kombu and the client library raise for a lost broker, as BrokerUnavailable without the URL."""
     try:
         yield
@@ -67,7 +67,7 @@ def wrapping(connection: Any) -> Iterator[None]:
         raise BrokerUnavailable(f"the broker failed: {said}; {hint}") from error
 
 
-def abandon(connection: Any) -> None:
+def close_connection(connection: Any) -> None:
     """Close without raising: the connection may be broken, and what it held comes back by itself."""
     with suppress(Exception):
         channels = [*connection.transport.channels, *connection.transport._avail_channels]
@@ -92,7 +92,7 @@ def close_channel(channel: Any) -> None:
             channel._create_client().connection_pool.disconnect()
 
 
-class HeldCycle(round_robin_cycle):  # type: ignore[misc]
+class PausableRoundRobin(round_robin_cycle):  # type: ignore[misc]
     """kombu's round robin over the queues, without those that are held.
 
     Cancelling a consumer instead would send a message that is on its way to the end of its queue.
@@ -100,14 +100,14 @@ class HeldCycle(round_robin_cycle):  # type: ignore[misc]
 
     def __init__(self, it: list[str] | None = None) -> None:
         super().__init__(it)
-        self.held: set[str] = set()
+        self.paused: set[str] = set()
 
     def consume(self, n: int) -> list[str]:
         """The queues of the next poll."""
-        return [queue for queue in self.items[:n] if queue not in self.held]
+        return [queue for queue in self.items[:n] if queue not in self.paused]
 
 
-def put_back(message: Any) -> None:
+def requeue_at_front(message: Any) -> None:
     """Give a message back to the head of its queue; to the end where the transport knows no other way."""
     qos = message.channel.qos
     if message.acknowledged or not hasattr(qos, "restore_by_tag"):
@@ -118,83 +118,83 @@ def put_back(message: Any) -> None:
     message._state = "REQUEUED"
 
 
-class Tap:
+class Receiver:
     """Drains one connection with one channel; elements that are no messages go to `on_unreadable`.
 
     What comes from elsewhere is made fit for being given back: kombu restores a message by the exchange it names,
     and drops one whose exchange it does not know.
     """
 
-    def __init__(self, connection: Any, channel: Any, on_unreadable: OnUnreadable, on_stranded: OnStranded) -> None:
+    def __init__(self, connection: Any, channel: Any, on_undecodable: OnUndecodable, on_lost: OnLostMessage) -> None:
         """`on_stranded`: a message is off its list, and the server did not take it among the unacknowledged (it is
         full, or the connection broke): only this process has it."""
         self._connection = connection
-        self._on_stranded = on_stranded
-        self._on_unreadable = on_unreadable
+        self._on_lost = on_lost
+        self._on_undecodable = on_undecodable
         self._codecs: Mapping[str, Any] = channel.codecs
         self._separator = str(getattr(channel, "sep", ""))
-        self._taken: list[tuple[str, bytes]] = []  # the element that is off its list and not yet read
+        self._popped: list[tuple[str, bytes]] = []  # the element that is off its list and not yet read
         self._deliver = connection.transport._deliver
-        connection.transport._deliver = self._guarded
+        connection.transport._deliver = self._deliver_checked
         if connection.transport.driver_type == "redis":
             self._parse = channel.client.parse_response
-            channel.client.parse_response = self._remembering
+            channel.client.parse_response = self._parse_and_remember
 
     def drain(self, timeout: float) -> bool:
         """Take one element, or wait for it for `timeout` seconds; whether there was one."""
-        self._taken.clear()
+        self._popped.clear()
         try:
             self._connection.drain_events(timeout=timeout)
         except TimeoutError:
             return False
         except Exception as error:  # whatever kombu's JSON hooks raise
-            if not self._taken:
+            if not self._popped:
                 raise
-            name, raw = self._taken.pop()
-            self._on_unreadable(name, raw, f"not JSON that kombu can read: {_told(error)}")
+            name, raw = self._popped.pop()
+            self._on_undecodable(name, raw, f"not JSON that kombu can read: {_describe_error(error)}")
         return True
 
-    def hand_over(self, name: str, raw: bytes) -> None:
+    def deliver_element(self, name: str, raw: bytes) -> None:
         """Deliver an element that is off its list already."""
-        self._taken = [(name, raw)]
+        self._popped = [(name, raw)]
         try:
             message = loads(raw.decode())
         except Exception as error:  # noqa: BLE001 - whatever kombu's JSON hooks raise
-            self._on_unreadable(name, raw, f"not JSON that kombu can read: {_told(error)}")
+            self._on_undecodable(name, raw, f"not JSON that kombu can read: {_describe_error(error)}")
         else:
-            self._guarded(message, name)
+            self._deliver_checked(message, name)
 
-    def _remembering(self, connection: Any, command: str, **options: Any) -> Any:
+    def _parse_and_remember(self, connection: Any, command: str, **options: Any) -> Any:
         found = self._parse(connection, command, **options)
         if command == "BRPOP" and found:
-            reach("broker.popped")
+            crash_point("broker.popped")
             key, element = found
             name = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
-            self._taken.append((name.rsplit(self._separator, 1)[0], _bytes(element)))
+            self._popped.append((name.rsplit(self._separator, 1)[0], _to_bytes(element)))
         return found
 
-    def _guarded(self, message: Any, name: str) -> None:
-        raw = self._taken.pop()[1] if self._taken else None
-        reason = _unfit(message, self._codecs)
+    def _deliver_checked(self, message: Any, name: str) -> None:
+        raw = self._popped.pop()[1] if self._popped else None
+        reason = _format_error(message, self._codecs)
         if not reason:
             message["properties"]["delivery_info"] = {"exchange": "", "routing_key": name}
             try:
                 self._deliver(message, name)
-            except NotAMessage as error:
+            except UndecodableElement as error:
                 reason = str(error)
             except Exception:
-                self._on_stranded(name, message)
+                self._on_lost(name, message)
                 raise
         if reason:
             element = json.dumps(message).encode() if raw is None else raw
-            self._on_unreadable(name, element, f"not a message in kombu's format: {reason}")
+            self._on_undecodable(name, element, f"not a message in kombu's format: {reason}")
 
 
-class NotAMessage(Exception):  # noqa: N818 - never leaves this package
+class UndecodableElement(Exception):  # noqa: N818 - never leaves this package
     """Raised by a consumer's callback: the element is to be kept as unreadable."""
 
 
-def _unfit(message: Any, codecs: Mapping[str, Any]) -> str:
+def _format_error(message: Any, codecs: Mapping[str, Any]) -> str:
     """Why kombu could not take this JSON as a message; "" when it can."""
     if not isinstance(message, dict):
         return f"it is a {type(message).__name__}"
@@ -208,10 +208,10 @@ def _unfit(message: Any, codecs: Mapping[str, Any]) -> str:
     body, encoding = message.get("body"), properties.get("body_encoding")
     if not isinstance(body, str):
         return "its body is no string"
-    return _undecodable_body(body, encoding, codecs)
+    return _body_error(body, encoding, codecs)
 
 
-def _undecodable_body(body: str, encoding: Any, codecs: Mapping[str, Any]) -> str:
+def _body_error(body: str, encoding: Any, codecs: Mapping[str, Any]) -> str:
     if encoding in (None, "", "utf-8"):
         return ""
     codec = codecs.get(encoding) if isinstance(encoding, str) else None
@@ -220,14 +220,14 @@ def _undecodable_body(body: str, encoding: Any, codecs: Mapping[str, Any]) -> st
     try:
         codec.decode(body)
     except ValueError as error:
-        return f"its body is no {encoding}: {_told(error)}"
+        return f"its body is no {encoding}: {_describe_error(error)}"
     return ""
 
 
-def _bytes(element: Any) -> bytes:
+def _to_bytes(element: Any) -> bytes:
     return element if isinstance(element, bytes) else str(element).encode(errors="surrogateescape")
 
 
-def _told(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """Without the words of errors that quote what they read: it may hold secrets."""
     return error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__

@@ -16,67 +16,70 @@ import kombu
 import msgspec
 
 from ecs_queue.broker import topology
-from ecs_queue.broker.base import Outgoing
+from ecs_queue.broker.base import RequestMessage
 
 T = TypeVar("T")
 
 #: Messages of one round trip, and of one command: longer ones take several times as long to put together.
-_BATCH, _COMMAND = 500, 16
+_MESSAGES_PER_ROUND_TRIP, _MESSAGES_PER_COMMAND = 500, 16
 
 #: By the transport's name of a queue and its priority: bodies, in order.
-_Lists = dict[tuple[str, int], list[bytes]]
+_BodiesByList = dict[tuple[str, int], list[bytes]]
 
 
 class Publisher:
     """One connection and its channel, for one thread at a time. Raises what kombu raises."""
 
-    def __init__(self, connection: Any, name: Callable[[str], str]) -> None:
+    def __init__(self, connection: Any, transport_name: Callable[[str], str]) -> None:
         """`name`: a queue's name on this transport."""
         self.connection = connection
-        self._name = name
+        self._transport_name = transport_name
 
     @property
     def channel(self) -> Any:
         """Made when first needed."""
         return self.connection.default_channel
 
-    def requests(self, messages: Sequence[Outgoing]) -> None:
+    def publish_requests(self, messages: Sequence[RequestMessage]) -> None:
         """See `Broker.publish_requests`."""
         transport = self.connection.transport.driver_type
         for some in _batches(messages):
-            lists = _Lists()
+            lists = _BodiesByList()
             for message in some:
                 place = (message.queue, message.priority)
                 lists.setdefault(place, []).append(message.body)
             self._publish(
                 {
-                    (self._name(topology.requests_queue(queue)), topology.wire_priority(priority, transport)): bodies
+                    (
+                        self._transport_name(topology.request_queue_name(queue)),
+                        topology.transport_priority(priority, transport),
+                    ): bodies
                     for (queue, priority), bodies in lists.items()
                 }
             )
 
-    def results(self, messages: Sequence[tuple[str, bytes]]) -> None:
+    def publish_results(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """See `Broker.publish_results`."""
         for some in _batches(messages):
-            lists = _Lists()
+            lists = _BodiesByList()
             for owner, body in some:
-                lists.setdefault((self._name(topology.results_queue(owner)), 0), []).append(body)
-            self._publish(lists, topology.RESULTS_EXPIRE_AFTER)
+                lists.setdefault((self._transport_name(topology.result_queue_name(owner)), 0), []).append(body)
+            self._publish(lists, topology.RESULT_QUEUE_EXPIRY_SECONDS)
 
-    def _publish(self, lists: _Lists, expire_after: int = 0) -> None:
+    def _publish(self, lists: _BodiesByList, expire_after: int = 0) -> None:
         """`expire_after`: a list is dropped when nothing is pushed for so many seconds; 0: never."""
         if self.connection.transport.driver_type == "redis":
-            self._push(lists, expire_after)
+            self._push_to_redis(lists, expire_after)
         else:
-            self._produce(lists)
+            self._publish_with_kombu(lists)
 
-    def _push(self, lists: _Lists, expire_after: int) -> None:
+    def _push_to_redis(self, lists: _BodiesByList, expire_after: int) -> None:
         channel = self.channel
         with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
             for (queue, priority), bodies in lists.items():
                 key = channel._q_for_pri(queue, priority)
-                entries = _entries(queue, priority, bodies)
-                while some := list(islice(entries, _COMMAND)):
+                entries = _encode_entries(queue, priority, bodies)
+                while some := list(islice(entries, _MESSAGES_PER_COMMAND)):
                     pipe.lpush(key, *some)
                 if expire_after:
                     pipe.pexpire(key, 1000 * expire_after)  # kombu puts its prefix before this one's key
@@ -85,7 +88,7 @@ class Publisher:
                 if isinstance(reply, Exception):
                     raise reply
 
-    def _produce(self, lists: _Lists) -> None:
+    def _publish_with_kombu(self, lists: _BodiesByList) -> None:
         producer = kombu.Producer(self.channel)
         for (queue, priority), bodies in lists.items():
             for body in bodies:
@@ -100,10 +103,13 @@ class Publisher:
 
 
 def _batches(messages: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (messages[start : start + _BATCH] for start in range(0, len(messages), _BATCH))
+    return (
+        messages[start : start + _MESSAGES_PER_ROUND_TRIP]
+        for start in range(0, len(messages), _MESSAGES_PER_ROUND_TRIP)
+    )
 
 
-def _entries(queue: str, priority: int, bodies: Sequence[bytes]) -> Iterator[bytes]:
+def _encode_entries(queue: str, priority: int, bodies: Sequence[bytes]) -> Iterator[bytes]:
     """Elements of a list: messages in kombu's format, each with a tag of its own."""
     properties = {
         "delivery_mode": 2,

@@ -13,23 +13,23 @@ from __future__ import annotations
 from typing import Any
 
 #: A queue of results that nobody touches for so long is dropped; the ledger still has the results. Seconds.
-RESULTS_EXPIRE_AFTER = 3600
+RESULT_QUEUE_EXPIRY_SECONDS = 3600
 LOWEST_PRIORITY, HIGHEST_PRIORITY = 0, 9
 #: The most messages that one restore gives back.
-RESTORED_AT_ONCE = 1000
+RESTORE_LIMIT = 1000
 
 
-def requests_queue(queue: str) -> str:
+def request_queue_name(queue: str) -> str:
     """The broker's name of a request queue."""
     return f"requests.{queue}"
 
 
-def results_queue(owner: str) -> str:
+def result_queue_name(owner: str) -> str:
     """The broker's name of an owner's results."""
     return f"results.{owner}"
 
 
-def wire_priority(priority: int, transport: str) -> int:
+def transport_priority(priority: int, transport: str) -> int:
     """Our priority (9 is served first) as the transport counts: Redis serves 0 first."""
     return HIGHEST_PRIORITY - priority if transport == "redis" else priority
 
@@ -42,7 +42,7 @@ def transport_options(namespace: str, visibility_timeout: float, socket_timeout:
         "visibility_timeout": visibility_timeout,
         # kombu restores only now and then by itself; `RequestConsumer.restore` does it on a timer of ours.
         "unacked_restore_throttle": 1_000_000_000,
-        "unacked_restore_limit": RESTORED_AT_ONCE,
+        "unacked_restore_limit": RESTORE_LIMIT,
         # A worker that is killed in the middle of a restore must not keep the others from it (kombu: for five minutes).
         # The mutex only saves work: each message is restored in a transaction, by one worker, whoever holds it.
         "unacked_mutex_expire": 2,

@@ -9,23 +9,31 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecs_queue.cli.demotasks import DemoTask, demo_tasks
-from ecs_queue.cli.options import Options, json_option, pass_options, shared_options
-from ecs_queue.cli.output import duration, is_watched, say, shortened, show, show_json, show_table
+from ecs_queue.cli.demo_tasks import DemoTask, demo_tasks
+from ecs_queue.cli.ui.options import SharedOptions, json_option, pass_options, shared_options
+from ecs_queue.cli.ui.output import (
+    format_duration,
+    is_terminal,
+    print_json,
+    print_stderr,
+    print_stdout,
+    print_table,
+    truncate,
+)
 
 if TYPE_CHECKING:
-    from ecs_queue.cli.demoview import View
-    from ecs_queue.client import EcsQueue, Handle
-    from ecs_queue.core.envelope import TaskResult
-    from ecs_queue.core.record import Record
+    from ecs_queue.cli.demo_view import DemoView
+    from ecs_queue.client.client import EcsQueue, Handle
     from ecs_queue.local.stack import StackOptions
+    from ecs_queue.messages.envelope import TaskResult
+    from ecs_queue.protocol.record import Record
 
 #: The stack stands for AWS, but its retries need not take as long: a demo is watched.
 _SETTINGS = {"retry_base_seconds": "0.5", "retry_cap_seconds": "2"}
-_LOOK = 0.2
+_POLL_INTERVAL_SECONDS = 0.2
 #: The longest the demo waits for its results. Seconds.
-_PATIENCE = 30.0
-_NEXT = """\
+_TIMEOUT_SECONDS = 30.0
+_NEXT_STEPS = """\
 What to try next:
   ecs-queue local                          the same stack, to play with; it prints the environment to export
   ecs-queue submit --wait -- echo hello    with that environment: one command, and its exit status
@@ -38,7 +46,7 @@ What to try next:
 @json_option
 @shared_options
 @pass_options
-def demo(options: Options, number: int, as_json: bool) -> int:
+def demo(options: SharedOptions, number: int, as_json: bool) -> int:
     """Watch the main job: an embedded Redis or Valkey, a local ECS, two workers, and a mix of commands.
 
     Some commands succeed, some exit with 3, some do not exist (and are attempted three times), some are stopped
@@ -51,26 +59,26 @@ def demo(options: Options, number: int, as_json: bool) -> int:
 
     Exit status: 0 only if every task ended as it should, else 1.
     """
-    from ecs_queue.client import EcsQueue
+    from ecs_queue.client.client import EcsQueue
     from ecs_queue.local.stack import LocalStack
 
-    options.start_logging()
-    options.refuse("demo", "it brings a server and an ECS of its own")
+    options.configure_logging()
+    options.reject_config_options("demo", "it brings a server and an ECS of its own")
     started = time.monotonic()
     stack = LocalStack(_stack_options())
-    say("starting an embedded server, a local ECS and two workers ...")
-    stack.start(say)
+    print_stderr("starting an embedded server, a local ECS and two workers ...")
+    stack.start(print_stderr)
     try:
         with EcsQueue.from_config(environ=stack.environ) as queue:
             tasks = demo_tasks(number, queue.config.profile("default").max_run_task_attempts)
-            run = _Run(queue, tasks)
-            results = run.watch()
-            _show(run, results, as_json)
+            run = _DemoRun(queue, tasks)
+            results = run.run()
+            _print_results(run, results, as_json)
     finally:
-        say("stopping what was started ...")
+        print_stderr("stopping what was started ...")
         stack.stop()
-    took = duration(time.monotonic() - started)
-    return _judge(tasks, results, took, as_json)
+    took = format_duration(time.monotonic() - started)
+    return _check_results(tasks, results, took, as_json)
 
 
 def _stack_options() -> StackOptions:
@@ -78,43 +86,43 @@ def _stack_options() -> StackOptions:
     from ecs_queue.local.stack import StackOptions
 
     ecs = LocalEcsOptions(latency_seconds=0.05, startup_delay_seconds=0.6)
-    return StackOptions(workers=2, ecs=ecs, settings=_SETTINGS)
+    return StackOptions(workers=2, ecs=ecs, config_values=_SETTINGS)
 
 
-class _Run:
+class _DemoRun:
     """Submits the tasks and follows them; what it looks at is only for the eye, the results come from the queue."""
 
     def __init__(self, queue: EcsQueue, tasks: Sequence[DemoTask]) -> None:
         self.tasks = tasks
         self.records: dict[str, Record] = {}
         self._queue = queue
-        self._stopped: set[str] = set()
+        self._stop_requested: set[str] = set()
 
-    def watch(self) -> dict[str, TaskResult]:
+    def run(self) -> dict[str, TaskResult]:
         """Id -> result; one that did not come in time is missing."""
-        from ecs_queue.cli.demoview import make_view
+        from ecs_queue.cli.demo_view import make_demo_view
 
-        handles = self._queue.submit_many(task.line() for task in self.tasks)
-        say(f"{len(handles)} requests are submitted")
+        handles = self._queue.submit_many(task.to_task_line() for task in self.tasks)
+        print_stderr(f"{len(handles)} requests are submitted")
         results: dict[str, TaskResult] = {}
-        deadline = time.monotonic() + _PATIENCE
-        with make_view(self.tasks) as view:
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        with make_demo_view(self.tasks) as view:
             while len(results) < len(self.tasks) and time.monotonic() < deadline:
-                self._take_results(handles, results)
-                self._look(view)
+                self._collect_results(handles, results)
+                self._refresh(view)
         return results
 
-    def _take_results(self, handles: Sequence[Handle], results: dict[str, TaskResult]) -> None:
+    def _collect_results(self, handles: Sequence[Handle], results: dict[str, TaskResult]) -> None:
         from ecs_queue.errors import ResultTimeout
 
         waiting = [handle for handle in handles if handle.id not in results]
         try:
-            for result in self._queue.as_completed(waiting, _LOOK):
+            for result in self._queue.as_completed(waiting, _POLL_INTERVAL_SECONDS):
                 results[result.id] = result
         except ResultTimeout:
             return  # the rest next time
 
-    def _look(self, view: View) -> None:
+    def _refresh(self, view: DemoView) -> None:
         ids = [task.id for task in self.tasks]
         found = zip(ids, self._queue.ledger.get(ids), strict=True)
         self.records = {record_id: record for record_id, record in found if record is not None}
@@ -122,45 +130,51 @@ class _Run:
         for task in self.tasks:
             record = self.records.get(task.id)
             is_up = record is not None and record.last_status == "RUNNING"
-            if task.is_stopped and is_up and task.id not in self._stopped:
-                self._stopped.add(task.id)
+            if task.stop_while_running and is_up and task.id not in self._stop_requested:
+                self._stop_requested.add(task.id)
                 self._queue.stop(task.id, by="the demo")
 
 
-def _show(run: _Run, results: dict[str, TaskResult], as_json: bool) -> None:
+def _print_results(run: _DemoRun, results: dict[str, TaskResult], as_json: bool) -> None:
     if as_json:
         for result in results.values():
-            show_json(result.line())
+            print_json(result.to_result_line())
         return
     headers = ("id", "command", "state", "attempts", "exit", "waited", "ran", "reason")
-    show_table(headers, [_row(task, results.get(task.id)) for task in run.tasks])
+    print_table(headers, [_row(task, results.get(task.id)) for task in run.tasks])
     counts = Counter(result.state for result in results.values())
-    show(f"{len(results)} results: " + ", ".join(f"{number} {state}" for state, number in counts.items()))
+    print_stdout(f"{len(results)} results: " + ", ".join(f"{number} {state}" for state, number in counts.items()))
 
 
-def _judge(tasks: Sequence[DemoTask], results: Mapping[str, TaskResult], took: str, as_json: bool) -> int:
-    wrong = [task for task in tasks if task.id not in results or not task.ended_well(results[task.id].line())]
+def _check_results(tasks: Sequence[DemoTask], results: Mapping[str, TaskResult], elapsed: str, as_json: bool) -> int:
+    wrong = [
+        task
+        for task in tasks
+        if task.id not in results or not task.ended_as_expected(results[task.id].to_result_line())
+    ]
     for task in wrong:
         expected = f"{task.state}, exit {task.exit_code}, {task.attempts} attempts"
-        say(f"ecs-queue: {task.id} did not end as it should: expected {expected}")
-    say(f"{len(tasks) - len(wrong)} of {len(tasks)} ended as they should; all of it took {took}")
+        print_stderr(f"ecs-queue: {task.id} did not end as it should: expected {expected}")
+    print_stderr(f"{len(tasks) - len(wrong)} of {len(tasks)} ended as they should; all of it took {elapsed}")
     if not as_json:
-        click.echo(_NEXT, err=True)
+        click.echo(_NEXT_STEPS, err=True)
     return 1 if wrong else 0
 
 
 def _row(task: DemoTask, result: TaskResult | None) -> list[str]:
-    from ecs_queue.cli.facts import is_usual
+    from ecs_queue.cli.ui.record_view import ran_to_exit
 
-    command = shortened(task.shown, 28)
+    command = truncate(task.display, 28)
     if result is None:
         return [task.id, command, "no result", "", "", "", "", ""]
     exit_code = "-" if result.exit_code is None else str(result.exit_code)
-    waited = _between(result.queued_at, result.launched_at)
-    ran = _between(result.started_at, result.finished_at)
-    reason = "" if is_usual(result.state, result.exit_code) else shortened(result.reason, 70 if is_watched() else 100)
+    waited = _format_between(result.queued_at, result.launched_at)
+    ran = _format_between(result.started_at, result.finished_at)
+    reason = (
+        "" if ran_to_exit(result.state, result.exit_code) else truncate(result.reason, 70 if is_terminal() else 100)
+    )
     return [task.id, command, result.state, str(result.attempts), exit_code, waited, ran, reason]
 
 
-def _between(start: Any, end: Any) -> str:
-    return duration((end - start).total_seconds()) if start and end else "-"
+def _format_between(start: Any, end: Any) -> str:
+    return format_duration((end - start).total_seconds()) if start and end else "-"

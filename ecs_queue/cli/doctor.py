@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ecs_queue.cli.options import Options, json_option, load_shared, pass_options, shared_options
-from ecs_queue.cli.output import clean, is_watched, say, show, show_json
+from ecs_queue.cli.ui.options import SharedOptions, json_option, load_shared_config, pass_options, shared_options
+from ecs_queue.cli.ui.output import is_terminal, print_json, print_stderr, print_stdout, sanitize
 
 if TYPE_CHECKING:
     from ecs_queue.config import Config
     from ecs_queue.doctor.finding import Finding
 
-SOMETHING_IS_WRONG = 1
-_MARKS = {"ok": ("ok     ", "green"), "note": ("note   ", "cyan"), "warning": ("WARNING", "yellow")}
-_WRONG = ("WRONG  ", "red")
+EXIT_PROBLEMS_FOUND = 1
+_LABELS = {"ok": ("ok     ", "green"), "info": ("note   ", "cyan"), "warning": ("WARNING", "yellow")}
+_ERROR_LABEL = ("WRONG  ", "red")
 
 
 @click.command(short_help="Look at everything a launch needs, and say what to do.")
@@ -34,7 +34,7 @@ _WRONG = ("WRONG  ", "red")
 @shared_options
 @pass_options
 def doctor(
-    options: Options,
+    options: SharedOptions,
     queues: tuple[str, ...],
     canary: bool,
     canary_command: str,
@@ -55,48 +55,48 @@ def doctor(
     Examples:
       ecs-queue doctor
       ecs-queue doctor --queue etl --canary --canary-command 'python --version'
-      ecs-queue doctor --json | jq -r 'select(.level == "wrong") | .subject + ": " + .advice'
+      ecs-queue doctor --json | jq -r 'select(.level == "error") | .subject + ": " + .advice'
 
     Exit status: 1 when something is wrong (with --strict also after a warning); 2 when the configuration is not valid.
     """
-    options.start_logging("error")
-    config = load_shared(options)
+    options.configure_logging("error")
+    config = load_shared_config(options)
     levels = set()
     for finding in _findings(config, queues, shlex.split(canary_command) if canary else None, canary_timeout):
-        levels.add(finding.level.value)
+        levels.add(finding.severity.value)
         if as_json:
-            show_json({**_facts(finding)})
+            print_json({**_finding_to_dict(finding)})
         else:
-            _tell(finding)
-    bad = "wrong" in levels or (strict and "warning" in levels)
+            _print_finding(finding)
+    bad = "error" in levels or (strict and "warning" in levels)
     if not as_json:
-        say("something is wrong: see above" if bad else "all that could be looked at is in order")
-    return SOMETHING_IS_WRONG if bad else 0
+        print_stderr("something is wrong: see above" if bad else "all that could be looked at is in order")
+    return EXIT_PROBLEMS_FOUND if bad else 0
 
 
 def _findings(config: Config, queues: tuple[str, ...], canary: list[str] | None, timeout: float) -> Iterator[Finding]:
-    from ecs_queue.doctor.examine import examine
+    from ecs_queue.doctor.checks import run_checks
 
-    return examine(config, queues, canary, timeout)
+    return run_checks(config, queues, canary, timeout)
 
 
-def _facts(finding: Finding) -> dict[str, str]:
+def _finding_to_dict(finding: Finding) -> dict[str, str]:
     return {
         "check": finding.check,
         "subject": finding.subject,
-        "level": finding.level.value,
-        "text": clean(finding.text),
-        "advice": clean(finding.advice),
+        "severity": finding.severity.value,
+        "text": sanitize(finding.text),
+        "advice": sanitize(finding.advice),
     }
 
 
-def _tell(finding: Finding) -> None:
-    mark, colour = _MARKS.get(finding.level.value, _WRONG)
-    if is_watched():
+def _print_finding(finding: Finding) -> None:
+    mark, colour = _LABELS.get(finding.severity.value, _ERROR_LABEL)
+    if is_terminal():
         mark = click.style(mark, fg=colour, bold=colour == "red")
-        click.echo(f"{mark}  {clean(finding.subject)}: {clean(finding.text)}")
+        click.echo(f"{mark}  {sanitize(finding.subject)}: {sanitize(finding.text)}")
     else:
-        show(f"{mark}  {finding.subject}: {finding.text}")
+        print_stdout(f"{mark}  {finding.subject}: {finding.text}")
     if finding.advice:
-        show_advice = f"         -> {clean(finding.advice)}"
+        show_advice = f"         -> {sanitize(finding.advice)}"
         click.echo(show_advice)

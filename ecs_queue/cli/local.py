@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecs_queue.cli.options import Options, json_option, pass_options, shared_options
-from ecs_queue.cli.output import say, show, show_json
+from ecs_queue.cli.ui.options import SharedOptions, json_option, pass_options, shared_options
+from ecs_queue.cli.ui.output import print_json, print_stderr, print_stdout
 from ecs_queue.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from ecs_queue.local.ecs import Faults
+    from ecs_queue.local.ecs import FaultOptions
     from ecs_queue.local.stack import LocalStack
 
 FAULTS = ("throttle", "server_error", "accept_then_drop", "capacity", "start_failure")
-EVENT_FAULTS = ("drop", "double", "delay", "reorder")
-_OWN = "it brings a server and an ECS of its own"
+EVENT_FAULTS = ("drop", "duplicate", "delay", "reorder")
+_OWN_STACK = "it brings a server and an ECS of its own"
 _PORT = click.IntRange(0, 65535)
 _SECONDS = click.FloatRange(0)
-_LOOK = 1.0
+_POLL_INTERVAL_SECONDS = 1.0
 
 
 @click.command(short_help="A whole stack on this machine, to play with.")
@@ -34,7 +34,7 @@ _LOOK = 1.0
 @json_option
 @shared_options
 @pass_options
-def local(options: Options, port: int | None, workers: int, directory: Path | None, as_json: bool) -> int:
+def local(options: SharedOptions, port: int | None, workers: int, directory: Path | None, as_json: bool) -> int:
     """Run everything on this machine: an embedded Redis or Valkey, a local ECS, and workers.
 
     It prints the environment to export, in the words of a shell, and stays until Ctrl-C. Then everything that
@@ -54,8 +54,8 @@ def local(options: Options, port: int | None, workers: int, directory: Path | No
     from ecs_queue.local.ecs import LocalEcsOptions
     from ecs_queue.local.stack import LocalStack, StackOptions
 
-    options.start_logging()
-    options.refuse("local", _OWN)
+    options.configure_logging()
+    options.reject_config_options("local", _OWN_STACK)
     kept = directory.expanduser().absolute() if directory else None
     stack = LocalStack(
         StackOptions(
@@ -65,30 +65,32 @@ def local(options: Options, port: int | None, workers: int, directory: Path | No
             directory=kept,
         )
     )
-    stack.start(say)
+    stack.start(print_stderr)
     try:
-        return _stay(stack, as_json)
+        return _run_until_stopped(stack, as_json)
     finally:
         stack.stop()
 
 
-def _stay(stack: LocalStack, as_json: bool) -> int:
-    from ecs_queue.cli.signals import StopSignals
+def _run_until_stopped(stack: LocalStack, as_json: bool) -> int:
+    from ecs_queue.cli.ui.signals import StopSignals
 
     with StopSignals() as signals:
         if as_json:
-            show_json({"environment": stack.exports, "unset": stack.unsets, "workers": stack.pids})
+            print_json({"environment": stack.exports, "unset": stack.variables_to_unset, "workers": stack.pids})
         else:
-            for name in stack.unsets:
-                show(f"unset {name}")
+            for name in stack.variables_to_unset:
+                print_stdout(f"unset {name}")
             for name, value in stack.exports.items():
-                show(f"export {name}={shlex.quote(value)}")
-        say("export these in another shell, then: ecs-queue submit --wait -- echo hello; Ctrl-C here ends it all")
-        while signals.wait(_LOOK) is None:
-            for name, code in stack.ended().items():
-                say(f"ecs-queue: the worker {name} ended by itself with status {code}; stopping")
+                print_stdout(f"export {name}={shlex.quote(value)}")
+        print_stderr(
+            "export these in another shell, then: ecs-queue submit --wait -- echo hello; Ctrl-C here ends it all"
+        )
+        while signals.wait(_POLL_INTERVAL_SECONDS) is None:
+            for name, code in stack.exited_workers().items():
+                print_stderr(f"ecs-queue: the worker {name} ended by itself with status {code}; stopping")
                 return 1
-    say("stopping")
+    print_stderr("stopping")
     return 0
 
 
@@ -106,7 +108,7 @@ def _stay(stack: LocalStack, as_json: bool) -> int:
     metavar="NAME=PROBABILITY",
     help=f"What goes wrong on purpose; may be repeated. {', '.join(FAULTS)}.",
 )
-@click.option("--events-to", metavar="QUEUE_URL", help="An SQS queue that gets the events of the tasks.")
+@click.option("--event-queue-url", metavar="QUEUE_URL", help="An SQS queue that gets the events of the tasks.")
 @click.option(
     "--event-fault",
     "event_faults",
@@ -122,7 +124,7 @@ def _stay(stack: LocalStack, as_json: bool) -> int:
 @shared_options
 @pass_options
 def local_ecs(
-    options: Options, /, as_json: bool, faults: Sequence[str], event_faults: Sequence[str], **given: Any
+    options: SharedOptions, /, as_json: bool, faults: Sequence[str], event_faults: Sequence[str], **given: Any
 ) -> None:
     """Run a local ECS: an endpoint on 127.0.0.1 that boto3 talks to unchanged.
 
@@ -139,13 +141,13 @@ def local_ecs(
     Faults: throttle (ThrottlingException), server_error (HTTP 500), accept_then_drop (it happens, but no
     answer comes), capacity (RESOURCE:CPU), start_failure (TaskFailedToStart).
 
-    With --events-to each change of a task is told to an SQS queue (a real one, or a stand-in such as moto's
+    With --event-queue-url each change of a task is told to an SQS queue (a real one, or a stand-in such as moto's
     server) as EventBridge would. Event faults: drop, double, delay (by up to 30 s), reorder.
     """
-    from ecs_queue.local.ecs import EventFaults, LocalEcsOptions, run_local_ecs
+    from ecs_queue.local.ecs import EventFaultOptions, LocalEcsOptions, run_local_ecs
 
-    options.start_logging()
-    options.refuse("local-ecs", "it is told everything by its own options")
+    options.configure_logging()
+    options.reject_config_options("local-ecs", "it is told everything by its own options")
     chosen = LocalEcsOptions(
         port=given["port"],
         log_dir=given["log_dir"],
@@ -153,18 +155,20 @@ def local_ecs(
         run_task_quota=_quota(given["run_task_rate"], given["run_task_burst"]),
         describe_tasks_quota=_quota(given["describe_rate"], given["describe_burst"]),
         faults=_faults(faults, given["seed"]),
-        events_to=_queue_url(given["events_to"]),
-        event_faults=EventFaults(seed=given["seed"], **_chances("--event-fault", event_faults, EVENT_FAULTS)),
+        event_queue_url=_queue_url(given["event_queue_url"]),
+        event_faults=EventFaultOptions(
+            seed=given["seed"], **_parse_probabilities("--event-fault", event_faults, EVENT_FAULTS)
+        ),
         startup_delay_seconds=given["startup_delay"],
         stop_timeout_seconds=given["stop_timeout"],
     )
 
     def ready(url: str) -> None:
         if as_json:
-            show_json({"endpoint_url": url})
+            print_json({"endpoint_url": url})
         else:
-            show(url)
-        say("the local ECS runs commands as you, for development only; Ctrl-C ends it and its tasks")
+            print_stdout(url)
+        print_stderr("the local ECS runs commands as you, for development only; Ctrl-C ends it and its tasks")
 
     run_local_ecs(chosen, ready)
 
@@ -176,22 +180,22 @@ def _quota(rate: float | None, burst: float) -> Any:
 
 
 def _queue_url(given: str | None) -> str | None:
-    from ecs_queue.config import parse
+    from ecs_queue.config import parsers
 
     try:
-        return parse.queue_url(given) if given else None
+        return parsers.queue_url(given) if given else None
     except ConfigError as error:
-        raise UsageError(f"--events-to: {error}") from None
+        raise UsageError(f"--event-queue-url: {error}") from None
 
 
-def _faults(given: Sequence[str], seed: int) -> Faults:
-    from ecs_queue.local.ecs import Faults
+def _faults(given: Sequence[str], seed: int) -> FaultOptions:
+    from ecs_queue.local.ecs import FaultOptions
 
-    chances = _chances("--fault", given, FAULTS)
-    return Faults(seed=seed, **chances)  # type: ignore[arg-type] # never `operations`
+    chances = _parse_probabilities("--fault", given, FAULTS)
+    return FaultOptions(seed=seed, **chances)  # type: ignore[arg-type] # never `operations`
 
 
-def _chances(option: str, given: Sequence[str], names: Sequence[str]) -> dict[str, float]:
+def _parse_probabilities(option: str, given: Sequence[str], names: Sequence[str]) -> dict[str, float]:
     chances: dict[str, float] = {}
     for text in given:
         name, _, chance = text.partition("=")

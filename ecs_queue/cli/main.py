@@ -9,32 +9,32 @@ from typing import Any
 
 import click
 
+from ecs_queue.cli.config import config
 from ecs_queue.cli.dead import dead
 from ecs_queue.cli.demo import demo
 from ecs_queue.cli.doctor import doctor
-from ecs_queue.cli.fleet import workers
 from ecs_queue.cli.journal import journal
-from ecs_queue.cli.listing import tasks
 from ecs_queue.cli.local import local, local_ecs
-from ecs_queue.cli.look import status
-from ecs_queue.cli.options import InOrder, Options, shared_options
-from ecs_queue.cli.output import say
 from ecs_queue.cli.queues import queues
 from ecs_queue.cli.replay import replay
-from ecs_queue.cli.settings import config
+from ecs_queue.cli.status import status
 from ecs_queue.cli.stop import stop
 from ecs_queue.cli.submit import submit
+from ecs_queue.cli.tasks import tasks
+from ecs_queue.cli.ui.options import OrderedGroup, SharedOptions, shared_options
+from ecs_queue.cli.ui.output import print_stderr
 from ecs_queue.cli.worker import worker
+from ecs_queue.cli.workers import workers
 from ecs_queue.errors import EcsQueueError
 
 #: Bad input, bad configuration, a server that cannot be reached.
-USAGE = 2
+EXIT_USAGE = 2
 #: A bug of ours (EX_SOFTWARE of sysexits.h).
-BUG = 70
-INTERRUPTED = 130
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
 
 
-class Commands(InOrder):
+class RootGroup(OrderedGroup):
     """Ends with a command's own exit status; an error is one sentence on stderr, never a traceback."""
 
     def main(
@@ -46,48 +46,48 @@ class Commands(InOrder):
         **extra: Any,
     ) -> Any:
         """See click. A command answers its exit status, or None for 0."""
-        options: MutableMapping[str, Any] = {"obj": Options(), **extra}
+        options: MutableMapping[str, Any] = {"obj": SharedOptions(), **extra}
         try:
             answer = super().main(args, prog_name or "ecs-queue", complete_var, standalone_mode=False, **options)
         except Exception as error:  # noqa: BLE001 - the outermost frame
-            answer = _status_of(error, options["obj"])
+            answer = _exit_status(error, options["obj"])
         if standalone_mode:
             sys.exit(answer or 0)
         return answer
 
 
-def _status_of(error: Exception, options: Options) -> int:
+def _exit_status(error: Exception, options: SharedOptions) -> int:
     """Say what went wrong; the exit status."""
     if isinstance(error, click.Abort):
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
     if isinstance(error, click.ClickException):
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "ecs-queue"
-        say(f"{path}: {_sentence(error.format_message())} (`{path} --help` explains)")
-        return USAGE
+        print_stderr(f"{path}: {_one_line(error.format_message())} (`{path} --help` explains)")
+        return EXIT_USAGE
     if isinstance(error, EcsQueueError):
         for line in str(error).splitlines():
-            say(f"ecs-queue: {line}")
-        return USAGE
+            print_stderr(f"ecs-queue: {line}")
+        return EXIT_USAGE
     if isinstance(error, OSError):
-        say(f"ecs-queue: {error}")
-        return USAGE
+        print_stderr(f"ecs-queue: {error}")
+        return EXIT_USAGE
     if type(error).__module__ == "botocore.exceptions":  # not imported for this: most commands do without it
-        say(f"ecs-queue: {_sentence(str(error))}: check AWS_PROFILE and the other AWS settings")
-        return USAGE
-    say(f"ecs-queue: a bug, {type(error).__name__}: {error}; --log-level debug shows where, please report it")
+        print_stderr(f"ecs-queue: {_one_line(str(error))}: check AWS_PROFILE and the other AWS settings")
+        return EXIT_USAGE
+    print_stderr(f"ecs-queue: a bug, {type(error).__name__}: {error}; --log-level debug shows where, please report it")
     if options.log_level == "debug":
         traceback.print_exception(error)
-    return BUG
+    return EXIT_BUG
 
 
-def _sentence(message: str) -> str:
+def _one_line(message: str) -> str:
     """click's messages, which may have several lines, as one."""
     return " ".join(message.split()).rstrip(".")
 
 
 @click.group(
     name="ecs-queue",
-    cls=Commands,
+    cls=RootGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="`ecs-queue COMMAND --help` explains a command; `ecs-queue demo` shows all of it at work.",
 )

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from ecs_queue.cli.options import Options, json_option, pass_options, shared_options
+from ecs_queue.cli.ui.options import SharedOptions, json_option, pass_options, shared_options
 from ecs_queue.errors import UsageError
 
 #: Mode -> the options that it takes, of a FILE and of an ID.
-_OF_A_FILE: Mapping[str, tuple[str, ...]] = {"offline": (), "submit": ("--speed", "--dry-run", "--yes-i-mean")}
-_OF_AN_ID: Mapping[str, tuple[str, ...]] = {
+_FILE_MODES: Mapping[str, tuple[str, ...]] = {"offline": (), "submit": ("--speed", "--dry-run", "--yes-i-mean")}
+_REQUEST_MODES: Mapping[str, tuple[str, ...]] = {
     "submit": ("--queue", "--set", "--env", "--id"),
     "local": ("--queue", "--env"),
     "explain": ("--queue", "--set", "--env"),
@@ -36,7 +36,7 @@ _OF_AN_ID: Mapping[str, tuple[str, ...]] = {
 @json_option
 @shared_options
 @pass_options
-def replay(options: Options, /, target: str, as_json: bool, **given: Any) -> int:
+def replay(options: SharedOptions, /, target: str, as_json: bool, **given: Any) -> int:
     """Do the same again. TARGET is the id of a request, or a file that `journal export` wrote.
 
     An ID is taken from the ledger while it lives, and then from the journal. The journal does not keep secrets: what it
@@ -71,17 +71,17 @@ def replay(options: Options, /, target: str, as_json: bool, **given: Any) -> int
     Exit status: of --local the command's own (128 + the signal's number, 127 when it cannot be started); of
     --explain and --offline 1 when there are differences. 2 means that nothing was done.
     """
-    options.start_logging()
+    options.configure_logging()
     is_file = Path(target).is_file()
     if not is_file and ("/" in target or target.endswith(".jsonl")):
         raise UsageError(f"replay: expected an id, or a file that `ecs-queue journal export` wrote; none at {target}")
-    mode = _mode_of(target, _OF_A_FILE if is_file else _OF_AN_ID, given)
+    mode = _select_mode(target, _FILE_MODES if is_file else _REQUEST_MODES, given)
     if not is_file:
-        from ecs_queue.cli.replay_id import changes_of, replay_request
+        from ecs_queue.cli.replay_request import parse_changes, replay_request
 
-        changes = changes_of(given["queue"], given["settings"], given["variables"])
+        changes = parse_changes(given["queue"], given["settings"], given["variables"])
         return replay_request(options, target, mode, changes, given["new_id"], as_json)
-    from ecs_queue.cli.replay_file import replay_offline, replay_traffic
+    from ecs_queue.cli.replay_journal import replay_offline, replay_traffic
 
     if mode == "offline":
         return replay_offline(target, as_json)
@@ -89,7 +89,7 @@ def replay(options: Options, /, target: str, as_json: bool, **given: Any) -> int
     return replay_traffic(options, target, speed, given["dry_run"], given["yes_i_mean"], as_json)
 
 
-def _mode_of(target: str, modes: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]) -> str:
+def _select_mode(target: str, modes: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]) -> str:
     """The one that was chosen; UsageError for none, for two, and for an option that has no effect in it."""
     chosen = [mode for mode in ("submit", "local", "explain", "offline") if given[mode]]
     if len(chosen) != 1 or chosen[0] not in modes:

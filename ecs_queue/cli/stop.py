@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ecs_queue.cli.look import find_record
-from ecs_queue.cli.options import Options, json_option, opened_queue, pass_options, shared_options
-from ecs_queue.cli.output import duration, show, show_json
+from ecs_queue.cli.status import find_record
+from ecs_queue.cli.ui.options import SharedOptions, json_option, open_client, pass_options, shared_options
+from ecs_queue.cli.ui.output import format_duration, print_json, print_stdout
 from ecs_queue.errors import UsageError
 
 if TYPE_CHECKING:
-    from ecs_queue.core.record import Record
     from ecs_queue.ledger.base import Ledger
+    from ecs_queue.protocol.record import Record
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,48}")
 
@@ -25,7 +25,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,48}")
 @json_option
 @shared_options
 @pass_options
-def stop(options: Options, ids: Sequence[str], as_json: bool) -> None:
+def stop(options: SharedOptions, ids: Sequence[str], as_json: bool) -> None:
     """Stop requests: before their launch, while they are launched, or while they run.
 
     One that was not launched yet ends at once, as REVOKED. A running task gets SIGTERM and later SIGKILL from
@@ -37,21 +37,21 @@ def stop(options: Options, ids: Sequence[str], as_json: bool) -> None:
       ecs-queue stop nightly-etl
       ecs-queue tasks --state queued --json | jq -r .id | xargs ecs-queue stop
     """
-    options.start_logging()
-    with opened_queue(options) as queue:
-        known = [_id_of(queue.ledger, name) for name in ids]
+    options.configure_logging()
+    with open_client(options) as queue:
+        known = [_resolve_id(queue.ledger, name) for name in ids]
         before = queue.ledger.get(known)
         after = queue.stop_many(known, by="command line")
-        patience = duration(queue.config.accept_seconds)
+        patience = format_duration(queue.config.accept_seconds)
         for name, was, now in zip(known, before, after, strict=True):
-            what, told = _what_happened(was, now, patience)
+            what, told = _stop_effect(was, now, patience)
             if as_json:
-                show_json({"id": name, "state": now.state.value, "result": what})
+                print_json({"id": name, "state": now.state.value, "result": what})
             else:
-                show(f"{name}: {told}")
+                print_stdout(f"{name}: {told}")
 
 
-def _id_of(ledger: Ledger, name: str) -> str:
+def _resolve_id(ledger: Ledger, name: str) -> str:
     if ":" in name:
         record = find_record(ledger, name)
         if record is None:
@@ -62,12 +62,12 @@ def _id_of(ledger: Ledger, name: str) -> str:
     return name
 
 
-def _what_happened(was: Record | None, now: Record, patience: str) -> tuple[str, str]:
+def _stop_effect(before: Record | None, after: Record, memory_duration: str) -> tuple[str, str]:
     """In a word for machines, in a sentence for people."""
-    if not now.ended:
-        return "stopping", f"will be stopped, it is {now.state.value}"
-    if was is not None and was.ended:
-        return "ended", f"had ended already: {was.state.value}"
-    if was is None and not now.queue:
-        return "unknown", f"not known yet; it is revoked if it arrives within {patience}"
+    if not after.is_terminal:
+        return "stopping", f"will be stopped, it is {after.state.value}"
+    if before is not None and before.is_terminal:
+        return "ended", f"had ended already: {before.state.value}"
+    if before is None and not after.queue:
+        return "unknown", f"not known yet; it is revoked if it arrives within {memory_duration}"
     return "revoked", "revoked before its launch"

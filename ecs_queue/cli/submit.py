@@ -13,22 +13,22 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from ecs_queue.cli.facts import exit_status_of
-from ecs_queue.cli.options import Options, json_option, opened_queue, pass_options, shared_options
-from ecs_queue.cli.output import is_watched, json_line, say, show, show_json
+from ecs_queue.cli.ui.options import SharedOptions, json_option, open_client, pass_options, shared_options
+from ecs_queue.cli.ui.output import is_terminal, print_json, print_stderr, print_stdout, to_json_line
+from ecs_queue.cli.ui.record_view import exit_status_for
 from ecs_queue.errors import EcsQueueError, InvalidRequest, LedgerUnavailable, ResultTimeout, UsageError
 
 if TYPE_CHECKING:
-    from ecs_queue.cli.sending import Sending
-    from ecs_queue.client import EcsQueue, Handle
-    from ecs_queue.core.envelope import TaskResult
+    from ecs_queue.cli.ui.submitter import Submitter
+    from ecs_queue.client.client import EcsQueue, Handle
+    from ecs_queue.messages.envelope import TaskResult
 
-RELAUNCH = ("never_started", "interrupted", "any_failure")
-TIMED_OUT = 124  # as of timeout(1)
-INTERRUPTED = 130
+RELAUNCH_POLICIES = ("never_started", "interrupted", "any_failure")
+EXIT_TIMED_OUT = 124  # as of timeout(1)
+EXIT_INTERRUPTED = 130
 STDIN = "-"
 #: Finite: JSON knows no infinity.
-SECONDS = click.FloatRange(0, 1e9, min_open=True)
+POSITIVE_SECONDS = click.FloatRange(0, 1e9, min_open=True)
 
 
 @click.command(context_settings={"allow_interspersed_args": False}, short_help="Submit one command, or a file of them.")
@@ -37,17 +37,19 @@ SECONDS = click.FloatRange(0, 1e9, min_open=True)
 @click.option("--id", metavar="ID", help="An id of your own: submitting the same again is the same request.")
 @click.option("--priority", type=click.IntRange(0, 9), help="9 is served first.  [0]")
 @click.option("--executor-config", metavar="JSON", help='Overrides, such as {"cpu": 512, "environment": [...]}.')
-@click.option("--expires-in", type=SECONDS, metavar="S", help="Do not start it later than S seconds from now.")
-@click.option("--time-limit", type=SECONDS, metavar="S", help="Stop it when it has run for S seconds.")
-@click.option("--relaunch", type=click.Choice(RELAUNCH), help="When it may be launched again.  [never_started]")
+@click.option("--expires-in", type=POSITIVE_SECONDS, metavar="S", help="Do not start it later than S seconds from now.")
+@click.option("--time-limit", type=POSITIVE_SECONDS, metavar="S", help="Stop it when it has run for S seconds.")
+@click.option(
+    "--relaunch", type=click.Choice(RELAUNCH_POLICIES), help="When it may be launched again.  [never_started]"
+)
 @click.option("--file", "-f", metavar="TASKS.jsonl", help="Submit every line of this file; - is standard input.")
 @click.option("--wait", "-w", is_flag=True, help="Wait for the results.")
-@click.option("--timeout", type=SECONDS, metavar="S", help="Wait for at most S seconds.")
+@click.option("--timeout", type=POSITIVE_SECONDS, metavar="S", help="Wait for at most S seconds.")
 @click.option("--output", "-o", metavar="RESULTS.jsonl", help="Write the results of --file there, as they come.")
 @json_option
 @shared_options
 @pass_options
-def submit(options: Options, /, command: Sequence[str], file: str | None, as_json: bool, **given: Any) -> int:
+def submit(options: SharedOptions, /, command: Sequence[str], file: str | None, as_json: bool, **given: Any) -> int:
     """Submit one command, or a file of them.
 
     Everything is checked before anything is queued: a bad line 17 means that nothing was submitted. Without
@@ -74,14 +76,14 @@ def submit(options: Options, /, command: Sequence[str], file: str | None, as_jso
     request ended as SUCCESS, else 1; 124 when --timeout is over, 130 after Ctrl-C: the requests go on in both
     cases. Otherwise 0. 2 means that nothing was queued, unless the sentence on stderr says more.
     """
-    options.start_logging()
-    answer = _Answer(given.pop("wait"), given.pop("timeout"), as_json, given.pop("output"))
+    options.configure_logging()
+    answer = _OutputOptions(given.pop("wait"), given.pop("timeout"), as_json, given.pop("output"))
     _check_usage(command, file, given["id"], answer)
-    return _submit(options, command, file, _fields(given), answer)
+    return _submit(options, command, file, _task_fields(given), answer)
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _OutputOptions:
     """What the caller wants to get."""
 
     wait: bool
@@ -89,126 +91,137 @@ class _Answer:
     as_json: bool
     output: str | None
 
-    def show_id(self, record_id: str) -> None:
+    def print_id(self, record_id: str) -> None:
         if self.as_json:
-            show_json({"id": record_id})
+            print_json({"id": record_id})
         else:
-            show(record_id)
+            print_stdout(record_id)
 
 
-def _submit(options: Options, command: Sequence[str], file: str | None, fields: dict[str, Any], answer: _Answer) -> int:
-    from ecs_queue.cli.sending import Sending
+def _submit(
+    options: SharedOptions,
+    command: Sequence[str],
+    file: str | None,
+    fields: dict[str, Any],
+    output_options: _OutputOptions,
+) -> int:
+    from ecs_queue.cli.ui.submitter import Submitter
 
-    data = b"" if file is None else _read(file)
-    with opened_queue(options, owner=None if answer.wait else "") as queue:
-        sending = Sending(queue)
+    data = b"" if file is None else _read_task_file(file)
+    with open_client(options, owner=None if output_options.wait else "") as queue:
+        sending = Submitter(queue)
         try:
             if file is None:
-                return _submit_one(sending, queue, {"command": list(command), **fields}, answer)
+                return _submit_one(sending, queue, {"command": list(command), **fields}, output_options)
             name = "standard input" if file == STDIN else file
-            return _submit_file(sending, queue, name, data, fields, answer)
+            return _submit_file(sending, queue, name, data, fields, output_options)
         except ResultTimeout as error:
-            say(f"ecs-queue: {error}; {_how_to_look(sending)}")
-            return TIMED_OUT
+            print_stderr(f"ecs-queue: {error}; {_follow_up_hint(sending)}")
+            return EXIT_TIMED_OUT
         except KeyboardInterrupt:
-            say(f"ecs-queue: interrupted; {_how_to_look(sending)}")
-            return INTERRUPTED
+            print_stderr(f"ecs-queue: interrupted; {_follow_up_hint(sending)}")
+            return EXIT_INTERRUPTED
 
 
-def _submit_one(sending: Sending, queue: EcsQueue, task: dict[str, Any], answer: _Answer) -> int:
+def _submit_one(submitter: Submitter, queue: EcsQueue, task: dict[str, Any], output_options: _OutputOptions) -> int:
     draft = queue.prepare(task)
     queue.check()
-    (handle,) = sending.send([draft], lambda _: None)
-    if not answer.wait:
-        answer.show_id(handle.id)
+    (handle,) = submitter.submit([draft], lambda _: None)
+    if not output_options.wait:
+        output_options.print_id(handle.id)
         return 0
-    _warn_if_nobody_listens(queue, {draft.request.queue})
-    result = _await_one(queue, handle, draft.request.queue, answer.timeout)
-    line = result.line()
-    if answer.as_json:
-        show_json(line)
+    _warn_unserved_queues(queue, {draft.request.queue})
+    result = _wait_for_one(queue, handle, draft.request.queue, output_options.timeout)
+    line = result.to_result_line()
+    if output_options.as_json:
+        print_json(line)
     else:
-        _show_result(result)
-    return exit_status_of(line)
+        _print_result(result)
+    return exit_status_for(line)
 
 
-def _await_one(queue: EcsQueue, handle: Handle, name: str, timeout: float | None) -> TaskResult:
-    from ecs_queue.cli.sending import follow
+def _wait_for_one(queue: EcsQueue, handle: Handle, queue_name: str, timeout: float | None) -> TaskResult:
+    from ecs_queue.cli.ui.submitter import wait_for_results
 
-    if not is_watched(sys.stderr):
-        return next(follow(queue, [handle], timeout))
+    if not is_terminal(sys.stderr):
+        return next(wait_for_results(queue, [handle], timeout))
     from rich.console import Console
     from rich.markup import escape
 
     console = Console(stderr=True)
-    with console.status(f"{escape(handle.id)} is in queue {escape(name)}; Ctrl-C leaves it running"):
-        return next(follow(queue, [handle], timeout))
+    with console.status(f"{escape(handle.id)} is in queue {escape(queue_name)}; Ctrl-C leaves it running"):
+        return next(wait_for_results(queue, [handle], timeout))
 
 
 def _submit_file(
-    sending: Sending, queue: EcsQueue, name: str, data: bytes, fields: dict[str, Any], answer: _Answer
+    submitter: Submitter,
+    queue: EcsQueue,
+    name: str,
+    data: bytes,
+    fields: dict[str, Any],
+    output_options: _OutputOptions,
 ) -> int:
-    from ecs_queue.cli.progress import make_progress
-    from ecs_queue.cli.tasklines import prepare_lines, read_lines
+    from ecs_queue.cli.ui.progress import make_progress
+    from ecs_queue.cli.ui.task_file import prepare_task_lines, read_task_lines
 
     number = sum(1 for line in data.split(b"\n") if line.strip())
     with make_progress(number, "checked") as checked:
-        lines = read_lines(name, data, fields)
+        lines = read_task_lines(name, data, fields)
         queue.check()
         try:
-            drafts = prepare_lines(queue, name, lines, checked.advance)
+            drafts = prepare_task_lines(queue, name, lines, checked.advance)
         except EcsQueueError as error:
             raise type(error)(f"{error}; nothing was submitted") from None
-    with _opened(answer.output) as sink:
+    with _open_results_file(output_options.output) as sink:
         with make_progress(number, "submitted") as submitted:
-            handles = sending.send(drafts, submitted.advance)
-        if not answer.wait:
+            handles = submitter.submit(drafts, submitted.advance)
+        if not output_options.wait:
             for handle in handles:
-                answer.show_id(handle.id)
+                output_options.print_id(handle.id)
             return 0
-        _warn_if_nobody_listens(queue, {draft.request.queue for draft in drafts})
-        return _await_file(queue, handles, answer.timeout, sink)
+        _warn_unserved_queues(queue, {draft.request.queue for draft in drafts})
+        return _wait_for_all(queue, handles, output_options.timeout, sink)
 
 
-def _await_file(queue: EcsQueue, handles: Sequence[Handle], timeout: float | None, sink: IO[str] | None) -> int:
-    from ecs_queue.cli.progress import make_progress
-    from ecs_queue.cli.sending import follow
+def _wait_for_all(queue: EcsQueue, handles: Sequence[Handle], timeout: float | None, sink: IO[str] | None) -> int:
+    from ecs_queue.cli.ui.progress import make_progress
+    from ecs_queue.cli.ui.submitter import wait_for_results
 
     states: Counter[str] = Counter()
     with make_progress(len(handles), "ended") as progress:
-        for result in follow(queue, handles, timeout):
-            line = json_line(result.line())
+        for result in wait_for_results(queue, handles, timeout):
+            line = to_json_line(result.to_result_line())
             if sink is None:
-                progress.show(line)
+                progress.print_line(line)
             else:
                 sink.write(line + "\n")
                 sink.flush()
             states[result.state] += 1
             progress.advance()
     counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    say(f"{len(handles)} ended: {counted}")
+    print_stderr(f"{len(handles)} ended: {counted}")
     return 0 if set(states) == {"SUCCESS"} else 1
 
 
-def _check_usage(command: Sequence[str], file: str | None, id: str | None, answer: _Answer) -> None:
-    output = answer.output
+def _check_usage(command: Sequence[str], file: str | None, id: str | None, output_options: _OutputOptions) -> None:
+    output = output_options.output
     if file is None and not command:
         raise UsageError("submit: expected a command, found none: ecs-queue submit -- echo hello, or --file FILE")
     if file is not None and command:
         raise UsageError("submit: expected a command or --file, found both; leave one of them out")
     if file is not None and id is not None:
         raise UsageError("submit: --id is for one command; in a file each line may have an id of its own")
-    if output is not None and (file is None or not answer.wait):
+    if output is not None and (file is None or not output_options.wait):
         raise UsageError("submit: --output takes the results of --file and --wait; give both, or leave it out")
-    if answer.timeout is not None and not answer.wait:
+    if output_options.timeout is not None and not output_options.wait:
         raise UsageError("submit: --timeout bounds --wait; give both, or neither")
     if file is not None and output is not None and file != STDIN and _is_same_file(file, output):
         raise UsageError(f"submit: --output would overwrite the tasks in {file}; name another file")
-    if not all(_is_text(word) for word in command):
+    if not all(_is_utf8(word) for word in command):
         raise InvalidRequest("command: expected UTF-8 text, found other bytes")
 
 
-def _fields(given: dict[str, Any]) -> dict[str, Any]:
+def _task_fields(given: dict[str, Any]) -> dict[str, Any]:
     """What the options say, as members of a task line."""
     fields = {name: value for name, value in given.items() if value is not None}
     text = fields.get("executor_config")
@@ -220,7 +233,7 @@ def _fields(given: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _read(file: str) -> bytes:
+def _read_task_file(file: str) -> bytes:
     if file == STDIN:
         return sys.stdin.buffer.read()
     try:
@@ -230,7 +243,7 @@ def _read(file: str) -> bytes:
 
 
 @contextmanager
-def _opened(output: str | None) -> Iterator[IO[str] | None]:
+def _open_results_file(output: str | None) -> Iterator[IO[str] | None]:
     """The file for the results, emptied; None: they go to stdout."""
     if output is None or output == STDIN:
         yield None
@@ -243,38 +256,38 @@ def _opened(output: str | None) -> Iterator[IO[str] | None]:
         yield sink
 
 
-def _warn_if_nobody_listens(queue: EcsQueue, names: set[str]) -> None:
+def _warn_unserved_queues(queue: EcsQueue, names: set[str]) -> None:
     try:
-        served = {name for worker in queue.ledger.workers() for name in worker.queues}
+        served = {name for worker in queue.ledger.list_workers() for name in worker.queues}
     except LedgerUnavailable:
         return  # it is submitted, and that is what counts; waiting outlasts the ledger's absence
     for name in sorted(names - served):
-        say(f"ecs-queue: no worker takes from queue {name} now; start one: ecs-queue worker --queues {name}")
+        print_stderr(f"ecs-queue: no worker takes from queue {name} now; start one: ecs-queue worker --queues {name}")
 
 
-def _show_result(result: TaskResult) -> None:
+def _print_result(result: TaskResult) -> None:
     """For people: a sentence, then what there is to know."""
-    from ecs_queue.cli.output import duration, show_pairs
+    from ecs_queue.cli.ui.output import format_duration, print_fields
 
     start, end = result.started_at, result.finished_at
-    show_pairs(
+    print_fields(
         [
             ("state", result.state),
             ("exit code", "" if result.exit_code is None else str(result.exit_code)),
             ("id", result.id),
             ("task", result.task_arn or ""),
             ("attempts", str(result.attempts)),
-            ("ran", duration((end - start).total_seconds()) if start and end else ""),
-            ("took", duration((end - result.queued_at).total_seconds()) if end and result.queued_at else ""),
+            ("ran", format_duration((end - start).total_seconds()) if start and end else ""),
+            ("took", format_duration((end - result.queued_at).total_seconds()) if end and result.queued_at else ""),
             ("reason", result.reason),
             ("stop code", result.stop_code or ""),
         ]
     )
 
 
-def _how_to_look(sending: Sending) -> str:
+def _follow_up_hint(submitter: Submitter) -> str:
     """What has become of what was submitted, for somebody who waits no longer."""
-    handles, doubt = sending.handles, sending.in_doubt
+    handles, doubt = submitter.handles, submitter.ambiguous_ids
     if not handles and not doubt:
         return "nothing was submitted"
     words = []
@@ -295,7 +308,7 @@ def _is_same_file(one: str, other: str) -> bool:
         return False
 
 
-def _is_text(word: str) -> bool:
+def _is_utf8(word: str) -> bool:
     try:
         word.encode()
     except UnicodeEncodeError:

@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ecs_queue.cli.logs import LOG_FORMATS
-from ecs_queue.cli.options import Options, json_option, load_shared, pass_options, shared_options
-from ecs_queue.cli.output import say, show_json
+from ecs_queue.cli.ui.logging_setup import LOG_FORMATS
+from ecs_queue.cli.ui.options import SharedOptions, json_option, load_shared_config, pass_options, shared_options
+from ecs_queue.cli.ui.output import print_json, print_stderr
 from ecs_queue.errors import UsageError
 
 if TYPE_CHECKING:
-    from ecs_queue.cli.signals import StopSignals
+    from ecs_queue.cli.ui.signals import StopSignals
     from ecs_queue.config import Config
-    from ecs_queue.launcher.worker import Worker
+    from ecs_queue.worker.worker import Worker
 
 logger = logging.getLogger("ecs_queue")
 
 #: The names that a queue may have in a request.
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 #: Python's own are 700, 10, 10: in a busy worker, which makes few cycles, its collections took 4 % of the time.
-_COLLECT_AFTER = (10_000, 20, 20)
+_GC_THRESHOLDS = (10_000, 20, 20)
 #: How often the end is looked for after a stop, while a second signal may come. Seconds.
-_LOOK = 0.05
+_POLL_INTERVAL_SECONDS = 0.05
 
 
 @click.command(short_help="Launch what is submitted.")
@@ -44,7 +44,9 @@ _LOOK = 0.05
 @json_option
 @shared_options
 @pass_options
-def worker(options: Options, queues: str, concurrency: int | None, name: str, log_format: str, as_json: bool) -> None:
+def worker(
+    options: SharedOptions, queues: str, concurrency: int | None, name: str, log_format: str, as_json: bool
+) -> None:
     """Take requests from queues, launch them as ECS tasks, follow them to their end.
 
     Start as many as you like, wherever they reach Redis and AWS; none is special, and killing any loses nothing.
@@ -63,25 +65,25 @@ def worker(options: Options, queues: str, concurrency: int | None, name: str, lo
     start, or a queue that it could not launch anything for; 143 or 130 after a second SIGTERM or Ctrl-C.
     """
     from ecs_queue.broker import open_broker
-    from ecs_queue.journal import open_store
+    from ecs_queue.journal import open_journal_store
     from ecs_queue.ledger import open_ledger
 
-    options.start_logging("info", log_format)
+    options.configure_logging("info", log_format)
     if concurrency is not None:
         options.overrides["concurrency"] = str(concurrency)
-    names = _queue_names(queues)
-    config = load_shared(options)
+    names = _parse_queue_names(queues)
+    config = load_shared_config(options)
     with ExitStack() as opened:
         ledger, broker = (
             opened.enter_context(closing(open_ledger(config))),
             opened.enter_context(closing(open_broker(config))),
         )
-        journal = open_store(config)
+        journal = open_journal_store(config)
         if journal is not None:
             opened.callback(journal.close)
         broker.check()
         ledger.now()
-        from ecs_queue.launcher.worker import Worker
+        from ecs_queue.worker.worker import Worker
 
         made = Worker(config, broker, ledger, queues=names, name=name, journal=journal)
         made.check()
@@ -89,18 +91,18 @@ def worker(options: Options, queues: str, concurrency: int | None, name: str, lo
 
 
 def _run(worker: Worker, config: Config, as_json: bool) -> None:
-    from ecs_queue.cli.signals import StopSignals
+    from ecs_queue.cli.ui.signals import StopSignals
 
     gc.collect()
     gc.freeze()  # what is here now stays to the end
-    gc.set_threshold(*_COLLECT_AFTER)
+    gc.set_threshold(*_GC_THRESHOLDS)
     with StopSignals() as signals:
         worker.start()
         if not logger.isEnabledFor(logging.INFO):  # else the log has just said so
-            say(f"worker {worker.name} takes from {', '.join(worker.queues)}")
+            print_stderr(f"worker {worker.name} takes from {', '.join(worker.queues)}")
         if as_json:
             ready = {"worker": worker.name, "pid": os.getpid(), "queues": worker.queues}
-            show_json({**ready, "namespace": config.namespace, "concurrency": config.concurrency})
+            print_json({**ready, "namespace": config.namespace, "concurrency": config.concurrency})
         signals.wait(None)
         _stop(worker, signals)
 
@@ -112,17 +114,17 @@ def _stop(worker: Worker, signals: StopSignals) -> None:
     joining = threading.Thread(target=lambda: ended.append(worker.join()), name="join", daemon=True)
     joining.start()
     while joining.is_alive():
-        again = signals.wait(_LOOK)
+        again = signals.wait(_POLL_INTERVAL_SECONDS)
         if again is not None:
-            say(f"worker {worker.name} ends at once; other workers take over what it had in hand")
+            print_stderr(f"worker {worker.name} ends at once; other workers take over what it had in hand")
             os._exit(128 + again)
     if not any(ended):
         # A call that AWS does not answer would hold the interpreter up; whoever takes its lease over finishes it.
-        say(f"worker {worker.name} leaves calls without an answer; other workers take them over")
+        print_stderr(f"worker {worker.name} leaves calls without an answer; other workers take them over")
         os._exit(0)
 
 
-def _queue_names(text: str) -> list[str]:
+def _parse_queue_names(text: str) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
         raise UsageError("--queues: expected names separated by commas, such as default,etl, found none")

@@ -1,8 +1,8 @@
 """The configuration: one loader, typed and checked values, one error that says what is wrong and where."""
 
 from ecs_queue.config.loader import load_config
+from ecs_queue.config.model import Config, EffectiveValue
 from ecs_queue.config.profile import Profile
 from ecs_queue.config.redact import redact_run_task_kwargs, redact_url
-from ecs_queue.config.settings import Config, Setting
 
-__all__ = ["Config", "Profile", "Setting", "load_config", "redact_run_task_kwargs", "redact_url"]
+__all__ = ["Config", "EffectiveValue", "Profile", "load_config", "redact_run_task_kwargs", "redact_url"]

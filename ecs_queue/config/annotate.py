@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
-from ecs_queue.config.keys import PROFILE_KEYS, PROFILE_SECTION, QUEUE_KEYS, QUEUE_SECTION, Key
+from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION, ConfigKey
 
-_HEADER = """\
+_FILE_HEADER = """\
 # The configuration of ecs-queue: every key with its default, commented out. To change one, remove the `# `.
 #
 # Named by --config or by ECS_QUEUE_CONFIG. An environment variable AIRFLOW__SECTION__KEY, for example
@@ -20,7 +20,7 @@ _PROFILE_NOTE = """\
 # and takes from here what it does not set itself; in the environment:
 # AIRFLOW__AWS_ECS_EXECUTOR_NAME__KEY.
 """
-_EXAMPLE = """\
+_PROFILE_EXAMPLE = """\
 # [aws_ecs_executor.gpu]
 # task_definition = training
 # launch_type = EC2
@@ -33,20 +33,20 @@ def annotated_config() -> str:
     Loading it changes nothing.
     """
     sections = (
-        _HEADER,
-        f"[{QUEUE_SECTION}]\n{_keys(QUEUE_KEYS)}",
-        f"[{PROFILE_SECTION}]\n{_PROFILE_NOTE}\n{_keys(PROFILE_KEYS)}",
-        _EXAMPLE,
+        _FILE_HEADER,
+        f"[{MAIN_SECTION}]\n{_render_keys(MAIN_KEYS)}",
+        f"[{PROFILE_SECTION}]\n{_PROFILE_NOTE}\n{_render_keys(PROFILE_KEYS)}",
+        _PROFILE_EXAMPLE,
     )
     return "\n".join(sections)
 
 
-def _keys(keys: Mapping[str, Key]) -> str:
+def _render_keys(keys: Mapping[str, ConfigKey]) -> str:
     return "\n".join(
-        "\n".join([*textwrap.wrap(key.doc, 108, initial_indent="#: ", subsequent_indent="#: "), _line(key), ""])
+        "\n".join([*textwrap.wrap(key.doc, 108, initial_indent="#: ", subsequent_indent="#: "), _render_key(key), ""])
         for key in keys.values()
     )
 
 
-def _line(key: Key) -> str:
+def _render_key(key: ConfigKey) -> str:
     return f"# {key.name} = {key.default or ''}".rstrip()

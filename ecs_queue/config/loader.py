@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from ecs_queue.config.keys import PROFILE_KEYS, PROFILE_SECTION, QUEUE_KEYS, QUEUE_SECTION, Key
+from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION, ConfigKey
+from ecs_queue.config.model import DEFAULT_QUEUE, Config, EffectiveValue
 from ecs_queue.config.profile import Profile
-from ecs_queue.config.redact import redact_value
-from ecs_queue.config.settings import DEFAULT_QUEUE, Config, Setting
-from ecs_queue.config.sources import Sources, Value, Values, read_sources
+from ecs_queue.config.redact import redact_config_value
+from ecs_queue.config.sources import RawConfig, RawValue, RawValues, read_sources
 from ecs_queue.errors import ConfigError
 
 DEFAULT_ORIGIN = "default"
@@ -19,8 +19,8 @@ DEFAULT_ORIGIN = "default"
 _LEASE_SHARES = {"call_budget_seconds": 0.15, "connect_timeout_seconds": 0.15, "read_timeout_seconds": 0.5}
 #: The launch protocol looks for a lost task between 40 and 60 minutes after its first call, while AWS still
 #: lists it: the proof that there is none must be possible within these 20 minutes.
-_LONGEST_PROOF_SECONDS = 1200.0
-_EXCLUSIVE = ("launch_type", "capacity_provider_strategy")
+_MAX_ABSENCE_PROOF_SECONDS = 1200.0
+_EXCLUSIVE_KEYS = ("launch_type", "capacity_provider_strategy")
 
 
 def load_config(
@@ -36,48 +36,48 @@ def load_config(
     came from.
     """
     sources = read_sources(path, os.environ if environ is None else environ, overrides or {})
-    return _Builder(sources).build()
+    return _ConfigBuilder(sources).build()
 
 
-class _Builder:
-    def __init__(self, sources: Sources) -> None:
+class _ConfigBuilder:
+    def __init__(self, sources: RawConfig) -> None:
         self._sources = sources
         self._problems = list(sources.problems)
-        self._settings: list[Setting] = []
+        self._effective_values: list[EffectiveValue] = []
 
     def build(self) -> Config:
         sources = self._sources
-        self._refuse_unknown(QUEUE_SECTION, sources.queue, QUEUE_KEYS)
-        parsed = self._parse(QUEUE_SECTION, sources.queue, QUEUE_KEYS)
-        queue: dict[str, Any] = {name: parsed.get(name) for name in QUEUE_KEYS}
-        self._complete(queue)
-        self._check_times(queue)
-        self._describe(QUEUE_SECTION, QUEUE_KEYS, sources.queue, queue)
-        base, named = self._profiles(queue)
+        self._reject_unknown_keys(MAIN_SECTION, sources.main, MAIN_KEYS)
+        parsed = self._parse(MAIN_SECTION, sources.main, MAIN_KEYS)
+        queue: dict[str, Any] = {name: parsed.get(name) for name in MAIN_KEYS}
+        self._derive_defaults(queue)
+        self._check_combinations(queue)
+        self._add_effective_values(MAIN_SECTION, MAIN_KEYS, sources.main, queue)
+        base, named = self._build_profiles(queue)
         if self._problems:
             raise ConfigError("\n".join(dict.fromkeys(self._problems)))
-        return Config(**queue, base_profile=base, named_profiles=named, settings=tuple(self._settings))
+        return Config(**queue, base_profile=base, named_profiles=named, effective_values=tuple(self._effective_values))
 
-    def _profiles(self, queue_keys: Mapping[str, Any]) -> tuple[Profile, dict[str, Profile]]:
+    def _build_profiles(self, main: Mapping[str, Any]) -> tuple[Profile, dict[str, Profile]]:
         sources = self._sources
-        self._refuse_unknown(PROFILE_SECTION, sources.base, PROFILE_KEYS)
+        self._reject_unknown_keys(PROFILE_SECTION, sources.base, PROFILE_KEYS)
         inherited = self._parse(PROFILE_SECTION, sources.base, PROFILE_KEYS)
         if inherited.get("allowed_overrides") is None:
-            inherited["allowed_overrides"] = queue_keys["allowed_overrides"]
+            inherited["allowed_overrides"] = main["allowed_overrides"]
         base = self._make_profile(PROFILE_SECTION, DEFAULT_QUEUE, inherited, sources.base)
-        self._describe(PROFILE_SECTION, PROFILE_KEYS, sources.base, None)
+        self._add_effective_values(PROFILE_SECTION, PROFILE_KEYS, sources.base, None)
         named = {}
         for normal, own in sorted(sources.profiles.items()):
-            queue = sources.names[normal]
+            queue = sources.queue_names[normal]
             section = f"{PROFILE_SECTION}.{queue}"
-            self._refuse_unknown(section, own, PROFILE_KEYS)
+            self._reject_unknown_keys(section, own, PROFILE_KEYS)
             keys = {name: key for name, key in PROFILE_KEYS.items() if name in own}
-            parsed = _inherit(inherited, own) | self._parse(section, own, keys)
+            parsed = _inherited_by(inherited, own) | self._parse(section, own, keys)
             named[normal] = self._make_profile(section, queue, parsed, {**sources.base, **own})
-            self._describe(section, keys, own, None)
+            self._add_effective_values(section, keys, own, None)
         return base, named
 
-    def _parse(self, section: str, values: Values, keys: Mapping[str, Key]) -> dict[str, Any]:
+    def _parse(self, section: str, values: RawValues, keys: Mapping[str, ConfigKey]) -> dict[str, Any]:
         """The given keys of a section in their types. What is wrong becomes a problem and has no entry."""
         parsed = {}
         for name, key in keys.items():
@@ -86,10 +86,10 @@ class _Builder:
             try:
                 parsed[name] = key.parse(text) if text else None
             except ConfigError as error:
-                self._problem(section, name, str(error), value)
+                self._add_problem(section, name, str(error), value)
         return parsed
 
-    def _refuse_unknown(self, section: str, values: Values, keys: Mapping[str, Key]) -> None:
+    def _reject_unknown_keys(self, section: str, values: RawValues, keys: Mapping[str, ConfigKey]) -> None:
         for name, value in values.items():
             if name in keys:
                 continue
@@ -97,60 +97,60 @@ class _Builder:
             message = f"expected one of {', '.join(keys)}; found {name!r}, which is unknown"
             if near:
                 message = f"expected a known key, found {name!r}; did you mean {near[0]!r}?"
-            self._problem(section, name, message, value)
+            self._add_problem(section, name, message, value)
 
-    def _problem(self, section: str, key: str, message: str, *values: Value | None) -> None:
+    def _add_problem(self, section: str, key: str, message: str, *values: RawValue | None) -> None:
         origins = ", ".join(dict.fromkeys(value.origin if value else DEFAULT_ORIGIN for value in values))
         self._problems.append(f"[{section}] {key}: {message} (from {origins})")
 
-    def _complete(self, queue: dict[str, Any]) -> None:
+    def _derive_defaults(self, main: dict[str, Any]) -> None:
         """The defaults that depend on other keys."""
-        given = self._sources.queue
-        if queue["ledger_url"] is None and "ledger_url" not in _set_keys(given):
-            queue["ledger_url"] = queue["broker_url"]
-        lease = queue["lease_seconds"]
-        is_short = lease is not None and lease < float(QUEUE_KEYS["lease_seconds"].default or 0)
+        given = self._sources.main
+        if main["ledger_url"] is None and "ledger_url" not in _given_keys(given):
+            main["ledger_url"] = main["broker_url"]
+        lease = main["lease_seconds"]
+        is_short = lease is not None and lease < float(MAIN_KEYS["lease_seconds"].default or 0)
         for name, share in _LEASE_SHARES.items():
-            if is_short and name not in _set_keys(given):
-                queue[name] = lease * share
-        base, cap = queue["retry_base_seconds"], queue["retry_cap_seconds"]
+            if is_short and name not in _given_keys(given):
+                main[name] = lease * share
+        base, cap = main["retry_base_seconds"], main["retry_cap_seconds"]
         if base and cap and base > cap:
-            if "retry_cap_seconds" not in _set_keys(given):
-                queue["retry_cap_seconds"] = base
-            elif "retry_base_seconds" not in _set_keys(given):
-                queue["retry_base_seconds"] = cap
+            if "retry_cap_seconds" not in _given_keys(given):
+                main["retry_cap_seconds"] = base
+            elif "retry_base_seconds" not in _given_keys(given):
+                main["retry_base_seconds"] = cap
 
-    def _check_times(self, queue: dict[str, Any]) -> None:
+    def _check_combinations(self, main: dict[str, Any]) -> None:
         """The rules between keys; a key that is wrong by itself is not judged again."""
-        given = self._sources.queue
-        lease, settle = queue["lease_seconds"], queue["settle_seconds"]
-        parts = [queue[name] for name in _LEASE_SHARES]
+        given = self._sources.main
+        lease, settle = main["lease_seconds"], main["settle_seconds"]
+        parts = [main[name] for name in _LEASE_SHARES]
         if lease and None not in parts and sum(parts) >= lease:
             found = " + ".join(f"{part:g}" for part in parts)
             names = (*_LEASE_SHARES, "lease_seconds")
-            self._problem(
-                QUEUE_SECTION,
+            self._add_problem(
+                MAIN_SECTION,
                 " + ".join(_LEASE_SHARES),
                 f"expected less than lease_seconds ({lease:g}), found {found} = {sum(parts):g}; "
                 "a longer call could outlive its claim",
                 *(given[name] for name in names if name in given),
             )
-        if lease and settle is not None and lease + settle > _LONGEST_PROOF_SECONDS:
-            self._problem(
-                QUEUE_SECTION,
+        if lease and settle is not None and lease + settle > _MAX_ABSENCE_PROOF_SECONDS:
+            self._add_problem(
+                MAIN_SECTION,
                 "lease_seconds + settle_seconds",
-                f"expected at most {_LONGEST_PROOF_SECONDS:g}, found {lease + settle:g}; AWS forgets "
+                f"expected at most {_MAX_ABSENCE_PROOF_SECONDS:g}, found {lease + settle:g}; AWS forgets "
                 "a stopped task after an hour, so a later look proves nothing",
                 *(given[name] for name in ("lease_seconds", "settle_seconds") if name in given),
             )
-        base, cap = queue["retry_base_seconds"], queue["retry_cap_seconds"]
+        base, cap = main["retry_base_seconds"], main["retry_cap_seconds"]
         if base and cap and base > cap:
             message = f"expected at least retry_base_seconds ({base:g}), found {cap:g}"
-            self._problem(QUEUE_SECTION, "retry_cap_seconds", message, given.get("retry_cap_seconds"))
+            self._add_problem(MAIN_SECTION, "retry_cap_seconds", message, given.get("retry_cap_seconds"))
 
-    def _make_profile(self, section: str, queue: str, parsed: dict[str, Any], values: Values) -> Profile:
+    def _make_profile(self, section: str, queue: str, parsed: dict[str, Any], values: RawValues) -> Profile:
         """The profile; an empty one when it cannot be made, after the problem was noted."""
-        given = {name: value for name, value in parsed.items() if value is not None or _may_be_none(name)}
+        given = {name: value for name, value in parsed.items() if value is not None or _none_is_a_value(name)}
         if "capacity_provider_strategy" in given:
             given["capacity_provider_strategy"] = tuple(given["capacity_provider_strategy"])
         try:
@@ -165,8 +165,8 @@ class _Builder:
                 self._problems.append(f"[{section}] {problem}")
             return Profile(queue)
 
-    def _describe(
-        self, section: str, keys: Mapping[str, Key], given: Values, effective: Mapping[str, Any] | None
+    def _add_effective_values(
+        self, section: str, keys: Mapping[str, ConfigKey], given: RawValues, effective: Mapping[str, Any] | None
     ) -> None:
         """The settings of one section as text: as given, else the default or what was derived from others."""
         for name, key in keys.items():
@@ -179,21 +179,21 @@ class _Builder:
             if now is not None and (not shown or (origin == DEFAULT_ORIGIN and key.parse(shown) != now)):
                 shown = f"{now:g}" if isinstance(now, float) else str(now)
                 origin = f"{DEFAULT_ORIGIN} (derived)"
-            self._settings.append(Setting(section, name, redact_value(name, shown), origin))
+            self._effective_values.append(EffectiveValue(section, name, redact_config_value(name, shown), origin))
 
 
-def _set_keys(values: Values) -> set[str]:
+def _given_keys(values: RawValues) -> set[str]:
     """The keys that have a value; an empty one is none."""
     return {name for name, value in values.items() if value.text}
 
 
-def _may_be_none(name: str) -> bool:
+def _none_is_a_value(name: str) -> bool:
     """Whether None is a value of its own: it takes the place of the profile's default."""
     key = PROFILE_KEYS[name]
     return key.is_optional and key.default is not None
 
 
-def _inherit(inherited: Mapping[str, Any], own: Values) -> dict[str, Any]:
+def _inherited_by(inherited: Mapping[str, Any], own: RawValues) -> dict[str, Any]:
     """What a profile takes over; one that chooses one of two exclusive keys does not inherit the other."""
-    chosen = _set_keys(own).intersection(_EXCLUSIVE)
-    return {name: value for name, value in inherited.items() if not (chosen and name in _EXCLUSIVE)}
+    chosen = _given_keys(own).intersection(_EXCLUSIVE_KEYS)
+    return {name: value for name, value in inherited.items() if not (chosen and name in _EXCLUSIVE_KEYS)}

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ecs_queue.config.redact import redact_run_task_kwargs, redact_url
-from ecs_queue.core.config_keys import CONFIG_DEFAULTS
-from ecs_queue.core.ecs_model import conform, run_task_shape
-from ecs_queue.core.executor_config import conform_run_task_kwargs
-from ecs_queue.core.overrides import ALLOWED_BY_DEFAULT
-from ecs_queue.core.run_task_kwargs import check_launchable
 from ecs_queue.errors import ConfigError, InvalidRequest
+from ecs_queue.runtask.arguments import check_launchable
+from ecs_queue.runtask.botocore_model import normalize, run_task_shape
+from ecs_queue.runtask.config_keys import CONFIG_DEFAULTS
+from ecs_queue.runtask.executor_config import normalize_run_task_kwargs
+from ecs_queue.runtask.overrides import SAFE_OVERRIDES
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,16 +45,16 @@ class Profile:
     event_queue_url: str | None = None
     role_arn: str | None = None
     endpoint_url: str | None = None
-    allowed_overrides: tuple[str, ...] = ALLOWED_BY_DEFAULT
+    allowed_overrides: tuple[str, ...] = SAFE_OVERRIDES
 
     def __post_init__(self) -> None:
         """Bring what has a structure into run_task's spelling; ConfigError when it cannot be."""
         try:
             if self.run_task_kwargs:
-                conformed = conform_run_task_kwargs(self.run_task_kwargs, self.container_name)
+                conformed = normalize_run_task_kwargs(self.run_task_kwargs, self.container_name)
                 object.__setattr__(self, "run_task_kwargs", conformed)
             if self.capacity_provider_strategy:
-                object.__setattr__(self, "capacity_provider_strategy", self._strategy())
+                object.__setattr__(self, "capacity_provider_strategy", self._conform_strategy())
         except InvalidRequest as error:
             raise ConfigError(str(error)) from None
         if self.launch_type and self.capacity_provider_strategy is not None:
@@ -62,10 +62,10 @@ class Profile:
                 "capacity_provider_strategy, launch_type: expected only one of them, found both; remove one"
             )
 
-    def _strategy(self) -> tuple[dict[str, Any], ...]:
+    def _conform_strategy(self) -> tuple[dict[str, Any], ...]:
         key = "capacity_provider_strategy"
         shape = run_task_shape().members["capacityProviderStrategy"]
-        return tuple(conform(list(self.capacity_provider_strategy or ()), shape, key))
+        return tuple(normalize(list(self.capacity_provider_strategy or ()), shape, key))
 
     def require_launchable(self) -> None:
         """ConfigError when no task can be launched with it alone; it names the queue and what to set.
@@ -82,11 +82,11 @@ class Profile:
 
     def __repr__(self) -> str:
         """Every field; no password and no value of an environment variable."""
-        shown = {item.name: _shown(item.name, getattr(self, item.name)) for item in fields(self)}
+        shown = {item.name: _redact_field(item.name, getattr(self, item.name)) for item in fields(self)}
         return f"Profile({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
-def _shown(name: str, value: Any) -> Any:
+def _redact_field(name: str, value: Any) -> Any:
     if name == "endpoint_url" and value:
         return redact_url(value)
     return redact_run_task_kwargs(value) if isinstance(value, Mapping) else value

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
-HIDDEN = "***"
+REDACTED = "***"
 
 _SECRET_NAME = re.compile(
     r"pass|pwd|secret|token|credential|signature|(^|[_-])auth|(^|[_-])key($|[_-]id$)|(api|access|private|account)_?key",
@@ -36,26 +36,26 @@ def redact_url(url: str) -> str:
     place, question_mark, query = rest.partition("?")
     if "@" in query:
         # Either the query has a secret or the password has a `?`: nobody can tell which part may be shown.
-        return scheme + separator + HIDDEN
+        return scheme + separator + REDACTED
     user_info, at, host = place.rpartition("@")
     if at:
         user, colon, _ = user_info.partition(":")
         is_plain = bool(colon) and not re.search(r"[/#\s]", user)
-        place = f"{user if is_plain else ''}{':' if is_plain else ''}{HIDDEN}@{host}"
-    return scheme + separator + place + _PARAMETER.sub(_hide_parameter, question_mark + query)
+        place = f"{user if is_plain else ''}{':' if is_plain else ''}{REDACTED}@{host}"
+    return scheme + separator + place + _PARAMETER.sub(_redact_parameter, question_mark + query)
 
 
-def _hide_parameter(match: re.Match[str]) -> str:
+def _redact_parameter(match: re.Match[str]) -> str:
     separator, name, value = match.groups()
     is_secret = bool(value) and is_secret_name(unquote(name))
-    return f"{separator}{name}={HIDDEN if is_secret else value}"
+    return f"{separator}{name}={REDACTED if is_secret else value}"
 
 
 def redact_run_task_kwargs(value: Any) -> Any:
     """A copy without the values of environment variables, wherever in it an `environment` stands."""
     if isinstance(value, Mapping):
         return {
-            key: _hide_values(item) if str(key).lower() == "environment" else redact_run_task_kwargs(item)
+            key: _redact_environment(item) if str(key).lower() == "environment" else redact_run_task_kwargs(item)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
@@ -63,24 +63,24 @@ def redact_run_task_kwargs(value: Any) -> Any:
     return value
 
 
-def _hide_values(environment: Any) -> Any:
+def _redact_environment(environment: Any) -> Any:
     if not isinstance(environment, list | tuple):
-        return HIDDEN
+        return REDACTED
     return [
-        {key: item if key == "name" else HIDDEN for key, item in entry.items()}
+        {key: item if key == "name" else REDACTED for key, item in entry.items()}
         if isinstance(entry, Mapping)
-        else HIDDEN
+        else REDACTED
         for entry in environment
     ]
 
 
-def redact_value(key: str, text: str) -> str:
+def redact_config_value(key: str, text: str) -> str:
     """The text of one configuration value, fit to be shown in a message or a table."""
     if key.endswith("_keys"):
-        return HIDDEN if text else ""
+        return REDACTED if text else ""
     if key == "run_task_kwargs":
         try:
             return json.dumps(redact_run_task_kwargs(json.loads(text))) if text else ""
         except (ValueError, RecursionError):
-            return HIDDEN  # what is no JSON cannot be searched for secrets
+            return REDACTED  # what is no JSON cannot be searched for secrets
     return redact_url(text)

@@ -8,85 +8,85 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ecs_queue.config.keys import PROFILE_KEYS, PROFILE_SECTION, QUEUE_KEYS, QUEUE_SECTION
-from ecs_queue.config.settings import normal_queue
+from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION
+from ecs_queue.config.model import normalize_queue_name
 from ecs_queue.errors import ConfigError
 
 #: Names the ini file when none is given.
-FILE_VARIABLE = "ECS_QUEUE_CONFIG"
-_PREFIX = "AIRFLOW__"
+CONFIG_FILE_VARIABLE = "ECS_QUEUE_CONFIG"
+_VARIABLE_PREFIX = "AIRFLOW__"
 # The names that a queue may have in a message.
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class RawValue:
     """The text of one key, stripped, and where it was found."""
 
     text: str
     origin: str
 
 
-Values = dict[str, Value]
+RawValues = dict[str, RawValue]
 
 
-def _put(target: Values, key: str, value: Value) -> None:
+def _set_value(target: RawValues, key: str, value: RawValue) -> None:
     """Lay one value over what is there.
 
     An empty one is "none" where a key may be none, else it is nothing.
     """
-    known = QUEUE_KEYS.get(key) or PROFILE_KEYS.get(key)
+    known = MAIN_KEYS.get(key) or PROFILE_KEYS.get(key)
     if value.text or (known is not None and known.is_optional):
         target[key] = value
 
 
 @dataclass(slots=True)
-class Sources:
+class RawConfig:
     """What the layers say, later ones on top.
 
     `profiles`: normal name -> values; `names`: normal name -> queue.
     """
 
-    queue: Values = field(default_factory=dict)
-    base: Values = field(default_factory=dict)
-    profiles: dict[str, Values] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
+    main: RawValues = field(default_factory=dict)
+    base: RawValues = field(default_factory=dict)
+    profiles: dict[str, RawValues] = field(default_factory=dict)
+    queue_names: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
-def read_sources(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, str]) -> Sources:
+def read_sources(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, str]) -> RawConfig:
     """File < environment < overrides. ConfigError when the file cannot be read."""
-    sources = Sources()
-    file = path or environ.get(FILE_VARIABLE)
+    sources = RawConfig()
+    file = path or environ.get(CONFIG_FILE_VARIABLE)
     if file:
-        _read_file(sources, file, "" if path else f" (from {FILE_VARIABLE})")
+        _read_file(sources, file, "" if path else f" (from {CONFIG_FILE_VARIABLE})")
     _read_environment(sources, environ)
     for key, value in overrides.items():
-        _put(sources.queue, key.lower(), Value(value.strip(), "command line"))
+        _set_value(sources.main, key.lower(), RawValue(value.strip(), "command line"))
     return sources
 
 
-def _read_file(sources: Sources, file: str, why: str) -> None:
+def _read_file(sources: RawConfig, file: str, why: str) -> None:
     parser = _parse_file(file, why)
     for section in parser.sections():
         origin = f"{file} [{section}]"
-        target = _target(sources, section, origin)
+        target = _section_values(sources, section, origin)
         if target is not None:
             for key, text in parser.items(section):
-                _put(target, key, Value(text.strip(), origin))
+                _set_value(target, key, RawValue(text.strip(), origin))
 
 
-def _target(sources: Sources, section: str, origin: str) -> Values | None:
+def _section_values(sources: RawConfig, section: str, origin: str) -> RawValues | None:
     """The place of a file's section; None for one that is not ours: the same file may be Airflow's own."""
     lower = section.lower()
-    if lower == QUEUE_SECTION:
-        return sources.queue
+    if lower == MAIN_SECTION:
+        return sources.main
     if lower == PROFILE_SECTION:
         return sources.base
-    normal = normal_queue(section)
+    normal = normalize_queue_name(section)
     if lower.startswith(PROFILE_SECTION + "."):
         name = section[len(PROFILE_SECTION) + 1 :]
-        known = sources.names.setdefault(normal_queue(name), name)
+        known = sources.queue_names.setdefault(normalize_queue_name(name), name)
         if not _QUEUE_NAME.fullmatch(name):
             sources.problems.append(
                 f"[{section}]: expected a queue's name of 1 to 64 of A-Z a-z 0-9 _ . - after the first dot, "
@@ -97,10 +97,10 @@ def _target(sources: Sources, section: str, origin: str) -> Values | None:
                 f"[{section}]: expected one section a queue, found [{PROFILE_SECTION}.{known}] too, which "
                 f"means the same queue (from {origin})"
             )
-        return sources.profiles.setdefault(normal_queue(name), {})
-    if normal == QUEUE_SECTION or normal.startswith(PROFILE_SECTION):
+        return sources.profiles.setdefault(normalize_queue_name(name), {})
+    if normal == MAIN_SECTION or normal.startswith(PROFILE_SECTION):
         sources.problems.append(
-            f"[{section}]: expected [{QUEUE_SECTION}], [{PROFILE_SECTION}] or [{PROFILE_SECTION}.NAME], "
+            f"[{section}]: expected [{MAIN_SECTION}], [{PROFILE_SECTION}] or [{PROFILE_SECTION}.NAME], "
             f"found an unknown section (from {origin})"
         )
     return None
@@ -115,17 +115,19 @@ def _parse_file(file: str, why: str) -> configparser.ConfigParser:
         reason = error.strerror or type(error).__name__
         raise ConfigError(
             f"configuration file {file}{why}: expected a readable ini file, found: {reason}; "
-            f"check --config and {FILE_VARIABLE}"
+            f"check --config and {CONFIG_FILE_VARIABLE}"
         ) from None
     except UnicodeDecodeError:
         raise ConfigError(f"configuration file {file}{why}: expected UTF-8 text, found other bytes") from None
     except configparser.Error as error:
         # Without the parser's own words: they would show the line, and a password with it.
-        raise ConfigError(f"configuration file {file}{why}: expected an ini file, found {_complaint(error)}") from None
+        raise ConfigError(
+            f"configuration file {file}{why}: expected an ini file, found {_describe_parse_error(error)}"
+        ) from None
     return parser
 
 
-def _complaint(error: configparser.Error) -> str:
+def _describe_parse_error(error: configparser.Error) -> str:
     if isinstance(error, configparser.DuplicateOptionError):
         return f"{error.option!r} twice in [{error.section}] (line {error.lineno})"
     if isinstance(error, configparser.DuplicateSectionError):
@@ -136,18 +138,18 @@ def _complaint(error: configparser.Error) -> str:
     return f"what is neither a section nor key = value (line {', '.join(lines) or '?'})"
 
 
-def _read_environment(sources: Sources, environ: Mapping[str, str]) -> None:
+def _read_environment(sources: RawConfig, environ: Mapping[str, str]) -> None:
     """AIRFLOW__SECTION__KEY of our sections; every other variable is somebody else's."""
     for variable in sorted(environ):
-        if not variable.startswith(_PREFIX):
+        if not variable.startswith(_VARIABLE_PREFIX):
             continue
-        section, _, key = variable[len(_PREFIX) :].lower().rpartition("__")
-        value = Value(environ[variable].strip(), variable)
-        if section == QUEUE_SECTION:
-            _put(sources.queue, key, value)
+        section, _, key = variable[len(_VARIABLE_PREFIX) :].lower().rpartition("__")
+        value = RawValue(environ[variable].strip(), variable)
+        if section == MAIN_SECTION:
+            _set_value(sources.main, key, value)
         elif section == PROFILE_SECTION:
-            _put(sources.base, key, value)
+            _set_value(sources.base, key, value)
         elif section.startswith(PROFILE_SECTION + "_"):
-            name = normal_queue(section[len(PROFILE_SECTION) + 1 :])
-            sources.names.setdefault(name, name)
-            _put(sources.profiles.setdefault(name, {}), key, value)
+            name = normalize_queue_name(section[len(PROFILE_SECTION) + 1 :])
+            sources.queue_names.setdefault(name, name)
+            _set_value(sources.profiles.setdefault(name, {}), key, value)

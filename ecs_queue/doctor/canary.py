@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ecs_queue.client import EcsQueue
-from ecs_queue.core.envelope import TaskResult
-from ecs_queue.doctor.finding import Finding, Report
+from ecs_queue.client.client import EcsQueue
+from ecs_queue.doctor.finding import Finding, Reporter
 from ecs_queue.errors import EcsQueueError, ResultTimeout
+from ecs_queue.messages.envelope import TaskResult
 
 STOPPED_BY = "doctor"
 
 
 def send_canary(client: EcsQueue, queue: str, command: Sequence[str], timeout: float) -> Iterator[Finding]:
     """Submit `command` to the queue and wait for its result for at most `timeout` seconds; stopped after that."""
-    report = Report(queue)
+    report = Reporter(queue)
     try:
         handle = client.submit(command, queue=queue, expires_in=timeout)
     except EcsQueueError as error:
-        yield report.wrong("canary.submit", str(error), "mend what it names")
+        yield report.error("canary.submit", str(error), "mend what it names")
         return
     yield report.ok("canary.submit", f"request {handle.id} was accepted")
     try:
@@ -28,24 +28,24 @@ def send_canary(client: EcsQueue, queue: str, command: Sequence[str], timeout: f
         client.stop(handle.id, by=STOPPED_BY)
         text = f"no result within {timeout:g} s; it was {record.state}: {record.reason or 'no reason known'}"
         advice = f"`ecs-queue status {handle.id}`; is a worker alive that serves {queue}? It is being stopped now"
-        yield report.wrong("canary.result", text, advice)
+        yield report.error("canary.result", text, advice)
         return
-    yield _judged(report, result)
+    yield _result_finding(report, result)
 
 
-def _judged(report: Report, result: TaskResult) -> Finding:
-    took = _seconds(result, "queued_at", "finished_at")
-    launch = _seconds(result, "queued_at", "launched_at")
+def _result_finding(reporter: Reporter, result: TaskResult) -> Finding:
+    took = _elapsed(result, "queued_at", "finished_at")
+    launch = _elapsed(result, "queued_at", "launched_at")
     text = f"{result.state} after {took}, launched after {launch}, attempts {result.attempts}: {result.reason}"
     if result.succeeded:
-        return report.ok("canary.result", text)
+        return reporter.ok("canary.result", text)
     advice = (
         f"`ecs-queue status {result.id}` shows more; does the image have the command? Another one: "
         "--canary-command 'python --version'"
     )
-    return report.wrong("canary.result", text, advice)
+    return reporter.error("canary.result", text, advice)
 
 
-def _seconds(result: TaskResult, start: str, end: str) -> str:
+def _elapsed(result: TaskResult, start: str, end: str) -> str:
     first, last = getattr(result, start), getattr(result, end)
     return "?" if first is None or last is None else f"{(last - first).total_seconds():.1f} s"

@@ -8,13 +8,13 @@ from enum import StrEnum
 import msgspec
 
 
-class Level(StrEnum):
+class Severity(StrEnum):
     """How bad it is. `NOTE`: it could not be found out, or is only good to know."""
 
     OK = "ok"
-    NOTE = "note"
+    INFO = "info"
     WARNING = "warning"
-    WRONG = "wrong"
+    ERROR = "error"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,12 +25,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     check: str
     subject: str
-    level: Level
+    severity: Severity
     text: str
     advice: str = ""
 
 
-class Report:
+class Reporter:
     """Makes findings of one subject."""
 
     def __init__(self, subject: str) -> None:
@@ -38,19 +38,19 @@ class Report:
 
     def ok(self, check: str, text: str) -> Finding:
         """As it should be."""
-        return Finding(check=check, subject=self.subject, level=Level.OK, text=text)
+        return Finding(check=check, subject=self.subject, severity=Severity.OK, text=text)
 
-    def note(self, check: str, text: str, advice: str = "") -> Finding:
+    def info(self, check: str, text: str, advice: str = "") -> Finding:
         """Not found out, or good to know."""
-        return Finding(check=check, subject=self.subject, level=Level.NOTE, text=text, advice=advice)
+        return Finding(check=check, subject=self.subject, severity=Severity.INFO, text=text, advice=advice)
 
     def warning(self, check: str, text: str, advice: str) -> Finding:
         """It works, and will not always."""
-        return Finding(check=check, subject=self.subject, level=Level.WARNING, text=text, advice=advice)
+        return Finding(check=check, subject=self.subject, severity=Severity.WARNING, text=text, advice=advice)
 
-    def wrong(self, check: str, text: str, advice: str) -> Finding:
+    def error(self, check: str, text: str, advice: str) -> Finding:
         """It cannot work like this."""
-        return Finding(check=check, subject=self.subject, level=Level.WRONG, text=text, advice=advice)
+        return Finding(check=check, subject=self.subject, severity=Severity.ERROR, text=text, advice=advice)
 
 
 Examination = Callable[[], Iterator[Finding]]

@@ -12,21 +12,21 @@ from urllib.parse import urlsplit
 
 import redis.exceptions
 
-from ecs_queue.doctor.finding import Finding, Report
+from ecs_queue.doctor.finding import Finding, Reporter
 from ecs_queue.errors import ConfigError, LedgerUnavailable
-from ecs_queue.ledger.script import connect, wrapping
+from ecs_queue.ledger.redis_script import connect, wrap_redis_errors
 
 #: AWS refuses signatures that are 5 minutes off; from here on it is worth a word. Seconds.
-_SKEW_WORTH_A_WORD, _SKEW_TOO_MUCH = 5.0, 240.0
+_SKEW_WARNING, _SKEW_ERROR = 5.0, 240.0
 #: A launch makes three round trips; at 20 launches a second and this latency a worker waits for the server.
-_SLOW_SECONDS = 0.02
+_SLOW_ROUND_TRIP_SECONDS = 0.02
 _ROUND_TRIPS = 5
 #: The oldest server the scripts are meant for.
-_OLDEST = (6, 2)
-_NEARLY_FULL = 0.8
+_OLDEST_TESTED = (6, 2)
+_MEMORY_WARNING_RATIO = 0.8
 
 
-def examine_server(
+def check_server(
     role: str,
     url: str,
     durability: str,
@@ -36,20 +36,20 @@ def examine_server(
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Iterator[Finding]:
     """`role`: "ledger" or "broker". `durability`: the configuration's, "" where it does not matter."""
-    report = Report(role)
+    report = Reporter(role)
     try:
         client: Any = connect(url, socket_timeout=timeout, max_connections=1)
     except ConfigError as error:
-        yield report.wrong("server.url", str(error), f"correct {role}_url")
+        yield report.error("server.url", str(error), f"correct {role}_url")
         return
     try:
-        with wrapping():
-            latency, skew = _round_trips(client, wall_clock, monotonic)
-        info = _info(client)
-        yield _reached(report, latency, info)
+        with wrap_redis_errors():
+            latency, skew = _measure_round_trips(client, wall_clock, monotonic)
+        info = _server_info(client)
+        yield _reachable(report, latency, info)
         if skew is not None:
-            yield _clock(report, skew)
-        yield _exposure(report, url)
+            yield _clock_skew(report, skew)
+        yield _transport(report, url)
         yield from _version(report, info)
         yield from _eviction(report, info)
         yield from _memory(report, info)
@@ -57,12 +57,12 @@ def examine_server(
         yield from _writable(report, info)
     except LedgerUnavailable as error:
         advice = f"start the server, or correct {role}_url; look for firewalls, TLS (rediss://) and the password"
-        yield report.wrong("server.reached", str(error).replace("the ledger", f"the {role}", 1), advice)
+        yield report.error("server.reachable", str(error).replace("the ledger", f"the {role}", 1), advice)
     finally:
         client.close()
 
 
-def _round_trips(
+def _measure_round_trips(
     client: Any, wall_clock: Callable[[], float], monotonic: Callable[[], float]
 ) -> tuple[float, float | None]:
     """The quickest of some round trips, and how far this machine's clock is ahead (None: TIME is not allowed)."""
@@ -82,7 +82,7 @@ def _round_trips(
     return best, skew
 
 
-def _info(client: Any) -> Mapping[str, Any]:
+def _server_info(client: Any) -> Mapping[str, Any]:
     """INFO, or nothing where this user may not ask for it."""
     try:
         found: Mapping[str, Any] = client.info()
@@ -91,33 +91,33 @@ def _info(client: Any) -> Mapping[str, Any]:
     return found
 
 
-def _reached(report: Report, latency: float, info: Mapping[str, Any]) -> Finding:
+def _reachable(reporter: Reporter, latency: float, info: Mapping[str, Any]) -> Finding:
     name = "Valkey" if info.get("server_name") == "valkey" else "Redis"
     version = info.get("valkey_version") or info.get("redis_version") or "of unknown version"
     text = f"{name} {version} answers in {latency * 1000:.1f} ms"
-    if latency <= _SLOW_SECONDS:
-        return report.ok("server.reached", text)
-    return report.warning(
-        "server.reached", text, "bring workers and server nearer together: each launch makes several round trips"
+    if latency <= _SLOW_ROUND_TRIP_SECONDS:
+        return reporter.ok("server.reachable", text)
+    return reporter.warning(
+        "server.reachable", text, "bring workers and server nearer together: each launch makes several round trips"
     )
 
 
-def _clock(report: Report, skew: float) -> Finding:
+def _clock_skew(reporter: Reporter, skew: float) -> Finding:
     text = f"this machine's clock is {abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} the server's"
-    if abs(skew) < _SKEW_WORTH_A_WORD:
-        return report.ok("server.clock", text)
+    if abs(skew) < _SKEW_WARNING:
+        return reporter.ok("server.clock", text)
     advice = "keep both with NTP: leases follow the server's clock, expires_in and AWS's signatures this machine's"
-    if abs(skew) < _SKEW_TOO_MUCH:
-        return report.warning("server.clock", text, advice)
-    return report.wrong("server.clock", text, f"{advice}; AWS refuses signatures that are 5 minutes off")
+    if abs(skew) < _SKEW_ERROR:
+        return reporter.warning("server.clock", text, advice)
+    return reporter.error("server.clock", text, f"{advice}; AWS refuses signatures that are 5 minutes off")
 
 
-def _exposure(report: Report, url: str) -> Finding:
+def _transport(reporter: Reporter, url: str) -> Finding:
     """Whether what is sent could be read or forged on its way."""
     parts = urlsplit(url)
     if parts.scheme in ("rediss", "unix") or is_loopback(parts.hostname or ""):
-        return report.ok("server.transport", "TLS" if parts.scheme == "rediss" else "within this machine")
-    return report.warning(
+        return reporter.ok("server.transport", "TLS" if parts.scheme == "rediss" else "within this machine")
+    return reporter.warning(
         "server.transport",
         f"{parts.scheme}:// to another machine: commands and environments cross the network in clear",
         "use rediss:// and a user of its own (ACL), or a network that nobody else is in",
@@ -135,65 +135,69 @@ def is_loopback(host: str) -> bool:
     return bool(found) and all(ipaddress.ip_address(address).is_loopback for address in found)
 
 
-def _version(report: Report, info: Mapping[str, Any]) -> Iterator[Finding]:
+def _version(reporter: Reporter, info: Mapping[str, Any]) -> Iterator[Finding]:
     version = str(info.get("redis_version", ""))
     if not version:
         text = "INFO is not allowed to this user: version, eviction, memory and persistence are not known"
-        yield report.note("server.version", text, "allow INFO (+info) to let the doctor look")
+        yield reporter.info("server.version", text, "allow INFO (+info) to let the doctor look")
         return
     major, minor, *_ = (*version.split("."), "0")
     if info.get("cluster_enabled"):
         advice = "use a server or a service without cluster mode (kombu does not speak it)"
-        yield report.wrong("server.version", "the server is in cluster mode", advice)
-    elif (int(major), int(minor)) < _OLDEST:
+        yield reporter.error("server.version", "the server is in cluster mode", advice)
+    elif (int(major), int(minor)) < _OLDEST_TESTED:
         text = f"Redis {version} is older than what is tested"
-        yield report.warning("server.version", text, "use Redis 7 or newer, or Valkey")
+        yield reporter.warning("server.version", text, "use Redis 7 or newer, or Valkey")
 
 
-def _eviction(report: Report, info: Mapping[str, Any]) -> Iterator[Finding]:
+def _eviction(reporter: Reporter, info: Mapping[str, Any]) -> Iterator[Finding]:
     policy = info.get("maxmemory_policy")
     if policy == "noeviction":
-        yield report.ok("server.eviction", "maxmemory-policy is noeviction")
+        yield reporter.ok("server.eviction", "maxmemory-policy is noeviction")
     elif policy:
         text = f"maxmemory-policy is {policy}: under memory pressure the server drops records and messages"
-        yield report.wrong("server.eviction", text, "CONFIG SET maxmemory-policy noeviction, and in its configuration")
+        yield reporter.error(
+            "server.eviction", text, "CONFIG SET maxmemory-policy noeviction, and in its configuration"
+        )
 
 
-def _memory(report: Report, info: Mapping[str, Any]) -> Iterator[Finding]:
+def _memory(reporter: Reporter, info: Mapping[str, Any]) -> Iterator[Finding]:
     used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
     if not most:
         return
     text = f"{used / 2**20:.0f} of {most / 2**20:.0f} MiB in use"
-    if used < _NEARLY_FULL * most:
-        yield report.ok("server.memory", text)
+    if used < _MEMORY_WARNING_RATIO * most:
+        yield reporter.ok("server.memory", text)
     else:
         advice = "give the server more memory, or lower retention_seconds: a full server takes no more requests"
-        yield report.warning("server.memory", text, advice)
+        yield reporter.warning("server.memory", text, advice)
 
 
-def _persistence(report: Report, client: Any, info: Mapping[str, Any], durability: str) -> Iterator[Finding]:
+def _persistence(reporter: Reporter, client: Any, info: Mapping[str, Any], durability: str) -> Iterator[Finding]:
     if not info or not durability:
         return
     if not info.get("aof_enabled"):
         kept = "RDB snapshots only" if _has_snapshots(client) else "nothing on disk"
         text = f"the server keeps {kept}: a crash loses requests that were accepted"
         if durability == "replica":
-            yield report.note("server.persistence", f"{text}; durability = replica waits for a replica instead")
+            yield reporter.info("server.persistence", f"{text}; durability = replica waits for a replica instead")
         else:
             advice = "appendonly yes with appendfsync always; or a durable service, where this can be ignored"
-            yield report.warning("server.persistence", text, advice)
+            yield reporter.warning("server.persistence", text, advice)
         return
     if info.get("aof_last_write_status", "ok") != "ok":
-        yield report.wrong("server.persistence", "the last write of the append-only file failed", "look at its disk")
+        yield reporter.error("server.persistence", "the last write of the append-only file failed", "look at its disk")
         return
     policy = _config_value(client, "appendfsync")
     if policy == "always" or durability in ("aof", "replica"):
-        yield report.ok("server.persistence", f"append-only file, appendfsync {policy or 'unknown'}")
+        yield reporter.ok("server.persistence", f"append-only file, appendfsync {policy or 'unknown'}")
     elif policy:
         text = f"appendfsync {policy} and durability = server: a crash loses up to a second, also of claims"
-        yield report.warning("server.persistence", text, "appendfsync always, or durability = aof (or replica)")
+        yield reporter.warning("server.persistence", text, "appendfsync always, or durability = aof (or replica)")
     else:
-        yield report.note("server.persistence", "append-only file; CONFIG GET appendfsync is not allowed to this user")
+        yield reporter.info(
+            "server.persistence", "append-only file; CONFIG GET appendfsync is not allowed to this user"
+        )
 
 
 def _has_snapshots(client: Any) -> bool:
@@ -208,7 +212,7 @@ def _config_value(client: Any, name: str) -> str | None:
         return None
 
 
-def _writable(report: Report, info: Mapping[str, Any]) -> Iterator[Finding]:
+def _writable(reporter: Reporter, info: Mapping[str, Any]) -> Iterator[Finding]:
     if info.get("role") == "slave":
         text = "this server is a replica, nothing can be written to it"
-        yield report.wrong("server.role", text, "use the primary's address, or the service's primary endpoint")
+        yield reporter.error("server.role", text, "use the primary's address, or the service's primary endpoint")

@@ -11,12 +11,19 @@ from typing import Any
 
 from botocore import exceptions as boto
 
-from ecs_queue.core.answers import Kind, ReadTrouble, RunAnswer, StopAnswer, StopKind, TroubleKind
-from ecs_queue.ecs.rules import CAPACITY_FAILURE, RULES, THROTTLE_CODES, Meaning
+from ecs_queue.ecs.error_rules import CAPACITY_FAILURE_PATTERN, ERROR_RULES, THROTTLE_CODES, ErrorMeaning
 from ecs_queue.errors import EcsQueueError, InvalidRequest
+from ecs_queue.protocol.ecs_results import (
+    ReadError,
+    ReadErrorKind,
+    RunTaskResult,
+    RunTaskResultKind,
+    StopTaskResult,
+    StopTaskResultKind,
+)
 
 #: The longest reason, in characters: an "encoded authorization failure message" alone may have thousands.
-MAX_REASON = 1000
+MAX_REASON_LENGTH = 1000
 
 #: What AWS itself calls a server error; a 5xx under any other name comes from something in between.
 _SERVER_CODES = re.compile(r"(?:Server|Internal|Unavailable|Failure|Fault|Timeout)", re.IGNORECASE)
@@ -24,38 +31,38 @@ _SERVER_CODES = re.compile(r"(?:Server|Internal|Unavailable|Failure|Fault|Timeou
 _FAILURE_CODE = re.compile(r"[A-Z]{4,}(?::[A-Za-z]+)?(?= \(|$)")
 _REQUEST_TIMEOUTS = frozenset({"RequestTimeout", "RequestTimeoutException"})
 
-_RUN_KINDS = {
-    Meaning.THROTTLED: Kind.THROTTLED,
-    Meaning.SERVER: Kind.ANSWERED_5XX,
-    Meaning.LOST: Kind.AMBIGUOUS,
-    Meaning.CAPACITY: Kind.CAPACITY,
-    Meaning.PROFILE: Kind.PROFILE,
-    Meaning.CLUSTER: Kind.PROFILE,
-    Meaning.DENIED: Kind.PERMANENT,
-    Meaning.NO_TASK: Kind.PERMANENT,
-    Meaning.CONFLICT: Kind.CONFLICT,
-    Meaning.REFUSED: Kind.PERMANENT,
+_RUN_TASK_KINDS = {
+    ErrorMeaning.THROTTLED: RunTaskResultKind.THROTTLED,
+    ErrorMeaning.SERVER_ERROR: RunTaskResultKind.ANSWERED_5XX,
+    ErrorMeaning.INTERMEDIARY: RunTaskResultKind.AMBIGUOUS,
+    ErrorMeaning.CAPACITY: RunTaskResultKind.CAPACITY,
+    ErrorMeaning.PROFILE: RunTaskResultKind.UNUSABLE_PROFILE,
+    ErrorMeaning.CLUSTER_NOT_FOUND: RunTaskResultKind.UNUSABLE_PROFILE,
+    ErrorMeaning.DENIED: RunTaskResultKind.PERMANENT,
+    ErrorMeaning.TASK_NOT_FOUND: RunTaskResultKind.PERMANENT,
+    ErrorMeaning.CONFLICT: RunTaskResultKind.CONFLICT,
+    ErrorMeaning.REFUSED: RunTaskResultKind.PERMANENT,
 }
-_TROUBLE_KINDS = {
-    Meaning.THROTTLED: TroubleKind.THROTTLED,
-    Meaning.SERVER: TroubleKind.UNAVAILABLE,
-    Meaning.LOST: TroubleKind.UNAVAILABLE,
-    Meaning.CAPACITY: TroubleKind.UNAVAILABLE,
-    Meaning.PROFILE: TroubleKind.PROFILE,
-    Meaning.CLUSTER: TroubleKind.GONE,
-    Meaning.DENIED: TroubleKind.DENIED,
+_READ_ERROR_KINDS = {
+    ErrorMeaning.THROTTLED: ReadErrorKind.THROTTLED,
+    ErrorMeaning.SERVER_ERROR: ReadErrorKind.UNAVAILABLE,
+    ErrorMeaning.INTERMEDIARY: ReadErrorKind.UNAVAILABLE,
+    ErrorMeaning.CAPACITY: ReadErrorKind.UNAVAILABLE,
+    ErrorMeaning.PROFILE: ReadErrorKind.UNUSABLE_PROFILE,
+    ErrorMeaning.CLUSTER_NOT_FOUND: ReadErrorKind.CLUSTER_NOT_FOUND,
+    ErrorMeaning.DENIED: ReadErrorKind.DENIED,
 }
-_STOP_KINDS = {
-    TroubleKind.THROTTLED: StopKind.THROTTLED,
-    TroubleKind.UNAVAILABLE: StopKind.UNAVAILABLE,
-    TroubleKind.PROFILE: StopKind.PROFILE,
-    TroubleKind.DENIED: StopKind.DENIED,
-    TroubleKind.GONE: StopKind.GONE,
-    TroubleKind.INVALID: StopKind.INVALID,
+_STOP_TASK_KINDS = {
+    ReadErrorKind.THROTTLED: StopTaskResultKind.THROTTLED,
+    ReadErrorKind.UNAVAILABLE: StopTaskResultKind.UNAVAILABLE,
+    ReadErrorKind.UNUSABLE_PROFILE: StopTaskResultKind.UNUSABLE_PROFILE,
+    ReadErrorKind.DENIED: StopTaskResultKind.DENIED,
+    ReadErrorKind.CLUSTER_NOT_FOUND: StopTaskResultKind.TASK_NOT_FOUND,
+    ReadErrorKind.INVALID: StopTaskResultKind.INVALID,
 }
 
 #: Nothing can be sent before these are put right; raised while a client is built or a request is signed.
-_NO_CREDENTIALS: tuple[type[Exception], ...] = (
+_CREDENTIAL_ERRORS: tuple[type[Exception], ...] = (
     boto.NoCredentialsError,
     boto.PartialCredentialsError,
     boto.CredentialRetrievalError,
@@ -73,186 +80,195 @@ _NO_CREDENTIALS: tuple[type[Exception], ...] = (
     boto.EndpointProviderError,
     boto.MetadataRetrievalError,
 )
-_NO_CONNECTION = (boto.EndpointConnectionError, boto.ConnectTimeoutError)
+_CONNECT_ERRORS = (boto.EndpointConnectionError, boto.ConnectTimeoutError)
 #: TLS failures of the handshake: the request had not been written. Others may come while the answer is read.
-_HANDSHAKE = re.compile(r"CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER|hostname mismatch", re.IGNORECASE)
+_HANDSHAKE_FAILURE = re.compile(r"CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER|hostname mismatch", re.IGNORECASE)
 #: What urllib3 wraps in a ProxyError when the proxy was not reached, or refused the tunnel.
 _PROXY_UNREACHED = re.compile(r"NewConnectionError|ConnectTimeoutError|Tunnel connection failed|NameResolution")
 
 
-def classify_error(code: str, message: str, status: int, conflicting: Sequence[str] = ()) -> RunAnswer:
+def classify_error(code: str, message: str, status: int, conflicting: Sequence[str] = ()) -> RunTaskResult:
     """RunTask answered with an error: AWS's code and message, HTTP's status (0 if unknown).
 
     `conflicting` are the ARNs that a ConflictException names.
     """
-    meaning, advice = _meaning(code, message, status)
-    kind = _RUN_KINDS[meaning]
-    reason = sentence(_WHAT_HAPPENED[kind], message, code, advice)
-    return RunAnswer(kind, reason=reason, code=code, conflicting=tuple(conflicting))
+    meaning, advice = _lookup_meaning(code, message, status)
+    kind = _RUN_TASK_KINDS[meaning]
+    reason = format_reason(_SUMMARIES[kind], message, code, advice)
+    return RunTaskResult(kind, reason=reason, error_code=code, conflicting_arns=tuple(conflicting))
 
 
-def classify_response(response: Mapping[str, Any]) -> RunAnswer:
+def classify_response(response: Mapping[str, Any]) -> RunTaskResult:
     """RunTask answered with HTTP 200: a task, or failures[], or (a proxy's work) nothing."""
     for task in response.get("tasks") or ():
         if arn := task.get("taskArn"):
-            return RunAnswer(Kind.STARTED, arn=arn)
+            return RunTaskResult(RunTaskResultKind.STARTED, arn=arn)
     if failures := response.get("failures"):
         return classify_failures(failures)
     reason = "ECS answered RunTask with neither a task nor a failure: whether it started one is not known."
-    return RunAnswer(Kind.AMBIGUOUS, reason=reason)
+    return RunTaskResult(RunTaskResultKind.AMBIGUOUS, reason=reason)
 
 
-def classify_failures(failures: Sequence[Mapping[str, Any]]) -> RunAnswer:
+def classify_failures(failures: Sequence[Mapping[str, Any]]) -> RunTaskResult:
     """failures[] of one RunTask, one entry a container instance: CAPACITY when any of them lacks room."""
-    words = [_failure_words(failure) for failure in failures]
-    lacking = [text for text in words if CAPACITY_FAILURE.search(text)]
-    kind = Kind.CAPACITY if lacking else Kind.START_FAILURE
+    words = [_failure_text(failure) for failure in failures]
+    lacking = [text for text in words if CAPACITY_FAILURE_PATTERN.search(text)]
+    kind = RunTaskResultKind.CAPACITY if lacking else RunTaskResultKind.START_FAILURE
     chosen = list(dict.fromkeys(lacking or words))
     code = _FAILURE_CODE.match(chosen[0])
-    reason = sentence(_WHAT_HAPPENED[kind], "; ".join(chosen), "", "")
-    return RunAnswer(kind, reason=reason, code=code.group() if code else "")
+    reason = format_reason(_SUMMARIES[kind], "; ".join(chosen), "", "")
+    return RunTaskResult(kind, reason=reason, error_code=code.group() if code else "")
 
 
-def classify_exception(error: Exception, sent: bool) -> RunAnswer:
+def classify_exception(error: Exception, sent: bool) -> RunTaskResult:
     """RunTask raised. `sent`: whether the request had been handed to the network.
 
     An error of another operation (AssumeRole, for the credentials) means that RunTask was not sent.
     """
     if isinstance(error, boto.ClientError):
-        answer = _from_client_error(error)
+        answer = _classify_client_error(error)
         own = error.operation_name == "RunTask"
-        return answer if own else _credentials_call_failed(answer)
+        return answer if own else _classify_credentials_failure(answer)
     if isinstance(error, boto.ParamValidationError | InvalidRequest):
-        return _unsent(Kind.PERMANENT, error, "The request does not fit ECS's API, so it was not sent")
-    if _unusable(error):
-        return _unsent(Kind.PROFILE, error, "RunTask was not sent: credentials or settings are unusable")
-    if not sent or not_connected(error):
-        return _unsent(Kind.NEVER_SENT, error, "RunTask was not sent")
-    reason = sentence("Whether ECS started a task is not known", str(error), _name(error), "")
-    return RunAnswer(Kind.AMBIGUOUS, reason=reason, code=_name(error))
+        return _not_sent_result(
+            RunTaskResultKind.PERMANENT, error, "The request does not fit ECS's API, so it was not sent"
+        )
+    if _is_profile_error(error):
+        return _not_sent_result(
+            RunTaskResultKind.UNUSABLE_PROFILE, error, "RunTask was not sent: credentials or settings are unusable"
+        )
+    if not sent or is_connection_failure(error):
+        return _not_sent_result(RunTaskResultKind.NEVER_SENT, error, "RunTask was not sent")
+    reason = format_reason("Whether ECS started a task is not known", str(error), _class_name(error), "")
+    return RunTaskResult(RunTaskResultKind.AMBIGUOUS, reason=reason, error_code=_class_name(error))
 
 
-def not_connected(error: Exception) -> bool:
+def is_connection_failure(error: Exception) -> bool:
     """Whether no connection could be made, so that ECS cannot have seen the request."""
-    if isinstance(error, _NO_CONNECTION):
+    if isinstance(error, _CONNECT_ERRORS):
         return True
     if isinstance(error, boto.SSLError):
-        return _HANDSHAKE.search(str(error)) is not None
+        return _HANDSHAKE_FAILURE.search(str(error)) is not None
     if isinstance(error, boto.ProxyConnectionError):
         inner = error.kwargs.get("error")
         return _PROXY_UNREACHED.search(f"{inner!r} {inner}") is not None
     return False
 
 
-def read_trouble(error: Exception) -> ReadTrouble:
+def classify_read_error(error: Exception) -> ReadError:
     """Any exception out of DescribeTasks, ListTasks, StopTask or DescribeClusters."""
     if isinstance(error, boto.ClientError):
-        code, message, status = _parts(error)
-        meaning, advice = _meaning(code, message, status)
-        kind = _TROUBLE_KINDS.get(meaning, TroubleKind.INVALID)
-        if error.operation_name not in _OPERATIONS and kind not in _PASSING:
-            kind = TroubleKind.PROFILE
-        return ReadTrouble(kind, sentence(f"{error.operation_name} failed", message, code, advice), code)
+        code, message, status = _error_fields(error)
+        meaning, advice = _lookup_meaning(code, message, status)
+        kind = _READ_ERROR_KINDS.get(meaning, ReadErrorKind.INVALID)
+        if error.operation_name not in _ECS_OPERATIONS and kind not in _TRANSIENT:
+            kind = ReadErrorKind.UNUSABLE_PROFILE
+        return ReadError(kind, format_reason(f"{error.operation_name} failed", message, code, advice), code)
     if isinstance(error, boto.ParamValidationError):
-        kind = TroubleKind.INVALID
-    elif _unusable(error):
-        kind = TroubleKind.PROFILE
+        kind = ReadErrorKind.INVALID
+    elif _is_profile_error(error):
+        kind = ReadErrorKind.UNUSABLE_PROFILE
     else:
-        kind = TroubleKind.UNAVAILABLE
-    return ReadTrouble(kind, sentence("ECS was not reached", str(error), _name(error), ""), _name(error))
+        kind = ReadErrorKind.UNAVAILABLE
+    return ReadError(kind, format_reason("ECS was not reached", str(error), _class_name(error), ""), _class_name(error))
 
 
-def stop_trouble(error: Exception) -> StopAnswer:
+def classify_stop_error(error: Exception) -> StopTaskResult:
     """Any exception out of StopTask. A task or cluster that ECS does not know is GONE."""
-    trouble = read_trouble(error)
-    kind = _STOP_KINDS[trouble.kind]
-    if isinstance(error, boto.ClientError) and _meaning(*_parts(error))[0] is Meaning.NO_TASK:
-        kind = StopKind.GONE
-    return StopAnswer(kind, trouble.reason, trouble.code)
+    trouble = classify_read_error(error)
+    kind = _STOP_TASK_KINDS[trouble.kind]
+    if isinstance(error, boto.ClientError) and _lookup_meaning(*_error_fields(error))[0] is ErrorMeaning.TASK_NOT_FOUND:
+        kind = StopTaskResultKind.TASK_NOT_FOUND
+    return StopTaskResult(kind, trouble.reason, trouble.error_code)
 
 
-def sentence(what: str, words: str, code: str, advice: str) -> str:
+def format_reason(summary: str, detail: str, code: str, advice: str) -> str:
     """`what`: AWS's words (its code). The advice. Cut to MAX_REASON, without values and URL credentials."""
-    said = _clean(words).rstrip(". ")
+    said = _sanitize(detail).rstrip(". ")
     named = f" ({code})" if code and code not in said else ""
-    head = f"{what}: {said}{named}" if said else f"{what}{named}"
-    room = MAX_REASON - len(advice) - 2
+    head = f"{summary}: {said}{named}" if said else f"{summary}{named}"
+    room = MAX_REASON_LENGTH - len(advice) - 2
     head = head if len(head) <= room else head[: room - 3] + "..."
     return f"{head}. {advice}".rstrip()
 
 
-_WHAT_HAPPENED = {
-    Kind.THROTTLED: "ECS throttled the call",
-    Kind.ANSWERED_5XX: "ECS answered with a server error",
-    Kind.AMBIGUOUS: "Whether ECS started a task is not known",
-    Kind.CAPACITY: "ECS has no room for the task now",
-    Kind.START_FAILURE: "ECS could not start the task",
-    Kind.PERMANENT: "ECS refused the task",
-    Kind.PROFILE: "ECS cannot be used",
-    Kind.CONFLICT: "ECS has seen this launch's token with other arguments",
+_SUMMARIES = {
+    RunTaskResultKind.THROTTLED: "ECS throttled the call",
+    RunTaskResultKind.ANSWERED_5XX: "ECS answered with a server error",
+    RunTaskResultKind.AMBIGUOUS: "Whether ECS started a task is not known",
+    RunTaskResultKind.CAPACITY: "ECS has no room for the task now",
+    RunTaskResultKind.START_FAILURE: "ECS could not start the task",
+    RunTaskResultKind.PERMANENT: "ECS refused the task",
+    RunTaskResultKind.UNUSABLE_PROFILE: "ECS cannot be used",
+    RunTaskResultKind.CONFLICT: "ECS has seen this launch's token with other arguments",
 }
 #: Errors of any other operation come from those that fetch the credentials.
-_OPERATIONS = frozenset({"DescribeClusters", "DescribeTasks", "ListTasks", "RunTask", "StopTask"})
-_PASSING = frozenset({TroubleKind.THROTTLED, TroubleKind.UNAVAILABLE})
+_ECS_OPERATIONS = frozenset({"DescribeClusters", "DescribeTasks", "ListTasks", "RunTask", "StopTask"})
+_TRANSIENT = frozenset({ReadErrorKind.THROTTLED, ReadErrorKind.UNAVAILABLE})
 
 
-def _meaning(code: str, message: str, status: int) -> tuple[Meaning, str]:
+def _lookup_meaning(code: str, message: str, status: int) -> tuple[ErrorMeaning, str]:
     """What an error answer means, and what to do about it."""
     if code in _REQUEST_TIMEOUTS:
-        return Meaning.SERVER, ""
+        return ErrorMeaning.SERVER_ERROR, ""
     if status >= 500 and code not in THROTTLE_CODES:
         from_aws = _SERVER_CODES.search(code) is not None and status != 504
-        return (Meaning.SERVER if from_aws else Meaning.LOST), ""
+        return (ErrorMeaning.SERVER_ERROR if from_aws else ErrorMeaning.INTERMEDIARY), ""
     if status == 429:
-        return Meaning.THROTTLED, ""
+        return ErrorMeaning.THROTTLED, ""
     if status == 0 and code in {"ServerException", "InternalFailure", "ServiceUnavailable"}:
-        return Meaning.SERVER, ""
-    rule = next(rule for rule in RULES if rule.fits(code, message))
+        return ErrorMeaning.SERVER_ERROR, ""
+    rule = next(rule for rule in ERROR_RULES if rule.matches(code, message))
     return rule.meaning, rule.advice
 
 
-def _parts(error: boto.ClientError) -> tuple[str, str, int]:
+def _error_fields(error: boto.ClientError) -> tuple[str, str, int]:
     """Code, message and HTTP status (0 if unknown) of a botocore ClientError."""
     told = error.response.get("Error") or {}
     status = (error.response.get("ResponseMetadata") or {}).get("HTTPStatusCode") or 0
     return str(told.get("Code") or ""), str(told.get("Message") or ""), int(status)
 
 
-def _from_client_error(error: boto.ClientError) -> RunAnswer:
-    code, message, status = _parts(error)
+def _classify_client_error(error: boto.ClientError) -> RunTaskResult:
+    code, message, status = _error_fields(error)
     return classify_error(code, message, status, error.response.get("resourceIds") or ())
 
 
-def _credentials_call_failed(answer: RunAnswer) -> RunAnswer:
-    passing = answer.kind in (Kind.THROTTLED, Kind.ANSWERED_5XX, Kind.AMBIGUOUS)
-    kind = Kind.NEVER_SENT if passing else Kind.PROFILE
+def _classify_credentials_failure(answer: RunTaskResult) -> RunTaskResult:
+    passing = answer.kind in (RunTaskResultKind.THROTTLED, RunTaskResultKind.ANSWERED_5XX, RunTaskResultKind.AMBIGUOUS)
+    kind = RunTaskResultKind.NEVER_SENT if passing else RunTaskResultKind.UNUSABLE_PROFILE
     reason = f"RunTask was not sent: the role could not be assumed. {answer.reason}"
-    return RunAnswer(kind, reason=reason[:MAX_REASON], code=answer.code, sent=False)
+    return RunTaskResult(kind, reason=reason[:MAX_REASON_LENGTH], error_code=answer.error_code, was_sent=False)
 
 
-def _unsent(kind: Kind, error: Exception, what: str) -> RunAnswer:
-    return RunAnswer(kind, reason=sentence(what, str(error), _name(error), ""), code=_name(error), sent=False)
+def _not_sent_result(kind: RunTaskResultKind, error: Exception, summary: str) -> RunTaskResult:
+    return RunTaskResult(
+        kind,
+        reason=format_reason(summary, str(error), _class_name(error), ""),
+        error_code=_class_name(error),
+        was_sent=False,
+    )
 
 
-def _failure_words(failure: Mapping[str, Any]) -> str:
+def _failure_text(failure: Mapping[str, Any]) -> str:
     reason = str(failure.get("reason") or "no reason given")
     detail = failure.get("detail")
     return f"{reason} ({detail})" if detail else reason
 
 
-def _unusable(error: Exception) -> bool:
+def _is_profile_error(error: Exception) -> bool:
     """Whether no call can be made with this profile: its credentials, Region or settings are no good."""
-    if isinstance(error, (*_NO_CREDENTIALS, EcsQueueError)):
+    if isinstance(error, (*_CREDENTIAL_ERRORS, EcsQueueError)):
         return True
     # botocore has no class of its own for "the refreshed credentials are still expired".
     return isinstance(error, RuntimeError) and "credentials" in str(error).lower()
 
 
-def _name(error: Exception) -> str:
+def _class_name(error: Exception) -> str:
     return type(error).__name__
 
 
-def _clean(text: str) -> str:
+def _sanitize(text: str) -> str:
     """One line, without a proxy's HTML and without what may be secret: reported values, passwords in URLs."""
     if text.lstrip().startswith("<"):
         text = re.sub(r"<[^>]*>", " ", text)

@@ -22,7 +22,7 @@ from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.exceptions import BotoCoreError, NoCredentialsError
 
-from ecs_queue.ecs.fast_parse import parse_tasks_lightly
+from ecs_queue.ecs.fast_parser import register_fast_parser
 from ecs_queue.errors import ConfigError, PermanentError
 
 #: Shown in CloudTrail as the session of every assumed role.
@@ -88,7 +88,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CredentialSource:
     """Where credentials come from: a boto3 session, and what an Airflow connection adds to it."""
 
     session: Any
@@ -105,20 +105,20 @@ class ClientOptions:
     max_pool_connections: int = 32
 
 
-def credential_source(conn_id: str | None) -> Source:
+def open_credential_source(conn_id: str | None) -> CredentialSource:
     """The Airflow connection `conn_id` where Airflow's amazon provider is installed, else boto3's own chain.
 
     Of the connection its credentials, role, Region, endpoint_url and verify are honoured. Airflow is imported
     only when there is a `conn_id`: that alone takes seconds.
     """
     if not conn_id:
-        return Source(boto3.Session())
+        return CredentialSource(boto3.Session())
     try:
         hooks = import_module("airflow.providers.amazon.aws.hooks.base_aws")
     except ImportError:  # no Airflow, or no amazon provider
-        return Source(boto3.Session())
+        return CredentialSource(boto3.Session())
     hook = hooks.AwsGenericHook(aws_conn_id=conn_id, client_type="ecs")
-    return Source(hook.get_session(), hook.conn_config.get_service_endpoint_url("ecs"), hook.verify)
+    return CredentialSource(hook.get_session(), hook.conn_config.get_service_endpoint_url("ecs"), hook.verify)
 
 
 class EcsClients:
@@ -132,14 +132,14 @@ class EcsClients:
         self,
         options: ClientOptions | None = None,
         *,
-        source: Callable[[str | None], Source] = credential_source,
+        open_source: Callable[[str | None], CredentialSource] = open_credential_source,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self._options = options or ClientOptions()
-        self._source_of = source
+        self._open_source_for = open_source
         self._environ = os.environ if environ is None else environ
         self._lock = threading.RLock()
-        self._sources: dict[str | None, Source] = {}
+        self._sources: dict[str | None, CredentialSource] = {}
         self._clients: dict[Target, Any] = {}
 
     def client(self, target: Target) -> Any:
@@ -154,10 +154,10 @@ class EcsClients:
         with self._lock:
             client = self._clients.get(target)
             if client is None:
-                client = self._clients[target] = self._build(target)
+                client = self._clients[target] = self._build_ecs_client(target)
             return client
 
-    def forget(self, target: Target, client: Any) -> None:
+    def invalidate(self, target: Target, client: Any) -> None:
         """Drop this client and its credentials, so that the next use reads the credentials afresh.
 
         Does nothing when another thread has replaced it already. Calls under way on it go on.
@@ -174,7 +174,7 @@ class EcsClients:
         """
         if not profile.cluster:
             raise ConfigError("No cluster is set: set it in [aws_ecs_executor] or in the queue's own section.")
-        source = self._source(profile.conn_id or None)
+        source = self._get_source(profile.conn_id or None)
         region = profile.region_name or source.session.region_name or self._environ.get("AWS_REGION")
         if not region:
             raise ConfigError(_REGION_HELP)
@@ -186,23 +186,25 @@ class EcsClients:
             conn_id=profile.conn_id or None,
         )
 
-    def _source(self, conn_id: str | None) -> Source:
+    def _get_source(self, conn_id: str | None) -> CredentialSource:
         with self._lock:
             source = self._sources.get(conn_id)
             if source is None:
-                source = self._sources[conn_id] = self._open_source(conn_id)
+                source = self._sources[conn_id] = self._create_source(conn_id)
             return source
 
-    def _open_source(self, conn_id: str | None) -> Source:
+    def _create_source(self, conn_id: str | None) -> CredentialSource:
         try:
-            return self._source_of(conn_id)
+            return self._open_source_for(conn_id)
         except Exception as error:  # Airflow and its secret backends raise anything
             raise ConfigError(
                 f"The AWS connection {conn_id or '(default)'} cannot be opened "
                 f"({type(error).__name__}: {error}): check conn_id, AWS_PROFILE and the AWS config files."
             ) from error
 
-    def service(self, target: Target, name: str, endpoint_url: str | None = None, region: str | None = None) -> Any:
+    def client_for_service(
+        self, target: Target, name: str, endpoint_url: str | None = None, region: str | None = None
+    ) -> Any:
         """A client of any AWS service with the target's credentials and Region; `ecs` is `client`, others are new ones.
 
         Errors as in `client`.
@@ -216,17 +218,17 @@ class EcsClients:
 
     def _session(self, target: Target) -> tuple[Any, bool | str | None]:
         """boto3's session with the target's credentials, and whether TLS is verified."""
-        source = self._source(target.conn_id)
+        source = self._get_source(target.conn_id)
         session = source.session
         if target.role_arn:
-            session = self._assuming(session, target.role_arn, target.region)
+            session = self._assume_role_session(session, target.role_arn, target.region)
         elif session.get_credentials() is None:
             # A client built without them would never look for them again.
             self._sources.pop(target.conn_id, None)
             raise NoCredentialsError
         return session, source.verify
 
-    def _build(self, target: Target) -> Any:
+    def _build_ecs_client(self, target: Target) -> Any:
         session, verify = self._session(target)
         try:
             client = session.client(
@@ -238,7 +240,7 @@ class EcsClients:
             )
         except (ValueError, BotoCoreError) as error:
             raise ConfigError(f"No ECS client can be built for {target}: {error}") from error
-        parse_tasks_lightly(client)
+        register_fast_parser(client)
         return client
 
     def _config(self, attempts: int) -> Config:
@@ -254,7 +256,7 @@ class EcsClients:
             parameter_validation=False,
         )
 
-    def _assuming(self, session: Any, role_arn: str, region: str) -> Any:
+    def _assume_role_session(self, session: Any, role_arn: str, region: str) -> Any:
         """A session that assumes the role when first used and again before its credentials expire."""
         create = partial(session._session.create_client, region_name=region, config=self._config(attempts=2))
 

@@ -13,26 +13,26 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 from weakref import WeakSet
 
-from ecs_queue.core.answers import (
-    DescribeAnswer,
-    Kind,
-    ListAnswer,
-    ReadTrouble,
-    RunAnswer,
-    StopAnswer,
-    StopKind,
-    TroubleKind,
-)
-from ecs_queue.core.ecs_model import run_task_shape, verify
-from ecs_queue.crashpoints import reach
-from ecs_queue.ecs.classify import classify_exception, classify_response, read_trouble, stop_trouble
+from ecs_queue.crash_points import crash_point
+from ecs_queue.ecs.classify import classify_exception, classify_read_error, classify_response, classify_stop_error
 from ecs_queue.ecs.clients import EcsClients, Target
 from ecs_queue.errors import UsageError
+from ecs_queue.protocol.ecs_results import (
+    DescribeTasksResult,
+    ListTasksResult,
+    ReadError,
+    ReadErrorKind,
+    RunTaskResult,
+    RunTaskResultKind,
+    StopTaskResult,
+    StopTaskResultKind,
+)
+from ecs_queue.runtask.botocore_model import run_task_shape, validate
 
 #: The most ARNs that one DescribeTasks takes (AWS's limit).
-DESCRIBE_BATCH = 100
+DESCRIBE_BATCH_SIZE = 100
 #: The longest reason that StopTask keeps (AWS's limit, in characters).
-STOP_REASON_LENGTH = 255
+MAX_STOP_REASON_LENGTH = 255
 
 
 class EcsGateway(Protocol):
@@ -46,18 +46,18 @@ class EcsGateway(Protocol):
         client_token: str,
         started_by: str,
         deadline: float,
-    ) -> RunAnswer: ...
+    ) -> RunTaskResult: ...
 
-    def describe_tasks(self, target: Target, arns: Sequence[str]) -> DescribeAnswer: ...
+    def describe_tasks(self, target: Target, arns: Sequence[str]) -> DescribeTasksResult: ...
 
-    def stop_task(self, target: Target, arn: str, reason: str) -> StopAnswer: ...
+    def stop_task(self, target: Target, arn: str, reason: str) -> StopTaskResult: ...
 
-    def list_tasks(self, target: Target, started_by: str) -> ListAnswer: ...
+    def list_tasks(self, target: Target, started_by: str) -> ListTasksResult: ...
 
-    def check(self, target: Target) -> list[str]: ...
+    def check_cluster(self, target: Target) -> list[str]: ...
 
 
-class CallBudgetOver(Exception):  # noqa: N818 - it ends a call on purpose
+class CallBudgetExceeded(Exception):  # noqa: N818 - it ends a call on purpose
     """The call budget was over before RunTask could be sent."""
 
 
@@ -76,7 +76,7 @@ class BotoEcsGateway:
         client_token: str,
         started_by: str,
         deadline: float,
-    ) -> RunAnswer:
+    ) -> RunTaskResult:
         """Start one task with boto3's run_task arguments; cluster, token and startedBy are set over them.
 
         It is not sent after `deadline` (by this gateway's monotonic clock): a worker that was paused, or that
@@ -89,30 +89,37 @@ class BotoEcsGateway:
             try:
                 client = self._clients.client(target)
                 self._guard.attach(client)
-                verify(arguments, run_task_shape(), "run_task")
+                validate(arguments, run_task_shape(), "run_task")
                 answer = classify_response(client.run_task(**arguments))
-            except CallBudgetOver as over:
-                answer = RunAnswer(
-                    Kind.NEVER_SENT, reason=f"RunTask was not sent: {over}", code="CallBudgetOver", sent=False
+            except CallBudgetExceeded as over:
+                answer = RunTaskResult(
+                    RunTaskResultKind.NEVER_SENT,
+                    reason=f"RunTask was not sent: {over}",
+                    error_code="CallBudgetExceeded",
+                    was_sent=False,
                 )
             except Exception as error:  # noqa: BLE001 - whatever botocore raises is an answer to the protocol
                 answer = classify_exception(error, call.sent)
-        if answer.kind is Kind.PROFILE and client is not None and "Cluster" not in answer.code:
-            self._clients.forget(target, client)  # renewed credentials are then found without a restart
+        if (
+            answer.kind is RunTaskResultKind.UNUSABLE_PROFILE
+            and client is not None
+            and "Cluster" not in answer.error_code
+        ):
+            self._clients.invalidate(target, client)  # renewed credentials are then found without a restart
         return answer
 
-    def describe_tasks(self, target: Target, arns: Sequence[str]) -> DescribeAnswer:
+    def describe_tasks(self, target: Target, arns: Sequence[str]) -> DescribeTasksResult:
         """What ECS knows of these tasks of the target's cluster: one call, without tags.
 
         At most 100 ARNs (UsageError for more); none make no call. See `DescribeAnswer` for ARNs in doubt.
         """
-        if len(arns) > DESCRIBE_BATCH:
-            raise UsageError(f"DescribeTasks takes {DESCRIBE_BATCH} ARNs, not {len(arns)}: split them.")
+        if len(arns) > DESCRIBE_BATCH_SIZE:
+            raise UsageError(f"DescribeTasks takes {DESCRIBE_BATCH_SIZE} ARNs, not {len(arns)}: split them.")
         if not arns:
-            return DescribeAnswer()
+            return DescribeTasksResult()
         response = self._read(target, "describe_tasks", cluster=target.cluster, tasks=list(arns))
-        if isinstance(response, ReadTrouble):
-            return DescribeAnswer(trouble=response)
+        if isinstance(response, ReadError):
+            return DescribeTasksResult(error=response)
         missing: list[str] = []
         other: dict[str, str] = {}
         for failure in response.get("failures") or ():
@@ -124,37 +131,37 @@ class BotoEcsGateway:
         tasks = list(response.get("tasks") or ())
         trouble = None
         if not (tasks or missing or other):
-            trouble = ReadTrouble(TroubleKind.UNAVAILABLE, "ECS answered DescribeTasks with nothing at all.")
-        return DescribeAnswer(tasks, missing, trouble, other)
+            trouble = ReadError(ReadErrorKind.UNAVAILABLE, "ECS answered DescribeTasks with nothing at all.")
+        return DescribeTasksResult(tasks, missing, trouble, other)
 
-    def stop_task(self, target: Target, arn: str, reason: str) -> StopAnswer:
+    def stop_task(self, target: Target, arn: str, reason: str) -> StopTaskResult:
         """Order the task to stop (SIGTERM, then SIGKILL); twice does no harm. `reason` is cut at 255."""
         try:
             client = self._clients.client(target)
-            response = client.stop_task(cluster=target.cluster, task=arn, reason=reason[:STOP_REASON_LENGTH])
+            response = client.stop_task(cluster=target.cluster, task=arn, reason=reason[:MAX_STOP_REASON_LENGTH])
         except Exception as error:  # noqa: BLE001 - whatever botocore raises is an answer to the protocol
-            return stop_trouble(error)
-        return StopAnswer(StopKind.OK, task=response.get("task"))
+            return classify_stop_error(error)
+        return StopTaskResult(StopTaskResultKind.OK, task=response.get("task"))
 
-    def list_tasks(self, target: Target, started_by: str) -> ListAnswer:
+    def list_tasks(self, target: Target, started_by: str) -> ListTasksResult:
         """All tasks with this startedBy: at least two calls against the quota of DescribeTasks and ListTasks.
 
         RUNNING before STOPPED, because a task may stop in between and must be in one of both.
         """
         found: dict[str, None] = {}
         for status in ("RUNNING", "STOPPED"):
-            for page in self._pages(target, startedBy=started_by, desiredStatus=status):
-                if isinstance(page, ReadTrouble):
-                    return ListAnswer(list(found), page)
+            for page in self._list_pages(target, startedBy=started_by, desiredStatus=status):
+                if isinstance(page, ReadError):
+                    return ListTasksResult(list(found), page)
                 found.update(dict.fromkeys(page))
-        return ListAnswer(list(found))
+        return ListTasksResult(list(found))
 
-    def check(self, target: Target) -> list[str]:
+    def check_cluster(self, target: Target) -> list[str]:
         """What stands in the way of launching there, as sentences; [] when nothing does. One call."""
         response = self._read(target, "describe_clusters", clusters=[target.cluster])
         where = f"Cluster {target.cluster} in {target.region}"
-        if isinstance(response, ReadTrouble):
-            if response.kind is TroubleKind.DENIED:
+        if isinstance(response, ReadError):
+            if response.kind is ReadErrorKind.DENIED:
                 return [
                     f"{where} cannot be checked: {response.reason} "
                     "Without ecs:DescribeClusters set check_health_on_startup = False."
@@ -168,42 +175,42 @@ class BotoEcsGateway:
             return [f"{where} is {status}, not ACTIVE: no task can be started there."]
         return []
 
-    def _pages(self, target: Target, **arguments: str) -> Iterator[list[str] | ReadTrouble]:
+    def _list_pages(self, target: Target, **arguments: str) -> Iterator[list[str] | ReadError]:
         """The pages of one ListTasks; trouble ends them."""
         token: str | None = None
         while True:
             more = {"nextToken": token} if token else {}
             response = self._read(target, "list_tasks", cluster=target.cluster, **arguments, **more)
-            if isinstance(response, ReadTrouble):
+            if isinstance(response, ReadError):
                 yield response
                 return
             if "taskArns" not in response:
-                yield ReadTrouble(TroubleKind.UNAVAILABLE, "ECS answered ListTasks with nothing at all.")
+                yield ReadError(ReadErrorKind.UNAVAILABLE, "ECS answered ListTasks with nothing at all.")
                 return
             yield list(response["taskArns"])
             following = response.get("nextToken")
             if following and following == token:
-                yield ReadTrouble(TroubleKind.UNAVAILABLE, "ListTasks gave the same page token twice.")
+                yield ReadError(ReadErrorKind.UNAVAILABLE, "ListTasks gave the same page token twice.")
                 return
             if not following:
                 return
             token = following
 
-    def _read(self, target: Target, method: str, **arguments: Any) -> Mapping[str, Any] | ReadTrouble:
+    def _read(self, target: Target, method: str, **arguments: Any) -> Mapping[str, Any] | ReadError:
         """The answer of one read, or why there is none."""
         client = None
         try:
             client = self._clients.client(target)
             response: Mapping[str, Any] = getattr(client, method)(**arguments)
         except Exception as error:  # noqa: BLE001 - whatever botocore raises is an answer to the protocol
-            trouble = read_trouble(error)
-            if trouble.kind is TroubleKind.PROFILE and client is not None:
-                self._clients.forget(target, client)
+            trouble = classify_read_error(error)
+            if trouble.kind is ReadErrorKind.UNUSABLE_PROFILE and client is not None:
+                self._clients.invalidate(target, client)
             return trouble
         return response
 
 
-class _Call(threading.local):
+class _CallState(threading.local):
     """One thread's RunTask call under way. `deadline` is None between calls."""
 
     deadline: float | None = None
@@ -218,7 +225,7 @@ class _SendGuard:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._call = _Call()
+        self._call = _CallState()
         self._lock = threading.Lock()
         self._attached: WeakSet[Any] = WeakSet()
 
@@ -231,7 +238,7 @@ class _SendGuard:
             self._attached.add(client)
 
     @contextmanager
-    def until(self, deadline: float) -> Iterator[_Call]:
+    def until(self, deadline: float) -> Iterator[_CallState]:
         """This thread's next RunTask must be sent before the deadline."""
         self._call.deadline, self._call.sent = deadline, False
         try:
@@ -245,9 +252,9 @@ class _SendGuard:
             return  # not a call of this gateway's: another one over the same client guards it
         late = self._monotonic() - deadline
         if late > 0:
-            raise CallBudgetOver(
+            raise CallBudgetExceeded(
                 f"it was ready {late:.1f} s after the call budget was over (the worker was paused, or the "
                 "credentials took long)"
             )
-        reach("ecs.sending")
+        crash_point("ecs.sending")
         self._call.sent = True

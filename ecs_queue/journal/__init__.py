@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from ecs_queue.errors import UsageError
 from ecs_queue.journal.base import JournalEvent, JournalReader, JournalStore
 from ecs_queue.journal.memory import MemoryJournal
-from ecs_queue.journal.record import Recorder
-from ecs_queue.journal.stream import RedisJournal
+from ecs_queue.journal.recorder import JournalRecorder
+from ecs_queue.journal.redis import RedisJournal
 
 if TYPE_CHECKING:
     from ecs_queue.config import Config
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 __all__ = [
     "JournalEvent",
     "JournalReader",
+    "JournalRecorder",
     "JournalStore",
     "MemoryJournal",
-    "Recorder",
     "RedisJournal",
     "open_journal",
-    "open_store",
+    "open_journal_store",
 ]
 
 
@@ -33,7 +33,7 @@ def open_journal(config: Config) -> RedisJournal:
 
     UsageError for memory://, which keeps none.
     """
-    from ecs_queue.ledger.script import connect
+    from ecs_queue.ledger.redis_script import connect
 
     if config.ledger_url.startswith("memory:"):
         raise UsageError("a ledger in memory has no journal: set ledger_url to redis://HOST:PORT/0")
@@ -41,13 +41,13 @@ def open_journal(config: Config) -> RedisJournal:
     return RedisJournal(
         client,
         config.namespace,
-        most_bytes=config.journal_megabytes * 1024 * 1024,
-        retention=config.journal_retention_seconds,
-        longest_wait=0.4 * config.socket_timeout_seconds,
+        max_bytes=config.journal_megabytes * 1024 * 1024,
+        retention_seconds=config.journal_retention_seconds,
+        max_block_seconds=0.4 * config.socket_timeout_seconds,
     )
 
 
-def open_store(config: Config) -> JournalStore | None:
+def open_journal_store(config: Config) -> JournalStore | None:
     """Where workers and clients write; None when the journal is off, or the ledger is in memory."""
     if not config.journal or config.ledger_url.startswith("memory:"):
         return None

@@ -10,14 +10,14 @@
 -- ARGV: 1 P, 2 most bytes, 3 retention in seconds, 4 writer's token, 5 number of the batch, 6 worker, 7 events, 8 body,
 -- 9 ids. Answers the server's time.
 
-local P, MOST, RETENTION = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local P, MAX_BYTES, RETENTION = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local WRITER, NUMBER = P .. 'w:' .. ARGV[4], tonumber(ARGV[5])
-local ENTRY, ID, AT_ONCE = 100, 60, 200 -- about what an element and a mention of a request take besides their bytes
+local ENTRY_OVERHEAD, ID, MAX_EVICTIONS = 100, 60, 200 -- about what an element and a mention of a request take besides their bytes
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 
-local function forget(oldest, size)
+local function evict_entry(oldest, size)
   local found = redis.call('XRANGE', P .. 's', oldest, oldest)[1]
   for id in string.gmatch(found and found[2][8] or '', '%S+') do
     redis.call('LREM', P .. 'r:' .. id, 1, oldest) -- the first of the list, as a rule
@@ -27,26 +27,26 @@ local function forget(oldest, size)
   return redis.call('DECRBY', P .. 'bytes', size)
 end
 
-local function make_room(total)
-  for _ = 1, AT_ONCE do -- bounded: a limit that was lowered is reached after some appends
+local function evict_oldest(total)
+  for _ = 1, MAX_EVICTIONS do -- bounded: a limit that was lowered is reached after some appends
     local first = redis.call('LINDEX', P .. 'sizes', 0)
     if not first then return end
     local oldest, size = first:match('^(%S+) (%d+)$')
     local age = now - tonumber(oldest:match('^%d+')) / 1000
-    if total <= MOST and age <= RETENTION then return end
-    total = forget(oldest, size)
+    if total <= MAX_BYTES and age <= RETENTION then return end
+    total = evict_entry(oldest, size)
   end
 end
 
 if NUMBER > tonumber(redis.call('GET', WRITER) or 0) then
   local element = redis.call('XADD', P .. 's', '*', 'w', ARGV[6], 'n', ARGV[7], 'z', ARGV[8], 'i', ARGV[9])
-  local size = #ARGV[8] + #ARGV[9] + ENTRY
+  local size = #ARGV[8] + #ARGV[9] + ENTRY_OVERHEAD
   for id in string.gmatch(ARGV[9], '%S+') do
     redis.call('RPUSH', P .. 'r:' .. id, element)
     size = size + ID + #id
   end
   redis.call('RPUSH', P .. 'sizes', element .. ' ' .. size)
   redis.call('SET', WRITER, NUMBER, 'EX', 86400)
-  make_room(redis.call('INCRBY', P .. 'bytes', size))
+  evict_oldest(redis.call('INCRBY', P .. 'bytes', size))
 end
 return string.format('%.6f', now)

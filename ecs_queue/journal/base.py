@@ -4,9 +4,9 @@ An event is one of the catalogue (`ecs_queue.telemetry.EVENTS`); `data` has its 
 what only the journal keeps. Those that speak of one request, in the order in which they usually come:
 
 - `request.submitted`: `queue`, `owner`, `nonce`, `namespace`, and `envelope`, the request as JSON
-- `request.received`, `launch.called` (`launch`, `attempt`, and `plan`, the frozen run_task arguments as JSON, and
+- `request.received`, `launch.called` (`launch`, `attempt`, and `launch_spec`, the frozen run_task arguments as JSON, and
   `target`), `launch.started` and the other `launch.*`
-- `decision.*`: the inputs of a pure rule of `ecs_queue.core.decide` and what it decided; `decision.look` has under
+- `decision.*`: the inputs of a pure rule of `ecs_queue.protocol.decisions` and what it decided; `decision.poll` has under
   `task` the task as ECS showed it, with all its times
 - `task.*`, `stop.*`, and at the end `request.ended`
 
@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import msgspec
 
 #: The version of what events look like. An older one is brought up to it when it is read.
-VERSION = 1
+EVENT_VERSION = 1
 
 
 class JournalEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,12 +44,12 @@ class JournalEvent(msgspec.Struct, frozen=True, kw_only=True):
 class JournalReader(Protocol):
     """Reads a journal. Every method may raise `JournalUnavailable`. Times are the server's seconds since the epoch."""
 
-    def events(self, id: str, since: float | None = None, until: float | None = None) -> Iterator[JournalEvent]:
+    def request_events(self, id: str, since: float | None = None, until: float | None = None) -> Iterator[JournalEvent]:
         """The events of one request in the order of their time; none for an unknown id. Costs what the request's own
         events cost, however long the journal is."""
         ...
 
-    def all(self, since: float | None = None, until: float | None = None) -> Iterator[JournalEvent]:
+    def all_events(self, since: float | None = None, until: float | None = None) -> Iterator[JournalEvent]:
         """Every event that is kept, in the order of `seq`."""
         ...
 
@@ -62,7 +62,7 @@ class JournalReader(Protocol):
         """The `seq` of the newest event; "" for an empty journal."""
         ...
 
-    def request(self, id: str) -> bytes | None:
+    def request_envelope(self, id: str) -> bytes | None:
         """The request's envelope as it was journalled (JSON, secrets redacted or sealed), the newest of the id."""
         ...
 
@@ -71,22 +71,22 @@ class JournalReader(Protocol):
         ...
 
 
-def seq_key(seq: str) -> tuple[int, int, int]:
+def seq_sort_key(seq: str) -> tuple[int, int, int]:
     """By what `seq` sorts: the stream's milliseconds and number, and the place within the batch."""
     stream, _, place = seq.partition(".")
     milliseconds, _, number = stream.partition("-")
     return int(milliseconds or 0), int(number or 0), int(place or 0)
 
 
-class Batch(msgspec.Struct, frozen=True, kw_only=True):
+class EventBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Events on their way into a journal: `body`, a JSON array of events without `seq` and `worker`; `ids`, the
     requests they speak of. `writer` and `number`, which counts up, name it: appended again, it is there once."""
 
-    writer: str
-    number: int
+    writer_id: str
+    batch_number: int
     worker: str
-    events: int
-    ids: list[str]
+    event_count: int
+    request_ids: list[str]
     body: bytes
 
 
@@ -97,7 +97,7 @@ class JournalStore(Protocol):
         """The server's clock, seconds since the epoch."""
         ...
 
-    def append(self, batch: Batch) -> float:
+    def append(self, batch: EventBatch) -> float:
         """Keep the batch, once however often it is appended, and drop what is too old or too much. The time now."""
         ...
 

@@ -7,17 +7,17 @@ from typing import Any
 
 import msgspec
 
-from ecs_queue.core.answers import RunAnswer
-from ecs_queue.core.decide import Look
-from ecs_queue.core.record import Record
-from ecs_queue.journal.base import VERSION
+from ecs_queue.journal.base import EVENT_VERSION
 from ecs_queue.journal.redact import redact_json
+from ecs_queue.protocol.decisions import PollInput
+from ecs_queue.protocol.ecs_results import RunTaskResult
+from ecs_queue.protocol.record import Record
 from ecs_queue.telemetry import EVENTS, EventType
 
 #: What a record carries besides the facts that decisions are made of: payloads, secrets of the protocol, the rest.
-_NO_FACTS = frozenset({"request", "args", "target", "claim", "digest", "owner", "worker", "accept_until"})
+_EXCLUDED_RECORD_FIELDS = frozenset({"request", "args", "target", "claim", "digest", "owner", "worker", "accept_until"})
 #: What a task has that no decision needs, and that may hold payloads.
-_NO_ANSWER = frozenset({"overrides", "attachments", "attributes", "tags", "inferenceAccelerators"})
+_EXCLUDED_TASK_FIELDS = frozenset({"overrides", "attachments", "attributes", "tags", "inferenceAccelerators"})
 
 
 def encode_event(at: float, name: str, fields: Mapping[str, Any]) -> bytes:
@@ -25,45 +25,45 @@ def encode_event(at: float, name: str, fields: Mapping[str, Any]) -> bytes:
     JSON for it."""
     kind = EVENTS[name]
     data = {key: value for key, value in fields.items() if key != "id"}
-    for key in kind.kept:
-        convert = _CONVERT.get(key)
+    for key in kind.journal_only:
+        convert = _CONVERTERS.get(key)
         if convert is not None:
             data[key] = convert(data[key])
-    event = {"v": VERSION, "at": round(at, 6), "name": name, "id": fields.get("id", ""), "data": data}
+    event = {"v": EVENT_VERSION, "at": round(at, 6), "name": name, "id": fields.get("id", ""), "data": data}
     encoded = msgspec.json.encode(event, enc_hook=str)
     return redact_json(encoded) if _may_hold_secrets(kind, fields) else encoded
 
 
-def facts_of(record: Record) -> dict[str, Any]:
+def decision_facts(record: Record) -> dict[str, Any]:
     """The record's fields that a decision may depend on, without those that are at their default."""
     return {
         name: value
-        for name, default in _FACTS
+        for name, default in _FACT_DEFAULTS
         if (value := getattr(record, name)) != default or name == "id"  # an exit code of 0 is no None
     }
 
 
 def _may_hold_secrets(kind: EventType, fields: Mapping[str, Any]) -> bool:
     """Payloads, and sentences of ECS's or of an error. All else are ids and words of our own: most events."""
-    look, answer = fields.get("look"), fields.get("answer")
-    if isinstance(look, Look):
+    look, answer = fields.get("poll_input"), fields.get("result")
+    if isinstance(look, PollInput):
         said = look.task.get("stoppedReason") or look.record.reason
         return bool(said) or any(container.get("reason") for container in look.task.get("containers") or ())
-    if isinstance(answer, RunAnswer):
+    if isinstance(answer, RunTaskResult):
         return bool(answer.reason or fields["record"].reason)
-    return bool(kind.kept) or bool(fields.get("reason"))
+    return bool(kind.journal_only) or bool(fields.get("reason"))
 
 
-def _look(look: Look) -> dict[str, Any]:
+def _convert_poll_input(look: PollInput) -> dict[str, Any]:
     facts = msgspec.structs.asdict(look)
-    return {**facts, "record": facts_of(look.record), "task": _task(look.task)}
+    return {**facts, "record": decision_facts(look.record), "task": _convert_task(look.task)}
 
 
-def _task(task: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in task.items() if key not in _NO_ANSWER}
+def _convert_task(task: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in task.items() if key not in _EXCLUDED_TASK_FIELDS}
 
 
-def _payload(payload: bytes | str) -> Any:
+def _convert_payload(payload: bytes | str) -> Any:
     """As JSON if it is JSON; what is sealed as the text that it is."""
     try:
         return msgspec.json.decode(payload)
@@ -71,16 +71,16 @@ def _payload(payload: bytes | str) -> Any:
         return payload.decode("utf-8", "replace") if isinstance(payload, bytes) else payload
 
 
-_FACTS = [
+_FACT_DEFAULTS = [
     (field.name, None if field.default is msgspec.NODEFAULT else field.default)
     for field in msgspec.structs.fields(Record)
-    if field.name not in _NO_FACTS
+    if field.name not in _EXCLUDED_RECORD_FIELDS
 ]
-_CONVERT: dict[str, Callable[[Any], Any]] = {
-    "record": facts_of,
-    "look": _look,
-    "shown": lambda tasks: [_task(task) for task in tasks],
-    "envelope": _payload,
-    "plan": _payload,
-    "target": _payload,
+_CONVERTERS: dict[str, Callable[[Any], Any]] = {
+    "record": decision_facts,
+    "poll_input": _convert_poll_input,
+    "tasks": lambda tasks: [_convert_task(task) for task in tasks],
+    "envelope": _convert_payload,
+    "launch_spec": _convert_payload,
+    "target": _convert_payload,
 }

@@ -20,23 +20,23 @@ from ecs_queue.config.redact import is_secret_name
 REDACTED = "[redacted]"
 
 #: Without any of these, in lower case, nothing needs a closer look: nearly all events.
-_SUSPICIOUS = (
+_JSON_MARKERS = (
     *(b"pass", b"pwd", b"secret", b"token", b"credential", b"signature", b"auth", b"key", b"@", b"eyj", b"bearer"),
     *(b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"glpat-", b"xox", b"aiza", b'"sk-', b" sk-", b"=sk-"),
 )
 #: Without any of these, in lower case, no expression below finds anything in a text.
-_TEXT_SIGNS = (
+_TEXT_MARKERS = (
     *("pass", "pwd", "secret", "token", "credential", "signature", "auth", "key", "@", "eyj", "bearer", "basic"),
     *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "glpat-", "xox", "aiza", "sk-"),
 )
 #: Names are the same ones again and again; longer ones are none that anybody has chosen, and are not remembered.
-_LONGEST_NAME = 64
-_remembered_name = lru_cache(4096)(is_secret_name)
+_MAX_CACHED_NAME_LENGTH = 64
+_is_secret_name_cached = lru_cache(4096)(is_secret_name)
 _USER_INFO = re.compile(r"(://)([^\s/:@\"']*)(:?)([^\s/\"']*)@")
 #: A user without a password and of this length is a token (https://TOKEN@host).
-_LONGEST_USER = 20
+_MAX_USER_NAME_LENGTH = 20
 #: A name and what stands between it and its value: `NAME=`, `name: `, `--name `. Possessive, so that it stays linear.
-_NAMED = re.compile(r"(?<![\w.-])(-{0,2}[A-Za-z_][\w.-]*+)(\s*+=\s*+|\s*+:\s*+|\s++)")
+_NAME_AND_SEPARATOR = re.compile(r"(?<![\w.-])(-{0,2}[A-Za-z_][\w.-]*+)(\s*+=\s*+|\s*+:\s*+|\s++)")
 _VALUE = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s&;,\"'}\])]++")
 _SIGNATURE = re.compile(r"[A-Za-z0-9_.-]{1,32}:[0-9a-f]{64}")
 _FLAG = re.compile(r"--?([A-Za-z][\w.-]*)")
@@ -52,7 +52,7 @@ _BEARER = re.compile(r"\b(bearer|basic)(\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
 def redact_json(data: bytes) -> bytes:
     """The JSON without its secrets; the very same bytes when there is nothing to hide."""
     low = data.lower()
-    for word in _SUSPICIOUS:
+    for word in _JSON_MARKERS:
         if word in low:
             value = msgspec.json.decode(data)
             hidden = redact(value)
@@ -65,9 +65,9 @@ def redact(value: Any) -> Any:
     return _redact(value, is_secret=False)
 
 
-def redacted_places(value: Any) -> list[str]:
+def redacted_paths(value: Any) -> list[str]:
     """Where something is hidden: `command[2]`, `executor_config.environment.DB_PASSWORD`; [] when nothing is."""
-    return list(_places(value, ""))
+    return list(_redacted_paths(value, ""))
 
 
 def is_redacted(value: object) -> bool:
@@ -79,14 +79,14 @@ def _redact(value: Any, is_secret: bool) -> Any:
     if isinstance(value, str):  # most of all values
         return (REDACTED if value else value) if is_secret else _redact_text(value)
     if isinstance(value, dict):
-        named = _name_in(value)
+        named = _entry_name(value)
         return {
             key: item if _is_our_signature(key, item) else _redact(item, is_secret or _is_secret_member(key, named))
             for key, item in value.items()
         }
     if isinstance(value, list):
         return [
-            _redact(item, is_secret or _is_value_of(value[place - 1] if place else None, item))
+            _redact(item, is_secret or _is_option_value(value[place - 1] if place else None, item))
             for place, item in enumerate(value)
         ]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -98,23 +98,23 @@ def _is_our_signature(key: str, item: object) -> bool:
     return key == "signature" and isinstance(item, str) and _SIGNATURE.fullmatch(item) is not None
 
 
-def _is_secret_member(key: str, named: str) -> bool:
-    if named:
-        return key not in ("name", "key") and _is_secret_name(named if key == "value" else key)
+def _is_secret_member(key: str, entry_name: str) -> bool:
+    if entry_name:
+        return key not in ("name", "key") and _is_secret_name(entry_name if key == "value" else key)
     return _is_secret_name(key)
 
 
 def _is_secret_name(name: str) -> bool:
-    return _remembered_name(name) if len(name) <= _LONGEST_NAME else is_secret_name(name)
+    return _is_secret_name_cached(name) if len(name) <= _MAX_CACHED_NAME_LENGTH else is_secret_name(name)
 
 
-def _name_in(entry: dict[str, Any]) -> str:
+def _entry_name(entry: dict[str, Any]) -> str:
     """Of an environment variable {"name", "value"} or a tag {"key", "value"}; "" for any other object."""
     name = entry.get("name", entry.get("key", "")) if "value" in entry else ""
     return name if isinstance(name, str) else ""
 
 
-def _is_value_of(before: object, item: object) -> bool:
+def _is_option_value(before: object, item: object) -> bool:
     """Whether a word of a command is the value of the option before it: `--password`, `hunter2`."""
     if not isinstance(before, str) or not isinstance(item, str) or item.startswith("-"):
         return False
@@ -133,41 +133,41 @@ def _redact_text(text: str) -> str:
             return text if hidden == value else msgspec.json.encode(hidden).decode()
     if text.isascii():  # else the expressions, which ignore case, know letters that `lower` does not
         low = text.lower()
-        for sign in _TEXT_SIGNS:
+        for sign in _TEXT_MARKERS:
             if sign in low:
                 break
         else:
             return text
-    text = _USER_INFO.sub(_hide_user, text)
+    text = _USER_INFO.sub(_redact_user_info, text)
     text = _TOKENS.sub(REDACTED, text)
     text = _BEARER.sub(rf"\1\2{REDACTED}", text)
-    return _hide_named(text)
+    return _redact_named_values(text)
 
 
-def _hide_user(match: re.Match[str]) -> str:
+def _redact_user_info(match: re.Match[str]) -> str:
     start, user, colon, password = match.groups()
     if colon:
         return f"{start}{user}:{REDACTED}@"
-    return f"{start}{REDACTED}@" if len(user + password) > _LONGEST_USER else match[0]
+    return f"{start}{REDACTED}@" if len(user + password) > _MAX_USER_NAME_LENGTH else match[0]
 
 
-def _hide_named(text: str) -> str:
+def _redact_named_values(text: str) -> str:
     """`PASSWORD=x`, `--password x`, `password: x1` within a text."""
     parts: list[str] = []
     done = 0
-    for match in _NAMED.finditer(text):
+    for match in _NAME_AND_SEPARATOR.finditer(text):
         name, between = match.groups()
         if match.start() < done or not _is_secret_name(name.lstrip("-")) or text.startswith(REDACTED, match.end()):
             continue
         value = _VALUE.match(text, match.end())
-        if value is None or not _is_value(name, between, value[0]):
+        if value is None or not _is_named_value(name, between, value[0]):
             continue
         parts += text[done : value.start()], REDACTED
         done = value.end()
     return "".join((*parts, text[done:])) if parts else text
 
 
-def _is_value(name: str, between: str, value: str) -> bool:
+def _is_named_value(name: str, between: str, value: str) -> bool:
     """Whether it is a value, and not the next word of a sentence that speaks of secrets."""
     if "=" in between:
         return True
@@ -176,17 +176,17 @@ def _is_value(name: str, between: str, value: str) -> bool:
     return name.startswith("-") and not value.startswith("-")
 
 
-def _places(value: Any, path: str) -> Iterator[str]:
+def _redacted_paths(value: Any, path: str) -> Iterator[str]:
     join: Callable[[object], str] = lambda name: f"{path}.{name}" if path else str(name)  # noqa: E731
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _places(item, join(key))
+            yield from _redacted_paths(item, join(key))
     elif isinstance(value, list):
         for place, item in enumerate(value):
-            named = _name_in(item) if isinstance(item, dict) else ""
+            named = _entry_name(item) if isinstance(item, dict) else ""
             if named and is_redacted(item.get("value")):
                 yield join(named)
             else:
-                yield from _places(item, f"{path}[{place}]")
+                yield from _redacted_paths(item, f"{path}[{place}]")
     elif is_redacted(value):
         yield path

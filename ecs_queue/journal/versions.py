@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from ecs_queue.errors import PermanentError
-from ecs_queue.journal.base import VERSION, JournalEvent
+from ecs_queue.journal.base import EVENT_VERSION, JournalEvent
 
 
-class UnreadableEvent(PermanentError):  # noqa: N818
+class UndecodableEvent(PermanentError):  # noqa: N818
     """This is no event of a journal."""
 
 
@@ -20,19 +20,19 @@ class UnreadableEvent(PermanentError):  # noqa: N818
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
-def event_of(raw: Mapping[str, Any]) -> JournalEvent:
+def decode_event(raw: Mapping[str, Any]) -> JournalEvent:
     """The event, as the present version has it. UnreadableEvent when it is none, or one of a later version."""
     event = dict(raw)
     version = event.get("v")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise UnreadableEvent('expected an event of a journal with its version as "v"')
-    if version > VERSION:
-        raise UnreadableEvent(
-            f"event version {version} is not known here, this ecs-queue knows up to {VERSION}: use a newer one"
+        raise UndecodableEvent('expected an event of a journal with its version as "v"')
+    if version > EVENT_VERSION:
+        raise UndecodableEvent(
+            f"event version {version} is not known here, this ecs-queue knows up to {EVENT_VERSION}: use a newer one"
         )
-    for older in range(version, VERSION):
+    for older in range(version, EVENT_VERSION):
         event = UPGRADES[older](event)
     try:
-        return msgspec.convert({**event, "v": VERSION}, JournalEvent)
+        return msgspec.convert({**event, "v": EVENT_VERSION}, JournalEvent)
     except msgspec.ValidationError as error:
-        raise UnreadableEvent(f"not an event of a journal: {error}") from None
+        raise UndecodableEvent(f"not an event of a journal: {error}") from None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ecs_queue.core.protocol import Rules
 from ecs_queue.ledger.base import DeadLetter, Ledger, WorkerInfo
 from ecs_queue.ledger.memory import MemoryLedger
 from ecs_queue.ledger.redis import RedisLedger
+from ecs_queue.ledger.redis_script import connect
 from ecs_queue.ledger.retention import Retention
-from ecs_queue.ledger.script import connect
+from ecs_queue.protocol.operations import ProtocolSettings
 
 if TYPE_CHECKING:
     from ecs_queue.config import Config
@@ -20,11 +20,11 @@ __all__ = ["DeadLetter", "Ledger", "MemoryLedger", "RedisLedger", "WorkerInfo", 
 
 def open_ledger(config: Config) -> Ledger:
     """The ledger at `config.ledger_url`. No connection is made yet. `memory://` is one of its own at each call."""
-    rules = Rules(
+    rules = ProtocolSettings(
         lease_seconds=config.lease_seconds,
         settle_seconds=config.settle_seconds,
         startup_allowance=config.startup_allowance,
-        ring_seconds=config.ring_seconds,
+        sweep_after_seconds=config.sweep_after_seconds,
         max_in_flight=config.max_in_flight,
         accept_seconds=config.accept_seconds,
         max_deliveries=config.max_deliveries,

@@ -6,7 +6,7 @@ has moved on. Every method may raise `LedgerUnavailable`, and then nothing is kn
 
 A live record stands in exactly one index, with the time when somebody must look at it next:
 
-- `silent:<queue>`: QUEUED, and no worker has yet said a word about it: its message is on its way, or lost.
+- `unclaimed:<queue>`: QUEUED, and no worker has yet said a word about it: its message is on its way, or lost.
 - `retry:<queue>`:  QUEUED with a `not_before`: a delayed retry. No message carries it.
 - `due`:            LAUNCHING and LAUNCHED: the lease ends, or the task is to be described.
 
@@ -21,11 +21,11 @@ from typing import Protocol
 
 import msgspec
 
-from ecs_queue.core.flow import Flow, Note
-from ecs_queue.core.lifecycle import LOOK_BY_HAND
-from ecs_queue.core.protocol import Answer, ClaimOffer, Outcome, Refusal
-from ecs_queue.core.record import Record, Submission
-from ecs_queue.core.states import State
+from ecs_queue.protocol.event_health import EventFact, EventHealth
+from ecs_queue.protocol.operations import ClaimRequest, OperationResult, Refusal, TaskUpdate
+from ecs_queue.protocol.record import Record, Submission
+from ecs_queue.protocol.state_machine import MANUAL_SEARCH_ADVICE
+from ecs_queue.protocol.states import State
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     queue: str
     reason: str
     body: bytes
-    at: float = 0.0
+    added_at: float = 0.0
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,19 +56,19 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     queues: list[str]
     concurrency: int
-    launching: int
-    following: int
-    launched: int
-    finished: int
+    launches_in_progress: int
+    tasks_followed: int
+    launched_total: int
+    ended_total: int
     health: str  # "ok", or the reason why a queue is paused
     started_at: float
-    seen_at: float = 0.0
+    last_seen_at: float = 0.0
     launch_rate: float = 0.0
-    start_calls: float = 0.0
-    start_quota: float = 0.0
-    read_calls: float = 0.0
-    read_quota: float = 0.0
-    poll_age: float | None = None
+    start_call_rate: float = 0.0
+    start_call_limit: float = 0.0
+    read_call_rate: float = 0.0
+    read_call_limit: float = 0.0
+    broker_poll_age: float | None = None
     describe_age: float | None = None
 
 
@@ -79,11 +79,13 @@ class Ledger(Protocol):
         """The ledger's clock, seconds since the epoch."""
         ...
 
-    def put(self, submissions: Sequence[Submission]) -> list[Answer]:
+    def put(self, submissions: Sequence[Submission]) -> list[OperationResult]:
         """CREATED, SAME, CONFLICT, TOO_LATE, or ENDED (a stop came first: publish its result); one each, in order."""
         ...
 
-    def admit(self, submission: Submission, offer: ClaimOffer) -> tuple[Answer, Answer]:
+    def put_and_claim(
+        self, submission: Submission, claim_request: ClaimRequest
+    ) -> tuple[OperationResult, OperationResult]:
         """`put`, and `claim` if the record is of this very request, in one atomic step: both answers. Barrier.
 
         The claim's answer is MOVED_ON after CONFLICT and ENDED, MISSING after TOO_LATE. After CREATED and SAME the
@@ -91,40 +93,44 @@ class Ledger(Protocol):
         """
         ...
 
-    def claim(self, record_id: str, offer: ClaimOffer | None) -> Answer:
+    def claim(self, record_id: str, claim_request: ClaimRequest | None) -> OperationResult:
         """CALL, ENDED, FULL, PAUSED, MOVED_ON, MISSING. Without an offer: only ends what has expired. Barrier."""
         ...
 
-    def reclaim(self, record_id: str, offer: ClaimOffer) -> Answer:
+    def reclaim(self, record_id: str, claim_request: ClaimRequest) -> OperationResult:
         """Take over a LAUNCHING record whose lease is over: CALL, LOOK, MOVED_ON, MISSING. Barrier.
 
         LOOK only, once its holders died `max_deliveries` times in a row; ENDED when those who look die too.
         """
         ...
 
-    def launched(self, record_id: str, nonce: str, launch: int, arn: str, wait: float) -> Answer:
+    def launched(self, record_id: str, nonce: str, launch: int, arn: str, wait: float) -> OperationResult:
         """OK, SAME, STOP_IT. `wait`: seconds until the first look; 0 when a stop is marked."""
         ...
 
-    def unsure(self, record_id: str, claim: str, wait: float, reason: str, answered: str = "") -> Answer:
+    def call_ambiguous(
+        self, record_id: str, claim: str, wait: float, reason: str, call_completed: str = ""
+    ) -> OperationResult:
         """The call may have taken effect: OK, LOST. `answered="1"`: a 5xx answer, the call itself is over.
 
         The claim is given up with it: what its holder says later is LOST. `wait`: seconds until the next look.
         """
         ...
 
-    def no_effect(self, record_id: str, claim: str, wait: float, reason: str) -> Answer:
+    def no_effect(self, record_id: str, claim: str, wait: float, reason: str) -> OperationResult:
         """Throttled or never sent: OK, ENDED, LOST. No launch number and no attempt is consumed."""
         ...
 
-    def refused(self, record_id: str, claim: str, refusal: Refusal) -> Answer:
+    def refused(self, record_id: str, claim: str, refusal: Refusal) -> OperationResult:
         """A definitive "no": RETRY, ENDED, OK (burnt), LOST.
 
         Barrier: an end that a fail-over forgot would be launched again, after its owner was told of it.
         """
         ...
 
-    def none(self, record_id: str, claim: str, wait: float, why: str = LOOK_BY_HAND) -> Answer:
+    def task_absent(
+        self, record_id: str, claim: str, wait: float, advice: str = MANUAL_SEARCH_ADVICE
+    ) -> OperationResult:
         """Looked and found nothing: RETRY, ENDED, EARLY, LOST. `wait`: seconds until the next look or launch.
 
         `why`: the last words of the reason when it ends UNKNOWN: what to do about it.
@@ -133,45 +139,45 @@ class Ledger(Protocol):
         """
         ...
 
-    def outcomes(self, outcomes: Sequence[Outcome]) -> list[Answer]:
+    def update_tasks(self, updates: Sequence[TaskUpdate]) -> list[OperationResult]:
         """OK, RETRY, ENDED (with the record), STALE, MISSING; one each, in order."""
         ...
 
-    def rest(self, looks: Mapping[str, float]) -> None:
+    def reschedule_poll(self, waits: Mapping[str, float]) -> None:
         """Records of `due` where a look showed nothing new: id -> seconds until the next look.
 
         One that has come due since it was popped stays due: a stop was asked for, or the look took too long.
         """
         ...
 
-    def stop(self, ids: Sequence[str], by: str, launch: int = 0) -> list[Answer]:
+    def stop(self, ids: Sequence[str], requested_by: str, launch: int = 0) -> list[OperationResult]:
         """ENDED, MARKED, SAME, STALE, each with its record. An unknown id leaves a tombstone: ENDED. Barrier.
 
         `launch` > 0: only a record LAUNCHED with this number, else STALE, or MISSING for an unknown id.
         """
         ...
 
-    def adopt(self, ids: Sequence[str], owner: str) -> list[Answer]:
+    def adopt(self, ids: Sequence[str], owner: str) -> list[OperationResult]:
         """OK or ENDED (terminal, to be delivered again) with the record, or MISSING. Barrier."""
         ...
 
-    def confirm(self, results: Sequence[tuple[str, str]], owner: str) -> list[Answer]:
+    def confirm(self, results: Sequence[tuple[str, str]], owner: str) -> list[OperationResult]:
         """(id, nonce) pairs whose results the owner has: OK or NOT_YOURS. Retention starts."""
         ...
 
-    def due(self, limit: int) -> list[Record]:
+    def lease_due(self, limit: int) -> list[Record]:
         """Up to `limit` due LAUNCHING and LAUNCHED records, without their `request`."""
         ...
 
-    def due_retries(self, queue: str, limit: int) -> list[Record]:
+    def lease_due_retries(self, queue: str, limit: int) -> list[Record]:
         """Up to `limit` QUEUED records of the queue whose delayed retry is due."""
         ...
 
-    def due_silent(self, queue: str, limit: int) -> list[Record]:
+    def lease_unclaimed(self, queue: str, limit: int) -> list[Record]:
         """Up to `limit` QUEUED records of the queue whose message did not arrive within ring_seconds."""
         ...
 
-    def due_expired(self, limit: int) -> list[str]:
+    def lease_expired(self, limit: int) -> list[str]:
         """Up to `limit` ids, of any queue, that are past their deadline while QUEUED; `claim` ends them."""
         ...
 
@@ -179,84 +185,84 @@ class Ledger(Protocol):
         """The records as they stand, None for the unknown."""
         ...
 
-    def id_of(self, arn: str) -> str | None:
+    def find_id_by_arn(self, arn: str) -> str | None:
         """The request that a task ARN belongs to, while the task is live."""
         ...
 
-    def undelivered(self, owner: str, limit: int) -> list[Record]:
+    def list_undelivered(self, owner: str, limit: int) -> list[Record]:
         """Terminal records whose results this owner has not confirmed, oldest first."""
         ...
 
-    def page(self, after: str, limit: int) -> tuple[list[Record], str]:
+    def list_records(self, after: str, limit: int) -> tuple[list[Record], str]:
         """Records, newest first: live ones, then finished ones. `after`: "" or the cursor returned last; "" ends."""
         ...
 
-    def counts(self) -> dict[str, dict[State, int]]:
+    def count_by_state(self) -> dict[str, dict[State, int]]:
         """queue -> state -> how many: live states as they are now, terminal ones since the namespace began."""
         ...
 
-    def take(self, bucket: str, want: int, rate: float, burst: int, reserve: int = 0) -> tuple[int, float]:
+    def take_tokens(self, bucket: str, want: int, rate: float, burst: int, reserve: int = 0) -> tuple[int, float]:
         """Up to `want` tokens of a token bucket shared by all workers: (granted, seconds until the next one).
 
-        `reserve`: so many tokens stay for others; a negative one may be owed. core/bucket.py has the rules.
+        `reserve`: so many tokens stay for others; a negative one may be owed. protocol/token_bucket.py has the rules.
         """
         ...
 
-    def throttled(self, bucket: str) -> float:
+    def record_throttle(self, bucket: str) -> float:
         """AWS has refused a call of this bucket: the share of the rate that is left, 0 when this lowered nothing."""
         ...
 
-    def pause(self, queues: Sequence[str]) -> None:
+    def pause_queues(self, queues: Sequence[str]) -> None:
         """Let no request of these queues be claimed until they are resumed. Barrier."""
         ...
 
-    def resume(self, queues: Sequence[str]) -> None:
+    def resume_queues(self, queues: Sequence[str]) -> None:
         """Let them be claimed again. Barrier."""
         ...
 
-    def paused(self) -> dict[str, float]:
+    def list_paused_queues(self) -> dict[str, float]:
         """The paused queues, and since when."""
         ...
 
-    def note_events(self, notes: Sequence[Note]) -> None:
+    def record_event_facts(self, facts: Sequence[EventFact]) -> None:
         """Facts about sources of events; of each one the latest time is kept."""
         ...
 
-    def event_flows(self) -> dict[str, Flow]:
+    def get_event_health(self) -> dict[str, EventHealth]:
         """source -> what is known of its events, for every source that was ever noted."""
         ...
 
-    def hasten(self, within: float, limit: int) -> int:
+    def poll_soon(self, within: float, limit: int) -> int:
         """Let up to `limit` LAUNCHED records that are due later be looked at within so many seconds, spread; how many.
 
         Those that are due last come first.
         """
         ...
 
-    def hold(self, nonce: str) -> int:
+    def begin_delivery(self, nonce: str) -> int:
         """A request's body is taken in hand: by how many in a row that never called `let_go`, this one included."""
         ...
 
-    def let_go(self, nonce: str) -> None:
+    def end_delivery(self, nonce: str) -> None:
         """Whoever had the body in hand is alive."""
         ...
 
-    def bury(self, letter: DeadLetter) -> None:
+    def add_dead_letter(self, dead_letter: DeadLetter) -> None:
         """Keep a message that could not be used, within the bounds of `retention.py`: the oldest go first.
 
         A key that is there already stays as it is.
         """
         ...
 
-    def dead(self, limit: int, before: DeadLetter | None = None) -> list[DeadLetter]:
+    def list_dead_letters(self, limit: int, before: DeadLetter | None = None) -> list[DeadLetter]:
         """Up to `limit` dead letters, newest first; those older than `before`, which may be gone by now."""
         ...
 
-    def letters(self, keys: Sequence[str]) -> list[DeadLetter | None]:
+    def get_dead_letters(self, keys: Sequence[str]) -> list[DeadLetter | None]:
         """The dead letters of these keys, None for the unknown; in order."""
         ...
 
-    def discard(self, keys: Sequence[str]) -> list[bool]:
+    def delete_dead_letters(self, keys: Sequence[str]) -> list[bool]:
         """Drop dead letters for good; for each key whether it was there."""
         ...
 
@@ -264,7 +270,7 @@ class Ledger(Protocol):
         """Say that a worker is alive; forgotten after `ttl` seconds."""
         ...
 
-    def workers(self) -> list[WorkerInfo]:
+    def list_workers(self) -> list[WorkerInfo]:
         """The workers that were heard of lately, by name."""
         ...
 
@@ -272,7 +278,7 @@ class Ledger(Protocol):
         """Drop up to `limit` index entries of records whose retention is over; how many."""
         ...
 
-    def check(self) -> list[str]:
+    def check_server(self) -> list[str]:
         """What is wrong with the server for this use, as sentences; empty when nothing is."""
         ...
 

@@ -14,16 +14,22 @@ from typing import Any
 import msgspec
 import redis
 
-from ecs_queue.core.flow import Flow, Note
-from ecs_queue.core.lifecycle import LOOK_BY_HAND
-from ecs_queue.core.protocol import Answer, ClaimOffer, Outcome, Refusal, Rules
-from ecs_queue.core.record import Record, Submission
-from ecs_queue.core.states import State
 from ecs_queue.ledger.base import DeadLetter, WorkerInfo
-from ecs_queue.ledger.codec import answer_of, letter_of, outcome_arguments, record_of, seconds
+from ecs_queue.ledger.batching import Call
+from ecs_queue.ledger.redis_codec import (
+    decode_dead_letter,
+    decode_operation_result,
+    decode_record,
+    format_seconds,
+    task_update_arguments,
+)
+from ecs_queue.ledger.redis_script import Script, wrap_redis_errors
 from ecs_queue.ledger.retention import Retention
-from ecs_queue.ledger.script import Script, wrapping
-from ecs_queue.ledger.together import Call
+from ecs_queue.protocol.event_health import EventFact, EventHealth
+from ecs_queue.protocol.operations import ClaimRequest, OperationResult, ProtocolSettings, Refusal, TaskUpdate
+from ecs_queue.protocol.record import Record, Submission
+from ecs_queue.protocol.state_machine import MANUAL_SEARCH_ADVICE
+from ecs_queue.protocol.states import State
 
 _STATES = frozenset(State)
 #: Lua unpacks at most some 8,000 arguments.
@@ -40,7 +46,7 @@ class RedisLedger:
         self,
         client: redis.Redis,
         namespace: str,
-        rules: Rules,
+        protocol_settings: ProtocolSettings,
         retention: Retention,
         durability: str = "server",
         barrier_seconds: float = 4.0,
@@ -50,139 +56,155 @@ class RedisLedger:
         self._prefix = f"{namespace}:l:"
         self._durability = durability
         settings = (
-            rules.lease_seconds,
-            rules.settle_seconds,
-            rules.startup_allowance,
-            rules.ring_seconds,
-            float(rules.max_in_flight),
+            protocol_settings.lease_seconds,
+            protocol_settings.settle_seconds,
+            protocol_settings.startup_allowance,
+            protocol_settings.sweep_after_seconds,
+            float(protocol_settings.max_in_flight),
             retention.seconds,
-            retention.unconfirmed_cap,
-            rules.accept_seconds,
-            float(rules.max_deliveries),
+            retention.min_unconfirmed_seconds,
+            protocol_settings.accept_seconds,
+            float(protocol_settings.max_deliveries),
         )
-        shown = [seconds(value) for value in settings]
+        shown = [format_seconds(value) for value in settings]
         self._script = Script(client, self._prefix, shown, durability, barrier_seconds, clock)
 
     def now(self) -> float:
         """The server's TIME."""
-        return float(self._script.one("now"))
+        return float(self._script.run_one("now"))
 
-    def put(self, submissions: Sequence[Submission]) -> list[Answer]:
+    def put(self, submissions: Sequence[Submission]) -> list[OperationResult]:
         """See `Ledger.put`."""
-        return [answer_of(reply) for reply in self._script.run([_put_call(new) for new in submissions])]
+        return [
+            decode_operation_result(reply) for reply in self._script.run_many([_put_call(new) for new in submissions])
+        ]
 
-    def admit(self, submission: Submission, offer: ClaimOffer) -> tuple[Answer, Answer]:
-        """See `Ledger.admit`."""
+    def put_and_claim(
+        self, submission: Submission, claim_request: ClaimRequest
+    ) -> tuple[OperationResult, OperationResult]:
+        """See `Ledger.put_and_claim`."""
         _, record_id, *put = _put_call(submission)
-        _, _, *claim = _claim_call(submission.id, offer)
-        stored, claimed = self._script.shared_durably("admit", record_id, *claim, *put)
-        return answer_of(stored), answer_of(claimed)
+        _, _, *claim = _claim_call(submission.id, claim_request)
+        stored, claimed = self._script.run_batched_durably("put_and_claim", record_id, *claim, *put)
+        return decode_operation_result(stored), decode_operation_result(claimed)
 
-    def claim(self, record_id: str, offer: ClaimOffer | None) -> Answer:
+    def claim(self, record_id: str, claim_request: ClaimRequest | None) -> OperationResult:
         """See `Ledger.claim`."""
-        return answer_of(self._script.shared_durably(*_claim_call(record_id, offer)))
+        return decode_operation_result(self._script.run_batched_durably(*_claim_call(record_id, claim_request)))
 
-    def reclaim(self, record_id: str, offer: ClaimOffer) -> Answer:
+    def reclaim(self, record_id: str, claim_request: ClaimRequest) -> OperationResult:
         """See `Ledger.reclaim`."""
-        call = ("reclaim", record_id, offer.claim, offer.worker)
-        return answer_of(self._script.shared_durably(*call))
+        call = ("reclaim", record_id, claim_request.claim, claim_request.worker)
+        return decode_operation_result(self._script.run_batched_durably(*call))
 
-    def launched(self, record_id: str, nonce: str, launch: int, arn: str, wait: float) -> Answer:
+    def launched(self, record_id: str, nonce: str, launch: int, arn: str, wait: float) -> OperationResult:
         """See `Ledger.launched`."""
-        return answer_of(self._script.shared("launched", record_id, nonce, launch, arn, seconds(wait)))
+        return decode_operation_result(
+            self._script.run_batched("launched", record_id, nonce, launch, arn, format_seconds(wait))
+        )
 
-    def unsure(self, record_id: str, claim: str, wait: float, reason: str, answered: str = "") -> Answer:
-        """See `Ledger.unsure`."""
-        return answer_of(self._script.shared("unsure", record_id, claim, seconds(wait), reason, answered))
+    def call_ambiguous(
+        self, record_id: str, claim: str, wait: float, reason: str, call_completed: str = ""
+    ) -> OperationResult:
+        """See `Ledger.call_ambiguous`."""
+        return decode_operation_result(
+            self._script.run_batched("call_ambiguous", record_id, claim, format_seconds(wait), reason, call_completed)
+        )
 
-    def no_effect(self, record_id: str, claim: str, wait: float, reason: str) -> Answer:
+    def no_effect(self, record_id: str, claim: str, wait: float, reason: str) -> OperationResult:
         """See `Ledger.no_effect`."""
-        return answer_of(self._script.shared("no_effect", record_id, claim, seconds(wait), reason))
+        return decode_operation_result(
+            self._script.run_batched("no_effect", record_id, claim, format_seconds(wait), reason)
+        )
 
-    def refused(self, record_id: str, claim: str, refusal: Refusal) -> Answer:
+    def refused(self, record_id: str, claim: str, refusal: Refusal) -> OperationResult:
         """See `Ledger.refused`."""
-        wait = seconds(refusal.wait)
+        wait = format_seconds(refusal.wait)
         call = ("refused", record_id, claim, refusal.kind.value, refusal.reason, wait, refusal.max_attempts)
-        return answer_of(self._script.shared_durably(*call))
+        return decode_operation_result(self._script.run_batched_durably(*call))
 
-    def none(self, record_id: str, claim: str, wait: float, why: str = LOOK_BY_HAND) -> Answer:
-        """See `Ledger.none`."""
-        return answer_of(self._script.shared_durably("none", record_id, claim, seconds(wait), why))
+    def task_absent(
+        self, record_id: str, claim: str, wait: float, advice: str = MANUAL_SEARCH_ADVICE
+    ) -> OperationResult:
+        """See `Ledger.task_absent`."""
+        return decode_operation_result(
+            self._script.run_batched_durably("task_absent", record_id, claim, format_seconds(wait), advice)
+        )
 
-    def outcomes(self, outcomes: Sequence[Outcome]) -> list[Answer]:
-        """See `Ledger.outcomes`."""
-        calls = [("outcome", *outcome_arguments(seen)) for seen in outcomes]
-        return [answer_of(reply) for reply in self._script.run(calls)]
+    def update_tasks(self, updates: Sequence[TaskUpdate]) -> list[OperationResult]:
+        """See `Ledger.update_tasks`."""
+        calls = [("update_task", *task_update_arguments(seen)) for seen in updates]
+        return [decode_operation_result(reply) for reply in self._script.run_many(calls)]
 
-    def rest(self, looks: Mapping[str, float]) -> None:
-        """See `Ledger.rest`."""
-        flat = [value for record_id, wait in looks.items() for value in (record_id, seconds(wait))]
+    def reschedule_poll(self, waits: Mapping[str, float]) -> None:
+        """See `Ledger.reschedule_poll`."""
+        flat = [value for record_id, wait in waits.items() for value in (record_id, format_seconds(wait))]
         starts = range(0, len(flat), _ARGUMENTS_AT_ONCE)
-        self._script.run([("rest", *flat[start : start + _ARGUMENTS_AT_ONCE]) for start in starts])
+        self._script.run_many([("reschedule_poll", *flat[start : start + _ARGUMENTS_AT_ONCE]) for start in starts])
 
-    def stop(self, ids: Sequence[str], by: str, launch: int = 0) -> list[Answer]:
+    def stop(self, ids: Sequence[str], requested_by: str, launch: int = 0) -> list[OperationResult]:
         """See `Ledger.stop`."""
-        calls = [("stop", record_id, by, launch) for record_id in ids]
-        return [answer_of(reply) for reply in self._script.run_durably(calls)]
+        calls = [("stop", record_id, requested_by, launch) for record_id in ids]
+        return [decode_operation_result(reply) for reply in self._script.run_many_durably(calls)]
 
-    def adopt(self, ids: Sequence[str], owner: str) -> list[Answer]:
+    def adopt(self, ids: Sequence[str], owner: str) -> list[OperationResult]:
         """See `Ledger.adopt`."""
         calls = [("adopt", record_id, owner) for record_id in ids]
-        return [answer_of(reply) for reply in self._script.run_durably(calls)]
+        return [decode_operation_result(reply) for reply in self._script.run_many_durably(calls)]
 
-    def confirm(self, results: Sequence[tuple[str, str]], owner: str) -> list[Answer]:
+    def confirm(self, results: Sequence[tuple[str, str]], owner: str) -> list[OperationResult]:
         """See `Ledger.confirm`."""
         calls = [("confirm", record_id, nonce, owner) for record_id, nonce in results]
-        return [answer_of(reply) for reply in self._script.run(calls)]
+        return [decode_operation_result(reply) for reply in self._script.run_many(calls)]
 
-    def due(self, limit: int) -> list[Record]:
-        """See `Ledger.due`."""
-        return [record_of(flat) for flat in self._script.one("due", limit)]
+    def lease_due(self, limit: int) -> list[Record]:
+        """See `Ledger.lease_due`."""
+        return [decode_record(flat) for flat in self._script.run_one("lease_due", limit)]
 
-    def due_retries(self, queue: str, limit: int) -> list[Record]:
-        """See `Ledger.due_retries`."""
-        return [record_of(flat) for flat in self._script.one("due_retries", queue, limit)]
+    def lease_due_retries(self, queue: str, limit: int) -> list[Record]:
+        """See `Ledger.lease_due_retries`."""
+        return [decode_record(flat) for flat in self._script.run_one("lease_due_retries", queue, limit)]
 
-    def due_silent(self, queue: str, limit: int) -> list[Record]:
-        """See `Ledger.due_silent`."""
-        return [record_of(flat) for flat in self._script.one("due_silent", queue, limit)]
+    def lease_unclaimed(self, queue: str, limit: int) -> list[Record]:
+        """See `Ledger.lease_unclaimed`."""
+        return [decode_record(flat) for flat in self._script.run_one("lease_unclaimed", queue, limit)]
 
-    def due_expired(self, limit: int) -> list[str]:
-        """See `Ledger.due_expired`."""
-        return [record_id.decode() for record_id in self._script.one("due_expired", limit)]
+    def lease_expired(self, limit: int) -> list[str]:
+        """See `Ledger.lease_expired`."""
+        return [record_id.decode() for record_id in self._script.run_one("lease_expired", limit)]
 
     def get(self, ids: Sequence[str]) -> list[Record | None]:
         """See `Ledger.get`."""
-        with wrapping(), self._redis.pipeline(transaction=False) as pipe:
+        with wrap_redis_errors(), self._redis.pipeline(transaction=False) as pipe:
             for record_id in ids:
                 pipe.hgetall(f"{self._prefix}r:{record_id}")
             found = pipe.execute()
-        return [_from_hash(record_id, fields) for record_id, fields in zip(ids, found, strict=True)]
+        return [_decode_hash(record_id, fields) for record_id, fields in zip(ids, found, strict=True)]
 
-    def id_of(self, arn: str) -> str | None:
-        """See `Ledger.id_of`."""
-        with wrapping():
+    def find_id_by_arn(self, arn: str) -> str | None:
+        """See `Ledger.find_id_by_arn`."""
+        with wrap_redis_errors():
             found = self._redis.hget(f"{self._prefix}arns", arn)
         return found.decode() if found else None
 
-    def undelivered(self, owner: str, limit: int) -> list[Record]:
-        """See `Ledger.undelivered`."""
-        return [record_of(flat) for flat in self._script.one("undelivered", owner, limit)]
+    def list_undelivered(self, owner: str, limit: int) -> list[Record]:
+        """See `Ledger.list_undelivered`."""
+        return [decode_record(flat) for flat in self._script.run_one("list_undelivered", owner, limit)]
 
-    def page(self, after: str, limit: int) -> tuple[list[Record], str]:
-        """See `Ledger.page`. Records that end meanwhile may be missed or shown twice."""
+    def list_records(self, after: str, limit: int) -> tuple[list[Record], str]:
+        """See `Ledger.list_records`. Records that end meanwhile may be missed or shown twice."""
         index, _, offset = (after or "live:0").partition(":")
         start = int(offset)
-        with wrapping():
+        with wrap_redis_errors():
             ids = [i.decode() for i in self._redis.zrevrange(self._prefix + index, start, start + limit - 1)]
         found = [record for record in self.get(ids) if record is not None]
         if len(ids) == limit:
             return found, f"{index}:{start + limit}"
         return found, "finished:0" if index == "live" else ""
 
-    def counts(self) -> dict[str, dict[State, int]]:
-        """See `Ledger.counts`."""
-        with wrapping():
+    def count_by_state(self) -> dict[str, dict[State, int]]:
+        """See `Ledger.count_by_state`."""
+        with wrap_redis_errors():
             flat = self._redis.hgetall(f"{self._prefix}counts")
         totals: dict[str, dict[State, int]] = {}
         for key, number in flat.items():
@@ -191,98 +213,102 @@ class RedisLedger:
                 totals.setdefault(queue, {})[State(state)] = int(number)
         return totals
 
-    def take(self, bucket: str, want: int, rate: float, burst: int, reserve: int = 0) -> tuple[int, float]:
-        """See `Ledger.take`."""
-        granted, wait = self._script.one("take", bucket, want, rate, burst, reserve)
+    def take_tokens(self, bucket: str, want: int, rate: float, burst: int, reserve: int = 0) -> tuple[int, float]:
+        """See `Ledger.take_tokens`."""
+        granted, wait = self._script.run_one("take_tokens", bucket, want, rate, burst, reserve)
         return int(granted), float(wait)
 
-    def throttled(self, bucket: str) -> float:
-        """See `Ledger.throttled`."""
-        return float(self._script.one("throttled", bucket))
+    def record_throttle(self, bucket: str) -> float:
+        """See `Ledger.record_throttle`."""
+        return float(self._script.run_one("record_throttle", bucket))
 
-    def pause(self, queues: Sequence[str]) -> None:
-        """See `Ledger.pause`."""
-        self._script.run_durably([("pause", *queues)])
+    def pause_queues(self, queues: Sequence[str]) -> None:
+        """See `Ledger.pause_queues`."""
+        self._script.run_many_durably([("pause_queues", *queues)])
 
-    def resume(self, queues: Sequence[str]) -> None:
-        """See `Ledger.resume`."""
-        self._script.run_durably([("resume", *queues)])
+    def resume_queues(self, queues: Sequence[str]) -> None:
+        """See `Ledger.resume_queues`."""
+        self._script.run_many_durably([("resume_queues", *queues)])
 
-    def paused(self) -> dict[str, float]:
-        """See `Ledger.paused`."""
-        with wrapping():
+    def list_paused_queues(self) -> dict[str, float]:
+        """See `Ledger.list_paused_queues`."""
+        with wrap_redis_errors():
             found = self._redis.hgetall(f"{self._prefix}paused")
         return {queue.decode(): float(since) for queue, since in found.items()}
 
-    def note_events(self, notes: Sequence[Note]) -> None:
-        """See `Ledger.note_events`."""
-        self._script.run([("note_event", note.source, note.fact.value, seconds(note.at)) for note in notes])
+    def record_event_facts(self, facts: Sequence[EventFact]) -> None:
+        """See `Ledger.record_event_facts`."""
+        self._script.run_many(
+            [("record_event_fact", note.source, note.kind.value, format_seconds(note.at)) for note in facts]
+        )
 
-    def event_flows(self) -> dict[str, Flow]:
-        """See `Ledger.event_flows`."""
-        with wrapping():
-            found = self._redis.hgetall(f"{self._prefix}events")
+    def get_event_health(self) -> dict[str, EventHealth]:
+        """See `Ledger.get_event_health`."""
+        with wrap_redis_errors():
+            found = self._redis.hgetall(f"{self._prefix}event_health")
         facts: dict[str, dict[str, float]] = {}
         for key, at in found.items():
             source, _, fact = key.decode().rpartition("|")
             facts.setdefault(source, {})[fact] = float(at)
-        return {source: msgspec.convert(known, Flow) for source, known in facts.items()}
+        return {source: msgspec.convert(known, EventHealth) for source, known in facts.items()}
 
-    def hasten(self, within: float, limit: int) -> int:
-        """See `Ledger.hasten`."""
-        return int(self._script.one("hasten", seconds(within), limit))
+    def poll_soon(self, within: float, limit: int) -> int:
+        """See `Ledger.poll_soon`."""
+        return int(self._script.run_one("poll_soon", format_seconds(within), limit))
 
-    def hold(self, nonce: str) -> int:
-        """See `Ledger.hold`."""
-        return int(self._script.one("hold", nonce))
+    def begin_delivery(self, nonce: str) -> int:
+        """See `Ledger.begin_delivery`."""
+        return int(self._script.run_one("begin_delivery", nonce))
 
-    def let_go(self, nonce: str) -> None:
-        """See `Ledger.let_go`."""
-        self._script.one("let_go", nonce)
+    def end_delivery(self, nonce: str) -> None:
+        """See `Ledger.end_delivery`."""
+        self._script.run_one("end_delivery", nonce)
 
-    def bury(self, letter: DeadLetter) -> None:
-        """See `Ledger.bury`."""
-        self._script.one("bury", letter.key, msgspec.json.encode(letter))
+    def add_dead_letter(self, dead_letter: DeadLetter) -> None:
+        """See `Ledger.add_dead_letter`."""
+        self._script.run_one("add_dead_letter", dead_letter.key, msgspec.json.encode(dead_letter))
 
-    def dead(self, limit: int, before: DeadLetter | None = None) -> list[DeadLetter]:
-        """See `Ledger.dead`."""
-        flat = self._script.one("dead", limit, "" if before is None else f"{before.at:.6f}")
-        return [letter_of(at, letter) for at, letter in zip(flat[::2], flat[1::2], strict=True)]
+    def list_dead_letters(self, limit: int, before: DeadLetter | None = None) -> list[DeadLetter]:
+        """See `Ledger.list_dead_letters`."""
+        flat = self._script.run_one("list_dead_letters", limit, "" if before is None else f"{before.added_at:.6f}")
+        return [decode_dead_letter(at, letter) for at, letter in zip(flat[::2], flat[1::2], strict=True)]
 
-    def letters(self, keys: Sequence[str]) -> list[DeadLetter | None]:
-        """See `Ledger.letters`."""
-        flat = self._of_keys("letters", keys)
-        return [letter_of(at, letter) if letter else None for at, letter in zip(flat[::2], flat[1::2], strict=True)]
+    def get_dead_letters(self, keys: Sequence[str]) -> list[DeadLetter | None]:
+        """See `Ledger.get_dead_letters`."""
+        flat = self._run_in_batches("get_dead_letters", keys)
+        return [
+            decode_dead_letter(at, letter) if letter else None for at, letter in zip(flat[::2], flat[1::2], strict=True)
+        ]
 
-    def discard(self, keys: Sequence[str]) -> list[bool]:
-        """See `Ledger.discard`."""
-        return [bool(dropped) for dropped in self._of_keys("discard", keys)]
+    def delete_dead_letters(self, keys: Sequence[str]) -> list[bool]:
+        """See `Ledger.delete_dead_letters`."""
+        return [bool(dropped) for dropped in self._run_in_batches("delete_dead_letters", keys)]
 
-    def _of_keys(self, operation: str, keys: Sequence[str]) -> list[Any]:
+    def _run_in_batches(self, operation: str, keys: Sequence[str]) -> list[Any]:
         """The replies to an operation on keys of dead letters, which may be long: a hundred a run."""
         calls = [(operation, *keys[start : start + 100]) for start in range(0, len(keys), 100)]
-        return [value for reply in self._script.run(calls) for value in reply]
+        return [value for reply in self._script.run_many(calls) for value in reply]
 
     def heartbeat(self, info: WorkerInfo, ttl: float) -> None:
         """See `Ledger.heartbeat`."""
-        self._script.one("heartbeat", info.name, seconds(ttl), msgspec.json.encode(info))
+        self._script.run_one("heartbeat", info.name, format_seconds(ttl), msgspec.json.encode(info))
 
-    def workers(self) -> list[WorkerInfo]:
-        """See `Ledger.workers`."""
-        flat = self._script.one("workers")
+    def list_workers(self) -> list[WorkerInfo]:
+        """See `Ledger.list_workers`."""
+        flat = self._script.run_one("list_workers")
         heard = [
-            msgspec.structs.replace(msgspec.json.decode(info, type=WorkerInfo), seen_at=float(seen_at))
+            msgspec.structs.replace(msgspec.json.decode(info, type=WorkerInfo), last_seen_at=float(seen_at))
             for seen_at, info in zip(flat[::2], flat[1::2], strict=True)
         ]
         return sorted(heard, key=lambda info: info.name)
 
     def prune(self, limit: int) -> int:
         """See `Ledger.prune`. The records themselves expire by the TTL of their keys."""
-        return int(self._script.one("prune", min(limit, 5000)))
+        return int(self._script.run_one("prune", min(limit, 5000)))
 
-    def check(self) -> list[str]:
+    def check_server(self) -> list[str]:
         """Findings about eviction, and about what `durability` needs of the server."""
-        with wrapping():
+        with wrap_redis_errors():
             info = self._redis.info()
         findings = []
         policy = info.get("maxmemory_policy", "noeviction")
@@ -292,7 +318,7 @@ class RedisLedger:
             )
         if self._durability == "aof" and not info.get("aof_enabled"):
             findings.append("durability = aof needs an append-only file: set appendonly yes on the server")
-        if self._durability == "aof" and not _knows_waitaof(info):
+        if self._durability == "aof" and not _supports_waitaof(info):
             findings.append(
                 f"durability = aof needs WAITAOF, which Redis {info.get('redis_version')} has not: "
                 "use Redis 7.2 or later, or Valkey"
@@ -306,28 +332,50 @@ class RedisLedger:
         self._redis.close()
 
 
-def _put_call(new: Submission) -> Call:
-    times = (seconds(new.accept_until), seconds(new.expires_at), seconds(new.time_limit))
-    return ("put", new.id, new.nonce, new.digest, new.queue, new.owner, new.relaunch, new.body, *times)
+def _put_call(submission: Submission) -> Call:
+    times = (
+        format_seconds(submission.accept_until),
+        format_seconds(submission.expires_at),
+        format_seconds(submission.time_limit),
+    )
+    return (
+        "put",
+        submission.id,
+        submission.nonce,
+        submission.digest,
+        submission.queue,
+        submission.owner,
+        submission.relaunch,
+        submission.body,
+        *times,
+    )
 
 
-def _claim_call(record_id: str, offer: ClaimOffer | None) -> Call:
-    if offer is None:
+def _claim_call(record_id: str, claim_request: ClaimRequest | None) -> Call:
+    if claim_request is None:
         return ("claim", record_id, "", "", "", "", 0, "", 0)
-    bound = (offer.limit, offer.nonce, offer.launch)
-    return ("claim", record_id, offer.claim, offer.worker, offer.args, offer.target, *bound)
+    bound = (claim_request.queue_limit, claim_request.nonce, claim_request.launch)
+    return (
+        "claim",
+        record_id,
+        claim_request.claim,
+        claim_request.worker,
+        claim_request.args,
+        claim_request.target,
+        *bound,
+    )
 
 
-def _from_hash(record_id: str, fields: Mapping[bytes, bytes]) -> Record | None:
+def _decode_hash(record_id: str, fields: Mapping[bytes, bytes]) -> Record | None:
     if not fields:
         return None
     flat: list[bytes] = [record_id.encode()]
     for name, value in fields.items():
         flat += (name, value)
-    return record_of(flat)
+    return decode_record(flat)
 
 
-def _knows_waitaof(info: Mapping[str, Any]) -> bool:
+def _supports_waitaof(info: Mapping[str, Any]) -> bool:
     """Redis >= 7.2; every Valkey, which calls itself redis_version 7.2.4 too."""
     major, minor, *_ = (*str(info.get("redis_version", "0.0")).split("."), "0")
     return (int(major), int(minor)) >= (7, 2)

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import msgspec
 
-from ecs_queue.core.breaking import held_at
-from ecs_queue.core.protocol import Rules
-from ecs_queue.core.record import Record
-from ecs_queue.core.states import State
 from ecs_queue.ledger.base import WorkerInfo
+from ecs_queue.protocol.operations import ProtocolSettings
+from ecs_queue.protocol.poison import claimed_at
+from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.states import State
 
 
-def copy_of(record: Record) -> Record:
+def copy_record(record: Record) -> Record:
     """One that no caller can change behind the ledger's back."""
     return msgspec.structs.replace(record)
 
 
-def shown_of(record: Record) -> Record:
+def without_request(record: Record) -> Record:
     """What an answer shows of it where the caller has no use for the payload."""
     return msgspec.structs.replace(record, request=b"")
 
 
-def shelf_of(record: Record) -> str:
+def index_of(record: Record) -> str:
     """The index a record stands in (ledger/base.py)."""
     if record.state is State.QUEUED:
-        return f"{'retry' if record.not_before else 'silent'}:{record.queue}"
-    return "" if record.ended else "due"
+        return f"{'retry' if record.not_before else 'unclaimed'}:{record.queue}"
+    return "" if record.is_terminal else "due"
 
 
-def lives(record: Record, said: tuple[WorkerInfo, float] | None, now: float, rules: Rules) -> bool:
+def is_worker_alive(
+    record: Record, last_heartbeat: tuple[WorkerInfo, float] | None, now: float, settings: ProtocolSettings
+) -> bool:
     """Whether its holder, not a later worker of that name, was heard of lately. `said`: its last word, until when."""
-    return said is not None and said[1] > now and said[0].started_at <= held_at(record, rules)
+    return (
+        last_heartbeat is not None
+        and last_heartbeat[1] > now
+        and last_heartbeat[0].started_at <= claimed_at(record, settings)
+    )

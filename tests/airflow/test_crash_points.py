@@ -10,10 +10,17 @@ from airflow.executors import workloads
 
 from ecs_queue.local.ecs import LocalEcsOptions
 from ecs_queue.local.redis_server import RedisServer
-from tests.airflow.scenarios import AIRFLOW_PATIENCE, CALLBACK, NAMES, SCENARIOS, Airflow, called_back
-from tests.crash.bench import MAX_ATTEMPTS, PATIENCE, Bench
-from tests.evidence import all_tasks, violations
-from tests.system.processes import wait_for
+from tests.airflow.crash_scenarios import (
+    AIRFLOW_TIMEOUT_SECONDS,
+    CALLBACK_NAMES,
+    SCENARIOS,
+    TASK_NAMES,
+    SchedulerCrashHarness,
+    crash_while_adopting_callback,
+)
+from tests.crash.harness import MAX_ATTEMPTS, TIMEOUT_SECONDS, CrashHarness
+from tests.invariants import find_violations, list_all_tasks
+from tests.processes import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -23,20 +30,22 @@ def test_a_scheduler_that_dies_here_loses_and_doubles_nothing(
     point: str, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     play = SCENARIOS[point]
-    if play is called_back and not hasattr(workloads, "ExecuteCallback"):
+    if play is crash_while_adopting_callback and not hasattr(workloads, "ExecuteCallback"):
         pytest.skip("this Airflow sends no callbacks to executors")
-    with Bench(redis_server.url, tmp_path, LocalEcsOptions(), {}) as bench:
-        airflow = Airflow(bench)
-        play(airflow, point)
-        unknown = [e for e in airflow.book.entries().values() if e["state"] == "queued" and e["request"] is None]
-        bench.worker()
-        bench.ends_well(airflow.scheduler(), AIRFLOW_PATIENCE)
+    with CrashHarness(redis_server.url, tmp_path, LocalEcsOptions(), {}) as crash:
+        harness = SchedulerCrashHarness(crash)
+        play(harness, point)
+        unknown = [e for e in harness.database.read_rows().values() if e["state"] == "queued" and e["request"] is None]
+        crash.start_worker()
+        crash.wait_for_success(harness.start_scheduler(), AIRFLOW_TIMEOUT_SECONDS)
 
-        ends = Counter(line["name"] for line in airflow.book.lines() if line.get("state") == "success")
-        assert ends == Counter(CALLBACK if play is called_back else NAMES)
-        wait_for(lambda: all(record.ended for record in airflow.records()), PATIENCE, "every request ends")
-        tasks = all_tasks(bench.endpoint_url)
-        assert violations(bench.namespace, airflow.records(), tasks, MAX_ATTEMPTS) == []
+        ends = Counter(line["name"] for line in harness.database.list_commits() if line.get("state") == "success")
+        assert ends == Counter(CALLBACK_NAMES if play is crash_while_adopting_callback else TASK_NAMES)
+        wait_until(
+            lambda: all(record.is_terminal for record in harness.list_records()), TIMEOUT_SECONDS, "every request ends"
+        )
+        tasks = list_all_tasks(crash.endpoint_url)
+        assert find_violations(crash.namespace, harness.list_records(), tasks, MAX_ATTEMPTS) == []
         # Whose request the database did not know is queued anew; Airflow's API server lets only one of the two start.
         assert len(tasks) == len(ends) + len(unknown)
-        assert bench.queue.ledger.undelivered(airflow.owner(airflow.jobs), 10) == []
+        assert crash.queue.ledger.list_undelivered(harness.owner_of_job(harness.started_jobs), 10) == []

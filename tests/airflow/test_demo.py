@@ -14,7 +14,7 @@ from ecs_queue.airflow import demo
 from ecs_queue.errors import RetryableError
 
 
-class StandIn:
+class FakeLocalAirflow:
     """Says what a whole Airflow would after its DAGs have ended."""
 
     url = "http://127.0.0.1:1"
@@ -27,21 +27,21 @@ class StandIn:
         self.stopped = 0
         self.is_slow = False
 
-    def start(self, told: Callable[[str], None]) -> None:
-        told("starting")
+    def start(self, on_progress: Callable[[str], None]) -> None:
+        on_progress("starting")
 
     def stop(self) -> None:
         self.stopped += 1
 
-    def await_dags(self) -> list[str]:
+    def wait_for_dags(self) -> list[str]:
         return ["late", "plain"]
 
-    def trigger(self, dag_id: str, run_id: str) -> None:
+    def trigger_dag(self, dag_id: str, run_id: str) -> None:
         self.triggered.append(dag_id)
 
-    def wait_for(self, is_done: Callable[[], bool], seconds: float, what: str) -> None:
+    def wait_for(self, is_done: Callable[[], bool], timeout: float, description: str) -> None:
         if self.is_slow:
-            raise RetryableError(f"{what} took more than {seconds:g} s")
+            raise RetryableError(f"{description} took more than {timeout:g} s")
         assert is_done()
 
     def has_table(self, name: str) -> bool:
@@ -50,7 +50,7 @@ class StandIn:
     def stats(self) -> dict[str, int]:
         return {"tasks_created": 3}
 
-    def rows(self, query: str) -> list[dict[str, Any]]:
+    def fetch_rows(self, query: str) -> list[dict[str, Any]]:
         run = {"run_id": "demo", "state": "success"}
         if "from callback" in query:
             return [{"id": "1", "dag_id": "late", "state": self.state}]
@@ -61,19 +61,19 @@ class StandIn:
 
 
 @pytest.fixture
-def airflow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandIn:
-    made = StandIn(tmp_path, tmp_path)
+def airflow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeLocalAirflow:
+    made = FakeLocalAirflow(tmp_path, tmp_path)
     monkeypatch.setattr(demo, "LocalAirflow", lambda directory, dags: made)
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     return made
 
 
-def run(*arguments: str) -> Any:
+def run_demo(*arguments: str) -> Any:
     return CliRunner().invoke(demo.main, list(arguments))
 
 
-def test_it_runs_each_dag_and_prints_how_it_ended(airflow: StandIn) -> None:
-    result = run()
+def test_it_runs_each_dag_and_prints_how_it_ended(airflow: FakeLocalAirflow) -> None:
+    result = run_demo()
     assert result.exit_code == 0
     assert airflow.triggered == ["late", "plain"]
     assert "late: its callback" in result.output
@@ -83,25 +83,25 @@ def test_it_runs_each_dag_and_prints_how_it_ended(airflow: StandIn) -> None:
     assert airflow.stopped == 1
 
 
-def test_the_exit_status_says_whether_all_ended_well(airflow: StandIn) -> None:
+def test_the_exit_status_says_whether_all_ended_well(airflow: FakeLocalAirflow) -> None:
     airflow.state = "failed"
-    assert run().exit_code == 1
+    assert run_demo().exit_code == 1
 
 
-def test_what_takes_too_long_is_said_and_stopped(airflow: StandIn) -> None:
+def test_a_demo_that_takes_too_long_is_reported_and_stopped(airflow: FakeLocalAirflow) -> None:
     airflow.is_slow = True
-    result = run("--timeout", "7")
+    result = run_demo("--timeout", "7")
     assert result.exit_code == 1
     assert "took more than 7 s" in result.output
     assert airflow.stopped == 1
 
 
-def test_it_stays_up_until_it_is_interrupted(airflow: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_stays_up_until_it_is_interrupted(airflow: FakeLocalAirflow, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(signal, "pause", interrupted)
-    result = run("--keep")
+    result = run_demo("--keep")
     assert result.exit_code == 0
     assert f"stays up at {airflow.url}" in result.output
     assert airflow.stopped == 1

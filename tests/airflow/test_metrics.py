@@ -14,14 +14,14 @@ import pytest
 from airflow.executors import base_executor
 
 from ecs_queue.airflow.executor import EcsQueueExecutor
-from ecs_queue.airflow.metrics import COUNTERS, GAUGES, PREFIX, TIMERS, Metrics
-from ecs_queue.core.states import State
-from tests.airflow.stage import OrphanTask, Stage, task
+from ecs_queue.airflow.metrics import COUNTERS, GAUGES, PREFIX, TIMERS, ExecutorMetrics
+from ecs_queue.protocol.states import State
+from tests.airflow.harness import AirflowHarness, FakeTaskInstance, make_task_workload
 
 DOCS = Path(__file__).parents[2] / "docs" / "airflow.md"
 
 
-class Backend:
+class FakeStatsBackend:
     """Keeps what Airflow's Stats is given."""
 
     def __init__(self) -> None:
@@ -44,101 +44,107 @@ class Backend:
 
 
 @pytest.fixture
-def backend(stage: Stage) -> Backend:
-    made = Backend()
-    stage.executor.metrics = Metrics(None, made)
+def stats_backend(harness: AirflowHarness) -> FakeStatsBackend:
+    made = FakeStatsBackend()
+    harness.executor.metrics = ExecutorMetrics(None, made)
     return made
 
 
-def counted(backend: Backend) -> dict[str, int]:
+def read_counts(backend: FakeStatsBackend) -> dict[str, int]:
     return {name.removeprefix(f"{PREFIX}."): count for name, count in backend.counts.items()}
 
 
-def test_what_goes_out_and_comes_back_is_counted_and_timed(stage: Stage, backend: Backend) -> None:
-    items = [task(f"t{number}") for number in range(3)]
-    stage.queue(*items, task("bad", executor_config={"name": "x"}))
-    stage.beat()
-    stage.finish(stage.id_of(items[0]))
-    stage.finish(stage.id_of(items[1]), State.FAILED)
-    stage.beat()
-    assert counted(backend) == {"published": 3, "refused": 1, "results SUCCESS": 1, "results FAILED": 1}
+def test_submissions_and_results_are_counted_and_timed(harness: AirflowHarness, backend: FakeStatsBackend) -> None:
+    items = [make_task_workload(f"t{number}") for number in range(3)]
+    harness.queue(*items, make_task_workload("bad", executor_config={"name": "x"}))
+    harness.heartbeat()
+    harness.finish_request(harness.request_id_of(items[0]))
+    harness.finish_request(harness.request_id_of(items[1]), State.FAILED)
+    harness.heartbeat()
+    assert read_counts(backend) == {"submitted": 3, "rejected": 1, "results SUCCESS": 1, "results FAILED": 1}
     assert backend.timed == {f"{PREFIX}.publish.duration": 1, f"{PREFIX}.sync.duration": 2}
     assert backend.gauges == {f"{PREFIX}.outstanding": 1, f"{PREFIX}.unconfirmed_results": 2}
 
 
-def test_many_tasks_are_one_packet(stage: Stage, backend: Backend) -> None:
-    stage.queue(*(task(f"t{number}") for number in range(500)))
-    stage.beat()
-    assert counted(backend) == {"published": 500}
+def test_many_tasks_are_one_packet(harness: AirflowHarness, backend: FakeStatsBackend) -> None:
+    harness.queue(*(make_task_workload(f"t{number}") for number in range(500)))
+    harness.heartbeat()
+    assert read_counts(backend) == {"submitted": 500}
     assert len(backend.tags) == 1
 
 
-def test_an_outage_is_counted_by_its_server(stage: Stage, backend: Backend) -> None:
-    stage.queue(task())
-    stage.ledger.down = True
-    stage.beat()
-    stage.beat()
-    assert counted(backend) == {"ledger_unavailable": 2}
-    stage.ledger.down, stage.broker.down = False, True
-    stage.beat()
-    assert counted(backend) == {"ledger_unavailable": 2, "broker_unavailable": 1, "published": 1}
-    stage.broker.down = False
+def test_an_outage_is_counted_by_its_server(harness: AirflowHarness, backend: FakeStatsBackend) -> None:
+    harness.queue(make_task_workload())
+    harness.ledger.is_unavailable = True
+    harness.heartbeat()
+    harness.heartbeat()
+    assert read_counts(backend) == {"ledger_unavailable": 2}
+    harness.ledger.is_unavailable, harness.broker.is_unavailable = False, True
+    harness.heartbeat()
+    assert read_counts(backend) == {"ledger_unavailable": 2, "broker_unavailable": 1, "submitted": 1}
+    harness.broker.is_unavailable = False
 
 
-def test_adoption_and_revocation_are_counted(stage: Stage, backend: Backend) -> None:
-    item, never = task("sent"), task("never")
-    stage.queue(item)
-    stage.beat()
-    request_id = stage.id_of(item)
-    other = stage.successor()
-    other.executor.metrics = Metrics(None, backend)
-    other.executor.try_adopt_task_instances([OrphanTask(item, request_id), OrphanTask(never, None)])
-    other.executor.revoke_task(ti=OrphanTask(item, request_id))
-    other.beat()
-    assert counted(backend) == {"published": 1, "adopted": 1, "not_adopted": 1, "revoked": 1}
+def test_adoption_and_revocation_are_counted(harness: AirflowHarness, backend: FakeStatsBackend) -> None:
+    item, never = make_task_workload("sent"), make_task_workload("never")
+    harness.queue(item)
+    harness.heartbeat()
+    request_id = harness.request_id_of(item)
+    other = harness.another_scheduler()
+    other.executor.metrics = ExecutorMetrics(None, backend)
+    other.executor.try_adopt_task_instances([FakeTaskInstance(item, request_id), FakeTaskInstance(never, None)])
+    other.executor.revoke_task(ti=FakeTaskInstance(item, request_id))
+    other.heartbeat()
+    assert read_counts(backend) == {"submitted": 1, "adopted": 1, "not_adopted": 1, "revoked": 1}
     assert backend.timed[f"{PREFIX}.adopt_task_instances.duration"] == 1
 
 
-def test_a_task_that_did_not_start_in_time_and_a_repeated_result_are_counted(stage: Stage, backend: Backend) -> None:
-    late, dropped = task("late"), task("dropped")
-    stage.queue(late, dropped)
-    stage.beat()
-    stage.events()
-    stage.waiting = {stage.id_of(dropped)}
-    stage.finish(stage.id_of(late), State.EXPIRED)
-    stage.finish(stage.id_of(dropped))
-    stage.beat()
-    stage.events()
-    stage.beat()
-    found = counted(backend)
+def test_a_task_that_did_not_start_in_time_and_a_repeated_result_are_counted(
+    harness: AirflowHarness, backend: FakeStatsBackend
+) -> None:
+    late, dropped = make_task_workload("late"), make_task_workload("dropped")
+    harness.queue(late, dropped)
+    harness.heartbeat()
+    harness.collect_events()
+    harness.unprocessed = {harness.request_id_of(dropped)}
+    harness.finish_request(harness.request_id_of(late), State.EXPIRED)
+    harness.finish_request(harness.request_id_of(dropped))
+    harness.heartbeat()
+    harness.collect_events()
+    harness.heartbeat()
+    found = read_counts(backend)
     assert (found["expired"], found["results SUCCESS"], found["results_repeated"]) == (1, 1, 1)
 
 
-def test_an_unexpected_error_is_counted(stage: Stage, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_counted(
+    harness: AirflowHarness, backend: FakeStatsBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def explode(*args: object) -> None:
         raise RuntimeError("not foreseen")
 
-    monkeypatch.setattr(stage.executor._intake, "take", explode)
-    stage.queue(task())
-    stage.beat()
-    assert counted(backend) == {"errors": 1}
+    monkeypatch.setattr(harness.executor._submitter, "submit", explode)
+    harness.queue(make_task_workload())
+    harness.heartbeat()
+    assert read_counts(backend) == {"errors": 1}
 
 
-def test_a_backend_that_is_broken_does_not_end_the_scheduler(stage: Stage, backend: Backend) -> None:
+def test_a_backend_that_is_broken_does_not_end_the_scheduler(
+    harness: AirflowHarness, backend: FakeStatsBackend
+) -> None:
     def broken(*args: object, **kwargs: object) -> None:
         raise OSError("no backend")
 
     backend.gauge = broken  # type: ignore[method-assign]
-    stage.queue(task())
-    stage.beat()
-    assert len(stage.executor.running) == 1
+    harness.queue(make_task_workload())
+    harness.heartbeat()
+    assert len(harness.executor.running) == 1
 
 
 def test_a_team_is_a_tag() -> None:
-    backend = Backend()
-    metrics = Metrics("data", backend)
+    backend = FakeStatsBackend()
+    metrics = ExecutorMetrics("data", backend)
     metrics.incr("adopted")
-    metrics.send()
+    metrics.flush()
     assert backend.tags == [{"team_name": "data"}]
 
 
@@ -147,26 +153,26 @@ def test_the_docs_name_every_metric() -> None:
     assert named == {*COUNTERS, *TIMERS, *GAUGES}
 
 
-def test_airflows_own_statsd_client_sends_them(monkeypatch: pytest.MonkeyPatch, stage: Stage) -> None:
+def test_airflows_own_statsd_client_sends_them(monkeypatch: pytest.MonkeyPatch, harness: AirflowHarness) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         server.settimeout(10)
         for key, value in {"ON": "True", "HOST": "127.0.0.1", "PORT": str(server.getsockname()[1])}.items():
             monkeypatch.setenv(f"AIRFLOW__METRICS__STATSD_{key}", value)
-        forget_backend()
-        stage.executor.metrics = EcsQueueExecutor(parallelism=4).metrics
-        stage.queue(task())
-        stage.beat()
+        reset_airflow_stats()
+        harness.executor.metrics = EcsQueueExecutor(parallelism=4).metrics
+        harness.queue(make_task_workload())
+        harness.heartbeat()
         wanted = {"published:1|c", "outstanding:1|g", "publish.duration:", "sync.duration:"}
         while wanted:
             packet = server.recv(4096).decode()
             wanted -= {name for name in wanted if packet.startswith(f"airflow.{PREFIX}.{name}")}
     monkeypatch.undo()
-    forget_backend()
+    reset_airflow_stats()
     EcsQueueExecutor(parallelism=4)
 
 
-def forget_backend() -> None:
+def reset_airflow_stats() -> None:
     """Later versions set the backend up anew with each executor; 3.1 and 3.2 keep the first."""
     stats: Any = getattr(base_executor, "Stats", None)
     if "initialize" in vars(type(stats)):  # 3.2

@@ -10,12 +10,12 @@ import jsonschema
 import pytest
 
 from ecs_queue.airflow.provider import get_provider_info
-from ecs_queue.config.keys import PROFILE_KEYS, QUEUE_KEYS
+from ecs_queue.config.keys import MAIN_KEYS, PROFILE_KEYS
 
 
 def test_every_key_of_the_configuration_is_described_with_its_default() -> None:
     config = get_provider_info()["config"]
-    for section, keys in (("ecs_queue", QUEUE_KEYS), ("aws_ecs_executor", PROFILE_KEYS)):
+    for section, keys in (("ecs_queue", MAIN_KEYS), ("aws_ecs_executor", PROFILE_KEYS)):
         options = config[section]["options"]
         assert list(options) == list(keys)
         for name, key in keys.items():

@@ -13,12 +13,12 @@ from airflow.configuration import conf
 from airflow.executors.base_executor import BaseExecutor
 
 from ecs_queue.airflow.cli import get_cli_commands
+from ecs_queue.airflow.config import build_config_environ, is_config_variable, team_namespace
 from ecs_queue.airflow.executor import EcsQueueExecutor
-from ecs_queue.airflow.settings import airflow_environment, is_ours, team_namespace
 from ecs_queue.cli import main
 from ecs_queue.config import Config, load_config
-from tests.airflow.stage import SETTINGS, OrphanTask, Stage, key_of, task
-from tests.airflow.test_settings import Conf
+from tests.airflow.harness import SETTINGS, AirflowHarness, FakeTaskInstance, make_task_workload, task_key
+from tests.airflow.test_config import FakeAirflowConf
 
 pytestmark = pytest.mark.skipif(
     "team_name" not in inspect.signature(conf.get).parameters or not hasattr(BaseExecutor, "supports_multi_team"),
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def executor_of(team: str | None, job_id: int = 7) -> EcsQueueExecutor:
+def make_executor(team: str | None, job_id: int = 7) -> EcsQueueExecutor:
     made = EcsQueueExecutor(parallelism=100, team_name=team)
     made.job_id = job_id
     return made
@@ -40,32 +40,35 @@ def teams(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Ec
         for name, value in SETTINGS.items():
             monkeypatch.setenv(name.replace("AIRFLOW__", f"AIRFLOW__{team}___"), value)
         monkeypatch.setenv(f"AIRFLOW__{team}___AWS_ECS_EXECUTOR__CLUSTER", f"cluster-{team.lower()}")
-    return executor_of
+    return make_executor
 
 
-def stage_of(executor: EcsQueueExecutor) -> Stage:
+def make_started_harness(executor: EcsQueueExecutor) -> AirflowHarness:
     """The team's executor, as `start` would set it up, with its real ledger and broker."""
-    made = Stage.of(executor)
+    made = AirflowHarness.from_executor(executor)
     executor.start()
     return made
 
 
 def test_two_teams_on_one_server_share_no_queue_record_or_result(teams: Callable[[str], EcsQueueExecutor]) -> None:
-    red, blue = stage_of(teams("red")), stage_of(teams("blue"))
-    red_item, blue_item = task("same"), task("same")
+    red, blue = make_started_harness(teams("red")), make_started_harness(teams("blue"))
+    red_item, blue_item = make_task_workload("same"), make_task_workload("same")
     red.queue(red_item)
     blue.queue(blue_item)
-    red.beat()
-    blue.beat()
-    red_id, blue_id = red.id_of(red_item), blue.id_of(blue_item)
+    red.heartbeat()
+    blue.heartbeat()
+    red_id, blue_id = red.request_id_of(red_item), blue.request_id_of(blue_item)
     assert (red.record(blue_id), blue.record(red_id)) == (None, None)
-    assert [one.executor.desk.config.base_profile.cluster for one in (red, blue)] == ["cluster-red", "cluster-blue"]
-    red.finish(red_id)
-    blue.beat()
-    assert key_of(blue_item) not in {key for key, (state, _) in blue.events().items() if state == "success"}
-    red.beat()
-    assert red.events()[key_of(red_item)][0] == "success"
-    assert blue.executor.running == {key_of(blue_item)}
+    assert [one.executor.ledger_access.config.base_profile.cluster for one in (red, blue)] == [
+        "cluster-red",
+        "cluster-blue",
+    ]
+    red.finish_request(red_id)
+    blue.heartbeat()
+    assert task_key(blue_item) not in {key for key, (state, _) in blue.collect_events().items() if state == "success"}
+    red.heartbeat()
+    assert red.collect_events()[task_key(red_item)][0] == "success"
+    assert blue.executor.running == {task_key(blue_item)}
     red.close()
     blue.close()
 
@@ -75,32 +78,32 @@ def test_teams_that_share_a_namespace_still_have_results_of_their_own(
 ) -> None:
     for team in ("RED", "BLUE"):
         monkeypatch.setenv(f"AIRFLOW__{team}___ECS_QUEUE__NAMESPACE", "shared")
-    red, blue = stage_of(teams("red")), stage_of(teams("blue"))
-    item = task()
+    red, blue = make_started_harness(teams("red")), make_started_harness(teams("blue"))
+    item = make_task_workload()
     red.queue(item)
-    red.beat()
-    request_id = red.id_of(item)
-    red.events()
-    red.finish(request_id)
-    blue.beat()
-    assert blue.events() == {}
-    assert blue.executor.desk.undelivered(10) == []
-    red.beat()
-    assert red.events()[key_of(item)][0] == "success"
+    red.heartbeat()
+    request_id = red.request_id_of(item)
+    red.collect_events()
+    red.finish_request(request_id)
+    blue.heartbeat()
+    assert blue.collect_events() == {}
+    assert blue.executor.ledger_access.get_undelivered_results(10) == []
+    red.heartbeat()
+    assert red.collect_events()[task_key(item)][0] == "success"
     red.close()
     blue.close()
 
 
 def test_a_teams_task_is_adopted_by_the_same_teams_executor_alone(teams: Callable[[str], EcsQueueExecutor]) -> None:
-    red = stage_of(teams("red"))
-    item = task()
+    red = make_started_harness(teams("red"))
+    item = make_task_workload()
     red.queue(item)
-    red.beat()
-    orphan = OrphanTask(item, red.id_of(item))
-    later, blue = stage_of(executor_of("red", 8)), stage_of(executor_of("blue", 8))
+    red.heartbeat()
+    orphan = FakeTaskInstance(item, red.request_id_of(item))
+    later, blue = make_started_harness(make_executor("red", 8)), make_started_harness(make_executor("blue", 8))
     assert list(blue.executor.try_adopt_task_instances([orphan])) == [orphan]
     assert list(later.executor.try_adopt_task_instances([orphan])) == []
-    assert later.executor.running == {key_of(item)}
+    assert later.executor.running == {task_key(item)}
     for one in (red, later, blue):
         one.close()
 
@@ -112,10 +115,10 @@ def test_a_team_takes_nothing_from_what_is_everybodys(
     file.write_text("[ecs_queue]\nnamespace = everybody\n[aws_ecs_executor]\nplatform_version = 1.3.0\n")
     monkeypatch.setenv("ECS_QUEUE_CONFIG", str(file))
     monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__PLATFORM_VERSION", "1.4.0")
-    config = teams("red")._config()
+    config = teams("red")._load_config()
     assert config.namespace == "ecs-queue-red"
     assert config.base_profile.platform_version not in ("1.3.0", "1.4.0")
-    everybodys = executor_of(None)._config()
+    everybodys = make_executor(None)._load_config()
     assert everybodys.namespace == "everybody"
     assert everybodys.base_profile.platform_version == "1.4.0"
 
@@ -123,15 +126,15 @@ def test_a_team_takes_nothing_from_what_is_everybodys(
 def test_a_teams_profiles_are_found_in_the_environment_and_in_its_sections(
     teams: Callable[[str], EcsQueueExecutor],
 ) -> None:
-    assert set(teams("red")._config().named_profiles) == {"gpu"}
-    conf = Conf({("aws_ecs_executor.spot", "cluster"): "spots"})
+    assert set(teams("red")._load_config().named_profiles) == {"gpu"}
+    conf = FakeAirflowConf({("aws_ecs_executor.spot", "cluster"): "spots"})
     sections = ["aws_ecs_executor.everybodys", "red=aws_ecs_executor.spot", "blue=aws_ecs_executor.big"]
-    config = load_config(environ=airflow_environment(conf, sections, {}, "red"))
+    config = load_config(environ=build_config_environ(conf, sections, {}, "red"))
     assert set(config.named_profiles) == {"spot"}
 
 
 def test_the_owner_names_the_team() -> None:
-    assert executor_of("red")._owner() == "airflow-7-red"
+    assert make_executor("red")._build_owner_name() == "airflow-7-red"
 
 
 @pytest.mark.parametrize(
@@ -148,9 +151,9 @@ def test_long_names_of_teams_do_not_meet() -> None:
     assert team_namespace("x" * 49 + "a") != team_namespace("x" * 49 + "b")
 
 
-class TestTheCommand:
+class TestTeamOption:
     @pytest.fixture
-    def entered(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Config]]:
+    def exported(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Config]]:
         """Runs `airflow ecs-queue status ...` and returns the configuration that our command would read."""
         before = dict(os.environ)
         read: list[Config] = []
@@ -194,4 +197,4 @@ class TestTheCommand:
     ],
 )
 def test_what_a_worker_would_read_is_known(variable: str, ours: bool) -> None:
-    assert is_ours(variable) is ours
+    assert is_config_variable(variable) is ours

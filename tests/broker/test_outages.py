@@ -15,14 +15,14 @@ import psutil
 import pytest
 import redis
 
-from ecs_queue.broker import Delivery, KombuBroker, Outgoing
+from ecs_queue.broker import Delivery, KombuBroker, RequestMessage
 from ecs_queue.errors import BrokerUnavailable
 from ecs_queue.local.redis_server import RedisServer
-from tests.conformance.broker.bench import Bench
-from tests.services import require_redis_binary
+from tests.conformance.broker.harness import BrokerHarness
+from tests.servers import require_redis_binary
 
 #: No call may take longer than this, whatever happens to the server: a few socket time-outs. Seconds.
-BOUND = 20.0
+MAX_CALL_SECONDS = 20.0
 
 
 @pytest.fixture
@@ -40,10 +40,10 @@ def own_broker(own_server: RedisServer) -> Iterator[KombuBroker]:
     broker.close()
 
 
-def _start(server: RedisServer) -> None:
+def _restart_and_wait(server: RedisServer) -> None:
     """Start it again, and wait until it has read its data."""
     server.start()
-    deadline = time.monotonic() + BOUND
+    deadline = time.monotonic() + MAX_CALL_SECONDS
     with redis.Redis(port=server.port) as plain:
         while plain.info("persistence")["loading"]:
             assert time.monotonic() < deadline
@@ -55,9 +55,9 @@ def _repeat(act: Callable[[], object]) -> None:
         act()
 
 
-def _eventually(act: Callable[[], object]) -> object:
+def _retry_until_it_works(act: Callable[[], object]) -> object:
     """Try until it works."""
-    deadline = time.monotonic() + BOUND
+    deadline = time.monotonic() + MAX_CALL_SECONDS
     while True:
         try:
             return act()
@@ -66,78 +66,78 @@ def _eventually(act: Callable[[], object]) -> object:
             time.sleep(0.05)
 
 
-class TestAServerThatDies:
+class TestServerCrash:
     def test_a_consumer_says_so_and_a_new_one_works_when_it_is_back(
         self, own_server: RedisServer, own_broker: KombuBroker
     ) -> None:
-        with Bench(own_broker) as bench:
-            bench.publish(b"1", b"2")
-            bench.take(1)
+        with BrokerHarness(own_broker) as harness:
+            harness.publish(b"1", b"2")
+            harness.receive(1)
             own_server.kill()
 
             with pytest.raises(BrokerUnavailable):
-                _repeat(lambda: bench.consumer.drain(0.2))
-            bench.in_hand[0].ack()
-        _start(own_server)
+                _repeat(lambda: harness.consumer.drain(0.2))
+            harness.deliveries[0].ack()
+        _restart_and_wait(own_server)
 
-        with _eventually(lambda: Bench(own_broker)) as other:  # type: ignore[attr-defined]
-            own_broker.publish_requests([Outgoing("q", b"3")])
+        with _retry_until_it_works(lambda: BrokerHarness(own_broker)) as other:  # type: ignore[attr-defined]
+            own_broker.publish_requests([RequestMessage("q", b"3")])
             other.drain_until(lambda: {b"2", b"3"} <= set(other.bodies))
 
     def test_the_publisher_works_again_by_itself(self, own_server: RedisServer, own_broker: KombuBroker) -> None:
-        own_broker.publish_requests([Outgoing("q", b"1")])
+        own_broker.publish_requests([RequestMessage("q", b"1")])
 
         own_server.kill()
         with pytest.raises(BrokerUnavailable):
-            own_broker.publish_requests([Outgoing("q", b"2")])
-        _start(own_server)
-        own_broker.publish_requests([Outgoing("q", b"3")])
+            own_broker.publish_requests([RequestMessage("q", b"2")])
+        _restart_and_wait(own_server)
+        own_broker.publish_requests([RequestMessage("q", b"3")])
 
         assert own_broker.backlog("q") == 2
 
     def test_a_connection_that_died_while_it_was_idle_costs_no_publication(
         self, own_server: RedisServer, own_broker: KombuBroker
     ) -> None:
-        own_broker.publish_requests([Outgoing("q", b"1")])
+        own_broker.publish_requests([RequestMessage("q", b"1")])
         own_server.kill()
-        _start(own_server)
+        _restart_and_wait(own_server)
 
-        own_broker.publish_requests([Outgoing("q", b"2")])
+        own_broker.publish_requests([RequestMessage("q", b"2")])
 
         assert own_broker.backlog("q") == 2
 
     def test_an_inbox_works_again_by_itself(self, own_server: RedisServer, own_broker: KombuBroker) -> None:
-        inbox = own_broker.results("me")
+        inbox = own_broker.consume_results("me")
         inbox.drain(0.05)
 
         own_server.kill()
         with pytest.raises(BrokerUnavailable):
             _repeat(lambda: inbox.drain(0.2))
-        _start(own_server)
-        _eventually(lambda: own_broker.publish_results([("me", b"1")]))
+        _restart_and_wait(own_server)
+        _retry_until_it_works(lambda: own_broker.publish_results([("me", b"1")]))
 
-        assert _eventually(lambda: inbox.drain(2.0)) == [b"1"]
+        assert _retry_until_it_works(lambda: inbox.drain(2.0)) == [b"1"]
         inbox.close()
 
     def test_nothing_is_kept_of_connections_that_broke(self, own_server: RedisServer, own_broker: KombuBroker) -> None:
         """kombu's finalizers would hold every channel, and all that it had in hand, until the process ends."""
         channels = []
         for _ in range(3):
-            bench = Bench(own_broker)
-            channels.append(weakref.ref(bench.consumer._channel))  # type: ignore[attr-defined]
-            bench.publish(b"1")
-            bench.take(1)
+            harness = BrokerHarness(own_broker)
+            channels.append(weakref.ref(harness.consumer._channel))  # type: ignore[attr-defined]
+            harness.publish(b"1")
+            harness.receive(1)
             own_server.kill()
-            bench.consumer.close()
-            _start(own_server)
-        del bench
+            harness.consumer.close()
+            _restart_and_wait(own_server)
+        del harness
 
         gc.collect()
 
         assert [channel() for channel in channels] == [None] * 3
 
 
-class TestAServerThatIsNotThere:
+class TestServerUnreachable:
     @pytest.fixture
     def broker(self) -> KombuBroker:
         with socket.socket() as taken:
@@ -149,7 +149,7 @@ class TestAServerThatIsNotThere:
     @pytest.mark.parametrize(
         "act",
         [
-            lambda broker: broker.publish_requests([Outgoing("q", b"1")]),
+            lambda broker: broker.publish_requests([RequestMessage("q", b"1")]),
             lambda broker: broker.publish_results([("me", b"1")]),
             lambda broker: broker.consume(["q"], 1, print, print),
             lambda broker: broker.results("me").drain(0.1),
@@ -185,7 +185,7 @@ class TestAServerThatIsNotThere:
             plain.config_set("requirepass", "")
 
 
-class TestAServerThatIsFrozen:
+class TestServerFrozen:
     """It accepts connections and never answers, as a half-open connection does."""
 
     @pytest.fixture
@@ -199,40 +199,42 @@ class TestAServerThatIsFrozen:
     def test_publishing_gives_up(
         self, own_server: RedisServer, own_broker: KombuBroker, frozen: Callable[[], None]
     ) -> None:
-        own_broker.publish_requests([Outgoing("q", b"1")])
+        own_broker.publish_requests([RequestMessage("q", b"1")])
         frozen()
         before = time.monotonic()
 
         with pytest.raises(BrokerUnavailable):
-            own_broker.publish_requests([Outgoing("q", b"2")])
+            own_broker.publish_requests([RequestMessage("q", b"2")])
 
-        assert time.monotonic() - before < BOUND
+        assert time.monotonic() - before < MAX_CALL_SECONDS
 
     def test_a_consumer_neither_drains_nor_closes_for_ever(
         self, own_server: RedisServer, own_broker: KombuBroker, frozen: Callable[[], None]
     ) -> None:
-        bench = Bench(own_broker)
-        bench.publish(b"1")
-        bench.take(1)
+        harness = BrokerHarness(own_broker)
+        harness.publish(b"1")
+        harness.receive(1)
         frozen()
         before = time.monotonic()
 
-        bench.in_hand[0].ack()
+        harness.deliveries[0].ack()
         with pytest.raises(BrokerUnavailable):
-            bench.consumer.drain(0.5)
-        bench.consumer.close()
+            harness.consumer.drain(0.5)
+        harness.consumer.close()
 
-        assert time.monotonic() - before < BOUND
+        assert time.monotonic() - before < MAX_CALL_SECONDS
 
 
 @pytest.mark.parametrize("maxmemory", [0, 512 * 1024], ids=["with-memory-left", "full"])
 def test_a_consumer_that_gives_back_what_it_has_in_hand_leaves_no_socket_open(
     own_server: RedisServer, own_broker: KombuBroker, maxmemory: int
 ) -> None:
-    own_broker.publish_requests([Outgoing("default", b"1"), Outgoing("default", b"2")])
+    own_broker.publish_requests([RequestMessage("default", b"1"), RequestMessage("default", b"2")])
     taken: list[Delivery] = []
-    consumer = own_broker.consume(["default"], 10, taken.append, lambda queue, raw, reason: pytest.fail(reason))
-    deadline = time.monotonic() + BOUND
+    consumer = own_broker.consume_requests(
+        ["default"], 10, taken.append, lambda queue, raw, reason: pytest.fail(reason)
+    )
+    deadline = time.monotonic() + MAX_CALL_SECONDS
     while len(taken) < 2:
         assert time.monotonic() < deadline
         consumer.drain(1.0)

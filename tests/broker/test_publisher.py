@@ -11,10 +11,10 @@ import kombu
 import pytest
 import redis
 
-from ecs_queue.broker import KombuBroker, Outgoing, topology
+from ecs_queue.broker import KombuBroker, RequestMessage, topology
 from ecs_queue.errors import BrokerUnavailable
 from ecs_queue.local.redis_server import RedisServer
-from tests.services import require_redis_binary
+from tests.servers import require_redis_binary
 
 SECRET = b"hunter2-4711"
 
@@ -59,14 +59,14 @@ def test_the_server_gets_what_kombu_writes(redis_url: str, broker: KombuBroker, 
     by_kombu = _elements(client)
     client.flushdb()
 
-    broker.publish_requests([Outgoing("q", body, priority)])
+    broker.publish_requests([RequestMessage("q", body, priority)])
 
     assert len(by_kombu) == 1
     assert _elements(client) == by_kombu
 
 
 def test_each_message_has_a_tag_of_its_own(broker: KombuBroker, client: Any) -> None:
-    broker.publish_requests([Outgoing("q", b"1", 9)] * 40)
+    broker.publish_requests([RequestMessage("q", b"1", 9)] * 40)
 
     elements = client.lrange("ns:q:requests.q", 0, -1)
     assert len({json.loads(element)["properties"]["delivery_tag"] for element in elements}) == 40
@@ -75,7 +75,7 @@ def test_each_message_has_a_tag_of_its_own(broker: KombuBroker, client: Any) -> 
 def test_many_results_are_taken_in_a_few_round_trips(broker: KombuBroker, client: Any) -> None:
     sent = [b"%d" % number for number in range(1200)]
     broker.publish_results([("me", body) for body in sent])
-    inbox = broker.results("me")
+    inbox = broker.consume_results("me")
     client.config_resetstat()
 
     found: list[bytes] = []
@@ -96,7 +96,7 @@ def test_a_full_server_is_told_of_without_the_payload() -> None:
         plain.config_set("maxmemory", 1)
 
         with pytest.raises(BrokerUnavailable, match="the server is full") as raised:
-            broker.publish_requests([Outgoing("q", SECRET)])
+            broker.publish_requests([RequestMessage("q", SECRET)])
 
         broker.close()
         told: BaseException | None = raised.value

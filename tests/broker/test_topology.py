@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ecs_queue.broker.topology import transport_options, wire_priority
+from ecs_queue.broker.topology import transport_options, transport_priority
 
 
 def test_redis_counts_priorities_the_other_way_round() -> None:
-    assert [wire_priority(priority, "redis") for priority in (0, 5, 9)] == [9, 4, 0]
+    assert [transport_priority(priority, "redis") for priority in (0, 5, 9)] == [9, 4, 0]
 
 
 def test_other_transports_count_as_we_do() -> None:
-    assert [wire_priority(priority, "amqp") for priority in (0, 5, 9)] == [0, 5, 9]
+    assert [transport_priority(priority, "amqp") for priority in (0, 5, 9)] == [0, 5, 9]
 
 
 def test_every_wait_is_bounded() -> None:

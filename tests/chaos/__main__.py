@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.chaos.harness import ChaosHarness
 from tests.chaos.options import ChaosOptions
-from tests.chaos.run import Chaos
 
 _SHOWN = 20
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
             kill_every=given.kill_every,
             speed=given.speed,
         )
-        with Chaos(options, lambda line: print(line, file=sys.stderr, flush=True)) as chaos:
+        with ChaosHarness(options, lambda line: print(line, file=sys.stderr, flush=True)) as chaos:
             report = chaos.run(given.timeout)
             print(report)
             for failure in report.failures[:_SHOWN]:
@@ -37,11 +37,11 @@ def main(arguments: Sequence[str]) -> int:
             if len(report.failures) > _SHOWN:
                 print(f"and {len(report.failures) - _SHOWN} more")
             if given.keep:
-                _wait(given.keep)
+                _keep_servers_running(given.keep)
     return 1 if report.failures else 0
 
 
-def _wait(directory: Path) -> None:
+def _keep_servers_running(directory: Path) -> None:
     print(f"The server and the local ECS go on: source {directory / 'environment'}; Enter ends them.", flush=True)
     sys.stdin.readline()
 

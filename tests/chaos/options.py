@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ecs_queue.local.ecs import Faults, LocalEcsOptions, Quota
+from ecs_queue.local.ecs import FaultOptions, LocalEcsOptions, Quota
 
 #: AWS's quota of Fargate launches: calls a second, and burst.
 AWS_RATE, AWS_BURST = 20.0, 100
-LEASE = 5.0
-VISIBILITY = 5.0
+LEASE_SECONDS = 5.0
+VISIBILITY_SECONDS = 5.0
 MAX_ATTEMPTS = 3
 #: How long after the lease, or the visibility time-out, what a killed worker held has been taken up. Seconds.
-GRACE = 5.0
+RECOVERY_GRACE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,9 @@ class ChaosOptions:
     def ecs(self) -> LocalEcsOptions:
         """Its quotas and faults."""
         quota = Quota(rate=AWS_RATE * self.speed, burst=AWS_BURST * self.speed)
-        faults = Faults(accept_then_drop=0.02, server_error=0.02, capacity=0.05, start_failure=0.05, seed=self.seed)
+        faults = FaultOptions(
+            accept_then_drop=0.02, server_error=0.02, capacity=0.05, start_failure=0.05, seed=self.seed
+        )
         return LocalEcsOptions(
             latency_seconds=0.02, run_task_quota=quota, describe_tasks_quota=quota, faults=faults, log_dir=None
         )
@@ -51,9 +53,9 @@ class ChaosOptions:
         # A little more than there is, as where others use the account, too: so that calls are throttled.
         rate, burst = str(1.25 * AWS_RATE * self.speed), str(int(1.25 * AWS_BURST * self.speed))
         keys = {
-            "LEASE_SECONDS": str(LEASE),
+            "LEASE_SECONDS": str(LEASE_SECONDS),
             "SETTLE_SECONDS": "5",
-            "VISIBILITY_TIMEOUT": str(VISIBILITY),
+            "VISIBILITY_TIMEOUT": str(VISIBILITY_SECONDS),
             "RETRY_CAP_SECONDS": "5",
             "CONCURRENCY": "8",
             "RUN_TASK_RATE": rate,

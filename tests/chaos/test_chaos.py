@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from ecs_queue.journal.export import read_events
-from ecs_queue.journal.offline import replay
+from ecs_queue.replay.decisions import replay_decisions
 from tests.chaos.__main__ import main
+from tests.chaos.harness import ChaosHarness
 from tests.chaos.options import ChaosOptions
-from tests.chaos.run import Chaos
 
 #: As many as AWS's quota of 20 launches a second lets through while the suite has time for it.
 _TASKS = int(os.environ.get("CHAOS_TASKS", "800"))
@@ -26,7 +26,7 @@ _PATIENCE = 60.0
 def test_nothing_is_lost_or_doubled_when_everything_fails_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Chaos(ChaosOptions(directory=tmp_path, tasks=_TASKS, seed=7)) as chaos:
+    with ChaosHarness(ChaosOptions(directory=tmp_path, tasks=_TASKS, seed=7)) as chaos:
         report = chaos.run(timeout=500.0)
         print(report)
     assert report.violations == []
@@ -35,14 +35,14 @@ def test_nothing_is_lost_or_doubled_when_everything_fails_at_once(
     assert report.worker_kills >= 5
     assert {"accept_then_drop", "server_error", "capacity", "start_failure"} <= report.faults.keys()
     assert report.throttled
-    assert report.longest_recovery < _PATIENCE
+    assert report.longest_recovery_seconds < _PATIENCE
     assert report.decisions > 2 * _TASKS
 
-    monkeypatch.setattr("ecs_queue.core.decide.may_relaunch", lambda policy, seen: False)
-    changed = replay(read_events(chaos.journal_file, print)).difference
+    monkeypatch.setattr("ecs_queue.protocol.decisions.may_relaunch", lambda policy, seen: False)
+    changed = replay_decisions(read_events(chaos.journal_file, print)).difference
     assert changed is not None
     assert (changed.rule, changed.id[:1]) == ("may_relaunch", "r")
-    assert changed.event == "decision.look"
+    assert changed.event == "decision.poll"
 
 
 def test_a_directory_that_holds_another_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,17 +15,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ecs_queue.cli.main import cli
-from ecs_queue.client import EcsQueue
+from ecs_queue.client.client import EcsQueue
 from ecs_queue.local.ecs import local_environment
 from ecs_queue.local.stack import LocalStack, StackOptions
-from tests.services import require_redis_binary
-from tests.system.processes import CLI, QUICK
+from tests.processes import CLI_COMMAND, QUICK_SETTINGS
+from tests.servers import require_redis_binary
 
 Invoke = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
+def _restore_logging() -> Iterator[None]:
     """Each command sets up logging for its process; here that is pytest's."""
     root, ours = logging.getLogger(), logging.getLogger("ecs_queue")
     handlers, levels = root.handlers[:], (root.level, ours.level)
@@ -47,41 +47,43 @@ def invoke() -> Invoke:
 
 
 @pytest.fixture
-def nobody(redis_url: str) -> dict[str, str]:
+def no_worker_environ(redis_url: str) -> dict[str, str]:
     """The environment of an installation without a worker: what is submitted stays QUEUED."""
     return local_environment("http://127.0.0.1:1", redis_url)
 
 
 @dataclass
-class Installation:
+class Deployment:
     """A server, a local ECS and a worker."""
 
     environ: dict[str, str]
 
     def run(self, *arguments: str, input: bytes | None = None) -> subprocess.CompletedProcess[str]:
         """A command in a process of its own, to its end."""
-        done = subprocess.run([*CLI, *arguments], env=self.environ, input=input, capture_output=True, timeout=60)
+        done = subprocess.run(
+            [*CLI_COMMAND, *arguments], env=self.environ, input=input, capture_output=True, timeout=60
+        )
         decoded = (done.stdout.decode(), done.stderr.decode())
         return subprocess.CompletedProcess(done.args, done.returncode, *decoded)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """A command in a process of its own; the caller ends it."""
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen([*CLI, *arguments], env=self.environ, **pipes)
+        return subprocess.Popen([*CLI_COMMAND, *arguments], env=self.environ, **pipes)
 
-    def client(self) -> EcsQueue:
+    def make_client(self) -> EcsQueue:
         """A client of it."""
         return EcsQueue.from_config(environ=self.environ, owner="")
 
 
 @pytest.fixture(scope="session")
-def installation() -> Iterator[Installation]:
+def deployment() -> Iterator[Deployment]:
     """One for all tests of a process that need results; it ends with the process, however that ends."""
     require_redis_binary()
     prefix = "AIRFLOW__ECS_QUEUE__"
-    quick = {name.removeprefix(prefix).lower(): value for name, value in QUICK.items()}
-    with LocalStack(StackOptions(settings=quick)) as stack:
-        yield Installation(stack.environ)
+    quick = {name.removeprefix(prefix).lower(): value for name, value in QUICK_SETTINGS.items()}
+    with LocalStack(StackOptions(config_values=quick)) as stack:
+        yield Deployment(stack.environ)
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:

@@ -16,29 +16,31 @@ from typing import Any
 import pytest
 
 from ecs_queue.cli import demo
-from ecs_queue.cli.demotasks import DemoTask, demo_tasks
-from ecs_queue.cli.demoview import LiveView, View, make_view
-from ecs_queue.core.envelope import TaskResult, result_of
-from ecs_queue.core.record import Record
-from ecs_queue.core.states import State
+from ecs_queue.cli.demo_tasks import DemoTask, demo_tasks
+from ecs_queue.cli.demo_view import DemoView, LiveDemoView, make_demo_view
+from ecs_queue.messages.envelope import TaskResult, build_result
+from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.states import State
 from tests.cli.conftest import json_lines
-from tests.local.processes import assert_gone
-from tests.services import require_redis_binary
-from tests.system.processes import CLI, wait_for
+from tests.local.process_exit import assert_process_ended
+from tests.processes import CLI_COMMAND, wait_until
+from tests.servers import require_redis_binary
 
 
 def gone(said: str) -> None:
     pids = [int(pid) for pid in re.findall(r"pid (\d+)", said)]
     assert len(pids) == 3
     for pid in pids:
-        assert_gone(pid)
+        assert_process_ended(pid)
 
 
 def test_the_demo_shows_every_kind_of_end_and_leaves_nothing_behind(tmp_path: Path) -> None:
     require_redis_binary()
     environ = {**os.environ, "TMPDIR": str(tmp_path)}
     start = time.monotonic()
-    done = subprocess.run([*CLI, "demo", "--tasks", "7"], env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [*CLI_COMMAND, "demo", "--tasks", "7"], env=environ, capture_output=True, text=True, timeout=60
+    )
     assert time.monotonic() - start < 40
     assert done.returncode == 0, done.stderr
     rows = [re.split(r"\s{2,}", line) for line in done.stdout.splitlines()]
@@ -64,9 +66,9 @@ def test_ctrl_c_ends_the_demo_and_everything_it_started(tmp_path: Path) -> None:
     environ = {**os.environ, "TMPDIR": str(tmp_path)}
     log = tmp_path.with_suffix(".log")
     with log.open("wb") as sink:
-        process = subprocess.Popen([*CLI, "demo", "--json"], env=environ, stdout=subprocess.PIPE, stderr=sink)
+        process = subprocess.Popen([*CLI_COMMAND, "demo", "--json"], env=environ, stdout=subprocess.PIPE, stderr=sink)
     try:
-        wait_for(lambda: "requests are submitted" in log.read_text(), 30, "the demo is under way")
+        wait_until(lambda: "requests are submitted" in log.read_text(), 30, "the demo is under way")
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=30)
     finally:
@@ -83,7 +85,7 @@ def ended(task: DemoTask, **changes: Any) -> TaskResult:
     record = Record(id=task.id, state=State(task.state), exit_code=task.exit_code, attempts=task.attempts)
     for name, value in changes.items():
         setattr(record, name, value)
-    return result_of(record)
+    return build_result(record)
 
 
 @pytest.mark.parametrize("change", [{"state": State.FAILED}, {"exit_code": 9}, {"attempts": 2}])
@@ -92,7 +94,7 @@ def test_a_task_that_does_not_end_as_it_should_is_named_and_status_1(
 ) -> None:
     tasks = demo_tasks(2, 3)
     results = {tasks[0].id: ended(tasks[0], **change), tasks[1].id: ended(tasks[1])}
-    assert demo._judge(tasks, results, "1 s", as_json=True) == 1
+    assert demo._check_results(tasks, results, "1 s", as_json=True) == 1
     said = capsys.readouterr().err
     assert "hello-1 did not end as it should: expected SUCCESS, exit 0, 1 attempts" in said
     assert "1 of 2 ended as they should" in said
@@ -100,8 +102,8 @@ def test_a_task_that_does_not_end_as_it_should_is_named_and_status_1(
 
 def test_a_result_that_does_not_come_is_status_1(capsys: pytest.CaptureFixture[str]) -> None:
     tasks = demo_tasks(1, 3)
-    assert demo._judge(tasks, {}, "30 s", as_json=True) == 1
-    assert demo._judge(tasks, {"hello-1": ended(tasks[0])}, "1 s", as_json=False) == 0
+    assert demo._check_results(tasks, {}, "30 s", as_json=True) == 1
+    assert demo._check_results(tasks, {"hello-1": ended(tasks[0])}, "1 s", as_json=False) == 0
     assert "What to try next" in capsys.readouterr().err
 
 
@@ -113,8 +115,8 @@ def records(*states: State) -> dict[str, Record]:
 
 
 def test_nobody_looking_gets_a_line_when_something_has_changed(capsys: pytest.CaptureFixture[str]) -> None:
-    with make_view(demo_tasks(3, 3)) as view:
-        assert type(view) is View
+    with make_demo_view(demo_tasks(3, 3)) as view:
+        assert type(view) is DemoView
         view.update(records(State.QUEUED, State.QUEUED, State.LAUNCHED))
         view.update(records(State.QUEUED, State.LAUNCHED, State.LAUNCHED))  # too soon
     assert capsys.readouterr().err == "0.00 s  QUEUED 2  LAUNCHED 1\n"
@@ -130,8 +132,8 @@ def test_a_person_gets_a_table_that_moves(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.setenv("LINES", "40")
-    with make_view(demo_tasks(3, 3)) as view:
-        assert isinstance(view, LiveView)
+    with make_demo_view(demo_tasks(3, 3)) as view:
+        assert isinstance(view, LiveDemoView)
         view.update(records(State.QUEUED, State.QUEUED, State.LAUNCHED))
         view.update(records(State.SUCCESS, State.QUEUED, State.LAUNCHED))
     shown = screen.getvalue()

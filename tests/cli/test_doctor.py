@@ -4,57 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.cli.conftest import Installation, Invoke, json_lines
+from tests.cli.conftest import Deployment, Invoke, json_lines
 
 
-def test_a_stack_in_order_is_exit_status_0_and_its_canary_comes_back(installation: Installation) -> None:
-    done = installation.run("doctor", "--json", "--canary")
+def test_a_stack_in_order_is_exit_status_0_and_its_canary_comes_back(deployment: Deployment) -> None:
+    done = deployment.run("doctor", "--json", "--canary")
     lines = json_lines(done.stdout)
     assert done.returncode == 0, done.stdout
-    assert set(lines[0]) == {"check", "subject", "level", "text", "advice"}
+    assert set(lines[0]) == {"check", "subject", "severity", "text", "advice"}
     by_check = {line["check"]: line for line in lines}
-    assert by_check["canary.result"]["level"] == "ok"
+    assert by_check["canary.result"]["severity"] == "ok"
     assert by_check["canary.result"]["text"].startswith("SUCCESS")
-    assert by_check["aws.identity"]["level"] == "note"  # the local ECS is not AWS
-    assert all(line["advice"] for line in lines if line["level"] in ("warning", "wrong"))
+    assert by_check["aws.identity"]["severity"] == "info"  # the local ECS is not AWS
+    assert all(line["advice"] for line in lines if line["severity"] in ("warning", "error"))
 
 
-def test_strict_counts_warnings(installation: Installation) -> None:
+def test_strict_counts_warnings(deployment: Deployment) -> None:
     """The stack's server keeps nothing on disk, and its times are a test's."""
-    assert installation.run("doctor", "--strict").returncode == 1
+    assert deployment.run("doctor", "--strict").returncode == 1
 
 
-def test_a_canary_that_fails_is_exit_status_1(installation: Installation) -> None:
-    done = installation.run("doctor", "--canary", "--canary-command", "sh -c 'exit 3'")
+def test_a_canary_that_fails_is_exit_status_1(deployment: Deployment) -> None:
+    done = deployment.run("doctor", "--canary", "--canary-command", "sh -c 'exit 3'")
     assert done.returncode == 1
     assert "exit 3" in done.stdout
     assert "-> `ecs-queue status " in done.stdout
     assert "something is wrong" in done.stderr
 
 
-def test_without_a_worker_the_canary_says_so_and_is_stopped(invoke: Invoke, nobody: Mapping[str, str]) -> None:
-    done = invoke("doctor", "--canary", "--canary-timeout", "1", "--json", env=nobody)
+def test_without_a_worker_the_canary_says_so_and_is_stopped(
+    invoke: Invoke, no_worker_environ: Mapping[str, str]
+) -> None:
+    done = invoke("doctor", "--canary", "--canary-timeout", "1", "--json", env=no_worker_environ)
     assert done.exit_code == 1
     canary = next(line for line in json_lines(done.stdout) if line["check"] == "canary.result")
     assert "it was QUEUED" in canary["text"]
     request = canary["advice"].split("`")[1].split()[-1]
-    assert json_lines(invoke("status", request, "--json", env=nobody).stdout)[0]["state"] == "REVOKED"
+    assert json_lines(invoke("status", request, "--json", env=no_worker_environ).stdout)[0]["state"] == "REVOKED"
 
 
-def test_only_the_chosen_queues_are_looked_at(installation: Installation) -> None:
-    lines = json_lines(installation.run("doctor", "--json", "--queue", "etl").stdout)
+def test_only_the_chosen_queues_are_looked_at(deployment: Deployment) -> None:
+    lines = json_lines(deployment.run("doctor", "--json", "--queue", "etl").stdout)
     assert {line["subject"] for line in lines if line["check"].startswith("aws.")} == {"etl"}
 
 
-def test_a_server_that_is_away_is_exit_status_1_and_the_rest_is_looked_at(installation: Installation) -> None:
-    done = installation.run("doctor", "--json", "--broker-url", "redis://127.0.0.1:1/0")
+def test_a_server_that_is_away_is_exit_status_1_and_the_rest_is_looked_at(deployment: Deployment) -> None:
+    done = deployment.run("doctor", "--json", "--broker-url", "redis://127.0.0.1:1/0")
     assert done.returncode == 1
     lines = json_lines(done.stdout)
-    assert {line["check"] for line in lines if line["level"] == "wrong"} == {"server.reached", "fleet.broker"}
-    assert any(line["check"] == "aws.rights" for line in lines)
+    assert {line["check"] for line in lines if line["severity"] == "error"} == {"server.reachable", "broker.reachable"}
+    assert any(line["check"] == "aws.permissions" for line in lines)
 
 
-def test_an_invalid_configuration_is_exit_status_2(invoke: Invoke, nobody: Mapping[str, str]) -> None:
-    done = invoke("doctor", env={**nobody, "AIRFLOW__ECS_QUEUE__CONCURRENCY": "many"})
+def test_an_invalid_configuration_is_exit_status_2(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
+    done = invoke("doctor", env={**no_worker_environ, "AIRFLOW__ECS_QUEUE__CONCURRENCY": "many"})
     assert done.exit_code == 2
     assert "concurrency" in done.stderr

@@ -9,23 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from ecs_queue.client import EcsQueue
+from ecs_queue.client.client import EcsQueue
 from ecs_queue.journal import open_journal
-from tests.cli.conftest import Installation, Invoke, json_lines
-from tests.system.processes import wait_for
+from tests.cli.conftest import Deployment, Invoke, json_lines
+from tests.processes import wait_until
 
 SECRET = "hunter2-4711"
 
 
 @pytest.fixture(scope="module")
-def ended(installation: Installation) -> str:
+def ended(deployment: Deployment) -> str:
     """The id of a request that has failed with 3, and is in the journal to its end."""
     config = {"environment": [{"name": "API_TOKEN", "value": SECRET}]}
-    with EcsQueue.from_config(environ=installation.environ) as client:
+    with EcsQueue.from_config(environ=deployment.environ) as client:
         handle = client.submit(["sh", "-c", "exit 3"], executor_config=config)
         handle.result(60)
     with closing(open_journal(client.config)) as journal:
-        wait_for(lambda: "request.ended" in {event.name for event in journal.events(handle.id)}, 30, "its end is told")
+        wait_until(
+            lambda: "request.ended" in {event.name for event in journal.request_events(handle.id)},
+            30,
+            "its end is told",
+        )
     return handle.id
 
 
@@ -33,10 +37,8 @@ def events_of(text: str) -> list[str]:
     return [event["name"] for event in json_lines(text)]
 
 
-def test_show_tells_a_request_from_its_envelope_to_its_end(
-    invoke: Invoke, installation: Installation, ended: str
-) -> None:
-    done = invoke("journal", "show", ended, env=installation.environ)
+def test_show_tells_a_request_from_its_envelope_to_its_end(invoke: Invoke, deployment: Deployment, ended: str) -> None:
+    done = invoke("journal", "show", ended, env=deployment.environ)
 
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
@@ -48,65 +50,67 @@ def test_show_tells_a_request_from_its_envelope_to_its_end(
     assert SECRET not in done.stdout
 
 
-def test_show_as_json_is_one_event_a_line_with_all_its_data(
-    invoke: Invoke, installation: Installation, ended: str
-) -> None:
-    done = invoke("journal", "show", ended, "--json", env=installation.environ)
+def test_show_as_json_is_one_event_a_line_with_all_its_data(invoke: Invoke, deployment: Deployment, ended: str) -> None:
+    done = invoke("journal", "show", ended, "--json", env=deployment.environ)
 
     events = json_lines(done.stdout)
     assert all(list(event) == ["v", "seq", "at", "name", "id", "worker", "data"] for event in events)
     assert {event["id"] for event in events} == {ended}
     called = next(event for event in events if event["name"] == "launch.called")
-    override = called["data"]["plan"]["run_task"]["overrides"]["containerOverrides"][0]
+    override = called["data"]["launch_spec"]["run_task"]["overrides"]["containerOverrides"][0]
     assert override["command"] == ["sh", "-c", "exit 3"]
     assert override["environment"] == [{"name": "API_TOKEN", "value": "[redacted]"}]
 
 
-def test_show_envelope_is_the_request_alone(invoke: Invoke, installation: Installation, ended: str) -> None:
-    done = invoke("journal", "show", ended, "--envelope", env=installation.environ)
+def test_show_envelope_is_the_request_alone(invoke: Invoke, deployment: Deployment, ended: str) -> None:
+    done = invoke("journal", "show", ended, "--envelope", env=deployment.environ)
 
     (request,) = json_lines(done.stdout)
     assert (request["id"], request["command"]) == (ended, ["sh", "-c", "exit 3"])
 
 
-def test_show_of_an_unknown_request_says_so(invoke: Invoke, installation: Installation, ended: str) -> None:
-    done = invoke("journal", "show", "nobody-knows-it", env=installation.environ)
+def test_show_of_an_unknown_request_says_so(invoke: Invoke, deployment: Deployment, ended: str) -> None:
+    done = invoke("journal", "show", "nobody-knows-it", env=deployment.environ)
 
     assert (done.exit_code, done.stdout) == (1, "")
     assert "the journal has no request nobody-knows-it: it was never submitted, or was dropped since" in done.stderr
 
 
 @pytest.mark.parametrize("command", [("show", "a"), ("tail",), ("export",)], ids=" ".join)
-def test_an_empty_journal_is_said_to_be_empty(invoke: Invoke, nobody: dict[str, str], command: tuple[str, ...]) -> None:
-    shown = invoke("journal", *command, env=nobody)
+def test_an_empty_journal_is_said_to_be_empty(
+    invoke: Invoke, no_worker_environ: dict[str, str], command: tuple[str, ...]
+) -> None:
+    shown = invoke("journal", *command, env=no_worker_environ)
 
     assert (shown.exit_code, shown.stdout) == (1, "")
     assert "the journal is empty; workers write it unless `journal` is off" in shown.stderr
 
 
-def test_what_is_submitted_without_a_worker_is_in_the_journal(invoke: Invoke, nobody: dict[str, str]) -> None:
-    invoke("submit", "--id", "a1", "--", "true", env=nobody)
-    invoke("stop", "a1", env=nobody)
+def test_what_is_submitted_without_a_worker_is_in_the_journal(
+    invoke: Invoke, no_worker_environ: dict[str, str]
+) -> None:
+    invoke("submit", "--id", "a1", "--", "true", env=no_worker_environ)
+    invoke("stop", "a1", env=no_worker_environ)
 
-    shown = invoke("journal", "show", "a1", "--json", env=nobody)
+    shown = invoke("journal", "show", "a1", "--json", env=no_worker_environ)
 
-    assert events_of(shown.stdout) == ["request.submitted", "stop.asked"]
+    assert events_of(shown.stdout) == ["request.submitted", "stop.requested"]
 
 
-def test_with_the_journal_off_nothing_is_written(invoke: Invoke, nobody: dict[str, str]) -> None:
-    off = {**nobody, "AIRFLOW__ECS_QUEUE__JOURNAL": "False"}
+def test_with_the_journal_off_nothing_is_written(invoke: Invoke, no_worker_environ: dict[str, str]) -> None:
+    off = {**no_worker_environ, "AIRFLOW__ECS_QUEUE__JOURNAL": "False"}
     invoke("submit", "--id", "a1", "--", "true", env=off)
 
     assert invoke("journal", "show", "a1", env=off).exit_code == 1
 
 
 @pytest.fixture
-def three(invoke: Invoke, nobody: dict[str, str]) -> dict[str, str]:
+def three_requests_env(invoke: Invoke, no_worker_environ: dict[str, str]) -> dict[str, str]:
     """The environment of a journal with three requests, of which one was asked to stop."""
     for record_id in ("a1", "a2", "a3"):
-        assert invoke("submit", "--id", record_id, "--", "true", env=nobody).exit_code == 0
-    invoke("stop", "a2", env=nobody)
-    return nobody
+        assert invoke("submit", "--id", record_id, "--", "true", env=no_worker_environ).exit_code == 0
+    invoke("stop", "a2", env=no_worker_environ)
+    return no_worker_environ
 
 
 @pytest.mark.parametrize(
@@ -124,29 +128,27 @@ def three(invoke: Invoke, nobody: dict[str, str]) -> dict[str, str]:
     ids=" ".join,
 )
 def test_tail_shows_the_newest_that_are_wanted(
-    invoke: Invoke, three: dict[str, str], options: list[str], expected: list[str]
+    invoke: Invoke, three_requests_env: dict[str, str], options: list[str], expected: list[str]
 ) -> None:
-    shown = invoke("journal", "tail", "--json", *options, env=three)
+    shown = invoke("journal", "tail", "--json", *options, env=three_requests_env)
 
     assert shown.exit_code == 0
     assert [event["id"] for event in json_lines(shown.stdout)] == expected
 
 
-def test_tail_for_people_is_one_line_an_event(invoke: Invoke, three: dict[str, str]) -> None:
-    lines = invoke("journal", "tail", "-n", "1", env=three).stdout.splitlines()
+def test_tail_for_people_is_one_line_an_event(invoke: Invoke, three_requests_env: dict[str, str]) -> None:
+    lines = invoke("journal", "tail", "-n", "1", env=three_requests_env).stdout.splitlines()
 
     assert len(lines) == 1
-    assert lines[0].endswith("stop.asked  a2  by=command line word=ended")
+    assert lines[0].endswith("stop.requested  a2  by=command line word=ended")
 
 
-def test_tail_follows_what_comes_until_it_is_interrupted(
-    invoke: Invoke, installation: Installation, ended: str
-) -> None:
-    tail = installation.start("journal", "tail", "-f", "-n", "1", "--event", "request.ended", "--json")
+def test_tail_follows_what_comes_until_it_is_interrupted(invoke: Invoke, deployment: Deployment, ended: str) -> None:
+    tail = deployment.start("journal", "tail", "-f", "-n", "1", "--event", "request.ended", "--json")
     try:
         assert tail.stdout is not None
         assert json.loads(tail.stdout.readline())["name"] == "request.ended", "what was there; now it follows"
-        submitted = invoke("submit", "--wait", "--json", "--", "true", env=installation.environ)
+        submitted = invoke("submit", "--wait", "--json", "--", "true", env=deployment.environ)
         event = json.loads(tail.stdout.readline())
         tail.send_signal(signal.SIGINT)
         assert tail.wait(20) == 130
@@ -158,13 +160,13 @@ def test_tail_follows_what_comes_until_it_is_interrupted(
     assert event["id"] == json_lines(submitted.stdout)[0]["id"]
 
 
-def test_tail_follows_a_journal_that_begins_empty(nobody: dict[str, str], invoke: Invoke) -> None:
-    site = Installation(nobody)
+def test_tail_follows_a_journal_that_begins_empty(no_worker_environ: dict[str, str], invoke: Invoke) -> None:
+    site = Deployment(no_worker_environ)
     tail = site.start("journal", "tail", "-f", "--json")
     try:
         assert tail.stdout is not None
         for record_id in ("a1", "a2"):
-            invoke("submit", "--id", record_id, "--", "true", env=nobody)
+            invoke("submit", "--id", record_id, "--", "true", env=no_worker_environ)
         assert [json.loads(tail.stdout.readline())["id"] for _ in range(2)] == ["a1", "a2"]
     finally:
         tail.kill()
@@ -172,49 +174,49 @@ def test_tail_follows_a_journal_that_begins_empty(nobody: dict[str, str], invoke
 
 
 def test_what_is_exported_is_imported_into_another_namespace(
-    invoke: Invoke, three: dict[str, str], tmp_path: Path
+    invoke: Invoke, three_requests_env: dict[str, str], tmp_path: Path
 ) -> None:
     file = tmp_path / "journal.jsonl"
-    exported = invoke("journal", "export", "-o", str(file), env=three)
+    exported = invoke("journal", "export", "-o", str(file), env=three_requests_env)
     assert (exported.exit_code, exported.stdout) == (0, "")
     assert f"4 events in {file}" in exported.stderr
 
-    imported = invoke("journal", "import", str(file), "--namespace", "incident", env=three)
+    imported = invoke("journal", "import", str(file), "--namespace", "incident", env=three_requests_env)
     assert imported.exit_code == 0
     assert "4 events imported into namespace incident" in imported.stderr
 
     here, there = (
-        json_lines(invoke("journal", "show", "a2", "--json", "--namespace", namespace, env=three).stdout)
+        json_lines(invoke("journal", "show", "a2", "--json", "--namespace", namespace, env=three_requests_env).stdout)
         for namespace in ("ecs-queue", "incident")
     )
     assert [{**event, "seq": ""} for event in here] == [{**event, "seq": ""} for event in there]
 
 
 def test_a_namespace_that_has_a_journal_is_imported_into_only_with_append(
-    invoke: Invoke, three: dict[str, str], tmp_path: Path
+    invoke: Invoke, three_requests_env: dict[str, str], tmp_path: Path
 ) -> None:
     file = tmp_path / "journal.jsonl"
-    invoke("journal", "export", "-o", str(file), env=three)
+    invoke("journal", "export", "-o", str(file), env=three_requests_env)
 
-    refused = invoke("journal", "import", str(file), env=three)
-    appended = invoke("journal", "import", str(file), "--append", "--json", env=three)
+    refused = invoke("journal", "import", str(file), env=three_requests_env)
+    appended = invoke("journal", "import", str(file), "--append", "--json", env=three_requests_env)
 
     assert refused.exit_code == 2
     assert (
         "has events already: import into a namespace of its own (--namespace NAME), or give --append" in refused.stderr
     )
     assert json_lines(appended.stdout) == [{"events": 4, "namespace": "ecs-queue"}]
-    assert len(json_lines(invoke("journal", "show", "a1", "--json", env=three).stdout)) == 2
+    assert len(json_lines(invoke("journal", "show", "a1", "--json", env=three_requests_env).stdout)) == 2
 
 
 def test_of_a_file_that_was_cut_the_whole_lines_are_imported(
-    invoke: Invoke, three: dict[str, str], tmp_path: Path
+    invoke: Invoke, three_requests_env: dict[str, str], tmp_path: Path
 ) -> None:
     file = tmp_path / "journal.jsonl"
-    invoke("journal", "export", "-o", str(file), env=three)
+    invoke("journal", "export", "-o", str(file), env=three_requests_env)
     file.write_bytes(file.read_bytes()[:-20])
 
-    imported = invoke("journal", "import", str(file), "--namespace", "incident", env=three)
+    imported = invoke("journal", "import", str(file), "--namespace", "incident", env=three_requests_env)
 
     assert imported.exit_code == 0
     assert "was cut in line 4: that line is left out, the 3 events before it are used" in imported.stderr
@@ -222,42 +224,44 @@ def test_of_a_file_that_was_cut_the_whole_lines_are_imported(
 
 
 def test_a_file_with_a_bad_line_in_the_middle_is_not_imported_at_all(
-    invoke: Invoke, three: dict[str, str], tmp_path: Path
+    invoke: Invoke, three_requests_env: dict[str, str], tmp_path: Path
 ) -> None:
     file = tmp_path / "journal.jsonl"
-    invoke("journal", "export", "-o", str(file), env=three)
+    invoke("journal", "export", "-o", str(file), env=three_requests_env)
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join([*lines[:2], "oops\n", *lines[2:]]))
 
-    imported = invoke("journal", "import", str(file), "--namespace", "incident", env=three)
+    imported = invoke("journal", "import", str(file), "--namespace", "incident", env=three_requests_env)
 
     assert imported.exit_code == 2
     assert "line 3: not JSON" in imported.stderr
-    assert invoke("journal", "tail", "--namespace", "incident", env=three).exit_code == 1
+    assert invoke("journal", "tail", "--namespace", "incident", env=three_requests_env).exit_code == 1
 
 
-def test_export_writes_to_stdout_and_can_choose(invoke: Invoke, three: dict[str, str]) -> None:
-    whole = invoke("journal", "export", env=three)
-    one = invoke("journal", "export", "--id", "a2", "--since", "1h", env=three)
-    none = invoke("journal", "export", "--until", "2001-01-01T00:00:00Z", env=three)
+def test_export_writes_to_stdout_and_can_choose(invoke: Invoke, three_requests_env: dict[str, str]) -> None:
+    whole = invoke("journal", "export", env=three_requests_env)
+    one = invoke("journal", "export", "--id", "a2", "--since", "1h", env=three_requests_env)
+    none = invoke("journal", "export", "--until", "2001-01-01T00:00:00Z", env=three_requests_env)
 
-    assert events_of(whole.stdout) == ["request.submitted"] * 3 + ["stop.asked"]
+    assert events_of(whole.stdout) == ["request.submitted"] * 3 + ["stop.requested"]
     assert "4 events" in whole.stderr
-    assert events_of(one.stdout) == ["request.submitted", "stop.asked"]
+    assert events_of(one.stdout) == ["request.submitted", "stop.requested"]
     assert (none.exit_code, none.stdout) == (1, "")
     assert "there are no such events" in none.stderr
 
 
-def test_a_file_that_cannot_be_written_is_said(invoke: Invoke, three: dict[str, str], tmp_path: Path) -> None:
-    shown = invoke("journal", "export", "-o", str(tmp_path / "no" / "where"), env=three)
+def test_a_file_that_cannot_be_written_is_said(
+    invoke: Invoke, three_requests_env: dict[str, str], tmp_path: Path
+) -> None:
+    shown = invoke("journal", "export", "-o", str(tmp_path / "no" / "where"), env=three_requests_env)
 
     assert shown.exit_code == 2
     assert "No such file or directory; nothing was exported" in shown.stderr
 
 
 @pytest.mark.parametrize("moment", ["yesterday", "2025-01-31T12:00:00", "5 moons"])
-def test_a_moment_that_is_none_is_refused(invoke: Invoke, nobody: dict[str, str], moment: str) -> None:
-    shown = invoke("journal", "export", "--since", moment, env=nobody)
+def test_a_moment_that_is_none_is_refused(invoke: Invoke, no_worker_environ: dict[str, str], moment: str) -> None:
+    shown = invoke("journal", "export", "--since", moment, env=no_worker_environ)
 
     assert shown.exit_code == 2
     assert "expected an age such as 90s, 30m, 2h or 7d" in shown.stderr

@@ -17,16 +17,16 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.cli.conftest import Invoke
-from tests.local.processes import assert_gone
-from tests.services import require_redis_binary
-from tests.system.processes import CLI, wait_for
+from tests.local.process_exit import assert_process_ended
+from tests.processes import CLI_COMMAND, wait_until
+from tests.servers import require_redis_binary
 
 
 @contextmanager
 def running(*arguments: str, environ: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A command that stays; killed at the end if it still runs."""
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([*CLI, *arguments], env=environ, **pipes)
+    process = subprocess.Popen([*CLI_COMMAND, *arguments], env=environ, **pipes)
     try:
         yield process
     finally:
@@ -55,7 +55,7 @@ def test_local_prints_an_environment_in_which_a_command_runs_and_ctrl_c_ends_it(
         script = b"".join(iter(process.stdout.readline, b"export AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS=subnet-local\n"))
         (tmp_path / "env.sh").write_bytes(script + b"export AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS=subnet-local\n")
         use = f'. {tmp_path}/env.sh; "$@"'
-        command = [*CLI, "submit", "--wait", "--json", "--", "sh", "-c", "echo hello; exit 3"]
+        command = [*CLI_COMMAND, "submit", "--wait", "--json", "--", "sh", "-c", "echo hello; exit 3"]
         done = subprocess.run(["sh", "-c", use, "sh", *command], env=environ, capture_output=True, timeout=60)
         assert (done.returncode, done.stderr) == (3, b"")
         assert json.loads(done.stdout)["state"] == "FAILED"
@@ -64,7 +64,7 @@ def test_local_prints_an_environment_in_which_a_command_runs_and_ctrl_c_ends_it(
         assert process.returncode == 0
         assert rest == b"stopping\n"
     for pid in pids:
-        assert_gone(pid)
+        assert_process_ended(pid)
     assert [path.read_text() for path in (tmp_path / "kept" / "tasks").iterdir()] == ["hello\n"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["env.sh", "kept"]
 
@@ -80,7 +80,7 @@ def test_local_ends_when_a_worker_ends_by_itself_and_tells_json_on_request(tmp_p
         _, said = process.communicate(timeout=20)
         assert process.returncode == 1
         assert b"the worker local-2 ended by itself with status -9" in said
-    assert_gone(told["workers"]["local-1"])
+    assert_process_ended(told["workers"]["local-1"])
 
 
 def test_a_local_ecs_prints_its_url_and_answers_boto3_until_it_is_told_to_stop(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_local_ecs_has_the_quotas_it_is_told(tmp_path: Path) -> None:
         client = boto3.client("ecs", endpoint_url=url, region_name="us-east-1")
         override = {"containerOverrides": [{"name": "main", "command": ["true"]}]}
         client.run_task(cluster="local", taskDefinition="local", overrides=override)
-        wait_for(lambda: bool(list(tmp_path.iterdir())), 20, "the command has run")
+        wait_until(lambda: bool(list(tmp_path.iterdir())), 20, "the command has run")
         client.meta.config.retries = {"total_max_attempts": 1}
         with pytest.raises(ClientError, match="ThrottlingException"):
             client.run_task(cluster="local", taskDefinition="local", overrides=override)
@@ -124,7 +124,7 @@ def test_a_local_ecs_has_the_quotas_it_is_told(tmp_path: Path) -> None:
         (["--fault", "operations=1"], "--fault: expected NAME=PROBABILITY"),
         (["--event-fault", "throttle=0.5"], "--event-fault: expected NAME=PROBABILITY"),
         (["--event-fault", "drop=2"], "event fault drop: expected a probability"),
-        (["--events-to", "events"], "--events-to: expected a URL"),
+        (["--event-queue-url", "events"], "--event-queue-url: expected a URL"),
         (["--run-task-rate", "0"], "quota rate: expected calls a second > 0"),
         (["--port", "70000"], "--port"),
     ],

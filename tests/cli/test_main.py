@@ -12,7 +12,7 @@ from botocore.exceptions import ProfileNotFound
 from ecs_queue.cli import main as entry
 from ecs_queue.cli.main import cli
 from ecs_queue.errors import ConfigError
-from tests.cli.conftest import PYTHON, Installation, Invoke
+from tests.cli.conftest import PYTHON, Deployment, Invoke
 
 #: What takes long to import and what --help has no need of.
 HEAVY = ("boto3", "botocore", "kombu", "redis", "msgspec", "rich", "aiohttp")
@@ -103,7 +103,7 @@ def failing(how: str) -> int | None:
 
 @pytest.fixture
 def failing_command() -> click.Group:
-    group = entry.Commands("ecs-queue", params=list(cli.params), callback=lambda: None)
+    group = entry.RootGroup("ecs-queue", params=list(cli.params), callback=lambda: None)
     group.add_command(failing)
     return group
 
@@ -147,10 +147,10 @@ def test_a_bug_says_so_in_a_sentence_and_shows_where_on_request(failing_command:
     assert "Traceback" in run(failing_command, "--log-level", "debug", "failing", "bug")[1]
 
 
-def test_a_closed_pipe_ends_a_command_quietly(installation: Installation) -> None:
+def test_a_closed_pipe_ends_a_command_quietly(deployment: Deployment) -> None:
     for number in range(3):
-        assert installation.run("submit", "--id", f"pipe-{number}", "--", "true").returncode == 0
-    process = installation.start("tasks", "--json")
+        assert deployment.run("submit", "--id", f"pipe-{number}", "--", "true").returncode == 0
+    process = deployment.start("tasks", "--json")
     assert process.stdout is not None
     process.stdout.close()  # before the first line is written
     assert process.stderr is not None

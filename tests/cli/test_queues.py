@@ -6,26 +6,26 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from ecs_queue.client import EcsQueue
-from ecs_queue.core.protocol import ClaimOffer, Word
+from ecs_queue.client.client import EcsQueue
+from ecs_queue.protocol.operations import ClaimRequest, ResultCode
 from tests.cli.conftest import Invoke, json_lines
 
 LIMITED = {"AIRFLOW__AWS_ECS_EXECUTOR_ETL__MAX_IN_FLIGHT": "1", "AIRFLOW__AWS_ECS_EXECUTOR_ETL__WEIGHT": "3"}
 
 
 @pytest.fixture
-def client(nobody: dict[str, str]) -> Iterator[EcsQueue]:
-    with EcsQueue.from_config(environ=nobody, owner="") as queue:
+def client(no_worker_environ: dict[str, str]) -> Iterator[EcsQueue]:
+    with EcsQueue.from_config(environ=no_worker_environ, owner="") as queue:
         yield queue
 
 
 def test_each_queue_is_shown_with_what_waits_and_what_it_may_do(
-    invoke: Invoke, nobody: Mapping[str, str], client: EcsQueue
+    invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
 ) -> None:
     client.submit_many([{"command": ["true"], "queue": "etl", "id": f"e{number}"} for number in range(3)])
-    client.ledger.claim("e0", ClaimOffer(claim="c", worker="w", args="{}", target="t"))
-    client.ledger.pause(["reports"])
-    environ = {**nobody, **LIMITED}
+    client.ledger.claim("e0", ClaimRequest(claim="c", worker="w", args="{}", target="t"))
+    client.ledger.pause_queues(["reports"])
+    environ = {**no_worker_environ, **LIMITED}
 
     lines = {line["queue"]: line for line in json_lines(invoke("queues", "--json", env=environ).stdout)}
 
@@ -43,25 +43,25 @@ def test_each_queue_is_shown_with_what_waits_and_what_it_may_do(
     table = {line.split()[0]: line.split() for line in invoke("queues", env=environ).stdout.splitlines()}
     assert table["etl"] == ["etl", "0", "3", "2", "1", "1", "3", "full"]
     assert table["reports"][7:9] == ["paused", "for"]
-    assert table["default"][-1] == "open"
+    assert table["default"][-1] == "active"
 
 
 def test_a_paused_queue_launches_nothing_until_it_is_resumed(
-    invoke: Invoke, nobody: Mapping[str, str], client: EcsQueue
+    invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
 ) -> None:
     client.submit(["true"], id="a", queue="etl")
-    offer = ClaimOffer(claim="c", worker="w", args="{}", target="t")
+    offer = ClaimRequest(claim="c", worker="w", args="{}", target="t")
 
-    done = invoke("queues", "pause", "etl", "reports", env=nobody)
+    done = invoke("queues", "pause", "etl", "reports", env=no_worker_environ)
 
     assert done.stdout.splitlines() == ["etl: paused", "reports: paused"]
     assert "no worker that is alive serves a queue etl" in done.stderr
-    assert sorted(client.ledger.paused()) == ["etl", "reports"]
-    assert client.ledger.claim("a", offer).word is Word.PAUSED
-    resumed = invoke("queues", "resume", "etl", "unheard-of", env=nobody)
+    assert sorted(client.ledger.list_paused_queues()) == ["etl", "reports"]
+    assert client.ledger.claim("a", offer).code is ResultCode.PAUSED
+    resumed = invoke("queues", "resume", "etl", "unheard-of", env=no_worker_environ)
     assert resumed.stdout.splitlines() == ["etl: resumed", "unheard-of: was not paused"]
-    assert sorted(client.ledger.paused()) == ["reports"]
+    assert sorted(client.ledger.list_paused_queues()) == ["reports"]
 
 
-def test_pause_wants_a_name(invoke: Invoke, nobody: Mapping[str, str]) -> None:
-    assert invoke("queues", "pause", env=nobody).exit_code == 2
+def test_pause_wants_a_name(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
+    assert invoke("queues", "pause", env=no_worker_environ).exit_code == 2

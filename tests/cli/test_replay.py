@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from ecs_queue.cli.history import opened_journal
-from ecs_queue.client import EcsQueue
-from ecs_queue.core.envelope import TaskRequest, decode_request
-from tests.cli.conftest import PYTHON, Installation, Invoke, json_lines
-from tests.system.processes import wait_for
+from ecs_queue.cli.ui.journal_access import open_journal_reader
+from ecs_queue.client.client import EcsQueue
+from ecs_queue.messages.envelope import TaskRequest, decode_request
+from tests.cli.conftest import PYTHON, Deployment, Invoke, json_lines
+from tests.processes import wait_until
 
 _SCRIPT = 'echo "hello $WHO, $DB_PASSWORD"; echo oops >&2; test -z "$SECRET_OF_THE_SHELL" || exit 9; exit 3'
 _CONFIG = {
@@ -25,26 +25,28 @@ _CONFIG = {
 
 
 @pytest.fixture
-def client(nobody: dict[str, str]) -> Iterator[EcsQueue]:
-    with EcsQueue.from_config(environ=nobody, owner="") as queue:
+def client(no_worker_environ: dict[str, str]) -> Iterator[EcsQueue]:
+    with EcsQueue.from_config(environ=no_worker_environ, owner="") as queue:
         yield queue
 
 
-def failed(installation: Installation, record_id: str, command: list[str], config: Mapping[str, Any]) -> None:
+def failed(deployment: Deployment, record_id: str, command: list[str], config: Mapping[str, Any]) -> None:
     """A request that has failed with exit 3 on the stack, and of which the journal has everything."""
-    with installation.client() as queue:
+    with deployment.make_client() as queue:
         result = queue.submit(command, id=record_id, executor_config=dict(config)).result(timeout=30)
         assert (result.state, result.exit_code) == ("FAILED", 3)
-        with opened_journal(queue.config) as journal:
-            wanted = {"request.submitted", "launch.called", "launch.started", "decision.look", "request.ended"}
-            wait_for(lambda: wanted <= {event.name for event in journal.events(record_id)}, 20, "the journal has it")
+        with open_journal_reader(queue.config) as journal:
+            wanted = {"request.submitted", "launch.called", "launch.started", "decision.poll", "request.ended"}
+            wait_until(
+                lambda: wanted <= {event.name for event in journal.request_events(record_id)}, 20, "the journal has it"
+            )
 
 
 @pytest.fixture(scope="module")
-def past(installation: Installation) -> Installation:
+def past(deployment: Deployment) -> Deployment:
     """The installation, with a request `broken` in its past."""
-    failed(installation, "broken", ["sh", "-c", _SCRIPT], _CONFIG)
-    return installation
+    failed(deployment, "broken", ["sh", "-c", _SCRIPT], _CONFIG)
+    return deployment
 
 
 def request_of(queue: EcsQueue, record_id: str) -> TaskRequest:
@@ -54,8 +56,8 @@ def request_of(queue: EcsQueue, record_id: str) -> TaskRequest:
 
 
 class TestLocal:
-    def test_a_failure_of_the_stack_is_the_same_here_with_its_output_and_exit_code(self, past: Installation) -> None:
-        past = Installation({**past.environ, "SECRET_OF_THE_SHELL": "1"})
+    def test_a_failure_of_the_stack_is_the_same_here_with_its_output_and_exit_code(self, past: Deployment) -> None:
+        past = Deployment({**past.environ, "SECRET_OF_THE_SHELL": "1"})
         done = past.run("replay", "broken", "--local", "--env", "DB_PASSWORD=hunter2")
         assert done.returncode == 3
         assert done.stdout == "hello wörld, hunter2\n"
@@ -64,25 +66,25 @@ class TestLocal:
         assert "WHO, DB_PASSWORD" in done.stderr
         assert "hunter2" not in done.stderr
 
-    def test_with_json_the_output_goes_to_stderr_and_an_object_to_stdout(self, past: Installation) -> None:
+    def test_with_json_the_output_goes_to_stderr_and_an_object_to_stdout(self, past: Deployment) -> None:
         done = past.run("replay", "broken", "--local", "--env", "DB_PASSWORD=x", "--env", "WHO=you", "--json")
         (line,) = json_lines(done.stdout)
         assert (done.returncode, line["id"], line["exit_code"]) == (3, "broken", 3)
         assert "hello you, x\n" in done.stderr
 
-    def test_what_the_journal_has_hidden_must_be_given(self, past: Installation) -> None:
+    def test_what_the_journal_has_hidden_must_be_given(self, past: Deployment) -> None:
         done = past.run("replay", "broken", "--local")
         assert (done.returncode, done.stdout) == (2, "")
         assert "the journal does not keep secrets; give --env DB_PASSWORD=..." in done.stderr
-        ours = Installation({**past.environ, "DB_PASSWORD": "of this shell"})
+        ours = Deployment({**past.environ, "DB_PASSWORD": "of this shell"})
         assert "of this shell" in ours.run("replay", "broken", "--local", "--env", "DB_PASSWORD").stdout
 
     def test_a_request_that_still_waits_runs_from_the_ledger(
-        self, invoke: Invoke, nobody: Mapping[str, str], client: EcsQueue, tmp_path: Path
+        self, invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue, tmp_path: Path
     ) -> None:
         made = tmp_path / "made"
         client.submit(["sh", "-c", f'echo "$TOKEN" > {made}'], id="waits", executor_config={"environment": _TOKEN})
-        done = invoke("replay", "waits", "--local", env=nobody)
+        done = invoke("replay", "waits", "--local", env=no_worker_environ)
         assert done.exit_code == 0, done.stderr
         assert made.read_text() == "hunter2\n"
         record = client.ledger.get(["waits"])[0]
@@ -91,17 +93,19 @@ class TestLocal:
 
     @pytest.mark.parametrize(("command", "status"), [(["/no/such/program"], 127), (["/"], 126)])
     def test_what_cannot_be_started_is_said(
-        self, invoke: Invoke, nobody: Mapping[str, str], client: EcsQueue, command: list[str], status: int
+        self, invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue, command: list[str], status: int
     ) -> None:
         client.submit(command, id="waits")
-        done = invoke("replay", "waits", "--local", env=nobody)
+        done = invoke("replay", "waits", "--local", env=no_worker_environ)
         assert done.exit_code == status
         assert f"{command[0]} cannot be started here" in done.stderr
 
-    def test_a_signal_is_passed_on_and_is_the_exit_code(self, nobody: dict[str, str], client: EcsQueue) -> None:
+    def test_a_signal_is_passed_on_and_is_the_exit_code(
+        self, no_worker_environ: dict[str, str], client: EcsQueue
+    ) -> None:
         command = [PYTHON, "-u", "-c", "import time; print('up'); time.sleep(60)"]
         client.submit(command, id="waits")
-        process = Installation({**dict_of_environ(), **nobody}).start("replay", "waits", "--local")
+        process = Deployment({**dict_of_environ(), **no_worker_environ}).start("replay", "waits", "--local")
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"up\n"
@@ -127,24 +131,27 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 class TestSubmit:
-    def test_it_runs_again_as_a_new_request_that_names_its_origin(self, invoke: Invoke, past: Installation) -> None:
+    def test_it_runs_again_as_a_new_request_that_names_its_origin(self, invoke: Invoke, past: Deployment) -> None:
         done = invoke("replay", "broken", "--submit", "--env", "DB_PASSWORD=hunter2", "--json", env=past.environ)
         (line,) = json_lines(done.stdout)
         assert (line["origin"], line["queue"]) == ("broken", "default")
         assert line["id"].startswith("broken-r-")
-        with past.client() as queue:
+        with past.make_client() as queue:
             result = queue.handle(line["id"]).result(timeout=30)
             assert (result.state, result.exit_code) == ("FAILED", 3)
-            with opened_journal(queue.config) as journal:
-                wait_for(lambda: journal.request(line["id"]) is not None, 20, "the journal has it")
-                again = json.loads(journal.request(line["id"]) or b"")
+            with open_journal_reader(queue.config) as journal:
+                wait_until(lambda: journal.request_envelope(line["id"]) is not None, 20, "the journal has it")
+                again = json.loads(journal.request_envelope(line["id"]) or b"")
         assert (again["origin"], again["command"]) == ("broken", ["sh", "-c", _SCRIPT])
 
-    def test_it_is_changed_as_asked(self, invoke: Invoke, nobody: Mapping[str, str], client: EcsQueue) -> None:
+    def test_it_is_changed_as_asked(
+        self, invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
+    ) -> None:
         client.submit(["run"], id="job", executor_config=_CONFIG, priority=2, expires_in=60.0)
         changes = ["--set", "cpu=512", "--set", "memory=64", "--set", "priority=9", "--set", "expires_in=null"]
         done = invoke(
-            *("replay", "job", "--submit", "--queue", "big", "--id", "mine", "--env", "WHO=you", *changes), env=nobody
+            *("replay", "job", "--submit", "--queue", "big", "--id", "mine", "--env", "WHO=you", *changes),
+            env=no_worker_environ,
         )
         assert (done.exit_code, done.stdout) == (0, "mine\n")
         request = request_of(client, "mine")
@@ -154,7 +161,7 @@ class TestSubmit:
         assert values == {"WHO": "you", "DB_PASSWORD": "hunter2"}
         assert (request.queue, request.priority, request.expires_in, request.origin) == ("big", 9, None, "job")
 
-    def test_what_is_hidden_and_not_given_submits_nothing(self, invoke: Invoke, past: Installation) -> None:
+    def test_what_is_hidden_and_not_given_submits_nothing(self, invoke: Invoke, past: Deployment) -> None:
         before = invoke("tasks", "--counts", "--json", env=past.environ).stdout
         done = invoke("replay", "broken", "--submit", env=past.environ)
         assert done.exit_code == 2
@@ -162,23 +169,23 @@ class TestSubmit:
         assert invoke("tasks", "--counts", "--json", env=past.environ).stdout == before
 
     def test_a_change_that_ecs_does_not_know_submits_nothing(
-        self, invoke: Invoke, nobody: Mapping[str, str], client: EcsQueue
+        self, invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
     ) -> None:
         client.submit(["run"], id="job")
-        done = invoke("replay", "job", "--submit", "--set", "colour=red", env=nobody)
+        done = invoke("replay", "job", "--submit", "--set", "colour=red", env=no_worker_environ)
         assert done.exit_code == 2
         assert "colour" in done.stderr
         assert client.backlog("default") == 1
 
 
 class TestExplain:
-    def test_without_a_change_it_is_identical_and_status_0(self, invoke: Invoke, past: Installation) -> None:
+    def test_without_a_change_it_is_identical_and_status_0(self, invoke: Invoke, past: Deployment) -> None:
         done = invoke("replay", "broken", "--explain", env=past.environ)
         assert (done.exit_code, done.stdout) == (0, "")
         assert "the very same would be sent now as in launch 1 of broken" in done.stderr
 
-    def test_differences_are_a_diff_without_secrets_and_status_1(self, invoke: Invoke, past: Installation) -> None:
-        changed = Installation({**past.environ, "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "newer"})
+    def test_differences_are_a_diff_without_secrets_and_status_1(self, invoke: Invoke, past: Deployment) -> None:
+        changed = Deployment({**past.environ, "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "newer"})
         done = invoke("replay", "broken", "--explain", "--set", "cpu=512", "--env", "WHO=you", env=changed.environ)
         assert done.exit_code == 1
         lines = [line.replace(" ", "") for line in done.stdout.splitlines()]
@@ -187,25 +194,25 @@ class TestExplain:
         assert "hunter2" not in done.stdout + done.stderr
         (facts,) = json_lines(invoke("replay", "broken", "--explain", "--json", env=changed.environ).stdout)
         assert (facts["identical"], facts["launch"]) == (False, 1)
-        assert facts["then"]["run_task"]["taskDefinition"] == "local"
-        assert facts["now"]["run_task"]["taskDefinition"] == "newer"
+        assert facts["previous"]["run_task"]["taskDefinition"] == "local"
+        assert facts["current"]["run_task"]["taskDefinition"] == "newer"
 
     def test_another_secret_of_a_live_request_is_told_though_neither_is_shown(self) -> None:
-        from ecs_queue.cli.explain import _mark
+        from ecs_queue.cli.replay_explain import _mark_changed_secrets
         from ecs_queue.journal.redact import redact
 
         then = {"environment": [{"name": "DAY", "value": "1"}, {"name": "TOKEN", "value": "old"}]}
         now = {"environment": [{"name": "TOKEN", "value": "new"}]}
-        assert _mark(redact(now), then, now) == {
+        assert _mark_changed_secrets(redact(now), then, now) == {
             "environment": [{"name": "TOKEN", "value": "[redacted] (another value)"}]
         }
-        assert _mark(redact(now), now, now) == redact(now)
+        assert _mark_changed_secrets(redact(now), now, now) == redact(now)
 
     def test_what_was_never_launched_shows_what_would_be_sent(
-        self, invoke: Invoke, nobody: Mapping[str, str], client: EcsQueue
+        self, invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
     ) -> None:
         client.submit(["run"], id="job", executor_config=_CONFIG)
-        done = invoke("replay", "job", "--explain", env=nobody)
+        done = invoke("replay", "job", "--explain", env=no_worker_environ)
         assert done.exit_code == 0
         assert "was never launched" in done.stderr
         assert json.loads(done.stdout)["run_task"]["overrides"]["containerOverrides"][0]["command"] == ["run"]
@@ -228,8 +235,8 @@ class TestExplain:
     ],
 )
 def test_what_makes_no_sense_is_one_sentence_and_does_nothing(
-    invoke: Invoke, nobody: Mapping[str, str], arguments: list[str], sentence: str
+    invoke: Invoke, no_worker_environ: Mapping[str, str], arguments: list[str], sentence: str
 ) -> None:
-    done = invoke("replay", *arguments, env=nobody)
+    done = invoke("replay", *arguments, env=no_worker_environ)
     assert (done.exit_code, done.stdout) == (2, "")
     assert sentence in done.stderr

@@ -13,41 +13,41 @@ from typing import Any
 import pytest
 import redis
 
-from ecs_queue.client import EcsQueue
-from ecs_queue.core.envelope import RESULT_LINE_FIELDS
+from ecs_queue.client.client import EcsQueue
 from ecs_queue.local.redis_server import RedisServer
-from tests.cli.conftest import Installation, Invoke, json_lines, task_file
-from tests.services import require_redis_binary
-from tests.system.processes import CLI, wait_for
+from ecs_queue.messages.envelope import RESULT_LINE_FIELDS
+from tests.cli.conftest import Deployment, Invoke, json_lines, task_file
+from tests.processes import CLI_COMMAND, wait_until
+from tests.servers import require_redis_binary
 
 
 def queued(environ: Mapping[str, str]) -> list[str]:
     """The ids that the ledger knows."""
     with EcsQueue.from_config(environ=environ, owner="") as client:
-        return sorted(record.id for record in client.ledger.page("", 1000)[0])
+        return sorted(record.id for record in client.ledger.list_records("", 1000)[0])
 
 
 # Without waiting
 
 
-def test_one_command_prints_its_id(invoke: Invoke, nobody: Mapping[str, str]) -> None:
-    plain = invoke("submit", "--", "echo", "--wait", env=nobody)
-    given = invoke("submit", "--json", "--id", "mine", "echo", "-n", "hello", env=nobody)
+def test_one_command_prints_its_id(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
+    plain = invoke("submit", "--", "echo", "--wait", env=no_worker_environ)
+    given = invoke("submit", "--json", "--id", "mine", "echo", "-n", "hello", env=no_worker_environ)
     assert (plain.exit_code, given.exit_code) == (0, 0)
     assert json_lines(given.stdout) == [{"id": "mine"}]
-    assert queued(nobody) == sorted([plain.stdout.strip(), "mine"])
-    with EcsQueue.from_config(environ=nobody, owner="") as client:
+    assert queued(no_worker_environ) == sorted([plain.stdout.strip(), "mine"])
+    with EcsQueue.from_config(environ=no_worker_environ, owner="") as client:
         record = client.status("mine")
     assert json.loads(record.request)["command"] == ["echo", "-n", "hello"]
     assert record.owner == ""
 
 
-def test_every_option_reaches_the_request(invoke: Invoke, nobody: Mapping[str, str]) -> None:
+def test_every_option_reaches_the_request(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
     config = '{"cpu": 512, "environment": [{"name": "A", "value": "b"}]}'
     options = ["--queue", "etl", "--priority", "5", "--expires-in", "60", "--time-limit", "7.5"]
     options += ["--relaunch", "interrupted", "--executor-config", config, "--id", "a1"]
-    assert invoke("submit", *options, "--", "true", env=nobody).exit_code == 0
-    with EcsQueue.from_config(environ=nobody, owner="") as client:
+    assert invoke("submit", *options, "--", "true", env=no_worker_environ).exit_code == 0
+    with EcsQueue.from_config(environ=no_worker_environ, owner="") as client:
         request = json.loads(client.status("a1").request)
     found = {name: request[name] for name in ("queue", "priority", "expires_in", "time_limit", "relaunch")}
     assert found == {
@@ -61,15 +61,15 @@ def test_every_option_reaches_the_request(invoke: Invoke, nobody: Mapping[str, s
 
 
 def test_a_file_prints_its_ids_in_order_and_the_options_hold_for_lines_that_say_nothing(
-    invoke: Invoke, nobody: Mapping[str, str], tmp_path: Path
+    invoke: Invoke, no_worker_environ: Mapping[str, str], tmp_path: Path
 ) -> None:
     file = task_file(tmp_path, {"id": "b", "command": ["x"], "queue": "own"}, "", {"id": "a", "command": ["y"]})
-    done = invoke("submit", "--file", str(file), "--queue", "given", env=nobody)
+    done = invoke("submit", "--file", str(file), "--queue", "given", env=no_worker_environ)
     assert done.stdout.split() == ["b", "a"]
     assert done.exit_code == 0
-    again = invoke("submit", "--json", "-f", "-", "--queue", "given", env=nobody, input=file.read_bytes())
+    again = invoke("submit", "--json", "-f", "-", "--queue", "given", env=no_worker_environ, input=file.read_bytes())
     assert json_lines(again.stdout) == [{"id": "b"}, {"id": "a"}]
-    with EcsQueue.from_config(environ=nobody, owner="") as client:
+    with EcsQueue.from_config(environ=no_worker_environ, owner="") as client:
         assert [client.status(name).queue for name in ("b", "a")] == ["own", "given"]
 
 
@@ -96,7 +96,7 @@ def test_a_file_prints_its_ids_in_order_and_the_options_hold_for_lines_that_say_
 )
 def test_bad_input_is_one_sentence_and_nothing_is_submitted(
     invoke: Invoke,
-    nobody: Mapping[str, str],
+    no_worker_environ: Mapping[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
@@ -104,41 +104,43 @@ def test_bad_input_is_one_sentence_and_nothing_is_submitted(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     task_file(tmp_path, {"command": ["true"]})
-    done = invoke("submit", *arguments, env=nobody)
+    done = invoke("submit", *arguments, env=no_worker_environ)
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith("ecs-queue: ")
     assert done.stderr.count("\n") == 1
     assert sentence in done.stderr
-    assert queued(nobody) == []
+    assert queued(no_worker_environ) == []
 
 
 def test_a_bad_line_17_is_named_and_nothing_is_submitted(
-    invoke: Invoke, nobody: Mapping[str, str], tmp_path: Path
+    invoke: Invoke, no_worker_environ: Mapping[str, str], tmp_path: Path
 ) -> None:
     good: list[Any] = [{"command": ["true"]}] * 16
     output = tmp_path / "results.jsonl"
     output.write_text("of the last run\n")
     file = task_file(tmp_path, *good, '{"command": "not a list"}', *good)
-    done = invoke("submit", "--file", str(file), "--wait", "--output", str(output), env=nobody)
+    done = invoke("submit", "--file", str(file), "--wait", "--output", str(output), env=no_worker_environ)
     assert done.exit_code == 2
     assert done.stderr.startswith(f"ecs-queue: {file} line 17: command: expected a list of strings")
     assert done.stderr.endswith("; nothing was submitted\n")
-    assert queued(nobody) == []
+    assert queued(no_worker_environ) == []
     assert output.read_text() == "of the last run\n"
 
 
-def test_a_queue_that_nothing_can_be_launched_for_is_refused(invoke: Invoke, nobody: Mapping[str, str]) -> None:
-    env = {**nobody, "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": ""}
+def test_a_queue_that_nothing_can_be_launched_for_is_refused(
+    invoke: Invoke, no_worker_environ: Mapping[str, str]
+) -> None:
+    env = {**no_worker_environ, "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": ""}
     done = invoke("submit", "--queue", "gpu", "--", "true", env=env)
     assert done.exit_code == 2
     assert "queue 'gpu': expected cluster to be set" in done.stderr
-    assert queued(nobody) == []
+    assert queued(no_worker_environ) == []
 
 
-def test_an_id_that_another_request_has_is_refused(invoke: Invoke, nobody: Mapping[str, str]) -> None:
-    assert invoke("submit", "--id", "a", "--", "true", env=nobody).exit_code == 0
-    assert invoke("submit", "--id", "a", "--", "true", env=nobody).exit_code == 0  # the same request again
-    done = invoke("submit", "--id", "a", "--", "false", env=nobody)
+def test_an_id_that_another_request_has_is_refused(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
+    assert invoke("submit", "--id", "a", "--", "true", env=no_worker_environ).exit_code == 0
+    assert invoke("submit", "--id", "a", "--", "true", env=no_worker_environ).exit_code == 0  # the same request again
+    done = invoke("submit", "--id", "a", "--", "false", env=no_worker_environ)
     assert done.exit_code == 2
     assert "another request was submitted under the id a" in done.stderr
 
@@ -176,25 +178,25 @@ def test_a_server_that_cannot_be_reached_is_a_sentence_within_seconds_and_no_pas
     assert "hunter2" not in done.stderr
 
 
-def test_a_wrong_password_is_a_sentence_that_shows_none(invoke: Invoke, nobody: Mapping[str, str]) -> None:
+def test_a_wrong_password_is_a_sentence_that_shows_none(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
     with RedisServer(binary=require_redis_binary()) as server:
         with redis.Redis(port=server.port) as client:
             client.config_set("requirepass", "correct-horse")
         for url in (f"redis://:hunter2@127.0.0.1:{server.port}/0", f"redis://me:hunter2@127.0.0.1:{server.port}/0"):
             for command in (["submit", "--", "true"], ["status"], ["worker"]):
-                done = invoke("--log-level", "debug", "--broker-url", url, *command, env=nobody)
+                done = invoke("--log-level", "debug", "--broker-url", url, *command, env=no_worker_environ)
                 assert done.exit_code == 2
                 assert "invalid username-password pair" in done.stderr
                 assert "hunter2" not in done.stderr
         good = f"redis://:correct-horse@127.0.0.1:{server.port}/0"
-        assert invoke("--broker-url", good, "submit", "--", "true", env=nobody).exit_code == 0
+        assert invoke("--broker-url", good, "submit", "--", "true", env=no_worker_environ).exit_code == 0
 
 
 # Waiting
 
 
-def test_the_exit_status_of_one_command_is_its_own(installation: Installation) -> None:
-    done = installation.run("submit", "--wait", "--json", "--", "sh", "-c", "exit 3")
+def test_the_exit_status_of_one_command_is_its_own(deployment: Deployment) -> None:
+    done = deployment.run("submit", "--wait", "--json", "--", "sh", "-c", "exit 3")
     assert done.returncode == 3
     assert done.stderr == ""
     line = json_lines(done.stdout)[0]
@@ -202,8 +204,8 @@ def test_the_exit_status_of_one_command_is_its_own(installation: Installation) -
     assert (line["state"], line["exit_code"], line["attempts"]) == ("FAILED", 3, 1)
 
 
-def test_a_person_gets_the_result_in_words(installation: Installation) -> None:
-    done = installation.run("submit", "--wait", "--id", "in-words", "--", "true")
+def test_a_person_gets_the_result_in_words(deployment: Deployment) -> None:
+    done = deployment.run("submit", "--wait", "--id", "in-words", "--", "true")
     assert done.returncode == 0
     shown = dict(line.split("  ", 1) for line in done.stdout.splitlines())
     assert {name: value.strip() for name, value in shown.items() if name in ("state", "exit code", "id")} == {
@@ -216,20 +218,20 @@ def test_a_person_gets_the_result_in_words(installation: Installation) -> None:
     assert {"ran", "took", "reason"} <= set(shown)
 
 
-def test_a_program_that_does_not_exist_is_removed_after_its_attempts_with_status_1(installation: Installation) -> None:
-    done = installation.run("submit", "--wait", "--json", "--", "/no/such/program")
+def test_a_program_that_does_not_exist_is_removed_after_its_attempts_with_status_1(deployment: Deployment) -> None:
+    done = deployment.run("submit", "--wait", "--json", "--", "/no/such/program")
     assert done.returncode == 1
     line = json_lines(done.stdout)[0]
     assert (line["state"], line["exit_code"], line["attempts"]) == ("REMOVED", None, 3)
     assert "CannotStartContainerError" in line["reason"]
 
 
-def test_a_file_gives_exactly_one_result_line_a_request(installation: Installation, tmp_path: Path) -> None:
+def test_a_file_gives_exactly_one_result_line_a_request(deployment: Deployment, tmp_path: Path) -> None:
     tasks = [{"id": f"file-{n}", "command": ["sh", "-c", f"exit {n % 4}"]} for n in range(40)]
     output = tmp_path / "results.jsonl"
     output.write_text("of the last run\n")
     file = task_file(tmp_path, *tasks)
-    done = installation.run("submit", "--file", str(file), "--wait", "--output", str(output))
+    done = deployment.run("submit", "--file", str(file), "--wait", "--output", str(output))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "40 ended: 30 FAILED, 10 SUCCESS\n"
     lines = json_lines(output.read_text())
@@ -237,17 +239,17 @@ def test_a_file_gives_exactly_one_result_line_a_request(installation: Installati
     assert all(line["exit_code"] == int(line["id"].split("-")[1]) % 4 for line in lines)
 
 
-def test_a_file_of_successes_is_status_0_with_its_lines_on_stdout(installation: Installation) -> None:
+def test_a_file_of_successes_is_status_0_with_its_lines_on_stdout(deployment: Deployment) -> None:
     data = b'{"command": ["true"]}\n{"command": ["sh", "-c", "test \\"$1\\" = \\"\xc3\xbc\xf0\x9f\x9a\x80\\"", "sh", "'
     data += "ü🚀".encode() + b'"]}\n'
-    done = installation.run("submit", "--file", "-", "--wait", input=data)
+    done = deployment.run("submit", "--file", "-", "--wait", input=data)
     assert (done.returncode, done.stderr) == (0, "2 ended: 2 SUCCESS\n")
     assert [line["state"] for line in json_lines(done.stdout)] == ["SUCCESS", "SUCCESS"]
 
 
-def test_the_same_file_again_gives_the_same_results(installation: Installation, tmp_path: Path) -> None:
+def test_the_same_file_again_gives_the_same_results(deployment: Deployment, tmp_path: Path) -> None:
     file = task_file(tmp_path, *({"id": f"twice-{n}", "command": ["true"]} for n in range(3)))
-    first, second = (installation.run("submit", "--file", str(file), "--wait") for _ in range(2))
+    first, second = (deployment.run("submit", "--file", str(file), "--wait") for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 0)
 
     def arns(text: str) -> dict[str, str]:
@@ -256,31 +258,31 @@ def test_the_same_file_again_gives_the_same_results(installation: Installation, 
     assert arns(first.stdout) == arns(second.stdout)
 
 
-def test_a_timeout_is_status_124_and_the_request_goes_on(installation: Installation) -> None:
-    done = installation.run("submit", "--wait", "--timeout", "0.3", "--id", "too-slow", "--", "sleep", "30")
+def test_a_timeout_is_status_124_and_the_request_goes_on(deployment: Deployment) -> None:
+    done = deployment.run("submit", "--wait", "--timeout", "0.3", "--id", "too-slow", "--", "sleep", "30")
     assert (done.returncode, done.stdout) == (124, "")
     assert "too-slow has not ended within 0.3 s; the request goes on: ecs-queue status too-slow" in done.stderr
-    assert "too-slow: will be stopped" in installation.run("stop", "too-slow").stdout
+    assert "too-slow: will be stopped" in deployment.run("stop", "too-slow").stdout
 
 
 @pytest.fixture
-def waiting(installation: Installation, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def waiting(deployment: Deployment, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A `submit --file --wait` of one task that has ended and one that goes on."""
     ids = [f"{tmp_path.name}-{kind}"[-48:] for kind in ("short", "long")]
     file = task_file(tmp_path, {"id": ids[0], "command": ["true"]}, {"id": ids[1], "command": ["sleep", "30"]})
-    process = installation.start("submit", "--file", str(file), "--wait", "--output", str(tmp_path / "results.jsonl"))
+    process = deployment.start("submit", "--file", str(file), "--wait", "--output", str(tmp_path / "results.jsonl"))
     try:
-        wait_for(lambda: (tmp_path / "results.jsonl").exists(), 20, "the output is opened")
-        wait_for(lambda: bool((tmp_path / "results.jsonl").read_text()), 20, "a result")
+        wait_until(lambda: (tmp_path / "results.jsonl").exists(), 20, "the output is opened")
+        wait_until(lambda: bool((tmp_path / "results.jsonl").read_text()), 20, "a result")
         yield process
     finally:
         process.kill()
         process.communicate()
-        installation.run("stop", ids[1])
+        deployment.run("stop", ids[1])
 
 
 def test_ctrl_c_while_waiting_says_that_the_requests_go_on(
-    installation: Installation, waiting: subprocess.Popen[bytes], tmp_path: Path
+    deployment: Deployment, waiting: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     waiting.send_signal(signal.SIGINT)
     _, said = waiting.communicate(timeout=20)
@@ -290,20 +292,20 @@ def test_ctrl_c_while_waiting_says_that_the_requests_go_on(
     assert len(json_lines((tmp_path / "results.jsonl").read_text())) == 1
 
 
-def test_a_queue_that_no_worker_takes_from_is_told_of(installation: Installation) -> None:
-    done = installation.run("submit", "--queue", "lonely", "--wait", "--timeout", "0.2", "--", "true")
+def test_a_queue_that_no_worker_takes_from_is_told_of(deployment: Deployment) -> None:
+    done = deployment.run("submit", "--queue", "lonely", "--wait", "--timeout", "0.2", "--", "true")
     assert done.returncode == 124
     assert "no worker takes from queue lonely now; start one: ecs-queue worker --queues lonely" in done.stderr
 
 
-def test_a_server_that_restarts_does_not_end_the_wait(nobody: Mapping[str, str], tmp_path: Path) -> None:
+def test_a_server_that_restarts_does_not_end_the_wait(no_worker_environ: Mapping[str, str], tmp_path: Path) -> None:
     server = RedisServer(binary=require_redis_binary(), data_dir=tmp_path, appendonly="always")
     with server:
-        environ = {**nobody, "AIRFLOW__ECS_QUEUE__BROKER_URL": server.url}
-        command = [*CLI, "submit", "--wait", "--json", "--id", "patient", "--", "true"]
+        environ = {**no_worker_environ, "AIRFLOW__ECS_QUEUE__BROKER_URL": server.url}
+        command = [*CLI_COMMAND, "submit", "--wait", "--json", "--id", "patient", "--", "true"]
         process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
-            wait_for(lambda: queued(environ) == ["patient"], 20, "it is submitted")
+            wait_until(lambda: queued(environ) == ["patient"], 20, "it is submitted")
             server.kill()
             assert process.stderr is not None
             said = [""]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ecs_queue.client import EcsQueue
-from ecs_queue.core.states import State
+from ecs_queue.client.client import EcsQueue
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, local_environment
+from ecs_queue.protocol.states import State
 from tests.cli.conftest import Invoke
-from tests.system.processes import CLI, QUICK, environment, wait_for
+from tests.processes import CLI_COMMAND, QUICK_SETTINGS, merged_environ, wait_until
 
 
 @pytest.fixture
@@ -31,24 +31,24 @@ def environ(slow_ecs: LocalEcs, redis_url: str) -> dict[str, str]:
         "AIRFLOW__ECS_QUEUE__LEASE_SECONDS": "30",
         "AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "False",
     }
-    return environment(QUICK, local_environment(slow_ecs.endpoint_url, redis_url), patient)
+    return merged_environ(QUICK_SETTINGS, local_environment(slow_ecs.endpoint_url, redis_url), patient)
 
 
-class Started:
+class WorkerProcess:
     """A worker that is ready, and its log."""
 
     def __init__(self, environ: Mapping[str, str], log: Path, *arguments: str) -> None:
         self.log = log
-        command = [*CLI, "worker", "--name", "w1", "--json", *arguments]
+        command = [*CLI_COMMAND, "worker", "--name", "w1", "--json", *arguments]
         with log.open("wb") as sink:
             self.process = subprocess.Popen(command, env=dict(environ), stdout=subprocess.PIPE, stderr=sink)
         assert self.process.stdout is not None
         self.ready = json.loads(self.process.stdout.readline())
 
-    def said(self, words: str) -> None:
-        wait_for(lambda: words in self.log.read_text(), 20, words)
+    def wait_for_output(self, words: str) -> None:
+        wait_until(lambda: words in self.log.read_text(), 20, words)
 
-    def end(self) -> None:
+    def kill(self) -> None:
         assert self.process.stdout is not None
         self.process.stdout.close()
         if self.process.poll() is None:
@@ -57,13 +57,13 @@ class Started:
 
 
 @pytest.fixture
-def started(environ: dict[str, str], tmp_path: Path) -> Iterator[Started]:
-    worker = Started(environ, tmp_path / "worker.log", "--log-level", "debug", "--log-format", "json")
+def started(environ: dict[str, str], tmp_path: Path) -> Iterator[WorkerProcess]:
+    worker = WorkerProcess(environ, tmp_path / "worker.log", "--log-level", "debug", "--log-format", "json")
     yield worker
-    worker.end()
+    worker.kill()
 
 
-def test_it_says_when_it_is_ready_and_logs_one_event_a_line(started: Started) -> None:
+def test_it_says_when_it_is_ready_and_logs_one_event_a_line(started: WorkerProcess) -> None:
     assert started.ready["worker"] == "w1"
     assert started.ready["pid"] == started.process.pid
     assert (started.ready["queues"], started.ready["concurrency"]) == (["default"], 32)
@@ -77,13 +77,13 @@ def test_it_says_when_it_is_ready_and_logs_one_event_a_line(started: Started) ->
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_what_is_in_hand_and_a_second_one_ends_it_at_once(
-    started: Started, environ: dict[str, str], number: signal.Signals
+    started: WorkerProcess, environ: dict[str, str], number: signal.Signals
 ) -> None:
     with EcsQueue.from_config(environ=environ, owner="") as client:
         client.submit(["true"], id="a1")
-        started.said('"event": "launch.called"')
+        started.wait_for_output('"event": "launch.called"')
         started.process.send_signal(number)
-        started.said('"event": "worker.stopping"')
+        started.wait_for_output('"event": "worker.stopping"')
         start = time.monotonic()
         started.process.send_signal(number)
         assert started.process.wait(10) == 128 + number
@@ -92,36 +92,38 @@ def test_a_signal_finishes_what_is_in_hand_and_a_second_one_ends_it_at_once(
     assert "other workers take over what it had in hand" in started.log.read_text()
 
 
-def test_one_signal_waits_for_the_call_in_hand_and_is_status_0(started: Started, environ: dict[str, str]) -> None:
+def test_one_signal_waits_for_the_call_in_hand_and_is_status_0(started: WorkerProcess, environ: dict[str, str]) -> None:
     with EcsQueue.from_config(environ=environ, owner="") as client:
         client.submit(["sleep", "30"], id="a1")
-        started.said('"event": "launch.called"')
+        started.wait_for_output('"event": "launch.called"')
         started.process.send_signal(signal.SIGTERM)
         assert started.process.wait(10) == 0
         assert client.status("a1").state is State.LAUNCHED
 
 
 def test_a_log_of_warnings_only_still_says_that_it_is_ready(environ: dict[str, str], tmp_path: Path) -> None:
-    worker = Started(environ, tmp_path / "worker.log", "--log-level", "warning", "--queues", " a, b,a ")
+    worker = WorkerProcess(environ, tmp_path / "worker.log", "--log-level", "warning", "--queues", " a, b,a ")
     try:
         worker.process.send_signal(signal.SIGTERM)
         assert worker.process.wait(10) == 0
     finally:
-        worker.end()
+        worker.kill()
     assert worker.log.read_text() == "worker w1 takes from a, b\n"
 
 
 def test_a_queue_that_it_could_not_launch_for_is_refused_at_the_start(
-    invoke: Invoke, nobody: Mapping[str, str]
+    invoke: Invoke, no_worker_environ: Mapping[str, str]
 ) -> None:
-    env = {**nobody, "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": ""}
+    env = {**no_worker_environ, "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": ""}
     done = invoke("worker", "--queues", "default,gpu", env=env)
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith("ecs-queue: queue 'default': expected cluster to be set")
 
 
-def test_a_region_that_is_not_known_is_refused_at_the_start(invoke: Invoke, nobody: Mapping[str, str]) -> None:
-    env = {name: value for name, value in nobody.items() if "REGION" not in name}
+def test_a_region_that_is_not_known_is_refused_at_the_start(
+    invoke: Invoke, no_worker_environ: Mapping[str, str]
+) -> None:
+    env = {name: value for name, value in no_worker_environ.items() if "REGION" not in name}
     done = invoke("worker", env=env)
     assert done.exit_code == 2
     assert done.stderr.startswith("ecs-queue: No AWS Region is known")
@@ -136,8 +138,8 @@ def test_a_region_that_is_not_known_is_refused_at_the_start(invoke: Invoke, nobo
     ],
 )
 def test_a_worker_that_makes_no_sense_is_refused(
-    invoke: Invoke, nobody: Mapping[str, str], arguments: list[str], words: str
+    invoke: Invoke, no_worker_environ: Mapping[str, str], arguments: list[str], words: str
 ) -> None:
-    done = invoke("worker", *arguments, env=nobody)
+    done = invoke("worker", *arguments, env=no_worker_environ)
     assert done.exit_code == 2
     assert words in done.stderr

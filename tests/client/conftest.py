@@ -6,19 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from ecs_queue.client import EcsQueue
-from tests.client.site import Site
+from ecs_queue.client.client import EcsQueue
+from tests.client.harness import ClientHarness
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
-    made = Site()
+def harness() -> Iterator[ClientHarness]:
+    made = ClientHarness()
     yield made
-    made.broker.fails = False
+    made.broker.is_unavailable = False
     for client in made.clients:
         client.close()
 
 
 @pytest.fixture
-def queue(site: Site) -> EcsQueue:
-    return site.client()
+def queue(harness: ClientHarness) -> EcsQueue:
+    return harness.make_client()

@@ -6,84 +6,88 @@ import time
 
 import pytest
 
-from ecs_queue.client import EcsQueue, Handle
-from ecs_queue.core.protocol import ClaimOffer, Refusal, RefusalKind
-from ecs_queue.core.states import State
+from ecs_queue.client.client import EcsQueue, Handle
 from ecs_queue.errors import (
     LedgerUnavailable,
 )
-from tests.client.site import SOON, Site
+from ecs_queue.protocol.operations import ClaimRequest, Refusal, RefusalKind
+from ecs_queue.protocol.states import State
+from tests.client.harness import TIMEOUT, ClientHarness
 
 
 class TestConfirmation:
-    def test_what_was_handed_out_is_confirmed_when_the_next_is_asked_for(self, site: Site, queue: EcsQueue) -> None:
+    def test_what_was_handed_out_is_confirmed_when_the_next_is_asked_for(
+        self, harness: ClientHarness, queue: EcsQueue
+    ) -> None:
         one, other = queue.submit_many([{"id": "a", "command": ["true"]}, {"id": "b", "command": ["true"]}])
-        site.end("a")
-        completed = queue.as_completed([one, other], SOON)
+        harness.finish("a")
+        completed = queue.as_completed([one, other], TIMEOUT)
         next(completed)
-        assert site.record("a").undelivered
+        assert harness.record("a").undelivered
 
-        site.end("b")
+        harness.finish("b")
         next(completed)
 
-        assert not site.record("a").undelivered
+        assert not harness.record("a").undelivered
         assert list(completed) == []
-        assert not site.record("b").undelivered
+        assert not harness.record("b").undelivered
 
-    def test_a_close_confirms(self, site: Site, queue: EcsQueue) -> None:
+    def test_a_close_confirms(self, harness: ClientHarness, queue: EcsQueue) -> None:
         handle = queue.submit(["true"])
-        site.end(handle.id)
-        handle.result(SOON)
+        harness.finish(handle.id)
+        handle.result(TIMEOUT)
 
         queue.close()
 
-        assert not site.record(handle.id).undelivered
+        assert not harness.record(handle.id).undelivered
 
     @pytest.mark.parametrize("when", ["before", "after"])
     def test_a_ledger_that_fails_then_is_told_later_and_never_raises(
-        self, site: Site, queue: EcsQueue, when: str
+        self, harness: ClientHarness, queue: EcsQueue, when: str
     ) -> None:
         handle = queue.submit(["true"])
-        site.end(handle.id)
-        site.ledger.fail("confirm", when)
+        harness.finish(handle.id)
+        harness.ledger.fail("confirm", when)
 
-        assert [result.id for result in queue.as_completed([handle], SOON)] == [handle.id]
+        assert [result.id for result in queue.as_completed([handle], TIMEOUT)] == [handle.id]
         queue.close()
 
-        assert not site.record(handle.id).undelivered
+        assert not harness.record(handle.id).undelivered
 
-    def test_a_result_of_another_owner_stays_theirs(self, site: Site, queue: EcsQueue) -> None:
+    def test_a_result_of_another_owner_stays_theirs(self, harness: ClientHarness, queue: EcsQueue) -> None:
         queue.submit(["true"], id="a")
-        other = site.client()
-        site.end("a")
+        other = harness.make_client()
+        harness.finish("a")
 
-        list(other.as_completed([other.handle("a")], SOON))
+        list(other.as_completed([other.handle("a")], TIMEOUT))
         other.close()
 
-        assert site.record("a").undelivered
+        assert harness.record("a").undelivered
 
 
 class TestStop:
-    def test_before_the_launch_it_ends_at_once_and_its_owner_is_told(self, site: Site, queue: EcsQueue) -> None:
+    def test_before_the_launch_it_ends_at_once_and_its_owner_is_told(
+        self, harness: ClientHarness, queue: EcsQueue
+    ) -> None:
         handle = queue.submit(["true"])
         before = time.monotonic()
 
         assert handle.stop(by="alice") is State.REVOKED
 
-        result = handle.result(SOON)
+        result = handle.result(TIMEOUT)
         assert (result.state, result.reason) == ("REVOKED", "stopped by alice")
-        assert time.monotonic() - before < SOON
+        assert time.monotonic() - before < TIMEOUT
 
-    def test_after_the_launch_it_is_marked(self, site: Site, queue: EcsQueue) -> None:
+    def test_after_the_launch_it_is_marked(self, harness: ClientHarness, queue: EcsQueue) -> None:
         handle = queue.submit(["true"])
-        site.memory.claim(handle.id, ClaimOffer(claim="c", worker="w", args="{}", target="{}"))
+        harness.memory_ledger.claim(handle.id, ClaimRequest(claim="c", worker="w", args="{}", target="{}"))
 
         assert handle.stop() is State.LAUNCHING
-        assert site.record(handle.id).stop_by == "client"
+        assert harness.record(handle.id).stop_requested_by == "client"
 
-    def test_what_has_ended_stays_as_it_is(self, site: Site, queue: EcsQueue) -> None:
+    def test_what_has_ended_stays_as_it_is(self, harness: ClientHarness, queue: EcsQueue) -> None:
         handle = queue.submit(["true"])
-        site.end(handle.id)
+        harness.finish(handle.id)
 
         assert handle.stop() is State.SUCCESS
 
@@ -91,10 +95,10 @@ class TestStop:
         assert queue.stop("later") is State.REVOKED
         assert queue.submit(["true"], id="later").state() is State.REVOKED
 
-    def test_many_are_stopped_in_order_though_the_broker_is_gone(self, site: Site, queue: EcsQueue) -> None:
+    def test_many_are_stopped_in_order_though_the_broker_is_gone(self, harness: ClientHarness, queue: EcsQueue) -> None:
         queue.submit_many([{"id": "a", "command": ["true"]}, {"id": "b", "command": ["true"]}])
-        site.end("a")
-        site.broker.fails = True
+        harness.finish("a")
+        harness.broker.is_unavailable = True
 
         assert [(record.id, record.state) for record in queue.stop_many(["a", "b"])] == [
             ("a", State.SUCCESS),
@@ -103,43 +107,45 @@ class TestStop:
 
 
 class TestClose:
-    def test_a_queue_of_results_of_its_own_is_forgotten_if_it_was_used(self, site: Site, queue: EcsQueue) -> None:
+    def test_a_queue_of_results_of_its_own_is_forgotten_if_it_was_used(
+        self, harness: ClientHarness, queue: EcsQueue
+    ) -> None:
         handle = queue.submit(["true"])
-        site.end(handle.id)
-        handle.result(SOON)
+        harness.finish(handle.id)
+        handle.result(TIMEOUT)
 
         queue.close()
 
-        assert site.broker.forgotten == [queue.owner]
+        assert harness.broker.forgotten_owners == [queue.owner]
 
-    def test_one_that_was_never_read_or_is_shared_is_not(self, site: Site, queue: EcsQueue) -> None:
+    def test_one_that_was_never_read_or_is_shared_is_not(self, harness: ClientHarness, queue: EcsQueue) -> None:
         queue.submit(["true"])
         queue.close()
-        shared = site.client(owner="airflow")
+        shared = harness.make_client(owner="airflow")
         handle = shared.submit(["true"])
-        site.end(handle.id)
-        handle.result(SOON)
+        harness.finish(handle.id)
+        handle.result(TIMEOUT)
         shared.close()
 
-        assert site.broker.forgotten == []
+        assert harness.broker.forgotten_owners == []
 
-    def test_a_broker_that_is_gone_does_not_hinder_it(self, site: Site, queue: EcsQueue) -> None:
+    def test_a_broker_that_is_gone_does_not_hinder_it(self, harness: ClientHarness, queue: EcsQueue) -> None:
         handle = queue.submit(["true"])
-        site.end(handle.id)
-        handle.result(SOON)
-        site.broker.fails = True
+        harness.finish(handle.id)
+        handle.result(TIMEOUT)
+        harness.broker.is_unavailable = True
 
         queue.close()
 
-        assert not site.record(handle.id).undelivered
+        assert not harness.record(handle.id).undelivered
 
     def test_closing_twice_does_no_harm(self, queue: EcsQueue) -> None:
         queue.close()
         queue.close()
 
 
-def test_clients_have_owners_of_their_own(site: Site) -> None:
-    assert site.client().owner != site.client().owner
+def test_clients_have_owners_of_their_own(harness: ClientHarness) -> None:
+    assert harness.make_client().owner != harness.make_client().owner
 
 
 def test_the_backlog_is_the_brokers(queue: EcsQueue) -> None:
@@ -148,9 +154,9 @@ def test_the_backlog_is_the_brokers(queue: EcsQueue) -> None:
     assert queue.backlog("default") == 3
 
 
-def test_the_check_needs_both_broker_and_ledger(site: Site, queue: EcsQueue) -> None:
+def test_the_check_needs_both_broker_and_ledger(harness: ClientHarness, queue: EcsQueue) -> None:
     queue.check()
-    site.ledger.fail("now", "before")
+    harness.ledger.fail("now", "before")
 
     with pytest.raises(LedgerUnavailable):
         queue.check()
@@ -161,15 +167,15 @@ def test_no_representation_shows_the_command(queue: EcsQueue) -> None:
 
     assert isinstance(handle, Handle)
     assert "hunter2" not in repr(handle)
-    assert "hunter2" not in repr(handle.draft)
+    assert "hunter2" not in repr(handle.prepared_request)
 
 
-def test_a_failed_request_says_so(site: Site, queue: EcsQueue) -> None:
+def test_a_failed_request_says_so(harness: ClientHarness, queue: EcsQueue) -> None:
     handle = queue.submit(["true"])
-    site.memory.claim(handle.id, ClaimOffer(claim="c", worker="w", args="{}", target="{}"))
+    harness.memory_ledger.claim(handle.id, ClaimRequest(claim="c", worker="w", args="{}", target="{}"))
     no = Refusal(kind=RefusalKind.PERMANENT, reason="not authorized", wait=2.0, max_attempts=3)
-    site.memory.refused(handle.id, "c", no)
+    harness.memory_ledger.refused(handle.id, "c", no)
 
-    result = handle.result(SOON)
+    result = handle.result(TIMEOUT)
 
     assert (result.state, result.succeeded, result.reason) == ("FAILED", False, "not authorized")

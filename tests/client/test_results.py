@@ -1,330 +1,248 @@
-"""Waiting for results as a caller of the client sees it."""
+"""Waiting for results, where the client's tests do not reach."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 
-from ecs_queue.broker.base import ResultInbox
-from ecs_queue.client import EcsQueue
-from ecs_queue.core.record import Record
-from ecs_queue.core.states import State
-from ecs_queue.errors import (
-    BrokerUnavailable,
-    EcsQueueError,
-    ResultTimeout,
-    UnknownTask,
-    UsageError,
-)
-from tests.client.site import SOON, Site
+from ecs_queue.client import results as client_results
+from ecs_queue.client.results import ResultWaiter
+from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable, ResultTimeout, UnknownTask
+from ecs_queue.messages.envelope import build_result, encode
+from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.states import State
 
 
-class TestResults:
-    def test_a_result_comes_by_message(self, site: Site, queue: EcsQueue) -> None:
-        handle = queue.submit(["true"])
-        site.end(handle.id)
-
-        result = handle.result(SOON)
-
-        assert (result.id, result.state, result.succeeded) == (handle.id, "SUCCESS", True)
-
-    def test_a_lost_message_is_made_up_for_by_the_ledger_within_two_seconds(self, site: Site, queue: EcsQueue) -> None:
-        handle = queue.submit(["true"])
-        site.end(handle.id, announce=False)
-        before = time.monotonic()
-
-        assert handle.result(SOON).succeeded
-
-        assert time.monotonic() - before < 5  # a second or two, on a machine that is busy with other tests
-
-    def test_the_time_out_is_kept_and_the_request_goes_on(self, site: Site, queue: EcsQueue) -> None:
-        handle = queue.submit(["true"])
-        before = time.monotonic()
-        with pytest.raises(ResultTimeout, match="1 of the requests"):
-            handle.result(0.3)
-        assert 0.2 < time.monotonic() - before < 10
-
-        site.end(handle.id)
-
-        assert handle.result(SOON).succeeded
-
-    def test_no_time_at_all_is_a_time_out_too(self, queue: EcsQueue) -> None:
-        with pytest.raises(ResultTimeout):
-            queue.submit(["true"]).result(0)
-
-    def test_it_may_be_asked_for_again(self, site: Site, queue: EcsQueue) -> None:
-        handle = queue.submit(["true"])
-        site.end(handle.id)
-
-        assert handle.result(SOON) == handle.result(SOON)
-
-    def test_an_earlier_submission_of_anybody_is_found_by_its_id(self, site: Site, queue: EcsQueue) -> None:
-        queue.submit(["true"], id="a")
-        other = site.client()
-        handle = other.handle("a")
-        assert handle.state() is State.QUEUED
-
-        site.end("a")
-
-        assert handle.result(SOON).succeeded
-        assert handle.state() is State.SUCCESS
-
-    def test_an_unknown_id_is_said(self, queue: EcsQueue) -> None:
-        with pytest.raises(UnknownTask, match="nothing-of-the-kind"):
-            queue.handle("nothing-of-the-kind")
-
-    def test_a_client_without_an_owner_asks_the_ledger_alone(self, site: Site) -> None:
-        queue = site.client(owner="")
-        handle = queue.submit(["true"])
-        assert site.record(handle.id).owner == ""
-
-        site.end(handle.id)
-
-        assert handle.result(SOON).succeeded
-
-    def test_a_broker_that_is_gone_delays_the_result_only(self, site: Site, queue: EcsQueue) -> None:
-        def gone(owner: str) -> Any:
-            raise BrokerUnavailable
-
-        site.broker.results = gone  # type: ignore[method-assign]
-        handle = queue.submit(["true"])
-        site.end(handle.id)
-
-        assert handle.result(SOON).succeeded
-
-    def test_a_ledger_that_is_gone_for_a_while_is_waited_for(self, site: Site, queue: EcsQueue) -> None:
-        handle = queue.submit(["true"])
-        site.end(handle.id, announce=False)
-        site.ledger.fail("get", "before")
-
-        assert handle.result(SOON).succeeded
-
-    def test_garbage_among_the_results_is_passed_over(self, site: Site, queue: EcsQueue) -> None:
-        handle = queue.submit(["true"])
-        site.broker.publish_results([(queue.owner, b"garbage"), (queue.owner, b"{}")])
-        site.end(handle.id)
-
-        assert handle.result(SOON).succeeded
+def _record(record_id: str, state: State = State.SUCCESS, nonce: str = "n") -> Record:
+    return Record(id=record_id, nonce=nonce, owner="me", queue="q", state=state)
 
 
-class TestAsCompleted:
-    def test_results_come_in_the_order_in_which_the_requests_end(self, site: Site, queue: EcsQueue) -> None:
-        handles = queue.submit_many([{"id": f"t{index}", "command": ["true"]} for index in range(5)])
-        for index in (3, 1, 4, 0, 2):
-            site.end(f"t{index}")
+class FakeInbox:
+    """Hands over what a test puts in; `down`: cannot be reached."""
 
-        assert [result.id for result in queue.as_completed(handles, SOON)] == ["t3", "t1", "t4", "t0", "t2"]
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.is_unavailable = False
+        self.drains = 0
+        self.open_count = 0
 
-    def test_the_time_out_leaves_the_others_to_a_later_call(self, site: Site, queue: EcsQueue) -> None:
-        handles = queue.submit_many([{"id": f"t{index}", "command": ["true"]} for index in range(3)])
-        site.end("t1")
-        completed = queue.as_completed(handles, 0.4)
-        assert next(completed).id == "t1"
-        with pytest.raises(ResultTimeout, match="2 of the requests"):
-            next(completed)
-
-        site.end("t0")
-        site.end("t2")
-
-        assert {result.id for result in queue.as_completed([handles[0], handles[2]], SOON)} == {"t0", "t2"}
-
-    def test_a_result_taken_by_one_that_was_given_up_is_not_lost(self, site: Site, queue: EcsQueue) -> None:
-        handles = queue.submit_many([{"id": f"t{index}", "command": ["true"]} for index in range(3)])
-        for handle in handles:
-            site.end(handle.id)
-        given_up = queue.as_completed(handles, SOON)
-        next(given_up)
-        del given_up
-
-        assert len(list(queue.as_completed(handles, SOON))) == 3
-
-    def test_none_is_over_at_once(self, queue: EcsQueue) -> None:
-        assert list(queue.as_completed([], 0)) == []
-
-    def test_the_same_handle_twice_gives_one_result(self, site: Site, queue: EcsQueue) -> None:
-        handle = queue.submit(["true"])
-        site.end(handle.id)
-
-        assert len(list(queue.as_completed([handle, handle], SOON))) == 1
-
-    def test_many_are_waited_for_without_one_look_each(self, site: Site, queue: EcsQueue) -> None:
-        handles = queue.submit_many([{"id": f"t{index}", "command": ["true"]} for index in range(600)])
-        for handle in handles:
-            site.end(handle.id)
-        before = time.monotonic()
-
-        results = {handle.result(SOON).id for handle in handles}
-
-        assert len(results) == 600
-        assert time.monotonic() - before < 20
-
-    def test_many_whose_messages_were_lost_are_found_in_turn(self, site: Site, queue: EcsQueue) -> None:
-        handles = queue.submit_many([{"id": f"t{index}", "command": ["true"]} for index in range(1200)])
-        for handle in handles:
-            site.end(handle.id, announce=False)
-
-        assert len(list(queue.as_completed(handles, SOON))) == 1200
-
-
-class TestLostPuts:
-    def test_what_the_ledger_lost_is_put_again_as_the_very_same_request(self, site: Site, queue: EcsQueue) -> None:
-        handle = queue.submit(["true"], id="a")
-        before = site.record("a")
-        _lose(site, "a")
-        timer = threading.Timer(0.6, lambda: site.end("a"))
-        timer.start()
-
-        assert handle.result(SOON).succeeded
-
-        timer.join()
-        assert site.record("a").nonce == before.nonce
-        bodies = {message.body for message in site.broker.published}
-        assert (len(site.broker.published), len(bodies)) == (2, 1)
-
-    def test_what_cannot_be_put_any_more_is_said_instead_of_waited_for(self, site: Site) -> None:
-        clock = [time.time()]
-        queue = EcsQueue(site.config, site.broker, site.memory, clock=lambda: clock[0] - 86_399.5)
-        handle = queue.submit(["true"])
-        time.sleep(0.6)
-        _lose(site, handle.id)
-
-        with pytest.raises(UnknownTask):
-            handle.result(SOON)
-
-    def test_a_result_whose_retention_is_over_is_said_instead_of_waited_for(self, site: Site, queue: EcsQueue) -> None:
-        queue.submit(["true"], id="a")
-        handle = site.client().handle("a")
-        _lose(site, "a")
-
-        with pytest.raises(UnknownTask, match="a"):
-            handle.result()
-
-    def test_an_id_that_is_another_requests_by_now_is_said(self, site: Site, queue: EcsQueue) -> None:
-        handle = queue.submit(["true"], id="a")
-        _lose(site, "a")
-        site.client().submit(["false"], id="a")
-
-        with pytest.raises(UnknownTask):
-            handle.result(SOON)
-
-
-def _lose(site: Site, record_id: str) -> None:
-    """The ledger loses its last second."""
-    del site.memory._records[record_id]
-    site.memory._look_at.pop(record_id, None)
-    site.memory._expiry.pop(record_id, None)
-
-
-def _in_threads(acts: Sequence[Callable[[], object]]) -> list[object]:
-    """What each returned, or raised, run at the same time; fails when one does not end."""
-    results: list[object] = [None] * len(acts)
-
-    def run(position: int) -> None:
-        try:
-            results[position] = acts[position]()
-        except EcsQueueError as error:
-            results[position] = error
-
-    threads = [threading.Thread(target=run, args=(position,), daemon=True) for position in range(len(acts))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not [thread for thread in threads if thread.is_alive()]
-    return results
-
-
-class HeldInbox:
-    """Says that it is being read, and then waits for `may_go_on` before it reads."""
-
-    def __init__(self, inner: ResultInbox, is_read: threading.Event, may_go_on: threading.Event) -> None:
-        self._inner = inner
-        self._is_read = is_read
-        self._may_go_on = may_go_on
+    def results(self, owner: str) -> FakeInbox:
+        self.open_count += 1
+        return self
 
     def drain(self, timeout: float) -> list[bytes]:
-        self._is_read.set()
-        assert self._may_go_on.wait(SOON)
-        return self._inner.drain(timeout)
+        self.drains += 1
+        if self.is_unavailable:
+            raise BrokerUnavailable
+        if not self.bodies:
+            time.sleep(min(timeout, 0.01))
+        bodies, self.bodies = self.bodies, []
+        return bodies
 
     def close(self) -> None:
-        self._inner.close()
+        self.open_count -= 1
 
 
-class SignallingCondition(threading.Condition):
-    """Says that a thread is about to wait."""
+class FakeLedger:
+    """A ledger with the records that a test puts in; remembers what it was asked."""
 
-    def __init__(self, waits: threading.Event) -> None:
-        super().__init__()
-        self._waits = waits
+    def __init__(self) -> None:
+        self.records: dict[str, Record] = {}
+        self.lookups: list[list[str]] = []
+        self.failures = 0
+        self.confirmed: list[tuple[str, str]] = []
 
-    def wait(self, timeout: float | None = None) -> bool:
-        self._waits.set()
-        return super().wait(timeout)
+    def get(self, ids: Sequence[str]) -> list[Record | None]:
+        self.lookups.append(list(ids))
+        if self.failures:
+            self.failures -= 1
+            raise LedgerUnavailable
+        return [self.records.get(record_id) for record_id in ids]
+
+    def confirm(self, results: Sequence[tuple[str, str]], owner: str) -> None:
+        self.confirmed.extend(results)
 
 
-class TestThreads:
-    def test_many_threads_wait_each_for_its_own(self, site: Site, queue: EcsQueue) -> None:
-        handles = queue.submit_many([{"id": f"t{index}", "command": ["true"]} for index in range(20)])
-        timer = threading.Timer(0.3, lambda: [site.end(handle.id) for handle in reversed(handles)])
-        timer.start()
+class ResultWaiterHarness:
+    def __init__(self, owner: str = "me") -> None:
+        self.inbox = FakeInbox()
+        self.ledger = FakeLedger()
+        self.put_again: list[str] = []
+        self.resubmit_accepted = True
+        self.waiter: ResultWaiter[str] = ResultWaiter(self.inbox, self.ledger, owner, self._put_again)  # type: ignore[arg-type]
 
-        results = _in_threads([lambda handle=handle: handle.result(SOON).id for handle in handles])  # type: ignore[misc]
+    def wait(self, *ids: str, timeout: float = 5.0, prepared_request: str | None = None) -> list[str]:
+        wanted = {(record_id, "n"): prepared_request for record_id in ids}
+        return [result.id for result in self.waiter.as_completed(wanted, timeout)]
 
-        timer.join()
-        assert results == [handle.id for handle in handles]
+    def end_and_publish(self, *records: Record) -> None:
+        """Ended in the ledger, and announced."""
+        self.ledger.records.update({record.id: record for record in records})
+        self.publish(*records)
 
-    def test_many_threads_wait_for_the_same(self, site: Site, queue: EcsQueue) -> None:
-        handle = queue.submit(["true"])
-        timer = threading.Timer(0.3, lambda: site.end(handle.id))
-        timer.start()
+    def publish(self, *records: Record) -> None:
+        """Announced, whatever the ledger says."""
+        self.inbox.bodies += [encode(build_result(record)) for record in records]
 
-        results = _in_threads([lambda: handle.result(SOON).succeeded] * 10)
+    def _put_again(self, prepared_request: str) -> bool:
+        self.put_again.append(prepared_request)
+        if self.resubmit_accepted:
+            self.ledger.records["a"] = _record("a")
+        return self.resubmit_accepted
 
-        timer.join()
-        assert results == [True] * 10
 
-    def test_a_lost_message_of_one_is_found_while_another_waits_for_long(self, site: Site, queue: EcsQueue) -> None:
-        """The thread that reads for all must not ask the ledger for its own request alone."""
-        long, short = queue.submit_many([{"id": "long", "command": ["true"]}, {"id": "short", "command": ["true"]}])
-        one_reads, other_waits = threading.Event(), threading.Event()
-        results = site.broker.results
-        site.broker.results = lambda owner: HeldInbox(results(owner), one_reads, other_waits)  # type: ignore[method-assign,assignment,return-value]
-        queue._waiting._changed = SignallingCondition(other_waits)
-        reader, askers = [], []
-        get = site.memory.get
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch) -> ResultWaiterHarness:
+    monkeypatch.setattr(client_results, "_LEDGER_CHECK_INTERVAL_SECONDS", 0.02)
+    return ResultWaiterHarness()
 
-        def noted_get(ids: Sequence[str]) -> list[Record | None]:
-            askers.extend([threading.get_ident()] * ("short" in ids))
-            return get(ids)
 
-        site.memory.get = noted_get  # type: ignore[method-assign]
+def test_what_came_before_it_was_waited_for_is_kept(harness: ResultWaiterHarness) -> None:
+    harness.ledger.records.update({name: _record(name, State.LAUNCHED) for name in "ab"})
+    harness.end_and_publish(_record("b"), _record("a"))
 
-        def wait_long() -> object:
-            reader.append(threading.get_ident())
-            return long.result(SOON).id
+    assert harness.wait("a") == ["a"]
+    assert harness.wait("b") == ["b"]
 
-        def wait_short() -> object:
-            assert one_reads.wait(SOON)
-            site.end("short", announce=False)
-            try:
-                return short.result(SOON / 2).id
-            finally:
-                site.end("long")
 
-        assert _in_threads([wait_long, wait_short]) == ["long", "short"]
-        assert askers[:1] == reader
+def test_only_so_much_is_kept_and_the_rest_found_in_the_ledger(
+    harness: ResultWaiterHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_results, "_MAX_EARLY_RESULTS", 10)
+    harness.ledger.records.update({f"t{index}": _record(f"t{index}") for index in range(100)})
+    harness.end_and_publish(*[_record(f"t{index}") for index in range(100)], _record("a"))
 
-    def test_a_close_ends_the_waiting_of_other_threads(self, queue: EcsQueue) -> None:
-        handle = queue.submit(["true"])
-        timer = threading.Timer(0.3, queue.close)
-        timer.start()
+    harness.wait("a")
 
-        results = _in_threads([lambda: handle.result()] * 3)
+    assert len(harness.waiter._early_results) == 10
+    assert harness.wait("t0", "t99") == ["t99", "t0"]
 
-        timer.join()
-        assert [type(result) for result in results] == [UsageError] * 3
+
+def test_nothing_is_kept_of_what_was_waited_for(harness: ResultWaiterHarness) -> None:
+    harness.ledger.records["b"] = _record("b", State.LAUNCHED)
+    harness.end_and_publish(_record("a"))
+    harness.wait("a", prepared_request="draft")
+    with pytest.raises(ResultTimeout):
+        harness.wait("b", timeout=0.05, prepared_request="draft")
+
+    assert not harness.waiter._waiters
+    assert not harness.waiter._prepared_requests
+    assert not harness.waiter._early_results
+
+
+def test_a_result_of_another_submission_of_the_id_is_not_taken_for_it(harness: ResultWaiterHarness) -> None:
+    harness.ledger.records["a"] = _record("a", State.LAUNCHED)
+    harness.publish(_record("a", nonce="other"))
+
+    with pytest.raises(ResultTimeout):
+        harness.wait("a", timeout=0.2)
+
+
+def test_a_doubled_result_is_handed_out_once(harness: ResultWaiterHarness) -> None:
+    harness.ledger.records["b"] = _record("b")
+    harness.end_and_publish(_record("a"), _record("a"))
+
+    assert sorted(harness.wait("a", "b")) == ["a", "b"]
+
+
+def test_a_broker_that_is_down_is_left_alone_for_a_while(harness: ResultWaiterHarness) -> None:
+    harness.inbox.is_unavailable = True
+    harness.ledger.records["a"] = _record("a", State.LAUNCHED)
+
+    with pytest.raises(ResultTimeout):
+        harness.wait("a", timeout=0.6)
+
+    assert harness.inbox.drains == 1
+
+
+def test_the_ledger_is_asked_about_so_many_at_once_in_turn(harness: ResultWaiterHarness) -> None:
+    ids = [f"t{index}" for index in range(1100)]
+    harness.ledger.records.update({record_id: _record(record_id) for record_id in ids})
+
+    assert set(harness.wait(*ids)) == set(ids)
+
+    assert [len(asked) for asked in harness.ledger.lookups] == [500, 500, 100]
+
+
+def test_a_lost_put_is_submitted_again(harness: ResultWaiterHarness) -> None:
+    assert harness.wait("a", prepared_request="the envelope") == ["a"]
+
+    assert harness.put_again == ["the envelope"]
+
+
+def test_a_stop_that_the_ledger_has_without_its_request_is_not_the_end(harness: ResultWaiterHarness) -> None:
+    """The put that would have told whose it is was lost."""
+    harness.ledger.records["a"] = _record("a", State.REVOKED, nonce="")
+
+    harness.wait("a", prepared_request="the envelope")
+
+    assert harness.put_again == ["the envelope"]
+
+
+def test_what_is_not_accepted_again_is_unknown(harness: ResultWaiterHarness) -> None:
+    harness.resubmit_accepted = False
+
+    with pytest.raises(UnknownTask, match="a"):
+        harness.wait("a", prepared_request="the envelope")
+
+
+def test_without_an_owner_neither_messages_nor_confirmations_are_used() -> None:
+    harness = ResultWaiterHarness(owner="")
+    harness.ledger.records["a"] = _record("a")
+
+    assert harness.wait("a") == ["a"]
+    harness.waiter.close()
+
+    assert (harness.inbox.drains, harness.ledger.confirmed, harness.waiter.has_inbox) == (0, [], False)
+
+
+def test_closing_confirms_and_closes_the_inbox(harness: ResultWaiterHarness) -> None:
+    harness.end_and_publish(_record("a"))
+    next(harness.waiter.as_completed({("a", "n"): None}, 5.0))
+    assert harness.waiter.has_inbox
+
+    harness.waiter.close()
+
+    assert harness.ledger.confirmed == [("a", "n")]
+    assert harness.inbox.open_count == 0
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        None,
+        _record("a", State.LAUNCHED),
+        _record("a", nonce="other"),
+        Record(id="a", nonce="n", owner="somebody", queue="q", state=State.SUCCESS),
+    ],
+    ids=["an unknown id", "not ended", "a wrong nonce", "another owner's"],
+)
+def test_a_forged_result_is_not_believed(harness: ResultWaiterHarness, truth: Record | None) -> None:
+    if truth is not None:
+        harness.ledger.records["a"] = truth
+    harness.ledger.records["b"] = _record("b")
+    harness.publish(_record("a"))
+    harness.end_and_publish(_record("b"))
+
+    assert harness.wait("b") == ["b"]
+
+    assert not harness.waiter._early_results
+    assert ("a", "n") not in harness.ledger.confirmed
+
+
+def test_a_result_is_what_the_ledger_says_and_not_what_its_message_says(harness: ResultWaiterHarness) -> None:
+    harness.ledger.records["a"] = _record("a", State.FAILED)
+    harness.publish(_record("a", State.SUCCESS))
+
+    (result,) = harness.waiter.as_completed({("a", "n"): None}, 5.0)
+
+    assert result.state == State.FAILED
+
+
+def test_results_wait_for_a_ledger_that_cannot_be_asked(harness: ResultWaiterHarness) -> None:
+    harness.end_and_publish(_record("a"))
+    harness.ledger.failures = 3
+
+    assert harness.wait("a") == ["a"]

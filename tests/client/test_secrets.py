@@ -9,119 +9,129 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from ecs_queue.client import EcsQueue
-from ecs_queue.core import envelope
-from ecs_queue.core.states import State
+from ecs_queue.client.client import EcsQueue
+from ecs_queue.config.keyring import open_keyring
 from ecs_queue.errors import IdConflict, InvalidRequest, ResultTimeout, UnverifiedMessage
-from ecs_queue.keyring import open_keyring
-from tests.client.site import SOON, Site
-from tests.launcher.lab import config_of
+from ecs_queue.messages import envelope
+from ecs_queue.protocol.states import State
+from tests.client.harness import TIMEOUT, ClientHarness
+from tests.worker.harness import make_config
 
 FERNET = Fernet.generate_key().decode()
 KEYS: dict[str, Any] = {"signing_keys": "k1:" + "a" * 32, "encryption_keys": FERNET}
 CONFIG = {"environment": [{"name": "PASSWORD", "value": "hunter2"}]}
 
 
-class KeyedSite(Site):
+class KeyedClientHarness(ClientHarness):
     def __init__(self) -> None:
         super().__init__()
-        self.config = config_of(namespace=self.config.namespace, **KEYS)
+        self.config = make_config(namespace=self.config.namespace, **KEYS)
         self.keyring = open_keyring(self.config)
 
-    def tell(self, queue: EcsQueue, record_id: str, *, signed: bool, **changes: Any) -> None:
+    def publish_result(self, queue: EcsQueue, record_id: str, *, signed: bool, **changes: Any) -> None:
         """Somebody publishes how it ended."""
-        result = envelope.result_of(self.record(record_id))
+        result = envelope.build_result(self.record(record_id))
         forged = type(result)(**{name: getattr(result, name) for name in result.__struct_fields__} | changes)
         body = envelope.encode(forged, self.keyring) if signed else envelope.encode(forged)
         self.broker.publish_results([(queue.owner, body)])
 
 
 @pytest.fixture
-def site() -> Iterator[KeyedSite]:
-    site = KeyedSite()
-    yield site
-    for client in site.clients:
+def harness() -> Iterator[KeyedClientHarness]:
+    harness = KeyedClientHarness()
+    yield harness
+    for client in harness.clients:
         client.close()
 
 
 @pytest.fixture
-def queue(site: KeyedSite) -> EcsQueue:
-    return site.client()
+def queue(harness: KeyedClientHarness) -> EcsQueue:
+    return harness.make_client()
 
 
-def test_what_is_published_and_kept_is_signed_and_sealed(site: KeyedSite, queue: EcsQueue) -> None:
+def test_what_is_published_and_kept_is_signed_and_sealed(harness: KeyedClientHarness, queue: EcsQueue) -> None:
     queue.submit(["login"], id="a", executor_config=CONFIG)
 
-    (message,) = site.broker.published
-    assert message.body == site.record("a").request
+    (message,) = harness.broker.published
+    assert message.body == harness.record("a").request
     assert b"hunter2" not in message.body
     assert b"login" not in message.body
     with pytest.raises(UnverifiedMessage):
-        envelope.decode_request(message.body.replace(b'"a"', b'"b"'), site.keyring)
-    assert envelope.decode_request(message.body, site.keyring).executor_config == CONFIG
+        envelope.decode_request(message.body.replace(b'"a"', b'"b"'), harness.keyring)
+    assert envelope.decode_request(message.body, harness.keyring).executor_config == CONFIG
 
 
-def test_the_same_request_again_is_the_same_though_its_text_is_another(site: KeyedSite, queue: EcsQueue) -> None:
+def test_the_same_request_again_is_the_same_though_its_text_is_another(
+    harness: KeyedClientHarness, queue: EcsQueue
+) -> None:
     first = queue.submit(["login"], id="a", executor_config=CONFIG)
-    again = site.client().submit(["login"], id="a", executor_config=CONFIG)
+    again = harness.make_client().submit(["login"], id="a", executor_config=CONFIG)
 
     assert first.nonce == again.nonce
     with pytest.raises(IdConflict):
         queue.submit(["logout"], id="a")
 
 
-def test_a_lost_put_is_put_again_with_the_very_same_text(site: KeyedSite, queue: EcsQueue) -> None:
+def test_a_lost_put_is_put_again_with_the_very_same_text(harness: KeyedClientHarness, queue: EcsQueue) -> None:
     handle = queue.submit(["login"], id="a")
-    before = site.record("a")
-    del site.memory._records["a"]
+    before = harness.record("a")
+    del harness.memory_ledger._records["a"]
     with pytest.raises(ResultTimeout):
         handle.result(2.5)
 
-    assert (site.record("a").request, site.record("a").nonce) == (before.request, before.nonce)
+    assert (harness.record("a").request, harness.record("a").nonce) == (before.request, before.nonce)
 
 
 def test_a_forged_result_is_not_believed_and_the_ledger_is_asked(
-    site: KeyedSite, queue: EcsQueue, caplog: pytest.LogCaptureFixture
+    harness: KeyedClientHarness, queue: EcsQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     handle = queue.submit(["true"])
     with caplog.at_level(logging.WARNING):
-        site.tell(queue, handle.id, signed=False, state="SUCCESS", exit_code=0)
+        harness.publish_result(queue, handle.id, signed=False, state="SUCCESS", exit_code=0)
         with pytest.raises(ResultTimeout):
             handle.result(1.0)
     assert "a result message is not believed, the ledger is asked: it is not signed" in caplog.text
-    site.end(handle.id, exit_code=3, announce=False)
+    harness.finish(handle.id, exit_code=3, publish_result=False)
 
-    assert handle.result(SOON).state == State.FAILED
+    assert handle.result(TIMEOUT).state == State.FAILED
 
 
-def test_a_signed_result_is_handed_out_at_once_as_the_ledger_has_it(site: KeyedSite, queue: EcsQueue) -> None:
+def test_a_signed_result_is_handed_out_at_once_as_the_ledger_has_it(
+    harness: KeyedClientHarness, queue: EcsQueue
+) -> None:
     handle = queue.submit(["true"])
-    site.end(handle.id, exit_code=3, announce=False)
-    site.tell(queue, handle.id, signed=True, state="SUCCESS", exit_code=0)
+    harness.finish(handle.id, exit_code=3, publish_result=False)
+    harness.publish_result(queue, handle.id, signed=True, state="SUCCESS", exit_code=0)
 
-    assert handle.result(SOON).state == State.FAILED
+    assert handle.result(TIMEOUT).state == State.FAILED
 
 
-def test_one_that_is_signed_and_not_borne_out_by_the_ledger_is_not_believed(site: KeyedSite, queue: EcsQueue) -> None:
+def test_one_that_is_signed_and_not_borne_out_by_the_ledger_is_not_believed(
+    harness: KeyedClientHarness, queue: EcsQueue
+) -> None:
     handle = queue.submit(["true"])
-    site.tell(queue, handle.id, signed=True, state="SUCCESS", exit_code=0)
+    harness.publish_result(queue, handle.id, signed=True, state="SUCCESS", exit_code=0)
 
     with pytest.raises(ResultTimeout):
         handle.result(1.0)
 
 
-def test_the_result_of_a_request_that_is_stopped_before_its_launch_is_signed(site: KeyedSite, queue: EcsQueue) -> None:
-    other = site.client(owner="other")
+def test_the_result_of_a_request_that_is_stopped_before_its_launch_is_signed(
+    harness: KeyedClientHarness, queue: EcsQueue
+) -> None:
+    other = harness.make_client(owner="other")
     handle = other.submit(["true"])
     queue.stop(handle.id)
-    inbox = site.broker.results("other")
-    body = inbox.drain(SOON)[0]
+    inbox = harness.broker.consume_results("other")
+    body = inbox.drain(TIMEOUT)[0]
     inbox.close()
 
-    assert envelope.decode_result(body, site.keyring).state == State.REVOKED
+    assert envelope.decode_result(body, harness.keyring).state == State.REVOKED
 
 
-def test_what_may_not_be_overridden_is_refused_before_anything_is_queued(site: KeyedSite, queue: EcsQueue) -> None:
+def test_what_may_not_be_overridden_is_refused_before_anything_is_queued(
+    harness: KeyedClientHarness, queue: EcsQueue
+) -> None:
     with pytest.raises(InvalidRequest, match=r"overrides\.taskRoleArn may not be overridden"):
         queue.submit(["true"], executor_config={"overrides": {"taskRoleArn": "arn:aws:iam::123456789012:role/admin"}})
-    assert not site.broker.published
+    assert not harness.broker.published

@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 from ecs_queue.broker import open_broker
-from ecs_queue.client import EcsQueue
-from ecs_queue.core import envelope
-from ecs_queue.core.states import State
+from ecs_queue.client.client import EcsQueue
 from ecs_queue.errors import (
     ConfigError,
     IdConflict,
@@ -19,38 +17,42 @@ from ecs_queue.errors import (
     RequestTooLate,
 )
 from ecs_queue.ledger import open_ledger
-from tests.client.site import SOON, Site
-from tests.launcher.lab import config_of
+from ecs_queue.messages import envelope
+from ecs_queue.protocol.states import State
+from tests.client.harness import TIMEOUT, ClientHarness
+from tests.worker.harness import make_config
 
 
 class TestSubmit:
-    def test_the_record_is_in_the_ledger_and_its_message_on_the_broker(self, site: Site, queue: EcsQueue) -> None:
+    def test_the_record_is_in_the_ledger_and_its_message_on_the_broker(
+        self, harness: ClientHarness, queue: EcsQueue
+    ) -> None:
         handle = queue.submit(["echo", "hello"], queue="gpu", priority=7)
 
-        record = site.record(handle.id)
+        record = harness.record(handle.id)
         assert (record.state, record.queue, record.owner) == (State.QUEUED, "gpu", queue.owner)
-        (message,) = site.broker.published
+        (message,) = harness.broker.published
         assert (message.queue, message.priority) == ("gpu", 7)
         assert message.body == record.request
-        assert handle.nonce == record.nonce == envelope.nonce_of(site.config.namespace, message.body)
+        assert handle.nonce == record.nonce == envelope.compute_nonce(harness.config.namespace, message.body)
 
-    def test_a_batch_is_written_and_published_at_once(self, site: Site, queue: EcsQueue) -> None:
+    def test_a_batch_is_written_and_published_at_once(self, harness: ClientHarness, queue: EcsQueue) -> None:
         calls: list[str] = []
-        site.ledger.on_call = lambda operation, when: calls.append(operation) if when == "before" else None
+        harness.ledger.on_call = lambda operation, when: calls.append(operation) if when == "before" else None
 
         queue.submit_many([{"command": ["true"]}] * 50)
 
         assert calls == ["put"]
-        assert len(site.broker.published) == 50
+        assert len(harness.broker.published) == 50
 
-    def test_nothing_is_queued_when_one_of_many_is_bad(self, site: Site, queue: EcsQueue) -> None:
+    def test_nothing_is_queued_when_one_of_many_is_bad(self, harness: ClientHarness, queue: EcsQueue) -> None:
         tasks: list[dict[str, Any]] = [{"command": ["true"]}, {"command": []}, {"command": ["true"]}]
 
         with pytest.raises(InvalidRequest):
             queue.submit_many(tasks)
 
-        assert site.memory.page("", 10)[0] == []
-        assert site.broker.published == []
+        assert harness.memory_ledger.list_records("", 10)[0] == []
+        assert harness.broker.published == []
 
     @pytest.mark.parametrize(
         ("task", "named"),
@@ -70,45 +72,49 @@ class TestSubmit:
         ],
     )
     def test_a_bad_request_is_refused_with_the_name_of_what_is_wrong(
-        self, site: Site, queue: EcsQueue, task: dict[str, Any], named: str
+        self, harness: ClientHarness, queue: EcsQueue, task: dict[str, Any], named: str
     ) -> None:
         with pytest.raises(InvalidRequest, match=named):
             queue.submit_many([task])
 
-        assert site.broker.published == []
+        assert harness.broker.published == []
 
     def test_a_client_whose_queue_cannot_launch_is_told_what_to_set(self) -> None:
-        config = config_of({"AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": ""})
+        config = make_config({"AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": ""})
         queue = EcsQueue(config, open_broker(config), open_ledger(config))
 
         with pytest.raises(ConfigError, match="cluster"):
             queue.submit(["true"])
 
-    def test_a_ledger_that_fails_is_told_and_nothing_is_published(self, site: Site, queue: EcsQueue) -> None:
-        site.ledger.fail("put", "before")
+    def test_a_ledger_that_fails_is_told_and_nothing_is_published(
+        self, harness: ClientHarness, queue: EcsQueue
+    ) -> None:
+        harness.ledger.fail("put", "before")
 
         with pytest.raises(LedgerUnavailable):
             queue.submit(["true"])
 
-        assert site.broker.published == []
+        assert harness.broker.published == []
 
-    def test_it_may_be_repeated_when_nobody_knows_whether_it_was_accepted(self, site: Site, queue: EcsQueue) -> None:
-        site.ledger.fail("put", "after")
+    def test_it_may_be_repeated_when_nobody_knows_whether_it_was_accepted(
+        self, harness: ClientHarness, queue: EcsQueue
+    ) -> None:
+        harness.ledger.fail("put", "after")
         with pytest.raises(LedgerUnavailable):
             queue.submit(["true"], id="a")
-        first = site.record("a")
+        first = harness.record("a")
 
         handle = queue.submit(["true"], id="a")
 
-        assert site.record("a") == first
+        assert harness.record("a") == first
         assert handle.nonce == first.nonce
 
-    def test_a_broker_that_fails_only_delays_it(self, site: Site, queue: EcsQueue) -> None:
-        site.broker.fails = True
+    def test_a_broker_that_fails_only_delays_it(self, harness: ClientHarness, queue: EcsQueue) -> None:
+        harness.broker.is_unavailable = True
 
         handle = queue.submit(["true"])
 
-        assert site.record(handle.id).state is State.QUEUED
+        assert harness.record(handle.id).state is State.QUEUED
 
     def test_an_id_and_a_broker_are_not_needed_to_be_told_apart(self, queue: EcsQueue) -> None:
         handles = queue.submit_many([{"command": ["true"]}] * 10)
@@ -117,92 +123,94 @@ class TestSubmit:
 
 
 class TestTheSameId:
-    def test_the_same_request_is_the_same_and_published_once(self, site: Site, queue: EcsQueue) -> None:
+    def test_the_same_request_is_the_same_and_published_once(self, harness: ClientHarness, queue: EcsQueue) -> None:
         first = queue.submit(["true"], id="a")
 
-        again = site.client().submit(["true"], id="a")
+        again = harness.make_client().submit(["true"], id="a")
 
         assert again.nonce == first.nonce
-        assert len(site.broker.published) == 1
+        assert len(harness.broker.published) == 1
 
-    def test_another_request_is_a_conflict(self, site: Site, queue: EcsQueue) -> None:
+    def test_another_request_is_a_conflict(self, harness: ClientHarness, queue: EcsQueue) -> None:
         queue.submit(["true"], id="a")
 
         with pytest.raises(IdConflict, match="a"):
             queue.submit(["false"], id="a")
 
-        assert envelope.decode_request(site.record("a").request).command == ["true"]
+        assert envelope.decode_request(harness.record("a").request).command == ["true"]
 
     def test_two_requests_of_one_call_are_a_conflict_before_anything_is_queued(
-        self, site: Site, queue: EcsQueue
+        self, harness: ClientHarness, queue: EcsQueue
     ) -> None:
         with pytest.raises(IdConflict):
             queue.submit_many([{"id": "a", "command": ["one"]}, {"id": "a", "command": ["two"]}])
 
-        assert site.memory.get(["a"]) == [None]
+        assert harness.memory_ledger.get(["a"]) == [None]
 
-    def test_the_same_request_twice_in_one_call_is_one(self, site: Site, queue: EcsQueue) -> None:
+    def test_the_same_request_twice_in_one_call_is_one(self, harness: ClientHarness, queue: EcsQueue) -> None:
         one, other = queue.submit_many([{"id": "a", "command": ["one"]}] * 2)
 
         assert one.nonce == other.nonce
-        assert len(site.broker.published) == 1
+        assert len(harness.broker.published) == 1
 
-    def test_a_conflict_with_an_earlier_request_submits_none_of_the_call(self, site: Site, queue: EcsQueue) -> None:
+    def test_a_conflict_with_an_earlier_request_submits_none_of_the_call(
+        self, harness: ClientHarness, queue: EcsQueue
+    ) -> None:
         queue.submit_many([{"id": "a", "command": ["true"]}, {"id": "c", "command": ["true"]}])
-        site.broker.published.clear()
+        harness.broker.published.clear()
         tasks = [{"id": name, "command": ["x"]} for name in "abc"] + [{"command": ["y"]}] * 600
 
         with pytest.raises(IdConflict, match=r"2 of the ids \(a, c\), so none of these was"):
             queue.submit_many(tasks)
 
-        assert site.memory.get(["b"]) == [None]
-        assert not site.broker.published
+        assert harness.memory_ledger.get(["b"]) == [None]
+        assert not harness.broker.published
 
-    def test_one_that_is_taken_at_that_very_moment_keeps_no_other_one_of_its_batch_from_being_announced(
-        self, site: Site, queue: EcsQueue
+    def test_one_that_is_taken_at_that_very_moment_keeps_no_other_one_of_its_batch_from_being_published(
+        self, harness: ClientHarness, queue: EcsQueue
     ) -> None:
         def be_first(operation: str, when: str) -> None:
             if (operation, when) == ("get", "after"):
-                site.ledger.on_call = lambda operation, when: None
-                site.client().submit(["true"], id="a")
-                site.broker.published.clear()
+                harness.ledger.on_call = lambda operation, when: None
+                harness.make_client().submit(["true"], id="a")
+                harness.broker.published.clear()
 
-        site.ledger.on_call = be_first
+        harness.ledger.on_call = be_first
 
         with pytest.raises(IdConflict):
             queue.submit_many([{"id": "a", "command": ["x"]}, {"id": "b", "command": ["y"]}])
 
-        assert [envelope.decode_request(message.body).id for message in site.broker.published] == ["b"]
+        assert [envelope.decode_request(message.body).id for message in harness.broker.published] == ["b"]
 
     @pytest.mark.parametrize("ahead", [-600.0, 600.0], ids=["behind", "ahead"])
     def test_a_deadline_is_by_the_ledgers_clock_whatever_this_machines_clock_says(
-        self, site: Site, ahead: float
+        self, harness: ClientHarness, ahead: float
     ) -> None:
-        off = EcsQueue(site.config, site.broker, site.memory, clock=lambda: time.time() + ahead)
+        off = EcsQueue(harness.config, harness.broker, harness.memory_ledger, clock=lambda: time.time() + ahead)
 
         off.submit(["true"], id="a", expires_in=300.0)
 
-        assert abs(site.record("a").expires_at - (site.record("a").created_at + 300.0)) < 30.0
+        assert abs(harness.record("a").expires_at - (harness.record("a").created_at + 300.0)) < 30.0
 
     def test_a_deadline_is_by_this_machines_clock_while_the_ledgers_cannot_be_asked(
-        self, site: Site, queue: EcsQueue
+        self, harness: ClientHarness, queue: EcsQueue
     ) -> None:
-        site.ledger.fail("now", "before")
+        harness.ledger.fail("now", "before")
 
         queue.submit(["true"], id="a", expires_in=300.0)
 
-        assert abs(site.record("a").expires_at - (time.time() + 300.0)) < 60.0
+        assert abs(harness.record("a").expires_at - (time.time() + 300.0)) < 60.0
 
-    def test_a_clock_that_is_far_behind_is_told(self, site: Site) -> None:
-        late = EcsQueue(site.config, site.broker, site.memory, clock=lambda: time.time() - 100_000)
+    def test_a_clock_that_is_far_behind_is_told(self, harness: ClientHarness) -> None:
+        late = EcsQueue(harness.config, harness.broker, harness.memory_ledger, clock=lambda: time.time() - 100_000)
 
         with pytest.raises(RequestTooLate, match="clock"):
             late.submit(["true"])
 
-    def test_a_stop_that_came_first_revokes_it_at_once(self, site: Site, queue: EcsQueue) -> None:
-        site.memory.stop(["a"], "alice")
+    def test_a_stop_that_came_first_revokes_it_at_once(self, harness: ClientHarness, queue: EcsQueue) -> None:
+        harness.memory_ledger.stop(["a"], "alice")
 
-        result = queue.submit(["true"], id="a").result(SOON)
+        result = queue.submit(["true"], id="a").result(TIMEOUT)
 
         assert result.state == State.REVOKED
-        assert site.broker.published == []
+        assert harness.broker.published == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ecs_queue.config import load_config
 from ecs_queue.config.annotate import annotated_config
-from ecs_queue.config.keys import PROFILE_KEYS, QUEUE_KEYS
+from ecs_queue.config.keys import MAIN_KEYS, PROFILE_KEYS
 
 FILE = Path(__file__).parents[2] / "conf" / "ecs_queue.cfg"
 
@@ -22,7 +22,7 @@ def test_the_file_loads_and_changes_nothing() -> None:
 
 def test_every_key_is_named_with_its_default_and_a_meaning() -> None:
     lines = FILE.read_text(encoding="utf-8").splitlines()
-    for key in (*QUEUE_KEYS.values(), *PROFILE_KEYS.values()):
+    for key in (*MAIN_KEYS.values(), *PROFILE_KEYS.values()):
         position = lines.index(f"# {key.name} = {key.default or ''}".rstrip())
         assert lines[position - 1].startswith("#: ")
 
@@ -34,7 +34,7 @@ def test_with_every_line_switched_on_the_values_are_the_same(tmp_path: Path) -> 
     file.write_text(switched_on, encoding="utf-8")
     on, off = load_config(str(file), {}), load_config(environ={})
     assert on.profile("default") == off.profile("default")
-    assert all(getattr(on, key) == getattr(off, key) for key in QUEUE_KEYS)
+    assert all(getattr(on, key) == getattr(off, key) for key in MAIN_KEYS)
 
 
 def test_no_line_is_too_long_to_be_read() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecs_queue.config import Config, load_config
-from ecs_queue.config.keys import PROFILE_KEYS, QUEUE_KEYS
+from ecs_queue.config.keys import MAIN_KEYS, PROFILE_KEYS
 from ecs_queue.errors import ConfigError
 
 
@@ -52,14 +52,14 @@ def test_the_defaults_are_the_documented_ones() -> None:
         15,
     )
     assert (config.launch_deadline, config.retention_seconds, config.accept_seconds) == (86400, 86400, 86400)
-    assert (config.max_in_flight, config.visibility_timeout, config.ring_seconds) == (0, 60, 5)
+    assert (config.max_in_flight, config.visibility_timeout, config.sweep_after_seconds) == (0, 60, 5)
     assert (config.startup_allowance, config.retry_base_seconds, config.retry_cap_seconds) == (0, 2, 60)
     assert config.socket_timeout_seconds == 5
 
 
 def test_every_field_is_a_key_and_every_key_a_field() -> None:
     fields = {field.name for field in dataclasses.fields(Config)}
-    assert fields - {"base_profile", "named_profiles", "settings"} == set(QUEUE_KEYS)
+    assert fields - {"base_profile", "named_profiles", "settings"} == set(MAIN_KEYS)
     profile = load_config(environ={}).profile("default")
     assert {field.name for field in dataclasses.fields(profile)} - {"queue"} == set(PROFILE_KEYS)
 
@@ -256,15 +256,15 @@ URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/events"
 def test_a_profile_may_have_an_events_queue_of_its_own() -> None:
     other = "http://127.0.0.1:5000/123456789012/others"
     config = load_config(environ={**env(event_queue_url=URL), "AIRFLOW__AWS_ECS_EXECUTOR_GPU__EVENT_QUEUE_URL": other})
-    assert config.event_queue_of("default") == config.event_queue_of("any") == URL
-    assert config.event_queue_of("gpu") == other
-    assert config.has_events()
+    assert config.event_queue_url_for("default") == config.event_queue_url_for("any") == URL
+    assert config.event_queue_url_for("gpu") == other
+    assert config.uses_events()
     assert URL in repr(config)
 
 
 def test_without_an_events_queue_there_are_no_events() -> None:
     config = load_config(environ={})
-    assert (config.event_queue_of("default"), config.has_events()) == ("", False)
+    assert (config.event_queue_url_for("default"), config.uses_events()) == ("", False)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecs_queue.config import Config, Profile, load_config
-from ecs_queue.core.config_keys import AllEcsConfigKeys
 from ecs_queue.errors import ConfigError
+from ecs_queue.runtask.config_keys import AllEcsConfigKeys
 
 BASE = "AWS_ECS_EXECUTOR"
 

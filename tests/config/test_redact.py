@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecs_queue.config.redact import redact_run_task_kwargs, redact_url, redact_value
+from ecs_queue.config.redact import redact_config_value, redact_run_task_kwargs, redact_url
 
 SECRETS = st.text(min_size=1, max_size=12).map(lambda text: f"s3cr3t{text}s3cr3t")
 
@@ -66,14 +66,14 @@ def test_values_of_environment_variables_are_hidden_wherever_they_stand(secret: 
     hidden = [{"name": "A", "value": "***"}, "***"]
     expected = {"environment": hidden, "overrides": {"containerOverrides": [{"environment": hidden}]}}
     assert redact_run_task_kwargs(kwargs) == expected
-    assert json.loads(redact_value("run_task_kwargs", json.dumps(kwargs))) == expected
+    assert json.loads(redact_config_value("run_task_kwargs", json.dumps(kwargs))) == expected
 
 
 def test_an_environment_of_a_wrong_form_is_hidden_too() -> None:
     assert redact_run_task_kwargs({"Environment": {"A": "pw"}}) == {"Environment": "***"}
-    assert redact_value("run_task_kwargs", '{"environment": [pw') == "***"
+    assert redact_config_value("run_task_kwargs", '{"environment": [pw') == "***"
 
 
 def test_keys_for_signing_are_hidden_as_a_whole() -> None:
-    assert redact_value("signing_keys", "pw") == "***"
-    assert redact_value("signing_keys", "") == ""
+    assert redact_config_value("signing_keys", "pw") == "***"
+    assert redact_config_value("signing_keys", "") == ""

@@ -7,9 +7,9 @@ import base64
 import pytest
 
 from ecs_queue.config import Config, load_config
-from ecs_queue.core.keyring import SigningKey
-from ecs_queue.core.overrides import ALLOWED_BY_DEFAULT
 from ecs_queue.errors import ConfigError
+from ecs_queue.messages.keyring import SigningKey
+from ecs_queue.runtask.overrides import SAFE_OVERRIDES
 
 SECRET = "hunter2-hunter2-hunter2-hunter2-hunter2"
 FERNET = base64.urlsafe_b64encode(b"hunter2-hunter2-hunter2-hunter2!").decode()
@@ -71,7 +71,7 @@ def test_no_key_is_shown_anywhere() -> None:
 
 
 def test_by_default_a_request_overrides_what_is_safe() -> None:
-    assert load().profile("any").allowed_overrides == load().allowed_overrides == ALLOWED_BY_DEFAULT
+    assert load().profile("any").allowed_overrides == load().allowed_overrides == SAFE_OVERRIDES
 
 
 def test_what_may_be_overridden_is_said_for_all_queues_or_for_one() -> None:
@@ -87,7 +87,7 @@ def test_what_may_be_overridden_is_said_for_all_queues_or_for_one() -> None:
     found = {queue: config.profile(queue).allowed_overrides for queue in ("default", "gpu", "strict", "small", "empty")}
     assert found == {
         "default": ("cpu",),
-        "gpu": (*ALLOWED_BY_DEFAULT, "taskDefinition"),
+        "gpu": (*SAFE_OVERRIDES, "taskDefinition"),
         "strict": (),
         "small": ("cpu",),
         "empty": ("cpu",),

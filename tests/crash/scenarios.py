@@ -9,20 +9,20 @@ from typing import Any
 
 from cryptography.fernet import Fernet
 
-from ecs_queue.core import envelope
-from ecs_queue.core.record import client_token_of, startedby_of
-from ecs_queue.core.states import State
-from ecs_queue.local.ecs import Faults, LocalEcsOptions
-from tests.crash.bench import LEASE, PATIENCE, SETTLE, Bench, Line
-from tests.evidence import all_tasks, ecs_client
-from tests.system.processes import wait_for
+from ecs_queue.local.ecs import FaultOptions, LocalEcsOptions
+from ecs_queue.messages import envelope
+from ecs_queue.protocol.record import build_client_token, build_started_by
+from ecs_queue.protocol.states import State
+from tests.crash.harness import LEASE_SECONDS, SETTLE_SECONDS, TIMEOUT_SECONDS, CrashHarness, TaskLine
+from tests.invariants import list_all_tasks, make_ecs_client
+from tests.processes import wait_until
 
 #: id -> its state and attempts in the end.
-Ends = Mapping[str, tuple[str, int]]
+FinalStates = Mapping[str, tuple[str, int]]
 
-OK: Line = {"id": "ok", "command": ["true"]}
-BAD: Line = {"id": "bad", "command": ["exit", "3"]}
-BOTH: Ends = {"ok": ("SUCCESS", 1), "bad": ("FAILED", 1)}
+OK_TASK: TaskLine = {"id": "ok", "command": ["true"]}
+FAILING_TASK: TaskLine = {"id": "bad", "command": ["exit", "3"]}
+BOTH_ENDED: FinalStates = {"ok": ("SUCCESS", 1), "bad": ("FAILED", 1)}
 #: Seeds with which the first call meets the fault, and a later one does not.
 _FIRST_CALL = 1
 
@@ -35,85 +35,85 @@ def _none() -> LocalEcsOptions:
 class Scenario:
     """`play(bench, point)` comes back when a process has died at the point; `ends`: what is true in the end."""
 
-    play: Callable[[Bench, str], None]
-    ends: Ends
+    crash: Callable[[CrashHarness, str], None]
+    expected: FinalStates
     ecs: LocalEcsOptions = field(default_factory=_none)
-    finish: Callable[[Bench], Ends] = Bench.finish
+    finish: Callable[[CrashHarness], FinalStates] = CrashHarness.finish
     settings: Mapping[str, str] = field(default_factory=dict)
-    by_events: bool = False  # the workers read ECS's events, too
+    with_events: bool = False  # the workers read ECS's events, too
 
 
-def faulty(**faults: float) -> LocalEcsOptions:
+def ecs_with_faults(**faults: float) -> LocalEcsOptions:
     """An ECS whose first RunTask goes wrong."""
-    return LocalEcsOptions(faults=Faults(seed=_FIRST_CALL, operations=("RunTask",), **faults))
+    return LocalEcsOptions(faults=FaultOptions(seed=_FIRST_CALL, operations=("RunTask",), **faults))
 
 
-def on_its_way(bench: Bench, point: str) -> None:
+def worker_with_two_requests(harness: CrashHarness, point: str) -> None:
     """Two requests, a worker that dies with them."""
-    bench.submit(OK, BAD)
-    bench.dies(bench.worker(point), point)
+    harness.submit(OK_TASK, FAILING_TASK)
+    harness.wait_for_crash(harness.start_worker(point), point)
 
 
-def running_long(bench: Bench, point: str) -> None:
+def worker_with_long_task(harness: CrashHarness, point: str) -> None:
     """The task runs long enough to be looked at without news."""
-    bench.submit({"id": "ok", "command": ["sleep", "2.5"]})
-    bench.dies(bench.worker(point), point)
+    harness.submit({"id": "ok", "command": ["sleep", "2.5"]})
+    harness.wait_for_crash(harness.start_worker(point), point)
 
 
-def without_a_message(bench: Bench, point: str) -> None:
+def worker_without_messages(harness: CrashHarness, point: str) -> None:
     """Their messages were lost, or never published."""
-    bench.submit_silently(OK, BAD)
-    bench.dies(bench.worker(point), point)
+    harness.submit_without_messages(OK_TASK, FAILING_TASK)
+    harness.wait_for_crash(harness.start_worker(point), point)
 
 
-def without_the_key(bench: Bench, point: str) -> None:
+def worker_without_encryption_key(harness: CrashHarness, point: str) -> None:
     """A worker finds requests that others can read, and it cannot."""
-    bench.submit_silently(OK, BAD)
-    bench.dies(bench.worker(point, {"ENCRYPTION_KEYS": ""}), point)
+    harness.submit_without_messages(OK_TASK, FAILING_TASK)
+    harness.wait_for_crash(harness.start_worker(point, {"ENCRYPTION_KEYS": ""}), point)
 
 
-def too_late_to_start(bench: Bench, point: str) -> None:
-    bench.submit_silently({**OK, "expires_in": 0.2})
-    bench.dies(bench.worker(point), point)
+def worker_with_expired_request(harness: CrashHarness, point: str) -> None:
+    harness.submit_without_messages({**OK_TASK, "expires_in": 0.2})
+    harness.wait_for_crash(harness.start_worker(point), point)
 
 
-def taken_over(bench: Bench, point: str) -> None:
+def worker_that_reclaims(harness: CrashHarness, point: str) -> None:
     """One worker has died with the answer of ECS, the next dies when it takes over."""
-    bench.submit(OK)
-    bench.dies(bench.worker("launch.answered"), "launch.answered")
-    bench.dies(bench.worker(point), point)
+    harness.submit(OK_TASK)
+    harness.wait_for_crash(harness.start_worker("launch.answered"), "launch.answered")
+    harness.wait_for_crash(harness.start_worker(point), point)
 
 
-def told_by_an_event(bench: Bench, point: str) -> None:
+def worker_that_adopts_from_event(harness: CrashHarness, point: str) -> None:
     """One worker, which reads no events, has died with the answer of ECS; the next dies when it hears of the task."""
-    bench.submit(OK)
-    bench.dies(bench.worker("launch.answered", {"EVENT_QUEUE_URL": ""}), "launch.answered")
-    bench.dies(bench.worker(point), point)
+    harness.submit(OK_TASK)
+    harness.wait_for_crash(harness.start_worker("launch.answered", {"EVENT_QUEUE_URL": ""}), "launch.answered")
+    harness.wait_for_crash(harness.start_worker(point), point)
 
 
-def over_its_time(bench: Bench, point: str) -> None:
-    bench.submit({"id": "long", "command": ["sleep", "60"], "time_limit": 0.5})
-    bench.dies(bench.worker(point), point)
+def worker_with_task_over_time_limit(harness: CrashHarness, point: str) -> None:
+    harness.submit({"id": "long", "command": ["sleep", "60"], "time_limit": 0.5})
+    harness.wait_for_crash(harness.start_worker(point), point)
 
 
-def with_an_unreadable_element(bench: Bench, point: str) -> None:
+def worker_with_undecodable_element(harness: CrashHarness, point: str) -> None:
     """It is no request: it may be lost, and does no harm to those that are."""
-    bench.redis.lpush(f"{bench.namespace}:q:requests.default", b"no message at all")
-    bench.dies(bench.worker(point), point)
-    bench.submit(OK, BAD)
+    harness.redis.lpush(f"{harness.namespace}:q:requests.default", b"no message at all")
+    harness.wait_for_crash(harness.start_worker(point), point)
+    harness.submit(OK_TASK, FAILING_TASK)
 
 
-def with_a_dead_letter(bench: Bench, point: str) -> None:
+def worker_with_dead_letter(harness: CrashHarness, point: str) -> None:
     """A message that holds no envelope: kept, once or twice."""
-    bench.publish(b"not an envelope")
-    bench.dies(bench.worker(point), point)
-    bench.submit(OK, BAD)
-    assert {letter.body for letter in bench.queue.ledger.dead(10)} == {b"not an envelope"}
+    harness.publish(b"not an envelope")
+    harness.wait_for_crash(harness.start_worker(point), point)
+    harness.submit(OK_TASK, FAILING_TASK)
+    assert {letter.body for letter in harness.queue.ledger.list_dead_letters(10)} == {b"not an envelope"}
 
 
-def impossible(bench: Bench, point: str) -> None:
+def worker_with_invalid_arguments(harness: CrashHarness, point: str) -> None:
     """A producer that checks nothing asks for what RunTask can never take."""
-    now = bench.queue.ledger.now()
+    now = harness.queue.ledger.now()
     request = envelope.new_request(
         id="ok",
         command=["true"],
@@ -123,222 +123,234 @@ def impossible(bench: Bench, point: str) -> None:
         owner="here",
     )
     body = envelope.encode(request)
-    bench.publish(body)
-    bench.expect("ok", envelope.nonce_of(bench.namespace, body))
-    bench.dies(bench.worker(point), point)
+    harness.publish(body)
+    harness.expect_result("ok", envelope.compute_nonce(harness.namespace, body))
+    harness.wait_for_crash(harness.start_worker(point), point)
 
 
-def a_token_used_before(bench: Bench, point: str) -> None:
+def worker_with_token_conflict(harness: CrashHarness, point: str) -> None:
     """ECS has a task for this launch, with other arguments: it is ours by its startedBy."""
-    draft = bench.queue.prepare(OK)
+    draft = harness.queue.prepare(OK_TASK)
     nonce = draft.submission.nonce
-    ecs_client(bench.endpoint_url).run_task(
+    make_ecs_client(harness.endpoint_url).run_task(
         cluster="local",
         taskDefinition="local",
-        clientToken=client_token_of("ok", nonce, 1),
-        startedBy=startedby_of(bench.namespace, "ok", nonce, 1),
+        clientToken=build_client_token("ok", nonce, 1),
+        startedBy=build_started_by(harness.namespace, "ok", nonce, 1),
     )
-    bench.handles += bench.queue.send([draft])
-    bench.dies(bench.worker(point), point)
+    harness.handles += harness.queue.send([draft])
+    harness.wait_for_crash(harness.start_worker(point), point)
 
 
-def not_wanted_any_more(bench: Bench, point: str) -> None:
+def worker_with_unwanted_task(harness: CrashHarness, point: str) -> None:
     """A worker sleeps on ECS's answer until others have gone on to the next launch number."""
-    bench.submit({"id": "ok", "command": ["sleep", "no number"]})
-    sleeper = bench.worker(f"launch.answered=pause,{point}")
-    bench.pauses(sleeper)
-    bench.worker()
-    wait_for(lambda: bench.record("ok").launch > 1, PATIENCE, "another worker goes on")
+    harness.submit({"id": "ok", "command": ["sleep", "no number"]})
+    sleeper = harness.start_worker(f"launch.answered=pause,{point}")
+    harness.wait_for_pause(sleeper)
+    harness.start_worker()
+    wait_until(lambda: harness.record("ok").launch > 1, TIMEOUT_SECONDS, "another worker goes on")
     sleeper.send_signal(signal.SIGCONT)
-    bench.dies(sleeper, point)
+    harness.wait_for_crash(sleeper, point)
 
 
-def stopped_in_doubt(bench: Bench, point: str) -> None:
+def worker_with_stopped_ambiguous_launch(harness: CrashHarness, point: str) -> None:
     """Nobody knows whether RunTask was sent when the stop comes: it is looked for, until nothing found is proof."""
-    bench.submit(OK)
-    bench.dies(bench.worker("launch.calling"), "launch.calling")
-    assert bench.queue.stop("ok") is State.LAUNCHING
-    proof_at = bench.record("ok").last_claim_at + LEASE + SETTLE
-    if point == "launch.none":  # else the first look comes too early to end it
-        wait_for(lambda: bench.queue.ledger.now() > proof_at, PATIENCE, "nothing found is proof")
-    bench.dies(bench.worker(point), point)
+    harness.submit(OK_TASK)
+    harness.wait_for_crash(harness.start_worker("launch.calling"), "launch.calling")
+    assert harness.queue.stop("ok") is State.LAUNCHING
+    proof_at = harness.record("ok").last_claim_at + LEASE_SECONDS + SETTLE_SECONDS
+    if point == "launch.task_absent":  # else the first look comes too early to end it
+        wait_until(lambda: harness.queue.ledger.now() > proof_at, TIMEOUT_SECONDS, "nothing found is proof")
+    harness.wait_for_crash(harness.start_worker(point), point)
 
 
-def _newer_target(bench: Bench, **changes: str) -> None:
+def _write_newer_target(harness: CrashHarness, **changes: str) -> None:
     """As a newer version would have frozen it."""
     fields: dict[Any, Any] = {"target": '{"galaxy": "far away"}', **changes}
-    bench.redis.hset(f"{bench.namespace}:l:r:ok", mapping=fields)
+    harness.redis.hset(f"{harness.namespace}:l:r:ok", mapping=fields)
 
 
-def in_doubt_and_nowhere_to_look(bench: Bench, point: str) -> None:
+def worker_with_ambiguous_launch_of_unknown_target(harness: CrashHarness, point: str) -> None:
     """An hour after the call nothing that anybody could see would be proof any more."""
-    bench.submit(OK)
-    bench.dies(bench.worker("launch.calling"), "launch.calling")
-    _newer_target(bench, first_called_at=str(bench.record("ok").first_called_at - 3700))
-    bench.dies(bench.worker(point), point)
+    harness.submit(OK_TASK)
+    harness.wait_for_crash(harness.start_worker("launch.calling"), "launch.calling")
+    _write_newer_target(harness, first_called_at=str(harness.record("ok").first_called_at - 3700))
+    harness.wait_for_crash(harness.start_worker(point), point)
 
 
-def stopped_and_nowhere_to_look(bench: Bench, point: str) -> None:
+def worker_with_stopped_task_of_unknown_target(harness: CrashHarness, point: str) -> None:
     """Its task ends by itself, and no worker here knows where that was."""
-    bench.submit({"id": "ok", "command": ["sleep", "0.5"]})
-    bench.dies(bench.worker("launch.launched"), "launch.launched")
-    _newer_target(bench)
-    assert bench.queue.stop("ok") is State.LAUNCHED
-    wait_for(
-        lambda: [task["lastStatus"] for task in all_tasks(bench.endpoint_url)] == ["STOPPED"], PATIENCE, "it has ended"
+    harness.submit({"id": "ok", "command": ["sleep", "0.5"]})
+    harness.wait_for_crash(harness.start_worker("launch.launched"), "launch.launched")
+    _write_newer_target(harness)
+    assert harness.queue.stop("ok") is State.LAUNCHED
+    wait_until(
+        lambda: [task["lastStatus"] for task in list_all_tasks(harness.endpoint_url)] == ["STOPPED"],
+        TIMEOUT_SECONDS,
+        "it has ended",
     )
-    bench.dies(bench.worker(point), point)
+    harness.wait_for_crash(harness.start_worker(point), point)
 
 
-def an_error_of_the_ledger(bench: Bench, point: str) -> None:
+def worker_with_ledger_error(harness: CrashHarness, point: str) -> None:
     """The record's key is unusable for a while."""
-    key = f"{bench.namespace}:l:r:ok"
-    draft = bench.queue.prepare(OK)
-    bench.redis.set(key, "not a record")
-    bench.publish(draft.body)
-    bench.expect("ok", draft.submission.nonce)
-    bench.dies(bench.worker(point), point)
-    bench.redis.delete(key)
-    bench.worker()
-    wait_for(lambda: bench.queue.ledger.get(["ok"])[0] is not None, PATIENCE, "a record is made of the message")
+    key = f"{harness.namespace}:l:r:ok"
+    draft = harness.queue.prepare(OK_TASK)
+    harness.redis.set(key, "not a record")
+    harness.publish(draft.body)
+    harness.expect_result("ok", draft.submission.nonce)
+    harness.wait_for_crash(harness.start_worker(point), point)
+    harness.redis.delete(key)
+    harness.start_worker()
+    wait_until(
+        lambda: harness.queue.ledger.get(["ok"])[0] is not None, TIMEOUT_SECONDS, "a record is made of the message"
+    )
 
 
 #: One RunTask in 50 s.
-_NARROW = {"RUN_TASK_RATE": "0.02", "RUN_TASK_BURST": "1"}
+_LOW_RATE = {"RUN_TASK_RATE": "0.02", "RUN_TASK_BURST": "1"}
 
 
-def stopped_while_waiting(bench: Bench, point: str) -> None:
+def worker_terminated_while_rate_limited(harness: CrashHarness, point: str) -> None:
     """SIGTERM while a message waits for its turn at ECS's quota."""
-    bench.submit(OK)
-    worker = bench.worker(point, _NARROW)
-    bench.until("ok", State.LAUNCHED, State.SUCCESS)
-    bench.submit(BAD)
-    bench.until_taken()
-    bench.until_a_job_waits()
+    harness.submit(OK_TASK)
+    worker = harness.start_worker(point, _LOW_RATE)
+    harness.wait_for_state("ok", State.LAUNCHED, State.SUCCESS)
+    harness.submit(FAILING_TASK)
+    harness.wait_for_empty_queue()
+    harness.wait_for_busy_worker()
     worker.send_signal(signal.SIGTERM)
-    bench.dies(worker, point)
+    harness.wait_for_crash(worker, point)
 
 
 # The points of a client.
 
 
-def finish_client(bench: Bench) -> Ends:
+def finish_with_client(harness: CrashHarness) -> FinalStates:
     """The client is started again, and submits the same; each of its runs is told every result at most once."""
-    bench.worker()
-    again = bench.client([OK, BAD])
+    harness.start_worker()
+    again = harness.start_client([OK_TASK, FAILING_TASK])
     assert again.wait(60) == 0
-    runs = bench.given()
+    runs = harness.client_runs()
     for run in runs:
         assert len({line["id"] for line in run}) == len(run)
     told = {line["id"]: (line["state"], line["attempts"]) for run in runs for line in run}
     assert all(told[line["id"]] == (line["state"], line["attempts"]) for run in runs for line in run)
     assert {line["id"] for line in runs[-1]} == {"ok", "bad"}
-    bench.check(told)
+    harness.check_invariants(told)
     return told
 
 
-def a_client_that_submits(bench: Bench, point: str) -> None:
-    bench.dies(bench.client([OK, BAD], armed=point), point)
+def client_that_submits(harness: CrashHarness, point: str) -> None:
+    harness.wait_for_crash(harness.start_client([OK_TASK, FAILING_TASK], armed=point), point)
 
 
-def a_client_that_waits(bench: Bench, point: str) -> None:
-    bench.worker()
-    bench.dies(bench.client([OK, BAD], armed=point), point)
+def client_that_waits(harness: CrashHarness, point: str) -> None:
+    harness.start_worker()
+    harness.wait_for_crash(harness.start_client([OK_TASK, FAILING_TASK], armed=point), point)
 
 
-def a_client_that_stops(bench: Bench, point: str) -> None:
-    bench.dies(bench.client([OK, BAD], "--stop", armed=point), point)
+def client_that_stops(harness: CrashHarness, point: str) -> None:
+    harness.wait_for_crash(harness.start_client([OK_TASK, FAILING_TASK], "--stop", armed=point), point)
 
 
-def a_client_whose_requests_were_lost(bench: Bench, point: str) -> None:
-    client = bench.client([OK, BAD], armed=point)
-    wait_for(lambda: all(bench.queue.ledger.get(["ok", "bad"])), PATIENCE, "they are submitted")
-    bench.forget_everything()
-    bench.dies(client, point)
+def client_whose_requests_were_lost(harness: CrashHarness, point: str) -> None:
+    client = harness.start_client([OK_TASK, FAILING_TASK], armed=point)
+    wait_until(lambda: all(harness.queue.ledger.get(["ok", "bad"])), TIMEOUT_SECONDS, "they are submitted")
+    harness.delete_all_keys()
+    harness.wait_for_crash(client, point)
 
 
-_ON_ITS_WAY = (
+_EVERY_REQUEST_POINTS = (
     "broker.popped",
-    "broker.taken",
+    "broker.fetched",
     "broker.acking",
     "broker.acked",
-    "consume.received",
-    "consume.dealt_with",
+    "consumer.received",
+    "consumer.handled",
     "launch.admitted",
     "launch.calling",
     "ecs.sending",
     "launch.answered",
     "launch.launched",
-    "track.due",
-    "track.described",
-    "track.outcome",
-    "announce.publishing",
-    "announce.published",
+    "poller.leased",
+    "poller.described",
+    "poller.outcomes_written",
+    "result_publisher.publishing",
+    "result_publisher.published",
 )
-_ONE: Ends = {"ok": ("SUCCESS", 1)}
-_REVOKED: Ends = {"ok": ("REVOKED", 0)}
-_SEALED = Scenario(without_the_key, BOTH, settings={"ENCRYPTION_KEYS": Fernet.generate_key().decode()})
-_NOWHERE = Scenario(in_doubt_and_nowhere_to_look, {"ok": ("UNKNOWN", 1)})
-_SILENT = Scenario(without_a_message, BOTH)
-_OVERDUE = Scenario(too_late_to_start, {"ok": ("EXPIRED", 0)})
-_LONG = Scenario(over_its_time, {"long": ("FAILED", 1)})
-_STOPPED = Scenario(stopped_in_doubt, _REVOKED)
-_CALLER = Scenario(a_client_that_submits, BOTH, finish=finish_client)
-_WAITER = Scenario(a_client_that_waits, BOTH, finish=finish_client)
-_REVOKER = Scenario(a_client_that_stops, {"ok": ("REVOKED", 0), "bad": ("REVOKED", 0)}, finish=finish_client)
+_ONE_ENDED: FinalStates = {"ok": ("SUCCESS", 1)}
+_REVOKED: FinalStates = {"ok": ("REVOKED", 0)}
+_UNREADABLE_REQUEST = Scenario(
+    worker_without_encryption_key, BOTH_ENDED, settings={"ENCRYPTION_KEYS": Fernet.generate_key().decode()}
+)
+_UNKNOWN_TARGET = Scenario(worker_with_ambiguous_launch_of_unknown_target, {"ok": ("UNKNOWN", 1)})
+_WITHOUT_MESSAGES = Scenario(worker_without_messages, BOTH_ENDED)
+_EXPIRED = Scenario(worker_with_expired_request, {"ok": ("EXPIRED", 0)})
+_OVER_TIME_LIMIT = Scenario(worker_with_task_over_time_limit, {"long": ("FAILED", 1)})
+_STOPPED_AMBIGUOUS = Scenario(worker_with_stopped_ambiguous_launch, _REVOKED)
+_SUBMITTING_CLIENT = Scenario(client_that_submits, BOTH_ENDED, finish=finish_with_client)
+_WAITING_CLIENT = Scenario(client_that_waits, BOTH_ENDED, finish=finish_with_client)
+_STOPPING_CLIENT = Scenario(client_that_stops, {"ok": ("REVOKED", 0), "bad": ("REVOKED", 0)}, finish=finish_with_client)
 
 #: The first looks go wrong, so that events come before them, on a busy machine too: four calls meet this seed's fault,
 #: and the ten after them do not.
-_LOOKS_LATE = LocalEcsOptions(faults=Faults(server_error=0.5, seed=4160, operations=("DescribeTasks",)))
-_TOLD = Scenario(on_its_way, BOTH, _LOOKS_LATE, by_events=True)
+_ECS_WITH_DESCRIBE_FAULTS = LocalEcsOptions(
+    faults=FaultOptions(server_error=0.5, seed=4160, operations=("DescribeTasks",))
+)
+_WITH_EVENTS = Scenario(worker_with_two_requests, BOTH_ENDED, _ECS_WITH_DESCRIBE_FAULTS, with_events=True)
 
 SCENARIOS: Mapping[str, Scenario] = {
-    **dict.fromkeys(("events.received", "events.outcome", "events.deleting"), _TOLD),
-    # Long enough for the second worker to hear of it before the lease is over.
-    "events.adopted": Scenario(told_by_an_event, _ONE, settings={"LEASE_SECONDS": "20"}, by_events=True),
-    **dict.fromkeys(_ON_ITS_WAY, Scenario(on_its_way, BOTH)),
-    "submit.put": _CALLER,
-    "submit.published": _CALLER,
-    "submit.put_again": Scenario(a_client_whose_requests_were_lost, BOTH, finish=finish_client),
-    "stop.marked": _REVOKER,
-    "stop.announced": _REVOKER,
-    "results.drained": _WAITER,
-    "results.handing_over": _WAITER,
-    "results.confirming": _WAITER,
-    "results.confirmed": _WAITER,
-    "broker.closing": Scenario(stopped_while_waiting, BOTH),
-    "broker.giving_back": Scenario(stopped_while_waiting, BOTH),
-    "broker.given_back": Scenario(stopped_while_waiting, BOTH),
-    "consume.giving_back": Scenario(an_error_of_the_ledger, _ONE),
-    "consume.unreadable": Scenario(with_an_unreadable_element, BOTH),
-    "launch.buried": Scenario(with_a_dead_letter, BOTH),
-    "launch.claimed": _SILENT,
-    "suspect.held": _SILENT,
-    "suspect.let_go": _SILENT,
-    "launch.put_aside": _SEALED,
-    "launch.given_up": _SEALED,
-    "launch.expired": _OVERDUE,
-    "launch.reclaimed": Scenario(taken_over, _ONE),
-    "launch.asked": Scenario(a_token_used_before, _ONE),
-    "launch.stray": Scenario(not_wanted_any_more, {"ok": ("REMOVED", 3)}),
-    "launch.no_effect": Scenario(on_its_way, BOTH, faulty(throttle=0.5)),
-    "launch.unsure": Scenario(on_its_way, BOTH, faulty(server_error=0.5)),
-    "launch.refused": Scenario(on_its_way, BOTH, faulty(capacity=0.5)),
-    "launch.impossible": Scenario(impossible, {"ok": ("FAILED", 1)}),
-    "launch.looked": _STOPPED,
-    "launch.look_failed": Scenario(
-        stopped_in_doubt,
-        _REVOKED,
-        LocalEcsOptions(faults=Faults(server_error=0.5, seed=_FIRST_CALL, operations=("ListTasks",))),
+    **dict.fromkeys(
+        ("event_listener.received", "event_listener.outcomes_written", "event_listener.deleting"), _WITH_EVENTS
     ),
-    "launch.none": _STOPPED,
-    "launch.taken_unread": _NOWHERE,
-    "launch.unknown": _NOWHERE,
-    "track.rested": Scenario(running_long, _ONE),
-    "track.stop_marked": _LONG,
-    "track.stop_unread": Scenario(stopped_and_nowhere_to_look, {"ok": ("UNKNOWN", 1)}),
-    "stop.ordering": _LONG,
-    "stop.ordered": _LONG,
-    "sweep.expired": _OVERDUE,
-    "sweep.popped": _SILENT,
+    # Long enough for the second worker to hear of it before the lease is over.
+    "event_listener.launched": Scenario(
+        worker_that_adopts_from_event, _ONE_ENDED, settings={"LEASE_SECONDS": "20"}, with_events=True
+    ),
+    **dict.fromkeys(_EVERY_REQUEST_POINTS, Scenario(worker_with_two_requests, BOTH_ENDED)),
+    "client.requests_put": _SUBMITTING_CLIENT,
+    "client.requests_published": _SUBMITTING_CLIENT,
+    "client.request_put_again": Scenario(client_whose_requests_were_lost, BOTH_ENDED, finish=finish_with_client),
+    "client.stop_marked": _STOPPING_CLIENT,
+    "client.stop_result_published": _STOPPING_CLIENT,
+    "client.results_drained": _WAITING_CLIENT,
+    "client.result_yielding": _WAITING_CLIENT,
+    "client.results_confirming": _WAITING_CLIENT,
+    "client.results_confirmed": _WAITING_CLIENT,
+    "broker.closing": Scenario(worker_terminated_while_rate_limited, BOTH_ENDED),
+    "broker.requeueing": Scenario(worker_terminated_while_rate_limited, BOTH_ENDED),
+    "broker.requeued": Scenario(worker_terminated_while_rate_limited, BOTH_ENDED),
+    "consumer.requeueing": Scenario(worker_with_ledger_error, _ONE_ENDED),
+    "consumer.undecodable": Scenario(worker_with_undecodable_element, BOTH_ENDED),
+    "completion.dead_lettered": Scenario(worker_with_dead_letter, BOTH_ENDED),
+    "launch.claimed": _WITHOUT_MESSAGES,
+    "poison.delivery_begun": _WITHOUT_MESSAGES,
+    "poison.delivery_ended": _WITHOUT_MESSAGES,
+    "completion.claimed": _UNREADABLE_REQUEST,
+    "completion.deferred": _UNREADABLE_REQUEST,
+    "launch.expired": _EXPIRED,
+    "launch.reclaimed": Scenario(worker_that_reclaims, _ONE_ENDED),
+    "launch.conflict_described": Scenario(worker_with_token_conflict, _ONE_ENDED),
+    "launch.unwanted": Scenario(worker_with_unwanted_task, {"ok": ("REMOVED", 3)}),
+    "launch.no_effect": Scenario(worker_with_two_requests, BOTH_ENDED, ecs_with_faults(throttle=0.5)),
+    "launch.ambiguous": Scenario(worker_with_two_requests, BOTH_ENDED, ecs_with_faults(server_error=0.5)),
+    "launch.refused": Scenario(worker_with_two_requests, BOTH_ENDED, ecs_with_faults(capacity=0.5)),
+    "completion.refused": Scenario(worker_with_invalid_arguments, {"ok": ("FAILED", 1)}),
+    "launch.tasks_listed": _STOPPED_AMBIGUOUS,
+    "launch.list_failed": Scenario(
+        worker_with_stopped_ambiguous_launch,
+        _REVOKED,
+        LocalEcsOptions(faults=FaultOptions(server_error=0.5, seed=_FIRST_CALL, operations=("ListTasks",))),
+    ),
+    "launch.task_absent": _STOPPED_AMBIGUOUS,
+    "launch.reclaimed_unreadable": _UNKNOWN_TARGET,
+    "launch.unknown": _UNKNOWN_TARGET,
+    "poller.rescheduled": Scenario(worker_with_long_task, _ONE_ENDED),
+    "reconciler.stop_marked": _OVER_TIME_LIMIT,
+    "poller.unreadable_ended": Scenario(worker_with_stopped_task_of_unknown_target, {"ok": ("UNKNOWN", 1)}),
+    "task_stopper.calling": _OVER_TIME_LIMIT,
+    "task_stopper.answered": _OVER_TIME_LIMIT,
+    "sweeper.expired_leased": _EXPIRED,
+    "sweeper.leased": _WITHOUT_MESSAGES,
 }

@@ -12,76 +12,105 @@ from pathlib import Path
 import pytest
 
 import ecs_queue
-from ecs_queue.airflow.desk import Desk
-from ecs_queue.broker.base import Broker, Delivery, ResultInbox
-from ecs_queue.crashpoints import EXIT_CODE, POINTS, VARIABLE, Armed
+from ecs_queue.airflow.ledger_access import LedgerAccess
+from ecs_queue.broker.base import Broker, Delivery, ResultConsumer
+from ecs_queue.crash_points import ENVIRONMENT_VARIABLE, EXIT_CODE, POINTS, CrashPlan
 from ecs_queue.ecs.gateway import EcsGateway
 from ecs_queue.errors import UsageError
 from ecs_queue.ledger.base import Ledger
-from tests.airflow.scenarios import SCENARIOS as OF_SCHEDULERS
+from tests.airflow.crash_scenarios import SCENARIOS as OF_SCHEDULERS
 from tests.crash.scenarios import SCENARIOS
 
 PACKAGE = Path(ecs_queue.__file__).parent
 #: Where the steps of a request are.
-STEPS = (
-    *sorted((PACKAGE / "launcher").glob("*.py")),
+EFFECT_FILES = (
+    *sorted((PACKAGE / "worker").glob("*.py")),
     *sorted((PACKAGE / "airflow").glob("*.py")),
     PACKAGE / "client.py",
     PACKAGE / "waiting.py",
 )
 
 #: A thing by the end of its name -> what it can do, and what of that no invariant speaks of: reads, tokens, leases.
-THINGS: dict[str, tuple[type, set[str]]] = {
+INTERFACES: dict[str, tuple[type, set[str]]] = {
     "ledger": (
         Ledger,
-        {"now", "get", "id_of", "undelivered", "page", "counts", "dead", "workers", "check", "close"}
-        | {"heartbeat", "prune", "take", "throttled", "pause", "resume", "paused", "rest"}
-        | {"note_events", "event_flows", "hasten"},
+        {
+            "now",
+            "get_records",
+            "find_id_by_arn",
+            "list_undelivered",
+            "list_records",
+            "count_by_state",
+            "list_dead_letters",
+            "list_workers",
+            "check_server",
+            "close",
+        }
+        | {
+            "heartbeat",
+            "prune",
+            "take_tokens",
+            "record_throttle",
+            "pause_queues",
+            "resume_queues",
+            "list_paused_queues",
+            "reschedule_poll",
+        }
+        | {"record_event_facts", "get_event_health", "poll_soon"},
     ),
-    "broker": (Broker, {"backlog", "check", "close", "results", "consume", "forget_results"}),
-    "gateway": (EcsGateway, {"check"}),
+    "broker": (Broker, {"backlog", "check", "close", "receive_results", "consume_requests", "delete_result_queue"}),
+    "gateway": (EcsGateway, {"check_cluster"}),
     "delivery": (Delivery, {"body", "queue", "redelivered"}),
-    "inbox": (ResultInbox, {"close"}),
+    "inbox": (ResultConsumer, {"close"}),
     # Its other methods have the points inside.
-    "desk": (
-        Desk,
-        {"open", "closed_for_now", "prepare", "hurry", "send_soon", "results", "undelivered", "get"}
-        | {"complaints", "close"},
+    "ledger_access": (
+        LedgerAccess,
+        {
+            "open",
+            "is_backing_off",
+            "prepare",
+            "pause_journal",
+            "send_in_background",
+            "receive_results",
+            "get_undelivered_results",
+            "get_records",
+        }
+        | {"find_problems", "close"},
     ),
 }
 
 
-def parsed(path: Path) -> ast.Module:
+def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef]:
-    return (node for node in ast.walk(parsed(path)) if isinstance(node, ast.FunctionDef))
+    return (node for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef))
 
 
-def points_in(tree: ast.AST) -> list[str]:
+def crash_points_in(tree: ast.AST) -> list[str]:
     """The points that are reached, by their literal names."""
     found = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "reach":
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "crash_point":
             (name,) = node.args
             assert isinstance(name, ast.Constant), f"line {node.lineno}: the name of a point is a literal"
             found.append(str(name.value))
     return found
 
 
-def effect(node: ast.AST) -> str:
+def effect_name(node: ast.AST) -> str:
     """ "ledger.claim" when the node names an effect, else ""."""
     if not isinstance(node, ast.Attribute):
         return ""
-    for thing, (protocol, without) in THINGS.items():
+    for thing, (protocol, without) in INTERFACES.items():
         if ast.unparse(node.value).endswith(thing) and hasattr(protocol, node.attr) and node.attr not in without:
             return f"{thing}.{node.attr}"
     return ""
 
 
 def test_every_point_is_reached_at_one_place_and_every_place_is_in_the_catalogue() -> None:
-    reached = Counter(point for path in PACKAGE.rglob("*.py") for point in points_in(parsed(path)))
+    reached = Counter(point for path in PACKAGE.rglob("*.py") for point in crash_points_in(parse(path)))
     assert reached == Counter(POINTS.keys())
 
 
@@ -90,38 +119,50 @@ def test_every_point_has_a_scenario_and_every_scenario_a_point() -> None:
     assert not SCENARIOS.keys() & OF_SCHEDULERS.keys()
 
 
-@pytest.mark.parametrize("path", STEPS, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", EFFECT_FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_effect_has_a_point(path: Path) -> None:
     """A function with more effects than points has two effects with nothing between them that a test could hit."""
     for function in functions(path):
-        calls = [effect(node.func) for node in ast.walk(function) if isinstance(node, ast.Call) and effect(node.func)]
+        calls = [
+            effect_name(node.func)
+            for node in ast.walk(function)
+            if isinstance(node, ast.Call) and effect_name(node.func)
+        ]
         calls = [call for call in calls if call.partition(".")[2] != function.name]  # a wrapper's, which only passes on
-        points = points_in(function)
+        points = crash_points_in(function)
         assert len(points) >= len(calls), f"{function.name} does {calls}, its crash points are {points}"
 
 
 def test_an_effect_that_is_handed_on_is_known_here() -> None:
     """What is called under another name would escape the test above."""
     handed_on = set()
-    for path in STEPS:
-        tree = parsed(path)
+    for path in EFFECT_FILES:
+        tree = parse(path)
         called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-        handed_on |= {effect(node) for node in ast.walk(tree) if effect(node) and id(node) not in called}
+        handed_on |= {effect_name(node) for node in ast.walk(tree) if effect_name(node) and id(node) not in called}
     # Sweeper._launch pops the records; the broker has points of its own where it puts messages back.
-    assert handed_on == {"ledger.due_retries", "ledger.due_silent", "delivery.put_back"}
+    assert handed_on == {"ledger.lease_due_retries", "ledger.lease_unclaimed", "delivery.requeue_at_front"}
 
 
 def test_the_effects_are_found() -> None:
     """Were things named otherwise, the tests above would see nothing."""
-    found = {effect(node.func) for path in STEPS for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)}
-    assert found >= {"ledger.admit", "ledger.launched", "gateway.run_task", "delivery.ack", "broker.publish_results"}
-    assert found >= {"ledger.put", "ledger.confirm", "ledger.outcomes", "gateway.stop_task", "inbox.drain"}
-    assert found >= {"desk.adopt", "desk.stop", "desk.confirm", "broker.publish_requests"}
+    found = {
+        effect_name(node.func) for path in EFFECT_FILES for node in ast.walk(parse(path)) if isinstance(node, ast.Call)
+    }
+    assert found >= {
+        "ledger.put_and_claim",
+        "ledger.launched",
+        "gateway.run_task",
+        "delivery.ack",
+        "broker.publish_results",
+    }
+    assert found >= {"ledger.put", "ledger.confirm", "ledger.update_tasks", "gateway.stop_task", "inbox.drain"}
+    assert found >= {"ledger_access.adopt", "ledger_access.stop", "ledger_access.confirm", "broker.publish_requests"}
 
 
 def test_an_armed_process_acts_at_the_nth_reach_of_its_point_only() -> None:
     acts: list[object] = []
-    armed = Armed("launch.calling*2,ecs.sending=pause", acts.append, lambda: acts.append("pause"))
+    armed = CrashPlan("launch.calling*2,ecs.sending=pause", acts.append, lambda: acts.append("pause"))
     for point in ("launch.answered", "launch.calling", "ecs.sending", "ecs.sending", "launch.calling"):
         armed.reach(point)
     assert acts == ["pause", EXIT_CODE]
@@ -130,18 +171,20 @@ def test_an_armed_process_acts_at_the_nth_reach_of_its_point_only() -> None:
 @pytest.mark.parametrize("text", ["launch.caling", "launch.calling*0", "launch.calling=stop", "launch.calling,"])
 def test_a_point_that_does_not_exist_is_an_error(text: str) -> None:
     with pytest.raises(UsageError, match="expected POINT"):
-        Armed(text, lambda code: None, lambda: None)
+        CrashPlan(text, lambda code: None, lambda: None)
 
 
 def test_a_process_that_is_not_armed_passes_by() -> None:
-    code = "from ecs_queue.crashpoints import POINTS, reach\nfor point in POINTS: reach(point)\nprint('alive')"
+    code = "from ecs_queue.crash_points import POINTS, reach\nfor point in POINTS: reach(point)\nprint('alive')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "alive\n"
 
 
 def test_a_process_that_is_armed_dies_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "ecs.sending")
-    code = "import atexit\nfrom ecs_queue.crashpoints import reach\natexit.register(print, 'bye')\nreach('ecs.sending')"
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "ecs.sending")
+    code = (
+        "import atexit\nfrom ecs_queue.crash_points import reach\natexit.register(print, 'bye')\nreach('ecs.sending')"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (EXIT_CODE, "")
 

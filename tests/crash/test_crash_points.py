@@ -11,14 +11,14 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from ecs_queue.crashpoints import POINTS
+from ecs_queue.crash_points import POINTS
 from ecs_queue.local.redis_server import RedisServer
-from tests.crash.bench import Bench
+from tests.crash.harness import CrashHarness
 from tests.crash.scenarios import SCENARIOS
 
 
 @contextmanager
-def events_queue() -> Iterator[str]:
+def run_events_queue() -> Iterator[str]:
     """The URL of a queue in moto's SQS."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -37,9 +37,9 @@ def test_a_process_that_dies_here_loses_and_doubles_nothing(
     scenario = SCENARIOS[point]
     with ExitStack() as stack:
         ecs, settings = scenario.ecs, scenario.settings
-        if scenario.by_events:
-            url = stack.enter_context(events_queue())
-            ecs, settings = replace(ecs, events_to=url), {**settings, "EVENT_QUEUE_URL": url}
-        bench = stack.enter_context(Bench(redis_server.url, tmp_path, ecs, settings))
-        scenario.play(bench, point)
-        assert scenario.finish(bench) == scenario.ends
+        if scenario.with_events:
+            url = stack.enter_context(run_events_queue())
+            ecs, settings = replace(ecs, event_queue_url=url), {**settings, "EVENT_QUEUE_URL": url}
+        harness = stack.enter_context(CrashHarness(redis_server.url, tmp_path, ecs, settings))
+        scenario.crash(harness, point)
+        assert scenario.finish(harness) == scenario.expected

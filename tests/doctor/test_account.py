@@ -15,8 +15,8 @@ from moto.core import set_initial_no_auth_action_count
 from moto.core.exceptions import JsonRESTError
 
 from ecs_queue.config import Config, load_config
-from ecs_queue.doctor.account import examine_account, examine_rates, examine_rights, not_aws
-from ecs_queue.doctor.finding import Finding, Level, Report
+from ecs_queue.doctor.account import check_account, check_permissions, check_rate_limits, is_not_aws
+from ecs_queue.doctor.finding import Finding, Reporter, Severity
 from ecs_queue.ecs.clients import Target
 
 REGION = "eu-central-1"
@@ -78,23 +78,23 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def found(config: Config) -> dict[str, list[Finding]]:
     by_check: dict[str, list[Finding]] = {}
-    for finding in examine_account(config, config.profile("default"), TARGET, client):
+    for finding in check_account(config, config.profile("default"), TARGET, client):
         by_check.setdefault(finding.check, []).append(finding)
     return by_check
 
 
-def levels(findings: dict[str, list[Finding]], check: str) -> list[Level]:
-    return [finding.level for finding in findings[check]]
+def levels(findings: dict[str, list[Finding]], check: str) -> list[Severity]:
+    return [finding.severity for finding in findings[check]]
 
 
 @pytest.mark.usefixtures("account")
 def test_an_account_where_everything_is_there_has_nothing_wrong_and_is_left_as_it_was() -> None:
     findings = found(config_of())
     flat = [finding for group in findings.values() for finding in group]
-    assert [finding for finding in flat if finding.level in (Level.WRONG, Level.WARNING)] == []
+    assert [finding for finding in flat if finding.severity in (Severity.ERROR, Severity.WARNING)] == []
     assert "123456789012" in findings["aws.identity"][0].text
-    assert "which exists" in findings["aws.logs"][0].text
-    assert "ecs:RunTask, ecs:DescribeTasks, ecs:ListTasks, ecs:StopTask" in findings["aws.rights"][0].text
+    assert "which exists" in findings["aws.log_group"][0].text
+    assert "ecs:RunTask, ecs:DescribeTasks, ecs:ListTasks, ecs:StopTask" in findings["aws.permissions"][0].text
     assert client("ecs").list_tasks(cluster="jobs")["taskArns"] == []
 
 
@@ -102,28 +102,28 @@ def test_an_account_where_everything_is_there_has_nothing_wrong_and_is_left_as_i
 def test_a_missing_cluster_is_wrong_and_ends_the_examination() -> None:
     config = config_of(CLUSTER="nope")
     target = replace(TARGET, cluster="nope")
-    findings = list(examine_account(config, config.profile("default"), target, client))
+    findings = list(check_account(config, config.profile("default"), target, client))
     assert findings[-1].check == "aws.cluster"
-    assert (findings[-1].level, "does not exist" in findings[-1].text) == (Level.WRONG, True)
+    assert (findings[-1].severity, "does not exist" in findings[-1].text) == (Severity.ERROR, True)
 
 
 @pytest.mark.usefixtures("account")
 def test_a_missing_task_definition_is_wrong() -> None:
     findings = found(config_of(TASK_DEFINITION="nope"))
-    assert levels(findings, "aws.task_definition") == [Level.WRONG]
+    assert levels(findings, "aws.task_definition") == [Severity.ERROR]
     assert "aws.container" not in findings
 
 
 @pytest.mark.usefixtures("account")
 def test_an_inactive_task_definition_is_wrong() -> None:
     client("ecs").deregister_task_definition(taskDefinition="job:1")
-    assert levels(found(config_of(TASK_DEFINITION="job:1")), "aws.task_definition") == [Level.WRONG]
+    assert levels(found(config_of(TASK_DEFINITION="job:1")), "aws.task_definition") == [Severity.ERROR]
 
 
 @pytest.mark.usefixtures("account")
 def test_a_container_that_is_not_in_the_definition_is_wrong() -> None:
     (finding,) = found(config_of(CONTAINER_NAME="worker"))["aws.container"]
-    assert (finding.level, "only main" in finding.text) == (Level.WRONG, True)
+    assert (finding.severity, "only main" in finding.text) == (Severity.ERROR, True)
 
 
 @pytest.mark.usefixtures("account")
@@ -132,8 +132,8 @@ def test_a_definition_for_ec2_alone_is_wrong_on_fargate() -> None:
     given = {"family": "ec2job", "networkMode": "bridge", "requiresCompatibilities": ["EC2"]}
     ecs.register_task_definition(**given, containerDefinitions=[CONTAINER])
     findings = found(config_of(TASK_DEFINITION="ec2job"))
-    assert levels(findings, "aws.launch_type") == [Level.WRONG]
-    assert levels(findings, "aws.network") == [Level.WRONG]
+    assert levels(findings, "aws.launch_type") == [Severity.ERROR]
+    assert levels(findings, "aws.network") == [Severity.ERROR]
     on_ec2 = found(config_of(TASK_DEFINITION="ec2job", LAUNCH_TYPE="EC2"))
     assert "aws.launch_type" not in on_ec2
     assert "subnets are set" in on_ec2["aws.network"][0].text
@@ -142,18 +142,18 @@ def test_a_definition_for_ec2_alone_is_wrong_on_fargate() -> None:
 @pytest.mark.usefixtures("account")
 def test_a_missing_log_group_is_wrong_unless_it_is_made_by_the_driver() -> None:
     client("logs").delete_log_group(logGroupName="/jobs")
-    assert levels(found(config_of()), "aws.logs") == [Level.WRONG]
+    assert levels(found(config_of()), "aws.log_group") == [Severity.ERROR]
     options = {**CONTAINER["logConfiguration"]["options"], "awslogs-create-group": "true"}
     making = {**CONTAINER, "logConfiguration": {"logDriver": "awslogs", "options": options}}
     client("ecs").register_task_definition(**DEFINITION, containerDefinitions=[making])
-    assert levels(found(config_of()), "aws.logs") == [Level.OK]
+    assert levels(found(config_of()), "aws.log_group") == [Severity.OK]
 
 
 @pytest.mark.usefixtures("account")
 def test_a_container_without_awslogs_is_a_note() -> None:
     plain = {key: value for key, value in CONTAINER.items() if key != "logConfiguration"}
     client("ecs").register_task_definition(**DEFINITION, containerDefinitions=[plain])
-    assert levels(found(config_of()), "aws.logs") == [Level.NOTE]
+    assert levels(found(config_of()), "aws.log_group") == [Severity.INFO]
 
 
 @mock_aws
@@ -164,10 +164,10 @@ def test_each_right_that_iam_denies_is_named() -> None:
     @set_initial_no_auth_action_count(0)
     def denied() -> list[Finding]:
         ecs = client("ecs", **keys)
-        return list(examine_rights(Report("default"), profile, TARGET, ecs))
+        return list(check_permissions(Reporter("default"), profile, TARGET, ecs))
 
     findings = denied()
-    wrong = [finding.text.split()[0] for finding in findings if finding.level is Level.WRONG]
+    wrong = [finding.text.split()[0] for finding in findings if finding.severity is Severity.ERROR]
     assert wrong == ["ecs:RunTask", "ecs:StopTask"]
     assert any("ecs:DescribeTasks, ecs:ListTasks" in finding.text for finding in findings)
 
@@ -195,12 +195,12 @@ def test_what_the_doctor_may_not_look_at_is_a_note() -> None:
         ecs.add_client_error("stop_task", "InvalidParameterException", "The referenced task was not found.", 400)
         quotas.add_response("get_service_quota", {"Quota": {"Value": 6.0}})
         config = config_of()
-        findings = list(examine_account(config, config.profile("default"), TARGET, clients.__getitem__))
+        findings = list(check_account(config, config.profile("default"), TARGET, clients.__getitem__))
     by_check = {finding.check: finding for finding in findings}
-    assert by_check["aws.cluster"].level is Level.NOTE
-    assert by_check["aws.task_definition"].level is Level.NOTE
-    assert "6 vCPUs" in by_check["aws.vcpus"].text
-    assert not [finding for finding in findings if finding.level is Level.WRONG]
+    assert by_check["aws.cluster"].severity is Severity.INFO
+    assert by_check["aws.task_definition"].severity is Severity.INFO
+    assert "6 vCPUs" in by_check["aws.vcpu_quota"].text
+    assert not [finding for finding in findings if finding.severity is Severity.ERROR]
 
 
 def test_expired_credentials_are_wrong() -> None:
@@ -209,31 +209,31 @@ def test_expired_credentials_are_wrong() -> None:
         for stub, call in ((sts, "get_caller_identity"), (ecs, "describe_clusters")):
             stub.add_client_error(call, "ExpiredTokenException", "The security token is expired", 400)
         config = config_of()
-        findings = list(examine_account(config, config.profile("default"), TARGET, clients.__getitem__))
-    assert [(finding.check, finding.level) for finding in findings] == [
-        ("aws.identity", Level.WRONG),
-        ("aws.cluster", Level.WRONG),
+        findings = list(check_account(config, config.profile("default"), TARGET, clients.__getitem__))
+    assert [(finding.check, finding.severity) for finding in findings] == [
+        ("aws.identity", Severity.ERROR),
+        ("aws.cluster", Severity.ERROR),
     ]
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, [Level.OK, Level.OK]),
-        ({"AIRFLOW__ECS_QUEUE__RUN_TASK_RATE": "30"}, [Level.WARNING, Level.OK]),
-        ({"AIRFLOW__ECS_QUEUE__RUN_TASK_RATE": "30", "LAUNCH_TYPE": "EC2"}, [Level.OK, Level.OK]),
-        ({"AIRFLOW__ECS_QUEUE__DESCRIBE_TASKS_BURST": "500"}, [Level.OK, Level.WARNING]),
-        ({"AIRFLOW__ECS_QUEUE__DESCRIBE_TASKS_RATE": "0"}, [Level.OK, Level.WARNING]),
+        ({}, [Severity.OK, Severity.OK]),
+        ({"AIRFLOW__ECS_QUEUE__RUN_TASK_RATE": "30"}, [Severity.WARNING, Severity.OK]),
+        ({"AIRFLOW__ECS_QUEUE__RUN_TASK_RATE": "30", "LAUNCH_TYPE": "EC2"}, [Severity.OK, Severity.OK]),
+        ({"AIRFLOW__ECS_QUEUE__DESCRIBE_TASKS_BURST": "500"}, [Severity.OK, Severity.WARNING]),
+        ({"AIRFLOW__ECS_QUEUE__DESCRIBE_TASKS_RATE": "0"}, [Severity.OK, Severity.WARNING]),
     ],
 )
-def test_rates_above_awss_quotas_are_warnings(settings: dict[str, str], expected: list[Level]) -> None:
+def test_rates_above_awss_quotas_are_warnings(settings: dict[str, str], expected: list[Severity]) -> None:
     config = config_of(**settings)
-    findings = examine_rates(Report("default"), config, config.profile("default"))
-    assert [finding.level for finding in findings] == expected
+    findings = check_rate_limits(Reporter("default"), config, config.profile("default"))
+    assert [finding.severity for finding in findings] == expected
 
 
 def test_stand_ins_are_not_taken_for_aws() -> None:
-    assert not not_aws("https://ecs.eu-central-1.amazonaws.com")
-    assert not not_aws("https://vpce-0a.ecs.eu-central-1.vpce.amazonaws.com")
-    assert not_aws("http://127.0.0.1:4566")
-    assert not_aws("http://localstack:4566")
+    assert not is_not_aws("https://ecs.eu-central-1.amazonaws.com")
+    assert not is_not_aws("https://vpce-0a.ecs.eu-central-1.vpce.amazonaws.com")
+    assert is_not_aws("http://127.0.0.1:4566")
+    assert is_not_aws("http://localstack:4566")

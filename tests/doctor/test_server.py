@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from ecs_queue.doctor.finding import Finding, Level
-from ecs_queue.doctor.server import examine_server, is_loopback
+from ecs_queue.doctor.finding import Finding, Severity
+from ecs_queue.doctor.server import check_server, is_loopback
 from ecs_queue.local.redis_server import RedisServer
-from tests.services import require_redis_binary
+from tests.servers import require_redis_binary
 
 
 @pytest.fixture
@@ -22,15 +22,15 @@ def own_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 def found(url: str, durability: str = "server", role: str = "ledger") -> dict[str, Finding]:
-    return {finding.check: finding for finding in examine_server(role, url, durability, 2.0)}
+    return {finding.check: finding for finding in check_server(role, url, durability, 2.0)}
 
 
 def test_a_good_server_has_nothing_but_ok(own_server: RedisServer) -> None:
     findings = found(own_server.url)
-    assert {finding.level for finding in findings.values()} == {Level.OK}
+    assert {finding.severity for finding in findings.values()} == {Severity.OK}
     assert "appendfsync always" in findings["server.persistence"].text
     assert set(findings) == {
-        "server.reached",
+        "server.reachable",
         "server.clock",
         "server.transport",
         "server.eviction",
@@ -43,30 +43,30 @@ def test_a_server_that_may_evict_is_wrong(own_server: RedisServer) -> None:
     client.config_set("maxmemory-policy", "allkeys-lru")
     client.close()
     finding = found(own_server.url)["server.eviction"]
-    assert finding.level is Level.WRONG
+    assert finding.severity is Severity.ERROR
     assert "noeviction" in finding.advice
 
 
 def test_a_nearly_full_server_is_a_warning(own_server: RedisServer) -> None:
     client = redis.Redis.from_url(own_server.url)
     client.config_set("maxmemory", "1gb")
-    assert found(own_server.url)["server.memory"].level is Level.OK
+    assert found(own_server.url)["server.memory"].severity is Severity.OK
     client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 1000)
     client.close()
-    assert found(own_server.url)["server.memory"].level is Level.WARNING
+    assert found(own_server.url)["server.memory"].severity is Severity.WARNING
 
 
 def test_a_server_that_keeps_nothing_is_a_warning_and_with_a_replica_a_note(redis_url: str) -> None:
-    assert found(redis_url)["server.persistence"].level is Level.WARNING
-    assert found(redis_url, "replica")["server.persistence"].level is Level.NOTE
+    assert found(redis_url)["server.persistence"].severity is Severity.WARNING
+    assert found(redis_url, "replica")["server.persistence"].severity is Severity.INFO
 
 
 def test_everysec_is_enough_only_with_a_barrier(own_server: RedisServer) -> None:
     client = redis.Redis.from_url(own_server.url)
     client.config_set("appendfsync", "everysec")
     client.close()
-    assert found(own_server.url)["server.persistence"].level is Level.WARNING
-    assert found(own_server.url, "aof")["server.persistence"].level is Level.OK
+    assert found(own_server.url)["server.persistence"].severity is Severity.WARNING
+    assert found(own_server.url, "aof")["server.persistence"].severity is Severity.OK
 
 
 def test_a_broker_of_its_own_need_not_be_durable(redis_url: str) -> None:
@@ -78,7 +78,7 @@ def test_a_replica_is_wrong(own_server: RedisServer, redis_server: RedisServer) 
     client.replicaof("127.0.0.1", redis_server.port)
     client.close()
     finding = found(own_server.url)["server.role"]
-    assert (finding.level, "primary" in finding.advice) == (Level.WRONG, True)
+    assert (finding.severity, "primary" in finding.advice) == (Severity.ERROR, True)
 
 
 def test_a_user_who_may_not_ask_gets_notes_and_no_error(own_server: RedisServer) -> None:
@@ -86,38 +86,38 @@ def test_a_user_who_may_not_ask_gets_notes_and_no_error(own_server: RedisServer)
     client.acl_setuser("lean", enabled=True, passwords=["+hunter2"], commands=["+ping", "+client"])
     client.close()
     findings = found(own_server.url.replace("redis://", "redis://lean:hunter2@"))
-    assert findings["server.version"].level is Level.NOTE
+    assert findings["server.version"].severity is Severity.INFO
     assert "server.clock" not in findings
-    assert {finding.level for finding in findings.values()} == {Level.OK, Level.NOTE}
+    assert {finding.severity for finding in findings.values()} == {Severity.OK, Severity.INFO}
     assert not any("hunter2" in repr(finding) for finding in findings.values())
 
 
 def test_a_wrong_password_is_wrong_and_is_not_shown(own_server: RedisServer) -> None:
     findings = found(own_server.url.replace("redis://", "redis://nobody:hunter2@"))
-    assert findings["server.reached"].level is Level.WRONG
+    assert findings["server.reachable"].severity is Severity.ERROR
     assert "hunter2" not in repr(findings)
 
 
 def test_a_server_that_is_away_is_wrong_and_says_what_to_do() -> None:
-    (finding,) = examine_server("broker", "redis://127.0.0.1:1/0", "", 1.0)
-    assert (finding.check, finding.level) == ("server.reached", Level.WRONG)
+    (finding,) = check_server("broker", "redis://127.0.0.1:1/0", "", 1.0)
+    assert (finding.check, finding.severity) == ("server.reachable", Severity.ERROR)
     assert finding.text.startswith("the broker failed")
     assert "broker_url" in finding.advice
 
 
-@pytest.mark.parametrize(("ahead", "level"), [(1.0, Level.OK), (30.0, Level.WARNING), (-600.0, Level.WRONG)])
-def test_a_clock_that_is_off_is_told(redis_url: str, ahead: float, level: Level) -> None:
+@pytest.mark.parametrize(("ahead", "level"), [(1.0, Severity.OK), (30.0, Severity.WARNING), (-600.0, Severity.ERROR)])
+def test_a_clock_that_is_off_is_told(redis_url: str, ahead: float, level: Severity) -> None:
     import time
 
-    findings = examine_server("ledger", redis_url, "server", 2.0, wall_clock=lambda: time.time() + ahead)
+    findings = check_server("ledger", redis_url, "server", 2.0, wall_clock=lambda: time.time() + ahead)
     (clock,) = [finding for finding in findings if finding.check == "server.clock"]
-    assert clock.level is level
+    assert clock.severity is level
 
 
 def test_a_slow_server_is_a_warning(redis_url: str) -> None:
     ticks = iter(range(1000))
-    findings = examine_server("ledger", redis_url, "server", 2.0, monotonic=lambda: float(next(ticks)))
-    assert next(iter(findings)).level is Level.WARNING
+    findings = check_server("ledger", redis_url, "server", 2.0, monotonic=lambda: float(next(ticks)))
+    assert next(iter(findings)).severity is Severity.WARNING
 
 
 def test_only_this_machine_is_loopback() -> None:

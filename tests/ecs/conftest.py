@@ -10,7 +10,7 @@ import boto3
 import botocore.session
 import pytest
 
-from ecs_queue.ecs.clients import ClientOptions, EcsClients, Source, Target
+from ecs_queue.ecs.clients import ClientOptions, CredentialSource, EcsClients, Target
 from tests.ecs.scripted_endpoint import ScriptedEndpoint
 
 
@@ -34,22 +34,22 @@ def endpoint() -> Iterator[ScriptedEndpoint]:
 
 
 @pytest.fixture(scope="session")
-def source() -> Callable[[str | None], Source]:
+def open_source() -> Callable[[str | None], CredentialSource]:
     """boto3's own chain, read afresh for each session; only the service models are loaded once."""
     loader = botocore.session.Session().get_component("data_loader")
 
-    def fresh(_conn_id: str | None) -> Source:
+    def fresh(_conn_id: str | None) -> CredentialSource:
         session = botocore.session.Session()
         session.register_component("data_loader", loader)
-        return Source(boto3.Session(botocore_session=session))
+        return CredentialSource(boto3.Session(botocore_session=session))
 
     return fresh
 
 
 @pytest.fixture
-def clients(source: Callable[[str | None], Source]) -> EcsClients:
+def clients(open_source: Callable[[str | None], CredentialSource]) -> EcsClients:
     options = ClientOptions(connect_timeout=2, read_timeout=2, max_pool_connections=4)
-    return EcsClients(options, source=source)
+    return EcsClients(options, open_source=open_source)
 
 
 @pytest.fixture

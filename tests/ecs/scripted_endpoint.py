@@ -12,7 +12,7 @@ from typing import Any, Self
 
 
 @dataclass(frozen=True)
-class Reply:
+class ScriptedReply:
     """One answer. `fault`: "reset" closes the connection after reading, "hang" never answers."""
 
     body: bytes = b"{}"
@@ -20,16 +20,16 @@ class Reply:
     fault: str = ""
 
 
-def ok(**members: Any) -> Reply:
-    return Reply(json.dumps(members).encode())
+def ok_reply(**members: Any) -> ScriptedReply:
+    return ScriptedReply(json.dumps(members).encode())
 
 
-def error(code: str, message: str = "", status: int = 400, **members: Any) -> Reply:
-    return Reply(json.dumps({"__type": code, "message": message, **members}).encode(), status)
+def error_reply(code: str, message: str = "", status: int = 400, **members: Any) -> ScriptedReply:
+    return ScriptedReply(json.dumps({"__type": code, "message": message, **members}).encode(), status)
 
 
 @dataclass
-class Seen:
+class ReceivedRequest:
     """One request as it arrived."""
 
     operation: str
@@ -41,8 +41,8 @@ class ScriptedEndpoint:
     """Serves `script` in order; `seen` has what was asked. A request beyond the script gets status 599."""
 
     def __init__(self) -> None:
-        self.script: deque[Reply] = deque()
-        self.seen: list[Seen] = []
+        self.script: deque[ScriptedReply] = deque()
+        self.requests: list[ReceivedRequest] = []
         self._released = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -51,12 +51,12 @@ class ScriptedEndpoint:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def answers(self, *replies: Reply) -> None:
+    def enqueue(self, *replies: ScriptedReply) -> None:
         self.script.extend(replies)
 
     @property
     def operations(self) -> list[str]:
-        return [request.operation for request in self.seen]
+        return [request.operation for request in self.requests]
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -80,8 +80,8 @@ class ScriptedEndpoint:
                 target = self.headers.get("X-Amz-Target", "")
                 is_json = target != ""
                 asked = json.loads(body) if is_json else {"form": body.decode()}
-                endpoint.seen.append(Seen(target.rsplit(".", 1)[-1], asked, dict(self.headers.items())))
-                reply = endpoint.script.popleft() if endpoint.script else Reply(status=599)
+                endpoint.requests.append(ReceivedRequest(target.rsplit(".", 1)[-1], asked, dict(self.headers.items())))
+                reply = endpoint.script.popleft() if endpoint.script else ScriptedReply(status=599)
                 if reply.fault == "hang":
                     endpoint._released.wait()
                 if reply.fault:

@@ -17,13 +17,13 @@ from botocore.exceptions import NoCredentialsError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecs_queue.ecs.clients import ClientOptions, EcsClients, Source, Target, credential_source
+from ecs_queue.ecs.clients import ClientOptions, CredentialSource, EcsClients, Target, open_credential_source
 from ecs_queue.errors import ConfigError, PermanentError
-from tests.ecs.scripted_endpoint import Reply, ScriptedEndpoint, ok
+from tests.ecs.scripted_endpoint import ScriptedEndpoint, ScriptedReply, ok_reply
 
 
 @dataclass(frozen=True)
-class Profile:
+class FakeProfile:
     region_name: str | None = None
     endpoint_url: str | None = None
     role_arn: str | None = None
@@ -31,8 +31,8 @@ class Profile:
     conn_id: str | None = None
 
 
-WORD = st.text(st.characters(codec="utf-8", exclude_characters="@"), max_size=12)
-TARGETS = st.builds(Target, WORD, st.none(), st.none() | WORD, WORD, st.none() | WORD)
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="@"), max_size=12)
+TARGETS = st.builds(Target, TEXT, st.none(), st.none() | TEXT, TEXT, st.none() | TEXT)
 
 
 @given(target=TARGETS)
@@ -65,7 +65,7 @@ def test_an_endpoint_with_a_password_is_refused_without_showing_it() -> None:
 
 def test_the_profiles_region_comes_first(clients: EcsClients, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
-    assert clients.target_for(Profile(region_name="eu-west-1")).region == "eu-west-1"
+    assert clients.target_for(FakeProfile(region_name="eu-west-1")).region == "eu-west-1"
 
 
 @pytest.mark.parametrize("variable", ["AWS_DEFAULT_REGION", "AWS_REGION"])
@@ -73,27 +73,27 @@ def test_the_environments_region_serves_a_profile_without_one(
     clients: EcsClients, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "us-west-2")
-    assert clients.target_for(Profile()) == Target("us-west-2", None, None, "jobs")
+    assert clients.target_for(FakeProfile()) == Target("us-west-2", None, None, "jobs")
 
 
 def test_the_config_files_region_serves_too(clients: EcsClients, tmp_path: Path) -> None:
     (tmp_path / "config").write_text("[default]\nregion = ap-south-1\n")
-    assert clients.target_for(Profile()).region == "ap-south-1"
+    assert clients.target_for(FakeProfile()).region == "ap-south-1"
 
 
 def test_without_any_region_the_error_says_how_to_set_one(clients: EcsClients) -> None:
     with pytest.raises(ConfigError, match=r"region_name in \[aws_ecs_executor\]"):
-        clients.target_for(Profile())
+        clients.target_for(FakeProfile())
 
 
 @pytest.mark.parametrize("cluster", [None, ""])
 def test_without_a_cluster_the_error_names_it(clients: EcsClients, cluster: str | None) -> None:
     with pytest.raises(ConfigError, match="cluster"):
-        clients.target_for(Profile(region_name="r", cluster=cluster))
+        clients.target_for(FakeProfile(region_name="r", cluster=cluster))
 
 
 def test_a_target_has_what_the_profile_says(clients: EcsClients) -> None:
-    profile = Profile("eu-west-1", "http://h:1", "arn:aws:iam::1:role/r", "jobs", "")
+    profile = FakeProfile("eu-west-1", "http://h:1", "arn:aws:iam::1:role/r", "jobs", "")
     assert clients.target_for(profile) == Target("eu-west-1", "http://h:1", "arn:aws:iam::1:role/r", "jobs")
 
 
@@ -104,9 +104,9 @@ def test_a_client_makes_one_attempt_with_our_time_outs_and_name(endpoint: Script
     assert config.retries == {"total_max_attempts": 1, "mode": "standard"}
     assert (config.connect_timeout, config.read_timeout, config.max_pool_connections) == (1.5, 2.5, 7)
     assert config.tcp_keepalive
-    endpoint.answers(ok(tasks=[]))
+    endpoint.enqueue(ok_reply(tasks=[]))
     client.describe_tasks(tasks=["x"])
-    assert "ecs-queue/" in endpoint.seen[0].headers["User-Agent"]
+    assert "ecs-queue/" in endpoint.requests[0].headers["User-Agent"]
 
 
 def test_threads_share_one_client_a_target(clients: EcsClients, target: Target) -> None:
@@ -144,13 +144,13 @@ def test_a_forgotten_client_reads_its_credentials_afresh(
 ) -> None:
     old = clients.client(target)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "renewed")
-    clients.forget(target, old)
+    clients.invalidate(target, old)
     new = clients.client(target)
-    clients.forget(target, old)
+    clients.invalidate(target, old)
     assert clients.client(target) is new
-    endpoint.answers(ok(tasks=[]))
+    endpoint.enqueue(ok_reply(tasks=[]))
     new.describe_tasks(tasks=["x"])
-    assert "Credential=renewed/" in endpoint.seen[0].headers["Authorization"]
+    assert "Credential=renewed/" in endpoint.requests[0].headers["Authorization"]
 
 
 @pytest.mark.parametrize("url", ["not a url", "http://"])
@@ -171,11 +171,11 @@ def test_a_role_is_assumed_when_first_used_and_only_once(
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", endpoint.url)
     role = "arn:aws:iam::123456789012:role/r"
     client = clients.client(Target("eu-central-1", endpoint.url, role, "jobs"))
-    assert endpoint.seen == []
-    endpoint.answers(Reply(ASSUMED % b"2999-01-01T00:00:00Z"), ok(tasks=[]), ok(tasks=[]))
+    assert endpoint.requests == []
+    endpoint.enqueue(ScriptedReply(ASSUMED % b"2999-01-01T00:00:00Z"), ok_reply(tasks=[]), ok_reply(tasks=[]))
     client.describe_tasks(tasks=["x"])
     client.describe_tasks(tasks=["x"])
-    sts, first, second = endpoint.seen
+    sts, first, second = endpoint.requests
     assert "RoleSessionName=ecs-queue" in sts.body["form"]
     assert "Credential=testing/" in sts.headers["Authorization"]
     assert all("Credential=ASSUMED/" in call.headers["Authorization"] for call in (first, second))
@@ -186,13 +186,15 @@ def test_credentials_about_to_expire_are_renewed(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", endpoint.url)
     client = clients.client(Target("eu-central-1", endpoint.url, "arn:aws:iam::123456789012:role/r", "jobs"))
-    endpoint.answers(Reply(ASSUMED % b"2999-01-01T00:00:00Z"), ok(tasks=[]))
+    endpoint.enqueue(ScriptedReply(ASSUMED % b"2999-01-01T00:00:00Z"), ok_reply(tasks=[]))
     client.describe_tasks(tasks=["x"])
     credentials = client._request_signer._credentials
     credentials._expiry_time = credentials._time_fetcher()
-    endpoint.answers(Reply(ASSUMED.replace(b"ASSUMED", b"RENEWED") % b"2999-01-01T00:00:00Z"), ok(tasks=[]))
+    endpoint.enqueue(
+        ScriptedReply(ASSUMED.replace(b"ASSUMED", b"RENEWED") % b"2999-01-01T00:00:00Z"), ok_reply(tasks=[])
+    )
     client.describe_tasks(tasks=["x"])
-    assert "Credential=RENEWED/" in endpoint.seen[-1].headers["Authorization"]
+    assert "Credential=RENEWED/" in endpoint.requests[-1].headers["Authorization"]
 
 
 def test_a_role_without_credentials_to_assume_it_says_so(
@@ -204,7 +206,7 @@ def test_a_role_without_credentials_to_assume_it_says_so(
         client.describe_tasks(tasks=["x"])
 
 
-class FakeHook:
+class FakeAwsHook:
     """Airflow's AwsGenericHook as far as it is used."""
 
     verify = False
@@ -223,13 +225,13 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> None:
     for part in ("airflow", "providers", "amazon", "aws", "hooks", "base_aws"):
         name = f"{name}.{part}" if name else part
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    vars(sys.modules[name])["AwsGenericHook"] = FakeHook
+    vars(sys.modules[name])["AwsGenericHook"] = FakeAwsHook
 
 
 @pytest.mark.usefixtures("airflow")
 def test_an_airflow_connection_is_honoured_where_airflow_is_installed() -> None:
     clients = EcsClients()
-    target = clients.target_for(Profile(conn_id="aws_default"))
+    target = clients.target_for(FakeProfile(conn_id="aws_default"))
     assert target == Target("sa-east-1", "http://ecs:1", None, "jobs", "aws_default")
     client = clients.client(target)
     assert client.meta.endpoint_url == "http://ecs:1"
@@ -239,17 +241,17 @@ def test_an_airflow_connection_is_honoured_where_airflow_is_installed() -> None:
 
 def test_without_airflow_a_connection_means_boto3s_own_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "airflow", None)
-    source = credential_source("aws_default")
+    source = open_credential_source("aws_default")
     assert source.session.get_credentials().access_key == "testing"
     assert (source.endpoint_url, source.verify) == (None, None)
 
 
 def test_a_connection_that_cannot_be_opened_is_a_config_error() -> None:
-    def broken(_conn_id: str | None) -> Source:
+    def broken(_conn_id: str | None) -> CredentialSource:
         raise OSError("the metadata database is down")
 
     with pytest.raises(ConfigError, match=r"aws_default cannot be opened.*database is down"):
-        EcsClients(source=broken).target_for(Profile(region_name="r", conn_id="aws_default"))
+        EcsClients(open_source=broken).target_for(FakeProfile(region_name="r", conn_id="aws_default"))
 
 
 def test_an_encoded_target_is_json_any_language_reads() -> None:

@@ -11,9 +11,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from ecs_queue.ecs.clients import EcsClients, Target
-from ecs_queue.ecs.event_queue import EventQueue, SqsEventQueue, open_event_queue, open_sqs
-from ecs_queue.errors import EventsUnavailable
-from tests.ecs.scripted_endpoint import ScriptedEndpoint, error, ok
+from ecs_queue.ecs.event_queue import EventQueue, SqsEventQueue, open_event_queue, open_sqs_client
+from ecs_queue.errors import EventQueueUnavailable
+from tests.ecs.scripted_endpoint import ScriptedEndpoint, error_reply, ok_reply
 
 REGION = "eu-central-1"
 TARGET = Target("us-east-1", "http://127.0.0.1:1", None, "jobs")
@@ -42,14 +42,14 @@ def url(sqs: Any, request: pytest.FixtureRequest) -> str:
     return str(sqs.create_queue(QueueName=name)["QueueUrl"])
 
 
-def opened(clients: EcsClients, url: str, visibility: int = 30) -> EventQueue:
-    return open_event_queue(clients, TARGET, url, 2.0, visibility)
+def open_queue(clients: EcsClients, url: str, visibility_timeout: int = 30) -> EventQueue:
+    return open_event_queue(clients, TARGET, url, 2.0, visibility_timeout)
 
 
 def test_messages_are_received_and_stay_until_they_are_deleted(clients: EcsClients, sqs: Any, url: str) -> None:
     for number in range(12):
         sqs.send_message(QueueUrl=url, MessageBody=f"body {number} ü")
-    queue = opened(clients, url)
+    queue = open_queue(clients, url)
 
     first, second = queue.receive(), queue.receive()
     assert (len(first), len(second)) == (10, 2)
@@ -63,8 +63,8 @@ def test_messages_are_received_and_stay_until_they_are_deleted(clients: EcsClien
 
 def test_what_a_dead_reader_had_comes_again(clients: EcsClients, sqs: Any, url: str) -> None:
     sqs.send_message(QueueUrl=url, MessageBody="x")
-    assert len(opened(clients, url, visibility=1).receive()) == 1
-    queue = opened(clients, url)
+    assert len(open_queue(clients, url, visibility_timeout=1).receive()) == 1
+    queue = open_queue(clients, url)
     deadline = time.monotonic() + 30
     while not (found := queue.receive()):
         assert time.monotonic() < deadline
@@ -72,19 +72,19 @@ def test_what_a_dead_reader_had_comes_again(clients: EcsClients, sqs: Any, url: 
 
 
 def test_an_empty_queue_answers_with_nothing(clients: EcsClients, url: str) -> None:
-    assert opened(clients, url).receive() == []
+    assert open_queue(clients, url).receive() == []
 
 
 def test_a_deletion_that_sqs_refuses_is_counted(clients: EcsClients, sqs: Any, url: str) -> None:
     sqs.send_message(QueueUrl=url, MessageBody="x")
-    queue = opened(clients, url)
+    queue = open_queue(clients, url)
     (message,) = queue.receive()
-    assert queue.delete([message._replace(handle="none"), message]) == 1
+    assert queue.delete([message._replace(receipt_handle="none"), message]) == 1
 
 
 def test_a_missing_queue_is_told_with_aws_words(clients: EcsClients, moto_url: str) -> None:
-    with pytest.raises(EventsUnavailable, match="does not exist"):
-        opened(clients, f"{moto_url}/123456789012/nowhere").receive()
+    with pytest.raises(EventQueueUnavailable, match="does not exist"):
+        open_queue(clients, f"{moto_url}/123456789012/nowhere").receive()
 
 
 def test_a_denied_call_is_told_and_the_next_one_has_a_new_client(
@@ -94,23 +94,25 @@ def test_a_denied_call_is_told_and_the_next_one_has_a_new_client(
     built: list[Any] = []
 
     def build() -> Any:
-        built.append(open_sqs(clients, TARGET, url))
+        built.append(open_sqs_client(clients, TARGET, url))
         return built[-1]
 
     queue = SqsEventQueue(build, url, 0, 30)
-    endpoint.answers(error("AccessDeniedException", "is not authorized to perform sqs:ReceiveMessage"), ok())
-    with pytest.raises(EventsUnavailable, match="sqs:ReceiveMessage"):
+    endpoint.enqueue(
+        error_reply("AccessDeniedException", "is not authorized to perform sqs:ReceiveMessage"), ok_reply()
+    )
+    with pytest.raises(EventQueueUnavailable, match="sqs:ReceiveMessage"):
         queue.receive()
     assert queue.receive() == []
 
     assert len(built) == 2
     asked = {"QueueUrl": url, "MaxNumberOfMessages": 10, "WaitTimeSeconds": 0, "VisibilityTimeout": 30}
-    assert [request.body for request in endpoint.seen] == [asked] * 2
+    assert [request.body for request in endpoint.requests] == [asked] * 2
 
 
 def test_an_unreachable_queue_is_told(clients: EcsClients) -> None:
-    with pytest.raises(EventsUnavailable, match="SQS was not reached"):
-        opened(clients, "http://127.0.0.1:1/123456789012/events").receive()
+    with pytest.raises(EventQueueUnavailable, match="SQS was not reached"):
+        open_queue(clients, "http://127.0.0.1:1/123456789012/events").receive()
 
 
 @pytest.mark.parametrize(
@@ -126,6 +128,6 @@ def test_an_unreachable_queue_is_told(clients: EcsClients) -> None:
     ],
 )
 def test_the_queues_url_names_endpoint_and_region(clients: EcsClients, url: str, region: str) -> None:
-    client = open_sqs(clients, TARGET, url)
+    client = open_sqs_client(clients, TARGET, url)
     assert client.meta.region_name == region
     assert url.startswith(client.meta.endpoint_url)

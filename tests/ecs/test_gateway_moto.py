@@ -9,11 +9,11 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from ecs_queue.core.answers import Kind, StopKind, TroubleKind
-from ecs_queue.core.tasks import EcsTaskState
-from ecs_queue.core.verdict import observe
 from ecs_queue.ecs.clients import EcsClients, Target
 from ecs_queue.ecs.gateway import BotoEcsGateway
+from ecs_queue.protocol.ecs_results import ReadErrorKind, RunTaskResultKind, StopTaskResultKind
+from ecs_queue.protocol.observation import observe
+from ecs_queue.tasks import EcsTaskState
 
 REGION = "eu-central-1"
 
@@ -63,32 +63,32 @@ def launch(gateway: BotoEcsGateway, target: Target, subnet: str, started_by: str
     answer = gateway.run_task(
         target, kwargs, client_token=started_by, started_by=started_by, deadline=time.monotonic() + 30
     )
-    assert answer.kind is Kind.STARTED, answer.reason
+    assert answer.kind is RunTaskResultKind.STARTED, answer.reason
     assert answer.arn
     return answer.arn
 
 
 def test_a_task_is_launched_found_followed_and_ends(gateway: BotoEcsGateway, target: Target, cluster: str) -> None:
-    assert gateway.check(target) == []
+    assert gateway.check_cluster(target) == []
     arn = launch(gateway, target, cluster, "followed")
     assert gateway.list_tasks(target, "followed").arns == [arn]
     assert gateway.list_tasks(target, "another").arns == []
     seen = None
     for _look in range(10):
         described = gateway.describe_tasks(target, [arn])
-        assert described.trouble is None
+        assert described.error is None
         seen = observe(described.tasks[0], "main")
-        if seen.ended:
+        if seen.has_ended:
             break
     assert seen is not None
-    assert (seen.arn, seen.end, seen.state, seen.exit_code) == (arn, "ran", EcsTaskState.SUCCESS, 0)
+    assert (seen.arn, seen.end_kind, seen.state, seen.exit_code) == (arn, "ran", EcsTaskState.SUCCESS, 0)
     assert gateway.list_tasks(target, "followed").arns == [arn]
 
 
 def test_a_task_is_stopped(gateway: BotoEcsGateway, target: Target, cluster: str) -> None:
     arn = launch(gateway, target, cluster, "stopped")
     answer = gateway.stop_task(target, arn, "asked to")
-    assert answer.kind is StopKind.OK
+    assert answer.kind is StopTaskResultKind.OK
     assert answer.task is not None
     assert answer.task["taskArn"] == arn
 
@@ -97,9 +97,9 @@ def test_a_task_is_stopped(gateway: BotoEcsGateway, target: Target, cluster: str
 def test_silence_about_a_task_is_not_taken_for_missing(gateway: BotoEcsGateway, target: Target) -> None:
     """ECS names unknown tasks in failures[]; moto leaves them out."""
     answer = gateway.describe_tasks(target, [f"arn:aws:ecs:{REGION}:123456789012:task/jobs/{'0' * 32}"])
-    assert (answer.tasks, answer.missing) == ([], [])
-    assert answer.trouble is not None
-    assert answer.trouble.kind is TroubleKind.UNAVAILABLE
+    assert (answer.tasks, answer.missing_arns) == ([], [])
+    assert answer.error is not None
+    assert answer.error.kind is ReadErrorKind.UNAVAILABLE
 
 
 @pytest.mark.usefixtures("cluster")
@@ -112,11 +112,11 @@ def test_an_unknown_cluster_is_the_profiles_fault(gateway: BotoEcsGateway, moto_
         started_by="s",
         deadline=time.monotonic() + 30,
     )
-    assert (answer.kind, answer.code) == (Kind.PROFILE, "ClusterNotFoundException")
-    trouble = gateway.describe_tasks(elsewhere, ["x"]).trouble
+    assert (answer.kind, answer.error_code) == (RunTaskResultKind.UNUSABLE_PROFILE, "ClusterNotFoundException")
+    trouble = gateway.describe_tasks(elsewhere, ["x"]).error
     assert trouble is not None
-    assert trouble.kind is TroubleKind.GONE
-    assert "does not exist" in gateway.check(elsewhere)[0]
+    assert trouble.kind is ReadErrorKind.CLUSTER_NOT_FOUND
+    assert "does not exist" in gateway.check_cluster(elsewhere)[0]
 
 
 def test_a_role_of_another_account_is_assumed(

@@ -10,8 +10,8 @@ import pytest
 
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions
 from ecs_queue.local.redis_server import RedisServer
-from tests.faults.site import Site
-from tests.services import require_redis_binary
+from tests.faults.harness import FaultHarness
+from tests.servers import require_redis_binary
 
 
 @pytest.fixture
@@ -22,10 +22,10 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def make_site() -> Iterator[Callable[..., Site]]:
+def make_harness() -> Iterator[Callable[..., FaultHarness]]:
     """Sites whose workers are stopped at the end."""
     with ExitStack() as stack:
-        yield lambda url, **keys: stack.enter_context(Site(url, **keys))
+        yield lambda url, **keys: stack.enter_context(FaultHarness(url, **keys))
 
 
 @pytest.fixture

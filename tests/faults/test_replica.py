@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import redis
 
-from ecs_queue.core.states import State
-from ecs_queue.errors import LedgerUnavailable, NotDurable
+from ecs_queue.errors import LedgerUnavailable, WriteNotDurable
 from ecs_queue.local.redis_server import RedisServer
-from tests.faults.site import Site, eventually
-from tests.faults.wire import Forwarder
-from tests.services import require_redis_binary
+from ecs_queue.protocol.states import State
+from tests.faults.harness import FaultHarness, wait_until
+from tests.faults.raw_messages import TcpForwarder
+from tests.servers import require_redis_binary
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def _follow(replica: RedisServer, primary: RedisServer) -> None:
     """Make it a replica, and wait until it has everything."""
     with _client(replica) as client:
         client.replicaof("127.0.0.1", primary.port)
-        eventually(lambda: client.info("replication")["master_link_status"] == "up", "the replica follows")
+        wait_until(lambda: client.info("replication")["master_link_status"] == "up", "the replica follows")
 
 
 def _promote(server: RedisServer) -> None:
@@ -43,57 +43,57 @@ def _promote(server: RedisServer) -> None:
 
 
 def test_a_primary_that_is_a_replica_for_a_while_loses_and_doubles_nothing(
-    server: RedisServer, other: RedisServer, make_site: Callable[..., Site]
+    server: RedisServer, other: RedisServer, make_harness: Callable[..., FaultHarness]
 ) -> None:
-    site = make_site(server.url)
+    harness = make_harness(server.url)
     names = [f"r{index}" for index in range(10)]
-    site.submit(*names)
-    site.worker()
-    site.all_in(State.LAUNCHED, *names)
+    harness.submit(*names)
+    harness.start_worker()
+    harness.wait_for_state(State.LAUNCHED, *names)
     _follow(other, server)
     with _client(server) as client:
         client.replicaof("127.0.0.1", other.port)
 
-    site.end_all()
+    harness.end_all_tasks()
     with pytest.raises(LedgerUnavailable, match=r"takes no writes.*replica.*fail-over"):
-        site.submit("a")
-    eventually(lambda: site.failures("takes no writes"), "the worker has met the replica")
+        harness.submit("a")
+    wait_until(lambda: harness.service_failures("takes no writes"), "the worker has met the replica")
     _promote(server)
 
-    site.all_in(State.SUCCESS, *names)
-    site.submit("a")
-    site.all_in(State.LAUNCHED, "a")
-    assert len(site.launches()) == len(set(site.launches())) == len(names) + 1
+    harness.wait_for_state(State.SUCCESS, *names)
+    harness.submit("a")
+    harness.wait_for_state(State.LAUNCHED, "a")
+    assert len(harness.started_by_values()) == len(set(harness.started_by_values())) == len(names) + 1
 
 
 def test_workers_and_clients_move_to_the_new_primary_though_their_connections_work(
-    server: RedisServer, other: RedisServer, make_site: Callable[..., Site]
+    server: RedisServer, other: RedisServer, make_harness: Callable[..., FaultHarness]
 ) -> None:
     """As behind a DNS name or a virtual address: nobody closes the connections to the old primary."""
-    with Forwarder(server.port) as address:
-        site = make_site(address.url)
+    with TcpForwarder(server.port) as address:
+        harness = make_harness(address.url)
         names = [f"r{index}" for index in range(10)]
-        site.submit(*names)
-        site.worker()
-        site.all_in(State.LAUNCHED, *names)
+        harness.submit(*names)
+        harness.start_worker()
+        harness.wait_for_state(State.LAUNCHED, *names)
         _follow(other, server)
         _promote(other)
         address.port = other.port
         with _client(server) as client:
             client.replicaof("127.0.0.1", other.port)
 
-        site.end_all()
-        site.all_in(State.SUCCESS, *names)
-        eventually(lambda: _submits(site, "a"), "the client reaches the new primary")
-        site.all_in(State.LAUNCHED, "a")
+        harness.end_all_tasks()
+        harness.wait_for_state(State.SUCCESS, *names)
+        wait_until(lambda: _submits(harness, "a"), "the client reaches the new primary")
+        harness.wait_for_state(State.LAUNCHED, "a")
         with _client(other) as client:
             assert client.exists("ecs-queue:l:r:a")
-        assert len(site.launches()) == len(set(site.launches())) == len(names) + 1
+        assert len(harness.started_by_values()) == len(set(harness.started_by_values())) == len(names) + 1
 
 
-def _submits(site: Site, record_id: str) -> bool:
+def _submits(harness: FaultHarness, record_id: str) -> bool:
     try:
-        site.submit(record_id)
+        harness.submit(record_id)
     except LedgerUnavailable:
         return False
     return True
@@ -101,30 +101,30 @@ def _submits(site: Site, record_id: str) -> bool:
 
 @pytest.mark.parametrize("operation", ["stop", "adopt"])
 def test_a_repeated_call_that_changes_nothing_is_not_durable_before_the_first_one_is(
-    server: RedisServer, other: RedisServer, make_site: Callable[..., Site], operation: str
+    server: RedisServer, other: RedisServer, make_harness: Callable[..., FaultHarness], operation: str
 ) -> None:
     """It goes over another connection, which has written nothing that the server could wait for."""
-    site = make_site(server.url, durability="replica", socket_timeout_seconds=1)
-    site.submit("a")
+    harness = make_harness(server.url, durability="replica", socket_timeout_seconds=1)
+    harness.submit("a")
     _follow(other, server)
-    ledgers = [site.client().ledger for _ in range(3)]
+    ledgers = [harness.make_client().ledger for _ in range(3)]
     act: Callable[[Any], object] = lambda ledger: (  # noqa: E731
         ledger.stop(["a"], "ann") if operation == "stop" else ledger.adopt(["a"], "somebody")
     )
     os.kill(other.pid, signal.SIGSTOP)
     try:
         for ledger in ledgers:
-            with pytest.raises(NotDurable):
+            with pytest.raises(WriteNotDurable):
                 act(ledger)
     finally:
         os.kill(other.pid, signal.SIGCONT)
 
-    eventually(lambda: _is_durable(lambda: act(ledgers[0])), "the replica has it")
+    wait_until(lambda: _is_durable(lambda: act(ledgers[0])), "the replica has it")
 
 
 def _is_durable(act: Callable[[], object]) -> bool:
     try:
         act()
-    except NotDurable:
+    except WriteNotDurable:
         return False
     return True

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import redis
 
-from ecs_queue.core.states import State
-from tests.faults.site import PATIENCE, Site, eventually
+from ecs_queue.protocol.states import State
+from tests.faults.harness import TIMEOUT_SECONDS, FaultHarness, wait_until
 
 QUEUES = ("default", "celery")
 NUMBERS = range(20)
@@ -30,7 +30,7 @@ def celery_environ(redis_url: str) -> dict[str, str]:
 
 @contextmanager
 def _celery_worker(environ: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "celery", "-A", "tests.faults.celeryapp", "worker", "-P", "solo", "-Q"]
+    command = [sys.executable, "-m", "celery", "-A", "tests.faults.celery_app", "worker", "-P", "solo", "-Q"]
     with log.open("ab") as sink:
         process = subprocess.Popen([*command, ",".join(QUEUES)], env=environ, stdout=sink, stderr=sink)
     try:
@@ -47,7 +47,7 @@ def _celery_worker(environ: dict[str, str], log: Path) -> Iterator[subprocess.Po
 def _send(environ: dict[str, str]) -> list[str]:
     """The application's producer, in a process of its own; the ids of its tasks."""
     script = (
-        "import json; from tests.faults.celeryapp import double\n"
+        "import json; from tests.faults.celery_app import double\n"
         f"ids = [double.apply_async((n,), queue={QUEUES!r}[n % 2]).id for n in {NUMBERS!r}]\n"
         "print(json.dumps(ids))"
     )
@@ -62,31 +62,31 @@ def _results(client: Any, ids: list[str]) -> list[Any]:
 
 
 def test_neither_takes_or_harms_the_others_messages(
-    redis_url: str, make_site: Callable[..., Site], celery_environ: dict[str, str], tmp_path: Path
+    redis_url: str, make_harness: Callable[..., FaultHarness], celery_environ: dict[str, str], tmp_path: Path
 ) -> None:
-    site = make_site(redis_url)
+    harness = make_harness(redis_url)
     ids = _send(celery_environ)
     ours = [f"t{number}" for number in NUMBERS]
     for number, name in enumerate(ours):
-        site.submit(name, queue=QUEUES[number % 2])
+        harness.submit(name, queue=QUEUES[number % 2])
 
     with redis.Redis.from_url(redis_url) as client:
         log = tmp_path / "celery.log"
         with _celery_worker(celery_environ, log):
-            site.worker(*QUEUES)
-            site.all_in(State.LAUNCHED, *ours)
-            site.end_all()
-            site.all_in(State.SUCCESS, *ours)
-            eventually(
-                lambda: _results(client, ids) == [2 * number for number in NUMBERS], "Celery's results", PATIENCE
+            harness.start_worker(*QUEUES)
+            harness.wait_for_state(State.LAUNCHED, *ours)
+            harness.end_all_tasks()
+            harness.wait_for_state(State.SUCCESS, *ours)
+            wait_until(
+                lambda: _results(client, ids) == [2 * number for number in NUMBERS], "Celery's results", TIMEOUT_SECONDS
             )
         keys = {key.decode() for key in client.keys("*")}
 
-    assert len(site.launches()) == len(set(site.launches())) == len(ours)
-    assert not site.queue.ledger.dead(10)
+    assert len(harness.started_by_values()) == len(set(harness.started_by_values())) == len(ours)
+    assert not harness.queue.ledger.list_dead_letters(10)
     assert "Received unregistered task" not in log.read_text()
     assert "Received and deleted unknown message" not in log.read_text()
-    results = site.queue.as_completed([site.queue.handle(name) for name in ours], 30.0)
+    results = harness.queue.as_completed([harness.queue.handle(name) for name in ours], 30.0)
     assert sorted(result.id for result in results) == sorted(ours)
     # Every key is either under the namespace, or Celery's own by its documented names.
     celerys = ("celery", "_kombu", "unacked", "default")
@@ -94,15 +94,15 @@ def test_neither_takes_or_harms_the_others_messages(
 
 
 def test_celery_messages_put_on_our_list_by_mistake_are_dead_letters(
-    redis_url: str, make_site: Callable[..., Site], celery_environ: dict[str, str]
+    redis_url: str, make_harness: Callable[..., FaultHarness], celery_environ: dict[str, str]
 ) -> None:
-    site = make_site(redis_url)
+    harness = make_harness(redis_url)
     _send(celery_environ)
     with redis.Redis.from_url(redis_url) as client:
         while client.rpoplpush("default", "ecs-queue:q:requests.default"):
             pass
-    site.worker()
-    site.submit("good")
+    harness.start_worker()
+    harness.submit("good")
 
-    site.all_in(State.LAUNCHED, "good")
-    eventually(lambda: len(site.queue.ledger.dead(100)) == len(NUMBERS) // 2, "they are buried")
+    harness.wait_for_state(State.LAUNCHED, "good")
+    wait_until(lambda: len(harness.queue.ledger.list_dead_letters(100)) == len(NUMBERS) // 2, "they are buried")

@@ -9,22 +9,24 @@ from typing import Any
 
 import pytest
 
-from ecs_queue.client import EcsQueue
+from ecs_queue.client.client import EcsQueue
 from ecs_queue.config import Config, load_config
-from ecs_queue.core.envelope import TaskResult
 from ecs_queue.journal import JournalEvent, RedisJournal, open_journal
 from ecs_queue.journal.export import write_events
-from ecs_queue.local.ecs import Faults, LocalEcsOptions
+from ecs_queue.local.ecs import FaultOptions, LocalEcsOptions
 from ecs_queue.local.stack import LocalStack, StackOptions
-from tests.services import require_redis_binary
-from tests.system.processes import QUICK, wait_for
+from ecs_queue.messages.envelope import TaskResult
+from tests.processes import QUICK_SETTINGS, wait_until
+from tests.servers import require_redis_binary
 
 #: What no part of a journal may show.
 SECRET = "hunter2-and-more"
-FAULTS = Faults(throttle=0.05, server_error=0.03, accept_then_drop=0.03, capacity=0.05, start_failure=0.05, seed=7)
+FAULTS = FaultOptions(
+    throttle=0.05, server_error=0.03, accept_then_drop=0.03, capacity=0.05, start_failure=0.05, seed=7
+)
 
 
-def chaos_tasks(number: int) -> list[dict[str, Any]]:
+def make_tasks(number: int) -> list[dict[str, Any]]:
     """One in five fails, and half of those may be launched again."""
     tasks = []
     for place in range(number):
@@ -36,39 +38,39 @@ def chaos_tasks(number: int) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class ChaosRun:
+class RecordedRun:
     """What has happened, when all of it is over."""
 
-    file: Path
+    journal_file: Path
     events: list[JournalEvent]
     results: dict[str, TaskResult]
-    size: int
+    journal_bytes: int
 
 
 @pytest.fixture(scope="package")
-def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosRun]:
+def recorded_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordedRun]:
     """300 tasks on two workers with every fault of the local ECS on, and the exported journal of it."""
     require_redis_binary()
     prefix = "AIRFLOW__ECS_QUEUE__"
-    quick = {name.removeprefix(prefix).lower(): value for name, value in QUICK.items()}
-    options = StackOptions(workers=2, settings=quick, ecs=LocalEcsOptions(faults=FAULTS))
+    quick = {name.removeprefix(prefix).lower(): value for name, value in QUICK_SETTINGS.items()}
+    options = StackOptions(workers=2, config_values=quick, ecs=LocalEcsOptions(faults=FAULTS))
     with LocalStack(options) as stack:
         with EcsQueue.from_config(environ=stack.environ) as client:
-            handles = client.submit_many(chaos_tasks(300))
+            handles = client.submit_many(make_tasks(300))
             results = {result.id: result for result in client.as_completed(handles, 100)}
         journal = open_journal(load_config(environ=stack.environ))
-        wait_for(lambda: ends_in(journal) >= 300, 20, "the end of every request is in the journal")
-        events = list(journal.all())
+        wait_until(lambda: ended_request_count(journal) >= 300, 20, "the end of every request is in the journal")
+        events = list(journal.all_events())
         file = tmp_path_factory.mktemp("chaos") / "journal.jsonl"
         with file.open("wb") as sink:
             write_events(events, sink)
-        yield ChaosRun(file, events, results, journal.size()[1])
+        yield RecordedRun(file, events, results, journal.size()[1])
         journal.close()
 
 
-def ends_in(journal: RedisJournal) -> int:
+def ended_request_count(journal: RedisJournal) -> int:
     """How many requests have ended, as far as the journal says."""
-    return len({event.id for event in journal.all() if event.name == "request.ended"})
+    return len({event.id for event in journal.all_events() if event.name == "request.ended"})
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from ecs_queue.core import envelope
-from ecs_queue.core.answers import Kind, RunAnswer
-from ecs_queue.core.decide import Look, after_call, judge
-from ecs_queue.core.record import Record
-from ecs_queue.core.retry import Backoff, Draw
-from ecs_queue.journal.encode import encode_event, facts_of
+from ecs_queue.journal.encode import decision_facts, encode_event
 from ecs_queue.journal.redact import REDACTED
+from ecs_queue.messages import envelope
+from ecs_queue.protocol.decisions import PollInput, decide_call, decide_poll
+from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
+from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.retry import Backoff, RecordedDraw
 from ecs_queue.telemetry import EVENTS
-from tests.journal.scenes import play_scenes
+from tests.journal.golden_journal import record_every_decision
 
 SECRET = "hunter2-4711"
 SAID = f"cannot pull from https://robot:{SECRET}@registry.example.com/x"
@@ -27,28 +27,30 @@ def encoded(name: str, **fields: Any) -> dict[str, Any]:
     return found
 
 
-def call_event(answer: RunAnswer, record: Record) -> dict[str, Any]:
-    backoff, draw = Backoff(), Draw(value=0.5)
-    took = after_call(answer, record, backoff, draw)
-    inputs = {"record": record, "answer": answer, "backoff": backoff, "draw": draw.value, "took": took}
-    return encoded("decision.call", id="a", launch=1, write=took.write.value, **inputs)
+def call_event(answer: RunTaskResult, record: Record) -> dict[str, Any]:
+    backoff, draw = Backoff(), RecordedDraw(value=0.5)
+    took = decide_call(answer, record, backoff, draw)
+    inputs = {"record": record, "result": answer, "backoff": backoff, "draw": draw.value, "decision": took}
+    return encoded("decision.run_task", id="a", launch=1, write=took.write.value, **inputs)
 
 
 def look_event(task: dict[str, Any], record: Record | None = None) -> dict[str, Any]:
     shown = {"taskArn": "arn:1", "lastStatus": "STOPPED", "desiredStatus": "STOPPED", "version": 3, **task}
-    look = Look(
+    look = PollInput(
         record=record or Record(id="a"),
         task=shown,
-        container="main",
+        container_name="main",
         max_attempts=1,
         now=5.0,
         in_flight=1,
-        rate=20.0,
+        describe_tasks_rate=20.0,
         backoff=Backoff(),
     )
-    draw = Draw(value=0.5)
-    took = judge(look, draw)
-    return encoded("decision.look", id="a", arn="arn:1", status="STOPPED", look=look, draw=draw.value, took=took)
+    draw = RecordedDraw(value=0.5)
+    took = decide_poll(look, draw)
+    return encoded(
+        "decision.poll", id="a", arn="arn:1", status="STOPPED", poll_input=look, draw=draw.value, decision=took
+    )
 
 
 def submitted_event(body: bytes) -> Any:
@@ -97,20 +99,20 @@ def test_a_record_is_kept_without_payloads_and_claims() -> None:
         created_at=5.0,
     )
 
-    assert facts_of(record) == {"id": "a", "launch": 2, "exit_code": 0, "created_at": 5.0}
+    assert decision_facts(record) == {"id": "a", "launch": 2, "exit_code": 0, "created_at": 5.0}
 
 
 def test_a_record_of_its_facts_decides_the_same() -> None:
-    record = Record(id="a", calls=3, launch=2, stop_by="alice", expires_at=9.5, relaunch="interrupted")
+    record = Record(id="a", calls=3, launch=2, stop_requested_by="alice", expires_at=9.5, relaunch="interrupted")
 
-    assert msgspec.convert(facts_of(record), Record) == record
+    assert msgspec.convert(decision_facts(record), Record) == record
 
 
 def test_a_task_is_kept_with_its_times_and_without_overrides() -> None:
     at = datetime.datetime(2025, 1, 31, 12, tzinfo=datetime.UTC)
     task = {"createdAt": at, "pullStartedAt": 1.5, "overrides": {"containerOverrides": [SECRET]}, "attachments": [1]}
 
-    kept = look_event({**task, "containers": [{"name": "main", "exitCode": 0}]})["data"]["look"]["task"]
+    kept = look_event({**task, "containers": [{"name": "main", "exitCode": 0}]})["data"]["poll_input"]["task"]
 
     assert kept["createdAt"] == "2025-01-31T12:00:00Z"
     assert kept["pullStartedAt"] == 1.5
@@ -121,15 +123,15 @@ def test_a_task_is_kept_with_its_times_and_without_overrides() -> None:
 @pytest.mark.parametrize(
     "event",
     [
-        call_event(RunAnswer(Kind.CAPACITY, reason=SAID), Record(id="a")),
-        call_event(RunAnswer(Kind.STARTED, arn="arn:1"), Record(id="a", reason=SAID)),
+        call_event(RunTaskResult(RunTaskResultKind.CAPACITY, reason=SAID), Record(id="a")),
+        call_event(RunTaskResult(RunTaskResultKind.STARTED, arn="arn:1"), Record(id="a", reason=SAID)),
         look_event({"stoppedReason": SAID}),
         look_event({"containers": [{"name": "main", "reason": SAID}]}),
         look_event({}, Record(id="a", reason=SAID)),
         encoded("launch.no_effect", id="a", launch=1, reason=SAID),
-        encoded("health", queue="q", reason=SAID),
+        encoded("health.degraded", queue="q", reason=SAID),
     ],
-    ids=["answer", "record at a call", "stopped reason", "container", "record at a look", "reason", "health"],
+    ids=["result", "record at a call", "stopped reason", "container", "record at a look", "reason", "health"],
 )
 def test_a_secret_in_a_sentence_of_ecss_is_hidden(event: dict[str, Any]) -> None:
     assert SECRET not in str(event)
@@ -137,10 +139,10 @@ def test_a_secret_in_a_sentence_of_ecss_is_hidden(event: dict[str, Any]) -> None
 
 
 def test_what_json_cannot_hold_is_kept_as_its_text() -> None:
-    assert encoded("health", queue="q", reason=OSError(5, "no"))["data"]["reason"] == "[Errno 5] no"
+    assert encoded("health.degraded", queue="q", reason=OSError(5, "no"))["data"]["reason"] == "[Errno 5] no"
 
 
 def test_of_every_event_that_happens_all_fields_are_kept() -> None:
-    for event in play_scenes():
+    for event in record_every_decision():
         kind = EVENTS[event.name]
-        assert set(event.data) == {*kind.fields, *kind.kept} - {"id"}, event.name
+        assert set(event.data) == {*kind.fields, *kind.journal_only} - {"id"}, event.name

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from ecs_queue.journal import JournalEvent
-from ecs_queue.journal.base import VERSION
-from ecs_queue.journal.export import UnusableFile, read_events, write_events
+from ecs_queue.journal.base import EVENT_VERSION
+from ecs_queue.journal.export import InvalidJournalFile, read_events, write_events
 
 EVENTS = [
-    JournalEvent(v=VERSION, seq=f"{n}-0.0", at=n + 0.25, name="launch.started", id="grüße", data={"arn": f"{n} 🚀"})
+    JournalEvent(
+        v=EVENT_VERSION, seq=f"{n}-0.0", at=n + 0.25, name="launch.started", id="grüße", data={"arn": f"{n} 🚀"}
+    )
     for n in range(1, 6)
 ]
 
@@ -56,7 +58,7 @@ def test_blank_lines_are_skipped(tmp_path: Path, whole: bytes) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])
 def test_an_empty_file_is_an_error(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(UnusableFile, match="is empty"):
+    with pytest.raises(InvalidJournalFile, match="is empty"):
         _read(tmp_path, content)
 
 
@@ -73,11 +75,11 @@ def test_an_empty_file_is_an_error(tmp_path: Path, content: bytes) -> None:
 )
 def test_a_line_that_is_no_event_is_named(tmp_path: Path, whole: bytes, broken: bytes, said: str) -> None:
     lines = whole.splitlines(keepends=True)
-    with pytest.raises(UnusableFile, match=said):
+    with pytest.raises(InvalidJournalFile, match=said):
         _read(tmp_path, b"".join([*lines[:2], broken, *lines[2:]]))
 
 
 @pytest.mark.parametrize("name", ["nowhere.jsonl", "."])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UnusableFile, match="expected an exported journal"):
+    with pytest.raises(InvalidJournalFile, match="expected an exported journal"):
         list(read_events(tmp_path / name, print))

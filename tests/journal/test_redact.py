@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecs_queue.journal import redact as redact_module
-from ecs_queue.journal.redact import REDACTED, is_redacted, redact, redact_json, redacted_places
+from ecs_queue.journal.redact import REDACTED, is_redacted, redact, redact_json, redacted_paths
 
 SECRET = "hunter2-4711"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV"
@@ -56,7 +56,7 @@ def environment(name: str, value: str) -> dict[str, Any]:
         {"secrets": [SECRET]},
         {"reason": f"cannot connect to amqp://user:{SECRET}@host:5672//: refused"},
         {"reason": f"login failed, password: {SECRET}"},
-        {"plan": {"run_task": {"overrides": {"containerOverrides": [environment("TOKEN", SECRET)]}}}},
+        {"launch_spec": {"run_task": {"overrides": {"containerOverrides": [environment("TOKEN", SECRET)]}}}},
         {"key": f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET}\n-----END RSA PRIVATE KEY-----"},
         {"command": ["sh", "-c", f"cat <<E\n-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----\nE"]},
     ],
@@ -67,7 +67,7 @@ def test_a_secret_is_hidden_and_the_place_is_named(value: dict[str, Any]) -> Non
 
     assert SECRET not in json.dumps(hidden)
     assert REDACTED in json.dumps(hidden)
-    assert redacted_places(hidden)
+    assert redacted_paths(hidden)
     assert redact(hidden) == hidden, "hidden once more it is the same"
     assert SECRET not in redact_json(msgspec.json.encode(value)).decode(), "the quick look sees it, too"
 
@@ -102,7 +102,7 @@ def test_what_is_no_secret_stays_as_it_is(value: dict[str, Any]) -> None:
 
     assert redact(value) == value
     assert redact_json(encoded) is encoded
-    assert redacted_places(value) == []
+    assert redacted_paths(value) == []
 
 
 def test_of_an_airflow_workload_only_the_token_goes() -> None:
@@ -121,7 +121,7 @@ def test_a_url_keeps_all_but_its_password() -> None:
 def test_places_are_named_as_one_would_find_them() -> None:
     hidden = redact({"command": ["x", "--token", SECRET], **environment("TOKEN", SECRET), "depth": [[{"pwd": "x"}]]})
 
-    assert redacted_places(hidden) == ["command[2]", "executor_config.environment.TOKEN", "depth[0][0].pwd"]
+    assert redacted_paths(hidden) == ["command[2]", "executor_config.environment.TOKEN", "depth[0][0].pwd"]
 
 
 def test_a_text_with_something_hidden_in_it_counts_as_redacted() -> None:
@@ -171,7 +171,7 @@ pieces = st.sampled_from(
 @given(st.lists(pieces, max_size=8).map("".join))
 def test_a_text_that_is_passed_over_at_a_glance_has_nothing_to_hide(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(redact_module, "_TEXT_SIGNS", ("",))  # looks closely at every text
+        patch.setattr(redact_module, "_TEXT_MARKERS", ("",))  # looks closely at every text
         closely = redact(text)
 
     assert redact(text) == closely

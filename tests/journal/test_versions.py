@@ -9,29 +9,29 @@ import msgspec
 import pytest
 
 from ecs_queue.journal import versions
-from ecs_queue.journal.base import VERSION
+from ecs_queue.journal.base import EVENT_VERSION
 from ecs_queue.journal.export import read_events
-from ecs_queue.journal.offline import RULES, replay
-from ecs_queue.journal.versions import UnreadableEvent, event_of
+from ecs_queue.journal.versions import UndecodableEvent, decode_event
+from ecs_queue.replay.decisions import REPLAYERS, replay_decisions
 
 GOLDEN = Path(__file__).parent / "golden"
-EVENT: dict[str, Any] = {"v": VERSION, "seq": "1-0.0", "at": 1.5, "name": "request.received", "id": "a"}
+EVENT: dict[str, Any] = {"v": EVENT_VERSION, "seq": "1-0.0", "at": 1.5, "name": "request.received", "id": "a"}
 
 
-def _nothing_to_say(line: str) -> None:
+def _fail_on_warning(line: str) -> None:
     raise AssertionError(line)
 
 
 def test_there_is_a_golden_journal_of_every_version() -> None:
-    assert {path.name for path in GOLDEN.iterdir()} == {f"v{version}.jsonl" for version in range(1, VERSION + 1)}
+    assert {path.name for path in GOLDEN.iterdir()} == {f"v{version}.jsonl" for version in range(1, EVENT_VERSION + 1)}
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.iterdir()), ids=lambda path: path.stem)
 def test_a_journal_of_any_version_is_replayed_as_identical(path: Path) -> None:
-    report = replay(read_events(path, _nothing_to_say))
+    report = replay_decisions(read_events(path, _fail_on_warning))
 
     assert report.difference is None
-    assert report.decisions.keys() == RULES.keys(), "a golden journal has every kind of decision"
+    assert report.decision_counts.keys() == REPLAYERS.keys(), "a golden journal has every kind of decision"
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.iterdir()), ids=lambda path: path.stem)
@@ -51,20 +51,23 @@ def test_an_older_event_is_brought_up_version_by_version(monkeypatch: pytest.Mon
     monkeypatch.setattr(versions, "VERSION", 3)
     monkeypatch.setattr(versions, "UPGRADES", {1: second, 2: third})
 
-    from_first, from_second = event_of({**EVENT, "v": 1}), event_of({**EVENT, "v": 2})
+    from_first, from_second = decode_event({**EVENT, "v": 1}), decode_event({**EVENT, "v": 2})
 
     assert (from_first.v, from_first.data) == (3, {"was": "request.got"})
     assert (from_second.v, from_second.data) == (3, {"was": "request.received"})
 
 
 def test_every_older_version_has_its_upgrade() -> None:
-    assert set(versions.UPGRADES) == set(range(1, VERSION))
+    assert set(versions.UPGRADES) == set(range(1, EVENT_VERSION))
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"v": VERSION + 1}, f"event version {VERSION + 1} is not known here, this ecs-queue knows up to {VERSION}"),
+        (
+            {"v": EVENT_VERSION + 1},
+            f"event version {EVENT_VERSION + 1} is not known here, this ecs-queue knows up to {EVENT_VERSION}",
+        ),
         ({"v": None}, 'with its version as "v"'),
         ({"v": True}, 'with its version as "v"'),
         ({"v": 0}, 'with its version as "v"'),
@@ -74,9 +77,9 @@ def test_every_older_version_has_its_upgrade() -> None:
     ],
 )
 def test_what_is_no_event_of_a_known_version_is_refused_with_the_reason(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(UnreadableEvent, match=said):
-        event_of({**EVENT, **changes})
+    with pytest.raises(UndecodableEvent, match=said):
+        decode_event({**EVENT, **changes})
 
 
 def test_members_of_a_later_minor_change_are_ignored() -> None:
-    assert event_of({**EVENT, "colour": "red"}).id == "a"
+    assert decode_event({**EVENT, "colour": "red"}).id == "a"

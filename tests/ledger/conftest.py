@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.services import redis_server, redis_url
+from tests.servers import redis_server, redis_url
 
 __all__ = ["redis_server", "redis_url"]

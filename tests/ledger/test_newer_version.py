@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from ecs_queue.core.protocol import Word
-from ecs_queue.core.states import State
-from ecs_queue.ledger.script import connect
-from tests.conformance.ledger.lab import DAY, PREFIX, RULES, Lab, redis_lab
+from ecs_queue.ledger.redis_script import connect
+from ecs_queue.protocol.operations import ResultCode
+from ecs_queue.protocol.states import State
+from tests.conformance.ledger.harness import DAY, PREFIX, SETTINGS, LedgerHarness, make_redis_harness
 
 KEY = f"{PREFIX}r:job"
 
@@ -23,99 +23,103 @@ def client(redis_url: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def lab(client: Any) -> Lab:
+def harness(client: Any) -> LedgerHarness:
     """The ledger on it."""
-    return redis_lab(client)
+    return make_redis_harness(client)
 
 
-def _pause(client: Any) -> None:
+def _set_newer_state(client: Any) -> None:
     """A newer worker brings the record into a state of its own."""
     client.hset(KEY, "state", "PAUSED")
     client.hincrby(f"{PREFIX}counts", "default|LAUNCHED", -1)
     client.hincrby(f"{PREFIX}counts", "default|PAUSED", 1)
 
 
-def test_fields_that_are_not_known_here_are_kept_and_do_no_harm(lab: Lab, client: Any) -> None:
-    record = lab.launched()
+def test_fields_that_are_not_known_here_are_kept_and_do_no_harm(harness: LedgerHarness, client: Any) -> None:
+    record = harness.make_launched()
     client.hset(KEY, mapping={"shard": "7", "flavour": "x"})
-    lab.advance(1.0)
+    harness.advance(1.0)
 
-    assert [found.id for found in lab.ledger.due(10)] == ["job"]
-    assert lab.outcome(record).word is Word.OK
+    assert [found.id for found in harness.ledger.lease_due(10)] == ["job"]
+    assert harness.update_task(record).code is ResultCode.OK
 
     assert client.hmget(KEY, "shard", "flavour") == [b"7", b"x"]
-    lab.outcome(record, 2, end=State.SUCCESS)
-    assert lab.state() is State.SUCCESS
+    harness.update_task(record, 2, end_state=State.SUCCESS)
+    assert harness.get_state() is State.SUCCESS
 
 
-@pytest.mark.parametrize("shelve", [Lab.launched, Lab.queued], ids=["launched", "queued"])
-def test_a_state_that_is_not_known_here_is_left_to_those_who_know_it(lab: Lab, client: Any, shelve: Any) -> None:
-    shelve(lab)
-    lab.queued("other")
+@pytest.mark.parametrize("shelve", [LedgerHarness.make_launched, LedgerHarness.make_queued], ids=["launched", "queued"])
+def test_a_state_that_is_not_known_here_is_left_to_those_who_know_it(
+    harness: LedgerHarness, client: Any, shelve: Any
+) -> None:
+    shelve(harness)
+    harness.make_queued("other")
     client.hset(KEY, "state", "PAUSED")
-    lab.advance(RULES.lease_seconds)
+    harness.advance(SETTINGS.lease_seconds)
 
     for _ in range(3):
-        assert "job" not in [found.id for found in [*lab.ledger.due(10), *lab.ledger.due_silent("default", 10)]]
-        lab.advance(RULES.lease_seconds)
+        assert "job" not in [
+            found.id for found in [*harness.ledger.lease_due(10), *harness.ledger.lease_unclaimed("default", 10)]
+        ]
+        harness.advance(SETTINGS.lease_seconds)
 
-    client.hset(KEY, "state", "LAUNCHED" if shelve is Lab.launched else "QUEUED")
-    found = [*lab.ledger.due(10), *lab.ledger.due_silent("default", 10)]
+    client.hset(KEY, "state", "LAUNCHED" if shelve is LedgerHarness.make_launched else "QUEUED")
+    found = [*harness.ledger.lease_due(10), *harness.ledger.lease_unclaimed("default", 10)]
     assert "job" in [record.id for record in found]
-    assert client.hget(KEY, "unread_since") is None
+    assert client.hget(KEY, "unknown_state_since") is None
 
 
-def test_it_is_shown_with_what_to_do(lab: Lab, client: Any) -> None:
-    lab.launched()
-    _pause(client)
+def test_it_is_shown_with_what_to_do(harness: LedgerHarness, client: Any) -> None:
+    harness.make_launched()
+    _set_newer_state(client)
 
-    assert not lab.record().ended
-    assert lab.record().reason == "its state PAUSED is of a newer version than this one: update ecs-queue here"
-    assert lab.ledger.counts() == {"default": {}} or lab.ledger.counts() == {}
+    assert not harness.get_record().is_terminal
+    assert harness.get_record().reason == "its state PAUSED is of a newer version than this one: update ecs-queue here"
+    assert harness.ledger.count_by_state() == {"default": {}} or harness.ledger.count_by_state() == {}
 
 
-def test_no_operation_of_this_version_harms_it(lab: Lab, client: Any) -> None:
-    record = lab.launched()
-    _pause(client)
+def test_no_operation_of_this_version_harms_it(harness: LedgerHarness, client: Any) -> None:
+    record = harness.make_launched()
+    _set_newer_state(client)
 
-    assert lab.outcome(record, end=State.SUCCESS).word is Word.STALE
-    assert lab.stop().word is Word.SAME
-    assert lab.ledger.confirm([("job", record.nonce)], "airflow")[0].word is Word.NOT_YOURS
-    assert lab.ledger.adopt(["job"], "another")[0].word is Word.OK
-    assert lab.ledger.launched("job", record.nonce, 1, "arn:2", 1.0).word is Word.STOP_IT
+    assert harness.update_task(record, end_state=State.SUCCESS).code is ResultCode.STALE
+    assert harness.stop().code is ResultCode.UNCHANGED
+    assert harness.ledger.confirm([("job", record.nonce)], "airflow")[0].code is ResultCode.NOT_OWNER
+    assert harness.ledger.adopt(["job"], "another")[0].code is ResultCode.OK
+    assert harness.ledger.launched("job", record.nonce, 1, "arn:2", 1.0).code is ResultCode.UNWANTED
 
     assert client.hmget(KEY, "state", "owner", "arn") == [b"PAUSED", b"another", b"arn:1"]
     assert client.ttl(KEY) == -1
     assert client.zscore(f"{PREFIX}live", "job") is not None
 
 
-def test_when_nobody_has_known_it_for_the_retention_time_it_ends_unknown(lab: Lab, client: Any) -> None:
-    lab.launched()
-    _pause(client)
-    lab.advance(1.0)
-    lab.ledger.due(10)
-    lab.advance(DAY - 2.0)
-    lab.ledger.due(10)
+def test_when_nobody_has_known_it_for_the_retention_time_it_ends_unknown(harness: LedgerHarness, client: Any) -> None:
+    harness.make_launched()
+    _set_newer_state(client)
+    harness.advance(1.0)
+    harness.ledger.lease_due(10)
+    harness.advance(DAY - 2.0)
+    harness.ledger.lease_due(10)
     assert client.hget(KEY, "state") == b"PAUSED"
-    lab.advance(RULES.lease_seconds)
+    harness.advance(SETTINGS.lease_seconds)
 
-    lab.ledger.due(10)
+    harness.ledger.lease_due(10)
 
-    assert lab.state() is State.UNKNOWN
-    assert "in the state PAUSED, which no worker has known for 86400 s" in lab.record().reason
-    assert "set back to an older version" in lab.record().reason
-    assert [record.id for record in lab.ledger.undelivered("airflow", 10)] == ["job"]
+    assert harness.get_state() is State.UNKNOWN
+    assert "in the state PAUSED, which no worker has known for 86400 s" in harness.get_record().reason
+    assert "set back to an older version" in harness.get_record().reason
+    assert [record.id for record in harness.ledger.list_undelivered("airflow", 10)] == ["job"]
     assert client.zscore(f"{PREFIX}due", "job") is None
 
 
-def test_what_a_newer_worker_looks_at_now_and_then_is_never_ended_here(lab: Lab, client: Any) -> None:
-    lab.launched()
+def test_what_a_newer_worker_looks_at_now_and_then_is_never_ended_here(harness: LedgerHarness, client: Any) -> None:
+    harness.make_launched()
     for _ in range(4):
         client.hset(KEY, "state", "PAUSED")
-        lab.advance(DAY / 2)
-        lab.ledger.due(10)
+        harness.advance(DAY / 2)
+        harness.ledger.lease_due(10)
         client.hset(KEY, "state", "LAUNCHED")  # known to the newer one, which clears the time
-        lab.advance(RULES.lease_seconds)
-        lab.ledger.due(10)
+        harness.advance(SETTINGS.lease_seconds)
+        harness.ledger.lease_due(10)
 
-    assert lab.outcome(lab.record()).word is Word.OK
+    assert harness.update_task(harness.get_record()).code is ResultCode.OK

@@ -18,8 +18,8 @@ import redis
 from ecs_queue.errors import RetryableError, UsageError
 from ecs_queue.local import redis_server as module
 from ecs_queue.local.redis_server import RedisServer, find_redis_binary
-from tests.local.processes import IMPORT_ROOT, assert_gone
-from tests.services import missing, require_redis_binary
+from tests.local.process_exit import IMPORT_ROOT, assert_process_ended
+from tests.servers import require_redis_binary, skip_or_fail
 
 
 @pytest.fixture(autouse=True)
@@ -202,8 +202,8 @@ def test_the_server_ends_when_the_process_that_started_it_is_killed() -> None:
         [keeper] = [one.pid for one in psutil.Process(owner.pid).children() if one.pid != int(pid)]
         owner.send_signal(signal.SIGKILL)
         owner.wait()
-    assert_gone(int(pid))
-    assert_gone(keeper)
+    assert_process_ended(int(pid))
+    assert_process_ended(keeper)
     assert not os.path.exists(directory)
 
 
@@ -212,10 +212,10 @@ def test_a_missing_service_fails_in_ci_and_is_skipped_by_name_elsewhere(
 ) -> None:
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="a redis-server is missing"):
-        missing("a redis-server", "install it")
+        skip_or_fail("a redis-server", "install it")
     monkeypatch.delenv("CI")
     with pytest.raises(pytest.skip.Exception, match="a redis-server is missing"):
-        missing("a redis-server", "install it")
+        skip_or_fail("a redis-server", "install it")
 
 
 def test_the_shared_fixture_hands_out_an_empty_server(redis_url: str, redis_server: RedisServer) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from ecs_queue.client import EcsQueue
+from ecs_queue.client.client import EcsQueue
 from ecs_queue.config import load_config
 from ecs_queue.errors import UsageError
 from ecs_queue.local.ecs import LocalEcsOptions
 from ecs_queue.local.stack import LocalStack, StackOptions
-from tests.local.processes import IMPORT_ROOT, assert_gone
-from tests.services import require_redis_binary
+from tests.local.process_exit import IMPORT_ROOT, assert_process_ended
+from tests.servers import require_redis_binary
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def test_a_request_runs_on_it_and_all_of_it_ends_with_it(tmp_path: Path) -> None
             workers=2,
             directory=tmp_path / "kept",
             ecs=LocalEcsOptions(log_dir=tmp_path / "kept" / "tasks"),
-            settings={"retry_base_seconds": "0.1"},
+            config_values={"retry_base_seconds": "0.1"},
         )
     )
     stack.start(told.append)
@@ -44,14 +44,14 @@ def test_a_request_runs_on_it_and_all_of_it_ends_with_it(tmp_path: Path) -> None
         with EcsQueue.from_config(environ=stack.environ) as queue:
             assert queue.config.retry_base_seconds == 0.1
             result = queue.submit(["sh", "-c", "echo hello; exit 3"]).result(timeout=30)
-            assert {worker.pid for worker in queue.ledger.workers()} == set(pids.values())
+            assert {worker.pid for worker in queue.ledger.list_workers()} == set(pids.values())
         assert result.exit_code == 3
-        assert stack.ended() == {}
+        assert stack.exited_workers() == {}
     finally:
         stack.stop()
     stack.stop()
     for pid in pids.values():
-        assert_gone(pid)
+        assert_process_ended(pid)
     assert [path.read_text() for path in (tmp_path / "kept" / "tasks").iterdir()] == ["hello\n"]
     assert "has stopped" in (tmp_path / "kept" / "local-1.log").read_text()
     again = LocalStack(StackOptions(workers=0, directory=tmp_path / "kept"))
@@ -70,7 +70,7 @@ def test_nothing_of_the_users_own_settings_reaches_it(monkeypatch: pytest.Monkey
     monkeypatch.setenv("NO_PROXY", "internal")
     with LocalStack(StackOptions(workers=0)) as stack:
         assert "production" not in json.dumps(stack.environ)
-        assert set(stack.unsets) >= {
+        assert set(stack.variables_to_unset) >= {
             "AWS_PROFILE",
             "AWS_SESSION_TOKEN",
             "ECS_QUEUE_CONFIG",
@@ -78,7 +78,7 @@ def test_nothing_of_the_users_own_settings_reaches_it(monkeypatch: pytest.Monkey
             "AIRFLOW__AWS_ECS_EXECUTOR__ROLE_ARN",
             "AIRFLOW__AWS_ECS_EXECUTOR_GPU__CLUSTER",
         }
-        assert not set(stack.unsets) & set(stack.exports)
+        assert not set(stack.variables_to_unset) & set(stack.exports)
         assert stack.environ["PATH"] == os.environ["PATH"]
         assert stack.environ["NO_PROXY"] == stack.environ["no_proxy"] == "internal,127.0.0.1"
         config = load_config(environ=stack.environ)
@@ -122,4 +122,4 @@ time.sleep(60)
     pids = [int(part.split(")")[0]) for line in lines for part in line.split("pid ")[1:]]
     assert len(pids) == 2
     for pid in pids:
-        assert_gone(pid)
+        assert_process_ended(pid)

@@ -8,38 +8,38 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from tests.simulation.broken import GUARDS, broken
-from tests.simulation.faults import Faults
+from tests.simulation.disabled_rules import PROTOCOL_RULES, disable_rule
+from tests.simulation.faults import SimFaults
 from tests.simulation.scheduler import START
-from tests.simulation.world import Report, simulate
+from tests.simulation.simulation import SimulationReport, simulate
 
 #: The lines of the history that a finding is shown with when not all are asked for.
-_LAST_LINES = 40
+_SHOWN_LINES = 40
 
 
 def main(arguments: Sequence[str]) -> int:
     """0: nothing found. 1: something that must not happen; the first seed with a finding ends the run."""
     options = _parser().parse_args(arguments)
-    mix = GUARDS[options.broken].faults if options.broken else None
+    mix = PROTOCOL_RULES[options.broken].faults if options.broken else None
     with ExitStack() as stack:
         if options.broken:
-            stack.enter_context(broken(options.broken))
+            stack.enter_context(disable_rule(options.broken))
         return _run(range(options.seed, options.seed + options.seeds), mix, options.trace)
 
 
-def replay_command(seed: int, guard: str = "") -> str:
+def replay_command(seed: int, rule: str = "") -> str:
     """The one command that shows what happened."""
-    return f"python -m tests.simulation --seed {seed} --trace{f' --broken {guard}' if guard else ''}"
+    return f"python -m tests.simulation --seed {seed} --trace{f' --disable-rule {rule}' if rule else ''}"
 
 
-def _run(seeds: range, mix: Faults | None, trace: bool) -> int:
+def _run(seeds: range, faults: SimFaults | None, trace: bool) -> int:
     began = time.perf_counter()
     steps = 0
     for seed in seeds:
-        report = simulate(seed, traced=trace, mix=mix)
+        report = simulate(seed, trace=trace, faults=faults)
         steps += report.steps
-        if report.findings:
-            _show(report if trace else simulate(seed, traced=True, mix=mix), all_lines=trace)
+        if report.violations:
+            _show(report if trace else simulate(seed, trace=True, faults=faults), all_lines=trace)
             return 1
         if trace:
             _show(report, all_lines=True)
@@ -48,13 +48,13 @@ def _run(seeds: range, mix: Faults | None, trace: bool) -> int:
     return 0
 
 
-def _show(report: Report, *, all_lines: bool) -> None:
-    lines = report.lines if all_lines else report.lines[-_LAST_LINES:]
+def _show(report: SimulationReport, *, all_lines: bool) -> None:
+    lines = report.history if all_lines else report.history[-_SHOWN_LINES:]
     for when, who, what in lines:
         print(f"{when - START:11.3f} {who:<18} {what}")
-    for finding in report.findings:
+    for finding in report.violations:
         print(f"seed {report.seed}: {finding}")
-    if report.findings and not all_lines:
+    if report.violations and not all_lines:
         print(f"the whole history: {replay_command(report.seed)}")
 
 
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="the (first) seed")
     parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--trace", action="store_true", help="show every step: seconds, process/thread, what")
-    parser.add_argument("--broken", choices=sorted(GUARDS), help="turn this guard of the protocol off")
+    parser.add_argument("--disable-rule", choices=sorted(PROTOCOL_RULES), help="turn this guard of the protocol off")
     return parser
 
 

@@ -10,70 +10,70 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from tests.simulation.faults import Faults
-from tests.simulation.scheduler import Scheduler
+from tests.simulation.faults import SimFaults
+from tests.simulation.scheduler import SimScheduler
 
 #: Stopped tasks and their tokens are forgotten after so long; a failure is repeated for so long. Seconds.
-REMEMBERED = 3600.0
+RETENTION_SECONDS = 3600.0
 #: AWS refuses a call whose signature is older. Seconds.
-SIGNATURE = 300.0
+SIGNATURE_SECONDS = 300.0
 #: A task is shown at the latest so long after its start: with the signature's age less than settle_seconds. Seconds.
-LATEST_SHOWN = 290.0
+MAX_VISIBILITY_LAG = 290.0
 
-View = dict[str, Any]
+Description = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Task:
+class SimTask:
     """`view`: what DescribeTasks shows; `before`: what it showed before the last change. Times by the one clock."""
 
     arn: str
     started_by: str
     created_at: float
-    shown_from: float
-    view: View
-    before: View = field(default_factory=dict)
+    visible_from: float
+    description: Description
+    previous_description: Description = field(default_factory=dict)
     stopped_at: float = 0.0
 
     @property
-    def alive(self) -> bool:
+    def is_running(self) -> bool:
         """Whether it has not stopped."""
-        return str(self.view["lastStatus"]) != "STOPPED"
+        return str(self.description["lastStatus"]) != "STOPPED"
 
     @property
-    def ran(self) -> bool:
+    def has_run(self) -> bool:
         """Whether its program was ever started."""
-        return "startedAt" in self.view
+        return "startedAt" in self.description
 
-    def shown(self, now: float) -> bool:
+    def is_visible(self, now: float) -> bool:
         """Whether DescribeTasks and ListTasks know it: not yet at once, and not for ever."""
-        return now >= self.shown_from and not (self.stopped_at and now - self.stopped_at > REMEMBERED)
+        return now >= self.visible_from and not (self.stopped_at and now - self.stopped_at > RETENTION_SECONDS)
 
     @property
     def stop_code(self) -> str:
         """Why it stopped; "" before."""
-        return str(self.view.get("stopCode", ""))
+        return str(self.description.get("stopCode", ""))
 
 
 @dataclass(slots=True)
-class _Token:
+class _ClientToken:
     digest: str
     arn: str = ""
     failures: list[dict[str, str]] = field(default_factory=list)
-    until: float = 0.0  # of a failure; a task's token ends with its task
+    expires_at: float = 0.0  # of a failure; a task's token ends with its task
 
 
-def client_error(operation: str, code: str, message: str, status: int = 400, **more: object) -> ClientError:
+def make_client_error(operation: str, code: str, message: str, status: int = 400, **members: object) -> ClientError:
     """What botocore raises for an error answer."""
     told: Any = {
         "Error": {"Code": code, "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": status},
-        **more,
+        **members,
     }
     return ClientError(told, operation)
 
 
-class ModelEcs:
+class SimEcs:
     """One cluster. `created(task)` and `changed(task, what)` are told of what happens to its tasks.
 
     `faults()`: the present mix. Each method is a call as it arrives, and raises the error it answers with.
@@ -81,100 +81,104 @@ class ModelEcs:
 
     def __init__(
         self,
-        scheduler: Scheduler,
+        scheduler: SimScheduler,
         rng: random.Random,
-        faults: Callable[[], Faults],
-        created: Callable[[Task], None],
-        changed: Callable[[Task, str], None],
+        faults: Callable[[], SimFaults],
+        on_created: Callable[[SimTask], None],
+        on_changed: Callable[[SimTask, str], None],
     ) -> None:
         self._scheduler = scheduler
         self._rng = rng
         self._faults = faults
-        self._created = created
-        self._changed = changed
-        self._tokens: dict[str, _Token] = {}
+        self._on_created = on_created
+        self._on_changed = on_changed
+        self._tokens: dict[str, _ClientToken] = {}
         self._repeats_failures = rng.random() < 0.5
-        self.tasks: dict[str, Task] = {}
-        self.by_started: dict[str, list[Task]] = {}
+        self.tasks: dict[str, SimTask] = {}
+        self.tasks_by_started_by: dict[str, list[SimTask]] = {}
         self.agent_failures: dict[str, int] = {}  # startedBy -> how often RunTask answered with a start failure
         self.refusals: dict[str, int] = {}  # startedBy -> how often it answered that it never will
 
-    def run(self, signed_at: float, request: Mapping[str, Any]) -> dict[str, Any]:
+    def run_task(self, signed_at: float, request: Mapping[str, Any]) -> dict[str, Any]:
         """RunTask."""
         now = self._scheduler.now
-        if now - signed_at > SIGNATURE:
-            raise client_error("RunTask", "InvalidSignatureException", "Signature expired")
+        if now - signed_at > SIGNATURE_SECONDS:
+            raise make_client_error("RunTask", "InvalidSignatureException", "Signature expired")
         digest = json.dumps(request, sort_keys=True)
         known = self._known_token(request["clientToken"])
         if known is not None and known.digest != digest:
-            raise client_error("RunTask", "ConflictException", "token", resourceIds=[known.arn] if known.arn else [])
+            raise make_client_error(
+                "RunTask", "ConflictException", "token", resourceIds=[known.arn] if known.arn else []
+            )
         if known is not None and known.arn:
-            return {"tasks": [dict(self.tasks[known.arn].view)], "failures": []}
+            return {"tasks": [dict(self.tasks[known.arn].description)], "failures": []}
         if known is not None and self._repeats_failures:
             return {"tasks": [], "failures": known.failures}
-        no = self._no(request["startedBy"])
+        no = self._draw_failure(request["startedBy"])
         if no is not None:
-            self._tokens[request["clientToken"]] = _Token(digest, failures=[no], until=now + REMEMBERED)
+            self._tokens[request["clientToken"]] = _ClientToken(
+                digest, failures=[no], expires_at=now + RETENTION_SECONDS
+            )
             return {"tasks": [], "failures": [no]}
-        task = self._start(request["startedBy"])
-        self._tokens[request["clientToken"]] = _Token(digest, arn=task.arn)
-        return {"tasks": [dict(task.view)], "failures": []}
+        task = self._start_task(request["startedBy"])
+        self._tokens[request["clientToken"]] = _ClientToken(digest, arn=task.arn)
+        return {"tasks": [dict(task.description)], "failures": []}
 
-    def describe(self, arns: list[str]) -> dict[str, Any]:
+    def describe_tasks(self, arns: list[str]) -> dict[str, Any]:
         """DescribeTasks, now and then of a moment ago."""
         tasks, failures = [], []
         for arn in arns:
             task = self.tasks.get(arn)
-            if task is None or not task.shown(self._scheduler.now):
+            if task is None or not task.is_visible(self._scheduler.now):
                 failures.append({"arn": arn, "reason": "MISSING"})
-            elif task.before and self._rng.random() < self._faults().stale:
-                tasks.append(dict(task.before))
+            elif task.previous_description and self._rng.random() < self._faults().stale_read:
+                tasks.append(dict(task.previous_description))
             else:
-                tasks.append(dict(task.view))
+                tasks.append(dict(task.description))
         return {"tasks": tasks, "failures": failures}
 
-    def list(self, started_by: str, desired: str) -> dict[str, Any]:
+    def list_tasks(self, started_by: str, desired: str) -> dict[str, Any]:
         """ListTasks."""
-        found = [task for task in self.by_started.get(started_by, ()) if task.shown(self._scheduler.now)]
-        return {"taskArns": [task.arn for task in found if task.view["desiredStatus"] == desired]}
+        found = [task for task in self.tasks_by_started_by.get(started_by, ()) if task.is_visible(self._scheduler.now)]
+        return {"taskArns": [task.arn for task in found if task.description["desiredStatus"] == desired]}
 
-    def stop(self, arn: str) -> dict[str, Any]:
+    def stop_task(self, arn: str) -> dict[str, Any]:
         """StopTask."""
         task = self.tasks.get(arn)
-        if task is None or (task.stopped_at and self._scheduler.now - task.stopped_at > REMEMBERED):
-            raise client_error("StopTask", "InvalidParameterException", "The referenced task was not found.")
-        if task.alive and task.view["desiredStatus"] == "RUNNING":
-            self._change(task, desiredStatus="STOPPED", stopCode="UserInitiated")
-            self._scheduler.after(self._rng.uniform(0.1, 35.0), lambda: self._end(task, "UserInitiated", 143))
-        return {"task": dict(task.view)}
+        if task is None or (task.stopped_at and self._scheduler.now - task.stopped_at > RETENTION_SECONDS):
+            raise make_client_error("StopTask", "InvalidParameterException", "The referenced task was not found.")
+        if task.is_running and task.description["desiredStatus"] == "RUNNING":
+            self._update_task(task, desiredStatus="STOPPED", stopCode="UserInitiated")
+            self._scheduler.call_after(self._rng.uniform(0.1, 35.0), lambda: self._end_task(task, "UserInitiated", 143))
+        return {"task": dict(task.description)}
 
-    def _known_token(self, token: str) -> _Token | None:
+    def _known_token(self, token: str) -> _ClientToken | None:
         known = self._tokens.get(token)
         if known is None:
             return None
         if known.arn:
             stopped_at = self.tasks[known.arn].stopped_at
-            over = bool(stopped_at) and self._scheduler.now - stopped_at > REMEMBERED
+            over = bool(stopped_at) and self._scheduler.now - stopped_at > RETENTION_SECONDS
         else:
-            over = self._scheduler.now > known.until
+            over = self._scheduler.now > known.expires_at
         return None if over else known
 
-    def _no(self, started_by: str) -> dict[str, str] | None:
+    def _draw_failure(self, started_by: str) -> dict[str, str] | None:
         faults = self._faults()
         if self._rng.random() < faults.capacity:
             return {"reason": "RESOURCE:CPU"}
-        if self._rng.random() < faults.agent:
+        if self._rng.random() < faults.agent_failure:
             self.agent_failures[started_by] = self.agent_failures.get(started_by, 0) + 1
             return {"reason": "AGENT"}
         if self._rng.random() < faults.permanent:
             self.refusals[started_by] = self.refusals.get(started_by, 0) + 1
-            raise client_error("RunTask", "InvalidParameterException", "No such subnet.")
+            raise make_client_error("RunTask", "InvalidParameterException", "No such subnet.")
         return None
 
-    def _start(self, started_by: str) -> Task:
+    def _start_task(self, started_by: str) -> SimTask:
         rng, now = self._rng, self._scheduler.now
         invisible = rng.random() < self._faults().invisible
-        lag = rng.uniform(0.0, LATEST_SHOWN) if invisible else rng.choice((0.0, 0.0, 1.0, 3.0))
+        lag = rng.uniform(0.0, MAX_VISIBILITY_LAG) if invisible else rng.choice((0.0, 0.0, 1.0, 3.0))
         arn = f"arn:aws:ecs:us-east-1:123456789012:task/jobs/{len(self.tasks) + 1:032x}"
         view = {
             "taskArn": arn,
@@ -184,40 +188,40 @@ class ModelEcs:
             "version": 1,
             "containers": [{"name": "main"}],
         }
-        task = Task(arn, started_by, now, now + lag, view)
+        task = SimTask(arn, started_by, now, now + lag, view)
         self.tasks[arn] = task
-        self.by_started.setdefault(started_by, []).append(task)
-        self._created(task)
-        self._plan_life(task)
+        self.tasks_by_started_by.setdefault(started_by, []).append(task)
+        self._on_created(task)
+        self._schedule_life(task)
         return task
 
-    def _plan_life(self, task: Task) -> None:
+    def _schedule_life(self, task: SimTask) -> None:
         rng, faults = self._rng, self._faults()
         starts_in = rng.choice((0.5, 2.0, 10.0)) * rng.uniform(0.5, 2.0)
         if rng.random() < faults.never_starts:
-            self._scheduler.after(starts_in, lambda: self._end(task, "TaskFailedToStart", None))
+            self._scheduler.call_after(starts_in, lambda: self._end_task(task, "TaskFailedToStart", None))
             return
-        self._scheduler.after(starts_in, lambda: self._run(task))
+        self._scheduler.call_after(starts_in, lambda: self._run_container(task))
         lasts = rng.choice((1.0, 5.0, 30.0)) * rng.uniform(0.3, 2.0)
         if rng.random() < faults.runs_long:
             lasts = rng.uniform(600.0, 3000.0)
         stop_code, exit_code = "EssentialContainerExited", int(rng.random() < faults.exits_1)
         if rng.random() < faults.interrupted:
             stop_code, exit_code = "SpotInterruption", 137
-        self._scheduler.after(starts_in + lasts, lambda: self._end(task, stop_code, exit_code))
+        self._scheduler.call_after(starts_in + lasts, lambda: self._end_task(task, stop_code, exit_code))
 
-    def _run(self, task: Task) -> None:
-        if task.alive:
-            self._change(task, lastStatus="RUNNING", startedAt=self._scheduler.now)
+    def _run_container(self, task: SimTask) -> None:
+        if task.is_running:
+            self._update_task(task, lastStatus="RUNNING", startedAt=self._scheduler.now)
 
-    def _end(self, task: Task, stop_code: str, exit_code: int | None) -> None:
-        if not task.alive:
+    def _end_task(self, task: SimTask, stop_code: str, exit_code: int | None) -> None:
+        if not task.is_running:
             return
         task.stopped_at = self._scheduler.now
-        never_ran = exit_code is None or not task.ran
-        container: View = {"name": "main"} if never_ran else {"name": "main", "exitCode": exit_code}
+        never_ran = exit_code is None or not task.has_run
+        container: Description = {"name": "main"} if never_ran else {"name": "main", "exitCode": exit_code}
         reason = "CannotPullContainerError: no such image" if stop_code == "TaskFailedToStart" else stop_code
-        self._change(
+        self._update_task(
             task,
             lastStatus="STOPPED",
             desiredStatus="STOPPED",
@@ -227,8 +231,8 @@ class ModelEcs:
             containers=[container],
         )
 
-    def _change(self, task: Task, **what: object) -> None:
-        task.before = dict(task.view)
-        task.view.update(what)
-        task.view["version"] += 1
-        self._changed(task, f"{task.view['lastStatus']} {task.stop_code}")
+    def _update_task(self, task: SimTask, **what: object) -> None:
+        task.previous_description = dict(task.description)
+        task.description.update(what)
+        task.description["version"] += 1
+        self._on_changed(task, f"{task.description['lastStatus']} {task.stop_code}")

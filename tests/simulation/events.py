@@ -7,76 +7,76 @@ import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ecs_queue.ecs.event_queue import BATCH, EventMessage
-from ecs_queue.errors import EventsUnavailable
-from ecs_queue.launcher.pace import VISIBILITY
-from ecs_queue.local.ecs.events import event_of
-from tests.simulation.ecs import Task
-from tests.simulation.process import Process, Stage
+from ecs_queue.ecs.event_queue import MAX_BATCH_SIZE, EventMessage
+from ecs_queue.errors import EventQueueUnavailable
+from ecs_queue.local.ecs.events import build_event
+from ecs_queue.worker.poll_schedule import VISIBILITY_TIMEOUT
+from tests.simulation.ecs import SimTask
+from tests.simulation.process import SimProcess, SimulationContext
 
-URL = "https://sqs.us-east-1.amazonaws.com/123456789012/events"
+EVENT_QUEUE_URL = "https://sqs.us-east-1.amazonaws.com/123456789012/events"
 #: The share of the seeds that have events.
-_SHARE = 0.4
+_EVENT_SEED_SHARE = 0.4
 #: A receipt ends without a message at the latest so long after its begin. Seconds.
-_LONGEST_RECEIPT = 40.0
+_MAX_RECEIVE_SECONDS = 40.0
 _READ_TIME_OUT = 15.0
 
 
-class EventFaults(NamedTuple):
+class SimEventFaults(NamedTuple):
     """Chances for each event; `trouble` for each call of a worker to the queue."""
 
     drop: float = 0.0
     double: float = 0.0
     delay: float = 0.0
-    trouble: float = 0.0
+    unavailable: float = 0.0
 
 
-def draw(seed: int) -> EventFaults | None:
+def draw_event_faults(seed: int) -> SimEventFaults | None:
     """A seed's faults; None: it has no events. Of a luck of its own: seeds without events are what they were before."""
     rng = random.Random(f"events {seed}")
-    if rng.random() >= _SHARE:
+    if rng.random() >= _EVENT_SEED_SHARE:
         return None
-    return EventFaults(*(rng.choice((0.0, 0.05, 0.5)) for _ in EventFaults._fields))
+    return SimEventFaults(*(rng.choice((0.0, 0.05, 0.5)) for _ in SimEventFaults._fields))
 
 
-class Topic:
+class SimEventQueueServer:
     """Rule and queue in one: tells of each change of a task, and keeps what was told until it is deleted."""
 
-    def __init__(self, stage: Stage, faults: EventFaults) -> None:
-        self._stage = stage
+    def __init__(self, context: SimulationContext, faults: SimEventFaults) -> None:
+        self._context = context
         self._faults = faults
         self._messages: dict[str, tuple[str, float]] = {}  # handle -> body, visible from
         self._sent = 0
 
-    def heal(self) -> None:
+    def clear_faults(self) -> None:
         """From now on each event comes soon, and once."""
-        self._faults = EventFaults()
+        self._faults = SimEventFaults()
 
     @property
-    def trouble(self) -> float:
+    def unavailable_chance(self) -> float:
         """The chance that a call to the queue fails."""
-        return self._faults.trouble
+        return self._faults.unavailable
 
-    def tell(self, task: Task) -> None:
+    def emit(self, task: SimTask) -> None:
         """A task has changed."""
-        stage = self._stage
-        if stage.chance(self._faults.drop):
+        context = self._context
+        if context.happens(self._faults.drop):
             return
-        body = event_of(json.dumps(task.view).encode(), "us-east-1", "123456789012", stage.now)
-        for _ in range(2 if stage.chance(self._faults.double) else 1):
-            wait = stage.rng.uniform(0.05, 1.5)
-            if stage.chance(self._faults.delay):
-                wait = stage.rng.choice((5.0, 60.0, 2000.0)) * stage.rng.random()
-            stage.scheduler.after(wait, lambda: self._put(body))
+        body = build_event(json.dumps(task.description).encode(), "us-east-1", "123456789012", context.now)
+        for _ in range(2 if context.happens(self._faults.double) else 1):
+            wait = context.rng.uniform(0.05, 1.5)
+            if context.happens(self._faults.delay):
+                wait = context.rng.choice((5.0, 60.0, 2000.0)) * context.rng.random()
+            context.scheduler.call_after(wait, lambda: self._put(body))
 
     def take(self, number: int) -> list[EventMessage]:
         """What is visible, and hidden from now on."""
-        now = self._stage.now
+        now = self._context.now
         found = [(handle, body) for handle, (body, shown_from) in self._messages.items() if shown_from <= now]
-        self._stage.rng.shuffle(found)
+        self._context.rng.shuffle(found)
         for handle, body in found[:number]:
-            self._messages[handle] = body, now + VISIBILITY
-            self._stage.scheduler.after(VISIBILITY, self._stage.scheduler.rouse)
+            self._messages[handle] = body, now + VISIBILITY_TIMEOUT
+            self._context.scheduler.call_after(VISIBILITY_TIMEOUT, self._context.scheduler.notify_parked)
         return [EventMessage(body, handle) for handle, body in found[:number]]
 
     def delete(self, handles: Sequence[str]) -> None:
@@ -87,40 +87,40 @@ class Topic:
     def _put(self, body: str) -> None:
         self._sent += 1
         self._messages[str(self._sent)] = (body, 0.0)
-        self._stage.scheduler.rouse()
+        self._context.scheduler.notify_parked()
 
 
 class SimEventQueue:
     """An `EventQueue` as one process reaches it."""
 
-    def __init__(self, process: Process, topic: Topic) -> None:
+    def __init__(self, process: SimProcess, server: SimEventQueueServer) -> None:
         self._process = process
-        self._stage = process.stage
-        self._topic = topic
+        self._context = process.context
+        self._server = server
 
     def receive(self) -> list[EventMessage]:
         """See `EventQueue`."""
         self._call("ReceiveMessage")
-        found = self._topic.take(BATCH)
+        found = self._server.take(MAX_BATCH_SIZE)
         if not found:
-            self._stage.scheduler.park(_LONGEST_RECEIPT, 0.5)
-            found = self._topic.take(BATCH)
-        if self._stage.traced and found:
+            self._context.scheduler.park(_MAX_RECEIVE_SECONDS, 0.5)
+            found = self._server.take(MAX_BATCH_SIZE)
+        if self._context.is_traced and found:
             told: list[Any] = [json.loads(message.body)["detail"] for message in found]
             events = [f"{task['taskArn'][-2:]} v{task['version']} {task['lastStatus']}" for task in told]
-            self._stage.tell(f"ReceiveMessage -> {', '.join(events)}")
+            self._context.trace(f"ReceiveMessage -> {', '.join(events)}")
         self._process.step("the messages are read")
         return found
 
     def delete(self, messages: Sequence[EventMessage]) -> int:
         """See `EventQueue`."""
         self._call("DeleteMessageBatch")
-        self._topic.delete([message.handle for message in messages])
+        self._server.delete([message.receipt_handle for message in messages])
         return 0
 
     def _call(self, operation: str) -> None:
         self._process.step(operation)
-        if "ecs" in self._process.cut_off or self._stage.chance(self._topic.trouble):
-            self._stage.scheduler.sleep(_READ_TIME_OUT)
-            self._stage.tell(f"{operation} fails")
-            raise EventsUnavailable
+        if "ecs" in self._process.cut_off or self._context.happens(self._server.unavailable_chance):
+            self._context.scheduler.sleep(_READ_TIME_OUT)
+            self._context.trace(f"{operation} fails")
+            raise EventQueueUnavailable

@@ -6,18 +6,18 @@ import random
 from dataclasses import dataclass, fields, replace
 
 #: How often a kind of fault is absent, usual and frequent. Without seeds that lack a fault, it would hide others.
-_ABSENT, _USUAL = 0.45, 0.85
+_ABSENT_BELOW, _USUAL_BELOW = 0.45, 0.85
 
 
 @dataclass(frozen=True, slots=True)
-class Faults:
+class SimFaults:
     """Chances. Those of a process are for each of its steps, those of a call or a message for each of them."""
 
     kill: float = 0.0
     freeze: float = 0.0
-    stall: float = 0.0  # a freeze around RunTask
-    ledger_before: float = 0.0
-    ledger_after: float = 0.0
+    freeze_around_run_task: float = 0.0  # a freeze around RunTask
+    ledger_lost_before_effect: float = 0.0
+    ledger_lost_after_effect: float = 0.0
     ledger_late: float = 0.0
     fail_over: float = 0.0  # at a write: the ledger forgets what is not durable within the next second
     publish_before: float = 0.0
@@ -26,22 +26,22 @@ class Faults:
     double: float = 0.0
     delay: float = 0.0
     ack_lost: float = 0.0
-    run_unsent: float = 0.0
-    run_lost_before: float = 0.0
-    run_lost_after: float = 0.0
-    run_late: float = 0.0
-    run_5xx_before: float = 0.0
-    run_5xx_after: float = 0.0
-    run_empty: float = 0.0
+    run_task_unsent: float = 0.0
+    run_task_lost_before_effect: float = 0.0
+    run_task_lost_after_effect: float = 0.0
+    run_task_late: float = 0.0
+    run_task_5xx_before_effect: float = 0.0
+    run_task_5xx_after_effect: float = 0.0
+    run_task_empty: float = 0.0
     throttle: float = 0.0
     capacity: float = 0.0
-    agent: float = 0.0
+    agent_failure: float = 0.0
     permanent: float = 0.0
     no_cluster: float = 0.0
-    read: float = 0.0
-    stale: float = 0.0
+    read_error: float = 0.0
+    stale_read: float = 0.0
     invisible: float = 0.0
-    lasting: float = 0.0  # of the disturbances that strike one process: those that strike all workers, for long
+    lasting_outage: float = 0.0  # of the disturbances that strike one process: those that strike all workers, for long
     never_starts: float = 0.0
     interrupted: float = 0.0
     exits_1: float = 0.0
@@ -49,12 +49,12 @@ class Faults:
 
 
 #: The usual chance of each; a frequent one is four times that.
-_USUAL_CHANCE = Faults(
+_USUAL_CHANCE = SimFaults(
     kill=0.004,
     freeze=0.004,
-    stall=0.02,
-    ledger_before=0.02,
-    ledger_after=0.02,
+    freeze_around_run_task=0.02,
+    ledger_lost_before_effect=0.02,
+    ledger_lost_after_effect=0.02,
     ledger_late=0.01,
     fail_over=0.004,
     publish_before=0.05,
@@ -63,43 +63,45 @@ _USUAL_CHANCE = Faults(
     double=0.1,
     delay=0.1,
     ack_lost=0.1,
-    run_unsent=0.05,
-    run_lost_before=0.05,
-    run_lost_after=0.05,
-    run_late=0.05,
-    run_5xx_before=0.05,
-    run_5xx_after=0.05,
-    run_empty=0.02,
+    run_task_unsent=0.05,
+    run_task_lost_before_effect=0.05,
+    run_task_lost_after_effect=0.05,
+    run_task_late=0.05,
+    run_task_5xx_before_effect=0.05,
+    run_task_5xx_after_effect=0.05,
+    run_task_empty=0.02,
     throttle=0.05,
     capacity=0.08,
-    agent=0.05,
+    agent_failure=0.05,
     permanent=0.01,
     no_cluster=0.01,
-    read=0.05,
-    stale=0.1,
+    read_error=0.05,
+    stale_read=0.1,
     invisible=0.1,
-    lasting=0.1,
+    lasting_outage=0.1,
     never_starts=0.06,
     interrupted=0.06,
     exits_1=0.1,
     runs_long=0.04,
 )
-_FREQUENT = 4.0
+_FREQUENT_FACTOR = 4.0
 
 #: What only says how a task lives and dies: that stays when the faults are switched off.
-_LIFE = ("stale", "never_starts", "interrupted", "exits_1")
+_TASK_LIFE_FIELDS = ("stale", "never_starts", "interrupted", "exits_1")
 
 
-def draw(rng: random.Random) -> Faults:
+def draw_faults(rng: random.Random) -> SimFaults:
     """A seed's mix."""
     chances = {}
-    for field in fields(Faults):
+    for field in fields(SimFaults):
         luck = rng.random()
         usual = getattr(_USUAL_CHANCE, field.name)
-        chances[field.name] = 0.0 if luck < _ABSENT else usual if luck < _USUAL else min(0.8, usual * _FREQUENT)
-    return Faults(**chances)
+        chances[field.name] = (
+            0.0 if luck < _ABSENT_BELOW else usual if luck < _USUAL_BELOW else min(0.8, usual * _FREQUENT_FACTOR)
+        )
+    return SimFaults(**chances)
 
 
-def healed(faults: Faults) -> Faults:
+def without_faults(faults: SimFaults) -> SimFaults:
     """The mix when everything works again."""
-    return replace(Faults(), **{name: getattr(faults, name) for name in _LIFE})
+    return replace(SimFaults(), **{name: getattr(faults, name) for name in _TASK_LIFE_FIELDS})

@@ -7,35 +7,59 @@ from typing import Any
 
 import msgspec
 
-from ecs_queue.core.protocol import Answer, Rules
-from ecs_queue.core.record import Record
-from ecs_queue.core.states import State
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.ledger import MemoryLedger
 from ecs_queue.ledger.base import Ledger
 from ecs_queue.ledger.retention import Retention
-from tests.simulation.process import Process, Stage
+from ecs_queue.protocol.operations import OperationResult, ProtocolSettings
+from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.states import State
+from tests.simulation.process import SimProcess, SimulationContext
 
 #: Reads, what is only advice, and what a caller asks for under a lock that no other job could wait for: token buckets,
 #: bodies in hand.
-_SILENT = frozenset({"now", "take", "throttled", "hold", "let_go", "note_events", "event_flows"})
-_READS = frozenset(
-    {"now", "get", "id_of", "undelivered", "page", "counts", "dead", "letters", "workers", "check", "paused"}
+_WITHOUT_STEP = frozenset(
+    {
+        "now",
+        "take_tokens",
+        "record_throttle",
+        "begin_delivery",
+        "end_delivery",
+        "record_event_facts",
+        "get_event_health",
+    }
+)
+_READ_OPERATIONS = frozenset(
+    {
+        "now",
+        "get",
+        "find_id_by_arn",
+        "list_undelivered",
+        "list_records",
+        "count_by_state",
+        "list_dead_letters",
+        "get_dead_letters",
+        "list_workers",
+        "check_server",
+        "list_paused_queues",
+    }
 )
 #: What each of these has written, and all before it, outlives a fail-over once it has answered.
-_BARRIERS = frozenset(name for name, operation in vars(Ledger).items() if "Barrier" in (operation.__doc__ or ""))
+_BARRIER_OPERATIONS = frozenset(
+    name for name, operation in vars(Ledger).items() if "Barrier" in (operation.__doc__ or "")
+)
 #: The client library's time-out, in seconds.
-_TIME_OUT = 5.0
+_TIMEOUT_SECONDS = 5.0
 
-_Image = tuple[dict[str, Record], dict[str, float], dict[str, float], dict[str, float]]
+_Snapshot = tuple[dict[str, Record], dict[str, float], dict[str, float], dict[str, float]]
 
 
-class TrueLedger(MemoryLedger):
+class SimLedgerServer(MemoryLedger):
     """The memory ledger, looked at from outside the protocol, and with the second that a fail-over may lose."""
 
-    def __init__(self, stage: Stage, rules: Rules, retention: Retention) -> None:
-        super().__init__(stage.scheduler.clock, rules, retention)
-        self._image: _Image | None = None
+    def __init__(self, context: SimulationContext, protocol_settings: ProtocolSettings, retention: Retention) -> None:
+        super().__init__(context.scheduler.clock, protocol_settings, retention)
+        self._snapshot: _Snapshot | None = None
         self.queue_limit = 0
 
     @property
@@ -44,45 +68,45 @@ class TrueLedger(MemoryLedger):
         return self._records
 
     @property
-    def look_at(self) -> Mapping[str, float]:
+    def due(self) -> Mapping[str, float]:
         """The index of live records: when somebody must look next."""
-        return self._look_at
+        return self._due_at
 
     @property
     def expiry(self) -> Mapping[str, float]:
         """The index of deadlines."""
-        return self._expiry
+        return self._start_deadlines
 
     def next_due(self) -> float:
         """When somebody has something to do."""
-        looks = self._look_at.items()
-        if self._is_held():
+        looks = self._due_at.items()
+        if self._is_blocked():
             looks = [(key, at) for key, at in looks if self._records[key].state is not State.QUEUED]  # type: ignore[assignment]
-        return min((*(at for _, at in looks), *self._expiry.values()), default=float("inf"))
+        return min((*(at for _, at in looks), *self._start_deadlines.values()), default=float("inf"))
 
-    def _is_held(self) -> bool:
+    def _is_blocked(self) -> bool:
         """Whether nothing may be claimed now."""
-        limits = [limit for limit in (self._rules.max_in_flight, self.queue_limit) if limit]
+        limits = [limit for limit in (self._settings.max_in_flight, self.queue_limit) if limit]
         if not limits:
-            return bool(self._paused)
+            return bool(self._paused_since)
         in_flight = sum(record.state in (State.LAUNCHING, State.LAUNCHED) for record in self._records.values())
-        return bool(self._paused) or in_flight >= min(limits)
+        return bool(self._paused_since) or in_flight >= min(limits)
 
-    def remember(self) -> None:
+    def take_snapshot(self) -> None:
         """All that is there now would survive a fail-over."""
         copies = {key: msgspec.structs.replace(record) for key, record in self._records.items()}
-        self._image = copies, dict(self._look_at), dict(self._expiry), dict(self._gone_at)
+        self._snapshot = copies, dict(self._due_at), dict(self._start_deadlines), dict(self._forget_at)
 
     @property
-    def remembers(self) -> bool:
+    def has_snapshot(self) -> bool:
         """Whether a fail-over is near."""
-        return self._image is not None
+        return self._snapshot is not None
 
     def fail_over(self) -> None:
         """Lose what was written since it was remembered."""
-        if self._image is not None:
-            self._records, self._look_at, self._expiry, self._gone_at = self._image
-            self._image = None
+        if self._snapshot is not None:
+            self._records, self._due_at, self._start_deadlines, self._forget_at = self._snapshot
+            self._snapshot = None
 
 
 class SimLedger:
@@ -92,19 +116,23 @@ class SimLedger:
     """
 
     def __init__(
-        self, process: Process, truth: TrueLedger, fail_over: Callable[[], None], done: Callable[[str, Any], None]
+        self,
+        process: SimProcess,
+        server: SimLedgerServer,
+        schedule_fail_over: Callable[[], None],
+        on_effect: Callable[[str, Any], None],
     ) -> None:
         self._process = process
-        self._stage = process.stage
-        self._truth = truth
-        self._fail_over = fail_over
-        self._done = done
+        self._context = process.context
+        self._server = server
+        self._schedule_fail_over = schedule_fail_over
+        self._on_effect = on_effect
 
     def __getattr__(self, operation: str) -> Any:
-        carry_out = getattr(self._truth, operation)
+        carry_out = getattr(self._server, operation)
 
         def call(*arguments: Any, **named: Any) -> Any:
-            if operation in _SILENT:
+            if operation in _WITHOUT_STEP:
                 return carry_out(*arguments, **named)
             return self._call(operation, carry_out, arguments, named)
 
@@ -113,48 +141,48 @@ class SimLedger:
 
     def _call(self, operation: str, carry_out: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         self._process.step(operation)
-        stage, faults = self._stage, self._stage.faults
-        if "ledger" in self._process.cut_off or stage.chance(faults.ledger_before):
-            self._fails(operation, "did not reach the ledger")
+        context, faults = self._context, self._context.faults
+        if "ledger" in self._process.cut_off or context.happens(faults.ledger_lost_before_effect):
+            self._fail(operation, "did not reach the ledger")
 
-        if operation not in _READS and stage.chance(faults.fail_over) and not self._truth.remembers:
-            self._truth.remember()
-            stage.scheduler.after(stage.rng.random(), self._fail_over)
+        if operation not in _READ_OPERATIONS and context.happens(faults.fail_over) and not self._server.has_snapshot:
+            self._server.take_snapshot()
+            context.scheduler.call_after(context.rng.random(), self._schedule_fail_over)
 
         def effect() -> Any:
             answer = carry_out(*arguments, **named)
-            if operation in _BARRIERS and self._truth.remembers:
-                self._truth.remember()
-            if stage.traced:
-                stage.tell(f"{operation}({_shown(arguments)}) -> {_shown(answer)}")
-            if operation not in _READS:
-                self._done(operation, answer)
+            if operation in _BARRIER_OPERATIONS and self._server.has_snapshot:
+                self._server.take_snapshot()
+            if context.is_traced:
+                context.trace(f"{operation}({_format(arguments)}) -> {_format(answer)}")
+            if operation not in _READ_OPERATIONS:
+                self._on_effect(operation, answer)
             return answer
 
-        if stage.chance(faults.ledger_late):
-            stage.scheduler.after(stage.rng.uniform(0.0, 30.0), effect)
-            self._fails(operation, "was given up, and will act late")
+        if context.happens(faults.ledger_late):
+            context.scheduler.call_after(context.rng.uniform(0.0, 30.0), effect)
+            self._fail(operation, "was given up, and will act late")
         answer = effect()
-        if stage.chance(faults.ledger_after):
-            self._fails(operation, "has acted, its answer is lost")
+        if context.happens(faults.ledger_lost_after_effect):
+            self._fail(operation, "has acted, its answer is lost")
         return answer
 
-    def _fails(self, operation: str, how: str) -> None:
-        self._stage.tell(f"{operation} {how}")
-        self._stage.scheduler.sleep(self._stage.rng.uniform(0.0, _TIME_OUT))
+    def _fail(self, operation: str, description: str) -> None:
+        self._context.trace(f"{operation} {description}")
+        self._context.scheduler.sleep(self._context.rng.uniform(0.0, _TIMEOUT_SECONDS))
         raise LedgerUnavailable
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     """For the history."""
-    if isinstance(value, Answer):
-        return f"{value.word.value}{' ' + _shown(value.record) if value.record else ''}"
+    if isinstance(value, OperationResult):
+        return f"{value.code.value}{' ' + _format(value.record) if value.record else ''}"
     if isinstance(value, Record):
-        doubt = f"{' dirty' if value.dirty else ''}{' burnt' if value.burnt else ''}"
-        stop = f" stop_by={value.stop_by}" if value.stop_by else ""
+        doubt = f"{' dirty' if value.ambiguous else ''}{' burnt' if value.retired else ''}"
+        stop = f" stop_by={value.stop_requested_by}" if value.stop_requested_by else ""
         return f"<{value.id} {value.state} launch={value.launch} attempt={value.attempt}{doubt}{stop}>"
     if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_shown, value))}]"
+        return f"[{', '.join(map(_format, value))}]"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key}: {_shown(item)}' for key, item in value.items())}}}"
+        return f"{{{', '.join(f'{key}: {_format(item)}' for key, item in value.items())}}}"
     return f"{value:.3f}" if isinstance(value, float) else str(value)

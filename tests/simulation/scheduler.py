@@ -17,173 +17,173 @@ from greenlet import getcurrent, greenlet
 START = 1_800_000_000.0
 
 
-class Killed(BaseException):
+class ProcessKilled(BaseException):
     """The process of this job was killed; not an Exception, so that no handler takes it for an error."""
 
 
-class Actor:
+class ThreadGroup:
     """A simulated process: its jobs die and freeze together."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.dead = False
+        self.is_dead = False
         self.frozen_until = 0.0
-        self.jobs: list[Job] = []
+        self.threads: list[SimThread] = []
 
     def __repr__(self) -> str:
         return self.name
 
 
-class Job:
+class SimThread:
     """One thread of an actor. `ticket` tells its valid wake-up from those that were overtaken."""
 
-    __slots__ = ("actor", "glet", "name", "ticket", "wake_at")
+    __slots__ = ("greenlet", "group", "name", "wake_at", "wake_ticket")
 
-    def __init__(self, actor: Actor, name: str, glet: greenlet) -> None:
-        self.actor = actor
+    def __init__(self, group: ThreadGroup, name: str, glet: greenlet) -> None:
+        self.group = group
         self.name = name
-        self.glet = glet
-        self.ticket = 0
+        self.greenlet = glet
+        self.wake_ticket = 0
         self.wake_at = 0.0
 
 
-class Scheduler:
+class SimScheduler:
     """`failed(text)` is told of a job that raised. Times are seconds since the epoch."""
 
-    def __init__(self, rng: random.Random, failed: Callable[[str, BaseException], None]) -> None:
+    def __init__(self, rng: random.Random, on_error: Callable[[str, BaseException], None]) -> None:
         self.now = START
         self.steps = 0
         self._rng = rng
-        self._failed = failed
-        self._heap: list[tuple[float, int, Job | None, int, Callable[[], None] | None]] = []
+        self._on_error = on_error
+        self._heap: list[tuple[float, int, SimThread | None, int, Callable[[], None] | None]] = []
         self._order = 0
         self._hub = getcurrent()
-        self._jobs: dict[greenlet, Job] = {}
-        self._parked: dict[Job, float] = {}
+        self._threads: dict[greenlet, SimThread] = {}
+        self._parked: dict[SimThread, float] = {}
 
     @property
-    def current(self) -> Job | None:
+    def current(self) -> SimThread | None:
         """The job that runs; None in the hub."""
-        return self._jobs.get(getcurrent())
+        return self._threads.get(getcurrent())
 
     def clock(self) -> float:
         """Now, as a callable."""
         return self.now
 
-    def spawn(self, actor: Actor, name: str, run: Callable[[], object], delay: float = 0.0) -> Job:
+    def spawn(self, group: ThreadGroup, name: str, run: Callable[[], object], delay: float = 0.0) -> SimThread:
         """Start a job of the actor after `delay` seconds."""
         glet = greenlet(run, self._hub)
-        job = Job(actor, name, glet)
-        self._jobs[glet] = job
-        actor.jobs.append(job)
+        job = SimThread(group, name, glet)
+        self._threads[glet] = job
+        group.threads.append(job)
         self._wake(job, self.now + delay)
         return job
 
-    def at(self, when: float, call: Callable[[], None]) -> None:
+    def call_at(self, when: float, call: Callable[[], None]) -> None:
         """Call it in the hub, where nothing may sleep."""
         self._push(when, None, 0, call)
 
-    def after(self, seconds: float, call: Callable[[], None]) -> None:
+    def call_after(self, seconds: float, call: Callable[[], None]) -> None:
         """`at`, from now."""
-        self.at(self.now + seconds, call)
+        self.call_at(self.now + seconds, call)
 
     def sleep(self, seconds: float) -> None:
         """Let others run for so long. Raises `Killed` when the job's process died meanwhile."""
-        job = self._jobs[getcurrent()]
-        if job.actor.dead:
-            raise Killed
+        job = self._threads[getcurrent()]
+        if job.group.is_dead:
+            raise ProcessKilled
         self._wake(job, self.now + seconds)
         self._hub.switch()
-        if job.actor.dead:
-            raise Killed
+        if job.group.is_dead:
+            raise ProcessKilled
 
-    def park(self, longest: float, when_woken: float) -> None:
+    def park(self, timeout: float, when_woken: float) -> None:
         """Sleep for `longest` seconds, or until `rouse`, then up to `when_woken` seconds more."""
-        job = self._jobs[getcurrent()]
+        job = self._threads[getcurrent()]
         self._parked[job] = when_woken
         try:
-            self.sleep(longest)
+            self.sleep(timeout)
         finally:
             self._parked.pop(job, None)
 
-    def rouse(self, at: float = 0.0) -> None:
+    def notify_parked(self, at: float = 0.0) -> None:
         """Something has changed that is due at `at`: whoever is parked for longer looks soon after that."""
         at = max(at, self.now)
         for job, within in self._parked.items():
             if job.wake_at > at + within:
                 self._wake(job, at + self._rng.uniform(0.0, within))
 
-    def wake(self, job: Job) -> None:
+    def wake(self, thread: SimThread) -> None:
         """End the job's sleep now."""
-        if job.wake_at > self.now:
-            self._wake(job, self.now)
+        if thread.wake_at > self.now:
+            self._wake(thread, self.now)
 
-    def kill(self, actor: Actor) -> None:
+    def kill(self, group: ThreadGroup) -> None:
         """The actor's process is gone at once. Called by one of its own jobs, raises `Killed`."""
-        actor.dead = True
-        self.after(0.0, lambda: self.reap(actor))
+        group.is_dead = True
+        self.call_after(0.0, lambda: self.reap(group))
         job = self.current
-        if job is not None and job.actor is actor:
-            raise Killed
+        if job is not None and job.group is group:
+            raise ProcessKilled
 
-    def reap(self, actor: Actor) -> None:
+    def reap(self, group: ThreadGroup) -> None:
         """Unwind the jobs of a dead actor. In the hub."""
-        actor.dead = True
-        for job in list(actor.jobs):
-            if job.glet:
-                self._switch(job, Killed())
+        group.is_dead = True
+        for job in list(group.threads):
+            if job.greenlet:
+                self._switch(job, ProcessKilled())
             else:
                 self._forget(job)
 
-    def run(self, until: Callable[[], bool], most_steps: int) -> None:
+    def run(self, until: Callable[[], bool], max_steps: int) -> None:
         """Until it is so, nothing is left to do, or so many steps were made."""
-        limit = self.steps + most_steps
+        limit = self.steps + max_steps
         while self._heap and self.steps < limit and not until():
             when, _, job, ticket, call = heapq.heappop(self._heap)
-            if job is not None and (job.ticket != ticket or job.actor.dead):
+            if job is not None and (job.wake_ticket != ticket or job.group.is_dead):
                 continue
             self.now = max(self.now, when)
             if job is None:
                 if call is not None:
                     call()
-            elif job.actor.frozen_until > self.now:
-                self._wake(job, job.actor.frozen_until + self._rng.random() * 0.01)
+            elif job.group.frozen_until > self.now:
+                self._wake(job, job.group.frozen_until + self._rng.random() * 0.01)
             else:
                 self.steps += 1
                 self._switch(job)
 
     def close(self) -> None:
         """Unwind every job."""
-        for job in list(self._jobs.values()):
-            self.reap(job.actor)
+        for job in list(self._threads.values()):
+            self.reap(job.group)
         self._heap.clear()
 
-    def _switch(self, job: Job, error: BaseException | None = None) -> None:
+    def _switch(self, thread: SimThread, error: BaseException | None = None) -> None:
         try:
             if error is None:
-                job.glet.switch()
+                thread.greenlet.switch()
             else:
-                job.glet.throw(error)
-        except Killed:
+                thread.greenlet.throw(error)
+        except ProcessKilled:
             pass  # as it should end
         except BaseException as crash:  # noqa: BLE001 - whatever a job raises is a finding
-            self._failed(f"{job.actor.name}/{job.name}", crash)
-        if job.glet.dead:
-            self._forget(job)
+            self._on_error(f"{thread.group.name}/{thread.name}", crash)
+        if thread.greenlet.dead:
+            self._forget(thread)
 
-    def _forget(self, job: Job) -> None:
-        self._jobs.pop(job.glet, None)
-        if job in job.actor.jobs:
-            job.actor.jobs.remove(job)
+    def _forget(self, thread: SimThread) -> None:
+        self._threads.pop(thread.greenlet, None)
+        if thread in thread.group.threads:
+            thread.group.threads.remove(thread)
 
-    def _wake(self, job: Job, at: float) -> None:
-        job.ticket += 1
-        job.wake_at = at
-        self._push(at, job, job.ticket, None)
+    def _wake(self, thread: SimThread, at: float) -> None:
+        thread.wake_ticket += 1
+        thread.wake_at = at
+        self._push(at, thread, thread.wake_ticket, None)
 
-    def _push(self, when: float, job: Job | None, ticket: int, call: Callable[[], None] | None) -> None:
+    def _push(self, when: float, thread: SimThread | None, ticket: int, call: Callable[[], None] | None) -> None:
         self._order += 1
-        heapq.heappush(self._heap, (when, self._order, job, ticket, call))
+        heapq.heappush(self._heap, (when, self._order, thread, ticket, call))
 
 
 class SimEvent(threading.Event):
@@ -192,11 +192,11 @@ class SimEvent(threading.Event):
     `idle(seconds)` sleeps for a service that has nothing to do: at least so long, more when nothing is due.
     """
 
-    def __init__(self, scheduler: Scheduler, idle: Callable[[float], None] | None = None) -> None:
+    def __init__(self, scheduler: SimScheduler, idle: Callable[[float], None] | None = None) -> None:
         super().__init__()
         self._scheduler = scheduler
         self._idle = idle or scheduler.sleep
-        self._sleepers: list[Job] = []
+        self._sleepers: list[SimThread] = []
 
     def set(self) -> None:
         """See `threading.Event.set`."""
@@ -220,7 +220,7 @@ class SimEvent(threading.Event):
 class SimTime:
     """Stands in for the module `time` where that is read directly."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: SimScheduler) -> None:
         self._scheduler = scheduler
 
     def __getattr__(self, name: str) -> Any:

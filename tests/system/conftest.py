@@ -9,7 +9,7 @@ import pytest
 
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions
 from ecs_queue.local.redis_server import RedisServer
-from tests.services import require_redis_binary
+from tests.servers import require_redis_binary
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ecs_queue.local.redis_server import HOST, _free_port
-from tests.services import require_redis_binary
+from tests.servers import require_redis_binary
 
 USERS = Path(__file__).parents[2] / "conf" / "redis-users.acl"
 #: The words of the file, and what they are here.
@@ -34,14 +34,14 @@ _ADMIN = "user admin on >admin-pw ~* &* +@all"
 _DAY = datetime.timedelta(days=1)
 
 
-class Authority:
+class CertificateAuthority:
     """A certificate authority of its own, and what it has issued: PEM files in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _named("ecs-queue test CA")
+        self._name = _common_name("ecs-queue test CA")
         ca = self._certificate(self._name, self._key, x509.BasicConstraints(ca=True, path_length=0), critical=True)
         self.ca = self._write("ca.pem", ca.public_bytes(serialization.Encoding.PEM))
 
@@ -49,7 +49,7 @@ class Authority:
         """A certificate for 127.0.0.1, and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         where = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))])
-        certificate = self._certificate(_named(name), key, where)
+        certificate = self._certificate(_common_name(name), key, where)
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -73,7 +73,7 @@ class SecureRedis:
     """Where it is, and how its users come in."""
 
     port: int
-    authority: Authority
+    authority: CertificateAuthority
     certificate: tuple[Path, Path]
 
     def url(self, user: str, password: str, *, ca: bool = True, certificate: bool = True) -> str:
@@ -83,7 +83,7 @@ class SecureRedis:
             options += [f"ssl_certfile={self.certificate[0]}", f"ssl_keyfile={self.certificate[1]}"]
         return f"rediss://{user}:{password}@{HOST}:{self.port}/0?{'&'.join(options)}"
 
-    def user(self, name: str) -> str:
+    def url_for(self, name: str) -> str:
         """The URL of a user of conf/redis-users.acl: worker, submitter, reader."""
         return self.url(f"ecs-queue-{name}", PASSWORDS[f"{name.upper()}_PASSWORD"])
 
@@ -93,10 +93,10 @@ class SecureRedis:
 
 
 @contextmanager
-def secure_redis(folder: Path) -> Iterator[SecureRedis]:
+def run_secure_redis(folder: Path) -> Iterator[SecureRedis]:
     """Until the end of the block. Where the server's program was built without TLS, TLS ends right before it."""
     binary = require_redis_binary()
-    authority = Authority(folder / "tls")
+    authority = CertificateAuthority(folder / "tls")
     files = authority.ca, *authority.issue("server")
     users = USERS.read_text()
     for word, password in PASSWORDS.items():
@@ -105,50 +105,52 @@ def secure_redis(folder: Path) -> Iterator[SecureRedis]:
     acl.write_text(f"{users.strip()}\n{_ADMIN}\n")
     with contextlib.ExitStack() as stack:
         try:
-            port = stack.enter_context(_native(binary, folder, acl, files))
-        except _HasEnded:
-            port = stack.enter_context(_fronted(binary, folder, acl, files))
+            port = stack.enter_context(_run_with_tls(binary, folder, acl, files))
+        except _ServerExited:
+            port = stack.enter_context(_run_behind_proxy(binary, folder, acl, files))
         yield SecureRedis(port, authority, authority.issue("client"))
 
 
-class _HasEnded(Exception):  # noqa: N818
+class _ServerExited(Exception):  # noqa: N818
     """The server's program has ended: it does not know TLS, or something else of what it was told."""
 
 
 @contextmanager
-def _native(binary: str, folder: Path, acl: Path, files: tuple[Path, Path, Path]) -> Iterator[int]:
+def _run_with_tls(binary: str, folder: Path, acl: Path, files: tuple[Path, Path, Path]) -> Iterator[int]:
     port = _free_port()
     ca, certificate, key = map(str, files)
     tls = ["--tls-port", str(port), "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", ca]
-    with _process([binary, "--port", "0", "--aclfile", str(acl), *tls, "--tls-auth-clients", "yes"], folder) as server:
-        _await_port(port, server)
+    with _run_server(
+        [binary, "--port", "0", "--aclfile", str(acl), *tls, "--tls-auth-clients", "yes"], folder
+    ) as server:
+        _wait_for_port(port, server)
         yield port
 
 
 @contextmanager
-def _fronted(binary: str, folder: Path, acl: Path, files: tuple[Path, Path, Path]) -> Iterator[int]:
+def _run_behind_proxy(binary: str, folder: Path, acl: Path, files: tuple[Path, Path, Path]) -> Iterator[int]:
     ca, certificate, key = files
     behind = _free_port()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca)
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(certificate, key)
-    with _process([binary, "--port", str(behind), "--aclfile", str(acl)], folder) as server:
-        _await_port(behind, server)
-        front = _Front(context, behind)
+    with _run_server([binary, "--port", str(behind), "--aclfile", str(acl)], folder) as server:
+        _wait_for_port(behind, server)
+        front = _TlsProxy(context, behind)
         try:
             yield front.port
         finally:
             front.close()
 
 
-class _Front:
+class _TlsProxy:
     """Ends TLS and passes everything on, on a thread of its own."""
 
-    def __init__(self, context: ssl.SSLContext, behind: int) -> None:
+    def __init__(self, context: ssl.SSLContext, server_port: int) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._behind = behind
+        self._server_port = server_port
         started = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._serve, HOST, 0, ssl=context), self._loop)
         self._server = started.result(10)
         self.port: int = self._server.sockets[0].getsockname()[1]
@@ -168,16 +170,16 @@ class _Front:
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        onward, back = await asyncio.open_connection(HOST, self._behind)
+        onward, back = await asyncio.open_connection(HOST, self._server_port)
         try:
             with contextlib.suppress(OSError, asyncio.CancelledError):
-                await asyncio.gather(_pump(reader, back), _pump(onward, writer))
+                await asyncio.gather(_copy_stream(reader, back), _copy_stream(onward, writer))
         finally:
             back.transport.abort()
             writer.transport.abort()
 
 
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+async def _copy_stream(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
     try:
         while data := await source.read(65536):
             sink.write(data)
@@ -187,7 +189,7 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
 
 
 @contextmanager
-def _process(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _run_server(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     options = ["--bind", HOST, "--dir", str(folder), "--save", "", "--appendonly", "no"]
     with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen([*command, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -202,11 +204,11 @@ def _process(command: list[str], folder: Path) -> Iterator[subprocess.Popen[byte
             process.wait()
 
 
-def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 20
     while True:
         if process.poll() is not None:
-            raise _HasEnded
+            raise _ServerExited
         try:
             socket.create_connection((HOST, port), 1).close()
         except OSError:
@@ -216,5 +218,5 @@ def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
             return
 
 
-def _named(name: str) -> x509.Name:
+def _common_name(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from ecs_queue.client import EcsQueue, Handle
-from ecs_queue.core.envelope import TaskResult
-from ecs_queue.core.states import State
+from ecs_queue.client.client import EcsQueue, Handle
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, TimerRunner, local_environment
 from ecs_queue.local.redis_server import RedisServer
-from tests.evidence import all_tasks, violations
-from tests.services import require_redis_binary
-from tests.system.processes import environment, wait_for, worker
+from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.protocol.states import State
+from tests.invariants import find_violations, list_all_tasks
+from tests.processes import merged_environ, run_worker, wait_until
+from tests.servers import require_redis_binary
 
 #: What the command's help promises. Seconds.
 PROMISED = 10.0
@@ -42,7 +42,7 @@ def slow_ecs(seconds: float) -> Iterator[LocalEcs]:
 
 
 def is_ready(queue: EcsQueue, process: subprocess.Popen[bytes]) -> bool:
-    return process.pid in {info.pid for info in queue.ledger.workers()}
+    return process.pid in {info.pid for info in queue.ledger.list_workers()}
 
 
 def stopped_within(process: subprocess.Popen[bytes], seconds: float) -> float:
@@ -66,11 +66,11 @@ def hanging(server: RedisServer) -> None:
 def test_a_call_that_ecs_does_not_answer_does_not_hold_it_up(redis: RedisServer, tmp_path: Path) -> None:
     """Longer than the call's own time-out: others look after it when the lease is over."""
     with slow_ecs(60.0) as ecs:
-        environ = environment(local_environment(ecs.endpoint_url, redis.url))
+        environ = merged_environ(local_environment(ecs.endpoint_url, redis.url))
         environ["AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP"] = "false"
-        with EcsQueue.from_config(environ=environ) as queue, worker(environ, tmp_path / "a.log") as process:
+        with EcsQueue.from_config(environ=environ) as queue, run_worker(environ, tmp_path / "a.log") as process:
             queue.submit(["true"], id="a")
-            wait_for(lambda: bool(ecs.stats()["calls"].get("RunTask")), 30, "RunTask is called")
+            wait_until(lambda: bool(ecs.stats()["calls"].get("RunTask")), 30, "RunTask is called")
             stopped_within(process, PROMISED)
             assert queue.status("a").state is State.LAUNCHING
 
@@ -86,11 +86,11 @@ def test_a_server_that_does_not_answer_does_not_hold_it_up(
 ) -> None:
     """With a call in hand: whose answer is kept if the ledger is there, else it is asked for again by others."""
     with slow_ecs(3.0) as ecs:
-        environ = environment(local_environment(ecs.endpoint_url, redis.url))
+        environ = merged_environ(local_environment(ecs.endpoint_url, redis.url))
         environ["AIRFLOW__ECS_QUEUE__LEDGER_URL"] = ledger_server.url
-        with EcsQueue.from_config(environ=environ) as queue, worker(environ, tmp_path / "a.log") as process:
+        with EcsQueue.from_config(environ=environ) as queue, run_worker(environ, tmp_path / "a.log") as process:
             queue.submit(["true"], id="a")
-            wait_for(lambda: bool(ecs.stats()["calls"].get("RunTask")), 30, "RunTask is called")
+            wait_until(lambda: bool(ecs.stats()["calls"].get("RunTask")), 30, "RunTask is called")
             victim = redis if which == "broker" else ledger_server
             fails(victim)
             try:
@@ -103,26 +103,26 @@ def test_a_server_that_does_not_answer_does_not_hold_it_up(
             assert ecs.stats()["tasks_created"] == 1
 
 
-class Load:
+class LoadGenerator:
     """Submits a request now and then on a thread of its own, until the end of the context."""
 
     def __init__(self, queue: EcsQueue, every: float) -> None:
         self.handles: list[Handle] = []
         self._queue = queue
         self._every = every
-        self._over = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> LoadGenerator:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stopping.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._over.wait(self._every):
+        while not self._stopping.wait(self._every):
             self.handles.append(self._queue.submit(["sleep", "0.5"], id=f"r{len(self.handles)}"))
 
 
@@ -130,21 +130,21 @@ def replace_all(environ: Mapping[str, str], queue: EcsQueue, folder: Path) -> li
     """Two workers, each replaced twice, one after the other; the ids of what was submitted meanwhile."""
     longest = 0.0
     with ExitStack() as stack:
-        running = [stack.enter_context(worker(environ, folder / f"{number}.log")) for number in range(2)]
-        wait_for(lambda: all(is_ready(queue, process) for process in running), 30, "the workers are ready")
-        with Load(queue, every=0.1) as load:
+        running = [stack.enter_context(run_worker(environ, folder / f"{number}.log")) for number in range(2)]
+        wait_until(lambda: all(is_ready(queue, process) for process in running), 30, "the workers are ready")
+        with LoadGenerator(queue, every=0.1) as load:
             for number in range(4):
-                new = stack.enter_context(worker(environ, folder / f"new-{number}.log"))
-                wait_for(lambda: is_ready(queue, new), 30, "the new worker is ready")  # noqa: B023
+                new = stack.enter_context(run_worker(environ, folder / f"new-{number}.log"))
+                wait_until(lambda: is_ready(queue, new), 30, "the new worker is ready")  # noqa: B023
                 longest = max(longest, stopped_within(running.pop(0), PROMISED))
                 running.append(new)
         results = list(queue.as_completed(load.handles, timeout=60))
-        told(results, longest)
+        check_delays(results, longest)
         assert len(results) == len({result.id for result in results}) == len(load.handles)
     return [result.id for result in results]
 
 
-def told(results: list[TaskResult], longest_stop: float) -> None:
+def check_delays(results: list[TaskResult], longest_stop: float) -> None:
     delays = sorted(delay_of(result) for result in results)
     print(
         f"{len(results)} requests while every worker was replaced: from queued to launched "
@@ -165,9 +165,9 @@ def test_replacing_every_worker_under_load_loses_and_doubles_nothing_and_delays_
 ) -> None:
     """With the leases and time-outs of production: what a worker did not give back would wait for half a minute."""
     with LocalEcs(LocalEcsOptions(latency_seconds=0.1), TimerRunner()) as ecs:
-        environ = environment(local_environment(ecs.endpoint_url, redis.url))
+        environ = merged_environ(local_environment(ecs.endpoint_url, redis.url))
         with EcsQueue.from_config(environ=environ) as queue:
             ids = replace_all(environ, queue, tmp_path)
             records = [record for record in queue.ledger.get(ids) if record is not None]
             assert [record.state for record in records] == [State.SUCCESS] * len(ids)
-            assert violations(queue.config.namespace, records, all_tasks(ecs.endpoint_url), 1) == []
+            assert find_violations(queue.config.namespace, records, list_all_tasks(ecs.endpoint_url), 1) == []

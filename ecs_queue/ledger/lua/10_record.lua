@@ -2,15 +2,15 @@
 
 local NUMBERS = {
   accept_until = 0, expires_at = 0, time_limit = 0, created_at = 0, launch = 1, attempt = 1, calls = 0,
-  not_before = 0, lease_until = 0, first_called_at = 0, last_claim_at = 0, dirty = 0, burnt = 0, holds = 0, version = 0,
-  launched_at = 0, started_at = 0, stop_at = 0, finished_at = 0, attempts = 0, undelivered = 0, confirmed_at = 0, unread_since = 0,
+  not_before = 0, lease_until = 0, first_called_at = 0, last_claim_at = 0, ambiguous = 0, retired = 0, abandoned_claims = 0, version = 0,
+  launched_at = 0, started_at = 0, stop_requested_at = 0, finished_at = 0, attempts = 0, undelivered = 0, confirmed_at = 0, unknown_state_since = 0,
 }
 local STATES = { QUEUED = true, LAUNCHING = true, LAUNCHED = true, SUCCESS = true, FAILED = true, REMOVED = true,
                  REVOKED = true, EXPIRED = true, UNKNOWN = true }
-local LIVE = { QUEUED = true, LAUNCHING = true, LAUNCHED = true }
+local LIVE_STATES = { QUEUED = true, LAUNCHING = true, LAUNCHED = true }
 
 -- A state that is in neither table is a newer version's: nothing is known of it.
-local function ended(r) return STATES[r.state] and not LIVE[r.state] end
+local function ended(r) return STATES[r.state] and not LIVE_STATES[r.state] end
 
 local function text(value)
   if type(value) == 'number' then
@@ -22,34 +22,34 @@ end
 
 local function key_of(id) return P .. 'r:' .. id end
 
-local function shelf_of(r)
+local function index_of(r)
   if r.state == 'QUEUED' then
     if r.not_before > 0 then return P .. 'retry:' .. r.queue end
-    return P .. 'silent:' .. r.queue
+    return P .. 'unclaimed:' .. r.queue
   end
-  if LIVE[r.state] then return P .. 'due' end
+  if LIVE_STATES[r.state] then return P .. 'due' end
 end
 
-local function remember(r)
-  r.was = { state = r.state, shelf = r.state and shelf_of(r), arn = r.arn, owner = r.owner,
+local function snapshot(r)
+  r.was = { state = r.state, index = r.state and index_of(r), arn = r.arn, owner = r.owner,
             undelivered = r.undelivered }
   return r
 end
 
 -- flat: what is stored, {field, value, ...}; changed: the fields that differ from it.
 local DEFAULTS = { __index = NUMBERS }
-local function fresh(id) return setmetatable({ id = id, flat = {}, changed = {} }, DEFAULTS) end
+local function new_record(id) return setmetatable({ id = id, flat = {}, changed = {} }, DEFAULTS) end
 
 local function load(id)
   local flat = redis.call('HGETALL', key_of(id))
   if #flat == 0 then return nil end
-  local r = fresh(id)
+  local r = new_record(id)
   r.flat = flat
   for i = 1, #flat, 2 do
     local field, value = flat[i], flat[i + 1]
     r[field] = NUMBERS[field] and tonumber(value) or value
   end
-  return remember(r)
+  return snapshot(r)
 end
 
 local function set(r, field, value)
@@ -59,13 +59,13 @@ local function set(r, field, value)
   end
 end
 
-local function move_indexes(r, look_at)
-  local was, shelf = r.was, shelf_of(r)
-  if was.shelf and was.shelf ~= shelf then redis.call('ZREM', was.shelf, r.id) end
-  if shelf and (look_at or was.shelf ~= shelf) then redis.call('ZADD', shelf, text(look_at or NOW), r.id) end
+local function move_indexes(r, due_at)
+  local was, index = r.was, index_of(r)
+  if was.index and was.index ~= index then redis.call('ZREM', was.index, r.id) end
+  if index and (due_at or was.index ~= index) then redis.call('ZADD', index, text(due_at or NOW), r.id) end
   if was.arn ~= r.arn then
     if was.arn and was.arn ~= '' then redis.call('HDEL', P .. 'arns', was.arn) end
-    if r.arn and r.arn ~= '' and LIVE[r.state] then redis.call('HSET', P .. 'arns', r.arn, r.id) end
+    if r.arn and r.arn ~= '' and LIVE_STATES[r.state] then redis.call('HSET', P .. 'arns', r.arn, r.id) end
   end
   if was.state ~= r.state then
     if was.state then redis.call('HINCRBY', P .. 'counts', r.queue .. '|' .. was.state, -1) end
@@ -93,15 +93,15 @@ end
 local function milliseconds(duration) return string.format('%.0f', math.floor(duration * 1000)) end
 
 -- The index of an owner that never comes back must not outlive the records in it.
-local function keep_results(r, gone_at)
+local function extend_results_ttl(r, forget_at)
   local key = P .. 'undelivered:' .. r.owner
-  if redis.call('PTTL', key) < (gone_at - NOW) * 1000 then
-    redis.call('PEXPIRE', key, milliseconds(gone_at - NOW))
+  if redis.call('PTTL', key) < (forget_at - NOW) * 1000 then
+    redis.call('PEXPIRE', key, milliseconds(forget_at - NOW))
   end
 end
 
 local function set_lifetime(r)
-  if LIVE[r.state] then
+  if LIVE_STATES[r.state] then
     if not r.was.state then
       redis.call('ZADD', P .. 'live', text(r.created_at), r.id)
       redis.call('ZREM', P .. 'finished', r.id) -- of an earlier request with this id, gone but not yet pruned
@@ -109,17 +109,17 @@ local function set_lifetime(r)
     return
   end
   local keep = RETENTION
-  if r.undelivered == 1 then keep = math.max(CAP, RETENTION) end
-  local gone_at = math.max(r.accept_until + CLOCK_SKEW, NOW + keep)
+  if r.undelivered == 1 then keep = math.max(MIN_UNCONFIRMED_RETENTION, RETENTION) end
+  local forget_at = math.max(r.accept_until + MAX_CLOCK_SKEW, NOW + keep)
   redis.call('ZREM', P .. 'live', r.id)
-  redis.call('ZADD', P .. 'finished', text(gone_at), r.id)
-  redis.call('PEXPIRE', key_of(r.id), milliseconds(gone_at - NOW))
-  if r.undelivered == 1 then keep_results(r, gone_at) end
+  redis.call('ZADD', P .. 'finished', text(forget_at), r.id)
+  redis.call('PEXPIRE', key_of(r.id), milliseconds(forget_at - NOW))
+  if r.undelivered == 1 then extend_results_ttl(r, forget_at) end
   if r.was.arn and r.was.arn ~= '' then redis.call('HDEL', P .. 'arns', r.was.arn) end
 end
 
--- Store what changed. look_at: when somebody must look at it next; nil leaves an unmoved record's time as it is.
-local function store(r, look_at)
+-- Store what changed. due_at: when somebody must look at it next; nil leaves an unmoved record's time as it is.
+local function store(r, due_at)
   local put, drop = {}, {}
   for field in pairs(r.changed) do
     local value = r[field]
@@ -132,17 +132,17 @@ local function store(r, look_at)
   end
   if #put > 0 then redis.call('HSET', key_of(r.id), unpack(put)) end
   if #drop > 0 then redis.call('HDEL', key_of(r.id), unpack(drop)) end
-  move_indexes(r, look_at)
+  move_indexes(r, due_at)
   move_results(r)
   if ended(r) or not r.was.state then set_lifetime(r) end
 end
 
-local function release(r)
+local function clear_claim(r)
   set(r, 'claim', '')
   set(r, 'lease_until', 0)
-  set(r, 'dirty', 0)
-  set(r, 'burnt', 0)
-  set(r, 'holds', 0)
+  set(r, 'ambiguous', 0)
+  set(r, 'retired', 0)
+  set(r, 'abandoned_claims', 0)
 end
 
 local function finish(r, state, attempts, at, reason)
@@ -154,10 +154,10 @@ local function finish(r, state, attempts, at, reason)
   set(r, 'request', '')
   set(r, 'args', '')
   set(r, 'not_before', 0)
-  release(r)
+  clear_claim(r)
 end
 
-local function next_launch(r, not_before)
+local function queue_next_launch(r, not_before)
   set(r, 'state', 'QUEUED')
   set(r, 'launch', r.launch + 1)
   set(r, 'not_before', not_before)
@@ -170,12 +170,12 @@ local function next_launch(r, not_before)
   set(r, 'version', 0)
   set(r, 'launched_at', 0)
   set(r, 'started_at', 0)
-  release(r)
+  clear_claim(r)
 end
 
-local function expired(r) return r.expires_at > 0 and NOW + ALLOWANCE >= r.expires_at end
+local function is_expired(r) return r.expires_at > 0 and NOW + ALLOWANCE >= r.expires_at end
 
-local function stop_reason(r) return 'stopped by ' .. r.stop_by end
+local function stop_reason(r) return 'stopped by ' .. r.stop_requested_by end
 
 local function expiry_reason(r)
   local waited = ''
@@ -187,22 +187,22 @@ local function expiry_reason(r)
   return 'not started before its deadline (expires_in or launch_deadline)' .. waited
 end
 
-local function broken_reason()
+local function poison_reason()
   return string.format('workers died %d times in a row with it in hand, so it is not tried again (max_deliveries): '
     .. 'see their logs, mend the request and submit it under another id', MAX_DELIVERIES)
 end
 
-local function breaks_workers(r) return r.holds > MAX_DELIVERIES end
+local function is_poison(r) return r.abandoned_claims > MAX_DELIVERIES end
 
 -- The holder lives, and the record stays LAUNCHING.
-local function speak(r) set(r, 'holds', breaks_workers(r) and MAX_DELIVERIES + 1 or 0) end
+local function reset_abandoned_claims(r) set(r, 'abandoned_claims', is_poison(r) and MAX_DELIVERIES + 1 or 0) end
 
-local function has_stop(r) return (r.stop_by or '') ~= '' end
+local function has_stop(r) return (r.stop_requested_by or '') ~= '' end
 
-local function holds(r, token) return r and r.state == 'LAUNCHING' and token ~= '' and r.claim == token end
+local function has_claim(r, token) return r and r.state == 'LAUNCHING' and token ~= '' and r.claim == token end
 
 -- The record as the caller gets it: {id, field, value, ...}, without the payload unless asked for.
-local function shown(r, with_request)
+local function reply_record(r, with_request)
   local found, stored, changed = { r.id }, r.flat, r.changed
   local last = 1
   for i = 1, #stored, 2 do

@@ -5,7 +5,7 @@ local function put(id, nonce, digest, queue, owner, relaunch, body, accept_until
   local r = load(id)
   if not r then
     if NOW >= tonumber(accept_until) then return 'too_late' end
-    r = fresh(id)
+    r = new_record(id)
     r.was = {}
     set(r, 'nonce', nonce)
     set(r, 'digest', digest)
@@ -18,10 +18,10 @@ local function put(id, nonce, digest, queue, owner, relaunch, body, accept_until
     set(r, 'time_limit', tonumber(time_limit))
     set(r, 'created_at', NOW)
     set(r, 'state', 'QUEUED')
-    store(r, NOW + RING)
+    store(r, NOW + SWEEP_AFTER)
     return 'created'
   end
-  if not LIVE[r.state] and (r.digest or '') == '' then -- a stop came first, for this very request
+  if not LIVE_STATES[r.state] and (r.digest or '') == '' then -- a stop came first, for this very request
     set(r, 'nonce', nonce)
     set(r, 'digest', digest)
     if (r.owner or '') == '' then set(r, 'owner', owner) end -- else it was adopted
@@ -31,12 +31,12 @@ local function put(id, nonce, digest, queue, owner, relaunch, body, accept_until
     store(r)
     return 'ended', r
   end
-  return r.digest == digest and 'same' or 'conflict', r
+  return r.digest == digest and 'unchanged' or 'conflict', r
 end
 
-local function told(word, r) return r and { word, shown(r) } or { word } end
+local function reply_with(word, r) return r and { word, reply_record(r) } or { word } end
 
-function operations.put(...) return told(put(...)) end
+function operations.put(...) return reply_with(put(...)) end
 
 local function in_flight()
   local counts, total = redis.call('HGETALL', P .. 'counts'), 0
@@ -52,41 +52,41 @@ local function in_flight_of(queue)
   return tonumber(launching or 0) + tonumber(launched or 0)
 end
 
-local function held_back(r, limit)
+local function find_claim_obstacle(r, limit)
   if redis.call('HEXISTS', P .. 'paused', r.queue) == 1 then return 'paused' end
-  if MAX_IN_FLIGHT > 0 and in_flight() >= MAX_IN_FLIGHT then return 'full' end
-  if limit > 0 and in_flight_of(r.queue) >= limit then return 'full' end
+  if MAX_IN_FLIGHT > 0 and in_flight() >= MAX_IN_FLIGHT then return 'limit_reached' end
+  if limit > 0 and in_flight_of(r.queue) >= limit then return 'limit_reached' end
 end
 
-local function hold(r, token, worker)
+local function set_claim(r, token, worker)
   set(r, 'claim', token)
   set(r, 'worker', worker)
   set(r, 'lease_until', NOW + LEASE)
-  set(r, 'holds', r.holds + 1)
+  set(r, 'abandoned_claims', r.abandoned_claims + 1)
 end
 
 -- Whether this very worker, not a later one of its name, was heard of lately.
-local function lives(worker, since)
+local function is_worker_alive(worker, since)
   local said = redis.call('HGET', P .. 'workers', worker or '')
   if not said then return false end
-  local gone_at, info = string.match(said, '^%S+ (%S+) (.*)$')
+  local forget_at, info = string.match(said, '^%S+ (%S+) (.*)$')
   local started_at = tonumber(string.match(info or '', '"started_at":([%d.eE+-]+)'))
-  return started_at ~= nil and tonumber(gone_at) > NOW and started_at <= since
+  return started_at ~= nil and tonumber(forget_at) > NOW and started_at <= since
 end
 
 -- token '': no offer, only end what has expired. for_nonce '': what is offered fits any launch, else only this one
 local function claim(r, token, worker, args, target, limit, for_nonce, for_launch)
-  if r.state ~= 'QUEUED' then return { 'moved_on', shown(r) } end
-  if expired(r) then
+  if r.state ~= 'QUEUED' then return { 'not_claimable', reply_record(r) } end
+  if is_expired(r) then
     finish(r, 'EXPIRED', r.attempt - 1, NOW, expiry_reason(r))
     store(r)
-    return { 'ended', shown(r) }
+    return { 'ended', reply_record(r) }
   end
-  if token == '' or r.not_before > NOW then return { 'moved_on', shown(r) } end
+  if token == '' or r.not_before > NOW then return { 'not_claimable', reply_record(r) } end
   if for_nonce ~= '' and (r.nonce ~= for_nonce or r.launch ~= tonumber(for_launch)) then
-    return { 'moved_on', shown(r) }
+    return { 'not_claimable', reply_record(r) }
   end
-  local held = held_back(r, tonumber(limit))
+  local held = find_claim_obstacle(r, tonumber(limit))
   if held then
     set(r, 'not_before', NOW + 1)
     store(r, r.not_before)
@@ -101,111 +101,111 @@ local function claim(r, token, worker, args, target, limit, for_nonce, for_launc
   set(r, 'calls', r.calls + 1)
   set(r, 'first_called_at', NOW)
   set(r, 'last_claim_at', NOW)
-  hold(r, token, worker)
+  set_claim(r, token, worker)
   store(r, r.lease_until)
-  return { 'call', shown(r) }
+  return { 'run_task', reply_record(r) }
 end
 
 function operations.claim(id, ...)
   local r = load(id)
-  if not r then return { 'missing' } end
+  if not r then return { 'not_found' } end
   return claim(r, ...)
 end
 
 -- put, and claim only what this very request is the record of: {put's answer, claim's answer}
-function operations.admit(id, token, worker, args, target, limit, for_nonce, for_launch, ...)
+function operations.put_and_claim(id, token, worker, args, target, limit, for_nonce, for_launch, ...)
   local word, r = put(id, ...)
-  if word == 'too_late' then return { { word }, { 'missing' } } end
-  if word ~= 'created' and word ~= 'same' then return { told(word, r), { 'moved_on' } } end
+  if word == 'too_late' then return { { word }, { 'not_found' } } end
+  if word ~= 'created' and word ~= 'unchanged' then return { reply_with(word, r), { 'not_claimable' } } end
   return { { word }, claim(r or load(id), token, worker, args, target, limit, for_nonce, for_launch) }
 end
 
 function operations.reclaim(id, token, worker)
   local r = load(id)
-  if not r then return { 'missing' } end
-  if r.state ~= 'LAUNCHING' or r.lease_until > NOW then return { 'moved_on', shown(r) } end
-  if lives(r.worker, r.lease_until - LEASE) then set(r, 'holds', math.max(0, r.holds - 1)) end
-  if r.holds > 2 * MAX_DELIVERIES then
+  if not r then return { 'not_found' } end
+  if r.state ~= 'LAUNCHING' or r.lease_until > NOW then return { 'not_claimable', reply_record(r) } end
+  if is_worker_alive(r.worker, r.lease_until - LEASE) then set(r, 'abandoned_claims', math.max(0, r.abandoned_claims - 1)) end
+  if r.abandoned_claims > 2 * MAX_DELIVERIES then
     finish(r, 'UNKNOWN', r.attempt, NOW,
-      broken_reason() .. '; whether a task was started is not known: look for it by hand')
+      poison_reason() .. '; whether a task was started is not known: look for it by hand')
     store(r)
-    return { 'ended', shown(r) }
+    return { 'ended', reply_record(r) }
   end
-  set(r, 'dirty', 1)
-  hold(r, token, worker)
-  if breaks_workers(r) then
-    set(r, 'burnt', 1)
-    set(r, 'reason', broken_reason())
+  set(r, 'ambiguous', 1)
+  set_claim(r, token, worker)
+  if is_poison(r) then
+    set(r, 'retired', 1)
+    set(r, 'reason', poison_reason())
   end
-  local look = has_stop(r) or r.burnt == 1 or expired(r) or NOW - r.first_called_at >= LOOK_ONLY_AFTER
+  local look = has_stop(r) or r.retired == 1 or is_expired(r) or NOW - r.first_called_at >= LIST_ONLY_AFTER
   if not look then
     set(r, 'calls', r.calls + 1)
     set(r, 'last_claim_at', NOW)
   end
   store(r, r.lease_until)
-  return { look and 'look' or 'call', shown(r, true) }
+  return { look and 'list_tasks' or 'run_task', reply_record(r, true) }
 end
 
 function operations.launched(id, nonce, launch, arn, wait)
   local r = load(id)
-  if not r or r.nonce ~= nonce or r.launch ~= tonumber(launch) then return { 'stop_it' } end
-  if r.arn == arn and r.state ~= 'QUEUED' then return { 'same' } end
-  if r.state ~= 'LAUNCHING' and r.state ~= 'QUEUED' then return { 'stop_it' } end
+  if not r or r.nonce ~= nonce or r.launch ~= tonumber(launch) then return { 'unwanted' } end
+  if r.arn == arn and r.state ~= 'QUEUED' then return { 'unchanged' } end
+  if r.state ~= 'LAUNCHING' and r.state ~= 'QUEUED' then return { 'unwanted' } end
   set(r, 'state', 'LAUNCHED')
   set(r, 'arn', arn)
   set(r, 'launched_at', NOW)
   set(r, 'reason', '')
   set(r, 'not_before', 0)
   set(r, 'calls', 0)
-  release(r)
+  clear_claim(r)
   store(r, has_stop(r) and NOW or NOW + tonumber(wait))
   return { 'ok' }
 end
 
-function operations.unsure(id, token, wait, reason, answered)
+function operations.call_ambiguous(id, token, wait, reason, call_completed)
   local r = load(id)
-  if not holds(r, token) then return { 'lost' } end
-  if answered ~= '1' then set(r, 'dirty', 1) end
+  if not has_claim(r, token) then return { 'claim_lost' } end
+  if call_completed ~= '1' then set(r, 'ambiguous', 1) end
   set(r, 'claim', '') -- its holder has given up: nothing it may say later is the word of a clean holder
   set(r, 'lease_until', NOW)
   set(r, 'reason', reason)
-  speak(r)
+  reset_abandoned_claims(r)
   store(r, NOW + tonumber(wait))
   return { 'ok' }
 end
 
 function operations.no_effect(id, token, wait, reason)
   local r = load(id)
-  if not holds(r, token) then return { 'lost' } end
+  if not has_claim(r, token) then return { 'claim_lost' } end
   set(r, 'reason', reason)
-  if r.dirty == 1 then
+  if r.ambiguous == 1 then
     set(r, 'lease_until', NOW)
-    speak(r)
+    reset_abandoned_claims(r)
     store(r, NOW + tonumber(wait))
     return { 'ok' }
   end
   if has_stop(r) then
     finish(r, 'REVOKED', r.attempt - 1, NOW, stop_reason(r))
     store(r)
-    return { 'ended', shown(r) }
+    return { 'ended', reply_record(r) }
   end
   set(r, 'state', 'QUEUED')
   set(r, 'not_before', NOW + tonumber(wait))
   set(r, 'first_called_at', 0)
   set(r, 'last_claim_at', 0)
-  release(r)
+  clear_claim(r)
   store(r, r.not_before)
   return { 'ok' }
 end
 
 function operations.refused(id, token, kind, reason, wait, max_attempts)
   local r = load(id)
-  if not holds(r, token) then return { 'lost' } end
+  if not has_claim(r, token) then return { 'claim_lost' } end
   set(r, 'reason', reason)
-  if r.dirty == 1 then
-    set(r, 'burnt', 1)
+  if r.ambiguous == 1 then
+    set(r, 'retired', 1)
     set(r, 'lease_until', NOW)
-    speak(r)
+    reset_abandoned_claims(r)
     store(r, NOW + tonumber(wait))
     return { 'ok' }
   end
@@ -226,38 +226,38 @@ function operations.refused(id, token, kind, reason, wait, max_attempts)
     -- lack of capacity consumes no attempt
     finish(r, state, kind == 'capacity' and r.attempt - 1 or r.attempt, NOW, reason)
     store(r)
-    return { 'ended', shown(r) }
+    return { 'ended', reply_record(r) }
   end
-  next_launch(r, NOW + tonumber(wait))
+  queue_next_launch(r, NOW + tonumber(wait))
   store(r, r.not_before)
-  return { 'retry', shown(r) }
+  return { 'requeued', reply_record(r) }
 end
 
-function operations.none(id, token, wait, why)
+function operations.task_absent(id, token, wait, why)
   local r = load(id)
-  if not holds(r, token) then return { 'lost' } end
-  local safe_at = r.last_claim_at + LEASE + SETTLE
+  if not has_claim(r, token) then return { 'claim_lost' } end
+  local absence_provable_at = r.last_claim_at + LEASE + SETTLE
   -- The look was made after the claim: the claim, not this moment, must be at or after H. Half a millisecond for text().
-  if r.lease_until - LEASE < safe_at - 0.0005 then
+  if r.lease_until - LEASE < absence_provable_at - 0.0005 then
     set(r, 'lease_until', NOW)
-    speak(r)
-    store(r, math.min(safe_at, NOW + tonumber(wait)))
-    return { 'early' }
+    reset_abandoned_claims(r)
+    store(r, math.min(absence_provable_at, NOW + tonumber(wait)))
+    return { 'too_early' }
   end
-  if NOW - r.first_called_at > PROOF_ENDS_AFTER then
+  if NOW - r.first_called_at > ABSENCE_UNPROVABLE_AFTER then
     finish(r, 'UNKNOWN', r.attempt, NOW,
       'nobody saw whether RunTask started a task, and after an hour ECS cannot tell: ' .. why)
   elseif has_stop(r) then
     finish(r, 'REVOKED', r.attempt - 1, NOW, stop_reason(r))
-  elseif breaks_workers(r) then
-    finish(r, 'FAILED', r.attempt - 1, NOW, broken_reason())
-  elseif expired(r) then
+  elseif is_poison(r) then
+    finish(r, 'FAILED', r.attempt - 1, NOW, poison_reason())
+  elseif is_expired(r) then
     finish(r, 'EXPIRED', r.attempt - 1, NOW, expiry_reason(r))
   else
-    next_launch(r, NOW + tonumber(wait))
+    queue_next_launch(r, NOW + tonumber(wait))
     store(r, r.not_before)
-    return { 'retry', shown(r) }
+    return { 'requeued', reply_record(r) }
   end
   store(r)
-  return { 'ended', shown(r) }
+  return { 'ended', reply_record(r) }
 end

@@ -7,23 +7,23 @@ therefore bound to 127.0.0.1 only. What it models and what it leaves out is said
 """
 
 from ecs_queue.local.ecs.environment import local_environment
-from ecs_queue.local.ecs.options import EventFaults, Faults, LocalEcsOptions, Quota
+from ecs_queue.local.ecs.options import EventFaultOptions, FaultOptions, LocalEcsOptions, Quota
 from ecs_queue.local.ecs.processes import ProcessRunner
-from ecs_queue.local.ecs.runners import Report, Run, Runner, TimerRunner, Work
+from ecs_queue.local.ecs.runners import ContainerListener, ContainerRunner, ContainerSpec, RunningContainer, TimerRunner
 from ecs_queue.local.ecs.server import LocalEcs, run_local_ecs
 
 __all__ = [
-    "EventFaults",
-    "Faults",
+    "ContainerListener",
+    "ContainerRunner",
+    "ContainerSpec",
+    "EventFaultOptions",
+    "FaultOptions",
     "LocalEcs",
     "LocalEcsOptions",
     "ProcessRunner",
     "Quota",
-    "Report",
-    "Run",
-    "Runner",
+    "RunningContainer",
     "TimerRunner",
-    "Work",
     "local_environment",
     "run_local_ecs",
 ]

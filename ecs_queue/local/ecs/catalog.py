@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ecs_queue.local.ecs.names import Names
-from ecs_queue.local.ecs.wire import ApiError, client_error, cluster_not_found, invalid
+from ecs_queue.local.ecs.arns import ArnCodec
+from ecs_queue.local.ecs.aws_json import ApiError, client_exception, cluster_not_found, invalid_parameter
 
 Parameters = dict[str, Any]
-ActiveTasks = Callable[[str], tuple[int, int]]
+ActiveTaskCounts = Callable[[str], tuple[int, int]]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _CONTAINER_DEFAULTS: dict[str, Any] = {"cpu": 0, "essential": True}
@@ -22,14 +22,14 @@ _CLUSTER_LISTS = ("statistics", "settings", "capacityProviders", "defaultCapacit
 
 
 @dataclass(slots=True)
-class Definition:
+class TaskDefinition:
     """One revision of a task definition, as DescribeTaskDefinition shows it, and its tags."""
 
     body: dict[str, Any]
     tags: list[dict[str, str]] = field(default_factory=list)
 
     @property
-    def main(self) -> dict[str, Any]:
+    def main_container(self) -> dict[str, Any]:
         """The container that really runs: the first essential one."""
         containers: list[dict[str, Any]] = self.body["containerDefinitions"]
         return next((one for one in containers if one["essential"]), containers[0])
@@ -38,23 +38,23 @@ class Definition:
 class Catalog:
     """What is registered. ``active_tasks`` says how many tasks of a cluster are pending and running."""
 
-    def __init__(self, names: Names, clock: Callable[[], float], active_tasks: ActiveTasks) -> None:
-        self._names = names
+    def __init__(self, arns: ArnCodec, clock: Callable[[], float], active_tasks: ActiveTaskCounts) -> None:
+        self._arns = arns
         self._clock = clock
         self._active_tasks = active_tasks
         self._clusters: dict[str, dict[str, Any]] = {}
-        self._families: dict[str, list[Definition]] = {}
+        self._families: dict[str, list[TaskDefinition]] = {}
 
-    def cluster(self, given: str | None) -> str:
+    def require_cluster(self, given: str | None) -> str:
         """The name of an existing cluster; ClusterNotFoundException."""
-        name = self._names.cluster_name(given)
+        name = self._arns.cluster_name(given)
         if name not in self._clusters:
             raise cluster_not_found()
         return name
 
-    def definition(self, given: str) -> Definition | None:
+    def find_task_definition(self, given: str) -> TaskDefinition | None:
         """The revision that is meant, the newest when none is named."""
-        family, revision = self._names.family_and_revision(given)
+        family, revision = self._arns.family_and_revision(given)
         revisions = self._families.get(family, [])
         if revision is None:
             return revisions[-1] if revisions else None
@@ -64,12 +64,14 @@ class Catalog:
         """CreateCluster; an existing one is answered as it is."""
         name = parameters.get("clusterName", "default")
         if not _NAME.fullmatch(name):
-            raise invalid("Identifiers must contain only letters, numbers, hyphens and underscores, at most 255.")
+            raise invalid_parameter(
+                "Identifiers must contain only letters, numbers, hyphens and underscores, at most 255."
+            )
         if name not in self._clusters:
             given: Parameters = {key: value for key, value in parameters.items() if key in _CLUSTER_OPTIONS}
             given |= {key: parameters.get(key, []) for key in _CLUSTER_LISTS}
             self._clusters[name] = {
-                "clusterArn": self._names.cluster_arn(name),
+                "clusterArn": self._arns.cluster_arn(name),
                 "clusterName": name,
                 "status": "ACTIVE",
                 **given,
@@ -78,7 +80,7 @@ class Catalog:
 
     def delete_cluster(self, parameters: Parameters) -> dict[str, Any]:
         """DeleteCluster; ClusterContainsTasksException while tasks are active. It is forgotten then."""
-        name = self.cluster(parameters["cluster"])
+        name = self.require_cluster(parameters["cluster"])
         if any(self._active_tasks(name)):
             message = "The Cluster cannot be deleted while Tasks are active."
             raise ApiError("ClusterContainsTasksException", message)
@@ -92,9 +94,9 @@ class Catalog:
         clusters, failures = [], []
         for given in parameters.get("clusters") or ["default"]:
             try:
-                clusters.append(self._describe_cluster(self.cluster(given), include))
+                clusters.append(self._describe_cluster(self.require_cluster(given), include))
             except ApiError:
-                arn = given if given.startswith("arn:") else self._names.cluster_arn(given)
+                arn = given if given.startswith("arn:") else self._arns.cluster_arn(given)
                 failures.append({"arn": arn, "reason": "MISSING"})
         return {"clusters": clusters, "failures": failures}
 
@@ -102,29 +104,29 @@ class Catalog:
         """RegisterTaskDefinition; each call makes a new revision."""
         family = parameters["family"]
         if not _NAME.fullmatch(family):
-            raise client_error("Family contains invalid characters.")
+            raise client_exception("Family contains invalid characters.")
         revisions = self._families.setdefault(family, [])
         revision = len(revisions) + 1
         body = {
             "volumes": [],
             "placementConstraints": [],
             **{key: value for key, value in parameters.items() if key != "tags"},
-            "taskDefinitionArn": self._names.task_definition_arn(family, revision),
-            "containerDefinitions": _containers(parameters["containerDefinitions"]),
+            "taskDefinitionArn": self._arns.task_definition_arn(family, revision),
+            "containerDefinitions": _container_definitions(parameters["containerDefinitions"]),
             "revision": revision,
             "status": "ACTIVE",
             "compatibilities": ["EC2", "FARGATE"],
             "registeredAt": self._clock(),
         }
-        definition = Definition(body, parameters.get("tags", []))
+        definition = TaskDefinition(body, parameters.get("tags", []))
         revisions.append(definition)
         return {"taskDefinition": body, "tags": definition.tags}
 
     def describe_task_definition(self, parameters: Parameters) -> dict[str, Any]:
         """DescribeTaskDefinition; ClientException when there is none."""
-        definition = self.definition(parameters["taskDefinition"])
+        definition = self.find_task_definition(parameters["taskDefinition"])
         if definition is None:
-            raise client_error("Unable to describe task definition.")
+            raise client_exception("Unable to describe task definition.")
         answer: dict[str, Any] = {"taskDefinition": definition.body}
         if "TAGS" in parameters.get("include", ()):
             answer["tags"] = definition.tags
@@ -139,17 +141,17 @@ class Catalog:
         return {**body, **dict.fromkeys(_CLUSTER_COUNTS, 0), **counts}
 
 
-def _containers(given: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _container_definitions(given: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The container definitions with ECS's defaults; ClientException for what ECS refuses."""
     containers = [{**_CONTAINER_DEFAULTS, **{key: [] for key in _CONTAINER_LISTS}, **container} for container in given]
     if not containers:
-        raise client_error("Container list cannot be empty.")
+        raise client_exception("Container list cannot be empty.")
     for container in containers:
         for member in ("name", "image"):
             if not container.get(member):
-                raise client_error(f"Container.{member} should not be null or empty.")
+                raise client_exception(f"Container.{member} should not be null or empty.")
     if len({container["name"] for container in containers}) < len(containers):
-        raise client_error("Container names must be unique within a task definition.")
+        raise client_exception("Container names must be unique within a task definition.")
     if not any(container["essential"] for container in containers):
-        raise client_error("A task definition must have at least one essential container.")
+        raise client_exception("A task definition must have at least one essential container.")
     return containers

@@ -11,17 +11,17 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from ecs_queue.local.ecs.aws_json import CONTENT_TYPE, ApiError, decode_parameters, operation_name
 from ecs_queue.local.ecs.catalog import Catalog
-from ecs_queue.local.ecs.limits import Fault, FaultDice, Quotas
+from ecs_queue.local.ecs.faults import ApiThrottle, Fault, FaultInjector
 from ecs_queue.local.ecs.operations import TaskOperations
-from ecs_queue.local.ecs.shapes import InputShapes
-from ecs_queue.local.ecs.wire import CONTENT_TYPE, ApiError, decode, operation_name
+from ecs_queue.local.ecs.validation import ParameterValidator
 
 Operation = Callable[[dict[str, Any], Fault | None], dict[str, Any]]
 
 log = logging.getLogger(__name__)
 
-ABOUT = """\
+INDEX_PAGE = """\
 ecs-queue's local ECS: a development tool.
 
 It answers the Amazon ECS API for boto3 and runs the commands of tasks as processes of the user who started
@@ -35,7 +35,7 @@ STATS_PATH = "/_local/stats"
 _LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost"})
 
 
-def operations_of(tasks: TaskOperations, catalog: Catalog) -> dict[str, Operation]:
+def build_operations(tasks: TaskOperations, catalog: Catalog) -> dict[str, Operation]:
     """Every operation by its name."""
     plain: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         "DescribeTasks": tasks.describe_tasks,
@@ -47,7 +47,7 @@ def operations_of(tasks: TaskOperations, catalog: Catalog) -> dict[str, Operatio
         "RegisterTaskDefinition": catalog.register_task_definition,
         "DescribeTaskDefinition": catalog.describe_task_definition,
     }
-    table: dict[str, Operation] = {name: _ignoring_fault(call) for name, call in plain.items()}
+    table: dict[str, Operation] = {name: _without_fault(call) for name, call in plain.items()}
     table["RunTask"] = tasks.run_task
     return table
 
@@ -58,17 +58,17 @@ class Endpoint:
     def __init__(
         self,
         operations: Mapping[str, Operation],
-        quotas: Quotas,
-        dice: FaultDice,
+        throttle: ApiThrottle,
+        fault_injector: FaultInjector,
         *,
         latency: float,
         stats: Callable[[], dict[str, Any]],
         new_id: Callable[[], str],
     ) -> None:
         self._operations = operations
-        self._shapes = InputShapes(operations)
-        self._quotas = quotas
-        self._dice = dice
+        self._shapes = ParameterValidator(operations)
+        self._throttle = throttle
+        self._fault_injector = fault_injector
         self._half_latency = latency / 2
         self._stats = stats
         self._new_id = new_id
@@ -93,7 +93,7 @@ class Endpoint:
             return web.json_response(self._stats())
         if request.path == "/":
             names = ", ".join(sorted(self._operations))
-            return web.Response(text=ABOUT.format(url=request.url.origin(), operations=names))
+            return web.Response(text=INDEX_PAGE.format(url=request.url.origin(), operations=names))
         return web.Response(status=404, text=f"There is / and {STATS_PATH}.\n")
 
     async def _call(self, request: web.BaseRequest) -> web.Response:
@@ -102,16 +102,16 @@ class Endpoint:
         try:
             response = web.Response(body=await self._perform(request.headers, body, request))
         except ApiError as error:
-            response = self._failed(error)
+            response = self._error_response(error)
         except Exception:
             # A bug of ours must look like AWS's own failures to the caller, and be seen by the developer.
             log.exception("the local ECS failed on a request")
-            response = self._failed(ApiError("ServerException", "the local ECS failed, its log says why", 500))
+            response = self._error_response(ApiError("ServerException", "the local ECS failed, its log says why", 500))
         response.headers["Content-Type"] = CONTENT_TYPE
         response.headers["x-amzn-RequestId"] = request_id
         return response
 
-    def _failed(self, error: ApiError) -> web.Response:
+    def _error_response(self, error: ApiError) -> web.Response:
         self.errors[error.code] += 1
         return web.Response(body=error.body(), status=error.status, headers={"x-amzn-errortype": error.code})
 
@@ -122,14 +122,14 @@ class Endpoint:
             have = ", ".join(sorted(self._operations))
             raise ApiError("UnknownOperationException", f"the local ECS has no {name}; it has {have}")
         self.calls[name] += 1
-        fault = self._dice.throw(name)
-        within_quota = self._quotas.allows(name)
+        fault = self._fault_injector.next_fault(name)
+        within_quota = self._throttle.allows(name)
         if self._half_latency:
             await asyncio.sleep(self._half_latency)
         try:
-            self._refuse(name, fault, within_quota=within_quota)
-            parameters = decode(body)
-            self._shapes.check(name, parameters)
+            self._raise_refusal(name, fault, within_quota=within_quota)
+            parameters = decode_parameters(body)
+            self._shapes.validate(name, parameters)
             answer = msgspec.json.encode(operation(parameters, fault))
         finally:
             if self._half_latency:
@@ -140,7 +140,7 @@ class Endpoint:
             request.transport.abort()
         return answer
 
-    def _refuse(self, name: str, fault: Fault | None, *, within_quota: bool) -> None:
+    def _raise_refusal(self, name: str, fault: Fault | None, *, within_quota: bool) -> None:
         """What AWS refuses before anything happens."""
         if fault is Fault.SERVER_ERROR:
             self.faults[fault.value] += 1
@@ -152,5 +152,5 @@ class Endpoint:
             raise ApiError("ThrottlingException", "Rate exceeded")
 
 
-def _ignoring_fault(call: Callable[[dict[str, Any]], dict[str, Any]]) -> Operation:
+def _without_fault(call: Callable[[dict[str, Any]], dict[str, Any]]) -> Operation:
     return lambda parameters, _fault: call(parameters)

@@ -22,7 +22,7 @@ def local_environment(endpoint_url: str, redis_url: str, options: LocalEcsOption
         "AIRFLOW__ECS_QUEUE__BROKER_URL": redis_url,
         "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": chosen.clusters[-1],
         "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": chosen.task_definition,
-        "AIRFLOW__AWS_ECS_EXECUTOR__CONTAINER_NAME": chosen.container,
+        "AIRFLOW__AWS_ECS_EXECUTOR__CONTAINER_NAME": chosen.container_name,
         "AIRFLOW__AWS_ECS_EXECUTOR__LAUNCH_TYPE": "FARGATE",
         "AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": "subnet-local",
     }

@@ -19,24 +19,24 @@ import msgspec
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ecs_queue.local.ecs.options import EventFaults
+from ecs_queue.local.ecs.options import EventFaultOptions
 
 #: SQS takes so many messages at once.
-_BATCH = 10
+_MAX_BATCH = 10
 #: Events that wait for a queue that cannot be reached; the oldest beyond are lost, as EventBridge loses them at last.
-_KEPT = 100_000
+_MAX_QUEUED = 100_000
 _RETRY_SECONDS = 1.0
 #: What still waits when the server stops is sent for so long.
-_FINISH_SECONDS = 2.0
+_SHUTDOWN_SECONDS = 2.0
 #: How long an event is held back that others are to overtake. Seconds.
-_OVERTAKEN = 1.0
+_REORDER_DELAY_SECONDS = 1.0
 
 
 class EventSender:
     """Sends from a thread of its own: no call of ECS waits for it. `clock`: seconds since 1970."""
 
     def __init__(
-        self, queue_url: str, region: str, account: str, faults: EventFaults, clock: Callable[[], float]
+        self, queue_url: str, region: str, account: str, faults: EventFaultOptions, clock: Callable[[], float]
     ) -> None:
         self._queue_url = queue_url
         self._region = region
@@ -45,11 +45,11 @@ class EventSender:
         self._clock = clock
         self._random = random.Random(faults.seed)
         self._order = itertools.count()
-        self._heap: list[tuple[float, int, str]] = []  # when to send (monotonic), order, message
+        self._queue: list[tuple[float, int, str]] = []  # when to send (monotonic), order, message
         self._changed = threading.Condition()
-        self._ends_at: float | None = None
+        self._deadline: float | None = None
         self._thread = threading.Thread(target=self._run, name="local-ecs-events", daemon=True)
-        self.sent = 0
+        self.sent_count = 0
 
     def start(self) -> None:
         """Start sending."""
@@ -58,29 +58,29 @@ class EventSender:
     def stop(self) -> None:
         """Send what waits and is due, for a moment, and end."""
         with self._changed:
-            self._ends_at = time.monotonic() + _FINISH_SECONDS
+            self._deadline = time.monotonic() + _SHUTDOWN_SECONDS
             self._changed.notify_all()
         self._thread.join()
 
-    def tell(self, description: bytes) -> None:
+    def send(self, description: bytes) -> None:
         """A task has changed: its description, as DescribeTasks answers it. Does not block."""
         faults, rng = self._faults, self._random
         if rng.random() < faults.drop:
             return
-        message = event_of(description, self._region, self._account, self._clock())
-        for _ in range(2 if rng.random() < faults.double else 1):
+        message = build_event(description, self._region, self._account, self._clock())
+        for _ in range(2 if rng.random() < faults.duplicate else 1):
             held = 0.0
             if rng.random() < faults.delay:
                 held = rng.uniform(0.0, faults.delay_seconds)
             elif rng.random() < faults.reorder:
-                held = rng.uniform(0.0, _OVERTAKEN)
-            self._keep(time.monotonic() + held, message)
+                held = rng.uniform(0.0, _REORDER_DELAY_SECONDS)
+            self._enqueue(time.monotonic() + held, message)
 
-    def _keep(self, at: float, message: str) -> None:
+    def _enqueue(self, at: float, message: str) -> None:
         with self._changed:
-            if len(self._heap) >= _KEPT:
-                heapq.heappop(self._heap)
-            heapq.heappush(self._heap, (at, next(self._order), message))
+            if len(self._queue) >= _MAX_QUEUED:
+                heapq.heappop(self._queue)
+            heapq.heappush(self._queue, (at, next(self._order), message))
             self._changed.notify()
 
     def _run(self) -> None:
@@ -93,9 +93,9 @@ class EventSender:
                     refused = [batch[int(failure["Id"])] for failure in answer.get("Failed") or ()]
                 except (BotoCoreError, ClientError):
                     refused = batch
-                self.sent += len(batch) - len(refused)
+                self.sent_count += len(batch) - len(refused)
                 for _, _, body in refused:
-                    self._keep(time.monotonic() + _RETRY_SECONDS, body)
+                    self._enqueue(time.monotonic() + _RETRY_SECONDS, body)
 
     def _next_batch(self) -> list[tuple[float, int, str]]:
         """What is due, when something is; nothing at the end."""
@@ -103,29 +103,29 @@ class EventSender:
             while True:
                 now = time.monotonic()
                 batch: list[tuple[float, int, str]] = []
-                while self._heap and self._heap[0][0] <= now and len(batch) < _BATCH:
-                    batch.append(heapq.heappop(self._heap))
-                if batch and (self._ends_at is None or now < self._ends_at):
+                while self._queue and self._queue[0][0] <= now and len(batch) < _MAX_BATCH:
+                    batch.append(heapq.heappop(self._queue))
+                if batch and (self._deadline is None or now < self._deadline):
                     return batch
-                if self._ends_at is not None:
+                if self._deadline is not None:
                     return []
-                self._changed.wait(self._heap[0][0] - now if self._heap else None)
+                self._changed.wait(self._queue[0][0] - now if self._queue else None)
 
 
-def event_of(description: bytes, region: str, account: str, now: float) -> str:
+def build_event(description: bytes, region: str, account: str, now: float) -> str:
     """The message for a task's description: EventBridge's envelope around it, with times in its form."""
     detail: dict[str, Any] = msgspec.json.decode(description)
     for name, value in detail.items():
         if name.endswith("At") and isinstance(value, int | float):
-            detail[name] = _iso(value, "milliseconds")
-    detail["updatedAt"] = _iso(now, "milliseconds")
+            detail[name] = _iso_time(value, "milliseconds")
+    detail["updatedAt"] = _iso_time(now, "milliseconds")
     envelope = {
         "version": "0",
         "id": _event_id(detail),
         "detail-type": "ECS Task State Change",
         "source": "aws.ecs",
         "account": account,
-        "time": _iso(now, "seconds"),
+        "time": _iso_time(now, "seconds"),
         "region": region,
         "resources": [detail["taskArn"]],
         "detail": detail,
@@ -139,7 +139,7 @@ def _event_id(detail: dict[str, Any]) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def _iso(moment: float, precision: str) -> str:
+def _iso_time(moment: float, precision: str) -> str:
     at = datetime.datetime.fromtimestamp(moment, datetime.UTC)
     return at.isoformat(timespec=precision).replace("+00:00", "Z")
 

@@ -27,7 +27,7 @@ class Quota:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Faults:
+class FaultOptions:
     """Probabilities (0 to 1) of things that go wrong on purpose; the same seed and calls give the same faults.
 
     throttle: ThrottlingException, nothing happened.
@@ -54,7 +54,7 @@ class Faults:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EventFaults:
+class EventFaultOptions:
     """Probabilities (0 to 1) of what happens to an event; the same seed and events give the same faults.
 
     drop: it is lost. double: it is sent twice. delay: it comes up to ``delay_seconds`` late.
@@ -62,14 +62,14 @@ class EventFaults:
     """
 
     drop: float = 0.0
-    double: float = 0.0
+    duplicate: float = 0.0
     delay: float = 0.0
     reorder: float = 0.0
     delay_seconds: float = 30.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("drop", "double", "delay", "reorder"):
+        for name in ("drop", "duplicate", "delay", "reorder"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ConfigError(f"event fault {name}: expected a probability from 0 to 1, found {value!r}")
@@ -100,19 +100,19 @@ class LocalEcsOptions:
     log_dir: Path | None = None
     clusters: tuple[str, ...] = ("default", "local")
     task_definition: str = "local"
-    container: str = "main"
+    container_name: str = "main"
     latency_seconds: float = 0.0
     run_task_quota: Quota | None = None
     describe_tasks_quota: Quota | None = None
-    faults: Faults = field(default_factory=Faults)
+    faults: FaultOptions = field(default_factory=FaultOptions)
     startup_delay_seconds: float = 0.0
     shutdown_delay_seconds: float = 0.0
     stop_timeout_seconds: float = 30.0
     retention_seconds: float = 3600.0
-    token_seconds: float = 86400.0
-    token_after_stop_seconds: float = 3600.0
-    events_to: str | None = None
-    event_faults: EventFaults = field(default_factory=EventFaults)
+    client_token_seconds: float = 86400.0
+    client_token_after_stop_seconds: float = 3600.0
+    event_queue_url: str | None = None
+    event_faults: EventFaultOptions = field(default_factory=EventFaultOptions)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -121,6 +121,6 @@ class LocalEcsOptions:
             value = getattr(self, option.name)
             if option.name.endswith("_seconds") and not (value >= 0 and math.isfinite(value)):
                 raise ConfigError(f"{option.name}: expected a number of seconds >= 0, found {value!r}")
-        for name in (*self.clusters, self.task_definition, self.container):
+        for name in (*self.clusters, self.task_definition, self.container_name):
             if not _NAME.fullmatch(name):
                 raise ConfigError(f"expected a name of letters, digits, _ and - (at most 255), found {name!r}")

@@ -14,8 +14,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ecs_queue.local.ecs.runners import Report, Run, Work
-from ecs_queue.local.keeper import Keeper
+from ecs_queue.local.ecs.runners import ContainerListener, ContainerSpec, RunningContainer
+from ecs_queue.local.reaper import Reaper
 
 _SPAWN_THREADS = 4  # a spawn takes a few ms of waiting for the child's exec; more threads gain little
 
@@ -30,24 +30,24 @@ class ProcessRunner:
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
-        self._runs: dict[_ProcessRun, asyncio.Task[None]] = {}
+        self._runs: dict[_ContainerProcess, asyncio.Task[None]] = {}
         self._directory = Path()
-        self._keeper: Keeper | None = None
+        self._reaper: Reaper | None = None
 
     async def open(self) -> None:
         """Make the directory of the tasks' directories and start the keeper."""
         loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(_SPAWN_THREADS, thread_name_prefix="local-ecs-spawn")
         self._directory = Path(tempfile.mkdtemp(prefix="ecs-queue-tasks-"))
-        self._keeper = await loop.run_in_executor(self._pool, Keeper)
-        self._keeper.watch_directory(self._directory)
+        self._reaper = await loop.run_in_executor(self._pool, Reaper)
+        self._reaper.watch_directory(self._directory)
 
-    def launch(self, work: Work, report: Report) -> Run:
+    def start(self, spec: ContainerSpec, listener: ContainerListener) -> RunningContainer:
         """Start the process soon."""
-        assert self._keeper is not None, "open() comes first"
+        assert self._reaper is not None, "open() comes first"
         assert self._pool is not None
-        run = _ProcessRun(work, report, self._directory / work.task_id, self._keeper, self._pool)
-        task = asyncio.get_running_loop().create_task(run.follow())
+        run = _ContainerProcess(spec, listener, self._directory / spec.task_id, self._reaper, self._pool)
+        task = asyncio.get_running_loop().create_task(run.run_to_exit())
         self._runs[run] = task
         task.add_done_callback(lambda _: self._runs.pop(run, None))
         return run
@@ -57,88 +57,95 @@ class ProcessRunner:
         for run in self._runs:
             run.kill()
         await asyncio.gather(*self._runs.values(), return_exceptions=True)
-        if self._pool is None or self._keeper is None:
+        if self._pool is None or self._reaper is None:
             return
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._keeper.close)
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._reaper.close)
         self._pool.shutdown()
-        self._pool = self._keeper = None
+        self._pool = self._reaper = None
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-class _ProcessRun:
+class _ContainerProcess:
     """One process from spawn to exit. All in the event loop but for the spawn itself."""
 
-    def __init__(self, work: Work, report: Report, directory: Path, keeper: Keeper, pool: ThreadPoolExecutor) -> None:
-        self._work = work
-        self._report = report
+    def __init__(
+        self,
+        spec: ContainerSpec,
+        listener: ContainerListener,
+        directory: Path,
+        reaper: Reaper,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self._spec = spec
+        self._listener = listener
         self._directory = directory
-        self._keeper = keeper
+        self._reaper = reaper
         self._pool = pool
         self._group: int | None = None
-        self._wanted_end: signal.Signals | None = None
-        self._killer: asyncio.TimerHandle | None = None
+        self._requested_signal: signal.Signals | None = None
+        self._kill_timer: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:
         """SIGTERM now (or as soon as it is spawned), SIGKILL after the stop timeout."""
-        if self._wanted_end is not None:
+        if self._requested_signal is not None:
             return
-        self._wanted_end = signal.SIGTERM
+        self._requested_signal = signal.SIGTERM
         self._signal(signal.SIGTERM)
         loop = asyncio.get_running_loop()
-        self._killer = loop.call_later(self._work.stop_timeout, self.kill)
+        self._kill_timer = loop.call_later(self._spec.stop_timeout, self.kill)
 
     def kill(self) -> None:
         """SIGKILL now, or as soon as it is spawned."""
-        self._wanted_end = signal.SIGKILL
+        self._requested_signal = signal.SIGKILL
         self._signal(signal.SIGKILL)
 
-    async def follow(self) -> None:
+    async def run_to_exit(self) -> None:
         """Spawn, report, wait for the end, report."""
         loop = asyncio.get_running_loop()
         try:
             process = await loop.run_in_executor(self._pool, self._spawn)
         except (OSError, ValueError) as error:
-            self._report.failed(_reason(self._work, error))
+            self._listener.on_start_failed(_start_failure_reason(self._spec, error))
         else:
             self._group = process.pid
-            self._report.started()
-            if self._wanted_end is not None:
-                self._signal(self._wanted_end)
-            exit_code = await self._end_of(process)
-            self._report.ended(128 - exit_code if exit_code < 0 else exit_code)
+            self._listener.on_started()
+            if self._requested_signal is not None:
+                self._signal(self._requested_signal)
+            exit_code = await self._wait_for_exit(process)
+            self._listener.on_exited(128 - exit_code if exit_code < 0 else exit_code)
         finally:
-            if self._killer is not None:
-                self._killer.cancel()
+            if self._kill_timer is not None:
+                self._kill_timer.cancel()
             await loop.run_in_executor(self._pool, shutil.rmtree, self._directory, True)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        if not self._work.command or not self._work.command[0]:
+        if not self._spec.command or not self._spec.command[0]:
             raise ValueError("no command")
         self._directory.mkdir()
-        with open(self._work.log_path, "ab") as log:
+        with open(self._spec.log_path, "ab") as log:
             process = subprocess.Popen(  # noqa: S603 - running what it is asked to is what this tool is for
-                self._work.command,
-                env=self._work.environment,
+                self._spec.command,
+                env=self._spec.environment,
                 cwd=self._directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._keeper.watch(process.pid)
+        self._reaper.watch_group(process.pid)
         return process
 
-    async def _end_of(self, process: subprocess.Popen[bytes]) -> int:
+    async def _wait_for_exit(self, process: subprocess.Popen[bytes]) -> int:
         """Wait for the exit; kill what is left of the group while the zombie still holds its number."""
         try:
             descriptor = os.pidfd_open(process.pid)
         except (AttributeError, OSError):  # not Linux, or a kernel before 5.3
-            await _exit_seen_by_a_thread(process)
+            await _wait_in_thread(process)
         else:
-            await _readable(descriptor)
+            await _wait_until_readable(descriptor)
         self._signal(signal.SIGKILL)
         self._group = None
-        self._keeper.forget(process.pid)
+        self._reaper.unwatch_group(process.pid)
         return process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
@@ -148,7 +155,7 @@ class _ProcessRun:
                 os.killpg(self._group, number)
 
 
-async def _readable(descriptor: int) -> None:
+async def _wait_until_readable(descriptor: int) -> None:
     """Wait until a pidfd says that its process has ended; closes it."""
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
@@ -165,7 +172,7 @@ async def _readable(descriptor: int) -> None:
         os.close(descriptor)
 
 
-async def _exit_seen_by_a_thread(process: subprocess.Popen[bytes]) -> None:
+async def _wait_in_thread(process: subprocess.Popen[bytes]) -> None:
     """Where there is no pidfd: a thread waits."""
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
@@ -178,9 +185,9 @@ async def _exit_seen_by_a_thread(process: subprocess.Popen[bytes]) -> None:
     await ended
 
 
-def _reason(work: Work, error: OSError | ValueError) -> str:
+def _start_failure_reason(spec: ContainerSpec, error: OSError | ValueError) -> str:
     """The sentence of ECS for a container whose program does not start."""
-    program = work.command[0] if work.command else ""
+    program = spec.command[0] if spec.command else ""
     if isinstance(error, OSError) and error.filename not in (None, program):
         what = f"cannot prepare the task: {error}"  # its directory or its log file, not the program
     elif not program:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-STOPPED_BY_SIGTERM = 128 + 15
+SIGTERM_EXIT_CODE = 128 + 15
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class ContainerSpec:
     """One main container: argv, whole environment, output file, seconds from SIGTERM to SIGKILL."""
 
     task_id: str
@@ -27,33 +27,33 @@ class Work:
     stop_timeout: float
 
 
-class Report(Protocol):
+class ContainerListener(Protocol):
     """What a runner tells the task."""
 
-    def started(self) -> None:
+    def on_started(self) -> None:
         """The command runs."""
 
-    def failed(self, reason: str) -> None:
+    def on_start_failed(self, reason: str) -> None:
         """The command could not be started; ``reason`` is ECS's sentence."""
 
-    def ended(self, exit_code: int) -> None:
+    def on_exited(self, exit_code: int) -> None:
         """It ran to its end; killed by signal n is 128 + n."""
 
 
-class Run(Protocol):
+class RunningContainer(Protocol):
     """One piece of work under way."""
 
     def stop(self) -> None:
         """Ask it to end; SIGKILL follows after the stop timeout. May be called twice."""
 
 
-class Runner(Protocol):
+class ContainerRunner(Protocol):
     """Runs main containers. All methods are called in the server's event loop."""
 
     async def open(self) -> None:
         """Get ready; called once before the first launch."""
 
-    def launch(self, work: Work, report: Report) -> Run:
+    def start(self, spec: ContainerSpec, listener: ContainerListener) -> RunningContainer:
         """Start the work soon; must not block and must not report before it returns."""
         ...
 
@@ -75,21 +75,21 @@ class TimerRunner:
     async def open(self) -> None:
         """Nothing to get ready."""
 
-    def launch(self, work: Work, report: Report) -> Run:
+    def start(self, spec: ContainerSpec, listener: ContainerListener) -> RunningContainer:
         """Schedule start and end."""
         try:
-            seconds, exit_code = self._plan(work)
+            seconds, exit_code = self._duration_and_exit_code(spec)
         except ValueError as error:
-            return _TimedFailure(report, f"CannotStartContainerError: {error}")
-        return _TimedRun(report, seconds, exit_code)
+            return _FailedContainer(listener, f"CannotStartContainerError: {error}")
+        return _TimedContainer(listener, seconds, exit_code)
 
     async def close(self) -> None:
         """Timers end with their loop."""
 
-    def _plan(self, work: Work) -> tuple[float, int]:
-        seconds = float(work.environment.get("LOCAL_ECS_SECONDS", self._default_seconds))
-        exit_code = int(work.environment.get("LOCAL_ECS_EXIT_CODE", 0))
-        match [os.path.basename(work.command[0]), *work.command[1:]] if work.command else []:
+    def _duration_and_exit_code(self, spec: ContainerSpec) -> tuple[float, int]:
+        seconds = float(spec.environment.get("LOCAL_ECS_SECONDS", self._default_seconds))
+        exit_code = int(spec.environment.get("LOCAL_ECS_EXIT_CODE", 0))
+        match [os.path.basename(spec.command[0]), *spec.command[1:]] if spec.command else []:
             case ["sleep", value]:
                 seconds = float(value)
             case ["exit", value]:
@@ -97,41 +97,41 @@ class TimerRunner:
         return seconds, exit_code
 
 
-class _TimedRun:
-    __slots__ = ("_report", "_runs", "_timer")
+class _TimedContainer:
+    __slots__ = ("_is_running", "_listener", "_timer")
 
-    def __init__(self, report: Report, seconds: float, exit_code: int) -> None:
-        self._report: Report | None = report
-        self._runs = False
+    def __init__(self, listener: ContainerListener, seconds: float, exit_code: int) -> None:
+        self._listener: ContainerListener | None = listener
+        self._is_running = False
         loop = asyncio.get_running_loop()
         self._timer: asyncio.Handle = loop.call_soon(self._start, seconds, exit_code)
 
     def stop(self) -> None:
         self._timer.cancel()
         # A process that is stopped while it starts has started: the report keeps its order.
-        then = self._end if self._runs else self._start_and_end
-        self._timer = asyncio.get_running_loop().call_soon(then, STOPPED_BY_SIGTERM)
+        then = self._exit if self._is_running else self._start_and_exit
+        self._timer = asyncio.get_running_loop().call_soon(then, SIGTERM_EXIT_CODE)
 
     def _start(self, seconds: float, exit_code: int) -> None:
-        assert self._report is not None
-        self._runs = True
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._end, exit_code)
-        self._report.started()
+        assert self._listener is not None
+        self._is_running = True
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._exit, exit_code)
+        self._listener.on_started()
 
-    def _start_and_end(self, exit_code: int) -> None:
+    def _start_and_exit(self, exit_code: int) -> None:
         self._start(0.0, exit_code)
 
-    def _end(self, exit_code: int) -> None:
-        report, self._report = self._report, None
+    def _exit(self, exit_code: int) -> None:
+        report, self._listener = self._listener, None
         if report is not None:
-            report.ended(exit_code)
+            report.on_exited(exit_code)
 
 
-class _TimedFailure:
+class _FailedContainer:
     __slots__ = ()
 
-    def __init__(self, report: Report, reason: str) -> None:
-        asyncio.get_running_loop().call_soon(report.failed, reason)
+    def __init__(self, listener: ContainerListener, reason: str) -> None:
+        asyncio.get_running_loop().call_soon(listener.on_start_failed, reason)
 
     def stop(self) -> None:
         """It fails anyway."""

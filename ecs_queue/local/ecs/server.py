@@ -17,24 +17,24 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ecs_queue.errors import UsageError
+from ecs_queue.local.ecs.arns import ArnCodec
 from ecs_queue.local.ecs.catalog import Catalog
-from ecs_queue.local.ecs.limits import FaultDice, Quotas
-from ecs_queue.local.ecs.names import Names
+from ecs_queue.local.ecs.client_tokens import ClientTokenStore
+from ecs_queue.local.ecs.faults import ApiThrottle, FaultInjector
 from ecs_queue.local.ecs.operations import TaskOperations
 from ecs_queue.local.ecs.options import LocalEcsOptions
 from ecs_queue.local.ecs.processes import ProcessRunner
-from ecs_queue.local.ecs.runners import Runner
+from ecs_queue.local.ecs.runners import ContainerRunner
+from ecs_queue.local.ecs.task_manager import TaskManager
 from ecs_queue.local.ecs.tasks import LocalTask
-from ecs_queue.local.ecs.tokens import TokenBook
-from ecs_queue.local.ecs.workshop import Workshop
 
 if TYPE_CHECKING:
     from ecs_queue.local.ecs.endpoint import Endpoint
     from ecs_queue.local.ecs.events import EventSender
 
 HOST = "127.0.0.1"
-_MISSING = "the local ECS needs aiohttp: pip install 'ecs-queue[local]'"
-_FINISH_SECONDS = 1.0  # for answers under way when the server stops
+_AIOHTTP_MISSING = "the local ECS needs aiohttp: pip install 'ecs-queue[local]'"
+_SHUTDOWN_SECONDS = 1.0  # for answers under way when the server stops
 _BACKLOG = 1024  # load tests open hundreds of connections at once
 
 
@@ -50,7 +50,7 @@ class LocalEcs:
     def __init__(
         self,
         options: LocalEcsOptions | None = None,
-        runner: Runner | None = None,
+        runner: ContainerRunner | None = None,
         *,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
@@ -59,15 +59,15 @@ class LocalEcs:
         self._runner = runner or ProcessRunner()
         self._clock = clock
         self._new_id = new_id
-        self._names = Names(self._options.region, self._options.account)
+        self._arns = ArnCodec(self._options.region, self._options.account)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._over: asyncio.Event | None = None
+        self._stop_requested: asyncio.Event | None = None
         self._failure: BaseException | None = None
         self._port = self._options.port
         self._endpoint: Endpoint | None = None
-        self._workshop: Workshop | None = None
-        self._events: EventSender | None = None
+        self._task_manager: TaskManager | None = None
+        self._event_sender: EventSender | None = None
 
     @property
     def port(self) -> int:
@@ -90,7 +90,7 @@ class LocalEcs:
         self._thread = threading.Thread(target=self._run, args=(ready,), name="local-ecs", daemon=True)
         self._thread.start()
         ready.wait()
-        failure = self._take_failure()
+        failure = self._pop_failure()
         if failure is not None:
             self._thread.join()
             self._thread = None
@@ -102,8 +102,8 @@ class LocalEcs:
         if thread is None:
             return
         assert self._loop is not None
-        assert self._over is not None
-        self._loop.call_soon_threadsafe(self._over.set)
+        assert self._stop_requested is not None
+        self._loop.call_soon_threadsafe(self._stop_requested.set)
         thread.join()
         self._port = self._options.port
 
@@ -111,23 +111,23 @@ class LocalEcs:
         """Counters since the start: ``calls`` and ``throttled`` by operation, ``errors`` by code, ``faults``
         by kind,
         ``tasks`` by lastStatus (those that can be described now), ``tasks_created``, ``events`` that were sent."""
-        if self._endpoint is None or self._workshop is None:
+        if self._endpoint is None or self._task_manager is None:
             raise UsageError("the local ECS has no counters yet: call start() first")
         return {
             "calls": dict(self._endpoint.calls),
             "throttled": dict(self._endpoint.throttled),
             "errors": dict(self._endpoint.errors),
             "faults": dict(self._endpoint.faults),
-            "tasks": {status: count for status, count in dict(self._workshop.counts).items() if count},
-            "tasks_created": self._workshop.created,
-            "events": self._events.sent if self._events else 0,
+            "tasks": {status: count for status, count in dict(self._task_manager.status_counts).items() if count},
+            "tasks_created": self._task_manager.created_count,
+            "events": self._event_sender.sent_count if self._event_sender else 0,
         }
 
     def log_path(self, task_id: str) -> Path:
         """The file with a task's stdout and stderr, by id or ARN; it exists once the command was started."""
-        if self._workshop is None:
+        if self._task_manager is None:
             raise UsageError("the local ECS has no logs yet: call start() first")
-        return self._workshop.log_path(self._names.task_id(task_id))
+        return self._task_manager.log_path(self._arns.task_id(task_id))
 
     def __enter__(self) -> LocalEcs:
         self.start()
@@ -138,7 +138,7 @@ class LocalEcs:
     ) -> None:
         self.stop()
 
-    def _take_failure(self) -> BaseException | None:
+    def _pop_failure(self) -> BaseException | None:
         failure, self._failure = self._failure, None
         return failure
 
@@ -150,45 +150,49 @@ class LocalEcs:
             ready.set()
 
     async def _main(self, ready: threading.Event) -> None:
-        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        with _log_directory(self._options.log_dir) as log_dir, self._sending():
+        self._loop, self._stop_requested = asyncio.get_running_loop(), asyncio.Event()
+        with _log_directory(self._options.log_dir) as log_dir, self._sending_events():
             await self._runner.open()
             try:
                 async with self._listening(log_dir):
                     ready.set()
-                    await self._over.wait()
+                    await self._stop_requested.wait()
             finally:
                 await self._runner.close()
 
     @contextlib.contextmanager
-    def _sending(self) -> Iterator[None]:
+    def _sending_events(self) -> Iterator[None]:
         """Send events, where they are wanted."""
         options = self._options
-        if options.events_to is None:
+        if options.event_queue_url is None:
             yield
             return
         from ecs_queue.local.ecs.events import EventSender  # boto3 takes its time
 
-        sender = EventSender(options.events_to, options.region, options.account, options.event_faults, self._clock)
-        self._events = sender
+        sender = EventSender(
+            options.event_queue_url, options.region, options.account, options.event_faults, self._clock
+        )
+        self._event_sender = sender
         sender.start()
         try:
             yield
         finally:
             sender.stop()
 
-    def _tell(self, task: LocalTask) -> None:
-        if self._events is not None:
-            self._events.tell(bytes(task.json()))
+    def _send_event(self, task: LocalTask) -> None:
+        if self._event_sender is not None:
+            self._event_sender.send(bytes(task.json()))
 
     @contextlib.asynccontextmanager
     async def _listening(self, log_dir: Path) -> AsyncIterator[None]:
         try:
             from aiohttp import web
         except ImportError as error:
-            raise UsageError(_MISSING) from error
-        self._endpoint = self._assemble(log_dir)
-        server = web.ServerRunner(web.Server(self._endpoint.handle, access_log=None), shutdown_timeout=_FINISH_SECONDS)
+            raise UsageError(_AIOHTTP_MISSING) from error
+        self._endpoint = self._build_endpoint(log_dir)
+        server = web.ServerRunner(
+            web.Server(self._endpoint.handle, access_log=None), shutdown_timeout=_SHUTDOWN_SECONDS
+        )
         await server.setup()
         try:
             site = web.TCPSite(server, HOST, self._options.port, backlog=_BACKLOG)
@@ -202,44 +206,46 @@ class LocalEcs:
         finally:
             await server.cleanup()
 
-    def _assemble(self, log_dir: Path) -> Endpoint:
+    def _build_endpoint(self, log_dir: Path) -> Endpoint:
         """Wire the parts together."""
-        from ecs_queue.local.ecs.endpoint import Endpoint, operations_of
+        from ecs_queue.local.ecs.endpoint import Endpoint, build_operations
 
         options = self._options
-        tokens = TokenBook(options.token_seconds, options.token_after_stop_seconds)
-        workshop = Workshop(
+        tokens = ClientTokenStore(options.client_token_seconds, options.client_token_after_stop_seconds)
+        workshop = TaskManager(
             options,
-            self._names,
+            self._arns,
             self._runner,
             tokens,
             log_dir=log_dir,
             base_environment=base_environment(options),
             clock=self._clock,
             new_id=self._new_id,
-            told=self._tell,
+            on_change=self._send_event,
         )
-        catalog = Catalog(self._names, self._clock, workshop.active)
+        catalog = Catalog(self._arns, self._clock, workshop.active_counts)
         _register_defaults(catalog, options)
-        self._workshop = workshop
-        operations = TaskOperations(self._names, catalog, workshop, tokens, self._clock)
+        self._task_manager = workshop
+        operations = TaskOperations(self._arns, catalog, workshop, tokens, self._clock)
         return Endpoint(
-            operations_of(operations, catalog),
-            Quotas(options.run_task_quota, options.describe_tasks_quota, time.monotonic),
-            FaultDice(options.faults),
+            build_operations(operations, catalog),
+            ApiThrottle(options.run_task_quota, options.describe_tasks_quota, time.monotonic),
+            FaultInjector(options.faults),
             latency=options.latency_seconds,
             stats=self.stats,
             new_id=self._new_id,
         )
 
 
-def run_local_ecs(options: LocalEcsOptions, ready: Callable[[str], None], runner: Runner | None = None) -> None:
+def run_local_ecs(
+    options: LocalEcsOptions, on_ready: Callable[[str], None], runner: ContainerRunner | None = None
+) -> None:
     """Run a local ECS in the foreground until SIGINT or SIGTERM; ``ready`` gets its URL. Main thread only."""
     over = threading.Event()
     previous = {number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with LocalEcs(options, runner) as server:
-            ready(server.endpoint_url)
+            on_ready(server.endpoint_url)
             over.wait()
     finally:
         for number, handler in previous.items():
@@ -273,7 +279,7 @@ def _register_defaults(catalog: Catalog, options: LocalEcsOptions) -> None:
             "requiresCompatibilities": ["FARGATE"],
             "cpu": "256",
             "memory": "512",
-            "containerDefinitions": [{"name": options.container, "image": "local", "command": ["true"]}],
+            "containerDefinitions": [{"name": options.container_name, "image": "local", "command": ["true"]}],
         }
     )
 

@@ -18,7 +18,17 @@ class LocalTask:
     agents.
     """
 
-    __slots__ = ("_counts", "_raw", "_told", "body", "cluster", "number", "tags", "task_id", "token")
+    __slots__ = (
+        "_encoded",
+        "_on_change",
+        "_status_counts",
+        "body",
+        "client_token",
+        "cluster",
+        "sequence_number",
+        "tags",
+        "task_id",
+    )
 
     def __init__(
         self,
@@ -26,21 +36,21 @@ class LocalTask:
         tags: list[dict[str, str]],
         *,
         cluster: str,
-        number: int,
-        token: str | None,
-        counts: Counter[str],
-        told: Callable[[LocalTask], None] = lambda _: None,
+        sequence_number: int,
+        client_token: str | None,
+        status_counts: Counter[str],
+        on_change: Callable[[LocalTask], None] = lambda _: None,
     ) -> None:
         self.body = body
         self.tags = tags
         self.cluster = cluster
-        self.number = number
-        self.token = token
+        self.sequence_number = sequence_number
+        self.client_token = client_token
         self.task_id: str = body["taskArn"].rpartition("/")[2]
-        self._counts = counts
-        self._told = told
-        self._raw: msgspec.Raw | None = None
-        counts[body["lastStatus"]] += 1
+        self._status_counts = status_counts
+        self._on_change = on_change
+        self._encoded: msgspec.Raw | None = None
+        status_counts[body["lastStatus"]] += 1
 
     @property
     def arn(self) -> str:
@@ -59,41 +69,41 @@ class LocalTask:
         """It has reached its last status."""
         return self.last_status == STOPPED
 
-    def change(self, **members: Any) -> None:
+    def update(self, **members: Any) -> None:
         """Set members of the description, as one new version."""
         status = members.get("lastStatus")
         if status is not None:
-            self._counts[self.last_status] -= 1
-            self._counts[status] += 1
+            self._status_counts[self.last_status] -= 1
+            self._status_counts[status] += 1
         self.body.update(members)
         self.body["version"] += 1
-        self._raw = None
-        self._told(self)
+        self._encoded = None
+        self._on_change(self)
 
-    def change_containers(self, main: Mapping[str, Any], sidecars: Mapping[str, Any]) -> None:
+    def update_containers(self, main: Mapping[str, Any], sidecars: Mapping[str, Any]) -> None:
         """Set members of the containers; the first one is the main one. ``change`` makes the version."""
         for index, container in enumerate(self.body["containers"]):
             container.update(sidecars if index else main)
-        self._raw = None
+        self._encoded = None
 
     def json(self) -> msgspec.Raw:
         """Its description without tags, encoded."""
-        if self._raw is None:
-            self._raw = msgspec.Raw(msgspec.json.encode(self.body))
-        return self._raw
+        if self._encoded is None:
+            self._encoded = msgspec.Raw(msgspec.json.encode(self.body))
+        return self._encoded
 
     def json_with_tags(self) -> msgspec.Raw:
         """Its description with tags, encoded."""
         return msgspec.Raw(msgspec.json.encode({**self.body, "tags": self.tags}))
 
-    def json_of_a_replay(self) -> msgspec.Raw:
+    def repeated_call_json(self) -> msgspec.Raw:
         """RunTask's answer to a token used before: all of it, or of a stopped task ARN and statuses."""
         if not self.is_stopped:
             return self.json_with_tags()
-        return stopped_replay(self.arn)
+        return stopped_task_json(self.arn)
 
 
-def stopped_replay(arn: str) -> msgspec.Raw:
+def stopped_task_json(arn: str) -> msgspec.Raw:
     """RunTask's answer for a task of an earlier call that has stopped since."""
     body = {"taskArn": arn, "lastStatus": STOPPED, "desiredStatus": STOPPED}
     return msgspec.Raw(msgspec.json.encode(body))

@@ -1,6 +1,6 @@
 """Tasks that wait at a gate, for tests that do something to a task that runs; tasks that go wrong; many that are light.
 
-The gate of a run is the file `RUN_ID.gate` beside this one: the number in it is how many may pass.
+The gate of a run is the file `RUN_ID.released` beside this one: the number in it is how many may pass.
 """
 
 # mypy: disable-error-code="untyped-decorator, no-untyped-def, no-untyped-call"
@@ -26,7 +26,7 @@ def note(name: str) -> None:
 
 
 def wait_at_the_gate(run_id: str, number: int) -> None:
-    gate = HERE / f"{run_id}.gate"
+    gate = HERE / f"{run_id}.released"
     deadline = time.monotonic() + PATIENCE
     while not gate.exists() or int(gate.read_text() or 0) <= number:
         if time.monotonic() > deadline:

@@ -8,31 +8,31 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ecs_queue.broker import KombuBroker
-from tests.conformance.broker.bench import Bench
+from tests.conformance.broker.harness import BrokerHarness
 
-FORMS = ["memory", "redis"]
+TRANSPORTS = ["memory", "redis"]
 
 
-@pytest.fixture(params=FORMS)
-def form(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
     """Which transport."""
     return str(request.param)
 
 
 @pytest.fixture
-def url(form: str, request: pytest.FixtureRequest) -> str:
+def broker_url(transport: str, request: pytest.FixtureRequest) -> str:
     """The broker's URL."""
-    return "memory://" if form == "memory" else str(request.getfixturevalue("redis_url"))
+    return "memory://" if transport == "memory" else str(request.getfixturevalue("redis_url"))
 
 
 @pytest.fixture
-def make_broker(url: str) -> Iterator[Callable[..., KombuBroker]]:
+def make_broker(broker_url: str) -> Iterator[Callable[..., KombuBroker]]:
     """Makes brokers of one namespace, or of another one; closed at the end."""
     made: list[KombuBroker] = []
     usual = f"t{uuid.uuid4().hex[:12]}"
 
     def make(namespace: str = usual, visibility_timeout: float = 60.0) -> KombuBroker:
-        broker = KombuBroker(url, namespace, visibility_timeout=visibility_timeout, socket_timeout=5.0)
+        broker = KombuBroker(broker_url, namespace, visibility_timeout=visibility_timeout, socket_timeout=5.0)
         made.append(broker)
         return broker
 
@@ -47,7 +47,7 @@ def broker(make_broker: Callable[..., KombuBroker]) -> KombuBroker:
 
 
 @pytest.fixture
-def bench(broker: KombuBroker) -> Iterator[Bench]:
+def harness(broker: KombuBroker) -> Iterator[BrokerHarness]:
     """The broker with a consumer of the queue q."""
-    with Bench(broker) as made:
+    with BrokerHarness(broker) as made:
         yield made

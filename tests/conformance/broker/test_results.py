@@ -10,7 +10,7 @@ from ecs_queue.broker import KombuBroker
 
 def _drain(broker: KombuBroker, owner: str, number: int) -> list[bytes]:
     """So many results of an owner, by a new inbox."""
-    inbox = broker.results(owner)
+    inbox = broker.consume_results(owner)
     found: list[bytes] = []
     deadline = time.monotonic() + 30
     while len(found) < number and time.monotonic() < deadline:
@@ -29,14 +29,14 @@ def test_results_go_to_their_owner_in_order(broker: KombuBroker) -> None:
 def test_what_came_before_the_inbox_was_opened_is_there(broker: KombuBroker) -> None:
     broker.publish_results([("me", b"1")])
 
-    inbox = broker.results("me")
+    inbox = broker.consume_results("me")
 
     assert inbox.drain(5.0) == [b"1"]
     inbox.close()
 
 
 def test_an_inbox_waits_for_what_comes(broker: KombuBroker) -> None:
-    inbox = broker.results("me")
+    inbox = broker.consume_results("me")
     inbox.drain(0.01)
     timer = threading.Timer(0.1, lambda: broker.publish_results([("me", b"1")]))
     timer.start()
@@ -49,7 +49,7 @@ def test_an_inbox_waits_for_what_comes(broker: KombuBroker) -> None:
 
 
 def test_an_empty_inbox_answers_in_time(broker: KombuBroker) -> None:
-    inbox = broker.results("me")
+    inbox = broker.consume_results("me")
     before = time.monotonic()
 
     assert inbox.drain(0.2) == []
@@ -60,7 +60,7 @@ def test_an_empty_inbox_answers_in_time(broker: KombuBroker) -> None:
 
 def test_a_drain_answers_though_results_never_cease(broker: KombuBroker) -> None:
     broker.publish_results([("me", b"%d" % index) for index in range(1200)])
-    inbox = broker.results("me")
+    inbox = broker.consume_results("me")
 
     batches = [inbox.drain(2.0) for _ in range(3)]
 
@@ -71,9 +71,9 @@ def test_a_drain_answers_though_results_never_cease(broker: KombuBroker) -> None
 def test_forgotten_results_are_gone(broker: KombuBroker) -> None:
     broker.publish_results([("me", b"1"), ("you", b"2")])
 
-    broker.forget_results("me")
+    broker.delete_result_queue("me")
 
-    inbox = broker.results("me")
+    inbox = broker.consume_results("me")
     assert inbox.drain(0.2) == []
     inbox.close()
     assert _drain(broker, "you", 1) == [b"2"]
@@ -81,7 +81,7 @@ def test_forgotten_results_are_gone(broker: KombuBroker) -> None:
 
 def test_an_owner_that_was_forgotten_may_have_results_again(broker: KombuBroker) -> None:
     broker.publish_results([("me", b"1")])
-    broker.forget_results("me")
+    broker.delete_result_queue("me")
 
     broker.publish_results([("me", b"2")])
 
@@ -97,7 +97,7 @@ def test_a_broker_writes_to_any_number_of_owners(broker: KombuBroker) -> None:
 
 
 def test_closing_an_inbox_twice_or_before_it_was_used_does_no_harm(broker: KombuBroker) -> None:
-    inbox = broker.results("me")
+    inbox = broker.consume_results("me")
     inbox.close()
     inbox.drain(0.01)
     inbox.close()

@@ -9,42 +9,42 @@ from typing import Protocol
 import fakeredis
 import pytest
 
-from ecs_queue.core.protocol import Rules
+from ecs_queue.ledger.redis_script import connect
 from ecs_queue.ledger.retention import Retention
-from ecs_queue.ledger.script import connect
-from tests.conformance.ledger.lab import RULES, Lab, memory_lab, redis_lab
-from tests.services import redis_server, redis_url
+from ecs_queue.protocol.operations import ProtocolSettings
+from tests.conformance.ledger.harness import SETTINGS, LedgerHarness, make_memory_harness, make_redis_harness
+from tests.servers import redis_server, redis_url
 
 __all__ = ["redis_server", "redis_url"]
 
-FORMS = ["memory", "fakeredis", "redis"]
+IMPLEMENTATIONS = ["memory", "fakeredis", "redis"]
 
 
-class MakeLab(Protocol):
+class MakeHarness(Protocol):
     """Makes a lab with rules of its own; one a test."""
 
-    def __call__(self, rules: Rules = RULES, retention: Retention | None = None) -> Lab: ...
+    def __call__(self, rules: ProtocolSettings = SETTINGS, retention: Retention | None = None) -> LedgerHarness: ...
 
 
-@pytest.fixture(params=FORMS)
-def make_lab(request: pytest.FixtureRequest) -> Iterator[MakeLab]:
+@pytest.fixture(params=IMPLEMENTATIONS)
+def make_harness(request: pytest.FixtureRequest) -> Iterator[MakeHarness]:
     """A maker of one form of the ledger."""
     with ExitStack() as stack:
 
-        def make(rules: Rules = RULES, retention: Retention | None = None) -> Lab:
+        def make(rules: ProtocolSettings = SETTINGS, retention: Retention | None = None) -> LedgerHarness:
             if request.param == "memory":
-                return memory_lab(rules, retention)
+                return make_memory_harness(rules, retention)
             if request.param == "fakeredis":
                 client = stack.enter_context(fakeredis.FakeRedis(server=fakeredis.FakeServer()))
             else:
                 url = request.getfixturevalue("redis_url")
                 client = stack.enter_context(connect(url, socket_timeout=5.0, max_connections=4))
-            return redis_lab(client, rules, retention)
+            return make_redis_harness(client, rules, retention)
 
         yield make
 
 
 @pytest.fixture
-def lab(make_lab: MakeLab) -> Lab:
+def harness(make_harness: MakeHarness) -> LedgerHarness:
     """A ledger with the usual rules."""
-    return make_lab()
+    return make_harness()

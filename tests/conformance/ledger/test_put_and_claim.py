@@ -5,363 +5,389 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from ecs_queue.core.protocol import RefusalKind, Word
-from ecs_queue.core.record import Submission
-from ecs_queue.core.states import State
-from tests.conformance.ledger.conftest import MakeLab
-from tests.conformance.ledger.lab import DAY, HOUR, MINUTE, RULES, START, H, Lab, offer, refusal, submission
+from ecs_queue.protocol.operations import RefusalKind, ResultCode
+from ecs_queue.protocol.record import Submission
+from ecs_queue.protocol.states import State
+from tests.conformance.ledger.conftest import MakeHarness
+from tests.conformance.ledger.harness import (
+    ABSENCE_PROVABLE_AFTER,
+    DAY,
+    HOUR,
+    MINUTE,
+    SETTINGS,
+    START,
+    LedgerHarness,
+    claim_request,
+    make_refusal,
+    make_submission,
+)
 
 
-def test_put_makes_a_queued_record_with_every_field_of_the_submission(lab: Lab) -> None:
-    new = submission(expires_at=START + 600, time_limit=90.5, relaunch="interrupted")
-    assert lab.ledger.put([new])[0].word is Word.CREATED
-    record = lab.record()
+def test_put_makes_a_queued_record_with_every_field_of_the_submission(harness: LedgerHarness) -> None:
+    new = make_submission(expires_at=START + 600, time_limit=90.5, relaunch="interrupted")
+    assert harness.ledger.put([new])[0].code is ResultCode.CREATED
+    record = harness.get_record()
     kept = {name: getattr(record, name) for name in Submission.__struct_fields__ if name != "body"}
     assert kept == {name: getattr(new, name) for name in kept}
     assert record.request == new.body
     assert (record.state, record.launch, record.attempt, record.created_at) == (State.QUEUED, 1, 1, START)
 
 
-def test_the_same_request_put_again_is_the_same_record_even_with_another_nonce(lab: Lab) -> None:
-    lab.queued()
-    lab.advance(60)
-    again = lab.ledger.put([submission(nonce="nonce-02", accept_until=START + 2 * DAY)])[0]
-    assert again.word is Word.SAME
+def test_the_same_request_put_again_is_the_same_record_even_with_another_nonce(harness: LedgerHarness) -> None:
+    harness.make_queued()
+    harness.advance(60)
+    again = harness.ledger.put([make_submission(nonce="nonce-02", accept_until=START + 2 * DAY)])[0]
+    assert again.code is ResultCode.UNCHANGED
     assert again.record is not None
     assert (again.record.nonce, again.record.state) == ("nonce-01", State.QUEUED)
 
 
-def test_another_request_under_the_same_id_is_a_conflict_and_changes_nothing(lab: Lab) -> None:
-    before = lab.queued()
-    assert lab.ledger.put([submission(digest="e" * 32, body=b"other")])[0].word is Word.CONFLICT
-    assert lab.record() == before
+def test_another_request_under_the_same_id_is_a_conflict_and_changes_nothing(harness: LedgerHarness) -> None:
+    before = harness.make_queued()
+    assert harness.ledger.put([make_submission(digest="e" * 32, body=b"other")])[0].code is ResultCode.CONFLICT
+    assert harness.get_record() == before
 
 
-def test_a_finished_record_answers_same_and_conflict_too_and_is_never_run_again(lab: Lab) -> None:
-    before = lab.ended()
-    assert lab.ledger.put([submission()])[0].word is Word.SAME
-    assert lab.ledger.put([submission(digest="e" * 32)])[0].word is Word.CONFLICT
-    assert lab.record() == before
+def test_a_finished_record_answers_same_and_conflict_too_and_is_never_run_again(harness: LedgerHarness) -> None:
+    before = harness.make_ended()
+    assert harness.ledger.put([make_submission()])[0].code is ResultCode.UNCHANGED
+    assert harness.ledger.put([make_submission(digest="e" * 32)])[0].code is ResultCode.CONFLICT
+    assert harness.get_record() == before
 
 
-@pytest.mark.parametrize(("early", "word"), [(0.125, Word.CREATED), (0.0, Word.TOO_LATE)])
-def test_no_record_is_made_at_or_after_accept_until(lab: Lab, early: float, word: Word) -> None:
-    lab.advance(DAY - early)
-    answer = lab.ledger.put([submission()])[0]
-    assert answer.word is word
-    assert (lab.ledger.get(["job"]) == [None]) == (word is Word.TOO_LATE)
+@pytest.mark.parametrize(("early", "word"), [(0.125, ResultCode.CREATED), (0.0, ResultCode.TOO_LATE)])
+def test_no_record_is_made_at_or_after_accept_until(harness: LedgerHarness, early: float, word: ResultCode) -> None:
+    harness.advance(DAY - early)
+    answer = harness.ledger.put([make_submission()])[0]
+    assert answer.code is word
+    assert (harness.ledger.get(["job"]) == [None]) == (word is ResultCode.TOO_LATE)
 
 
-def test_puts_of_one_batch_are_answered_in_order(lab: Lab) -> None:
-    batch = [submission("a"), submission("b"), submission("a"), submission("b", digest="e" * 32)]
-    words = [answer.word for answer in lab.ledger.put(batch)]
-    assert words == [Word.CREATED, Word.CREATED, Word.SAME, Word.CONFLICT]
-    assert lab.ledger.put([]) == []
+def test_puts_of_one_batch_are_answered_in_order(harness: LedgerHarness) -> None:
+    batch = [make_submission("a"), make_submission("b"), make_submission("a"), make_submission("b", digest="e" * 32)]
+    words = [answer.code for answer in harness.ledger.put(batch)]
+    assert words == [ResultCode.CREATED, ResultCode.CREATED, ResultCode.UNCHANGED, ResultCode.CONFLICT]
+    assert harness.ledger.put([]) == []
 
 
-def test_claim_of_a_queued_record_calls_and_freezes_arguments_and_target(lab: Lab) -> None:
-    lab.queued()
-    answer = lab.ledger.claim("job", offer())
-    assert answer.word is Word.CALL
+def test_claim_of_a_queued_record_calls_and_freezes_arguments_and_target(harness: LedgerHarness) -> None:
+    harness.make_queued()
+    answer = harness.ledger.claim("job", claim_request())
+    assert answer.code is ResultCode.RUN_TASK
     assert answer.record is not None
-    assert answer.record == msgspec.structs.replace(lab.record(), request=b"")
-    record = lab.record()
+    assert answer.record == msgspec.structs.replace(harness.get_record(), request=b"")
+    record = harness.get_record()
     assert (record.state, record.claim, record.worker) == (State.LAUNCHING, "claim-1", "worker-1")
     assert (record.args, record.target, record.calls) == ('{"count": 1}', "here", 1)
     assert (record.first_called_at, record.last_claim_at, record.lease_until) == (START, START, START + 30)
-    assert not record.dirty
+    assert not record.ambiguous
 
 
 @pytest.mark.parametrize(
     ("nonce", "launch", "word"),
     [
-        ("nonce-01", 1, Word.CALL),
-        ("nonce-02", 1, Word.MOVED_ON),
-        ("nonce-01", 2, Word.MOVED_ON),
-        ("", 0, Word.CALL),
+        ("nonce-01", 1, ResultCode.RUN_TASK),
+        ("nonce-02", 1, ResultCode.NOT_CLAIMABLE),
+        ("nonce-01", 2, ResultCode.NOT_CLAIMABLE),
+        ("", 0, ResultCode.RUN_TASK),
     ],
 )
 def test_arguments_that_are_good_for_one_launch_alone_are_frozen_for_no_other(
-    lab: Lab, nonce: str, launch: int, word: Word
+    harness: LedgerHarness, nonce: str, launch: int, word: ResultCode
 ) -> None:
-    lab.queued()
-    bound = msgspec.structs.replace(offer(), nonce=nonce, launch=launch)
-    answer = lab.ledger.claim("job", bound)
-    assert answer.word is word
+    harness.make_queued()
+    bound = msgspec.structs.replace(claim_request(), nonce=nonce, launch=launch)
+    answer = harness.ledger.claim("job", bound)
+    assert answer.code is word
     assert answer.record is not None
-    assert answer.record.args == ('{"count": 1}' if word is Word.CALL else "")
+    assert answer.record.args == ('{"count": 1}' if word is ResultCode.RUN_TASK else "")
 
 
-def test_an_admitted_message_claims_only_the_launch_that_its_arguments_are_good_for(lab: Lab) -> None:
-    lab.queued()
-    bound = msgspec.structs.replace(offer(), nonce="nonce-02", launch=1)
-    stored, claimed = lab.ledger.admit(submission(nonce="nonce-02"), bound)
-    assert (stored.word, claimed.word, lab.state()) == (Word.SAME, Word.MOVED_ON, State.QUEUED)
+def test_put_and_claim_claims_only_the_launch_that_its_arguments_are_good_for(harness: LedgerHarness) -> None:
+    harness.make_queued()
+    bound = msgspec.structs.replace(claim_request(), nonce="nonce-02", launch=1)
+    stored, claimed = harness.ledger.put_and_claim(make_submission(nonce="nonce-02"), bound)
+    assert (stored.code, claimed.code, harness.get_state()) == (
+        ResultCode.UNCHANGED,
+        ResultCode.NOT_CLAIMABLE,
+        State.QUEUED,
+    )
 
-    bound = msgspec.structs.replace(offer(), nonce="nonce-01", launch=1)
-    stored, claimed = lab.ledger.admit(submission(), bound)
-    assert (stored.word, claimed.word, lab.state()) == (Word.SAME, Word.CALL, State.LAUNCHING)
+    bound = msgspec.structs.replace(claim_request(), nonce="nonce-01", launch=1)
+    stored, claimed = harness.ledger.put_and_claim(make_submission(), bound)
+    assert (stored.code, claimed.code, harness.get_state()) == (
+        ResultCode.UNCHANGED,
+        ResultCode.RUN_TASK,
+        State.LAUNCHING,
+    )
 
 
-def test_a_claimed_record_cannot_be_claimed_again_even_after_its_lease(lab: Lab) -> None:
-    lab.launching()
-    lab.advance(HOUR)
-    assert lab.ledger.claim("job", offer("claim-2")).word is Word.MOVED_ON
-    assert lab.record().claim == "claim-1"
+def test_a_claimed_record_cannot_be_claimed_again_even_after_its_lease(harness: LedgerHarness) -> None:
+    harness.make_launching()
+    harness.advance(HOUR)
+    assert harness.ledger.claim("job", claim_request("claim-2")).code is ResultCode.NOT_CLAIMABLE
+    assert harness.get_record().claim == "claim-1"
 
 
-def test_claim_of_what_is_not_there_is_missing(lab: Lab) -> None:
-    assert lab.ledger.claim("job", offer()).word is Word.MISSING
-    assert lab.ledger.reclaim("job", offer()).word is Word.MISSING
+def test_claim_of_what_is_not_there_is_missing(harness: LedgerHarness) -> None:
+    assert harness.ledger.claim("job", claim_request()).code is ResultCode.NOT_FOUND
+    assert harness.ledger.reclaim("job", claim_request()).code is ResultCode.NOT_FOUND
 
 
 @pytest.mark.parametrize("end", ["launched", "ended"])
-def test_claim_and_reclaim_of_what_has_a_task_or_an_end_have_moved_on(lab: Lab, end: str) -> None:
-    before = lab.launched() if end == "launched" else lab.ended()
-    lab.advance(HOUR)
-    assert lab.ledger.claim("job", offer()).word is Word.MOVED_ON
-    assert lab.ledger.claim("job", None).word is Word.MOVED_ON
-    assert lab.ledger.reclaim("job", offer()).word is Word.MOVED_ON
-    assert lab.record() == before
+def test_claim_and_reclaim_of_what_has_a_task_or_an_end_have_moved_on(harness: LedgerHarness, end: str) -> None:
+    before = harness.make_launched() if end == "launched" else harness.make_ended()
+    harness.advance(HOUR)
+    assert harness.ledger.claim("job", claim_request()).code is ResultCode.NOT_CLAIMABLE
+    assert harness.ledger.claim("job", None).code is ResultCode.NOT_CLAIMABLE
+    assert harness.ledger.reclaim("job", claim_request()).code is ResultCode.NOT_CLAIMABLE
+    assert harness.get_record() == before
 
 
-def test_a_retry_cannot_be_claimed_before_its_time(lab: Lab) -> None:
-    lab.launching()
-    lab.ledger.no_effect("job", "claim-1", 8.0, "throttled")
-    lab.advance(7.875)
-    assert lab.ledger.claim("job", offer("claim-2")).word is Word.MOVED_ON
-    lab.advance(0.125)
-    assert lab.ledger.claim("job", offer("claim-2")).word is Word.CALL
+def test_a_retry_cannot_be_claimed_before_its_time(harness: LedgerHarness) -> None:
+    harness.make_launching()
+    harness.ledger.no_effect("job", "claim-1", 8.0, "throttled")
+    harness.advance(7.875)
+    assert harness.ledger.claim("job", claim_request("claim-2")).code is ResultCode.NOT_CLAIMABLE
+    harness.advance(0.125)
+    assert harness.ledger.claim("job", claim_request("claim-2")).code is ResultCode.RUN_TASK
 
 
-def test_a_retry_of_the_same_launch_keeps_the_frozen_arguments_and_target(lab: Lab) -> None:
-    lab.launching()
-    lab.ledger.no_effect("job", "claim-1", 0.0, "throttled")
-    lab.ledger.claim("job", offer("claim-2", args="newer", target="elsewhere"))
-    record = lab.record()
+def test_a_retry_of_the_same_launch_keeps_the_frozen_arguments_and_target(harness: LedgerHarness) -> None:
+    harness.make_launching()
+    harness.ledger.no_effect("job", "claim-1", 0.0, "throttled")
+    harness.ledger.claim("job", claim_request("claim-2", args="newer", target="elsewhere"))
+    record = harness.get_record()
     assert (record.launch, record.args, record.target, record.calls) == (1, '{"count": 1}', "here", 2)
 
 
-def test_a_retry_under_a_new_number_takes_new_arguments_and_target(lab: Lab) -> None:
-    lab.launching()
-    lab.ledger.refused("job", "claim-1", refusal(RefusalKind.CAPACITY))
-    lab.advance(2)
-    lab.ledger.claim("job", offer("claim-2", args="newer", target="elsewhere"))
-    record = lab.record()
+def test_a_retry_under_a_new_number_takes_new_arguments_and_target(harness: LedgerHarness) -> None:
+    harness.make_launching()
+    harness.ledger.refused("job", "claim-1", make_refusal(RefusalKind.CAPACITY))
+    harness.advance(2)
+    harness.ledger.claim("job", claim_request("claim-2", args="newer", target="elsewhere"))
+    record = harness.get_record()
     assert (record.launch, record.args, record.target) == (2, "newer", "elsewhere")
 
 
-def test_a_claim_at_the_deadline_ends_the_record_as_expired(lab: Lab) -> None:
-    lab.queued(expires_at=START + 60)
-    lab.advance(59.875)
-    assert lab.ledger.claim("job", None).word is Word.MOVED_ON
-    lab.advance(0.125)
-    answer = lab.ledger.claim("job", offer())
-    assert answer.word is Word.ENDED
+def test_a_claim_at_the_deadline_ends_the_record_as_expired(harness: LedgerHarness) -> None:
+    harness.make_queued(expires_at=START + 60)
+    harness.advance(59.875)
+    assert harness.ledger.claim("job", None).code is ResultCode.NOT_CLAIMABLE
+    harness.advance(0.125)
+    answer = harness.ledger.claim("job", claim_request())
+    assert answer.code is ResultCode.ENDED
     assert answer.record is not None
     assert (answer.record.state, answer.record.attempts) == (State.EXPIRED, 0)
     assert "deadline" in answer.record.reason
-    assert lab.state() is State.EXPIRED
+    assert harness.get_state() is State.EXPIRED
 
 
-def test_expiry_comes_earlier_by_the_startup_allowance(make_lab: MakeLab) -> None:
-    lab = make_lab(msgspec.structs.replace(RULES, startup_allowance=20.0))
-    lab.queued(expires_at=START + 60)
-    lab.advance(39.875)
-    assert lab.ledger.due_expired(10) == []
-    lab.advance(0.125)
-    assert lab.ledger.due_expired(10) == ["job"]
-    assert lab.ledger.claim("job", None).word is Word.ENDED
+def test_expiry_comes_earlier_by_the_startup_allowance(make_harness: MakeHarness) -> None:
+    harness = make_harness(msgspec.structs.replace(SETTINGS, startup_allowance=20.0))
+    harness.make_queued(expires_at=START + 60)
+    harness.advance(39.875)
+    assert harness.ledger.lease_expired(10) == []
+    harness.advance(0.125)
+    assert harness.ledger.lease_expired(10) == ["job"]
+    assert harness.ledger.claim("job", None).code is ResultCode.ENDED
 
 
-def test_an_expired_record_says_what_it_waited_for(lab: Lab) -> None:
-    lab.launching(expires_at=START + 60)
-    lab.ledger.refused("job", "claim-1", refusal(RefusalKind.CAPACITY))
-    lab.advance(60)
-    lab.ledger.claim("job", None)
-    assert lab.record().reason.endswith("it waited because: no: capacity")
+def test_an_expired_record_says_what_it_waited_for(harness: LedgerHarness) -> None:
+    harness.make_launching(expires_at=START + 60)
+    harness.ledger.refused("job", "claim-1", make_refusal(RefusalKind.CAPACITY))
+    harness.advance(60)
+    harness.ledger.claim("job", None)
+    assert harness.get_record().reason.endswith("it waited because: no: capacity")
 
 
-def test_a_full_namespace_lets_a_claim_wait_whatever_its_queue(make_lab: MakeLab) -> None:
-    lab = make_lab(msgspec.structs.replace(RULES, max_in_flight=2))
-    lab.launching("one")
-    lab.launched("two", queue="other")
-    lab.queued("three", queue="third")
-    assert lab.ledger.claim("three", offer("claim-3")).word is Word.FULL
-    assert lab.record("three").not_before == START + 1
-    assert lab.ledger.claim("three", offer("claim-3")).word is Word.MOVED_ON
-    lab.advance(1)
-    lab.outcome(lab.record("two"), end=State.SUCCESS)
-    assert lab.ledger.claim("three", offer("claim-3")).word is Word.CALL
+def test_a_full_namespace_lets_a_claim_wait_whatever_its_queue(make_harness: MakeHarness) -> None:
+    harness = make_harness(msgspec.structs.replace(SETTINGS, max_in_flight=2))
+    harness.make_launching("one")
+    harness.make_launched("two", queue="other")
+    harness.make_queued("three", queue="third")
+    assert harness.ledger.claim("three", claim_request("claim-3")).code is ResultCode.LIMIT_REACHED
+    assert harness.get_record("three").not_before == START + 1
+    assert harness.ledger.claim("three", claim_request("claim-3")).code is ResultCode.NOT_CLAIMABLE
+    harness.advance(1)
+    harness.update_task(harness.get_record("two"), end_state=State.SUCCESS)
+    assert harness.ledger.claim("three", claim_request("claim-3")).code is ResultCode.RUN_TASK
 
 
-def test_an_expired_record_ends_even_in_a_full_namespace(make_lab: MakeLab) -> None:
-    lab = make_lab(msgspec.structs.replace(RULES, max_in_flight=1))
-    lab.launching("one")
-    lab.queued("two", expires_at=START + 60)
-    lab.advance(60)
-    assert lab.ledger.claim("two", offer("claim-2")).word is Word.ENDED
+def test_an_expired_record_ends_even_in_a_full_namespace(make_harness: MakeHarness) -> None:
+    harness = make_harness(msgspec.structs.replace(SETTINGS, max_in_flight=1))
+    harness.make_launching("one")
+    harness.make_queued("two", expires_at=START + 60)
+    harness.advance(60)
+    assert harness.ledger.claim("two", claim_request("claim-2")).code is ResultCode.ENDED
 
 
-def test_admit_makes_the_record_and_claims_it(lab: Lab) -> None:
-    stored, claimed = lab.ledger.admit(submission(), offer())
-    assert (stored.word, claimed.word) == (Word.CREATED, Word.CALL)
-    assert claimed.record == msgspec.structs.replace(lab.record(), request=b"")
+def test_put_and_claim_makes_the_record_and_claims_it(harness: LedgerHarness) -> None:
+    stored, claimed = harness.ledger.put_and_claim(make_submission(), claim_request())
+    assert (stored.code, claimed.code) == (ResultCode.CREATED, ResultCode.RUN_TASK)
+    assert claimed.record == msgspec.structs.replace(harness.get_record(), request=b"")
 
 
-def test_admit_of_a_known_request_claims_its_record(lab: Lab) -> None:
-    lab.queued()
-    stored, claimed = lab.ledger.admit(submission(nonce="nonce-02"), offer())
-    assert (stored.word, stored.record, claimed.word) == (Word.SAME, None, Word.CALL)
+def test_put_and_claim_of_a_known_request_claims_its_record(harness: LedgerHarness) -> None:
+    harness.make_queued()
+    stored, claimed = harness.ledger.put_and_claim(make_submission(nonce="nonce-02"), claim_request())
+    assert (stored.code, stored.record, claimed.code) == (ResultCode.UNCHANGED, None, ResultCode.RUN_TASK)
     assert claimed.record is not None
     assert claimed.record.nonce == "nonce-01"
 
 
-def test_admit_of_a_message_that_came_twice_claims_once(lab: Lab) -> None:
-    lab.ledger.admit(submission(), offer())
-    stored, claimed = lab.ledger.admit(submission(), offer("claim-2"))
-    assert (stored.word, claimed.word) == (Word.SAME, Word.MOVED_ON)
+def test_put_and_claim_of_a_message_that_came_twice_claims_once(harness: LedgerHarness) -> None:
+    harness.ledger.put_and_claim(make_submission(), claim_request())
+    stored, claimed = harness.ledger.put_and_claim(make_submission(), claim_request("claim-2"))
+    assert (stored.code, claimed.code) == (ResultCode.UNCHANGED, ResultCode.NOT_CLAIMABLE)
 
 
-def test_admit_of_another_request_never_claims_the_record_it_conflicts_with(lab: Lab) -> None:
-    before = lab.queued()
-    stored, claimed = lab.ledger.admit(submission(digest="e" * 32), offer(args="of another request"))
-    assert (stored.word, claimed.word) == (Word.CONFLICT, Word.MOVED_ON)
-    assert lab.record() == before
+def test_put_and_claim_never_claims_the_record_it_conflicts_with(harness: LedgerHarness) -> None:
+    before = harness.make_queued()
+    stored, claimed = harness.ledger.put_and_claim(
+        make_submission(digest="e" * 32), claim_request(args="of another request")
+    )
+    assert (stored.code, claimed.code) == (ResultCode.CONFLICT, ResultCode.NOT_CLAIMABLE)
+    assert harness.get_record() == before
 
 
-def test_admit_after_accept_until_leaves_nothing(lab: Lab) -> None:
-    lab.advance(DAY)
-    stored, claimed = lab.ledger.admit(submission(), offer())
-    assert (stored.word, claimed.word) == (Word.TOO_LATE, Word.MISSING)
-    assert lab.ledger.get(["job"]) == [None]
+def test_put_and_claim_after_accept_until_leaves_nothing(harness: LedgerHarness) -> None:
+    harness.advance(DAY)
+    stored, claimed = harness.ledger.put_and_claim(make_submission(), claim_request())
+    assert (stored.code, claimed.code) == (ResultCode.TOO_LATE, ResultCode.NOT_FOUND)
+    assert harness.ledger.get(["job"]) == [None]
 
 
-def test_admit_after_a_stop_ends_at_once(lab: Lab) -> None:
-    lab.stop()
-    stored, claimed = lab.ledger.admit(submission(), offer())
-    assert (stored.word, claimed.word) == (Word.ENDED, Word.MOVED_ON)
+def test_put_and_claim_after_a_stop_ends_at_once(harness: LedgerHarness) -> None:
+    harness.stop()
+    stored, claimed = harness.ledger.put_and_claim(make_submission(), claim_request())
+    assert (stored.code, claimed.code) == (ResultCode.ENDED, ResultCode.NOT_CLAIMABLE)
     assert stored.record is not None
     assert stored.record.state is State.REVOKED
 
 
-def test_a_held_lease_cannot_be_taken_over(lab: Lab) -> None:
-    before = lab.launching()
-    lab.advance(29.875)
-    assert lab.taken_over().word is Word.MOVED_ON
-    assert lab.record() == before
+def test_a_held_lease_cannot_be_taken_over(harness: LedgerHarness) -> None:
+    before = harness.make_launching()
+    harness.advance(29.875)
+    assert harness.reclaim().code is ResultCode.NOT_CLAIMABLE
+    assert harness.get_record() == before
 
 
-def test_a_takeover_calls_again_with_the_same_number_and_arguments_and_is_dirty(lab: Lab) -> None:
-    lab.launching()
-    lab.advance(30)
-    answer = lab.taken_over()
-    assert answer.word is Word.CALL
-    record = lab.record()
+def test_a_reclaim_calls_again_with_the_same_number_and_arguments_and_is_ambiguous(harness: LedgerHarness) -> None:
+    harness.make_launching()
+    harness.advance(30)
+    answer = harness.reclaim()
+    assert answer.code is ResultCode.RUN_TASK
+    record = harness.get_record()
     assert answer.record == record  # with the request: whoever takes over has no message
-    assert record.request == submission().body
+    assert record.request == make_submission().body
     assert (record.launch, record.args, record.target) == (1, '{"count": 1}', "here")
-    assert (record.claim, record.worker, record.dirty, record.calls) == ("claim-2", "worker-2", True, 2)
+    assert (record.claim, record.worker, record.ambiguous, record.calls) == ("claim-2", "worker-2", True, 2)
     assert (record.first_called_at, record.last_claim_at) == (START, START + 30)
     assert record.lease_until == START + 60
 
 
-def test_a_takeover_is_itself_taken_over_by_one_only(lab: Lab) -> None:
-    lab.launching()
-    lab.advance(30)
-    assert lab.taken_over("claim-2").word is Word.CALL
-    assert lab.taken_over("claim-3").word is Word.MOVED_ON
-    assert lab.record().claim == "claim-2"
+def test_a_takeover_is_itself_taken_over_by_one_only(harness: LedgerHarness) -> None:
+    harness.make_launching()
+    harness.advance(30)
+    assert harness.reclaim("claim-2").code is ResultCode.RUN_TASK
+    assert harness.reclaim("claim-3").code is ResultCode.NOT_CLAIMABLE
+    assert harness.get_record().claim == "claim-2"
 
 
-def test_a_stopped_record_is_only_looked_for(lab: Lab) -> None:
-    lab.launching()
-    lab.stop()
-    lab.advance(30)
-    assert lab.taken_over().word is Word.LOOK
+def test_a_stopped_record_is_list_only(harness: LedgerHarness) -> None:
+    harness.make_launching()
+    harness.stop()
+    harness.advance(30)
+    assert harness.reclaim().code is ResultCode.LIST_TASKS
 
 
-def test_an_expired_record_is_only_looked_for(lab: Lab) -> None:
-    lab.launching(expires_at=START + 30)
-    lab.advance(30)
-    assert lab.taken_over().word is Word.LOOK
+def test_an_expired_record_is_list_only(harness: LedgerHarness) -> None:
+    harness.make_launching(expires_at=START + 30)
+    harness.advance(30)
+    assert harness.reclaim().code is ResultCode.LIST_TASKS
 
 
-def test_a_burnt_number_is_only_looked_for(lab: Lab) -> None:
-    lab.launching()
-    lab.advance(30)
-    lab.taken_over("claim-2")
-    assert lab.ledger.refused("job", "claim-2", refusal(RefusalKind.CAPACITY)).word is Word.OK
-    assert lab.taken_over("claim-3").word is Word.LOOK
+def test_a_retired_launch_number_is_list_only(harness: LedgerHarness) -> None:
+    harness.make_launching()
+    harness.advance(30)
+    harness.reclaim("claim-2")
+    assert harness.ledger.refused("job", "claim-2", make_refusal(RefusalKind.CAPACITY)).code is ResultCode.OK
+    assert harness.reclaim("claim-3").code is ResultCode.LIST_TASKS
 
 
-@pytest.mark.parametrize(("age", "word"), [(40 * MINUTE - 0.125, Word.CALL), (40 * MINUTE, Word.LOOK)])
-def test_from_forty_minutes_on_a_record_is_only_looked_for(lab: Lab, age: float, word: Word) -> None:
-    lab.launching()
-    lab.advance(age)
-    assert lab.taken_over().word is word
+@pytest.mark.parametrize(
+    ("age", "word"), [(40 * MINUTE - 0.125, ResultCode.RUN_TASK), (40 * MINUTE, ResultCode.LIST_TASKS)]
+)
+def test_from_forty_minutes_on_a_record_is_list_only(harness: LedgerHarness, age: float, word: ResultCode) -> None:
+    harness.make_launching()
+    harness.advance(age)
+    assert harness.reclaim().code is word
 
 
-def test_takeovers_do_not_reset_the_forty_minutes(lab: Lab) -> None:
-    lab.launching()
+def test_takeovers_do_not_reset_the_forty_minutes(harness: LedgerHarness) -> None:
+    harness.make_launching()
     for number in range(4):
-        lab.advance(10 * MINUTE)
-        word = lab.taken_over(f"claim-{number + 2}").word
-    assert word is Word.LOOK
-    assert lab.record().first_called_at == START
+        harness.advance(10 * MINUTE)
+        word = harness.reclaim(f"claim-{number + 2}").code
+    assert word is ResultCode.LIST_TASKS
+    assert harness.get_record().first_called_at == START
 
 
-def test_a_look_does_not_move_the_last_claim_and_so_not_the_proof(lab: Lab) -> None:
-    lab.launching()
-    lab.stop()
-    lab.advance(H)
-    assert lab.taken_over().word is Word.LOOK
-    record = lab.record()
-    assert (record.last_claim_at, record.dirty, record.calls) == (START, True, 1)
-    assert record.lease_until == START + H + 30
+def test_a_list_only_reclaim_does_not_move_last_claim_at(harness: LedgerHarness) -> None:
+    harness.make_launching()
+    harness.stop()
+    harness.advance(ABSENCE_PROVABLE_AFTER)
+    assert harness.reclaim().code is ResultCode.LIST_TASKS
+    record = harness.get_record()
+    assert (record.last_claim_at, record.ambiguous, record.calls) == (START, True, 1)
+    assert record.lease_until == START + ABSENCE_PROVABLE_AFTER + 30
 
 
-def test_a_claim_beyond_the_limit_of_its_queue_waits_and_other_queues_do_not(lab: Lab) -> None:
-    lab.launching("one", queue="q")
-    lab.queued("two", queue="q")
-    lab.queued("other", queue="p")
-    assert lab.ledger.claim("two", offer("claim-2", limit=1)).word is Word.FULL
-    assert lab.ledger.claim("other", offer("claim-3", limit=1)).word is Word.CALL
-    record = lab.record("two")
+def test_a_claim_beyond_the_limit_of_its_queue_waits_and_other_queues_do_not(harness: LedgerHarness) -> None:
+    harness.make_launching("one", queue="q")
+    harness.make_queued("two", queue="q")
+    harness.make_queued("other", queue="p")
+    assert harness.ledger.claim("two", claim_request("claim-2", queue_limit=1)).code is ResultCode.LIMIT_REACHED
+    assert harness.ledger.claim("other", claim_request("claim-3", queue_limit=1)).code is ResultCode.RUN_TASK
+    record = harness.get_record("two")
     assert (record.state, record.not_before, record.args) == (State.QUEUED, START + 1, "")
-    assert [found.id for found in lab.ledger.due_retries("q", 10)] == []
-    lab.advance(1)
-    assert [found.id for found in lab.ledger.due_retries("q", 10)] == ["two"]
-    assert lab.ledger.claim("two", offer("claim-2", limit=2)).word is Word.CALL
+    assert [found.id for found in harness.ledger.lease_due_retries("q", 10)] == []
+    harness.advance(1)
+    assert [found.id for found in harness.ledger.lease_due_retries("q", 10)] == ["two"]
+    assert harness.ledger.claim("two", claim_request("claim-2", queue_limit=2)).code is ResultCode.RUN_TASK
 
 
-def test_the_limit_counts_launching_and_launched_of_the_queue_alone(lab: Lab) -> None:
-    first = lab.launched("first", queue="q")
-    lab.launching("second", claim="claim-s", queue="q")
-    lab.queued("third", queue="q")
-    assert lab.ledger.claim("third", offer("claim-3", limit=2)).word is Word.FULL
-    assert lab.outcome(first, end=State.SUCCESS).word is Word.ENDED
-    lab.advance(1)
-    assert lab.ledger.claim("third", offer("claim-3", limit=2)).word is Word.CALL
+def test_the_limit_counts_launching_and_launched_of_the_queue_alone(harness: LedgerHarness) -> None:
+    first = harness.make_launched("first", queue="q")
+    harness.make_launching("second", claim="claim-s", queue="q")
+    harness.make_queued("third", queue="q")
+    assert harness.ledger.claim("third", claim_request("claim-3", queue_limit=2)).code is ResultCode.LIMIT_REACHED
+    assert harness.update_task(first, end_state=State.SUCCESS).code is ResultCode.ENDED
+    harness.advance(1)
+    assert harness.ledger.claim("third", claim_request("claim-3", queue_limit=2)).code is ResultCode.RUN_TASK
 
 
-def test_a_request_of_a_paused_queue_is_not_claimed_until_it_is_resumed(lab: Lab) -> None:
-    lab.ledger.pause(["q"])
-    lab.queued("waits", queue="q")
-    lab.queued("other", queue="p")
-    assert lab.ledger.claim("waits", offer()).word is Word.PAUSED
-    assert lab.ledger.admit(submission("new", queue="q"), offer("claim-n"))[1].word is Word.PAUSED
-    assert lab.ledger.claim("other", offer("claim-o")).word is Word.CALL
-    lab.ledger.resume(["q"])
-    lab.advance(1)
-    assert lab.ledger.claim("waits", offer()).word is Word.CALL
+def test_a_request_of_a_paused_queue_is_not_claimed_until_it_is_resumed(harness: LedgerHarness) -> None:
+    harness.ledger.pause_queues(["q"])
+    harness.make_queued("waits", queue="q")
+    harness.make_queued("other", queue="p")
+    assert harness.ledger.claim("waits", claim_request()).code is ResultCode.PAUSED
+    assert (
+        harness.ledger.put_and_claim(make_submission("new", queue="q"), claim_request("claim-n"))[1].code
+        is ResultCode.PAUSED
+    )
+    assert harness.ledger.claim("other", claim_request("claim-o")).code is ResultCode.RUN_TASK
+    harness.ledger.resume_queues(["q"])
+    harness.advance(1)
+    assert harness.ledger.claim("waits", claim_request()).code is ResultCode.RUN_TASK
 
 
-def test_a_request_of_a_paused_queue_expires_and_a_launch_in_doubt_goes_on(lab: Lab) -> None:
-    lab.launching("doubt", queue="q")
-    lab.queued("late", queue="q", expires_at=START + 60)
-    lab.ledger.pause(["q"])
-    lab.advance(61)
-    assert lab.ledger.claim("late", offer("claim-l")).word is Word.ENDED
-    assert lab.state("late") is State.EXPIRED
-    assert lab.ledger.reclaim("doubt", offer("claim-2")).word is Word.CALL
+def test_a_request_of_a_paused_queue_expires_and_an_ambiguous_launch_goes_on(harness: LedgerHarness) -> None:
+    harness.make_launching("doubt", queue="q")
+    harness.make_queued("late", queue="q", expires_at=START + 60)
+    harness.ledger.pause_queues(["q"])
+    harness.advance(61)
+    assert harness.ledger.claim("late", claim_request("claim-l")).code is ResultCode.ENDED
+    assert harness.get_state("late") is State.EXPIRED
+    assert harness.ledger.reclaim("doubt", claim_request("claim-2")).code is ResultCode.RUN_TASK

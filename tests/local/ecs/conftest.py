@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, Runner, TimerRunner
-from tests.local.ecs.support import connect
+from ecs_queue.local.ecs import ContainerRunner, LocalEcs, LocalEcsOptions, TimerRunner
+from tests.local.ecs.checked_client import make_checked_client
 
 StartEcs = Callable[..., tuple[LocalEcs, Any]]
 
@@ -21,12 +21,12 @@ def start_ecs() -> Iterator[StartEcs]:
     with contextlib.ExitStack() as stack:
 
         def start(
-            runner: Runner | None = None, clock: Callable[[], float] | None = None, **options: Any
+            runner: ContainerRunner | None = None, clock: Callable[[], float] | None = None, **options: Any
         ) -> tuple[LocalEcs, Any]:
             server = stack.enter_context(
                 LocalEcs(LocalEcsOptions(**options), runner or TimerRunner(), clock=clock or time.time)
             )
-            client = connect(server)
+            client = make_checked_client(server)
             stack.callback(client.close)
             return server, client
 

@@ -8,8 +8,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ecs_queue.local.ecs import TimerRunner
+from tests.local.ecs.checked_client import run_task, wait_for_status
 from tests.local.ecs.conftest import StartEcs
-from tests.local.ecs.support import run, wait_for
 
 MAIN = {"name": "main", "image": "image", "command": ["true"]}
 
@@ -38,8 +38,8 @@ def test_what_exists_from_the_start_can_be_named(start_ecs: StartEcs) -> None:
 
 def test_describe_clusters_counts_tasks_and_takes_the_default_cluster(start_ecs: StartEcs) -> None:
     _, client = start_ecs(TimerRunner(3600.0))
-    wait_for(client, run(client, "true"), "RUNNING")
-    wait_for(client, run(client, "exit", "0", launchType="FARGATE"), "RUNNING")
+    wait_for_status(client, run_task(client, "true"), "RUNNING")
+    wait_for_status(client, run_task(client, "exit", "0", launchType="FARGATE"), "RUNNING")
     [cluster] = client.describe_clusters(clusters=["local"])["clusters"]
     assert (cluster["runningTasksCount"], cluster["pendingTasksCount"]) == (2, 0)
     [default] = client.describe_clusters()["clusters"]
@@ -63,10 +63,10 @@ def test_a_cluster_name_has_its_alphabet(start_ecs: StartEcs) -> None:
 
 def test_a_cluster_with_tasks_cannot_be_deleted_and_an_empty_one_is_gone(start_ecs: StartEcs) -> None:
     _, client = start_ecs(TimerRunner(3600.0))
-    arn = run(client, "true")
+    arn = run_task(client, "true")
     _refused(client.delete_cluster, "ClusterContainsTasksException", "Tasks are active", cluster="local")
     client.stop_task(cluster="local", task=arn)
-    wait_for(client, arn)
+    wait_for_status(client, arn)
     assert client.delete_cluster(cluster="local")["cluster"]["status"] == "INACTIVE"
     _refused(client.delete_cluster, "ClusterNotFoundException", "Cluster not found.", cluster="local")
 

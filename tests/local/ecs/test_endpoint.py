@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, HTTPClientError
 
-from ecs_queue.local.ecs import Faults, LocalEcs, Quota, TimerRunner
+from ecs_queue.local.ecs import FaultOptions, LocalEcs, Quota, TimerRunner
+from tests.local.ecs.checked_client import command_override, run_task, wait_for_status
 from tests.local.ecs.conftest import StartEcs
-from tests.local.ecs.support import command, run, wait_for
 
 TARGET = "AmazonEC2ContainerServiceV20141113"
 LOCAL = {"cluster": "local", "taskDefinition": "local"}
@@ -93,7 +93,7 @@ def test_web_pages_cannot_run_commands_here(start_ecs: StartEcs, headers: dict[s
 
 def test_the_counters_are_the_same_by_page_and_by_object(start_ecs: StartEcs) -> None:
     server, client = start_ecs()
-    wait_for(client, run(client, "true"))
+    wait_for_status(client, run_task(client, "true"))
     assert _code(client.describe_tasks, cluster="nowhere", tasks=["0" * 32])[0] == "ClusterNotFoundException"
     _, _, body = _request(server, "GET", "/_local/stats")
     stats = json.loads(body)
@@ -115,10 +115,10 @@ def test_latency_is_half_before_and_half_after_the_effect(start_ecs: StartEcs) -
     assert 0.08 <= before <= took - 0.08
 
 
-def test_run_and_stop_share_one_quota_and_describe_and_list_another(start_ecs: StartEcs) -> None:
+def test_run_and_stop_share_one_rate_limit_and_describe_and_list_another(start_ecs: StartEcs) -> None:
     quota = Quota(rate=0.001, burst=2)
     server, client = start_ecs(TimerRunner(3600.0), run_task_quota=quota, describe_tasks_quota=quota)
-    arn = run(client, "true")
+    arn = run_task(client, "true")
     client.stop_task(cluster="local", task=arn)
     assert _code(client.run_task, **LOCAL) == ("ThrottlingException", 400)
     client.describe_tasks(cluster="local", tasks=[arn])
@@ -130,17 +130,17 @@ def test_run_and_stop_share_one_quota_and_describe_and_list_another(start_ecs: S
 
 
 def test_an_injected_throttle_and_server_error_have_no_effect(start_ecs: StartEcs) -> None:
-    throttling, client = start_ecs(faults=Faults(throttle=1.0))
+    throttling, client = start_ecs(faults=FaultOptions(throttle=1.0))
     assert _code(client.run_task, **LOCAL) == ("ThrottlingException", 400)
     assert throttling.stats()["faults"] == {"throttle": 1}
-    failing, client = start_ecs(faults=Faults(server_error=1.0))
+    failing, client = start_ecs(faults=FaultOptions(server_error=1.0))
     assert _code(client.run_task, **LOCAL) == ("ServerException", 500)
     assert failing.stats()["faults"] == {"server_error": 1}
     assert throttling.stats()["tasks_created"] == failing.stats()["tasks_created"] == 0
 
 
 def test_accept_then_drop_starts_the_task_and_closes_the_connection(start_ecs: StartEcs) -> None:
-    faults = Faults(accept_then_drop=1.0, operations=("RunTask",))
+    faults = FaultOptions(accept_then_drop=1.0, operations=("RunTask",))
     server, client = start_ecs(TimerRunner(3600.0), faults=faults)
     with pytest.raises(HTTPClientError):
         client.run_task(**LOCAL, startedBy="me", clientToken="t")
@@ -154,7 +154,7 @@ def test_accept_then_drop_starts_the_task_and_closes_the_connection(start_ecs: S
 def test_an_injected_lack_of_capacity_is_a_failure_with_http_200_that_its_token_repeats(
     start_ecs: StartEcs,
 ) -> None:
-    server, client = start_ecs(faults=Faults(capacity=1.0))
+    server, client = start_ecs(faults=FaultOptions(capacity=1.0))
     answer = client.run_task(**LOCAL, clientToken="t", count=2)
     assert answer["tasks"] == []
     assert [failure["reason"] for failure in answer["failures"]] == ["RESOURCE:CPU"] * 2
@@ -163,9 +163,9 @@ def test_an_injected_lack_of_capacity_is_a_failure_with_http_200_that_its_token_
 
 
 def test_faults_stay_with_the_operations_they_are_for(start_ecs: StartEcs) -> None:
-    _, client = start_ecs(faults=Faults(server_error=1.0, operations=("StopTask",)))
-    arn = run(client, "true")
-    wait_for(client, arn)
+    _, client = start_ecs(faults=FaultOptions(server_error=1.0, operations=("StopTask",)))
+    arn = run_task(client, "true")
+    wait_for_status(client, arn)
     assert _code(client.stop_task, cluster="local", task=arn)[0] == "ServerException"
 
 
@@ -178,7 +178,7 @@ def test_a_bug_in_the_server_looks_like_a_failure_of_aws(start_ecs: StartEcs, ca
     armed: list[bool] = []
     _, client = start_ecs(TimerRunner(), broken_clock)
     armed.append(True)
-    assert _code(client.run_task, **LOCAL, overrides=command("true")) == ("ServerException", 500)
+    assert _code(client.run_task, **LOCAL, overrides=command_override("true")) == ("ServerException", 500)
     armed.clear()
     assert "a bug" in caplog.text
-    assert run(client, "true")
+    assert run_task(client, "true")

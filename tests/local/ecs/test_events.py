@@ -10,13 +10,20 @@ from typing import Any
 
 import pytest
 
-from ecs_queue.core.task_event import decode_event
-from ecs_queue.core.verdict import observe
+from ecs_queue.ecs.task_events import decode_event
 from ecs_queue.errors import ConfigError
-from ecs_queue.local.ecs import EventFaults, LocalEcs
-from ecs_queue.local.ecs.events import EventSender, event_of
+from ecs_queue.local.ecs import EventFaultOptions, LocalEcs
+from ecs_queue.local.ecs.events import EventSender, build_event
+from ecs_queue.protocol.observation import observe
+from tests.local.ecs.checked_client import (
+    command_override,
+    describe_task,
+    find_shape_violations,
+    run_task,
+    service_model,
+    wait_for_status,
+)
 from tests.local.ecs.conftest import StartEcs
-from tests.local.ecs.support import command, describe, run, service_model, violations, wait_for
 
 PATIENCE_SECONDS = 30.0
 
@@ -49,8 +56,8 @@ def until_counted(server: LocalEcs, number: int) -> None:
 
 def test_each_version_of_a_task_is_told_as_eventbridge_would(start_ecs: StartEcs, sqs: Any, url: str) -> None:
     server, ecs = start_ecs(events_to=url)
-    arn = run(ecs, overrides=command("exit", "3"), startedBy="ecs-queue/job/abcd1234/1")
-    shown = wait_for(ecs, arn)
+    arn = run_task(ecs, overrides=command_override("exit", "3"), startedBy="ecs-queue/job/abcd1234/1")
+    shown = wait_for_status(ecs, arn)
 
     events = received(sqs, url, shown["version"])
 
@@ -69,22 +76,22 @@ def test_each_version_of_a_task_is_told_as_eventbridge_would(start_ecs: StartEcs
 
 def test_an_event_says_the_same_as_describe_tasks(start_ecs: StartEcs, sqs: Any, url: str) -> None:
     _, ecs = start_ecs(events_to=url)
-    arn = run(ecs, overrides=command("exit", "3"), startedBy="ecs-queue/job/abcd1234/1")
-    shown = wait_for(ecs, arn)
+    arn = run_task(ecs, overrides=command_override("exit", "3"), startedBy="ecs-queue/job/abcd1234/1")
+    shown = wait_for_status(ecs, arn)
     last = max(received(sqs, url, shown["version"]), key=lambda event: event["detail"]["version"])
 
     event = decode_event(json.dumps(last), "ecs-queue")
 
     assert event is not None
-    polled, told = observe(describe(ecs, arn), "main"), observe(event.task, "main")
-    assert (told.exit_code, told.ended, told.version) == (3, True, polled.version)
+    polled, told = observe(describe_task(ecs, arn), "main"), observe(event.task, "main")
+    assert (told.exit_code, told.has_ended, told.version) == (3, True, polled.version)
     assert told.stopped_at == pytest.approx(polled.stopped_at, abs=0.01)
     assert (event.record_id, event.nonce, event.launch) == ("job", "abcd1234", 1)
 
 
 def test_the_detail_has_the_members_of_a_task_and_times_as_text(start_ecs: StartEcs, sqs: Any, url: str) -> None:
     _, ecs = start_ecs(events_to=url)
-    shown = wait_for(ecs, run(ecs, overrides=command("exit", "0")))
+    shown = wait_for_status(ecs, run_task(ecs, overrides=command_override("exit", "0")))
     shape = service_model().shape_for("Task")
     for event in received(sqs, url, shown["version"]):
         detail = event["detail"]
@@ -92,40 +99,40 @@ def test_the_detail_has_the_members_of_a_task_and_times_as_text(start_ecs: Start
         times = {name: value for name, value in detail.items() if name.endswith("At")}
         assert times
         assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}Z", value) for value in times.values())
-        assert violations(shape, {name: value for name, value in detail.items() if name not in times}) == []
+        assert find_shape_violations(shape, {name: value for name, value in detail.items() if name not in times}) == []
 
 
 def test_doubled_events_are_the_very_same(start_ecs: StartEcs, sqs: Any, url: str) -> None:
-    _, ecs = start_ecs(events_to=url, event_faults=EventFaults(double=1.0, reorder=1.0))
-    shown = wait_for(ecs, run(ecs, overrides=command("exit", "0")))
+    _, ecs = start_ecs(events_to=url, event_faults=EventFaultOptions(duplicate=1.0, reorder=1.0))
+    shown = wait_for_status(ecs, run_task(ecs, overrides=command_override("exit", "0")))
     events = received(sqs, url, 2 * shown["version"])
     texts = [json.dumps(event, sort_keys=True) for event in events]
     assert sorted(texts) == sorted(2 * list(set(texts)))
 
 
 def test_dropped_events_never_come_and_change_nothing_else(start_ecs: StartEcs, sqs: Any, url: str) -> None:
-    server, ecs = start_ecs(events_to=url, event_faults=EventFaults(drop=1.0))
-    wait_for(ecs, run(ecs, overrides=command("exit", "0")))
+    server, ecs = start_ecs(events_to=url, event_faults=EventFaultOptions(drop=1.0))
+    wait_for_status(ecs, run_task(ecs, overrides=command_override("exit", "0")))
     assert received(sqs, url, 0) == []
     assert server.stats()["events"] == 0
 
 
 def test_a_queue_that_cannot_be_reached_holds_up_no_task(start_ecs: StartEcs) -> None:
     server, ecs = start_ecs(events_to="http://127.0.0.1:1/123456789012/events")
-    wait_for(ecs, run(ecs, overrides=command("exit", "0")))
+    wait_for_status(ecs, run_task(ecs, overrides=command_override("exit", "0")))
     assert server.stats()["events"] == 0
 
 
 def test_delays_are_within_their_bound_and_the_same_seed_delays_the_same() -> None:
     description = json.dumps({"taskArn": "arn:aws:ecs:us-east-1:1:task/local/ab", "version": 1}).encode()
-    faults = EventFaults(delay=0.5, reorder=0.5, delay_seconds=10.0, seed=3)
+    faults = EventFaultOptions(delay=0.5, reorder=0.5, delay_seconds=10.0, seed=3)
 
     def held() -> list[float]:
         sender = EventSender("http://127.0.0.1:1/1/q", "us-east-1", "1", faults, lambda: 0.0)
         start = time.monotonic()
         for _ in range(50):
-            sender.tell(description)
-        return [round(at - start) for at, _, _ in sorted(sender._heap, key=lambda entry: entry[1])]
+            sender.send(description)
+        return [round(at - start) for at, _, _ in sorted(sender._queue, key=lambda entry: entry[1])]
 
     first = held()
     assert first == held()
@@ -135,11 +142,11 @@ def test_delays_are_within_their_bound_and_the_same_seed_delays_the_same() -> No
 
 def test_an_event_keeps_what_is_no_time() -> None:
     description = json.dumps({"taskArn": "arn:aws:ecs:us-east-1:1:task/local/ab", "version": 1, "createdAt": 1.5})
-    detail = json.loads(event_of(description.encode(), "us-east-1", "1", 86400.0))["detail"]
+    detail = json.loads(build_event(description.encode(), "us-east-1", "1", 86400.0))["detail"]
     assert detail["createdAt"] == "1970-01-01T00:00:01.500Z"
     assert detail["updatedAt"] == "1970-01-02T00:00:00.000Z"
 
 
 def test_a_probability_beyond_one_is_refused() -> None:
-    with pytest.raises(ConfigError, match="double"):
-        EventFaults(double=1.5)
+    with pytest.raises(ConfigError, match="duplicate"):
+        EventFaultOptions(duplicate=1.5)

@@ -9,8 +9,16 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ecs_queue.local.ecs import TimerRunner
+from tests.local.ecs.checked_client import (
+    FakeClock,
+    Json,
+    command_override,
+    describe_task,
+    make_checked_client,
+    run_task,
+    wait_for_status,
+)
 from tests.local.ecs.conftest import StartEcs
-from tests.local.ecs.support import Clock, Json, command, connect, describe, run, wait_for
 
 FOREVER = 3600.0
 LOCAL = {"cluster": "local", "taskDefinition": "local"}
@@ -32,7 +40,7 @@ def test_run_task_answers_a_provisioning_task_with_what_was_asked_for(start_ecs:
         launchType="FARGATE",
         startedBy="ns/id/abc/1",
         group="nightly",
-        overrides=command("echo", "ü"),
+        overrides=command_override("echo", "ü"),
         tags=[{"key": "Team", "value": "data"}],
         networkConfiguration={"awsvpcConfiguration": {"subnets": ["subnet-1"]}},
     )
@@ -45,7 +53,7 @@ def test_run_task_answers_a_provisioning_task_with_what_was_asked_for(start_ecs:
     assert task["group"] == "nightly"
     assert task["launchType"] == "FARGATE"
     assert task["tags"] == [{"key": "Team", "value": "data"}]
-    assert task["overrides"]["containerOverrides"] == command("echo", "ü")["containerOverrides"]
+    assert task["overrides"]["containerOverrides"] == command_override("echo", "ü")["containerOverrides"]
     cluster, _, task_id = task["taskArn"].rpartition("/")
     assert cluster == "arn:aws:ecs:us-east-1:123456789012:task/local"
     assert len(task_id) == 32
@@ -106,7 +114,7 @@ def test_an_override_for_a_container_that_is_not_there_is_refused(start_ecs: Sta
         "InvalidParameterException",
         "Override for container named sidecar is not a container in the TaskDefinition.",
         **LOCAL,
-        overrides=command("true", name="sidecar"),
+        overrides=command_override("true", name="sidecar"),
     )
 
 
@@ -126,8 +134,8 @@ def test_launch_type_and_capacity_providers_exclude_each_other(start_ecs: StartE
 
 
 def _overrides_of(length: int, letter: str = "x") -> Json:
-    empty = len(json.dumps(command("echo", ""), separators=(",", ":")))
-    return command("echo", letter * (length - empty))
+    empty = len(json.dumps(command_override("echo", ""), separators=(",", ":")))
+    return command_override("echo", letter * (length - empty))
 
 
 @pytest.mark.parametrize("letter", ["x", "ü"])
@@ -170,7 +178,7 @@ def test_the_same_token_and_parameters_answer_for_the_same_task(start_ecs: Start
 
 def test_the_same_token_with_other_parameters_is_a_conflict_that_names_the_tasks(start_ecs: StartEcs) -> None:
     _, client = start_ecs(TimerRunner(FOREVER))
-    arn = run(client, "true", clientToken="t")
+    arn = run_task(client, "true", clientToken="t")
     response = _refused(client.run_task, "ConflictException", "client token", **LOCAL, clientToken="t")
     assert response["resourceIds"] == [arn]
 
@@ -192,45 +200,45 @@ def test_a_refused_call_leaves_its_token_unused(start_ecs: StartEcs) -> None:
         taskDefinition="later",
         clientToken="t",
     )
-    assert run(client, "true", clientToken="t")
+    assert run_task(client, "true", clientToken="t")
 
 
 def test_the_replay_of_a_stopped_task_has_its_arn_and_statuses_only(start_ecs: StartEcs) -> None:
     _, client = start_ecs()
-    arn = run(client, "true", clientToken="t")
-    wait_for(client, arn)
-    again = client.run_task(**LOCAL, overrides=command("true"), clientToken="t")
+    arn = run_task(client, "true", clientToken="t")
+    wait_for_status(client, arn)
+    again = client.run_task(**LOCAL, overrides=command_override("true"), clientToken="t")
     assert again["tasks"] == [{"taskArn": arn, "lastStatus": "STOPPED", "desiredStatus": "STOPPED"}]
 
 
 def test_a_token_is_new_again_an_hour_after_its_task_stopped(start_ecs: StartEcs) -> None:
-    clock = Clock()
+    clock = FakeClock()
     _, client = start_ecs(clock=clock, retention_seconds=10.0)
-    arn = run(client, "true", clientToken="t")
-    wait_for(client, arn)
+    arn = run_task(client, "true", clientToken="t")
+    wait_for_status(client, arn)
     clock.now += 3599
-    assert run(client, "true", clientToken="t") == arn, "forgotten by DescribeTasks, but not by its token"
+    assert run_task(client, "true", clientToken="t") == arn, "forgotten by DescribeTasks, but not by its token"
     clock.now += 1
-    assert run(client, "true", clientToken="t") != arn
+    assert run_task(client, "true", clientToken="t") != arn
 
 
 def test_a_token_is_new_again_after_24_hours_though_its_task_still_runs(start_ecs: StartEcs) -> None:
-    clock = Clock()
+    clock = FakeClock()
     _, client = start_ecs(TimerRunner(FOREVER), clock=clock)
-    arn = run(client, "true", clientToken="t")
+    arn = run_task(client, "true", clientToken="t")
     clock.now += 86399
-    assert run(client, "true", clientToken="t") == arn
+    assert run_task(client, "true", clientToken="t") == arn
     clock.now += 1
-    assert run(client, "true", clientToken="t") != arn
+    assert run_task(client, "true", clientToken="t") != arn
 
 
 def test_stopped_tasks_are_described_for_their_retention_and_missing_then(start_ecs: StartEcs) -> None:
-    clock = Clock()
+    clock = FakeClock()
     server, client = start_ecs(clock=clock)
-    arn = run(client, "true", startedBy="me")
-    wait_for(client, arn)
+    arn = run_task(client, "true", startedBy="me")
+    wait_for_status(client, arn)
     clock.now += 3599
-    assert describe(client, arn)["lastStatus"] == "STOPPED"
+    assert describe_task(client, arn)["lastStatus"] == "STOPPED"
     clock.now += 1
     answer = client.describe_tasks(cluster="local", tasks=[arn])
     assert answer["tasks"] == []
@@ -241,7 +249,7 @@ def test_stopped_tasks_are_described_for_their_retention_and_missing_then(start_
 
 def test_a_described_task_may_be_named_by_arn_or_id_in_any_order(start_ecs: StartEcs) -> None:
     _, client = start_ecs(TimerRunner(FOREVER))
-    arn = run(client, "true")
+    arn = run_task(client, "true")
     unknown = "f" * 32
     answer = client.describe_tasks(cluster="local", tasks=[unknown, arn.rpartition("/")[2], arn])
     assert [task["taskArn"] for task in answer["tasks"]] == [arn, arn]
@@ -251,15 +259,15 @@ def test_a_described_task_may_be_named_by_arn_or_id_in_any_order(start_ecs: Star
 
 def test_a_task_of_another_cluster_is_missing(start_ecs: StartEcs) -> None:
     _, client = start_ecs(TimerRunner(FOREVER))
-    arn = run(client, "true")
+    arn = run_task(client, "true")
     assert client.describe_tasks(cluster="default", tasks=[arn])["failures"][0]["reason"] == "MISSING"
 
 
 def test_tags_are_described_on_request_only(start_ecs: StartEcs) -> None:
     _, client = start_ecs(TimerRunner(FOREVER))
-    arn = run(client, "true", tags=[{"key": "a", "value": "b"}])
-    assert "tags" not in describe(client, arn)
-    assert describe(client, arn, include=["TAGS"])["tags"] == [{"key": "a", "value": "b"}]
+    arn = run_task(client, "true", tags=[{"key": "a", "value": "b"}])
+    assert "tags" not in describe_task(client, arn)
+    assert describe_task(client, arn, include=["TAGS"])["tags"] == [{"key": "a", "value": "b"}]
 
 
 def test_describe_takes_one_to_100_tasks(start_ecs: StartEcs) -> None:
@@ -273,10 +281,10 @@ def test_describe_takes_one_to_100_tasks(start_ecs: StartEcs) -> None:
 
 def test_list_tasks_filters_by_started_by_and_desired_status(start_ecs: StartEcs) -> None:
     _, client = start_ecs()
-    mine = run(client, "sleep", "3600", startedBy="me")
-    ended = run(client, "true", startedBy="me")
-    run(client, "sleep", "3600", startedBy="other")
-    wait_for(client, ended)
+    mine = run_task(client, "sleep", "3600", startedBy="me")
+    ended = run_task(client, "true", startedBy="me")
+    run_task(client, "sleep", "3600", startedBy="other")
+    wait_for_status(client, ended)
     assert client.list_tasks(cluster="local", startedBy="me")["taskArns"] == [mine]
     stopped = client.list_tasks(cluster="local", startedBy="me", desiredStatus="STOPPED")
     assert stopped["taskArns"] == [ended]
@@ -297,8 +305,8 @@ def test_started_by_must_be_the_only_filter(start_ecs: StartEcs) -> None:
 
 def test_list_tasks_filters_by_family_and_launch_type(start_ecs: StartEcs) -> None:
     _, client = start_ecs(TimerRunner(FOREVER))
-    fargate = run(client, "true", launchType="FARGATE")
-    on_ec2 = run(client, "true", launchType="EC2")
+    fargate = run_task(client, "true", launchType="FARGATE")
+    on_ec2 = run_task(client, "true", launchType="EC2")
     assert client.list_tasks(cluster="local", family="local")["taskArns"] == [fargate, on_ec2]
     assert client.list_tasks(cluster="local", family="other")["taskArns"] == []
     assert client.list_tasks(cluster="local", launchType="FARGATE")["taskArns"] == [fargate]
@@ -306,7 +314,7 @@ def test_list_tasks_filters_by_family_and_launch_type(start_ecs: StartEcs) -> No
 
 def test_list_tasks_gives_every_task_once_over_its_pages(start_ecs: StartEcs) -> None:
     _, client = start_ecs(TimerRunner(FOREVER))
-    arns = [run(client, "true", startedBy="me") for _ in range(7)]
+    arns = [run_task(client, "true", startedBy="me") for _ in range(7)]
     pages = client.get_paginator("list_tasks").paginate(
         cluster="local", startedBy="me", PaginationConfig={"PageSize": 3}
     )
@@ -316,7 +324,7 @@ def test_list_tasks_gives_every_task_once_over_its_pages(start_ecs: StartEcs) ->
 def test_exactly_a_full_page_has_no_next_token(start_ecs: StartEcs) -> None:
     _, client = start_ecs(TimerRunner(FOREVER))
     for _ in range(3):
-        run(client, "true")
+        run_task(client, "true")
     assert "nextToken" not in client.list_tasks(cluster="local", maxResults=3)
 
 
@@ -350,23 +358,23 @@ def test_stopping_an_unknown_task_is_an_invalid_parameter(start_ecs: StartEcs) -
 
 def test_a_stop_reason_of_more_than_255_characters_is_refused(start_ecs: StartEcs) -> None:
     _, client = start_ecs(TimerRunner(FOREVER))
-    arn = run(client, "true")
+    arn = run_task(client, "true")
     _refused(client.stop_task, "InvalidParameterException", "255", cluster="local", task=arn, reason="x" * 256)
     assert client.stop_task(cluster="local", task=arn, reason="x" * 255)["task"]["stoppedReason"] == "x" * 255
 
 
 def test_stopping_a_stopped_task_changes_nothing(start_ecs: StartEcs) -> None:
     _, client = start_ecs()
-    before = wait_for(client, run(client, "true"))
+    before = wait_for_status(client, run_task(client, "true"))
     answer = client.stop_task(cluster="local", task=before["taskArn"], reason="late")
     assert answer["task"] == before
 
 
 def test_what_boto3_would_refuse_is_refused_with_member_expectation_and_finding(start_ecs: StartEcs) -> None:
     server, _ = start_ecs()
-    client = connect(server, validate=False)
+    client = make_checked_client(server, validate=False)
     _refused(client.run_task, "InvalidParameterException", "the required member taskDefinition", cluster="local")
-    overrides = command("true")
+    overrides = command_override("true")
     overrides["containerOverrides"][0]["cpu"] = "much"
     words = "overrides.containerOverrides[0].cpu: expected a whole number"
     _refused(client.run_task, "InvalidParameterException", words, **LOCAL, overrides=overrides)

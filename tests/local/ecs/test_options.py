@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ecs_queue.errors import ConfigError
-from ecs_queue.local.ecs import Faults, LocalEcsOptions, Quota
+from ecs_queue.local.ecs import FaultOptions, LocalEcsOptions, Quota
 
 
 @pytest.mark.parametrize(
@@ -20,9 +20,9 @@ from ecs_queue.local.ecs import Faults, LocalEcsOptions, Quota
         (LocalEcsOptions, "stop_timeout_seconds", float("inf")),
         (LocalEcsOptions, "clusters", ("a b",)),
         (LocalEcsOptions, "container", ""),
-        (Faults, "throttle", 1.1),
-        (Faults, "capacity", -0.1),
-        (Faults, "start_failure", float("nan")),
+        (FaultOptions, "throttle", 1.1),
+        (FaultOptions, "capacity", -0.1),
+        (FaultOptions, "start_failure", float("nan")),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_was_expected(kind: Any, option: str, value: Any) -> None:

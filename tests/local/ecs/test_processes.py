@@ -14,9 +14,15 @@ from typing import Any
 import pytest
 
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, ProcessRunner
+from tests.local.ecs.checked_client import (
+    TIMEOUT_SECONDS,
+    command_override,
+    make_checked_client,
+    run_task,
+    wait_for_status,
+)
 from tests.local.ecs.conftest import StartEcs
-from tests.local.ecs.support import PATIENCE_SECONDS, command, connect, run, wait_for
-from tests.local.processes import IMPORT_ROOT, assert_gone
+from tests.local.process_exit import IMPORT_ROOT, assert_process_ended
 
 Ecs = tuple[LocalEcs, Any]
 
@@ -37,12 +43,12 @@ def fifo(tmp_path: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _line(reader: int) -> str:
-    assert select.select([reader], [], [], PATIENCE_SECONDS)[0], "nothing was written"
+    assert select.select([reader], [], [], TIMEOUT_SECONDS)[0], "nothing was written"
     return os.read(reader, 4096).decode().strip()
 
 
 def _code(client: Any, *argv: str) -> int:
-    task = wait_for(client, run(client, *argv))
+    task = wait_for_status(client, run_task(client, *argv))
     code: int = task["containers"][0]["exitCode"]
     return code
 
@@ -56,8 +62,8 @@ def test_exit_codes_are_the_process_own_and_128_plus_the_signal(ecs: Ecs, script
 
 def test_stdout_and_stderr_go_to_the_log_of_the_task(start_ecs: StartEcs, tmp_path: Path) -> None:
     server, client = start_ecs(ProcessRunner(), log_dir=tmp_path / "logs")
-    arn = run(client, "sh", "-c", 'echo out; echo err >&2; printf %s "$1"', "sh", "żółw 🐢")
-    wait_for(client, arn)
+    arn = run_task(client, "sh", "-c", 'echo out; echo err >&2; printf %s "$1"', "sh", "żółw 🐢")
+    wait_for_status(client, arn)
     path = server.log_path(arn)
     assert path == tmp_path / "logs" / f"{arn.rpartition('/')[2]}.log"
     assert path.read_text(encoding="utf-8") == "out\nerr\nżółw 🐢"
@@ -69,8 +75,8 @@ def test_a_task_gets_its_environment_and_nothing_of_the_servers_but_path_and_hom
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the server's own")
     server, client = start_ecs(ProcessRunner())
     big = "x" * 6000
-    arn = run(client, overrides=command("env", environment={"BIG": big, "HOME": "/elsewhere"}))
-    wait_for(client, arn)
+    arn = run_task(client, overrides=command_override("env", environment={"BIG": big, "HOME": "/elsewhere"}))
+    wait_for_status(client, arn)
     found = dict(line.split("=", 1) for line in server.log_path(arn).read_text().splitlines())
     assert found == {
         "PATH": os.environ["PATH"],
@@ -86,8 +92,8 @@ def test_each_task_has_a_directory_of_its_own_that_ends_with_it(ecs: Ecs) -> Non
     server, client = ecs
     logs = []
     for _ in range(2):
-        arn = run(client, "sh", "-c", "pwd; touch file; ls")
-        wait_for(client, arn)
+        arn = run_task(client, "sh", "-c", "pwd; touch file; ls")
+        wait_for_status(client, arn)
         logs.append(server.log_path(arn).read_text().splitlines())
     assert [listing for _, listing in logs] == ["file", "file"]
     assert logs[0][0] != logs[1][0]
@@ -112,7 +118,7 @@ def test_standard_input_is_empty(ecs: Ecs) -> None:
 def test_a_program_that_cannot_start_is_a_cannot_start_container_error(
     ecs: Ecs, argv: tuple[str, ...], words: str
 ) -> None:
-    task = wait_for(ecs[1], run(ecs[1], *argv))
+    task = wait_for_status(ecs[1], run_task(ecs[1], *argv))
     assert task["stopCode"] == "TaskFailedToStart"
     assert task["stoppedReason"].startswith("CannotStartContainerError: ")
     assert words in task["stoppedReason"]
@@ -123,7 +129,7 @@ def test_a_program_that_cannot_start_is_a_cannot_start_container_error(
 def test_a_log_that_cannot_be_written_is_told_from_a_missing_program(start_ecs: StartEcs, tmp_path: Path) -> None:
     _, client = start_ecs(ProcessRunner(), log_dir=tmp_path / "logs")
     (tmp_path / "logs").rmdir()
-    task = wait_for(client, run(client, "true"))
+    task = wait_for_status(client, run_task(client, "true"))
     assert task["stoppedReason"].startswith(
         "CannotStartContainerError: unable to start container process: cannot prepare"
     )
@@ -131,10 +137,10 @@ def test_a_log_that_cannot_be_written_is_told_from_a_missing_program(start_ecs: 
 
 def test_a_stop_sends_sigterm_and_the_program_may_answer_it(ecs: Ecs, fifo: tuple[Path, int]) -> None:
     path, reader = fifo
-    arn = run(ecs[1], "sh", "-c", f"trap 'exit 5' TERM; echo up > {path}; while :; do sleep 0.05; done")
+    arn = run_task(ecs[1], "sh", "-c", f"trap 'exit 5' TERM; echo up > {path}; while :; do sleep 0.05; done")
     assert _line(reader) == "up"
     ecs[1].stop_task(cluster="local", task=arn)
-    task = wait_for(ecs[1], arn)
+    task = wait_for_status(ecs[1], arn)
     assert task["containers"][0]["exitCode"] == 5
     assert task["stopCode"] == "UserInitiated"
 
@@ -144,49 +150,49 @@ def test_a_program_that_ignores_sigterm_is_killed_after_the_stop_timeout(
 ) -> None:
     _, client = start_ecs(ProcessRunner(), stop_timeout_seconds=0.2)
     path, reader = fifo
-    arn = run(client, "sh", "-c", f"trap '' TERM; echo up > {path}; while :; do sleep 0.05; done")
+    arn = run_task(client, "sh", "-c", f"trap '' TERM; echo up > {path}; while :; do sleep 0.05; done")
     assert _line(reader) == "up"
     client.stop_task(cluster="local", task=arn)
-    task = wait_for(client, arn)
+    task = wait_for_status(client, arn)
     assert task["containers"][0]["exitCode"] == 137
     assert (task["stoppedAt"] - task["stoppingAt"]).total_seconds() >= 0.2
 
 
 def test_a_stop_that_comes_while_the_process_is_spawned_is_not_lost(ecs: Ecs) -> None:
     for _ in range(5):
-        arn = run(ecs[1], "sleep", "3600")
+        arn = run_task(ecs[1], "sleep", "3600")
         ecs[1].stop_task(cluster="local", task=arn)
-        task = wait_for(ecs[1], arn)
+        task = wait_for_status(ecs[1], arn)
         assert task["stopCode"] == "UserInitiated"
         assert task["containers"][0].get("exitCode", 143) == 143
 
 
 def test_a_stop_reaches_the_whole_process_group(ecs: Ecs, fifo: tuple[Path, int]) -> None:
     path, reader = fifo
-    arn = run(ecs[1], "sh", "-c", f"sleep 3600 & echo $! > {path}; wait")
+    arn = run_task(ecs[1], "sh", "-c", f"sleep 3600 & echo $! > {path}; wait")
     grandchild = int(_line(reader))
     ecs[1].stop_task(cluster="local", task=arn)
-    wait_for(ecs[1], arn)
-    assert_gone(grandchild)
+    wait_for_status(ecs[1], arn)
+    assert_process_ended(grandchild)
 
 
 def test_what_the_main_process_leaves_behind_ends_with_it(ecs: Ecs, fifo: tuple[Path, int]) -> None:
     path, reader = fifo
-    arn = run(ecs[1], "sh", "-c", f"sleep 3600 & echo $! > {path}")
+    arn = run_task(ecs[1], "sh", "-c", f"sleep 3600 & echo $! > {path}")
     grandchild = int(_line(reader))
-    assert wait_for(ecs[1], arn)["containers"][0]["exitCode"] == 0
-    assert_gone(grandchild)
+    assert wait_for_status(ecs[1], arn)["containers"][0]["exitCode"] == 0
+    assert_process_ended(grandchild)
 
 
 def test_every_process_ends_when_the_server_stops(fifo: tuple[Path, int]) -> None:
     path, reader = fifo
     with LocalEcs() as server:
-        client = connect(server)
-        run(client, "sh", "-c", f"trap '' TERM; sleep 3600 & echo $$ $! > {path}; wait")
+        client = make_checked_client(server)
+        run_task(client, "sh", "-c", f"trap '' TERM; sleep 3600 & echo $$ $! > {path}; wait")
         pids = [int(pid) for pid in _line(reader).split()]
         client.close()
     for pid in pids:
-        assert_gone(pid)
+        assert_process_ended(pid)
 
 
 def test_every_process_ends_when_the_server_is_killed(fifo: tuple[Path, int]) -> None:
@@ -199,14 +205,14 @@ def test_every_process_ends_when_the_server_is_killed(fifo: tuple[Path, int]) ->
         assert owner.stdout is not None
         url = owner.stdout.readline().strip()
         server = LocalEcs(LocalEcsOptions(port=int(url.rpartition(":")[2])))  # never started: for its URL only
-        client = connect(server)
-        run(client, "sh", "-c", f"sleep 3600 & echo $$ $! > {path}; wait")
+        client = make_checked_client(server)
+        run_task(client, "sh", "-c", f"sleep 3600 & echo $$ $! > {path}; wait")
         pids = [int(pid) for pid in _line(reader).split()]
         client.close()
         owner.send_signal(signal.SIGKILL)
-        owner.wait(PATIENCE_SECONDS)
+        owner.wait(TIMEOUT_SECONDS)
     for pid in pids:
-        assert_gone(pid)
+        assert_process_ended(pid)
 
 
 def test_a_thread_waits_where_the_system_has_no_pidfd(ecs: Ecs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,5 +224,5 @@ def test_a_thread_waits_where_the_system_has_no_pidfd(ecs: Ecs, monkeypatch: pyt
 
 
 def test_many_short_tasks_at_once_all_end_with_their_own_code(ecs: Ecs) -> None:
-    arns = [run(ecs[1], "sh", "-c", f"exit {number}") for number in range(40)]
-    assert [wait_for(ecs[1], arn)["containers"][0]["exitCode"] for arn in arns] == list(range(40))
+    arns = [run_task(ecs[1], "sh", "-c", f"exit {number}") for number in range(40)]
+    assert [wait_for_status(ecs[1], arn)["containers"][0]["exitCode"] for arn in arns] == list(range(40))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ecs_queue.local.ecs import TimerRunner
+from tests.local.ecs.checked_client import command_override, run_task, wait_for_status
 from tests.local.ecs.conftest import StartEcs
-from tests.local.ecs.support import command, run, wait_for
 
 
 @pytest.mark.parametrize(
@@ -24,30 +24,30 @@ def test_the_command_or_the_environment_says_how_a_task_ends(
     start_ecs: StartEcs, argv: list[str], environment: dict[str, str], code: int
 ) -> None:
     _, client = start_ecs(TimerRunner())
-    arn = run(client, overrides=command(*argv, environment=environment))
-    assert wait_for(client, arn)["containers"][0]["exitCode"] == code
+    arn = run_task(client, overrides=command_override(*argv, environment=environment))
+    assert wait_for_status(client, arn)["containers"][0]["exitCode"] == code
 
 
 def test_a_task_runs_for_the_seconds_it_names(start_ecs: StartEcs) -> None:
     _, client = start_ecs(TimerRunner(3600.0))
-    task = wait_for(client, run(client, "sleep", "0.3"))
+    task = wait_for_status(client, run_task(client, "sleep", "0.3"))
     assert (task["stoppedAt"] - task["startedAt"]).total_seconds() >= 0.29
 
 
 def test_a_number_that_is_none_fails_the_start(start_ecs: StartEcs) -> None:
     _, client = start_ecs(TimerRunner())
-    task = wait_for(client, run(client, "sleep", "long"))
+    task = wait_for_status(client, run_task(client, "sleep", "long"))
     assert task["stopCode"] == "TaskFailedToStart"
     assert "CannotStartContainerError" in task["stoppedReason"]
 
 
 def test_a_stopped_task_ends_with_143_even_when_it_was_stopped_at_once(start_ecs: StartEcs) -> None:
     _, client = start_ecs(TimerRunner(3600.0))
-    early, late = run(client, "true"), run(client, "true")
-    wait_for(client, late, "RUNNING")
+    early, late = run_task(client, "true"), run_task(client, "true")
+    wait_for_status(client, late, "RUNNING")
     for arn in (early, late):
         client.stop_task(cluster="local", task=arn)
         client.stop_task(cluster="local", task=arn)
-        task = wait_for(client, arn)
+        task = wait_for_status(client, arn)
         assert task["stopCode"] == "UserInitiated"
         assert task["containers"][0]["exitCode"] == 143

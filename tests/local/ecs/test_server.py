@@ -16,8 +16,8 @@ import pytest
 from ecs_queue.errors import UsageError
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, TimerRunner, local_environment
 from ecs_queue.local.ecs.server import base_environment
-from tests.local.ecs.support import PATIENCE_SECONDS, connect, run, wait_for
-from tests.local.processes import IMPORT_ROOT
+from tests.local.ecs.checked_client import TIMEOUT_SECONDS, make_checked_client, run_task, wait_for_status
+from tests.local.process_exit import IMPORT_ROOT
 
 
 def test_it_listens_on_loopback_only() -> None:
@@ -34,8 +34,8 @@ def test_start_and_stop_may_be_called_twice_and_a_stopped_server_starts_afresh()
     server = LocalEcs(runner=TimerRunner())
     server.start()
     server.start()
-    client = connect(server)
-    run(client, "true")
+    client = make_checked_client(server)
+    run_task(client, "true")
     client.close()
     server.stop()
     server.stop()
@@ -47,8 +47,8 @@ def test_a_real_runner_serves_again_after_a_stop() -> None:
     server = LocalEcs()
     for _ in range(2):
         with server:
-            client = connect(server)
-            wait_for(client, run(client, "true"))
+            client = make_checked_client(server)
+            wait_for_status(client, run_task(client, "true"))
             client.close()
 
 
@@ -83,9 +83,9 @@ def test_logs_in_a_directory_of_the_user_stay_and_others_go(tmp_path: Path) -> N
     paths = []
     for server in (kept, own):
         with server:
-            client = connect(server)
-            arn = run(client, "echo", "hello")
-            wait_for(client, arn)
+            client = make_checked_client(server)
+            arn = run_task(client, "echo", "hello")
+            wait_for_status(client, arn)
             client.close()
             paths.append(server.log_path(arn))
             assert paths[-1].read_text() == "hello\n"
@@ -104,11 +104,11 @@ def test_the_foreground_server_ends_in_order_on_a_signal(number: signal.Signals)
     ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
-        with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as page:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as page:
             assert b"a development tool" in page.read()
         process.send_signal(number)
         assert process.stdout.read() == "over\n"
-        assert process.wait(PATIENCE_SECONDS) == 0
+        assert process.wait(TIMEOUT_SECONDS) == 0
 
 
 def test_the_base_environment_is_small(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,78 @@
+"""`config`: what is in effect, and why."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ecs_queue.cli.ui.options import SharedOptions, json_option, pass_options, shared_options
+from ecs_queue.cli.ui.output import print_json, print_stdout, print_table
+from ecs_queue.errors import EcsQueueError
+
+if TYPE_CHECKING:
+    from ecs_queue.config import Config
+
+_PROVIDER_MODULE = "airflow.providers.amazon.aws.hooks.base_aws"
+
+
+@click.command(short_help="Show the configuration and its origins.")
+@json_option
+@shared_options
+@pass_options
+def config(options: SharedOptions, as_json: bool) -> None:
+    """Show every configuration value in effect and where it came from, secrets hidden.
+
+    The layers, each over the one before: the defaults, the ini file of --config or ECS_QUEUE_CONFIG, the
+    environment (AIRFLOW__SECTION__KEY), the command line. Below the values it says which queues' tasks a worker
+    with this configuration could launch, and whose credentials it would use.
+
+    \b
+    Examples:
+      ecs-queue config
+      ecs-queue config --json | jq -r 'select(.origin != "default")'
+
+    Exit status: 2 when the configuration is not valid; every mistake is named, with the place it stands in.
+    """
+    options.configure_logging()
+    loaded = options.load_config()
+    if as_json:
+        for line in _describe(loaded):
+            print_json(line)
+        return
+    settings = loaded.describe()
+    print_table(("section", "key", "value", "from"), [(s.section, s.key, s.value, s.origin) for s in settings])
+    for line in _describe(loaded):
+        if line["kind"] == "profile":
+            print_stdout(f"queue {line['queue']}: {line['problem'] or 'can be launched'}")
+        elif line["kind"] == "credentials":
+            print_stdout(f"conn_id: {line['explanation']}")
+
+
+def _describe(loaded: Config) -> Iterator[dict[str, Any]]:
+    for s in loaded.describe():
+        yield {"kind": "setting", "section": s.section, "key": s.key, "value": s.value, "origin": s.origin}
+    for profile in loaded.profiles():
+        problem = ""
+        try:
+            profile.require_launchable()
+        except EcsQueueError as error:
+            problem = str(error)
+        yield {"kind": "profile", "queue": profile.queue, "launchable": not problem, "problem": problem}
+    honoured = is_amazon_provider_installed()
+    explanation = (
+        "honoured, Airflow's amazon provider is installed"
+        if honoured
+        else "not honoured, Airflow's amazon provider is not installed; boto3's own credential chain serves"
+    )
+    yield {"kind": "credentials", "conn_id_honoured": honoured, "explanation": explanation}
+
+
+def is_amazon_provider_installed() -> bool:
+    """Whether Airflow's amazon provider can be imported, which alone knows what a `conn_id` means."""
+    try:
+        return importlib.util.find_spec(_PROVIDER_MODULE) is not None
+    except Exception:  # noqa: BLE001 - not installed, or an Airflow that cannot start here: either way of no use
+        return False

@@ -1,0 +1,44 @@
+"""One event of the journal on one line, for people."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ecs_queue.cli.ui.output import print_json, print_stdout, truncate
+
+if TYPE_CHECKING:
+    from ecs_queue.journal import JournalEvent
+
+_MAX_FIELDS_LENGTH = 160
+
+
+def print_event(event: JournalEvent, as_json: bool) -> None:
+    """As a line on stdout, at once: somebody may be following."""
+    if as_json:
+        import msgspec
+
+        print_json(msgspec.to_builtins(event))
+    else:
+        words = (format_timestamp_ms(event.at), event.worker or "-", event.name, event.id, format_event_fields(event))
+        print_stdout("  ".join(word for word in words if word))
+
+
+def format_timestamp_ms(at: float) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def format_event_fields(event: JournalEvent) -> str:
+    """What happened, without the id: the facts that logs show too, and of a decision what was decided."""
+    from ecs_queue.telemetry import EVENTS
+
+    kind = EVENTS.get(event.name)
+    names = [name for name in kind.fields if name != "id"] if kind else list(event.data)
+    words = [f"{name}={_format_value(event.data[name])}" for name in names if event.data.get(name) not in (None, "")]
+    return truncate(" ".join(words), _MAX_FIELDS_LENGTH)
+
+
+def _format_value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,44 @@
+"""SIGTERM and SIGINT as something to wait for: the handler only writes a byte, so that it can deadlock with nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopSignals:
+    """Catches SIGTERM and SIGINT from `__enter__` to `__exit__`. Main thread only."""
+
+    def __init__(self) -> None:
+        self._previous: dict[signal.Signals, Any] = {}
+        self._read_fd, self._write_fd = -1, -1
+
+    def wait(self, timeout: float | None) -> signal.Signals | None:
+        """The next signal, in order; None when none comes within `timeout` seconds (None: for ever)."""
+        ready, _, _ = select.select([self._read_fd], [], [], timeout)
+        return signal.Signals(os.read(self._read_fd, 1)[0]) if ready else None
+
+    def __enter__(self) -> StopSignals:
+        self._read_fd, self._write_fd = os.pipe()
+        os.set_blocking(self._write_fd, False)
+        self._previous = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        os.close(self._read_fd)
+        os.close(self._write_fd)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        with contextlib.suppress(BlockingIOError):  # the pipe is full of signals that nobody has read yet
+            os.write(self._write_fd, bytes([number]))

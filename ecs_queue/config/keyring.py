@@ -1,0 +1,53 @@
+"""The keyring that the configuration describes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ecs_queue.errors import ConfigError
+from ecs_queue.messages.keyring import Keyring
+
+if TYPE_CHECKING:
+    from ecs_queue.config import Config
+
+
+def open_keyring(config: Config) -> Keyring:
+    """The keys of `config`. ConfigError when encryption_keys are set and `cryptography` is not installed."""
+    cipher = FernetCipher(config.encryption_keys) if config.encryption_keys else None
+    return Keyring(config.namespace, config.signing_keys or (), cipher)
+
+
+class FernetCipher:
+    """cryptography's MultiFernet: the first key encrypts, all decrypt."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        fernet: Any = _import_fernet()
+        self._fernet = fernet.MultiFernet([fernet.Fernet(key) for key in keys])
+        self._invalid_token_error: type[Exception] = fernet.InvalidToken
+
+    def __repr__(self) -> str:
+        """Without the keys."""
+        return "FernetCipher()"
+
+    def encrypt(self, text: bytes) -> str:
+        """See `Cipher.encrypt`."""
+        return str(self._fernet.encrypt(text).decode())
+
+    def decrypt(self, token: str) -> bytes | None:
+        """See `Cipher.decrypt`."""
+        try:
+            return bytes(self._fernet.decrypt(token.encode()))
+        except (self._invalid_token_error, UnicodeEncodeError):
+            return None
+
+
+def _import_fernet() -> Any:
+    try:
+        from cryptography import fernet
+    except ImportError:
+        raise ConfigError(
+            "encryption_keys: expected the package cryptography to be installed, found that it is not; "
+            "pip install 'ecs-queue[encryption]', or remove the key"
+        ) from None
+    return fernet

@@ -1,0 +1,96 @@
+"""The task definition of a profile: does it exist, does it have the container, can it start where it shall?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ecs_queue.config import Profile
+from ecs_queue.doctor.aws_call import call_aws
+from ecs_queue.doctor.finding import Finding, Reporter
+from ecs_queue.ecs.awslogs import awslogs_options
+from ecs_queue.ecs.clients import Target
+from ecs_queue.protocol.ecs_results import ReadErrorKind
+
+
+def check_task_definition(
+    reporter: Reporter, profile: Profile, target: Target, ecs: Any, logs: Any
+) -> Iterator[Finding]:
+    """`logs`: a CloudWatch Logs client; None: not asked."""
+    name = str(profile.task_definition or profile.run_task_kwargs.get("taskDefinition"))
+    answer, reason, trouble = call_aws(ecs.describe_task_definition, taskDefinition=name)
+    if trouble is not None:
+        yield _describe_failure(reporter, name, reason, trouble)
+        return
+    definition = answer["taskDefinition"]
+    shown = f"{definition.get('family')}:{definition.get('revision')}"
+    if definition.get("status") != "ACTIVE":
+        text = f"task definition {shown} is {definition.get('status')}"
+        yield reporter.error("aws.task_definition", text, "register a new revision, or name an ACTIVE one")
+    else:
+        yield reporter.ok("aws.task_definition", f"{shown} is ACTIVE")
+    yield from _container(reporter, profile, definition)
+    yield from _placement(reporter, profile, definition)
+    yield from _log_group(reporter, profile, target, definition, logs)
+
+
+def _describe_failure(reporter: Reporter, name: str, reason: str, error_kind: ReadErrorKind) -> Finding:
+    if error_kind is ReadErrorKind.DENIED:
+        text = f"task definition {name} cannot be looked at: ecs:DescribeTaskDefinition is denied"
+        return reporter.info("aws.task_definition", text, "conf/iam-doctor-policy.json lets the doctor look")
+    if error_kind in (ReadErrorKind.UNAVAILABLE, ReadErrorKind.THROTTLED):
+        return reporter.info("aws.task_definition", reason, "run the doctor again")
+    text = f"task definition {name} is not there: {reason}"
+    return reporter.error("aws.task_definition", text, "check task_definition and region_name, or register it")
+
+
+def _container(reporter: Reporter, profile: Profile, definition: Mapping[str, Any]) -> Iterator[Finding]:
+    names = [container["name"] for container in definition["containerDefinitions"]]
+    if profile.container_name in names:
+        yield reporter.ok("aws.container", f"container {profile.container_name} is in it")
+        return
+    text = f"the task definition has no container {profile.container_name!r}, only {', '.join(names)}"
+    yield reporter.error("aws.container", text, "set container_name to the one that runs the command")
+
+
+def _placement(reporter: Reporter, profile: Profile, definition: Mapping[str, Any]) -> Iterator[Finding]:
+    """Launch type and network mode must fit, or RunTask refuses every task."""
+    compatible = definition.get("compatibilities") or []
+    launch_type = None if profile.capacity_provider_strategy is not None else (profile.launch_type or "FARGATE")
+    if launch_type and compatible and launch_type not in compatible:
+        text = f"it is compatible with {', '.join(compatible)}, not with launch_type {launch_type}"
+        yield reporter.error("aws.launch_type", text, "set requiresCompatibilities in it, or another launch_type")
+    mode = definition.get("networkMode")
+    if mode is None:
+        return
+    if launch_type == "FARGATE" and mode != "awsvpc":
+        advice = "register it with networkMode awsvpc"
+        yield reporter.error("aws.network", f"Fargate needs networkMode awsvpc, it has {mode}", advice)
+    elif mode != "awsvpc" and profile.subnets:
+        text = f"subnets are set and its networkMode is {mode}: ECS refuses the network configuration"
+        yield reporter.error("aws.network", text, "remove subnets and security_groups, or use networkMode awsvpc")
+
+
+def _log_group(
+    reporter: Reporter, profile: Profile, target: Target, definition: Mapping[str, Any], logs: Any
+) -> Iterator[Finding]:
+    options = awslogs_options(definition, profile.container_name)
+    if isinstance(options, str):
+        yield reporter.info("aws.log_group", options)
+        return
+    group = options["awslogs-group"]
+    if options.get("awslogs-create-group") == "true" or logs is None:
+        yield reporter.ok("aws.log_group", f"awslogs to {group}")
+        return
+    if options.get("awslogs-region", target.region) != target.region:
+        yield reporter.info("aws.log_group", f"{group} is in {options['awslogs-region']}, and was not looked for")
+        return
+    answer, reason, trouble = call_aws(logs.describe_log_groups, logGroupNamePrefix=group)
+    if trouble is not None:
+        text = f"the log group {group} cannot be looked at: {reason}"
+        yield reporter.info("aws.log_group", text, "conf/iam-doctor-policy.json lets the doctor look")
+    elif any(entry.get("logGroupName") == group for entry in answer["logGroups"]):
+        yield reporter.ok("aws.log_group", f"awslogs to {group}, which exists")
+    else:
+        text = f"the log group {group} does not exist: every task would fail to start"
+        yield reporter.error("aws.log_group", text, "create it, or set awslogs-create-group in the task definition")

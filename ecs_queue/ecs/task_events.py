@@ -1,0 +1,76 @@
+"""ECS's task state change events, as EventBridge puts them into a queue."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from ecs_queue.errors import UndecodableMessage
+from ecs_queue.protocol.observation import parse_timestamp
+
+EVENT_SOURCE = "aws.ecs"
+EVENT_DETAIL_TYPE = "ECS Task State Change"
+
+_STARTED_BY_PATTERN = re.compile(r"([A-Za-z0-9_-]{1,32})/([A-Za-z0-9_-]{1,48})/([A-Za-z0-9_-]+)/([0-9]{1,6})")
+
+
+class TaskEvent(msgspec.Struct, frozen=True):
+    """One event about one launch of a request of ours.
+
+    `at`: when it happened, seconds since the epoch by AWS's clock. `task`: as DescribeTasks shows it, its times in
+    ISO 8601.
+    """
+
+    record_id: str
+    nonce: str
+    launch: int
+    arn: str
+    version: int
+    happened_at: float
+    task: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """Without the task: its overrides hold commands and environments."""
+        return f"TaskEvent(id={self.record_id!r}, launch={self.launch}, version={self.version})"
+
+
+class _EventBridgeMessage(msgspec.Struct):
+    source: str
+    detail_type: str = msgspec.field(name="detail-type")
+    time: str = ""
+    detail: dict[str, Any] = {}
+
+
+def decode_event(body: bytes | str, namespace: str) -> TaskEvent | None:
+    """The event in a message of the queue; None for one that is none of ours.
+
+    Foreign are other kinds of events, tasks that nobody or another namespace started. UndecodableMessage: it is no
+    event of EventBridge at all, or one about a task that cannot be read. Its words never quote the message.
+    """
+    try:
+        envelope = msgspec.json.decode(body, type=_EventBridgeMessage)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UndecodableMessage(f"it is no event of EventBridge ({type(error).__name__})") from None
+    if envelope.source != EVENT_SOURCE or envelope.detail_type != EVENT_DETAIL_TYPE:
+        return None
+    detail = envelope.detail
+    match = _STARTED_BY_PATTERN.fullmatch(str(detail.get("startedBy") or ""))
+    if match is None or match[1] != namespace:
+        return None
+    arn, version, status = (detail.get(name) for name in ("taskArn", "version", "lastStatus"))
+    if not (isinstance(arn, str) and isinstance(version, int) and isinstance(status, str)) or version < 1:
+        raise UndecodableMessage("it is a task's event without taskArn, version or lastStatus")
+    at = parse_timestamp(detail.get("updatedAt")) or parse_timestamp(envelope.time) or 0.0
+    return TaskEvent(match[2], match[3], int(match[4]), arn, version, at, detail)
+
+
+def newest_event_per_task(events: list[TaskEvent]) -> list[TaskEvent]:
+    """Of the events of one task only the one with the highest version: it tells all that the others do."""
+    found: dict[str, TaskEvent] = {}
+    for event in events:
+        known = found.get(event.arn)
+        if known is None or event.version > known.version:
+            found[event.arn] = event
+    return list(found.values())

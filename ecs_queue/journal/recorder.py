@@ -1,0 +1,228 @@
+"""Writes the journal: a sink of telemetry that remembers, and a thread that encodes, redacts and appends in batches.
+
+What is told costs its teller an append to a list. A journal that cannot be written stops nothing: what finds no room
+in the buffer is dropped, and how much that was is an event itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from ecs_queue.errors import JournalUnavailable
+from ecs_queue.journal.base import EventBatch, JournalStore
+from ecs_queue.journal.encode import encode_event
+from ecs_queue.telemetry import Telemetry
+
+#: Seconds between two appends; after one that failed.
+_APPEND_INTERVAL, _RETRY_INTERVAL = 0.1, 1.0
+#: Events that wait to be written; what comes beyond them is dropped.
+_MAX_BUFFERED = 20_000
+#: In a flood the writer would never get its turn, so it does not give way while so many events wait.
+_YIELD_BELOW = 2_000
+#: `held` keeps the writer from its work for so many seconds at most, and while fewer events than this wait.
+_MAX_PAUSE_SECONDS, _PAUSE_BELOW = 1.0, 10_000
+#: How often it looks whether it is still kept. Seconds.
+_PAUSE_CHECK_SECONDS = 0.05
+#: A batch is one element of the journal: so many events, and about so many bytes.
+_MAX_BATCH_EVENTS, _MAX_BATCH_BYTES = 500, 256 * 1024
+
+BufferedEvent = tuple[float, str, dict[str, Any]]
+
+
+class JournalRecorder:
+    """A `Service`. `record` is thread-safe and never blocks; `worker`: who writes, "" for a client.
+
+    `turn`: after so many seconds of work it lets other threads go first, for it holds the interpreter's lock; 0: after
+    every event.
+
+    Events get the server's time: `clock` (a monotonic one, seconds) and how far it is from the server's.
+    """
+
+    def __init__(
+        self,
+        store: JournalStore,
+        telemetry: Telemetry,
+        worker: str = "",
+        *,
+        max_buffered: int = _MAX_BUFFERED,
+        yield_interval: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._telemetry = telemetry
+        self._worker = worker
+        self._max_buffered = max_buffered
+        self._yield_interval = yield_interval
+        self._clock = clock
+        self._writer_id = secrets.token_hex(8)
+        self._batch_numbers = itertools.count(1)
+        self._buffer: deque[BufferedEvent] = deque()
+        self._unwritten_batches: deque[EventBatch] = deque()
+        self._clock_offset: float | None = None  # of the server's clock, in seconds; None: not measured yet
+        self._last_time = 0.0
+        self._lock = threading.Lock()
+        self._dropped = 0
+        self._drop_reason = ""
+        self._is_failing = False
+        self._writes_allowed = threading.Event()
+        self._writes_allowed.set()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        telemetry.add_sink(self.record_event)
+
+    def record_event(self, name: str, fields: dict[str, Any]) -> None:
+        """The sink: keep the event until it is written, or drop it when too many wait."""
+        if len(self._buffer) >= self._max_buffered:
+            self._count_dropped(1, f"{self._max_buffered} events wait to be written")
+            return
+        self._buffer.append((self._clock(), name, fields))
+
+    @contextmanager
+    def pause_writes(self) -> Iterator[None]:
+        """The writer leaves its work for later, for a caller in a hurry: a scheduler in its heartbeat. Bounded in time,
+        and in what waits."""
+        self._writes_allowed.clear()
+        try:
+            yield
+        finally:
+            self._writes_allowed.set()
+
+    def start(self) -> None:
+        """See `Service`. Starting again does nothing."""
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+                    self._thread.start()
+
+    def stop(self) -> None:
+        """See `Service`. What waits is still written, if that works at once."""
+        self._stopping.set()
+
+    def join(self, timeout: float) -> bool:
+        """See `Service`."""
+        if self._thread is None:
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def write_pending(self) -> float:
+        """Write what waits; how many seconds to rest. One thread calls it."""
+        try:
+            if self._clock_offset is None:
+                self._measure_clock_offset(self._store.now)
+            self._append_batches()  # what failed last time
+            self._encode_buffer()
+            self._append_batches()
+        except JournalUnavailable as error:
+            if not self._is_failing:
+                self._is_failing = True
+                self._telemetry.emit("journal.write_failed", reason=str(error))
+            return _RETRY_INTERVAL
+        self._is_failing = False
+        self._emit_dropped()
+        return _APPEND_INTERVAL
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._stopping.wait(self._write_pending_safely())
+        self._write_pending_safely()
+        if not self._is_failing:
+            self._write_pending_safely()  # that something was dropped
+        left = len(self._buffer) + sum(batch.event_count for batch in self._unwritten_batches)
+        if left:
+            self._count_dropped(left, "the journal could not be written before the end")
+            self._emit_dropped()
+
+    def _write_pending_safely(self) -> float:
+        try:
+            return self.write_pending()
+        except Exception as error:  # noqa: BLE001 - a bug here must not end the journal, nor anything else
+            self._count_dropped(
+                sum(batch.event_count for batch in self._unwritten_batches), f"{type(error).__name__}: {error}"
+            )
+            self._unwritten_batches.clear()
+            return _RETRY_INTERVAL
+
+    def _append_batches(self) -> None:
+        while self._unwritten_batches:
+            batch = self._unwritten_batches[0]
+            self._measure_clock_offset(partial(self._store.append, batch))
+            self._unwritten_batches.popleft()
+
+    def _measure_clock_offset(self, server_time: Callable[[], float]) -> None:
+        """How far this clock is ahead of the server's, as exactly as the round trip allows."""
+        before = self._clock()
+        servers = server_time()
+        after = self._clock()
+        ahead = (before + after) / 2 - servers
+        if self._clock_offset is None or abs(ahead - self._clock_offset) > abs(after - before):
+            self._clock_offset = ahead
+
+    def _encode_buffer(self) -> None:
+        """Make batches of what waits."""
+        size, events, ids = 0, list[bytes](), dict[str, None]()
+        gave_way = began = self._clock()
+        for _ in range(len(self._buffer)):
+            at, name, fields = self._buffer.popleft()
+            if self._clock() - gave_way >= self._yield_interval:
+                self._yield_to_other_threads(began)
+                gave_way = self._clock()
+            try:
+                encoded = encode_event(self._server_time(at), name, fields)
+            except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+                self._count_dropped(1, f"{name}: {type(error).__name__}")  # its words may quote a payload
+                continue
+            events.append(encoded)
+            size += len(encoded)
+            if fields.get("id"):
+                ids[str(fields["id"])] = None
+            if len(events) == _MAX_BATCH_EVENTS or size >= _MAX_BATCH_BYTES:
+                self._add_batch(events, ids)
+                size, events, ids = 0, [], {}
+        self._add_batch(events, ids)
+
+    def _yield_to_other_threads(self, started_at: float) -> None:
+        over_at = started_at + _MAX_PAUSE_SECONDS
+        while not self._writes_allowed.is_set() and len(self._buffer) < _PAUSE_BELOW and self._clock() < over_at:
+            self._writes_allowed.wait(_PAUSE_CHECK_SECONDS)
+        if len(self._buffer) < _YIELD_BELOW:
+            time.sleep(0)
+
+    def _add_batch(self, events: list[bytes], ids: dict[str, None]) -> None:
+        if events:
+            self._unwritten_batches.append(
+                EventBatch(
+                    writer_id=self._writer_id,
+                    batch_number=next(self._batch_numbers),
+                    worker=self._worker,
+                    event_count=len(events),
+                    request_ids=list(ids),
+                    body=b"[" + b",".join(events) + b"]",
+                )
+            )
+
+    def _server_time(self, at: float) -> float:
+        """Never before the event told last: a better measured clock must not put effects before their causes."""
+        self._last_time = max(self._last_time, at - (self._clock_offset or 0.0))
+        return self._last_time
+
+    def _count_dropped(self, number: int, reason: str) -> None:
+        with self._lock:
+            self._dropped += number
+            self._drop_reason = reason
+
+    def _emit_dropped(self) -> None:
+        with self._lock:
+            dropped, why = self._dropped, self._drop_reason
+            self._dropped = 0
+        if dropped:
+            self._telemetry.emit("journal.events_dropped", dropped=dropped, reason=why)

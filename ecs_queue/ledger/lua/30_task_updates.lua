@@ -1,0 +1,104 @@
+-- From launched to the confirmed result.
+
+local function final_state_and_reason(r, state, stopped_by_user, reason)
+  if not (has_stop(r) and stopped_by_user == '1') then return state, reason end
+  if r.stop_requested_by == 'expiry' then return r.started_at > 0 and 'FAILED' or 'EXPIRED', expiry_reason(r) end
+  if r.stop_requested_by == 'time_limit' then
+    return 'FAILED', string.format('stopped: it ran longer than its time limit of %.15g s', r.time_limit)
+  end
+  return 'REVOKED', stop_reason(r)
+end
+
+-- When to look again. A look that has come due since the record was popped stays due: a stop asked for it.
+local function next_poll_at(r, wait)
+  if has_stop(r) then
+    local score = redis.call('ZSCORE', P .. 'due', r.id)
+    if score and tonumber(score) <= NOW then return nil end
+  end
+  return NOW + tonumber(wait)
+end
+
+-- state '': it still runs
+function operations.update_task(id, launch, arn, version, last_status, wait, started_at, state, retry, stopped_by_user,
+                            max_attempts, finished_at, exit_code, stop_code, reason)
+  local r = load(id)
+  if not r then return { 'not_found' } end
+  if r.state ~= 'LAUNCHED' or r.launch ~= tonumber(launch) or r.arn ~= arn then return { 'stale' } end
+  version = tonumber(version)
+  if version <= r.version and not (version == 0 and r.version == 0) then return { 'stale' } end
+  set(r, 'version', version)
+  set(r, 'last_status', last_status)
+  if tonumber(started_at) > 0 then set(r, 'started_at', tonumber(started_at)) end
+  if state == '' then
+    store(r, next_poll_at(r, wait))
+    return { 'ok' }
+  end
+  if retry == '1' and not has_stop(r) and r.attempt < tonumber(max_attempts) then
+    set(r, 'attempt', r.attempt + 1)
+    set(r, 'reason', reason)
+    set(r, 'calls', 0)
+    queue_next_launch(r, NOW + tonumber(wait))
+    store(r, r.not_before)
+    return { 'requeued', reply_record(r) }
+  end
+  state, reason = final_state_and_reason(r, state, stopped_by_user, reason)
+  if exit_code ~= '' then set(r, 'exit_code', exit_code) end
+  set(r, 'stop_code', stop_code)
+  local at = tonumber(finished_at)
+  finish(r, state, r.attempt, at > 0 and at or NOW, reason)
+  store(r)
+  return { 'ended', reply_record(r) }
+end
+
+function operations.stop(id, by, launch)
+  local r = load(id)
+  launch = tonumber(launch)
+  if not r then
+    if launch > 0 then return { 'not_found' } end
+    r = new_record(id)
+    r.was = {}
+    r.queue = ''
+    set(r, 'created_at', NOW)
+    set(r, 'accept_until', NOW + ACCEPT)
+    set(r, 'stop_requested_by', by)
+    set(r, 'stop_requested_at', NOW)
+    finish(r, 'REVOKED', 0, NOW, stop_reason(r))
+    store(r)
+    return { 'ended', reply_record(r) }
+  end
+  if not LIVE_STATES[r.state] then return { 'unchanged', reply_record(r) } end
+  if launch > 0 and (r.state ~= 'LAUNCHED' or r.launch ~= launch) then return { 'stale', reply_record(r) } end
+  if not has_stop(r) then
+    set(r, 'stop_requested_by', by)
+    set(r, 'stop_requested_at', NOW)
+  end
+  if r.state == 'QUEUED' then
+    finish(r, 'REVOKED', r.attempt - 1, NOW, stop_reason(r))
+    store(r)
+    return { 'ended', reply_record(r) }
+  end
+  -- A held lease stays: its worker learns of the stop when it writes, and the look comes when the lease is over.
+  store(r, math.max(NOW, r.lease_until))
+  return { 'stop_requested', reply_record(r) }
+end
+
+function operations.adopt(id, owner)
+  local r = load(id)
+  if not r then return { 'not_found' } end
+  set(r, 'owner', owner)
+  if ended(r) then
+    set(r, 'undelivered', owner ~= '' and 1 or 0)
+    set(r, 'confirmed_at', 0)
+  end
+  store(r)
+  return { ended(r) and 'ended' or 'ok', reply_record(r) }
+end
+
+function operations.confirm(id, nonce, owner)
+  local r = load(id)
+  if not r or not ended(r) or r.nonce ~= nonce or (r.owner or '') ~= owner then return { 'not_owner' } end
+  set(r, 'undelivered', 0)
+  if r.confirmed_at == 0 then set(r, 'confirmed_at', NOW) end
+  store(r)
+  return { 'ok' }
+end

@@ -1,0 +1,224 @@
+"""The tasks of a local ECS: made, run, found, and forgotten after the retention time."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ecs_queue.local.ecs.arns import ArnCodec
+from ecs_queue.local.ecs.catalog import Parameters, TaskDefinition
+from ecs_queue.local.ecs.client_tokens import ClientTokenStore
+from ecs_queue.local.ecs.options import LocalEcsOptions
+from ecs_queue.local.ecs.runners import ContainerRunner, ContainerSpec
+from ecs_queue.local.ecs.task_lifecycle import TaskLifecycle
+from ecs_queue.local.ecs.tasks import LocalTask
+
+_STARTING_STATUSES = ("PROVISIONING", "PENDING")
+
+
+class TaskManager:
+    """Keeps the tasks, in the server's event loop. ``base_environment`` is what every container gets.
+
+    ``told`` is called with each new task and after each change of one.
+    """
+
+    def __init__(
+        self,
+        options: LocalEcsOptions,
+        arns: ArnCodec,
+        runner: ContainerRunner,
+        tokens: ClientTokenStore,
+        *,
+        log_dir: Path,
+        base_environment: dict[str, str],
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+        on_change: Callable[[LocalTask], None] = lambda _: None,
+    ) -> None:
+        self._on_change = on_change
+        self._options = options
+        self._arns = arns
+        self._runner = runner
+        self._tokens = tokens
+        self._log_dir = log_dir
+        self._base_environment = base_environment
+        self._clock = clock
+        self._new_id = new_id
+        self._tasks: dict[str, LocalTask] = {}
+        self._lifecycles: dict[str, TaskLifecycle] = {}
+        self._by_started_by: defaultdict[tuple[str, str], dict[str, LocalTask]] = defaultdict(dict)
+        self._stopped: deque[tuple[float, LocalTask]] = deque()
+        self.status_counts: Counter[str] = Counter()
+        self.created_count = 0
+
+    def create(self, parameters: Parameters, cluster: str, definition: TaskDefinition, token: str | None) -> LocalTask:
+        """A new task in PROVISIONING; ``begin`` sets it going."""
+        self.created_count += 1
+        body = self._task_body(parameters, cluster, definition)
+        tags = list(parameters.get("tags", ()))
+        if parameters.get("propagateTags") == "TASK_DEFINITION":
+            own = {tag.get("key") for tag in tags}
+            tags += [tag for tag in definition.tags if tag.get("key") not in own]
+        task = LocalTask(
+            body,
+            tags,
+            cluster=cluster,
+            sequence_number=self.created_count,
+            client_token=token,
+            status_counts=self.status_counts,
+            on_change=self._on_change,
+        )
+        self._tasks[task.task_id] = task
+        self._by_started_by[cluster, body.get("startedBy", "")][task.task_id] = task
+        work = self._container_spec(parameters, definition.main_container, task.task_id)
+        self._lifecycles[task.task_id] = TaskLifecycle(
+            task, work, self._runner, self._options, self._clock, self._on_stopped
+        )
+        return task
+
+    def start(self, task: LocalTask, *, start_fails: bool) -> None:
+        """Set it going."""
+        self._on_change(task)
+        life = self._lifecycles[task.task_id]
+        if start_fails:
+            life.start_and_fail()
+        else:
+            life.start()
+
+    def stop(self, task: LocalTask, reason: str) -> None:
+        """Ask it to end; nothing happens to one that has."""
+        life = self._lifecycles.get(task.task_id)
+        if life is not None:
+            life.stop(reason)
+
+    def find(self, cluster: str, task_id: str) -> LocalTask | None:
+        """The task, unless it is unknown, in another cluster, or stopped too long ago."""
+        self._delete_expired()
+        task = self._tasks.get(task_id)
+        return task if task is not None and task.cluster == cluster else None
+
+    def find_by_arn(self, arn: str) -> LocalTask | None:
+        """The task, unless it is unknown or stopped too long ago."""
+        self._delete_expired()
+        return self._tasks.get(arn.rpartition("/")[2])
+
+    def find_all(self, cluster: str, started_by: str | None) -> Iterable[LocalTask]:
+        """The tasks of a cluster, oldest first; only those with this startedBy when one is given."""
+        self._delete_expired()
+        if started_by is not None:
+            return self._by_started_by.get((cluster, started_by), {}).values()
+        return (task for task in self._tasks.values() if task.cluster == cluster)
+
+    def active_counts(self, cluster: str) -> tuple[int, int]:
+        """How many tasks of a cluster are pending and how many run or are ending."""
+        statuses = Counter(task.last_status for task in self._tasks.values() if task.cluster == cluster)
+        pending = sum(statuses[status] for status in _STARTING_STATUSES)
+        return pending, statuses["RUNNING"] + statuses["DEPROVISIONING"]
+
+    def log_path(self, task_id: str) -> Path:
+        """Where the task's output goes."""
+        return self._log_dir / f"{task_id}.log"
+
+    def _task_body(self, parameters: Parameters, cluster: str, definition: TaskDefinition) -> dict[str, Any]:
+        now = self._clock()
+        task_id = self._new_id()
+        described = definition.body
+        overrides = parameters.get("overrides", {})
+        body = {
+            "attachments": [],
+            "attributes": [{"name": "ecs.cpu-architecture", "value": "x86_64"}],
+            "availabilityZone": f"{self._options.region}a",
+            "clusterArn": self._arns.cluster_arn(cluster),
+            "connectivity": "CONNECTED",
+            "connectivityAt": now,
+            "cpu": overrides.get("cpu") or described.get("cpu", "256"),
+            "createdAt": now,
+            "desiredStatus": "RUNNING",
+            "enableExecuteCommand": False,
+            "group": parameters.get("group", f"family:{described['family']}"),
+            "healthStatus": "UNKNOWN",
+            "lastStatus": "PROVISIONING",
+            "memory": overrides.get("memory") or described.get("memory", "512"),
+            "overrides": {"containerOverrides": [], "inferenceAcceleratorOverrides": [], **overrides},
+            "taskArn": self._arns.task_arn(cluster, task_id),
+            "taskDefinitionArn": described["taskDefinitionArn"],
+            "version": 1,
+        }
+        body["containers"] = self._containers(cluster, task_id, definition)
+        return {**body, **_placement_members(parameters)}
+
+    def _containers(self, cluster: str, task_id: str, definition: TaskDefinition) -> list[dict[str, Any]]:
+        """The main one first."""
+        main = definition.main_container
+        others = [one for one in definition.body["containerDefinitions"] if one is not main]
+        task_arn = self._arns.task_arn(cluster, task_id)
+        return [
+            {
+                "containerArn": self._arns.container_arn(cluster, task_id, self._new_id()),
+                "taskArn": task_arn,
+                "name": container["name"],
+                "image": container["image"],
+                "lastStatus": "PENDING",
+                "networkInterfaces": [],
+                "healthStatus": "UNKNOWN",
+                "cpu": str(container["cpu"]),
+            }
+            for container in (main, *others)
+        ]
+
+    def _container_spec(self, parameters: Parameters, main: dict[str, Any], task_id: str) -> ContainerSpec:
+        """The main container's argv and environment: base, then task definition, then override, by name."""
+        override: dict[str, Any] = {}
+        for one in parameters.get("overrides", {}).get("containerOverrides", ()):
+            if one.get("name") == main["name"]:
+                override.update(one)
+        environment = dict(self._base_environment)
+        for pair in (*main["environment"], *override.get("environment", ())):
+            environment[pair.get("name", "")] = pair.get("value", "")
+        command = override.get("command") or main.get("command", ())
+        return ContainerSpec(
+            task_id=task_id,
+            command=(*main.get("entryPoint", ()), *command),
+            environment=environment,
+            log_path=self.log_path(task_id),
+            stop_timeout=main.get("stopTimeout", self._options.stop_timeout_seconds),
+        )
+
+    def _on_stopped(self, task: LocalTask) -> None:
+        now = self._clock()
+        del self._lifecycles[task.task_id]
+        self._stopped.append((now + self._options.retention_seconds, task))
+        if task.client_token is not None:
+            self._tokens.task_stopped(task.cluster, task.client_token, task.arn, now)
+
+    def _delete_expired(self) -> None:
+        now = self._clock()
+        while self._stopped and self._stopped[0][0] <= now:
+            _, task = self._stopped.popleft()
+            del self._tasks[task.task_id]
+            self.status_counts[task.last_status] -= 1
+            key = (task.cluster, task.body.get("startedBy", ""))
+            self._by_started_by[key].pop(task.task_id)
+            if not self._by_started_by[key]:
+                del self._by_started_by[key]
+
+
+def _placement_members(parameters: Parameters) -> dict[str, Any]:
+    """Launch type or capacity provider, platform, startedBy: only what the call or AWS's defaults say."""
+    where: dict[str, Any] = {}
+    strategy = parameters.get("capacityProviderStrategy")
+    launch_type = None if strategy else parameters.get("launchType", "EC2")
+    if strategy:
+        where["capacityProviderName"] = strategy[0]["capacityProvider"]
+    if strategy and where["capacityProviderName"].startswith("FARGATE"):
+        launch_type = "FARGATE"
+    if launch_type:
+        where["launchType"] = launch_type
+    if launch_type == "FARGATE":
+        where["platformVersion"] = parameters.get("platformVersion", "LATEST").replace("LATEST", "1.4.0")
+        where["platformFamily"] = "Linux"
+    if "startedBy" in parameters:
+        where["startedBy"] = parameters["startedBy"]
+    return where

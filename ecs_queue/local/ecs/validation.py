@@ -1,0 +1,173 @@
+"""Parameters checked against botocore's own service model of ECS, compiled once into plain functions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from botocore.loaders import Loader
+from botocore.model import ServiceModel
+
+from ecs_queue.local.ecs.aws_json import invalid_parameter
+
+Checker = Callable[[Any], None]
+
+_INTEGER_RANGES: dict[str, tuple[int, int]] = {
+    "integer": (-(2**31), 2**31 - 1),
+    "long": (-(2**63), 2**63 - 1),
+}
+
+
+class ShapeMismatch(Exception):  # noqa: N818 - it names a finding, and never leaves this module
+    """A value does not have its shape; ``path`` grows from the inside out on the way up."""
+
+    def __init__(self, expected: str, found: Any) -> None:
+        super().__init__(expected)
+        self.expected = expected
+        self.found = found
+        self.path: list[str] = []
+
+    def message(self) -> str:
+        """Member, expected, found."""
+        where = "".join(reversed(self.path)).lstrip(".") or "the request"
+        found = repr(self.found)
+        return f"{where}: expected {self.expected}, found {found if len(found) <= 80 else found[:77] + '...'}"
+
+
+class ParameterValidator:
+    """One check an operation: required and unknown members, types, lengths, ranges, enumerations."""
+
+    def __init__(self, operations: Iterable[str]) -> None:
+        model = _service_model()
+        self._compiled: dict[str, Checker] = {}
+        self._checks = {name: self._compile(model.operation_model(name).input_shape) for name in sorted(operations)}
+
+    def validate(self, operation: str, parameters: dict[str, Any]) -> None:
+        """Raise ApiError InvalidParameterException that names member, expectation and finding."""
+        try:
+            self._checks[operation](parameters)
+        except ShapeMismatch as mismatch:
+            raise invalid_parameter(mismatch.message()) from None
+
+    def _compile(self, shape: Any) -> Checker:
+        if shape.name not in self._compiled:
+            # Registered before its members are compiled: a shape may contain itself.
+            self._compiled[shape.name] = lambda value: self._compiled[shape.name](value)
+            makers = {"structure": self._structure, "list": self._list, "map": self._map}
+            self._compiled[shape.name] = makers.get(shape.type_name, _scalar)(shape)
+        return self._compiled[shape.name]
+
+    def _structure(self, shape: Any) -> Checker:
+        members = {name: self._compile(member) for name, member in shape.members.items()}
+        required = tuple(shape.required_members)
+
+        def validate(value: Any) -> None:
+            if type(value) is not dict:
+                raise ShapeMismatch("an object", value)
+            for name in required:
+                if name not in value:
+                    raise ShapeMismatch(f"the required member {name}", value)
+            for name, item in value.items():
+                member = members.get(name)
+                if member is None:
+                    raise ShapeMismatch("one of " + ", ".join(sorted(members)), name)
+                try:
+                    member(item)
+                except ShapeMismatch as mismatch:
+                    mismatch.path.append(f".{name}")
+                    raise
+
+        return validate
+
+    def _list(self, shape: Any) -> Checker:
+        member = self._compile(shape.member)
+        measure = _check_length(shape, "items")
+
+        def validate(value: Any) -> None:
+            if type(value) is not list:
+                raise ShapeMismatch("a list", value)
+            measure(value)
+            for index, item in enumerate(value):
+                try:
+                    member(item)
+                except ShapeMismatch as mismatch:
+                    mismatch.path.append(f"[{index}]")
+                    raise
+
+        return validate
+
+    def _map(self, shape: Any) -> Checker:
+        key, member = self._compile(shape.key), self._compile(shape.value)
+
+        def validate(value: Any) -> None:
+            if type(value) is not dict:
+                raise ShapeMismatch("an object", value)
+            for name, item in value.items():
+                try:
+                    key(name)
+                    member(item)
+                except ShapeMismatch as mismatch:
+                    mismatch.path.append(f".{name}")
+                    raise
+
+        return validate
+
+
+def _scalar(shape: Any) -> Checker:
+    kind = shape.type_name
+    if kind in _INTEGER_RANGES:
+        return _integer(shape, *_INTEGER_RANGES[kind])
+    if kind == "string":
+        return _string(shape)
+    expected, types = {
+        "boolean": ("true or false", (bool,)),
+        "timestamp": ("seconds since 1970", (int, float)),
+    }.get(kind, ("a number", (int, float)))
+
+    def check(value: Any) -> None:
+        if type(value) not in types:
+            raise ShapeMismatch(expected, value)
+
+    return check
+
+
+def _integer(shape: Any, least: int, most: int) -> Checker:
+    low, high = shape.metadata.get("min", least), shape.metadata.get("max", most)
+
+    def check(value: Any) -> None:
+        if type(value) is not int or not low <= value <= high:
+            raise ShapeMismatch(f"a whole number from {low} to {high}", value)
+
+    return check
+
+
+def _string(shape: Any) -> Checker:
+    allowed = frozenset(shape.enum)
+    measure = _check_length(shape, "characters")
+
+    def check(value: Any) -> None:
+        if type(value) is not str:
+            raise ShapeMismatch("a string", value)
+        if allowed and value not in allowed:
+            raise ShapeMismatch("one of " + ", ".join(sorted(allowed)), value)
+        measure(value)
+
+    return check
+
+
+def _check_length(shape: Any, unit: str) -> Checker:
+    low, high = shape.metadata.get("min"), shape.metadata.get("max")
+
+    def check(value: Any) -> None:
+        if low is not None and len(value) < low:
+            raise ShapeMismatch(f"at least {low} {unit}", value)
+        if high is not None and len(value) > high:
+            raise ShapeMismatch(f"at most {high} {unit}", value)
+
+    return check
+
+
+@functools.cache
+def _service_model() -> Any:
+    return ServiceModel(Loader().load_service_model("ecs", "service-2"), "ecs")

@@ -1,0 +1,377 @@
+"""The wire format: `TaskRequest` and `TaskResult`, self-contained, versioned, JSON only.
+
+A message is the JSON of one of these structs. Unknown fields are ignored, so that a newer producer can talk to
+an older worker of the same version number; a version number this package does not know is refused. The JSON
+schema of both stands in docs/schema/ and is made by `ecs_queue.messages.schema`, so any language can submit.
+
+All times are seconds since the epoch (UTC) in requests, which machines write, and RFC 3339 in results, which
+people read.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from ecs_queue.errors import InvalidRequest, UndecodableMessage, UnverifiedMessage
+from ecs_queue.messages.keyring import NO_KEYS, Keyring, Scope
+from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.states import State
+
+T = TypeVar("T")
+
+VERSION = 1
+#: The longest message body that is accepted, in bytes. run_task takes at most 8192 characters of overrides, so
+#: anything near this size could never be launched.
+MAX_BODY_BYTES = 128 * 1024
+
+Relaunch = Literal["never_started", "interrupted", "any_failure"]
+# (?!\n): Python's `$` alone would let one line break through; ECMAScript's, which JSON schema means, would not.
+TaskId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,48}(?!\n)$")]
+QueueName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}(?!\n)$")]
+OwnerName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}(?!\n)$")]
+OriginId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{0,48}(?!\n)$")]
+Command = Annotated[list[str], msgspec.Meta(min_length=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+#: Up to the year 9999: what a ledger can keep time with. Milliseconds, a usual mistake, are refused by it.
+EpochSeconds = Annotated[float, msgspec.Meta(gt=0, le=253_402_300_799)]
+#: An RFC 3339 time with its offset.
+Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
+#: run_task's own shapes nest not even ten deep.
+MAX_DEPTH = 32
+_TOO_DEEP_MESSAGE = f"executor_config: nested more than {MAX_DEPTH} deep"
+
+
+class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="request"):
+    """One container to run. `submitted_at`, `accept_until` and `expires_at` are the producer's clock.
+
+    `expires_at` is when it must have started (`submitted_at` + the caller's `expires_in`); after `accept_until` no
+    record is made from the message any more. `owner` names the results queue; empty: nobody waits, the result stays
+    in the ledger for its retention time. `priority`: 0 to 9, the highest is served first. `origin`: the id of the
+    request that this one repeats; empty: none.
+    """
+
+    v: int
+    id: TaskId
+    command: Command
+    submitted_at: EpochSeconds
+    accept_until: EpochSeconds
+    queue: QueueName = "default"
+    executor_config: dict[str, Any] | None = None
+    priority: Annotated[int, msgspec.Meta(ge=0, le=9)] = 0
+    expires_in: Seconds | None = None
+    expires_at: EpochSeconds | None = None
+    time_limit: Seconds | None = None
+    relaunch: Relaunch = "never_started"
+    owner: OwnerName = ""
+    origin: OriginId = ""
+
+    def __repr__(self) -> str:
+        """Without command and environment: they hold secrets."""
+        return f"TaskRequest(id={self.id!r}, queue={self.queue!r})"
+
+    def digest(self) -> str:
+        """A hash of the caller's own words: equal for a request submitted again, whenever and by whom."""
+        words = (
+            self.id,
+            self.command,
+            self.queue,
+            self.executor_config or {},
+            self.priority,
+            self.expires_in,
+            self.time_limit,
+            self.relaunch,
+        )
+        return hashlib.sha256(_canonical.encode(words)).hexdigest()[:32]
+
+
+class TaskResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="result"):
+    """How one request ended. Delivered at least once: deduplicate by (`id`, `nonce`).
+
+    `attempts` counts the attempts that were made, 0 when nothing was launched; `exit_code` is the main container's.
+    """
+
+    v: int
+    id: TaskId
+    nonce: str
+    state: str
+    queue: str
+    owner: str
+    exit_code: int | None
+    task_arn: str | None
+    attempts: int
+    reason: str
+    stop_code: str | None
+    queued_at: Timestamp | None
+    launched_at: Timestamp | None
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the container ran and ended with exit code 0."""
+        return self.state == State.SUCCESS
+
+    def to_result_line(self) -> dict[str, Any]:
+        """The result line of the CLI: JSON-ready, times as RFC 3339 strings."""
+        built: dict[str, Any] = msgspec.to_builtins(self)
+        return {name: built[name] for name in RESULT_LINE_FIELDS}
+
+
+#: The members of a result line, in order.
+RESULT_LINE_FIELDS = (
+    "id",
+    "state",
+    "exit_code",
+    "task_arn",
+    "attempts",
+    "reason",
+    "stop_code",
+    "queued_at",
+    "launched_at",
+    "started_at",
+    "finished_at",
+)
+
+
+class _EnvelopeVersion(msgspec.Struct):
+    v: int
+
+
+class _PriorityOnly(msgspec.Struct):
+    priority: int = 0
+
+
+class _SealedFields(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The members that are encrypted when there is a key: what may hold passwords."""
+
+    command: Command
+    executor_config: dict[str, Any] | None = None
+
+
+_canonical = msgspec.json.Encoder(order="deterministic")
+_encoder = msgspec.json.Encoder()
+_request_decoder = msgspec.json.Decoder(TaskRequest)
+_result_decoder = msgspec.json.Decoder(TaskResult)
+_version_decoder = msgspec.json.Decoder(_EnvelopeVersion)
+_secrets_decoder = msgspec.json.Decoder(_SealedFields)
+_REQUEST_SCOPE: Scope = ("request",)
+_RESULT_SCOPE: Scope = ("result",)
+
+
+def new_request(
+    *,
+    id: str,
+    command: list[str],
+    now: float,
+    accept_seconds: float,
+    expires_in: float | None = None,
+    **fields: Any,
+) -> TaskRequest:
+    """A valid request, or `InvalidRequest` that names the field. `now`: seconds since the epoch."""
+    unknown = fields.keys() - set(TaskRequest.__struct_fields__)
+    if unknown:
+        raise InvalidRequest(f"{min(unknown)}: a request has no such field")
+    draft = {
+        "v": VERSION,
+        "kind": "request",
+        "id": id,
+        "command": command,
+        "submitted_at": now,
+        "accept_until": now + accept_seconds,
+        "expires_in": expires_in,
+        "expires_at": None if expires_in is None else now + expires_in,
+        **fields,
+    }
+    try:
+        request = msgspec.convert(draft, TaskRequest)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(_format_validation_error(str(error))) from None
+    _check_encodable(request)
+    return request
+
+
+def encode(message: TaskRequest | TaskResult, keyring: Keyring = NO_KEYS) -> bytes:
+    """The message as JSON, with its secrets sealed and its signature behind it where the keyring has keys for that.
+
+    InvalidRequest when sealing makes a request longer than any worker takes.
+    """
+    if isinstance(message, TaskResult):
+        return keyring.sign(_encoder.encode(message), _RESULT_SCOPE)
+    text = keyring.sign(
+        _encode_sealed(message, keyring) if keyring.has_encryption_keys else _encoder.encode(message), _REQUEST_SCOPE
+    )
+    if len(text) > MAX_BODY_BYTES:
+        raise InvalidRequest(f"the request has {len(text)} bytes as sent, more than {MAX_BODY_BYTES} are not accepted")
+    return text
+
+
+def read_priority(body: bytes) -> int:
+    """The priority in a request's envelope, which is not checked here; 0 when there is none to be read."""
+    try:
+        return max(0, min(9, msgspec.json.decode(body, type=_PriorityOnly).priority))
+    except (msgspec.DecodeError, ValueError, RecursionError):  # nested thousands deep
+        return 0
+
+
+def decode_request(body: bytes, keyring: Keyring = NO_KEYS) -> TaskRequest:
+    """The request in `body`, or `UndecodableMessage` with the reason.
+
+    UnverifiedMessage: the keyring has signing keys, and none of them signed it. SealedMessage: it is encrypted, and
+    no key of the keyring opens it. Without signing keys a signature is not looked at.
+    """
+    _check_size(body)
+    keyring.verify(body, _REQUEST_SCOPE)
+    opened = partial(_decode_sealed, keyring) if b'"sealed"' in body else _request_decoder.decode
+    request = _decode(body, opened)
+    _check_version(request.v)
+    if _is_deeper_than(request.executor_config, MAX_DEPTH):
+        raise UndecodableMessage(f"not a valid envelope: executor_config is nested more than {MAX_DEPTH} deep")
+    return request
+
+
+def decode_result(body: bytes, keyring: Keyring = NO_KEYS) -> TaskResult:
+    """The result in `body`, or `UndecodableMessage` with the reason; UnverifiedMessage as in `decode_request`."""
+    _check_size(body)
+    keyring.verify(body, _RESULT_SCOPE)
+    result = _decode(body, _result_decoder.decode)
+    _check_version(result.v)
+    return result
+
+
+def decode_record_request(record: Record, keyring: Keyring) -> TaskRequest:
+    """The request that a record was made from; errors as in `decode_request`.
+
+    With signing keys it is certain that it is this record's: UnverifiedMessage when it was signed for another id, for
+    another submission, or for another queue, and with it another queue's roles.
+    """
+    request = decode_request(record.request, keyring)
+    if keyring.has_signing_keys:
+        its = (request.id, compute_nonce(keyring.namespace, record.request), request.queue, request.relaunch)
+        if its != (record.id, record.nonce, record.queue, record.relaunch):
+            raise UnverifiedMessage(
+                "the record's request was made for another id, submission or queue; look who can write to the ledger"
+            )
+    return request
+
+
+def compute_nonce(namespace: str, body: bytes) -> str:
+    """Eight characters that tell this submission from every other one, also of the same id (PROTOCOL.md).
+
+    `body` is the request exactly as it was published: it carries its submission time.
+    """
+    digest = hashlib.sha256(namespace.encode() + b"\0" + body).digest()
+    return base64.urlsafe_b64encode(digest[:6]).decode()
+
+
+def build_result(record: Record) -> TaskResult:
+    """The result of a terminal record."""
+    return TaskResult(
+        v=VERSION,
+        id=record.id,
+        nonce=record.nonce,
+        state=str(record.state.value),
+        queue=record.queue,
+        owner=record.owner,
+        exit_code=record.exit_code,
+        task_arn=record.arn or None,
+        attempts=record.attempts,
+        reason=record.reason,
+        stop_code=record.stop_code or None,
+        queued_at=to_datetime(record.created_at),
+        launched_at=to_datetime(record.launched_at),
+        started_at=to_datetime(record.started_at),
+        finished_at=to_datetime(record.finished_at),
+    )
+
+
+def to_datetime(epoch_seconds: float | None) -> datetime | None:
+    """Seconds since the epoch as an aware UTC datetime, to the millisecond; None and 0 mean never."""
+    return datetime.fromtimestamp(round(epoch_seconds, 3), UTC) if epoch_seconds else None
+
+
+def _encode_sealed(request: TaskRequest, keyring: Keyring) -> bytes:
+    """The request with `sealed` in the place of its secrets."""
+    clear: dict[str, Any] = msgspec.to_builtins(request)
+    secrets = _encoder.encode(_SealedFields(clear.pop("command"), clear.pop("executor_config", None)))
+    return _encoder.encode({**clear, "sealed": keyring.seal(secrets, _sealed_scope(request))})
+
+
+def _decode_sealed(keyring: Keyring, body: bytes) -> TaskRequest:
+    draft = msgspec.json.decode(body)
+    if not isinstance(draft, dict) or "sealed" not in draft:
+        return _request_decoder.decode(body)
+    if draft.keys() & {"command", "executor_config"}:
+        raise UndecodableMessage("not a valid envelope: it has both `sealed` and what should be within")
+    clear = msgspec.convert({**draft, "command": ["sealed"]}, TaskRequest)
+    _check_version(clear.v)
+    token = msgspec.convert(draft["sealed"], str)
+    secrets = _secrets_decoder.decode(keyring.unseal(token, _sealed_scope(clear)))
+    return msgspec.structs.replace(clear, command=secrets.command, executor_config=secrets.executor_config)
+
+
+def _sealed_scope(request: TaskRequest) -> Scope:
+    return ("request", request.id, request.queue)
+
+
+def _check_size(body: bytes) -> None:
+    if len(body) > MAX_BODY_BYTES:
+        raise UndecodableMessage(f"the message has {len(body)} bytes, more than {MAX_BODY_BYTES} are not accepted")
+
+
+def _decode(body: bytes, decode: Callable[[bytes], T]) -> T:
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        _check_version(_read_version(body))  # of another version, its other shape says nothing
+        raise UndecodableMessage(f"not a valid envelope: {error}") from None
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # bad UTF-8 is a ValueError
+        raise UndecodableMessage(f"not JSON: {error}") from None
+
+
+def _read_version(body: bytes) -> int:
+    try:
+        return _version_decoder.decode(body).v
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return VERSION
+
+
+def _check_encodable(request: TaskRequest) -> None:
+    """What Python can hold and JSON cannot, or not within the limits, is found before anything is queued."""
+    try:
+        text = _canonical.encode(request)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        if _is_deeper_than(request.executor_config, MAX_DEPTH):
+            raise InvalidRequest(_TOO_DEEP_MESSAGE) from None
+        raise InvalidRequest(f"the request cannot be written as JSON: {error}") from None
+    brackets = text.count(b"{") + text.count(b"[")  # with few of them it cannot be deep
+    if brackets > MAX_DEPTH and _is_deeper_than(request.executor_config, MAX_DEPTH):
+        raise InvalidRequest(_TOO_DEEP_MESSAGE)
+    if len(text) > MAX_BODY_BYTES:
+        raise InvalidRequest(f"the request has {len(text)} bytes as JSON, more than {MAX_BODY_BYTES} are not accepted")
+
+
+def _is_deeper_than(value: Any, max_depth: int) -> bool:
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return False
+    return max_depth == 0 or any(_is_deeper_than(item, max_depth - 1) for item in value)
+
+
+def _check_version(version: int) -> None:
+    if version != VERSION:
+        raise UndecodableMessage(f"envelope version {version} is not known here, this worker knows {VERSION}")
+
+
+def _format_validation_error(message: str) -> str:
+    """msgspec's `... - at `$.queue`` as `queue: ...`."""
+    found = re.search(r"^(.*) - at `\$\.?(.*)`$", message)
+    return f"{found[2] or 'the request'}: {found[1]}" if found else message

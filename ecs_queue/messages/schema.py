@@ -1,0 +1,74 @@
+"""The JSON schemas of the messages, for producers and consumers in other languages.
+
+docs/schema/ holds what this makes; write it anew with ``python -m ecs_queue.messages.schema docs/schema``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ecs_queue.messages.envelope import VERSION, TaskRequest, TaskResult
+from ecs_queue.protocol.states import TERMINAL_STATES
+
+#: File name -> the message it describes.
+SCHEMA_FILES: Mapping[str, type[TaskRequest] | type[TaskResult]] = {
+    f"task-request.v{VERSION}.json": TaskRequest,
+    f"task-result.v{VERSION}.json": TaskResult,
+}
+
+_SIGNATURE_SCHEMA = {
+    "type": "string",
+    "pattern": "^[A-Za-z0-9_.-]{1,32}:[0-9a-f]{64}$",
+    "description": "KEY-ID:HMAC-SHA256, the last member of the text; see messages.md.",
+}
+_SEALED_SCHEMA = {
+    "type": "string",
+    "description": "command and executor_config, encrypted (Fernet); see messages.md.",
+}
+
+
+def build_schema(message: type[TaskRequest] | type[TaskResult]) -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of one message. Fields it does not name are allowed and ignored."""
+    schema: dict[str, Any] = msgspec.json.schema(message)
+    body: dict[str, Any] = schema["$defs"].pop(message.__name__)
+    body["properties"]["v"] = {"const": VERSION}
+    body["description"] = " ".join(body["description"].split())
+    body["properties"]["signature"] = _SIGNATURE_SCHEMA
+    if message is TaskResult:
+        body["properties"]["state"] = {"enum": sorted(TERMINAL_STATES)}
+    else:
+        _allow_sealed(body)
+    others = {"$defs": schema["$defs"]} if schema["$defs"] else {}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body, **others}
+
+
+def _allow_sealed(body: dict[str, Any]) -> None:
+    """`sealed` stands in the place of what is within it."""
+    body["properties"]["sealed"] = _SEALED_SCHEMA
+    body["required"].remove("command")
+    body["oneOf"] = [
+        {"required": ["command"], "not": {"required": ["sealed"]}},
+        {"required": ["sealed"], "not": {"anyOf": [{"required": ["command"]}, {"required": ["executor_config"]}]}},
+    ]
+
+
+def render_schema(message: type[TaskRequest] | type[TaskResult]) -> str:
+    """The schema as its file holds it."""
+    return json.dumps(build_schema(message), indent=2) + "\n"
+
+
+def write_schemas(folder: Path) -> None:
+    """Write every schema into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, message in SCHEMA_FILES.items():
+        (folder / name).write_text(render_schema(message))
+
+
+if __name__ == "__main__":
+    write_schemas(Path(sys.argv[1]))

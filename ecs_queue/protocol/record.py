@@ -1,0 +1,102 @@
+"""The record of one request in the ledger: every fact the system knows about it (PROTOCOL.md, "The record")."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ecs_queue.protocol.states import TERMINAL_STATES, State
+
+#: Reserved words of `Record.stop_by`; anything else names the person or program that asked for the stop.
+STOPPED_BY_EXPIRY = "expiry"
+STOPPED_BY_TIME_LIMIT = "time_limit"
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """One request. Times are seconds since the epoch by the ledger's clock; 0 stands for "never".
+
+    `request` (the envelope as published) and `args` (the frozen run_task arguments, JSON) are scrubbed at the end.
+    """
+
+    id: str
+    nonce: str = ""
+    digest: str = ""
+    queue: str = ""
+    owner: str = ""
+    relaunch: str = "never_started"
+    request: bytes = b""
+    accept_until: float = 0.0
+    expires_at: float = 0.0
+    time_limit: float = 0.0
+    created_at: float = 0.0
+
+    state: State = State.QUEUED
+    launch: int = 1
+    attempt: int = 1
+    calls: int = 0  # claims of the present launch number: what the backoff grows with
+    not_before: float = 0.0
+
+    claim: str = ""
+    worker: str = ""
+    lease_until: float = 0.0
+    first_called_at: float = 0.0
+    last_claim_at: float = 0.0
+    ambiguous: bool = False
+    retired: bool = False
+    abandoned_claims: int = 0  # claims in a row whose holder has not said a word (since)
+    target: str = ""
+    args: str = ""
+
+    arn: str = ""
+    version: int = 0
+    last_status: str = ""
+    launched_at: float = 0.0
+    started_at: float = 0.0
+
+    stop_requested_by: str = ""
+    stop_requested_at: float = 0.0
+
+    finished_at: float = 0.0
+    exit_code: int | None = None
+    stop_code: str = ""
+    reason: str = ""  # of the end; before it, why the request waits
+    attempts: int = 0  # made in all, set at the end
+    undelivered: bool = False
+    confirmed_at: float = 0.0
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it has reached its one terminal state."""
+        return self.state in TERMINAL_STATES
+
+    def __repr__(self) -> str:
+        """Without the payload: commands and environments hold secrets."""
+        return f"Record(id={self.id!r}, state={self.state}, launch={self.launch}, attempt={self.attempt})"
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """What `put` needs of an envelope; `body` is the envelope exactly as published."""
+
+    id: str
+    nonce: str
+    digest: str
+    queue: str
+    owner: str
+    relaunch: str
+    body: bytes
+    accept_until: float
+    expires_at: float = 0.0
+    time_limit: float = 0.0
+
+    def __repr__(self) -> str:
+        """Without the payload."""
+        return f"Submission(id={self.id!r}, nonce={self.nonce!r}, queue={self.queue!r})"
+
+
+def build_started_by(namespace: str, record_id: str, nonce: str, launch: int) -> str:
+    """The only durable link from an ECS task back to its request; at most 128 of ECS's alphabet."""
+    return f"{namespace}/{record_id}/{nonce}/{launch}"
+
+
+def build_client_token(record_id: str, nonce: str, launch: int) -> str:
+    """RunTask's clientToken: at most 48 + 1 + 8 + 1 + 6 = 64 characters."""
+    return f"{record_id}.{nonce}.{launch}"

@@ -1,0 +1,231 @@
+"""botocore's own model of run_task's arguments: which keys there are, how they are spelled, what they take.
+
+The model is read once from botocore's files and kept as a small tree; the rest of botocore's model is let go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+from ecs_queue.errors import InvalidRequest
+
+_NUMBER_KINDS = frozenset({"integer", "long"})
+_EXPECTED_TEXT = {
+    "structure": "an object",
+    "list": "a list",
+    "string": "text",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "long": "a whole number",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One argument: a structure with members, a list of elements, or a plain value."""
+
+    kind: str
+    members: Mapping[str, Shape] = field(default_factory=dict)
+    required: frozenset[str] = frozenset()
+    element: Shape | None = None
+    choices: tuple[str, ...] = ()
+    minimum: int | None = None
+    maximum: int | None = None
+    is_sensitive: bool = False
+    is_union: bool = False
+    member_by_letters: Mapping[str, str] = field(default_factory=dict)
+
+    def find_member(self, key: str) -> str | None:
+        """The member that `key` means in any spelling (`container_overrides`.
+
+        `containerOverrides`), or None.
+        """
+        return key if key in self.members else self.member_by_letters.get(_letters_only(key))
+
+
+def _letters_only(key: str) -> str:
+    return key.replace("_", "").lower()
+
+
+@cache
+def run_task_shape() -> Shape:
+    """What boto3's run_task takes; reads botocore's files at the first call, then answers from memory."""
+    # Here: a client that sends no executor_config need not load botocore. The loader alone, without a session:
+    # an AWS_PROFILE that names no profile must not break whoever only submits.
+    from botocore.loaders import create_loader
+    from botocore.model import ServiceModel
+
+    model = ServiceModel(create_loader().load_service_model("ecs", "service-2"), "ecs")
+    return _convert_shape(model.operation_model("RunTask").input_shape)
+
+
+@cache
+def container_override_shape() -> Shape:
+    """What one entry of `overrides.containerOverrides` takes."""
+    element = run_task_shape().members["overrides"].members["containerOverrides"].element
+    if element is None:
+        raise TypeError("botocore's model of containerOverrides is no list")
+    return element
+
+
+def _convert_shape(shape: Any) -> Shape:
+    meta = shape.metadata
+    bounds = (meta.get("min"), meta.get("max"))
+    common: dict[str, Any] = {
+        "kind": shape.type_name,
+        "choices": tuple(meta.get("enum", ())),
+        "minimum": bounds[0],
+        "maximum": bounds[1],
+        "is_sensitive": bool(meta.get("sensitive")),
+    }
+    if shape.type_name == "structure":
+        members = {name: _convert_shape(member) for name, member in shape.members.items()}
+        common.update(
+            members=members,
+            required=frozenset(meta.get("required", ())),
+            is_union=bool(meta.get("union")),
+            member_by_letters={_letters_only(name): name for name in members},
+        )
+    elif shape.type_name == "list":
+        common["element"] = _convert_shape(shape.member)
+    return Shape(**common)
+
+
+def normalize(value: Any, shape: Shape, path: str) -> Any:
+    """A copy of `value` with every key as the model spells it; nothing in it is shared with `value`.
+
+    Keys may be snake_case; those below `tags` must be as they are. A required member may be missing only
+    where another layer can still add it, that is not inside a list. InvalidRequest names the key, what was
+    expected and what was found; what the model marks as sensitive (environment variables) is never shown.
+    """
+    return _Normalizer(accepts_any_casing=True, requires_all=False, is_sensitive=False).normalize(value, shape, path)
+
+
+def validate(value: Mapping[str, Any], shape: Shape, path: str) -> None:
+    """Check whole arguments, all required members present and keys exactly as the model has them.
+
+    InvalidRequest.
+    """
+    _Normalizer(accepts_any_casing=False, requires_all=True, is_sensitive=False).normalize(value, shape, path)
+
+
+def unknown_key_error(path: str, key: object, known: Mapping[str, Any], what: str) -> InvalidRequest:
+    """The error for a key that the model does not have, with the nearest one that it has."""
+    near = get_close_matches(str(key), known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return InvalidRequest(
+        f"{path}: unknown key {_describe_value(key)}, expected a key of {what} ({', '.join(sorted(known))}){hint}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Normalizer:
+    accepts_any_casing: bool
+    requires_all: bool
+    is_sensitive: bool
+
+    def normalize(self, value: Any, shape: Shape, path: str) -> Any:
+        if shape.is_sensitive and not self.is_sensitive:
+            return _Normalizer(self.accepts_any_casing, self.requires_all, is_sensitive=True).normalize(
+                value, shape, path
+            )
+        if shape.kind == "structure":
+            return self._normalize_structure(value, shape, path)
+        if shape.kind == "list":
+            return self._normalize_list(value, shape, path)
+        return self._check_value(value, shape, path)
+
+    def _normalize_structure(self, value: Any, shape: Shape, path: str) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise self._mismatch_error(path, "an object", value)
+        result: dict[str, Any] = {}
+        for key, item in value.items():
+            name = self._find_member(key, shape)
+            if name is None:
+                raise unknown_key_error(path, key, shape.members, "ECS")
+            if name in result:
+                raise InvalidRequest(f"{path}.{name}: expected once, found in two spellings")
+            inner = _Normalizer(False, True, self.is_sensitive) if name == "tags" else self
+            result[name] = inner.normalize(item, shape.members[name], f"{path}.{name}")
+        missing = sorted(shape.required - result.keys()) if self.requires_all else ()
+        if missing:
+            raise InvalidRequest(f"{path}: expected the key {missing[0]!r}, found {_describe_keys(result)}")
+        if shape.is_union and len(result) != 1:
+            raise InvalidRequest(f"{path}: expected one of {', '.join(shape.members)}, found {_describe_keys(result)}")
+        return result
+
+    def _find_member(self, key: object, shape: Shape) -> str | None:
+        if not isinstance(key, str):
+            return None
+        return shape.find_member(key) if self.accepts_any_casing else key if key in shape.members else None
+
+    def _normalize_list(self, value: Any, shape: Shape, path: str) -> list[Any]:
+        if not isinstance(value, list | tuple) or shape.element is None:
+            raise self._mismatch_error(path, "a list", value)
+        self._check_bounds(len(value), shape, path, "{} entries")
+        # An entry of a list is never completed by another layer: lists are replaced.
+        inner = _Normalizer(self.accepts_any_casing, True, self.is_sensitive)
+        return [inner.normalize(item, shape.element, f"{path}[{i}]") for i, item in enumerate(value)]
+
+    def _check_value(self, value: Any, shape: Shape, path: str) -> Any:
+        if not _is_of_kind(value, shape.kind):
+            raise self._mismatch_error(path, _EXPECTED_TEXT.get(shape.kind, shape.kind), value)
+        if shape.choices and value not in shape.choices:
+            raise self._mismatch_error(path, f"one of {', '.join(shape.choices)}", value)
+        if shape.kind == "string":
+            self._check_bounds(len(value), shape, path, "{} characters")
+        elif shape.kind in _NUMBER_KINDS:
+            self._check_bounds(value, shape, path, "{}")
+        return value
+
+    @staticmethod
+    def _check_bounds(size: int, shape: Shape, path: str, unit: str) -> None:
+        if shape.minimum is not None and size < shape.minimum:
+            bound = f"at least {unit.format(shape.minimum)}"
+        elif shape.maximum is not None and size > shape.maximum:
+            bound = f"at most {unit.format(shape.maximum)}"
+        else:
+            return
+        raise InvalidRequest(f"{path}: expected {bound}, found {unit.format(size)}")
+
+    def _mismatch_error(self, path: str, expected: str, value: Any) -> InvalidRequest:
+        found = _describe_type(value) if self.is_sensitive else f"{_describe_value(value)} ({_describe_type(value)})"
+        return InvalidRequest(f"{path}: expected {expected}, found {found}")
+
+
+def _is_of_kind(value: Any, kind: str) -> bool:
+    if kind == "string":
+        return isinstance(value, str)
+    if kind == "boolean":
+        return isinstance(value, bool)
+    if kind in _NUMBER_KINDS:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return True  # ECS has no other kinds today; boto3 checks what a later model adds
+
+
+def _describe_type(value: object) -> str:
+    if value is None:
+        return "null"
+    names = ((bool, "true/false"), (str, "text"), (int | float, "a number"), (Mapping, "an object"))
+    for kind, name in names:
+        if isinstance(value, kind):
+            return name
+    return "a list" if isinstance(value, list | tuple) else type(value).__name__
+
+
+def _describe_value(value: object) -> str:
+    """A value for a message. Objects and lists are only named: they may hold an environment."""
+    if isinstance(value, Mapping):
+        return _describe_keys(value)
+    if isinstance(value, list | tuple):
+        return f"{len(value)} entries"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _describe_keys(value: Mapping[Any, Any]) -> str:
+    return f"the keys {', '.join(sorted(map(str, value)))}" if value else "no keys"

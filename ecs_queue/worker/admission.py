@@ -1,0 +1,88 @@
+"""Whether a queue may start tasks now, as far as this worker knows: paused, full, or its circuit open.
+
+A cache: `Ledger.claim` decides. It keeps a queue that may launch nothing from taking messages, tokens and slots.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from ecs_queue.config import Config
+from ecs_queue.ledger.base import Ledger
+from ecs_queue.protocol.states import State
+from ecs_queue.worker.circuit_breaker import CircuitBreakers
+
+#: How often the ledger is asked. Seconds.
+_REFRESH_INTERVAL = 0.5
+
+
+class Admission:
+    """Thread-safe. One thread calls `step`."""
+
+    def __init__(
+        self, ledger: Ledger, config: Config, circuit_breakers: CircuitBreakers, queues: Sequence[str]
+    ) -> None:
+        self._ledger = ledger
+        self._circuit_breakers = circuit_breakers
+        self._limit = config.max_in_flight
+        self._limits = {queue: config.profile(queue).max_in_flight for queue in queues}
+        self._lock = threading.Lock()
+        self._paused: frozenset[str] = frozenset()
+        self._available_in_total = math.inf
+        self._available_by_queue: dict[str, float] = {}
+        self._refreshed: Callable[[], None] = lambda: None
+
+    def on_refresh(self, call: Callable[[], None]) -> None:
+        """Call it whenever the ledger was asked: a queue may have opened."""
+        self._refreshed = call
+
+    def step(self) -> float:
+        """Ask the ledger; how many seconds to rest."""
+        paused = frozenset(self._ledger.list_paused_queues())
+        in_flight = self._count_in_flight() if self._limit or any(self._limits.values()) else {}
+        with self._lock:
+            self._paused = paused
+            if self._limit:
+                self._available_in_total = self._limit - sum(in_flight.values())
+            self._available_by_queue = {
+                queue: limit - in_flight.get(queue, 0) for queue, limit in self._limits.items() if limit
+            }
+        self._refreshed()
+        return _REFRESH_INTERVAL
+
+    def available(self, queue: str) -> float:
+        """How many tasks the queue may start now; infinity: as many as it likes."""
+        if self._circuit_breakers.is_open(queue):
+            return 0
+        with self._lock:
+            return self._available(queue) if self._may_launch(queue) else 0
+
+    def may_launch(self, queue: str) -> bool:
+        """Whether `room` is above 0."""
+        return self.available(queue) > 0
+
+    def launch_started(self, queue: str) -> None:
+        """A launch of this queue begins."""
+        with self._lock:
+            self._available_in_total -= 1
+            if queue in self._available_by_queue:
+                self._available_by_queue[queue] -= 1
+
+    def claim_refused(self, queue: str) -> None:
+        """A claim has found the queue full or paused: nothing more until the ledger was asked again."""
+        with self._lock:
+            self._available_by_queue[queue] = 0
+
+    def _may_launch(self, queue: str) -> bool:
+        return queue not in self._paused and self._available(queue) > 0
+
+    def _available(self, queue: str) -> float:
+        return min(self._available_in_total, self._available_by_queue.get(queue, math.inf))
+
+    def _count_in_flight(self) -> Mapping[str, int]:
+        return {
+            queue: states.get(State.LAUNCHING, 0) + states.get(State.LAUNCHED, 0)
+            for queue, states in self._ledger.count_by_state().items()
+        }

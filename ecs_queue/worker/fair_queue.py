@@ -1,0 +1,145 @@
+"""What waits for a slot, and whose turn it is: weighted round robin between queues, priority within one.
+
+A queue whose jobs lack a token, or that may launch nothing now, is passed over: it holds nobody else up.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from ecs_queue.worker.rate_limiter import RateLimit
+
+#: Of jobs that are not for any queue: they go before all queues.
+NO_QUEUE = ""
+#: A launch in doubt goes before all launches of its queue.
+AMBIGUOUS_PRIORITY = 10
+
+
+class JobKind(Enum):
+    """Where a job comes from."""
+
+    STOP = "stop"
+    RECOVER = "recover"
+    RETRY = "retry"
+    MESSAGE = "message"
+
+
+#: Kinds that start something new: the queue's limit and pause hold them.
+_LAUNCH_KINDS = frozenset({JobKind.RETRY, JobKind.MESSAGE})
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`permit`: the token that `run` uses, taken before it runs. `drop`: it will not be run here."""
+
+    run: Callable[[], None]
+    kind: JobKind
+    queue: str = NO_QUEUE
+    priority: int = 0
+    rate_limit: RateLimit | None = None
+    on_drop: Callable[[], None] = lambda: None
+
+
+_Heap = list[tuple[int, int, Job]]
+
+
+class AdmissionControl(Protocol):
+    """What holds launches of a queue back."""
+
+    def may_launch(self, queue: str) -> bool: ...
+
+    def launch_started(self, queue: str) -> None: ...
+
+
+class FairQueue:
+    """Not thread-safe. `weight(queue)`: its share beside the others'."""
+
+    def __init__(self, weight: Callable[[str], float], admission: AdmissionControl) -> None:
+        self._weight = weight
+        self._admission = admission
+        self._order = itertools.count()
+        self._heaps: dict[str, dict[RateLimit | None, _Heap]] = {}
+        self._waiting: Counter[tuple[str, JobKind]] = Counter()
+        self._virtual_starts: dict[str, float] = {}  # when a queue's next turn is, in turns of a queue of weight 1
+        self._virtual_now = 0.0
+
+    def __len__(self) -> int:
+        return self._waiting.total()
+
+    def waiting(self, queue: str, kind: JobKind) -> int:
+        """How many of these wait."""
+        return self._waiting[queue, kind]
+
+    def add(self, job: Job) -> None:
+        """A queue that was empty does not catch up on the turns that it has missed."""
+        heaps = self._heaps.setdefault(job.queue, {})
+        if not heaps:
+            self._virtual_starts[job.queue] = max(self._virtual_starts.get(job.queue, 0.0), self._virtual_now)
+        entry = (-job.priority, next(self._order), job)
+        heapq.heappush(heaps.setdefault(job.rate_limit, []), entry)
+        self._waiting[job.queue, job.kind] += 1
+
+    def pop(self, take_token: Callable[[RateLimit | None], bool]) -> Job | None:
+        """The next job that may run now; `spend` takes its token, if there is one here."""
+        for queue in self._queues_in_order():
+            for permit, heap in sorted(self._heaps[queue].items(), key=lambda lane: lane[1][0][:2]):
+                if self._is_blocked(heap[0][2]) or not take_token(permit):
+                    continue
+                job = heapq.heappop(heap)[2]
+                self._account_for(job)
+                return job
+        return None
+
+    def waiting_rate_limits(self) -> dict[RateLimit, int]:
+        """Permits that jobs wait for which nothing else holds, and how many jobs."""
+        wanted: Counter[RateLimit] = Counter()
+        for heaps in self._heaps.values():
+            for permit, heap in heaps.items():
+                if permit is not None and not self._is_blocked(heap[0][2]):
+                    wanted[permit] += len(heap)
+        return wanted
+
+    def remove(self, queue: str, kind: JobKind) -> list[Job]:
+        """Take these out, the next one first."""
+        found: _Heap = []
+        for permit, heap in list(self._heaps.get(queue, {}).items()):
+            found += [entry for entry in heap if entry[2].kind is kind]
+            left = [entry for entry in heap if entry[2].kind is not kind]
+            heapq.heapify(left)
+            self._heaps[queue][permit] = left
+            self._remove_empty(queue, permit)
+        self._waiting[queue, kind] -= len(found)
+        return [job for _, _, job in sorted(found)]
+
+    def clear(self) -> list[Job]:
+        """Take everything out, the next of each queue first."""
+        entries = [entry for heaps in self._heaps.values() for heap in heaps.values() for entry in heap]
+        self._heaps.clear()
+        self._waiting.clear()
+        return [job for _, _, job in sorted(entries)]
+
+    def _queues_in_order(self) -> Iterator[str]:
+        return iter(sorted(self._heaps, key=lambda queue: (queue != NO_QUEUE, self._virtual_starts[queue])))
+
+    def _is_blocked(self, job: Job) -> bool:
+        return job.kind in _LAUNCH_KINDS and not self._admission.may_launch(job.queue)
+
+    def _account_for(self, job: Job) -> None:
+        self._waiting[job.queue, job.kind] -= 1
+        if job.kind in _LAUNCH_KINDS:
+            self._admission.launch_started(job.queue)
+        self._virtual_now = max(self._virtual_now, self._virtual_starts[job.queue])
+        self._virtual_starts[job.queue] += 1 / self._weight(job.queue) if job.queue != NO_QUEUE else 0.0
+        self._remove_empty(job.queue, job.rate_limit)
+
+    def _remove_empty(self, queue: str, rate_limit: RateLimit | None) -> None:
+        if not self._heaps[queue][rate_limit]:
+            del self._heaps[queue][rate_limit]
+        if not self._heaps[queue]:
+            del self._heaps[queue]

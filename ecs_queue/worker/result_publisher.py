@@ -1,0 +1,106 @@
+"""Announces results on the broker. A hint that makes delivery fast: the ledger keeps what is undelivered."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+from ecs_queue.broker.base import Broker
+from ecs_queue.crash_points import crash_point
+from ecs_queue.errors import BrokerUnavailable
+from ecs_queue.messages.envelope import build_result, encode
+from ecs_queue.messages.keyring import NO_KEYS, Keyring
+from ecs_queue.protocol.record import Record
+from ecs_queue.telemetry import Telemetry
+
+_BATCH_SIZE = 500
+#: For so long after a batch the next is gathered: many small ones cost the broker's client far more. Seconds.
+_BATCH_INTERVAL = 0.02
+#: Results that wait for a lost broker; beyond, the oldest are left to their owners' look into the ledger.
+_MAX_PENDING = 20_000
+
+
+class ResultPublisher:
+    """A `Service`: publishes in batches on a thread of its own, so that no launch or poll waits for the broker."""
+
+    def __init__(
+        self, broker: Broker, telemetry: Telemetry, error_delay: float = 1.0, keyring: Keyring = NO_KEYS
+    ) -> None:
+        """`keyring`: signs the results."""
+        self._broker = broker
+        self._telemetry = telemetry
+        self._error_delay = error_delay
+        self._keyring = keyring
+        self._pending: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def publish(self, record: Record) -> None:
+        """Announce the result of an ended record, if anybody waits for it. Does not block."""
+        if record.owner:
+            self._pending.put(record)
+
+    def start(self) -> None:
+        """See `Service`."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="result-publisher", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """See `Service`. What waits is still published, once."""
+        self._stopping.set()
+        self._pending.put(None)
+
+    def join(self, timeout: float) -> bool:
+        """See `Service`."""
+        if self._thread is None:
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            batch = self._next_batch()
+            if batch:
+                self._publish_batch(batch)
+            if self._stopping.is_set() and self._pending.empty():
+                return
+            if len(batch) < _BATCH_SIZE:
+                self._stopping.wait(_BATCH_INTERVAL)
+
+    def _next_batch(self) -> list[tuple[str, bytes]]:
+        record = self._pending.get()
+        batch: list[tuple[str, bytes]] = []
+        while record is not None:
+            self._append_encoded(record, batch)
+            if len(batch) == _BATCH_SIZE:
+                break
+            try:
+                record = self._pending.get_nowait()
+            except queue.Empty:
+                break
+        return batch
+
+    def _append_encoded(self, record: Record, batch: list[tuple[str, bytes]]) -> None:
+        try:
+            batch.append((record.owner, encode(build_result(record), self._keyring)))
+        except (TypeError, ValueError) as error:  # words of ECS that JSON cannot hold
+            self._report_unpublished(1, f"{record.id}: {error}")
+
+    def _publish_batch(self, batch: list[tuple[str, bytes]]) -> None:
+        while True:
+            try:
+                crash_point("result_publisher.publishing")
+                self._broker.publish_results(batch)
+                crash_point("result_publisher.published")
+            except BrokerUnavailable as error:
+                if self._stopping.is_set() or self._pending.qsize() > _MAX_PENDING:
+                    return self._report_unpublished(len(batch), str(error))
+                self._stopping.wait(self._error_delay)
+            except Exception as error:  # noqa: BLE001 - it must not end the thread: later results want to be told too
+                return self._report_unpublished(len(batch), f"{type(error).__name__}: {error}")
+            else:
+                return None
+
+    def _report_unpublished(self, results: int, reason: str) -> None:
+        self._telemetry.emit("results.unpublished", results=results, reason=reason)

@@ -1,0 +1,301 @@
+"""The installed Airflow's real BaseExecutor on ledgers and brokers in our hands; workers are played by a few words."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from airflow.executors import workloads
+from airflow.models.taskinstancekey import TaskInstanceKey
+
+from ecs_queue.airflow.config import MAX_SOCKET_TIMEOUT_SECONDS
+from ecs_queue.airflow.executor import EcsQueueExecutor
+from ecs_queue.airflow.ledger_access import LedgerAccess
+from ecs_queue.airflow.tracked_workloads import TrackedWorkload
+from ecs_queue.broker import open_broker
+from ecs_queue.broker.base import RequestMessage
+from ecs_queue.config import load_config
+from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable
+from ecs_queue.ledger import open_ledger
+from ecs_queue.messages import envelope
+from ecs_queue.protocol.operations import ClaimRequest, ResultCode, TaskUpdate
+from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.states import State
+
+SETTINGS = {
+    "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": "jobs",
+    "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "airflow",
+    "AIRFLOW__AWS_ECS_EXECUTOR__CONTAINER_NAME": "main",
+    "AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": "subnet-1",
+    "AIRFLOW__AWS_ECS_EXECUTOR_GPU__CLUSTER": "gpus",
+}
+ARN = "arn:aws:ecs:eu-west-1:123456789012:task/jobs/0123456789abcdef"
+
+
+class FlakyProxy:
+    """Stands before a ledger or broker: counts the calls, and closes on demand.
+
+    `down`: every call fails before it has an effect. `deaf`: the effect is there, the answer is lost.
+    """
+
+    def __init__(self, inner: Any, error: type[Exception]) -> None:
+        self.inner = inner
+        self._error = error
+        self.calls: list[str] = []
+        self.is_unavailable = False
+        self.loses_answers = False
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.inner, name)
+        if not callable(method):
+            return method
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append(name)
+            if self.is_unavailable:
+                raise self._error("it is down")
+            answer = method(*args, **kwargs)
+            if self.loses_answers:
+                raise self._error("the answer was lost")
+            return answer
+
+        return call
+
+
+class MemoryBroker:
+    """Keeps what was published; one inbox an owner."""
+
+    def __init__(self) -> None:
+        self.requests: list[RequestMessage] = []
+        self.inboxes: dict[str, deque[bytes]] = {}
+
+    def publish_requests(self, messages: Sequence[RequestMessage]) -> None:
+        self.requests += messages
+
+    def publish_results(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        for owner, body in messages:
+            self.inboxes.setdefault(owner, deque()).append(body)
+
+    def results(self, owner: str) -> MemoryInbox:
+        return MemoryInbox(self.inboxes.setdefault(owner, deque()))
+
+    def forget_results(self, owner: str) -> None:
+        self.inboxes.pop(owner, None)
+
+    def check(self) -> None:
+        return None
+
+    def close(self) -> None:
+        return None
+
+
+class MemoryInbox:
+    def __init__(self, bodies: deque[bytes]) -> None:
+        self._bodies = bodies
+
+    def drain(self, timeout: float) -> list[bytes]:
+        return [self._bodies.popleft() for _ in range(len(self._bodies))]
+
+    def close(self) -> None:
+        return None
+
+
+class AirflowHarness:
+    """One scheduler's executor.
+
+    `waiting`: the requests that "the database" says are not settled. `unwanted`: those that no task waits for.
+    """
+
+    def __init__(
+        self, ledger: Any, broker: Any, config: Any, job_id: int = 7, executor: EcsQueueExecutor | None = None
+    ) -> None:
+        self.ledger = FlakyProxy(ledger, LedgerUnavailable)
+        self.broker = FlakyProxy(broker, BrokerUnavailable)
+        self.log = logging.getLogger("tests.airflow.harness")
+        self.executor = EcsQueueExecutor(parallelism=2000) if executor is None else executor
+        self.executor.job_id = job_id
+        owner, count = self.executor._build_owner_name(), self.executor.count_failure
+        self.executor.__dict__["ledger_access"] = LedgerAccess(
+            config, self.broker, self.ledger, owner, self.log, on_failure=count
+        )
+        self.unprocessed: set[str] = set()
+        self.obsolete: set[str] = set()
+        self.executor.find_unprocessed = self._find_unprocessed
+        self.executor.find_obsolete = self._find_obsolete
+        self.clock_offset = 0.0
+        self.executor._obsolete_request_stopper._clock = self.executor._result_processor._clock = lambda: (
+            time.monotonic() + self.clock_offset
+        )
+
+    @classmethod
+    def from_executor(cls, executor: EcsQueueExecutor) -> AirflowHarness:
+        """By the executor's own configuration."""
+        config = executor._load_config()
+        return cls(open_ledger(config), open_broker(config), config, executor.job_id, executor)
+
+    @classmethod
+    def in_memory(cls) -> AirflowHarness:
+        config = load_config(environ={**SETTINGS, "AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://"})
+        return cls(open_ledger(config), MemoryBroker(), config)
+
+    @classmethod
+    def on_redis(cls, url: str, job_id: int) -> AirflowHarness:
+        settings = {
+            **SETTINGS,
+            "AIRFLOW__ECS_QUEUE__BROKER_URL": url,
+            "AIRFLOW__ECS_QUEUE__SOCKET_TIMEOUT_SECONDS": str(MAX_SOCKET_TIMEOUT_SECONDS),
+        }
+        config = load_config(environ=settings)
+        return cls(open_ledger(config), open_broker(config), config, job_id)
+
+    def another_scheduler(self, job_id: int = 8) -> AirflowHarness:
+        """Another scheduler on the same ledger and broker."""
+        return AirflowHarness(self.ledger.inner, self.broker.inner, self.executor.ledger_access.config, job_id)
+
+    def close(self) -> None:
+        self.executor.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _find_unprocessed(self, flights: Sequence[TrackedWorkload]) -> set[str]:
+        return {flight.request_id for flight in flights} & self.unprocessed
+
+    def _find_obsolete(self, flights: Sequence[TrackedWorkload]) -> set[str]:
+        return {flight.request_id for flight in flights if {flight.request_id, flight.task_instance_id} & self.obsolete}
+
+    def advance_clock(self, seconds: float) -> None:
+        """For what waits by the monotonic clock, of the leftovers and of results that are held."""
+        self.clock_offset += seconds
+
+    def queue(self, *workloads: Any) -> None:
+        for item in workloads:
+            self.executor.queue_workload(item, session=None)
+
+    def heartbeat(self) -> None:
+        """One heartbeat, as if time had passed: nothing rests, everything periodic is due."""
+        for outage in (self.executor.ledger_access.ledger_guard, self.executor.ledger_access.broker_guard):
+            outage._backs_off_until = float("-inf")
+        self.executor._result_processor._ledger_checked_at = self.executor._result_processor._database_checked_at = (
+            float("-inf")
+        )
+        self.executor.heartbeat()
+
+    def collect_events(self) -> dict[Any, tuple[str, Any]]:
+        """What the scheduler collects: key -> (state, info)."""
+        found = self.executor.get_event_buffer()
+        return {key: (str(getattr(state, "value", state)), info) for key, (state, info) in found.items()}
+
+    def take_event_log(self) -> list[tuple[str, str]]:
+        """(event, extra) of the task event log since the last call."""
+        logs = [(log.event, log.extra) for log in self.executor._task_event_logs]
+        self.executor._task_event_logs.clear()
+        return logs
+
+    def record(self, record_id: str) -> Record | None:
+        found: Record | None = self.ledger.inner.get([record_id])[0]
+        return found
+
+    def request_id_of(self, workload: Any) -> str:
+        """The request that the executor has made of a workload."""
+        flight = self.executor._tracked_workloads.get_by_key(self.executor.workload_key(workload))
+        assert flight is not None
+        return flight.request_id
+
+    def launch_request(self, record_id: str) -> Record:
+        """A worker's part, up to the running task."""
+        ledger = self.ledger.inner
+        offer = ClaimRequest(claim=uuid.uuid4().hex, worker="w", args='{"container": "main"}', target="{}")
+        assert ledger.claim(record_id, offer).word is ResultCode.RUN_TASK
+        record = ledger.get([record_id])[0]
+        assert ledger.launched(record_id, record.nonce, record.launch, f"{ARN}{record_id}", 1.0).word is ResultCode.OK
+        found: Record = ledger.get([record_id])[0]
+        return found
+
+    def finish_request(
+        self, record_id: str, state: State = State.SUCCESS, *, publish_result: bool = True, **observation: Any
+    ) -> Record:
+        """A worker's part, to the end. `announce`: whether the result message arrives."""
+        record = self.record(record_id)
+        assert record is not None
+        if record.state is State.QUEUED:
+            record = self.launch_request(record_id)
+        known = {"exit_code": 0 if state is State.SUCCESS else 1, **observation}
+        outcome = TaskUpdate(
+            id=record_id,
+            launch=record.launch,
+            arn=record.arn,
+            version=record.version + 1,
+            last_status="STOPPED",
+            wait=1.0,
+            end_state=state,
+            finished_at=time.time(),
+            **known,
+        )
+        answer = self.ledger.inner.outcomes([outcome])[0]
+        assert answer.word is ResultCode.ENDED
+        ended: Record = answer.record
+        if publish_result:
+            self.broker.inner.publish_results([(ended.owner, envelope.encode(envelope.build_result(ended)))])
+        return ended
+
+
+class FakeTaskInstance:
+    """What `try_adopt_task_instances` uses of a TaskInstance."""
+
+    def __init__(self, workload: Any, external_executor_id: str | None) -> None:
+        self.id = workload.ti.id
+        self.key = task_key(workload)
+        self.external_executor_id = external_executor_id
+
+
+def task_key(workload: Any) -> TaskInstanceKey:
+    ti = workload.ti
+    return TaskInstanceKey(ti.dag_id, ti.task_id, ti.run_id, ti.try_number, ti.map_index)
+
+
+def make_token(expires_in: float = 600.0) -> str:
+    """A JWT whose signature nobody looks at."""
+    claims = json.dumps({"exp": time.time() + expires_in}).encode()
+    return f"e30.{base64.urlsafe_b64encode(claims).decode().rstrip('=')}.c2ln"
+
+
+def make_task_workload(
+    name: str = "task", *, assigned: str | None = "new", workload_token: str | None = None, **fields: Any
+) -> Any:
+    """An ExecuteTask workload. `assigned`: the external_executor_id, "new" for a fresh one where Airflow has them."""
+    known = {
+        "id": uuid.uuid4(),
+        "dag_version_id": uuid.uuid4(),
+        "task_id": name,
+        "dag_id": "dag",
+        "run_id": "run",
+        "try_number": 1,
+        "map_index": -1,
+        "pool_slots": 1,
+        "queue": "default",
+        "priority_weight": 1,
+    }
+    model = workloads.ExecuteTask.model_fields["ti"].annotation
+    assert model is not None
+    if "external_executor_id" in model.model_fields:
+        known["external_executor_id"] = str(uuid.uuid4()) if assigned == "new" else assigned
+    return workloads.ExecuteTask(
+        ti=model(**(known | fields)),
+        dag_rel_path="dag.py",
+        token=make_token() if workload_token is None else workload_token,
+        bundle_info=workloads.BundleInfo(name="dags"),
+        log_path="a.log",
+    )

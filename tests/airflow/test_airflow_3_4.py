@@ -1,0 +1,127 @@
+"""Airflow 3.4 as far as it can be seen: keys are UUIDs, one dict of queues, and the kinds of workload in a set."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ecs_queue.airflow import executor as executor_module
+from ecs_queue.protocol.states import State
+from tests.airflow.harness import AirflowHarness, FakeTaskInstance, make_task_workload
+
+
+class WorkloadType(enum.Enum):
+    """What 3.4 calls them, and one that nobody here knows."""
+
+    EXECUTE_TASK = "ExecuteTask"
+    EXECUTE_CALLBACK = "ExecuteCallback"
+    TEST_CONNECTION = "TestConnection"
+    PARSE_DAG_DEFINITIONS = "ParseDagDefinitions"
+
+
+class Airflow34Executor(executor_module.EcsQueueExecutor):
+    """The part of BaseExecutor that is another one in 3.4."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        del self.queued_tasks
+        self.executor_queues: dict[WorkloadType, dict[Any, Any]] = defaultdict(dict)
+        self.logged: list[Any] = []
+
+    def get_task_key(self, ti: Any) -> Any:
+        return ti.id
+
+    def queue_workload(self, workload: Any, session: Any) -> None:
+        self.executor_queues[WorkloadType.EXECUTE_TASK][workload.ti.id] = workload
+
+    def heartbeat(self) -> None:
+        waiting = [workload for queue in self.executor_queues.values() for workload in queue.values()]
+        if waiting:
+            self._process_workloads(waiting)
+        self.sync()
+
+    def change_state(self, key: Any, state: Any, info: Any = None, remove_running: bool = True) -> None:
+        if remove_running:
+            self._untrack_and_stop(key)
+            self.running.discard(key)
+        self.event_buffer[key] = state, info
+
+    def success(self, key: Any, info: Any = None) -> None:
+        self.change_state(key, "success", info)
+
+    def fail(self, key: Any, info: Any = None) -> None:
+        self.change_state(key, "failed", info)
+
+    def log_task_event(self, *, event: str, extra: str, ti_key: Any) -> None:
+        self.logged.append((event, ti_key))
+
+
+@pytest.fixture
+def airflow_3_4(monkeypatch: pytest.MonkeyPatch) -> Iterator[AirflowHarness]:
+    monkeypatch.setattr("tests.airflow.harness.EcsQueueExecutor", Airflow34Executor)
+    with AirflowHarness.in_memory() as harness:
+        yield harness
+
+
+def test_a_task_goes_out_and_its_result_comes_back_under_its_uuid(later: AirflowHarness) -> None:
+    item = make_task_workload()
+    later.queue(item)
+    later.heartbeat()
+    assert later.executor.running == {item.ti.id}
+    assert not any(later.executor.executor_queues.values())
+    later.finish_request(later.request_id_of(item), State.FAILED)
+    later.heartbeat()
+    assert later.collect_events()[item.ti.id][0] == "failed"
+    assert later.executor.logged == [("ecs task failed", item.ti.id)]
+
+
+def test_a_workload_that_the_ledger_does_not_accept_stays_in_its_queue(later: AirflowHarness) -> None:
+    item = make_task_workload()
+    later.queue(item)
+    later.ledger.is_unavailable = True
+    later.heartbeat()
+    assert item.ti.id in later.executor.executor_queues[WorkloadType.EXECUTE_TASK]
+    later.ledger.is_unavailable = False
+    later.heartbeat()
+    assert later.executor.running == {item.ti.id}
+
+
+def test_a_bad_executor_config_fails_its_task_alone(later: AirflowHarness) -> None:
+    bad, good = make_task_workload("bad", executor_config={"name": "other"}), make_task_workload("good")
+    later.queue(bad, good)
+    later.heartbeat()
+    assert later.collect_events()[bad.ti.id][0] == "failed"
+    assert later.executor.running == {good.ti.id}
+
+
+def test_revoking_and_adopting_use_the_uuid(later: AirflowHarness) -> None:
+    item = make_task_workload()
+    later.queue(item)
+    later.heartbeat()
+    request_id = later.request_id_of(item)
+    other = later.another_scheduler()
+    orphan = FakeTaskInstance(item, request_id)
+    assert list(other.executor.try_adopt_task_instances([orphan])) == []
+    assert other.executor.running == {item.ti.id}
+    other.executor.revoke_task(ti=orphan)
+    other.heartbeat()
+    record = other.record(request_id)
+    assert record is not None
+    assert record.state is State.REVOKED
+    assert not other.executor.running
+
+
+def test_the_kinds_of_workload_are_those_that_are_known_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    later = SimpleNamespace(WorkloadType=WorkloadType)
+    monkeypatch.setitem(sys.modules, "airflow.executors.workloads.base", later)
+    assert executor_module.find_supported_workload_types() == {
+        WorkloadType.EXECUTE_TASK,
+        WorkloadType.EXECUTE_CALLBACK,
+        WorkloadType.TEST_CONNECTION,
+    }

@@ -1,0 +1,97 @@
+"""The adapter signs and seals what it sends, and believes no result that anybody may have written."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+from ecs_queue.airflow.ledger_access import LedgerAccess
+from ecs_queue.airflow.task_log import read_task_log
+from ecs_queue.broker import open_broker
+from ecs_queue.config.keyring import open_keyring
+from ecs_queue.errors import InvalidRequest
+from ecs_queue.messages import envelope
+from ecs_queue.protocol.operations import ResultCode
+from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.states import State
+from tests.worker.harness import WorkerHarness, make_config
+
+KEYS: dict[str, Any] = {"signing_keys": "k1:" + "a" * 32, "encryption_keys": Fernet.generate_key().decode()}
+PAYLOAD = '{"token": "eyJhbGciOi.hunter2.x"}'
+
+
+@pytest.fixture
+def ledger_access() -> Iterator[LedgerAccess]:
+    config = make_config(namespace=f"t{uuid.uuid4().hex[:12]}", **KEYS)
+    made = LedgerAccess.open(config, "airflow-1", logging.getLogger("test"), lambda _: None)
+    yield made
+    made.close()
+
+
+def make_task_line(**fields: Any) -> dict[str, Any]:
+    return {"id": "a", "command": ["python", "--json-string", PAYLOAD], **fields}
+
+
+def test_the_task_token_leaves_the_scheduler_encrypted_and_signed(desk: LedgerAccess) -> None:
+    draft = desk.prepare(make_task_line())
+
+    assert b"hunter2" not in draft.body
+    assert envelope.decode_request(draft.body, open_keyring(desk.config)).command[-1] == PAYLOAD
+    assert draft.submission.body == draft.body
+
+
+def test_a_result_is_accepted_when_it_is_signed_and_in_the_ledger(
+    desk: LedgerAccess, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = desk.send_in_background([desk.prepare(make_task_line())]).result(timeout=10)
+    assert answers[0].code is ResultCode.CREATED
+    stopped = desk.stop(["a"], "test") or []
+    ended = stopped[0].record
+    assert ended is not None
+    broker, keyring = open_broker(desk.config), open_keyring(desk.config)
+    true = envelope.build_result(ended)
+    unknown = envelope.build_result(Record(id="b", nonce="n", owner="airflow-1", state=State.SUCCESS))
+    for body in (envelope.encode(true), envelope.encode(unknown, keyring), envelope.encode(true, keyring)):
+        broker.publish_results([("airflow-1", body)])
+    taken: list[tuple[str, str]] = []
+    for _ in range(200):
+        taken += [(found.id, found.state) for found in desk.receive_results(0.0)]
+        if taken and "not believed" in caplog.text:
+            break
+
+    assert taken == [("a", "REVOKED")]
+    assert "a result message is not believed, the ledger is asked: it is not signed" in caplog.text
+    broker.close()
+
+
+def test_a_task_that_asks_for_a_role_is_refused_before_it_is_queued(desk: LedgerAccess) -> None:
+    with pytest.raises(InvalidRequest, match=r"overrides\.taskRoleArn"):
+        desk.prepare(
+            make_task_line(executor_config={"overrides": {"taskRoleArn": "arn:aws:iam::123456789012:role/admin"}})
+        )
+
+
+def test_the_log_of_an_encrypted_task_is_found_by_its_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API server need not have the keys."""
+    worker_harness = WorkerHarness(**KEYS)
+    worker_harness.launch()
+    asked: list[str] = []
+
+    class Aws:
+        def client(self, service: str, region: str, profile: object) -> Any:
+            return self
+
+        def describe_task_definition(self, taskDefinition: str) -> Any:  # noqa: N803 - boto3's
+            asked.append(taskDefinition)
+            return {"taskDefinition": {"containerDefinitions": []}}
+
+    monkeypatch.setattr("ecs_queue.airflow.task_log.open_ledger", lambda config: worker_harness.memory_ledger)
+    said, _ = read_task_log(make_config(), "a", clients=Aws(), environ={})
+
+    assert asked == ["family:1"]
+    assert "no container 'main'" in said[0]

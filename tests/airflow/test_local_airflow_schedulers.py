@@ -1,0 +1,169 @@
+"""Schedulers that die, lose Redis, and work side by side: a whole Airflow on PostgreSQL, real processes all the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ecs_queue.airflow.local import LocalAirflow, Row
+from ecs_queue.protocol.states import State
+from tests.airflow import system_queries
+from tests.airflow.measured_executor import HEARTBEAT_LOG_VARIABLE
+from tests.airflow.postgres import PostgresServer
+from tests.airflow.system_queries import TIMEOUT_SECONDS
+from tests.servers import require_redis_binary
+
+pytestmark = pytest.mark.timeout(600)
+
+ROOT = Path(__file__).parents[2]
+#: What a scheduler of Airflow says when an executor and the database differ.
+EXECUTOR_MISMATCH = re.compile(r"reported that the task instance|TI try_number mismatch|an unexpected error|Traceback")
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
+    """With one scheduler; ten containers at once, however many tasks Airflow has sent."""
+    require_redis_binary()
+    directory = tmp_path_factory.mktemp("airflow")
+    settings = {
+        "AIRFLOW__CORE__EXECUTOR": "tests.airflow.measured_executor.MeasuredExecutor",
+        "AIRFLOW__CORE__PARALLELISM": "64",  # of each scheduler: a hundred tasks need both
+        "AIRFLOW__ECS_QUEUE__MAX_IN_FLIGHT": "10",
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+        "PYTHONPATH": str(ROOT),
+        HEARTBEAT_LOG_VARIABLE: str(directory / "heartbeats"),
+    }
+    with PostgresServer() as database:
+        dags = system_queries.copy_dags(directory / "dags")
+        with LocalAirflow(directory / "home", dags, database=database.url, settings=settings) as made:
+            made.wait_for_dags()
+            yield made
+
+
+def read_heartbeats(airflow: LocalAirflow, since: float) -> list[Row]:
+    """The scheduler's notes from a time on (seconds since the epoch)."""
+    lines = Path(airflow.environ[HEARTBEAT_LOG_VARIABLE]).read_text().splitlines()
+    return [note for note in map(json.loads, lines) if note["at"] >= since]
+
+
+def list_live_jobs(airflow: LocalAirflow) -> set[int]:
+    """The schedulers that the database takes for running."""
+    rows = airflow.fetch_rows("select id from job where job_type = 'SchedulerJob' and state = 'running'")
+    return {int(row["id"]) for row in rows}
+
+
+def start_twenty(airflow: LocalAirflow, run_id: str) -> None:
+    """Returns when ten run and ten are queued, which they do until their gate is opened."""
+    airflow.trigger_dag("blocking", run_id)
+
+    def are_half_way() -> bool:
+        is_half = system_queries.count_states(airflow, run_id) == {"running": 10, "queued": 10}
+        return is_half and len(system_queries.count_executions(airflow, run_id)) == 10
+
+    airflow.wait_for(are_half_way, TIMEOUT_SECONDS, "ten tasks that run and ten that are queued")
+
+
+def assert_each_succeeds_once(airflow: LocalAirflow, run_id: str, count: int) -> None:
+    """Each task has succeeded, at its first try, by one launch; and its scheduler, if it lives, has taken that in."""
+    airflow.wait_for(
+        lambda: system_queries.count_states(airflow, run_id) == {"success": count},
+        TIMEOUT_SECONDS,
+        f"the end of {run_id}",
+    )
+    assert system_queries.count_executions(airflow, run_id) == dict.fromkeys(range(count), 1)
+    tasks = system_queries.list_run_tasks(airflow, run_id)
+    assert {task["try_number"] for task in tasks} == {1}
+    ids = {str(task["external_executor_id"]) for task in tasks}
+    assert len(ids) == count
+    live = list_live_jobs(airflow)
+    wait_for_confirmation(airflow, [task for task in tasks if task["queued_by_job_id"] in live])
+    records = system_queries.get_records(airflow, ids)
+    assert len(records) == count
+    assert {(record.state, record.launch, record.attempt) for record in records} == {(State.SUCCESS, 1, 1)}
+
+
+def wait_for_confirmation(airflow: LocalAirflow, tasks: list[Row]) -> None:
+    """Their scheduler has taken in how they ended, and has told the ledger so."""
+    ids = [task["external_executor_id"] for task in tasks]
+
+    def are_confirmed() -> bool:
+        return all(record.confirmed_at for record in system_queries.get_records(airflow, ids))
+
+    airflow.wait_for(are_confirmed, TIMEOUT_SECONDS, "the confirmation of results")
+
+
+def test_a_scheduler_that_is_killed_leaves_its_tasks_to_the_next(airflow: LocalAirflow) -> None:
+    before = airflow.ecs.stats()["tasks_created"]
+    start_twenty(airflow, "killed")
+    (dead,) = list_live_jobs(airflow)
+    assert {task["queued_by_job_id"] for task in system_queries.list_run_tasks(airflow, "killed")} == {dead}
+    airflow.kill("scheduler")
+    system_queries.release_tasks(
+        airflow, "killed", 3
+    )  # three end while nobody looks, and three of those that wait start
+    airflow.wait_for(
+        lambda: system_queries.count_states(airflow, "killed")["success"] == 3, TIMEOUT_SECONDS, "three ends"
+    )
+    airflow.start_component("scheduler")
+
+    def are_adopted() -> bool:
+        rest = [task for task in system_queries.list_run_tasks(airflow, "killed") if task["state"] != "success"]
+        return len(rest) == 17 and dead not in {task["queued_by_job_id"] for task in rest}
+
+    airflow.wait_for(are_adopted, TIMEOUT_SECONDS, "the adoption")
+    system_queries.release_tasks(airflow, "killed", 20)
+    assert_each_succeeds_once(airflow, "killed", 20)
+    assert airflow.ecs.stats()["tasks_created"] - before == 20
+
+
+def test_a_redis_that_is_gone_for_20_seconds_delays_and_loses_nothing(airflow: LocalAirflow) -> None:
+    """Twice: frozen (connections are accepted, nothing is answered), then killed (connections are refused)."""
+    before, since = airflow.ecs.stats()["tasks_created"], time.time()
+    start_twenty(airflow, "outage")
+    os.kill(airflow.redis.pid, signal.SIGSTOP)
+    run_through_outage(airflow, "frozen", passing=5)
+    os.kill(airflow.redis.pid, signal.SIGCONT)
+    wait_for_confirmation(airflow, system_queries.list_run_tasks(airflow, "outage")[:5])  # all go on
+    airflow.redis.kill()
+    run_through_outage(airflow, "dead", passing=10)
+    airflow.redis.start()
+    system_queries.release_tasks(airflow, "outage", 20)
+    for run_id, count in (("outage", 20), ("frozen", 10), ("dead", 10)):
+        assert_each_succeeds_once(airflow, run_id, count)
+    assert airflow.ecs.stats()["tasks_created"] - before == 40
+    notes = read_heartbeats(airflow, since)
+    assert not [note["raised"] for note in notes if note["raised"]]
+    assert max(note["seconds"] - note["waited"] for note in notes) <= 1.0
+
+
+def run_through_outage(airflow: LocalAirflow, run_id: str, *, passing: int) -> None:
+    """20 s in which tasks end and nobody can report it, and tasks are to be started and nobody can take them."""
+    began = time.time()
+    system_queries.release_tasks(airflow, "outage", passing)
+    airflow.trigger_dag("ten_tasks", run_id)
+    time.sleep(20)  # what is tested is the length of the outage
+    assert system_queries.count_states(airflow, run_id) == {"queued": 10}
+    assert len(read_heartbeats(airflow, began)) >= 10  # scheduling goes on
+
+
+def test_two_schedulers_at_once_finish_each_task_once(airflow: LocalAirflow) -> None:
+    before = airflow.ecs.stats()["tasks_created"]
+    airflow.start_component("scheduler", "scheduler-2")
+    airflow.wait_for(lambda: len(list_live_jobs(airflow)) == 2, TIMEOUT_SECONDS, "the second scheduler")
+    airflow.trigger_dag("hundred_tasks", "both")
+    assert_each_succeeds_once(airflow, "both", 100)
+    assert airflow.ecs.stats()["tasks_created"] - before == 100
+    shares = Counter(task["queued_by_job_id"] for task in system_queries.list_run_tasks(airflow, "both"))
+    assert set(shares) == list_live_jobs(airflow)  # both had a part in it
+    unfinished = "select id from dag_run where state not in ('success', 'failed')"
+    airflow.wait_for(lambda: not airflow.fetch_rows(unfinished), TIMEOUT_SECONDS, "the runs")
+    for name in ("scheduler", "scheduler-2"):
+        assert not EXECUTOR_MISMATCH.findall((airflow.directory / f"{name}.log").read_text())

@@ -1,0 +1,235 @@
+"""What Airflow no longer waits for, and does not say so: cleared, marked, skipped with the DAG run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ecs_queue.airflow.obsolete_requests import CHECK_INTERVAL_SECONDS, START_REPORT_DELAY_SECONDS
+from ecs_queue.protocol.operations import TaskUpdate
+from ecs_queue.protocol.states import State
+from tests.airflow.harness import AirflowHarness, make_task_workload, task_key
+
+
+def send_task(harness: AirflowHarness, name: str = "task") -> tuple[Any, str]:
+    """A task that the ledger has, and its request."""
+    item = make_task_workload(name)
+    harness.queue(item)
+    harness.heartbeat()
+    harness.collect_events()
+    return item, harness.request_id_of(item)
+
+
+def run_checks(harness: AirflowHarness, times: int = 2) -> None:
+    for _ in range(times):
+        harness.advance_clock(CHECK_INTERVAL_SECONDS)
+        harness.heartbeat()
+
+
+def report_running(harness: AirflowHarness, request_id: str) -> None:
+    """A worker's part, up to a container that ECS shows as running."""
+    record = harness.launch_request(request_id)
+    seen = TaskUpdate(
+        id=request_id, launch=1, arn=record.arn, version=2, last_status="RUNNING", wait=1.0, started_at=1.7e9
+    )
+    harness.ledger.inner.outcomes([seen])
+
+
+def read_stop(harness: AirflowHarness, request_id: str) -> tuple[State, str]:
+    record = harness.record(request_id)
+    assert record is not None
+    return record.state, record.stop_requested_by
+
+
+def test_the_waiting_request_of_a_cleared_task_is_withdrawn(harness: AirflowHarness) -> None:
+    item, request_id = send_task(harness)
+    harness.obsolete = {request_id}
+    run_checks(harness)
+    harness.heartbeat()
+    assert read_stop(harness, request_id) == (State.REVOKED, "airflow")
+    assert not harness.executor.running
+    assert harness.collect_events() == {}
+    [(event, extra)] = harness.take_event_log()
+    assert event == "ecs-queue stopped the task"
+    assert request_id in extra
+    assert task_key(item) not in harness.executor.running
+
+
+def test_one_check_alone_withdraws_nothing(harness: AirflowHarness) -> None:
+    item, request_id = send_task(harness)
+    harness.obsolete = {request_id}
+    run_checks(harness, 1)
+    harness.obsolete = set()
+    run_checks(harness, 3)
+    assert read_stop(harness, request_id) == (State.QUEUED, "")
+    assert harness.executor.running == {task_key(item)}
+
+
+def test_a_request_that_is_not_obsolete_is_kept(harness: AirflowHarness) -> None:
+    _, request_id = send_task(harness)
+    run_checks(harness, 5)
+    assert read_stop(harness, request_id) == (State.QUEUED, "")
+
+
+def test_a_task_that_waits_for_the_ledger_to_come_back_is_not_sent_any_more(harness: AirflowHarness) -> None:
+    item = make_task_workload()
+    harness.ledger.is_unavailable = True
+    harness.queue(item)
+    harness.heartbeat()
+    harness.obsolete = {str(item.ti.id)}
+    run_checks(harness)
+    assert not harness.executor._airflow_queues()[0]
+    harness.ledger.is_unavailable = False
+    run_checks(harness)
+    assert harness.broker.inner.requests == []
+    assert harness.collect_events() == {}
+
+
+def test_a_running_container_may_end_itself_and_its_result_is_reported(harness: AirflowHarness) -> None:
+    item, request_id = send_task(harness)
+    report_running(harness, request_id)
+    harness.obsolete = {request_id}
+    run_checks(harness, 5)
+    assert read_stop(harness, request_id) == (State.LAUNCHED, "")
+    harness.finish_request(request_id, State.FAILED)
+    harness.heartbeat()
+    assert harness.collect_events()[task_key(item)][0] == "failed"
+
+
+def test_a_container_that_does_not_end_itself_is_stopped(harness: AirflowHarness) -> None:
+    item, request_id = send_task(harness)
+    report_running(harness, request_id)
+    harness.obsolete = {request_id}
+    run_checks(harness)
+    harness.advance_clock(300)
+    run_checks(harness, 2)
+    assert read_stop(harness, request_id) == (State.LAUNCHED, "airflow")
+    assert harness.executor.running == {task_key(item)}  # until it has ended
+    harness.ledger.calls.clear()
+    run_checks(harness, 2)
+    assert "stop" not in harness.ledger.calls
+    harness.finish_request(request_id, State.FAILED, stopped_by_user=True)
+    harness.heartbeat()
+    assert harness.collect_events()[task_key(item)][0] == "failed"
+
+
+def test_a_launched_container_that_ecs_does_not_start_is_stopped_after_a_while(harness: AirflowHarness) -> None:
+    _, request_id = send_task(harness)
+    harness.launch_request(request_id)
+    harness.obsolete = {request_id}
+    run_checks(harness, 3)
+    assert read_stop(harness, request_id) == (State.LAUNCHED, "")  # it may run, and nobody has seen it yet
+    harness.advance_clock(START_REPORT_DELAY_SECONDS)
+    run_checks(harness)
+    harness.heartbeat()
+    assert read_stop(harness, request_id) == (State.LAUNCHED, "airflow")
+    assert not harness.executor.running
+
+
+def test_during_a_ledger_outage_it_is_withdrawn_after_the_outage(harness: AirflowHarness) -> None:
+    _, request_id = send_task(harness)
+    harness.obsolete = {request_id}
+    harness.ledger.is_unavailable = True
+    run_checks(harness, 3)
+    assert read_stop(harness, request_id) == (State.QUEUED, "")
+    harness.ledger.is_unavailable = False
+    run_checks(harness)
+    harness.heartbeat()
+    assert read_stop(harness, request_id) == (State.REVOKED, "airflow")
+
+
+def test_many_requests_are_checked_in_batches_and_all_in_turn(harness: AirflowHarness) -> None:
+    asked: list[int] = []
+    names: set[str] = set()
+
+    def unwanted(flights: Any) -> set[str]:
+        asked.append(len(flights))
+        names.update(flight.id for flight in flights)
+        return set()
+
+    harness.executor.find_obsolete = unwanted
+    harness.queue(*(make_task_workload(f"t{number}") for number in range(1000)))
+    harness.heartbeat()
+    run_checks(harness, 5)
+    assert max(asked) <= 300
+    assert len(names) == 1000
+
+
+def test_an_unavailable_database_withdraws_nothing_and_raises_nothing(harness: AirflowHarness) -> None:
+    def broken(flights: Any) -> set[str]:
+        raise OSError("no database")
+
+    _, request_id = send_task(harness)
+    harness.executor.find_obsolete = broken
+    run_checks(harness, 3)
+    assert read_stop(harness, request_id) == (State.QUEUED, "")
+
+
+class TestExpiry:
+    """A token that expired while the task was queued: Airflow queues it again, without using up a try."""
+
+    def expire_task(self, harness: AirflowHarness) -> tuple[Any, str]:
+        item, request_id = send_task(harness)
+        harness.unprocessed = {request_id}
+        harness.launch_request(request_id)
+        harness.finish_request(request_id, State.EXPIRED, exit_code=None)
+        harness.heartbeat()
+        return item, request_id
+
+    def test_it_fails_no_task_and_explains_why_in_the_event_log(self, harness: AirflowHarness) -> None:
+        self.expire_task(harness)
+        assert harness.collect_events() == {}
+        assert not harness.executor.running
+        [(event, extra)] = harness.take_event_log()
+        assert event == "ecs task did not start"
+        assert "task_queued_timeout" in extra
+        assert "none of the task's tries" in extra
+
+    def test_it_is_confirmed_when_airflow_has_queued_the_task_again(self, harness: AirflowHarness) -> None:
+        item, request_id = self.expire_task(harness)
+        harness.heartbeat()
+        assert harness.ledger.inner.undelivered("airflow-7", 10)
+        harness.unprocessed = set()
+        again = make_task_workload(item.ti.task_id)
+        harness.queue(again)
+        harness.heartbeat()
+        told = harness.collect_events()
+        harness.heartbeat()
+        harness.heartbeat()
+        told |= harness.collect_events()
+        assert harness.ledger.inner.undelivered("airflow-7", 10) == []
+        assert harness.executor.running == {task_key(again)}
+        assert harness.request_id_of(again) != request_id
+        assert "failed" not in {state for state, _ in told.values()}
+
+    def test_a_task_that_airflow_never_queues_again_is_failed_in_the_end(self, harness: AirflowHarness) -> None:
+        item, _ = self.expire_task(harness)
+        harness.advance_clock(600 + 2 * 120 - 5)
+        harness.heartbeat()
+        assert harness.collect_events() == {}
+        harness.advance_clock(10)
+        harness.heartbeat()
+        state, info = harness.collect_events()[task_key(item)]
+        assert state == "failed"
+        assert "EXPIRED" in info
+
+    def test_the_next_scheduler_withholds_it_too(self, harness: AirflowHarness) -> None:
+        from tests.airflow.harness import FakeTaskInstance
+
+        item, request_id = self.expire_task(harness)
+        other = harness.another_scheduler()
+        other.unprocessed = {request_id}
+        assert list(other.executor.try_adopt_task_instances([FakeTaskInstance(item, request_id)])) == []
+        other.heartbeat()
+        assert other.collect_events() == {}
+        assert not other.executor.running
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.REMOVED, State.REVOKED, State.UNKNOWN])
+def test_every_other_result_is_reported_at_once(harness: AirflowHarness, state: State) -> None:
+    item, request_id = send_task(harness)
+    harness.launch_request(request_id)
+    harness.finish_request(request_id, state, exit_code=None)
+    harness.heartbeat()
+    assert harness.collect_events()[task_key(item)][0] == "failed"

@@ -1,0 +1,253 @@
+"""A container of a task that Airflow no longer waits for, against Airflow's real API server, supervisor and database.
+
+The command is the one that our request carries, run as a container would run it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow import settings
+from airflow.executors import workloads
+from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance, clear_task_instances
+from airflow.utils.session import create_session
+from airflow.utils.state import TaskInstanceState
+from sqlalchemy import insert, select, update
+
+from ecs_queue.airflow.task_instances import find_obsolete, find_unprocessed
+from ecs_queue.airflow.tracked_workloads import TrackedWorkload
+from ecs_queue.protocol.states import State
+from tests.airflow.harness import AirflowHarness, make_task_workload
+
+DAG = """
+import os
+from airflow.sdk import dag, task
+
+@dag(schedule=None)
+def noted():
+    for name in ("waiting", "cleared", "marked", "elsewhere"):
+        @task(task_id=name)
+        def note(name):
+            with open(os.environ["NOTES"], "a") as notes:
+                notes.write(name + "\\n")
+        note(name)
+
+noted()
+"""
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[None]:
+    """Airflow's tables, with a DAG run."""
+    from airflow.models import import_all_models
+    from airflow.models.base import Base
+    from airflow.models.dagbundle import DagBundleModel
+
+    settings.initialize()
+    import_all_models()
+    Base.metadata.create_all(settings.engine)
+    now = datetime.now(UTC)
+    run = {"dag_id": "noted", "run_id": "r1", "run_type": "manual", "state": "running"}
+    with create_session() as session:
+        session.execute(insert(DagBundleModel).values(name="dags-folder"))
+        session.add(DagModel(dag_id="noted", bundle_name="dags-folder", relative_fileloc="noted.py"))
+        session.flush()
+        session.execute(insert(DagRun).values(logical_date=now, run_after=now, start_date=now, **run))
+    yield
+    Base.metadata.drop_all(settings.engine)
+
+
+class RecordingApi:
+    """The execution API as an ASGI application that keeps what it answered: path -> status codes."""
+
+    def __init__(self, app: Any) -> None:
+        self.url = ""
+        self.status_codes: dict[str, list[int]] = defaultdict(list)
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def keep(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                self.status_codes[scope["path"]].append(message["status"])
+            await send(message)
+
+        await self._app(scope, receive, keep)
+
+
+@pytest.fixture
+def api(database: None) -> Iterator[RecordingApi]:
+    """The execution API at a URL, with its real tokens."""
+    import uvicorn
+    from airflow.api_fastapi.common.dagbag import create_dag_bag
+    from airflow.api_fastapi.execution_api.app import create_task_execution_api_app  # it warns when it is imported
+
+    app = create_task_execution_api_app()
+    app.state.dag_bag = create_dag_bag()
+    made = RecordingApi(app)
+    server = uvicorn.Server(uvicorn.Config(made, host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started:
+        assert time.monotonic() < deadline, "the API server did not start"
+        assert thread.is_alive()
+        time.sleep(0.02)
+    made.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    yield made
+    server.should_exit = True
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def insert_queued_task(harness: AirflowHarness, name: str) -> Any:
+    """A task that Airflow has queued, and its workload with a real token."""
+    assigned = str(uuid.uuid4())
+    item = make_task_workload(name, dag_id="noted", run_id="r1", assigned=assigned)
+    item = item.model_copy(
+        update={
+            "token": generate_token(str(item.ti.id), harness.executor.jwt_generator),
+            "dag_rel_path": Path("noted.py"),
+            "bundle_info": workloads.BundleInfo(name="dags-folder"),
+        }
+    )
+    with create_session() as session:
+        session.execute(
+            insert(TaskInstance).values(
+                id=_to_stored_id(item),
+                task_id=name,
+                dag_id="noted",
+                run_id="r1",
+                map_index=-1,
+                try_number=1,
+                max_tries=1,
+                pool="default_pool",
+                pool_slots=1,
+                queue="default",
+                state="queued",
+                external_executor_id=assigned,
+            )
+        )
+    return item
+
+
+def generate_token(task_id: str, generator: Any) -> str:
+    """As `ExecuteTask.make` makes it."""
+    generate = getattr(workloads.ExecuteTask, "generate_token", None)
+    made: str = generator.generate({"sub": task_id}) if generate is None else generate(task_id, generator)
+    return made
+
+
+def _to_stored_id(item: Any) -> Any:
+    from ecs_queue.airflow.task_instances import _to_stored_id
+
+    return _to_stored_id(uuid.UUID(str(item.ti.id)))
+
+
+def update_task(name: str, **values: Any) -> None:
+    with create_session() as session:
+        session.execute(update(TaskInstance).where(TaskInstance.task_id == name).values(**values))
+
+
+def clear_task(name: str) -> None:
+    """As the UI does it."""
+    with create_session() as session:
+        found = session.scalars(select(TaskInstance).where(TaskInstance.task_id == name)).all()
+        clear_task_instances(list(found), session, dag_run_state=False)
+
+
+def read_task_state(name: str) -> str | None:
+    with create_session() as session:
+        state: str | None = session.scalar(select(TaskInstance.state).where(TaskInstance.task_id == name))
+    return state
+
+
+@pytest.mark.timeout(300)  # an API server and four containers, each of which imports all of Airflow
+def test_airflow_refuses_a_container_that_starts_too_late_and_the_executor_withdraws_it(
+    harness: AirflowHarness, api: RecordingApi, tmp_path: Path
+) -> None:
+    (tmp_path / "noted.py").write_text(DAG)
+    items = {name: insert_queued_task(harness, name) for name in ("waiting", "cleared", "marked", "elsewhere")}
+    harness.executor.find_obsolete = find_obsolete
+    harness.queue(*items.values())
+    harness.heartbeat()
+    bodies = [json.loads(message.body) for message in harness.broker.inner.requests]
+    commands = {name: body["command"] for name, body in zip(items, bodies, strict=True)}
+    ids = {name: harness.request_id_of(item) for name, item in items.items()}
+    clear_task("cleared")
+    update_task("marked", state=TaskInstanceState.FAILED)
+    update_task("elsewhere", state=TaskInstanceState.RUNNING, hostname="another", pid=1, unixname="another")
+
+    environ = {
+        **os.environ,
+        "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": api.url,
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(tmp_path / "logs"),
+        "AIRFLOW_IS_EXECUTOR_CONTAINER": "true",
+        "NOTES": str(tmp_path / "notes"),
+    }
+    running = [
+        subprocess.Popen([sys.executable, *command[1:]], env=environ, stdout=log, stderr=subprocess.STDOUT)
+        for name, command in commands.items()
+        for log in [(tmp_path / f"{name}.log").open("wb")]
+    ]
+    for process in running:
+        process.wait(200)
+    shown = {name: (tmp_path / f"{name}.log").read_text() for name in commands}
+    notes = tmp_path / "notes"
+    assert (notes.read_text() if notes.exists() else "") == "waiting\n", shown
+    assert read_task_state("waiting") == "success"
+    assert read_task_state("cleared") is None
+    assert read_task_state("marked") == "failed"
+    assert read_task_state("elsewhere") == "running"
+    answered = {name: api.status_codes[f"/task-instances/{item.ti.id}/run"] for name, item in items.items()}
+    assert answered == {"waiting": [200], "cleared": [404], "marked": [409], "elsewhere": [409]}
+
+    # What has not started is taken back without that, by Airflow's own database.
+    for _ in range(2):
+        harness.advance_clock(5)
+        harness.heartbeat()
+    harness.heartbeat()
+    records = {name: harness.record(request_id) for name, request_id in ids.items()}
+    assert {name for name, record in records.items() if record and record.state is State.REVOKED} >= {
+        "cleared",
+        "marked",
+    }
+
+
+def test_the_database_shows_which_requests_are_obsolete(harness: AirflowHarness, database: None) -> None:
+    with closing(harness):
+        flights = {}
+        for state in ("queued", "running", "restarting", "scheduled", "success", "failed", "deferred", None):
+            item = insert_queued_task(harness, f"is-{state}")
+            flights[state] = TrackedWorkload(state, f"id-{state}", task_instance_id=str(item.ti.id), id_generated=True)
+            update_task(f"is-{state}", state=state)
+        flights["unknown"] = TrackedWorkload("unknown", "unknown", task_instance_id=str(uuid.uuid4()))
+        wanted = {flight.request_id for flight in flights.values()} - find_obsolete(list(flights.values()))
+        assert wanted == {flights[state].request_id for state in ("queued", "running", "restarting", "scheduled")}
+        assert find_unprocessed(list(flights.values())) == wanted - {flights["scheduled"].request_id}
+
+
+def test_a_request_whose_task_was_queued_again_elsewhere_is_obsolete(harness: AirflowHarness, database: None) -> None:
+    item = insert_queued_task(harness, "again")
+    flight = TrackedWorkload("again", "mine", task_instance_id=str(item.ti.id))
+    update_task("again", external_executor_id=flight.request_id)
+    assert find_obsolete([flight]) == set()
+    update_task("again", external_executor_id="another")
+    assert find_obsolete([flight]) == {flight.request_id}
+    update_task("again", external_executor_id=None)  # its QUEUED event is still to be taken in
+    assert find_obsolete([flight]) == set()

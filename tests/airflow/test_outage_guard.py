@@ -1,0 +1,61 @@
+"""A server that is away."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from ecs_queue.airflow.outage_guard import BACKOFF_SECONDS, WARNING_INTERVAL_SECONDS, OutageGuard
+from ecs_queue.errors import LedgerUnavailable
+
+
+class FakeServer:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.calls = 0
+        self.is_unavailable = True
+        self.guard = OutageGuard("ledger", logging.getLogger("tests.outage_guard"), lambda: self.now)
+
+    def call_guarded(self) -> str | None:
+        return self.guard.attempt(self.call)
+
+    def call(self) -> str:
+        self.calls += 1
+        if self.is_unavailable:
+            raise LedgerUnavailable
+        return "here"
+
+
+def test_after_a_failure_it_is_not_called_during_the_backoff() -> None:
+    server = FakeServer()
+    assert [server.call_guarded() for _ in range(5)] == [None] * 5
+    assert server.calls == 1
+    server.now += BACKOFF_SECONDS
+    server.call_guarded()
+    assert server.calls == 2
+
+
+def test_it_is_used_again_as_soon_as_it_answers() -> None:
+    server = FakeServer()
+    server.call_guarded()
+    server.is_unavailable = False
+    server.now += BACKOFF_SECONDS
+    assert [server.call_guarded(), server.call_guarded()] == ["here", "here"]
+
+
+def test_a_long_outage_is_mentioned_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    server = FakeServer()
+    with caplog.at_level(logging.WARNING, "tests.outage_guard"):
+        while server.now < 3 * WARNING_INTERVAL_SECONDS - 1:
+            server.call_guarded()
+            server.now += BACKOFF_SECONDS
+    assert len(caplog.records) == 3
+
+
+def test_an_error_that_is_no_outage_is_raised() -> None:
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        FakeServer().guard.attempt(broken)

@@ -1,0 +1,163 @@
+"""The log of a container while it runs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import boto3
+import msgspec
+import pytest
+from moto import mock_aws
+
+from ecs_queue.airflow import task_log
+from ecs_queue.config import Config, Profile, load_config
+from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.states import State
+from ecs_queue.runtask.launch_spec import LaunchSpec
+
+ARN = "arn:aws:ecs:eu-west-1:123456789012:task/jobs/abc"
+OPTIONS = {"awslogs-group": "/jobs", "awslogs-stream-prefix": "airflow", "awslogs-region": "eu-west-3"}
+LAUNCH_SPEC = LaunchSpec("main", 3, {"taskDefinition": "family:7"}).encode()
+
+
+class FakeLedger:
+    """Knows one record."""
+
+    def __init__(self, record: Record | None) -> None:
+        self.record = record
+
+    def get(self, ids: list[str]) -> list[Record | None]:
+        return [self.record]
+
+    def close(self) -> None:
+        return None
+
+
+class MissingError(Exception):
+    """CloudWatch's ResourceNotFoundException."""
+
+
+class FakeAws:
+    """Plays both services; remembers what was asked."""
+
+    class exceptions:  # noqa: N801 - boto3's own name
+        ResourceNotFoundException = MissingError
+
+    def __init__(self, container: dict[str, Any], events: list[dict[str, Any]] | None) -> None:
+        self.container = container
+        self.events = events
+        self.calls: list[Any] = []
+
+    def client(self, service: str, region: str, profile: Profile) -> FakeAws:
+        self.calls.append((service, region))
+        return self
+
+    def describe_task_definition(self, **kwargs: Any) -> dict[str, Any]:
+        self.calls.append(kwargs)
+        return {"taskDefinition": {"containerDefinitions": [self.container]}}
+
+    def get_log_events(self, **kwargs: Any) -> dict[str, Any]:
+        self.calls.append(kwargs)
+        if self.events is None:
+            raise MissingError
+        return {"events": self.events}
+
+
+@pytest.fixture
+def config() -> Config:
+    return load_config(environ={"AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://"})
+
+
+def read_log(
+    config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    record: Record | None,
+    aws: FakeAws | None = None,
+    environ: dict[str, str] | None = None,
+) -> tuple[list[str], list[str]]:
+    monkeypatch.setattr(task_log, "open_ledger", lambda config: FakeLedger(record))
+    return task_log.read_task_log(config, "job", clients=aws, environ=environ or {})
+
+
+def make_running_record(**fields: Any) -> Record:
+    return Record(id="job", state=State.LAUNCHED, arn=ARN, args=LAUNCH_SPEC, **fields)
+
+
+def make_container_definition(**log: Any) -> dict[str, Any]:
+    return {"name": "main", "logConfiguration": {"logDriver": "awslogs", "options": OPTIONS} | log}
+
+
+def test_the_containers_own_stream_is_read(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [{"timestamp": 0, "message": "hello"}, {"timestamp": 1000, "message": '{"event": "json"}'}]
+    aws = FakeAws(make_container_definition(), events)
+    messages, lines = read_log(config, monkeypatch, make_running_record(), aws)
+    assert lines == ["[1970-01-01T00:00:00.000+00:00] hello", '{"event": "json"}']
+    assert "airflow/main/abc" in messages[0]
+    assert aws.calls[:3] == [("ecs", "eu-west-1"), {"taskDefinition": "family:7"}, ("logs", "eu-west-3")]
+    assert aws.calls[3]["logStreamName"] == "airflow/main/abc"
+
+
+def test_a_stream_that_is_not_there_yet_is_no_error(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages, lines = read_log(config, monkeypatch, make_running_record(), FakeAws(make_container_definition(), None))
+    assert "nothing yet" in messages[0]
+    assert lines == []
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"name": "main"}, "no awslogs log driver"),
+        ({"name": "other"}, "no container 'main'"),
+        (make_container_definition(options={"awslogs-group": "/jobs"}), "no awslogs-stream-prefix"),
+    ],
+)
+def test_a_missing_log_configuration_is_reported(
+    config: Config, monkeypatch: pytest.MonkeyPatch, found: dict[str, Any], said: str
+) -> None:
+    messages, lines = read_log(config, monkeypatch, make_running_record(), FakeAws(found, []))
+    assert said in messages[0]
+    assert lines == []
+
+
+def test_the_local_ecs_keeps_a_file(config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "abc.log").write_text("one\ntwo\n")
+    _, lines = read_log(
+        config, monkeypatch, make_running_record(), environ={task_log.LOCAL_LOG_VARIABLE: str(tmp_path)}
+    )
+    assert lines == ["one", "two"]
+
+
+def test_a_request_without_a_container_says_what_it_waits_for(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Record(id="job", state=State.QUEUED, reason="RESOURCE:CPU")
+    assert "RESOURCE:CPU" in read_log(config, monkeypatch, record)[0][0]
+
+
+def test_an_unknown_request_is_reported(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "not known" in read_log(config, monkeypatch, None)[0][0]
+    assert "no request yet" in task_log.read_task_log(config, None)[0][0]
+
+
+def test_the_launch_spec_in_a_record_names_the_container() -> None:
+    assert msgspec.json.decode(LAUNCH_SPEC)["container"] == "main"
+
+
+@mock_aws
+@pytest.mark.parametrize("role", ["", "arn:aws:iam::123456789012:role/logs"])
+def test_boto3s_own_clients_read_it_with_the_profiles_role(monkeypatch: pytest.MonkeyPatch, role: str) -> None:
+    boto3.client("ecs", region_name="eu-west-1").register_task_definition(
+        family="family", containerDefinitions=[make_container_definition() | {"image": "busybox", "memory": 128}]
+    )
+    store = boto3.client("logs", region_name="eu-west-3")
+    store.create_log_group(logGroupName="/jobs")
+    store.create_log_stream(logGroupName="/jobs", logStreamName="airflow/main/abc")
+    event = {"timestamp": int(time.time() * 1000), "message": "hello"}
+    store.put_log_events(logGroupName="/jobs", logStreamName="airflow/main/abc", logEvents=[event])
+    settings = {"AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://", "AIRFLOW__AWS_ECS_EXECUTOR__ROLE_ARN": role}
+    record = make_running_record()
+    record.args = LaunchSpec("main", 3, {"taskDefinition": "family"}).encode()
+
+    _, lines = read_log(load_config(environ=settings), monkeypatch, record)
+
+    assert [line.split()[-1] for line in lines] == ["hello"]

@@ -1,0 +1,110 @@
+"""Worker processes of which one is killed every second, and started again at once."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ecs_queue.local.reaper import Reaper
+from tests.processes import CLI_COMMAND
+
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class WorkerKill:
+    """A worker's end. `at`: seconds since the epoch."""
+
+    worker: str
+    at: float
+
+
+class KilledWorkers:
+    """Use it as a context: until `spare`, one that takes requests is killed every `every` seconds, but the last one."""
+
+    def __init__(
+        self, number: int, environ: Mapping[str, str], folder: Path, rng: random.Random, kill_every: float
+    ) -> None:
+        self._environ = dict(environ)
+        self._folder = folder
+        self._rng = rng
+        self._kill_every = kill_every
+        self._started = 0
+        self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._number = number
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fleet")
+        self._keeper = Reaper()
+        self.kills: list[WorkerKill] = []
+
+    def __enter__(self) -> Self:
+        self._running = [self._start() for _ in range(self._number)]
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop_killing()
+        for _, process in self._running:
+            process.send_signal(signal.SIGTERM)
+        for _, process in self._running:
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._keeper.close()
+
+    def stop_killing(self) -> None:
+        """Kill no more."""
+        self._over.set()
+        self._thread.join()
+
+    def log_files(self) -> list[Path]:
+        """Of every process there was; its name is the worker's."""
+        return sorted(self._folder.glob("w*.log"))
+
+    def _run(self) -> None:
+        next_kill = time.monotonic() + self._kill_every
+        while not self._over.wait(_POLL_SECONDS):
+            # One that was started while the server was away has given up.
+            self._running = [pair if pair[1].poll() is None else self._replace(pair) for pair in self._running]
+            if time.monotonic() >= next_kill:
+                next_kill = time.monotonic() + self._kill_every
+                self._kill_one()
+
+    def _kill_one(self) -> None:
+        """One of those that take requests, if another is left: where starting takes long there would be none at all."""
+        ready = [pair for pair in self._running if self._log_file(pair[0]).stat().st_size]
+        if len(ready) < 2:
+            return
+        victim = self._rng.choice(ready)
+        victim[1].kill()
+        self.kills.append(WorkerKill(victim[0], time.time()))
+        self._running[self._running.index(victim)] = self._replace(victim)
+
+    def _replace(self, ended: tuple[str, subprocess.Popen[bytes]]) -> tuple[str, subprocess.Popen[bytes]]:
+        ended[1].wait()
+        self._keeper.unwatch_group(ended[1].pid)
+        return self._start()
+
+    def _start(self) -> tuple[str, subprocess.Popen[bytes]]:
+        self._started += 1
+        name = f"w{self._started:04}"
+        command = [*CLI_COMMAND, "worker", "--name", name, "--log-level", "debug", "--log-format", "json"]
+        with self._log_file(name).open("wb") as log:
+            process = subprocess.Popen(command, env=self._environ, stdout=log, stderr=log, start_new_session=True)
+        self._keeper.watch_group(process.pid)
+        return name, process
+
+    def _log_file(self, name: str) -> Path:
+        return self._folder / f"{name}.log"

@@ -1,0 +1,113 @@
+"""What `workers` says of each worker and of all together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from ecs_queue.cli.ui import output
+from ecs_queue.cli.workers import _HEADERS, _row, _summary
+from ecs_queue.ledger.base import WorkerInfo
+from tests.cli.conftest import Deployment, Invoke, json_lines
+from tests.processes import wait_until
+
+NOW = 1_700_000_000.0
+
+
+def info(**fields: Any) -> WorkerInfo:
+    known: dict[str, Any] = {
+        "name": "w1",
+        "host": "h",
+        "pid": 1,
+        "version": "0.1.0",
+        "queues": ["default", "etl"],
+        "concurrency": 32,
+        "launches_in_progress": 3,
+        "tasks_followed": 120,
+        "launched_total": 1234,
+        "ended_total": 1200,
+        "health": "ok",
+        "started_at": NOW - 600,
+        "last_seen_at": NOW - 1,
+        "launch_rate": 4.2,
+        "start_call_rate": 5.0,
+        "start_call_limit": 20.0,
+        "read_call_rate": 1.0,
+        "read_call_limit": 20.0,
+        "broker_poll_age": 0.25,
+    }
+    return WorkerInfo(**(known | fields))
+
+
+def test_a_row_shows_threads_rate_limit_use_last_poll_and_version() -> None:
+    row = dict(zip(_HEADERS, _row(info(), NOW), strict=True))
+    assert (row["launching"], row["rate"], row["usage"], row["version"]) == ("3/32", "4.2/s", "25% / 5%", "0.1.0")
+    assert row["polled"] == "1.25 s / never"  # its own words are as old as its heartbeat
+    assert dict(zip(_HEADERS, _row(info(start_call_limit=0.0), NOW), strict=True))["usage"] == "5.0/s / 5%"
+
+
+def test_all_together_are_summed_up_and_a_mix_of_versions_is_told() -> None:
+    words = _summary([info(), info(name="w2", version="0.2.0")])
+    assert "2 workers, 8.4 launches/s" in words
+    assert "RunTask and StopTask 10.0 of 20/s" in words
+    assert "DescribeTasks and ListTasks 2.0 of 20/s" in words
+    assert words.endswith("2 versions")
+    assert "5.0/s, no limit" in _summary([info(start_call_limit=0.0)])
+
+
+@pytest.mark.parametrize(("columns", "is_table"), [("80", False), ("160", True)])
+def test_a_narrow_terminal_gets_a_block_a_worker(
+    columns: str, is_table: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", columns)
+    output.print_table_or_blocks(_HEADERS, [_row(info(), NOW)])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines) <= int(columns)
+    assert any("name" in line and "launching" in line for line in lines) == is_table
+    assert any(line.split() == ["launching", "3/32"] for line in lines) != is_table
+
+
+def test_a_worker_of_an_older_version_is_listed(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
+    import msgspec
+
+    from ecs_queue.client.client import EcsQueue
+
+    old = {name: value for name, value in msgspec.to_builtins(info()).items() if name in _OF_OLD}
+    with EcsQueue.from_config(environ=no_worker_environ, owner="") as queue:
+        queue.ledger.heartbeat(msgspec.convert(old, WorkerInfo), 15.0)
+    (line,) = json_lines(invoke("workers", "--json", env=no_worker_environ).stdout)
+    assert (line["launched"], line["polled_at"]) == (1234, None)
+    assert "never / never" in invoke("workers", env=no_worker_environ).stdout
+
+
+_OF_OLD = frozenset(
+    (
+        "name",
+        "host",
+        "pid",
+        "version",
+        "queues",
+        "concurrency",
+        "launches_in_progress",
+        "tasks_followed",
+        "launched_total",
+        "ended_total",
+    )
+) | {"health", "started_at", "last_seen_at"}
+
+
+def test_a_real_worker_tells_its_polls_calls_and_rates(invoke: Invoke, deployment: Deployment) -> None:
+    with deployment.make_client() as queue:
+        assert queue.submit(["true"]).result(timeout=30).succeeded
+
+    def line() -> dict[str, Any]:
+        (found,) = json_lines(invoke("workers", "--json", env=deployment.environ).stdout)
+        return found
+
+    wait_until(lambda: line()["launch_rate"] > 0 and line()["described_at"] is not None, 20, "the heartbeat tells it")
+    told = line()
+    assert min(told[rate] for rate in ("launch_rate", "start_call_rate", "read_call_rate")) > 0
+    assert told["started_at"] < told["polled_at"] <= told["last_seen_at"]

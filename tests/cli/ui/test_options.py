@@ -1,0 +1,39 @@
+"""What is shared by all commands: where a configuration comes from, and what a command takes none of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ecs_queue.cli.ui.options import SharedOptions, load_shared_config
+from ecs_queue.errors import UsageError
+from tests.cli.conftest import Invoke
+
+
+def test_the_command_line_is_the_uppermost_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "ecs_queue.cfg"
+    file.write_text("[ecs_queue]\nnamespace = file\nconcurrency = 7\nbroker_url = redis://file:6379/0\n")
+    monkeypatch.setenv("AIRFLOW__ECS_QUEUE__CONCURRENCY", "8")
+    config = SharedOptions(str(file), {"broker_url": "redis://line:6379/0"}).load_config()
+    found = (config.namespace, config.concurrency, config.broker_url, config.ledger_url)
+    assert found == ("file", 8, "redis://line:6379/0", "redis://line:6379/0")
+
+
+@pytest.mark.parametrize("key", ["broker_url", "ledger_url"])
+def test_a_broker_within_one_process_is_refused(key: str) -> None:
+    with pytest.raises(UsageError, match=f"{key} is memory://, which nobody outside"):
+        load_shared_config(SharedOptions(overrides={"broker_url": "redis://127.0.0.1/0", key: "memory://"}))
+
+
+@pytest.mark.parametrize("command", ["local", "local-ecs", "demo"])
+def test_a_command_with_a_server_of_its_own_takes_no_configuration(invoke: Invoke, command: str) -> None:
+    done = invoke(command, "--broker-url", "redis://elsewhere/0", "--config", "some.cfg")
+    assert done.exit_code == 2
+    assert f"{command} takes no --config or --broker-url" in done.stderr
+
+
+def test_a_configuration_file_that_is_not_there_is_named(invoke: Invoke, tmp_path: Path) -> None:
+    done = invoke("status", "--config", str(tmp_path / "nope.cfg"))
+    assert done.exit_code == 2
+    assert "nope.cfg: expected a readable ini file" in done.stderr

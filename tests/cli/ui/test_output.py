@@ -1,0 +1,93 @@
+"""Tables, lines and durations."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+import pytest
+
+from ecs_queue.cli.ui import output
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (-1, "0.00 s"),
+        (0.004, "0.00 s"),
+        (0.42, "0.42 s"),
+        (9.994, "9.99 s"),
+        (9.996, "10.0 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min"),
+        (200, "3 min 20 s"),
+        (3600, "1 h"),
+        (7500, "2 h 5 min"),
+        (86400, "1 d"),
+        (270000, "3 d 3 h"),
+    ],
+)
+def test_a_duration_is_told_in_the_units_that_fit(seconds: float, shown: str) -> None:
+    assert output.format_duration(seconds) == shown
+
+
+def test_control_characters_cannot_rule_a_terminal() -> None:
+    assert output.sanitize("a\x1b]0;title\x07\r\nb\u2028c\x9bd") == "a ]0;title b c d"
+
+
+def test_a_table_for_machines_is_aligned_and_its_wide_characters_count_twice(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output.print_table(("id", "state"), [("世界", "SUCCESS"), ("abcdef", "FAILED\n")])
+    assert capsys.readouterr().out == "id      state\n世界    SUCCESS\nabcdef  FAILED\n"
+
+
+class FakeTerminal:
+    """Stands for stdout being looked at."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(output, "is_terminal", lambda *_: True)
+        monkeypatch.setenv("COLUMNS", "100")
+
+
+def test_a_table_for_people_takes_cells_as_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeTerminal(monkeypatch)
+    output.print_table(("id", "reason"), [("a1", "[red]not markup[/red] [/] :smile:")])
+    shown = capsys.readouterr().out
+    assert "[red]not markup[/red] [/] :smile:" in shown
+    assert "─" in shown
+
+
+def test_pairs_leave_out_what_is_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_fields([("id", "a1"), ("reason", ""), ("state", "SUCCESS")])
+    assert capsys.readouterr().out == "id      a1\nstate   SUCCESS\n"
+
+
+def test_a_state_is_coloured_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeTerminal(monkeypatch)
+    styled: list[dict[str, Any]] = []
+
+    def style(text: str, **how: Any) -> str:
+        styled.append(how)
+        return text
+
+    monkeypatch.setattr(click, "style", style)
+    output.print_fields([("state", "FAILED"), ("id", "a1")])
+    assert styled == [{"fg": "red"}]
+    assert capsys.readouterr().out == "state  FAILED\nid     a1\n"
+
+
+def test_json_is_one_line_of_utf_8(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    output.print_json({"reason": "grüße\n世界"})
+    line = capfdbinary.readouterr().out
+    assert line.count(b"\n") == 1
+    assert "世界".encode() in line
+    assert json.loads(line) == {"reason": "grüße\n世界"}
+
+
+def test_long_text_is_shortened_to_what_fits() -> None:
+    assert output.truncate("abcdef", 6) == "abcdef"
+    assert output.truncate("abcdefg", 6) == "abcde…"

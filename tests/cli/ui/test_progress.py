@@ -1,0 +1,59 @@
+"""A bar when a person looks, lines when not."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+
+import pytest
+
+from ecs_queue.cli.ui.progress import ProgressBar, ProgressLines, make_progress
+
+
+class FakeTerminal(io.StringIO):
+    """Somebody looks at it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with make_progress(200, "ended") as work:
+        assert isinstance(work, ProgressLines)
+        for seconds in (1, 3.9, 0.2, 4, 2):
+            now[0] += seconds
+            work.advance(10)
+        work.print_line('{"id": "a1"}')
+    shown = capsys.readouterr()
+    assert shown.err == "30/200 ended\n50/200 ended\n"
+    assert shown.out == '{"id": "a1"}\n'
+
+
+def test_a_bar_counts_on_the_terminal_and_leaves_the_answer_to_stdout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen = FakeTerminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with make_progress(3, "ended") as work:
+        assert isinstance(work, ProgressBar)
+        work.advance(2)
+        work.print_line('{"id": "a1"}')
+        work.advance()
+    assert "3/3" in screen.getvalue()
+    assert "ended" in screen.getvalue()
+    assert capsys.readouterr().out == '{"id": "a1"}\n'
+
+
+def test_on_one_screen_the_answer_stands_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = FakeTerminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(sys, "stdout", FakeTerminal())
+    monkeypatch.setenv("TERM", "xterm-256color")
+    line = '{"id": "a1", "reason": "[bold]' + "x" * 200 + '"}'
+    with make_progress(3, "ended") as work:
+        work.print_line(line)
+    assert line in screen.getvalue()

@@ -1,0 +1,36 @@
+"""Signals as something to wait for."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from ecs_queue.cli.ui.signals import STOP_SIGNALS, StopSignals
+
+
+def test_signals_are_told_in_order_and_the_handlers_come_back() -> None:
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    with StopSignals() as signals:
+        assert signals.wait(0.0) is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.wait(5.0) is signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.wait(None) is signal.SIGINT
+        assert signals.wait(0.0) is None
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+
+
+def test_more_signals_than_anybody_reads_do_no_harm() -> None:
+    with StopSignals() as signals:
+        for _ in range(70_000):  # a pipe holds 65,536
+            signal.raise_signal(signal.SIGTERM)
+        assert signals.wait(0.0) is signal.SIGTERM
+
+
+def test_the_handlers_come_back_after_an_error() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ZeroDivisionError), StopSignals():
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGTERM) is before

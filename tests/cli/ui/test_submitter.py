@@ -1,0 +1,122 @@
+"""Submissions and waits that outlast the servers' absence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from ecs_queue.cli.ui import submitter
+from ecs_queue.cli.ui.submitter import Submitter, wait_for_results
+from ecs_queue.errors import LedgerUnavailable, ResultTimeout
+from ecs_queue.messages.envelope import TaskResult
+
+
+class Identified:
+    """Stands for a handle, a draft or a result: what has an id."""
+
+    def __init__(self, name: str) -> None:
+        self.id = name
+        self.request = self
+
+
+def identified(number: int) -> list[Any]:
+    return [Identified(f"r{position}") for position in range(number)]
+
+
+class FlakyQueue:
+    """A queue whose ledger is away for some calls. `trouble`: what each call does, None is "it works"."""
+
+    def __init__(self, *trouble: Exception | None) -> None:
+        self.failures = list(trouble)
+        self.sent: list[list[str]] = []
+
+    def send(self, drafts: Sequence[Any]) -> list[Any]:
+        self.sent.append([draft.id for draft in drafts])
+        self._fail()
+        return list(drafts)
+
+    def as_completed(self, handles: Sequence[Any], timeout: float | None) -> Iterator[Any]:
+        for position, handle in enumerate(handles):
+            if position == 1:
+                self._fail()
+            yield handle
+
+    def _fail(self) -> None:
+        found = self.failures.pop(0) if self.failures else None
+        if found is not None:
+            raise found
+
+
+@pytest.fixture(autouse=True)
+def _no_retry_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitter, "_RETRY_SECONDS", 0.0)
+
+
+def ledger_unavailable() -> LedgerUnavailable:
+    return LedgerUnavailable("the ledger is away")
+
+
+def test_a_batch_whose_answer_is_lost_is_sent_again_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    queue: Any = FlakyQueue(None, ledger_unavailable(), ledger_unavailable())
+    told: list[int] = []
+    drafts = identified(250)
+    assert Submitter(queue).submit(drafts, told.append) == drafts
+    assert told == [200, 50]
+    assert [len(batch) for batch in queue.sent] == [200, 50, 50, 50]
+    assert queue.sent[1] == queue.sent[2] == queue.sent[3]
+    assert "the ledger is away; trying again" in capsys.readouterr().err
+
+
+def test_a_ledger_that_stays_away_ends_with_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitter, "_OUTAGE_TIMEOUT_SECONDS", 0.0)
+    queue: Any = FlakyQueue(None, ledger_unavailable())
+    started = Submitter(queue)
+    with pytest.raises(LedgerUnavailable, match="200 of 250 requests were submitted, of the next 50 it is not known"):
+        started.submit(identified(250), lambda _: None)
+    assert len(started.handles) == 200
+    assert len(started.ambiguous_ids) == 50
+
+
+def test_each_result_comes_once_though_the_ledger_is_away_meanwhile(capsys: pytest.CaptureFixture[str]) -> None:
+    queue: Any = FlakyQueue(ledger_unavailable(), ledger_unavailable(), None, ledger_unavailable())
+    found: list[TaskResult] = list(wait_for_results(queue, identified(6), None))
+    assert [result.id for result in found] == [f"r{position}" for position in range(6)]
+    assert "still waiting" in capsys.readouterr().err
+
+
+def test_a_ledger_that_fails_after_the_last_result_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    class FailsAtTheEnd(FlakyQueue):
+        def as_completed(self, handles: Sequence[Any], timeout: float | None) -> Iterator[Any]:
+            yield from handles
+            raise ledger_unavailable()
+
+    queue: Any = FailsAtTheEnd()
+    assert len(list(wait_for_results(queue, identified(3), None))) == 3
+    assert capsys.readouterr().err == ""
+
+
+def test_a_timeout_says_how_many_have_not_ended() -> None:
+    class Slow(FlakyQueue):
+        def as_completed(self, handles: Sequence[Any], timeout: float | None) -> Iterator[Any]:
+            assert timeout is not None
+            assert timeout <= 5
+            yield handles[0]
+            raise ResultTimeout
+
+    queue: Any = Slow()
+    results = wait_for_results(queue, identified(3), 5)
+    assert next(results).id == "r0"
+    with pytest.raises(ResultTimeout, match=r"^2 of 3 requests have not ended within 5 s$"):
+        next(results)
+
+
+def test_a_timeout_of_one_request_names_it() -> None:
+    class Never(FlakyQueue):
+        def as_completed(self, handles: Sequence[Any], timeout: float | None) -> Iterator[Any]:
+            raise ResultTimeout
+
+    queue: Any = Never()
+    with pytest.raises(ResultTimeout, match=r"^r0 has not ended within 5 s$"):
+        next(wait_for_results(queue, identified(1), 5))

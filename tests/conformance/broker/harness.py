@@ -1,0 +1,69 @@
+"""A consumer on a broker, and what it has been given."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from ecs_queue.broker import Broker, Delivery, RequestMessage
+
+TIMEOUT_SECONDS = 30.0
+
+
+class BrokerHarness:
+    """Takes from `queues` and keeps everything in hand until told otherwise."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        queues: Sequence[str] = ("q",),
+        prefetch: int = 10,
+        limits: Mapping[str, int] | None = None,
+    ) -> None:
+        """`most`: of each drain."""
+        self.broker = broker
+        self.limits = limits
+        self.deliveries: list[Delivery] = []
+        self.undecodable: list[tuple[str, bytes, str]] = []
+        self.consumer = broker.consume_requests(
+            queues, prefetch, self.deliveries.append, lambda *element: self.undecodable.append(element)
+        )
+
+        # Closing waits for the end of the poll that is under way.
+        self.consumer._channel.brpop_timeout = 0.1  # type: ignore[attr-defined]
+
+    def publish(self, *bodies: bytes, queue: str = "q", priority: int = 0) -> None:
+        self.broker.publish_requests([RequestMessage(queue, body, priority) for body in bodies])
+
+    def drain_until(self, condition: Callable[[], bool]) -> None:
+        """Drain until it holds; fail when that takes too long."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, f"in hand: {self.bodies}"
+            self.consumer.drain(0.05, self.limits)
+
+    def receive(self, number: int) -> list[bytes]:
+        """Drain until so many messages are in hand; their bodies."""
+        self.drain_until(lambda: len(self.deliveries) >= number)
+        return self.bodies
+
+    def drain_for(self, seconds: float) -> list[bytes]:
+        """Drain for a while; the bodies in hand."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.consumer.drain(0.05, self.limits)
+        return self.bodies
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [delivery.body for delivery in self.deliveries]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.consumer.close()

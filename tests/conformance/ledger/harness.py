@@ -1,0 +1,173 @@
+"""One ledger under test with its clock in our hands, and the shortest words for a request's life."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from ecs_queue.ledger import Ledger, MemoryLedger, RedisLedger
+from ecs_queue.ledger.retention import Retention
+from ecs_queue.protocol.operations import (
+    ClaimRequest,
+    OperationResult,
+    ProtocolSettings,
+    Refusal,
+    RefusalKind,
+    ResultCode,
+    TaskUpdate,
+)
+from ecs_queue.protocol.record import Record, Submission
+from ecs_queue.protocol.states import State
+
+NAMESPACE = "test"
+PREFIX = f"{NAMESPACE}:l:"
+MINUTE = 60.0
+HOUR = 3600.0
+DAY = 86400.0
+#: Sums of eighths of a second are exact, so that both forms may be compared at the very boundary.
+START = 1_700_000_000.0
+SETTINGS = ProtocolSettings(lease_seconds=30.0, settle_seconds=600.0, sweep_after_seconds=5.0)
+#: When an empty list becomes proof, after the last claim.
+ABSENCE_PROVABLE_AFTER = SETTINGS.lease_seconds + SETTINGS.settle_seconds
+
+
+class FakeClock:
+    """Stands still unless told."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make_submission(record_id: str = "job", **fields: Any) -> Submission:
+    """A request accepted for a day, with the owner "airflow"."""
+    known: dict[str, Any] = {
+        "id": record_id,
+        "nonce": "nonce-01",
+        "digest": "d" * 32,
+        "queue": "default",
+        "owner": "airflow",
+        "relaunch": "never_started",
+        "body": b'{"command": ["true"]}',
+        "accept_until": START + DAY,
+    }
+    return Submission(**(known | fields))
+
+
+def claim_request(
+    claim: str = "claim-1",
+    worker: str = "worker-1",
+    args: str = '{"count": 1}',
+    target: str = "here",
+    queue_limit: int = 0,
+) -> ClaimRequest:
+    """What a worker brings to a claim."""
+    return ClaimRequest(claim=claim, worker=worker, args=args, target=target, queue_limit=queue_limit)
+
+
+def make_refusal(kind: RefusalKind, wait: float = 2.0, max_attempts: int = 3) -> Refusal:
+    """A definitive "no"."""
+    return Refusal(kind=kind, reason=f"no: {kind.value}", wait=wait, max_attempts=max_attempts)
+
+
+def task_update(record: Record, version: int = 1, **fields: Any) -> TaskUpdate:
+    """What a look at the record's task showed; running unless told."""
+    known: dict[str, Any] = {
+        "id": record.id,
+        "launch": record.launch,
+        "arn": record.arn,
+        "version": version,
+        "last_status": "STOPPED" if fields.get("end") else "RUNNING",
+        "wait": 10.0,
+    }
+    return TaskUpdate(**(known | fields))
+
+
+@dataclass
+class LedgerHarness:
+    """The ledger, and steps of a life that tests of later steps begin with."""
+
+    ledger: Ledger
+    clock: FakeClock
+    client: redis.Redis | None = None
+
+    def advance(self, seconds: float) -> None:
+        """Time passes. A key's TTL runs by the server's own clock, which stands in nobody's hand: it is acted out."""
+        self.clock.now += seconds
+        if self.client is not None:
+            client: Any = self.client
+            for member in client.zrangebyscore(f"{PREFIX}finished", "-inf", self.clock.now):
+                client.delete(f"{PREFIX}r:{member.decode()}")
+
+    def get_record(self, record_id: str = "job") -> Record:
+        """As it stands."""
+        found = self.ledger.get([record_id])[0]
+        assert found is not None
+        return found
+
+    def get_state(self, record_id: str = "job") -> State:
+        """As it stands."""
+        return self.get_record(record_id).state
+
+    def make_queued(self, record_id: str = "job", **fields: Any) -> Record:
+        """A new record."""
+        assert self.ledger.put([make_submission(record_id, **fields)])[0].code is ResultCode.CREATED
+        return self.get_record(record_id)
+
+    def make_launching(self, record_id: str = "job", claim: str = "claim-1", **fields: Any) -> Record:
+        """A new record, claimed."""
+        self.make_queued(record_id, **fields)
+        answer = self.ledger.claim(record_id, claim_request(claim))
+        assert answer.code is ResultCode.RUN_TASK
+        return self.get_record(record_id)
+
+    def make_launched(self, record_id: str = "job", arn: str = "arn:1", **fields: Any) -> Record:
+        """A new record with a task."""
+        record = self.make_launching(record_id, **fields)
+        assert self.ledger.launched(record_id, record.nonce, record.launch, arn, 1.0).code is ResultCode.OK
+        return self.get_record(record_id)
+
+    def make_ended(self, record_id: str = "job", state: State = State.SUCCESS, **fields: Any) -> Record:
+        """A new record whose task has ended."""
+        record = self.make_launched(record_id, arn=f"arn:{record_id}", **fields)
+        assert self.update_task(record, end_state=state, exit_code=0).code is ResultCode.ENDED
+        return self.get_record(record_id)
+
+    def update_task(self, record: Record, version: int = 1, **fields: Any) -> OperationResult:
+        """One look."""
+        return self.ledger.update_tasks([task_update(record, version, **fields)])[0]
+
+    def stop(self, record_id: str = "job", requested_by: str = "ann", launch: int = 0) -> OperationResult:
+        """One stop."""
+        return self.ledger.stop([record_id], requested_by, launch)[0]
+
+    def reclaim(self, claim: str = "claim-2", worker: str = "worker-2") -> OperationResult:
+        """Another worker's reclaim."""
+        return self.ledger.reclaim("job", claim_request(claim, worker, args="other", target="elsewhere"))
+
+    def make_list_only(self, record_id: str = "job") -> Record:
+        """Claimed, stopped, and taken over after H with the order to look."""
+        self.stop(record_id)
+        self.advance(ABSENCE_PROVABLE_AFTER)
+        answer = self.reclaim()
+        assert answer.code is ResultCode.LIST_TASKS
+        return self.get_record(record_id)
+
+
+def make_memory_harness(settings: ProtocolSettings = SETTINGS, retention: Retention | None = None) -> LedgerHarness:
+    """In this process."""
+    clock = FakeClock()
+    return LedgerHarness(MemoryLedger(clock, settings, retention or Retention()), clock)
+
+
+def make_redis_harness(
+    client: redis.Redis, settings: ProtocolSettings = SETTINGS, retention: Retention | None = None
+) -> LedgerHarness:
+    """On a server, or what plays one."""
+    clock = FakeClock()
+    ledger = RedisLedger(client, NAMESPACE, settings, retention or Retention(), clock=clock)
+    return LedgerHarness(ledger, clock, client)

@@ -1,0 +1,315 @@
+"""Random operations, the same on one or two ledgers, and what must be true after each of them.
+
+Identifiers, claims and numbers are taken from the record as it stands most of the time, so that lives go deep, and
+are stale or wrong for the rest. Times are eighths of a second: their sums are exact in both forms.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from ecs_queue.ledger import Ledger
+from ecs_queue.protocol.operations import OperationResult, RefusalKind
+from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record
+from ecs_queue.protocol.states import TERMINAL_STATES, TRANSITIONS, State
+from tests.conformance.ledger.harness import LedgerHarness, claim_request, make_refusal, make_submission, task_update
+
+IDS = ("a", "b", "c", "d", "e")
+QUEUES = ("q1", "q2")
+OWNERS = ("", "ann", "bob")
+TIME_STEPS = (0.0, 0.0, 0.0, 0.125, 1.0, 2.0, 5.0, 10.0, 30.0, 30.0, 300.0, 630.0, 1800.0, 3600.0)
+WAITS = (0.0, 1.0, 4.0, 30.0)
+
+Transition = tuple[State | None, State | None]
+Records = dict[str, Record | None]
+Operation = Callable[[Ledger], Any]
+
+
+class RandomOperations:
+    """`labs`: the ledger, and the one to compare it with, if any."""
+
+    def __init__(self, harnesses: Sequence[LedgerHarness], seed: int) -> None:
+        self._harnesses = harnesses
+        self._rng = random.Random(seed)
+        self._serial = 0
+        self._history: list[str] = []
+        self.transitions: set[tuple[str, Transition]] = set()
+
+    def run(self, steps: int) -> None:
+        """So many operations; AssertionError with the last of them when the ledgers or the rules disagree."""
+        for _ in range(steps):
+            self.step()
+
+    def step(self) -> None:
+        """One operation, compared and checked."""
+        before = self.records()
+        name, run = self._choose(before)
+        told = f"after {self._history[-12:]}"
+        answers = [_comparable(run(harness.ledger)) for harness in self._harnesses]
+        assert all(answer == answers[0] for answer in answers), (answers, told)
+        after = self.records()
+        for other in self._harnesses[1:]:
+            found = dict(zip(IDS, other.ledger.get(IDS), strict=True))
+            assert _comparable(found) == _comparable(after), told
+            assert other.ledger.count_by_state() == self._harnesses[0].ledger.count_by_state(), told
+        for record_id in IDS:
+            self._check_transition(name, before[record_id], after[record_id], told)
+            check_record(after[record_id], told)
+
+    def records(self) -> Records:
+        """As they stand."""
+        return dict(zip(IDS, self._harnesses[0].ledger.get(IDS), strict=True))
+
+    def _check_transition(self, name: str, old: Record | None, new: Record | None, history: str) -> None:
+        if new is None:
+            assert old is None or (name == "advance" and old.is_terminal), history
+            return
+        move = (old.state if old else None, new.state)
+        if move[0] is not move[1]:
+            self.transitions.add((name, move))
+            assert move in _allowed_transitions(name), (name, move, history)
+        if old is None:
+            return
+        assert not (old.is_terminal and move[0] is not move[1]), history
+        assert new.launch == old.launch or (new.launch == old.launch + 1 and new.state is State.QUEUED), history
+        assert old.attempt <= new.attempt <= old.attempt + 1, history
+        if new.launch == old.launch and old.args and not new.is_terminal:
+            assert (new.args, new.target) == (old.args, old.target), history
+
+    def _choose(self, records: Records) -> tuple[str, Operation]:
+        rng = self._rng
+        record = records[rng.choice(IDS)] or Record(id=rng.choice(IDS))
+        names, weights = zip(*_WEIGHTS.items(), strict=True)
+        # What fits its state is chosen more often: else hardly anything would ever be launched.
+        name = rng.choice(_OPERATIONS_BY_STATE[record.state]) if rng.random() < 0.6 else rng.choices(names, weights)[0]
+        if not record.digest and rng.random() < 0.7:
+            name = rng.choice(("put", "put_and_claim"))
+        run: Operation = getattr(self, f"_{name}")(record)
+        self._history.append(f"{name}({record.id})")
+        return name, run
+
+    def _now(self) -> float:
+        return self._harnesses[0].clock.now
+
+    def _fresh(self, kind: str) -> str:
+        self._serial += 1
+        return f"{kind}-{self._serial}"
+
+    def _usually(self, right: Any, *wrong: Any) -> Any:
+        return right if self._rng.random() < 0.85 else self._rng.choice(wrong)
+
+    def _submission(self, record: Record) -> Any:
+        rng, now = self._rng, self._now()
+        return make_submission(
+            record.id,
+            nonce=self._usually(record.nonce or self._fresh("nonce"), self._fresh("nonce")),
+            digest=self._usually(record.digest or "d1", "d1", "d2"),
+            queue=record.queue or rng.choice(QUEUES),
+            owner=record.owner or rng.choice(OWNERS),
+            accept_until=now + rng.choice((0.0, 600.0, 86400.0, 86400.0, 86400.0)),
+            expires_at=now + expires_in if (expires_in := rng.choice((0.0, 60.0, 2400.0, 7200.0))) else 0.0,
+            time_limit=rng.choice((0.0, 90.5)),
+        )
+
+    def _claim_request(self) -> Any:
+        args, limit = self._usually(self._fresh("args"), ""), self._rng.choice((0, 0, 0, 1))
+        return claim_request(self._fresh("claim"), args=args, target=self._fresh("target"), queue_limit=limit)
+
+    def _claim_of(self, record: Record) -> str:
+        return str(self._usually(record.claim, "", "claim-1", self._fresh("claim")))
+
+    def _advance(self, record: Record) -> Operation:
+        step = self._rng.choice(TIME_STEPS)
+        for harness in self._harnesses:
+            harness.advance(step)
+        return lambda ledger: ledger.now()
+
+    def _put(self, record: Record) -> Operation:
+        new = self._submission(record)
+        return lambda ledger: ledger.put([new])
+
+    def _put_and_claim(self, record: Record) -> Operation:
+        new, bid = self._submission(record), self._claim_request()
+        return lambda ledger: ledger.put_and_claim(new, bid)
+
+    def _claim(self, record: Record) -> Operation:
+        bid = self._usually(self._claim_request(), None)
+        return lambda ledger: ledger.claim(record.id, bid)
+
+    def _reclaim(self, record: Record) -> Operation:
+        bid = self._claim_request()
+        return lambda ledger: ledger.reclaim(record.id, bid)
+
+    def _launched(self, record: Record) -> Operation:
+        nonce = self._usually(record.nonce, "wrong")
+        launch = self._usually(record.launch, record.launch - 1, record.launch + 1)
+        arn, wait = self._usually(f"arn:{record.id}:{launch}", "arn:other"), self._rng.choice(WAITS)
+        return lambda ledger: ledger.launched(record.id, nonce, launch, arn, wait)
+
+    def _call_ambiguous(self, record: Record) -> Operation:
+        claim, wait, answered = self._claim_of(record), self._rng.choice(WAITS), self._rng.choice(("", "1"))
+        return lambda ledger: ledger.call_ambiguous(record.id, claim, wait, "in doubt", answered)
+
+    def _no_effect(self, record: Record) -> Operation:
+        claim, wait = self._claim_of(record), self._rng.choice(WAITS)
+        return lambda ledger: ledger.no_effect(record.id, claim, wait, "throttled")
+
+    def _refused(self, record: Record) -> Operation:
+        claim = self._claim_of(record)
+        no = make_refusal(self._rng.choice(list(RefusalKind)), self._rng.choice(WAITS), self._rng.choice((1, 3)))
+        return lambda ledger: ledger.refused(record.id, claim, no)
+
+    def _task_absent(self, record: Record) -> Operation:
+        claim, wait = self._claim_of(record), self._rng.choice(WAITS)
+        return lambda ledger: ledger.task_absent(record.id, claim, wait)
+
+    def _update_task(self, record: Record) -> Operation:
+        rng = self._rng
+        end = rng.choice((None, None, None, *sorted(TERMINAL_STATES)))
+        words = task_update(
+            record,
+            version=self._usually(record.version + 1, record.version, 0, record.version + 5),
+            launch=self._usually(record.launch, record.launch + 1),
+            arn=self._usually(record.arn, "arn:other"),
+            wait=rng.choice(WAITS),
+            started_at=rng.choice((0.0, self._now() - 1)),
+            end_state=end,
+            may_relaunch=bool(end) and rng.random() < 0.5,
+            stopped_by_user=bool(end) and rng.random() < 0.4,
+            max_attempts=rng.choice((1, 3)),
+            finished_at=rng.choice((0.0, self._now() - 0.5)),
+            exit_code=rng.choice((None, 0, 137)) if end else None,
+            stop_code=rng.choice(("", "UserInitiated")),
+            reason=rng.choice(("", "exit 137")),
+        )
+        return lambda ledger: ledger.update_tasks([words])
+
+    def _reschedule_poll(self, record: Record) -> Operation:
+        looks = {record.id: self._rng.choice(WAITS)}
+        return lambda ledger: ledger.reschedule_poll(looks)
+
+    def _stop(self, record: Record) -> Operation:
+        by = self._rng.choice(("ann", STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT))
+        launch = 0 if by == "ann" else record.launch
+        return lambda ledger: ledger.stop([record.id], by, launch)
+
+    def _adopt(self, record: Record) -> Operation:
+        owner = self._rng.choice(OWNERS)
+        return lambda ledger: ledger.adopt([record.id], owner)
+
+    def _confirm(self, record: Record) -> Operation:
+        pair, owner = (record.id, self._usually(record.nonce, "wrong")), self._usually(record.owner, *OWNERS)
+        return lambda ledger: ledger.confirm([pair], owner)
+
+    def _lease(self, record: Record) -> Operation:
+        limit, queue = self._rng.choice((1, 10)), self._rng.choice(QUEUES)
+        pops: list[Operation] = [
+            lambda ledger: ledger.lease_due(limit),
+            lambda ledger: ledger.lease_due_retries(queue, limit),
+            lambda ledger: ledger.lease_unclaimed(queue, limit),
+            lambda ledger: ledger.lease_expired(limit),
+        ]
+        return self._rng.choice(pops)
+
+    def _read(self, record: Record) -> Operation:
+        owner, arn = self._rng.choice(OWNERS), record.arn or "arn:none"
+        return lambda ledger: (ledger.list_undelivered(owner, 10), ledger.find_id_by_arn(arn))
+
+    def _pause_queues(self, record: Record) -> Operation:
+        queue = self._rng.choice(QUEUES)
+
+        def pause(ledger: Ledger) -> Any:
+            ledger.pause_queues([queue])
+            return ledger.list_paused_queues()
+
+        return pause
+
+    def _resume_queues(self, record: Record) -> Operation:
+        def resume(ledger: Ledger) -> Any:
+            ledger.resume_queues(QUEUES)
+            return ledger.list_paused_queues()
+
+        return resume
+
+    def _prune(self, record: Record) -> Operation:
+        return lambda ledger: ledger.prune(10)
+
+
+_WEIGHTS = {
+    "advance": 14,
+    "put": 4,
+    "put_and_claim": 4,
+    "claim": 6,
+    "reclaim": 6,
+    "launched": 6,
+    "call_ambiguous": 3,
+    "no_effect": 4,
+    "refused": 4,
+    "task_absent": 4,
+    "update_task": 8,
+    "reschedule_poll": 2,
+    "stop": 2,
+    "adopt": 2,
+    "confirm": 3,
+    "lease": 8,
+    "read": 2,
+    "prune": 2,
+    "pause_queues": 1,
+    "resume_queues": 3,
+}
+_OPERATIONS_BY_STATE = {
+    State.QUEUED: ("claim", "claim", "advance", "lease"),
+    State.LAUNCHING: (
+        "reclaim",
+        "launched",
+        "no_effect",
+        "refused",
+        "task_absent",
+        "call_ambiguous",
+        "advance",
+        "advance",
+        "task_absent",
+        "stop",
+    ),
+    State.LAUNCHED: ("update_task", "update_task", "lease", "advance"),
+} | dict.fromkeys(TERMINAL_STATES, ("confirm", "advance", "advance", "put"))
+
+
+def _allowed_transitions(name: str) -> frozenset[Any]:
+    """The moves an operation may make; admit's are those of put, of claim, and of one after the other."""
+    if name == "put_and_claim":
+        composed = {(None, end) for start, end in TRANSITIONS["claim"] if (None, start) in TRANSITIONS["put"]}
+        return TRANSITIONS["put"] | TRANSITIONS["claim"] | composed
+    return TRANSITIONS.get(name, frozenset())
+
+
+def _comparable(value: Any) -> Any:
+    """Comparable: records as dictionaries, times to the millisecond."""
+    if isinstance(value, Record | OperationResult):
+        value = {name: getattr(value, name) for name in value.__struct_fields__}
+    if isinstance(value, dict):
+        return {key: _comparable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_comparable(item) for item in value]
+    return round(value, 3) if isinstance(value, float) else value
+
+
+def check_record(record: Record | None, history: str = "") -> None:
+    """What is true of a record at any time."""
+    if record is None:
+        return
+    assert not (record.state is State.QUEUED and (record.stop_requested_by or record.first_called_at)), history
+    assert bool(record.claim) <= (record.state is State.LAUNCHING), history
+    assert (record.ambiguous or record.retired) <= (record.state is State.LAUNCHING), history
+    assert bool(record.arn) >= (record.state is State.LAUNCHED), history
+    assert not (record.state in (State.QUEUED, State.LAUNCHING) and record.arn), history
+    assert bool(record.request) != record.is_terminal, history
+    assert not (record.is_terminal and (record.args or record.not_before or record.lease_until)), history
+    assert bool(record.finished_at) == record.is_terminal, history
+    assert record.undelivered <= (record.is_terminal and bool(record.owner)), history
+    assert 0 <= record.attempts <= record.attempt, history
+    assert msgspec.json.decode(msgspec.json.encode(record), type=Record) == record, history

@@ -1,0 +1,83 @@
+"""Long random lives: the rules of PROTOCOL.md hold in each, and memory and Redis agree in every answer and record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fakeredis
+import msgspec
+import pytest
+
+from ecs_queue.ledger.redis_script import connect
+from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.states import TRANSITIONS, State
+from tests.conformance.ledger.harness import PREFIX, SETTINGS, LedgerHarness, make_memory_harness, make_redis_harness
+from tests.conformance.ledger.random_operations import IDS, OWNERS, QUEUES, RandomOperations, Transition
+
+_SETTINGS = msgspec.structs.replace(SETTINGS, max_in_flight=3, startup_allowance=2.0, max_deliveries=1)
+
+
+def _expected_index(record: Record) -> str | None:
+    """The one index that a record must stand in."""
+    if record.is_terminal:
+        return None
+    if record.state is not State.QUEUED:
+        return "due"
+    return f"{'retry' if record.not_before else 'unclaimed'}:{record.queue}"
+
+
+def _index_members(client: Any, key: str) -> set[str]:
+    return {member.decode() for member in client.zrange(PREFIX + key, 0, -1)}
+
+
+def check_indexes(harness: LedgerHarness) -> None:
+    """Every index says exactly what the records say."""
+    client: Any = harness.client
+    records = [record for record in harness.ledger.get(IDS) if record is not None]
+    shelves = ["due", *(f"{kind}:{queue}" for kind in ("unclaimed", "retry") for queue in QUEUES)]
+    for shelf in shelves:
+        assert _index_members(client, shelf) == {r.id for r in records if _expected_index(r) == shelf}, shelf
+    waiting = {r.id for r in records if r.state is State.QUEUED and r.expires_at}
+    assert _index_members(client, "expiry") == waiting
+    assert _index_members(client, "live") == {r.id for r in records if not r.is_terminal}
+    assert _index_members(client, "finished") >= {r.id for r in records if r.is_terminal}
+    assert not _index_members(client, "finished") & _index_members(client, "live")
+    arns = {arn.decode(): key.decode() for arn, key in client.hgetall(f"{PREFIX}arns").items()}
+    assert arns == {r.arn: r.id for r in records if r.state is State.LAUNCHED}
+    for owner in OWNERS:
+        mine = {r.id for r in records if r.undelivered and r.owner == owner}
+        assert mine <= _index_members(client, f"undelivered:{owner}") <= mine | (set(IDS) - {r.id for r in records})
+    for record in records:
+        assert (client.ttl(f"{PREFIX}r:{record.id}") > 0) == record.is_terminal
+
+
+def _run_both(client: Any, seed: int, steps: int) -> None:
+    redis_side = make_redis_harness(client, _SETTINGS)
+    life = RandomOperations([make_memory_harness(_SETTINGS), redis_side], seed)
+    for _ in range(steps):
+        life.step()
+        check_indexes(redis_side)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_memory_and_redis_agree_on_random_operations(seed: int) -> None:
+    with fakeredis.FakeRedis(server=fakeredis.FakeServer()) as client:
+        _run_both(client, seed, steps=300)
+
+
+@pytest.mark.parametrize("seed", range(100, 103))
+def test_memory_and_a_real_server_agree_on_random_operations(redis_url: str, seed: int) -> None:
+    with connect(redis_url, socket_timeout=5.0, max_connections=2) as client:
+        _run_both(client, seed, steps=700)
+
+
+def test_random_operations_make_exactly_the_transitions_of_the_table() -> None:
+    expected = {(name, move) for name, moves in TRANSITIONS.items() for move in moves}
+    made: set[tuple[str, Transition]] = set()
+    for seed in range(600):  # some moves are made in one life of forty
+        life = RandomOperations([make_memory_harness(_SETTINGS)], seed)
+        life.run(700)
+        made |= {(name, move) for name, move in life.transitions if name != "put_and_claim"}
+        if seed >= 40 and made == expected:
+            break
+    assert made == expected

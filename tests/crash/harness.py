@@ -1,0 +1,227 @@
+"""One namespace with a local ECS of its own, real worker and client processes in it, and a client that waits here."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+import redis
+
+from ecs_queue import crash_points
+from ecs_queue.broker import open_broker
+from ecs_queue.broker.base import RequestMessage
+from ecs_queue.client.client import EcsQueue, Handle
+from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, TimerRunner, local_environment
+from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.states import State
+from tests.invariants import find_violations, list_all_tasks
+from tests.processes import CLI_COMMAND, merged_environ, read_json_lines, wait_until, write_json_lines
+
+TaskLine = dict[str, Any]
+
+#: How long a step of a scenario may take on a machine that is busy with others. Seconds.
+TIMEOUT_SECONDS = 40.0
+MAX_ATTEMPTS = 3
+LEASE_SECONDS, SETTLE_SECONDS = 2.0, 1.5
+_QUICK_SETTINGS = {
+    "LEASE_SECONDS": str(LEASE_SECONDS),
+    "SETTLE_SECONDS": str(SETTLE_SECONDS),
+    "SWEEP_AFTER_SECONDS": "1",
+    "VISIBILITY_TIMEOUT": "2",
+    "RETRY_BASE_SECONDS": "0.1",
+    "RETRY_CAP_SECONDS": "0.5",
+    "RUN_TASK_RATE": "0",
+    "DESCRIBE_TASKS_RATE": "0",
+}
+
+
+class CrashHarness:
+    """Use it as a context. Every process it starts is ended by its id at the end."""
+
+    def __init__(self, redis_url: str, folder: Path, ecs: LocalEcsOptions, settings: Mapping[str, str]) -> None:
+        """`settings`: keys of [ecs_queue] beside those that make it quick."""
+        self.folder = folder
+        self.namespace = f"crash{uuid.uuid4().hex[:10]}"
+        self._redis_url = redis_url
+        self._settings = {**_QUICK_SETTINGS, **settings}
+        self._ecs = LocalEcs(ecs, TimerRunner(0.2))
+        self._stack = ExitStack()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.handles: list[Handle] = []
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._ecs)
+        settings = {f"AIRFLOW__ECS_QUEUE__{key}": value for key, value in self._settings.items()}
+        settings["AIRFLOW__ECS_QUEUE__NAMESPACE"] = self.namespace
+        settings["AIRFLOW__AWS_ECS_EXECUTOR__MAX_RUN_TASK_ATTEMPTS"] = str(MAX_ATTEMPTS)
+        self._environ = merged_environ(local_environment(self._ecs.endpoint_url, self._redis_url), settings)
+        self.queue = self._stack.enter_context(EcsQueue.from_config(environ=self._environ, owner="here"))
+        self._broker = self._stack.enter_context(closing(open_broker(self.queue.config)))
+        self.redis = self._stack.enter_context(closing(redis.Redis.from_url(self._redis_url)))
+        self._stack.callback(self._end_processes)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def endpoint_url(self) -> str:
+        """Of its ECS."""
+        return self._ecs.endpoint_url
+
+    # What a scenario does.
+
+    def submit(self, *lines: TaskLine) -> None:
+        """As any client does; its results are waited for."""
+        self.handles += self.queue.submit_many(lines)
+
+    def submit_without_messages(self, *lines: TaskLine) -> None:
+        """Into the ledger, as by a client that died before it published: no message."""
+        drafts = [self.queue.prepare(line) for line in lines]
+        self.queue.ledger.put([draft.submission for draft in drafts])
+        self.handles += [Handle(self.queue, d.request.id, d.submission.nonce, d) for d in drafts]
+
+    def publish(self, body: bytes) -> None:
+        """A message of any producer."""
+        self._broker.publish_requests([RequestMessage("default", body)])
+
+    def expect_result(self, record_id: str, nonce: str) -> None:
+        """The result of what was published comes here."""
+        self.handles.append(Handle(self.queue, record_id, nonce))
+
+    def start_worker(self, armed: str = "", settings: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start a worker process, armed for points."""
+        return self._start([*CLI_COMMAND, "worker"], armed, settings or {})
+
+    def start_client(self, lines: Sequence[TaskLine], *arguments: str, armed: str = "") -> subprocess.Popen[bytes]:
+        """Start a client process that submits the lines; what it was given is found by `given`."""
+        tasks = write_json_lines(self.folder / "tasks.jsonl", list(lines))
+        command = [
+            sys.executable,
+            "-m",
+            "tests.crash.client_process",
+            str(tasks),
+            str(self._client_results_path),
+            *arguments,
+        ]
+        return self._start(command, armed, {})
+
+    def start_process(self, command: Sequence[str], armed: str = "") -> subprocess.Popen[bytes]:
+        """Start any other process on this namespace, armed for points."""
+        return self._start(command, armed, {})
+
+    def wait_for_success(self, process: subprocess.Popen[bytes], timeout: float = TIMEOUT_SECONDS) -> None:
+        """The process ends by itself, with status 0."""
+        try:
+            code: int | None = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            code = None
+        assert code == 0, f"it did not end well ({code}):\n{self._log}"
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """With SIGKILL; it is gone then."""
+        process.kill()
+        process.wait()
+
+    def wait_for_crash(self, process: subprocess.Popen[bytes], point: str, timeout: float = TIMEOUT_SECONDS) -> None:
+        """The process reaches the point for which it was armed, and is gone."""
+        try:
+            code: int | None = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            code = None
+        assert code == crash_points.EXIT_CODE, f"{point} was not reached ({code}):\n{self._log}"
+
+    def wait_for_pause(self, process: subprocess.Popen[bytes]) -> None:
+        """The process has reached the point for which it was armed, and stands still."""
+        wait_until(
+            lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, TIMEOUT_SECONDS, "the process pauses"
+        )
+
+    def wait_for_state(self, record_id: str, *states: State) -> Record:
+        """Wait until the record is in one of the states."""
+        wait_until(lambda: self.record(record_id).state in states, TIMEOUT_SECONDS, f"{record_id} is {states}")
+        return self.record(record_id)
+
+    def record(self, record_id: str) -> Record:
+        """The record as it stands."""
+        record = self.queue.ledger.get([record_id])[0]
+        assert record is not None
+        return record
+
+    def wait_for_empty_queue(self) -> None:
+        """Wait until no message waits in the queue."""
+        wait_until(lambda: self._broker.backlog("default") == 0, TIMEOUT_SECONDS, "the messages are taken")
+
+    def wait_for_busy_worker(self) -> None:
+        """Wait until a worker has something in hand, as it says of itself."""
+        wait_until(
+            lambda: any(w.launches_in_progress for w in self.queue.ledger.list_workers()),
+            TIMEOUT_SECONDS,
+            "a worker is busy",
+        )
+
+    def delete_all_keys(self) -> None:
+        """As after a fail-over of a ledger to a replica that has nothing yet."""
+        self.redis.delete(*self.redis.keys(f"{self.namespace}:*"))
+
+    # What must hold then.
+
+    def finish(self) -> dict[str, tuple[str, int]]:
+        """Let another worker go on to the end of everything; id -> state and attempts, as its owner is told."""
+        self.start_worker()
+        results = list(self.queue.as_completed(self.handles, timeout=TIMEOUT_SECONDS))
+        told = {result.id: (result.state, result.attempts) for result in results}
+        assert len(results) == len(told) == len(self.handles)
+        self.check_invariants(told)
+        return told
+
+    def check_invariants(self, results: Mapping[str, tuple[str, int]]) -> None:
+        """The invariants; every result told is the record's and counts as delivered."""
+        records = [record for record in self.queue.ledger.get(list(results)) if record is not None]
+        tasks = list_all_tasks(self.endpoint_url)
+        assert find_violations(self.namespace, records, tasks, MAX_ATTEMPTS) == []
+        assert {record.id: (record.state.value, record.attempts) for record in records} == results
+        assert [record.id for record in records if record.undelivered] == []
+
+    def client_runs(self) -> list[list[TaskLine]]:
+        """What each of the client processes was given, in order."""
+        runs: list[list[TaskLine]] = []
+        for line in read_json_lines(self._client_results_path):
+            if "begins" in line:
+                runs.append([])
+            else:
+                runs[-1].append(line)
+        return runs
+
+    @property
+    def _client_results_path(self) -> Path:
+        return self.folder / "given.jsonl"
+
+    @property
+    def _log(self) -> str:
+        return (self.folder / "processes.log").read_text(errors="replace")[-4000:]
+
+    def _start(self, command: Sequence[str], armed: str, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        environ = {**self._environ, **{f"AIRFLOW__ECS_QUEUE__{key}": value for key, value in settings.items()}}
+        if armed:
+            environ[crash_points.ENVIRONMENT_VARIABLE] = armed
+        with (self.folder / "processes.log").open("ab") as log:
+            process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
+        self._processes.append(process)
+        return process
+
+    def _end_processes(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()

@@ -1,0 +1,68 @@
+"""What the doctor says of workers and queues."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from ecs_queue.broker import open_broker
+from ecs_queue.client.client import EcsQueue
+from ecs_queue.config import Config, load_config
+from ecs_queue.doctor.finding import Finding, Severity
+from ecs_queue.doctor.workers import check_config, check_workers
+from ecs_queue.ledger.base import WorkerInfo
+from ecs_queue.ledger.memory import MemoryLedger
+from ecs_queue.ledger.retention import Retention
+from ecs_queue.local.ecs import local_environment
+from ecs_queue.protocol.operations import ProtocolSettings
+
+
+def config_of(**settings: str) -> Config:
+    prefix = "AIRFLOW__ECS_QUEUE__"
+    environ = local_environment("http://127.0.0.1:1", "memory://")
+    return load_config(environ={**environ, **{prefix + name: value for name, value in settings.items()}})
+
+
+@pytest.fixture
+def ledger() -> MemoryLedger:
+    return MemoryLedger(time.time, ProtocolSettings(), Retention(seconds=60))
+
+
+def worker(**changes: Any) -> WorkerInfo:
+    facts: dict[str, Any] = {"name": "w1", "host": "h", "pid": 1, "version": "1", "queues": ["default"]}
+    numbers = {"concurrency": 1, "launches_in_progress": 0, "tasks_followed": 0, "launched_total": 0, "ended_total": 0}
+    return WorkerInfo(**{**facts, **numbers, "health": "ok", "started_at": 1.0, **changes})
+
+
+def found(config: Config, ledger: MemoryLedger) -> dict[str, Finding]:
+    return {finding.check: finding for finding in check_workers(config, open_broker(config), ledger, "1")}
+
+
+def test_without_a_worker_there_is_a_warning_and_for_what_waits_something_wrong(ledger: MemoryLedger) -> None:
+    config = config_of()
+    with EcsQueue(config, open_broker(config), ledger, owner="") as queue:
+        queue.submit(["true"], queue="etl")
+        findings = found(config, ledger)
+    assert findings["workers.alive"].severity is Severity.WARNING
+    unserved = findings["queues.unserved"]
+    assert (unserved.subject, unserved.severity) == ("etl", Severity.ERROR)
+    assert "ecs-queue worker --queues etl" in unserved.advice
+
+
+def test_an_ill_worker_is_wrong_and_another_version_a_note(ledger: MemoryLedger) -> None:
+    ledger.heartbeat(worker(health="default: no credentials", version="0.9"), 60)
+    findings = found(config_of(), ledger)
+    assert findings["workers.alive"].severity is Severity.OK
+    assert (findings["workers.health"].subject, findings["workers.health"].severity) == ("worker w1", Severity.ERROR)
+    assert "0.9" in findings["workers.versions"].text
+
+
+def test_settings_meant_for_tests_are_warnings() -> None:
+    checks = {finding.check: finding.severity for finding in check_config(config_of())}
+    assert checks == {"config.valid": Severity.OK}
+    short = config_of(RETRY_BASE_SECONDS="0.1", SETTLE_SECONDS="5")
+    checks = {finding.check: finding.severity for finding in check_config(short)}
+    assert checks["config.retry_base_seconds"] is Severity.WARNING
+    assert checks["config.settle_seconds"] is Severity.WARNING

@@ -1,0 +1,218 @@
+"""An ECS in memory that keeps its promises about client tokens, and that fails as a test tells it to."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from ecs_queue.ecs.clients import Target
+from ecs_queue.ecs.gateway import DESCRIBE_BATCH_SIZE
+from ecs_queue.protocol.ecs_results import (
+    DescribeTasksResult,
+    ListTasksResult,
+    ReadError,
+    ReadErrorKind,
+    RunTaskResult,
+    RunTaskResultKind,
+    StopTaskResult,
+    StopTaskResultKind,
+)
+
+Task = dict[str, Any]
+
+
+class LostAnswer(Enum):
+    """A RunTask call whose answer nobody hears, and when it takes effect."""
+
+    NO_EFFECT = "never"
+    IMMEDIATE = "at once"
+    DELAYED = "when `act_late` is called"
+    SERVER_ERROR = "at once, but ECS answers with a server error"
+
+
+@dataclass(frozen=True)
+class RunTaskCall:
+    """One RunTask call as it arrived."""
+
+    target: Target
+    arguments: Mapping[str, Any]
+    client_token: str
+    started_by: str
+    deadline: float
+
+
+class FakeEcs:
+    """An `EcsGateway`. Thread-safe. `clock`: seconds since the epoch, for the tasks' times.
+
+    `answers`: what the next RunTask calls answer instead of starting a task, in order. `on_run`: called with each
+    RunTask before anything else; what it raises is raised.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._by_token: dict[tuple[str, str], tuple[str, str]] = {}
+        self.tasks: dict[str, Task] = {}
+        self.run_task_results: deque[RunTaskResult | LostAnswer] = deque()
+        self.on_run_task: Callable[[RunTaskCall], object] = lambda call: None
+        self.run_task_calls: list[RunTaskCall] = []
+        self.delayed_calls: list[RunTaskCall] = []
+        self.describe_calls: list[list[str]] = []
+        self.list_calls: list[str] = []
+        self.stop_calls: list[tuple[str, str]] = []
+        self.stop_task_results: deque[StopTaskResult] = deque()
+        self.hidden_arns: set[str] = set()
+        self.invalid_arns: set[str] = set()
+        self.describe_error: ReadError | None = None
+        self.list_error: ReadError | None = None
+
+    def run_task(
+        self, target: Target, kwargs: Mapping[str, Any], *, client_token: str, started_by: str, deadline: float
+    ) -> RunTaskResult:
+        call = RunTaskCall(target, kwargs, client_token, started_by, deadline)
+        self.on_run_task(call)
+        with self._lock:
+            self.run_task_calls.append(call)
+            said = self.run_task_results.popleft() if self.run_task_results else None
+            if isinstance(said, RunTaskResult):
+                return said
+            return self._result_of_call(call, said)
+
+    def _result_of_call(self, call: RunTaskCall, said: LostAnswer | None) -> RunTaskResult:
+        if said is LostAnswer.DELAYED:
+            self.delayed_calls.append(call)
+        elif said is not LostAnswer.NO_EFFECT:
+            answer = self._start_task(call)
+            if said is None:
+                return answer
+        if said is LostAnswer.SERVER_ERROR:
+            return RunTaskResult(RunTaskResultKind.ANSWERED_5XX, reason="ServerException")
+        return RunTaskResult(RunTaskResultKind.AMBIGUOUS, reason="Whether ECS started a task is not known: timed out")
+
+    def apply_delayed(self, call: RunTaskCall) -> None:
+        """A call of `late` takes effect."""
+        with self._lock:
+            self.delayed_calls.remove(call)
+            self._start_task(call)
+
+    def describe_tasks(self, target: Target, arns: Sequence[str]) -> DescribeTasksResult:
+        assert len(arns) <= DESCRIBE_BATCH_SIZE
+        if not arns:
+            return DescribeTasksResult()
+        with self._lock:
+            self.describe_calls.append(list(arns))
+            if self.describe_error is not None:
+                return DescribeTasksResult(error=self.describe_error)
+            if self.invalid_arns.intersection(arns):
+                return DescribeTasksResult(error=INVALID_ARN)
+            shown = [arn for arn in arns if arn in self.tasks and arn not in self.hidden_arns]
+            missing = [arn for arn in arns if arn not in shown]
+            return DescribeTasksResult([dict(self.tasks[arn]) for arn in shown], missing)
+
+    def stop_task(self, target: Target, arn: str, reason: str) -> StopTaskResult:
+        with self._lock:
+            self.stop_calls.append((arn, reason))
+            if self.stop_task_results:
+                return self.stop_task_results.popleft()
+            task = self.tasks.get(arn, {"lastStatus": "STOPPED"})
+            if task.get("startedAt"):
+                self.finish(arn, exit_code=143, stop_code="UserInitiated", reason=reason)
+            elif task["lastStatus"] != "STOPPED":
+                self._update_task(arn, lastStatus="STOPPED", desiredStatus="STOPPED", stopCode="UserInitiated")
+            return StopTaskResult(StopTaskResultKind.OK)
+
+    def list_tasks(self, target: Target, started_by: str) -> ListTasksResult:
+        with self._lock:
+            self.list_calls.append(started_by)
+            found = [arn for arn, task in self.tasks.items() if task["startedBy"] == started_by]
+            return ListTasksResult([arn for arn in found if arn not in self.hidden_arns], self.list_error)
+
+    def check_cluster(self, target: Target) -> list[str]:
+        return []
+
+    # What happens to a task on ECS.
+
+    def mark_running(self, arn: str) -> None:
+        """The container runs."""
+        self._update_task(arn, lastStatus="RUNNING", startedAt=self._clock())
+
+    def finish(
+        self, arn: str, exit_code: int | None = 0, stop_code: str = "EssentialContainerExited", reason: str = ""
+    ) -> None:
+        """The container ends, having run."""
+        with self._lock:
+            task = self.tasks[arn]
+            container = {"name": "main"} if exit_code is None else {"name": "main", "exitCode": exit_code}
+            self._update_task(
+                arn,
+                lastStatus="STOPPED",
+                desiredStatus="STOPPED",
+                startedAt=task.get("startedAt") or self._clock(),
+                stoppedAt=self._clock(),
+                stopCode=stop_code,
+                stoppedReason=reason or "Essential container in task exited",
+                containers=[container],
+            )
+
+    def fail_to_start(self, arn: str) -> None:
+        """The container never runs."""
+        self._update_task(
+            arn,
+            lastStatus="STOPPED",
+            desiredStatus="STOPPED",
+            stoppedAt=self._clock(),
+            stopCode="TaskFailedToStart",
+            stoppedReason="CannotPullContainerError: no such image",
+            containers=[{"name": "main"}],
+        )
+
+    def interrupt(self, arn: str) -> None:
+        """Its host goes away while it runs."""
+        self.finish(arn, exit_code=137, stop_code="SpotInterruption", reason="Your Spot Task was interrupted.")
+
+    def live_tasks(self) -> list[Task]:
+        """The tasks that have not stopped."""
+        with self._lock:
+            return [task for task in self.tasks.values() if task["lastStatus"] != "STOPPED"]
+
+    def _update_task(self, arn: str, **what: Any) -> None:
+        with self._lock:
+            task = self.tasks[arn]
+            task.update(what)
+            task["version"] += 1
+
+    def _start_task(self, call: RunTaskCall) -> RunTaskResult:
+        sent = json.dumps([call.arguments, call.started_by], sort_keys=True)
+        known = self._by_token.get((call.target.cluster, call.client_token))
+        if known is not None:
+            if known[1] != sent:
+                return RunTaskResult(
+                    RunTaskResultKind.CONFLICT, reason="token used with other arguments", conflicting_arns=(known[0],)
+                )
+            return RunTaskResult(RunTaskResultKind.STARTED, arn=known[0])
+        arn = f"arn:aws:ecs:us-east-1:123456789012:task/{call.target.cluster}/{len(self.tasks) + 1:032x}"
+        self._by_token[call.target.cluster, call.client_token] = arn, sent
+        self.add_task(arn, call.started_by)
+        return RunTaskResult(RunTaskResultKind.STARTED, arn=arn)
+
+    def add_task(self, arn: str, started_by: str) -> None:
+        """A task, just started."""
+        self.tasks[arn] = {
+            "taskArn": arn,
+            "startedBy": started_by,
+            "lastStatus": "PROVISIONING",
+            "desiredStatus": "RUNNING",
+            "version": 1,
+            "containers": [{"name": "main"}],
+        }
+
+
+INVALID_ARN = ReadError(ReadErrorKind.INVALID, "ECS: one of the ARNs is invalid")
+CLUSTER_NOT_FOUND = ReadError(ReadErrorKind.CLUSTER_NOT_FOUND, "ECS: cluster not found")
+THROTTLED = ReadError(ReadErrorKind.THROTTLED, "ECS: rate exceeded")
+DENIED = ReadError(ReadErrorKind.DENIED, "ECS: not authorized")

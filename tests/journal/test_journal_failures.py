@@ -1,0 +1,154 @@
+"""Workers and clients do their work whatever becomes of the journal, and tell it what they did."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import msgspec
+import pytest
+
+from ecs_queue.broker import open_broker
+from ecs_queue.client.client import EcsQueue
+from ecs_queue.errors import JournalUnavailable
+from ecs_queue.journal.base import EventBatch
+from ecs_queue.ledger import open_ledger
+from ecs_queue.protocol.states import State
+from ecs_queue.worker.worker import Worker
+from tests.fake_ecs import FakeEcs
+from tests.processes import wait_until
+from tests.worker.harness import make_config
+
+Failure = Callable[[], Exception]
+FAILURES: dict[str, Failure] = {
+    "unavailable": JournalUnavailable,
+    "a mistake of ours": lambda: KeyError("oops"),
+    "out of memory": lambda: MemoryError(),
+}
+
+
+class FakeJournalStore:
+    """A journal that keeps what it gets, or fails as it is told."""
+
+    def __init__(self, failure: Failure | None = None) -> None:
+        self.failure = failure
+        self.batches: list[EventBatch] = []
+        self.append_count = 0
+
+    def now(self) -> float:
+        return time.time()
+
+    def append(self, batch: EventBatch) -> float:
+        self.append_count += 1
+        if self.failure is not None:
+            raise self.failure()
+        self.batches.append(batch)
+        return time.time()
+
+    def event_names(self, record_id: str) -> list[str]:
+        events = [event for batch in self.batches for event in msgspec.json.decode(batch.body)]
+        return [event["name"] for event in events if event["id"] == record_id]
+
+    def close(self) -> None:
+        pass
+
+
+class JournalHarness:
+    """A client and a worker in this process, on the same journal."""
+
+    def __init__(self, store: FakeJournalStore) -> None:
+        config = make_config(namespace=f"t{uuid.uuid4().hex[:12]}", lease_seconds=5)
+        self.ecs = FakeEcs(time.time)
+        broker, ledger = open_broker(config), open_ledger(config)
+        self.client = EcsQueue(config, broker, ledger, owner="me", journal=store)
+        self.worker = Worker(config, broker, ledger, gateway=self.ecs, journal=store)
+        self.worker.start()
+
+    def run_request(self) -> str:
+        """One request to its end; its id."""
+        handle = self.client.submit(["true"])
+        wait_until(lambda: bool(self.ecs.tasks), 30, "it is launched")
+        for task in self.ecs.live_tasks():
+            self.ecs.finish(task["taskArn"])
+        assert handle.result(30).state == State.SUCCESS
+        return handle.id
+
+    def stop(self) -> None:
+        self.worker.stop()
+        self.worker.join()
+        self.client.close()
+
+
+@pytest.fixture
+def make_harness() -> Iterator[Callable[[FakeJournalStore], JournalHarness]]:
+    harnesses: list[JournalHarness] = []
+
+    def make(store: FakeJournalStore) -> JournalHarness:
+        harnesses.append(JournalHarness(store))
+        return harnesses[-1]
+
+    yield make
+    for harness in harnesses:
+        harness.stop()
+
+
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES.keys())
+def test_a_journal_that_fails_stops_no_launch_and_no_result(
+    make_harness: Callable[[FakeJournalStore], JournalHarness], failure: Failure
+) -> None:
+    store = FakeJournalStore(failure)
+    harness = make_harness(store)
+
+    harness.run_request()
+
+    wait_until(lambda: store.append_count > 0, 10, "the journal was asked")
+
+
+def test_worker_and_client_tell_it_from_envelope_to_end(
+    make_harness: Callable[[FakeJournalStore], JournalHarness],
+) -> None:
+    store = FakeJournalStore()
+    harness = make_harness(store)
+
+    record_id = harness.run_request()
+    harness.stop()
+
+    names = store.event_names(record_id)
+    assert {batch.worker for batch in store.batches} == {"", harness.worker.name}
+    assert names.count("request.submitted") == names.count("request.ended") == 1
+    told = [
+        "request.received",
+        "launch.called",
+        "decision.run_task",
+        "launch.started",
+        "decision.poll",
+        "request.ended",
+    ]
+    assert [name for name in names if name in told] == told
+    assert "worker.stopped" in store.event_names(""), "the journal is the last to end"
+
+
+def test_a_stop_is_told_with_who_asked_for_it(make_harness: Callable[[FakeJournalStore], JournalHarness]) -> None:
+    store = FakeJournalStore()
+    harness = make_harness(store)
+
+    harness.client.stop("unknown-yet", by="alice")
+    harness.client.close()
+
+    (event,) = [e for batch in store.batches for e in msgspec.json.decode(batch.body) if e["id"]]
+    assert (event["name"], event["id"], event["data"]) == (
+        "stop.requested",
+        "unknown-yet",
+        {"by": "alice", "code": "ended"},
+    )
+
+
+def test_what_is_submitted_again_is_told_once(make_harness: Callable[[FakeJournalStore], JournalHarness]) -> None:
+    store = FakeJournalStore()
+    harness = make_harness(store)
+    for _ in range(2):
+        harness.client.submit(["true"], id="same")
+    harness.stop()
+
+    assert store.event_names("same").count("request.submitted") == 1

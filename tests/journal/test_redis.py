@@ -1,0 +1,291 @@
+"""The journal on a real server: ordered, found by request, bounded, written once."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+import redis
+
+from ecs_queue.config import Config, load_config
+from ecs_queue.errors import JournalUnavailable, UsageError
+from ecs_queue.journal import JournalEvent, RedisJournal, open_journal, open_journal_store
+from ecs_queue.journal.base import EventBatch, seq_sort_key
+from ecs_queue.journal.importer import import_events
+
+
+class BatchWriter:
+    """Appends events of a few requests."""
+
+    def __init__(self, journal: RedisJournal, name: str = "w1") -> None:
+        self._journal = journal
+        self._name = name
+        self._number = 0
+
+    def write(self, *ids: str, at: float = 1.0, padding: str = "", name: str = "request.received") -> EventBatch:
+        """One batch with an event for each id."""
+        self._number += 1
+        data = {"queue": "q", "padding": padding}
+        events = [{"v": 1, "at": at + n / 10, "name": name, "id": id, "data": data} for n, id in enumerate(ids)]
+        batch = EventBatch(
+            writer_id=self._name,
+            batch_number=self._number,
+            worker=self._name,
+            event_count=len(events),
+            request_ids=list(dict.fromkeys(ids)),
+            body=msgspec.json.encode(events),
+        )
+        self._journal.append(batch)
+        return batch
+
+
+@pytest.fixture
+def writer(journal: RedisJournal) -> BatchWriter:
+    return BatchWriter(journal)
+
+
+@pytest.fixture
+def server(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+def ids_of(events: Any) -> list[str]:
+    return [event.id for event in events]
+
+
+def test_events_come_back_in_order_with_their_worker_and_place(journal: RedisJournal, writer: BatchWriter) -> None:
+    writer.write("a", "b")
+    BatchWriter(journal, "w2").write("c", at=2.0)
+
+    events = list(journal.all_events())
+
+    assert ids_of(events) == ["a", "b", "c"]
+    assert [event.worker for event in events] == ["w1", "w1", "w2"]
+    assert [event.seq.partition(".")[2] for event in events] == ["0", "1", "0"]
+    assert sorted(events, key=lambda event: seq_sort_key(event.seq)) == events
+    assert journal.last_seq() == events[-1].seq
+
+
+def test_an_empty_journal_has_nothing(journal: RedisJournal) -> None:
+    assert list(journal.all_events()) == []
+    assert list(journal.request_events("a")) == []
+    assert list(journal.pages_newest_first()) == []
+    assert (journal.last_seq(), journal.request_envelope("a"), journal.size()) == ("", None, (0, 0))
+
+
+def test_one_request_is_read_without_the_others(
+    journal: RedisJournal, writer: BatchWriter, server: redis.Redis
+) -> None:
+    for number in range(50):
+        writer.write(f"x{number}", "a" if number in (7, 31) else "y", at=float(number))
+    before = _read_elements(server)
+
+    assert ids_of(journal.request_events("a")) == ["a", "a"]
+    assert _read_elements(server) - before == 2
+
+
+def _read_elements(server: redis.Redis) -> int:
+    """How often XRANGE has run: once an element here."""
+    stats: Any = server.info("commandstats")
+    return int(stats.get("cmdstat_xrange", {}).get("calls", 0))
+
+
+def test_events_of_a_request_are_in_the_order_of_their_time(journal: RedisJournal, writer: BatchWriter) -> None:
+    """A client may be slower to write than the worker."""
+    BatchWriter(journal, "worker").write("a", at=7.0, name="request.received")
+    BatchWriter(journal, "").write("a", at=5.0, name="request.submitted")
+
+    assert [event.name for event in journal.request_events("a")] == ["request.submitted", "request.received"]
+
+
+def test_a_stretch_of_time_can_be_chosen(journal: RedisJournal, writer: BatchWriter) -> None:
+    now = journal.now() - 100
+    for place, record_id in enumerate("abcd"):
+        writer.write(record_id, "z", at=now + 10 * place)
+
+    assert set(ids_of(journal.all_events(now + 5, now + 25))) == {"b", "c", "z"}
+    assert len(list(journal.request_events("z", now + 5, now + 25))) == 2
+
+
+def test_a_batch_that_is_sent_again_is_there_once(journal: RedisJournal, writer: BatchWriter) -> None:
+    batch = writer.write("a")
+    journal.append(batch)
+    BatchWriter(journal, "w2").write("a")
+
+    assert [event.worker for event in journal.request_events("a")] == ["w1", "w2"]
+
+
+def test_many_pages_are_read_in_both_directions(journal: RedisJournal, writer: BatchWriter) -> None:
+    for number in range(45):
+        writer.write(str(number), f"{number}b")
+
+    forth = ids_of(journal.all_events())
+    back = [ids_of(page) for page in journal.pages_newest_first()]
+
+    assert len(forth) == 90
+    assert [record_id for page in reversed(back) for record_id in page] == forth
+
+
+def test_the_oldest_events_go_when_there_are_too_many_bytes(config: Config, redis_url: str) -> None:
+    journal = _opened(config, most_bytes=20_000)
+    writer = BatchWriter(journal)
+    for number in range(200):
+        writer.write(f"r{number}", padding=_noise(number))
+
+    kept = ids_of(journal.all_events())
+    elements, size = journal.size()
+
+    assert kept == [f"r{number}" for number in range(200 - len(kept), 200)]
+    assert 5 <= len(kept) == elements < 100
+    assert size <= 20_000
+    assert list(journal.request_events("r0")) == []
+    assert ids_of(journal.request_events("r199")) == ["r199"]
+    journal.close()
+
+
+def test_what_is_dropped_leaves_no_key_behind(config: Config, server: redis.Redis) -> None:
+    journal = _opened(config, most_bytes=20_000)
+    writer = BatchWriter(journal)
+    for number in range(200):
+        writer.write(f"r{number}", "shared", padding=_noise(number))
+
+    kept = ids_of(journal.all_events())
+    keys = {key.decode() for key in server.scan_iter("ecs-queue:j:r:*")}
+
+    assert keys == {f"ecs-queue:j:r:{record_id}" for record_id in kept}
+    assert server.llen("ecs-queue:j:r:shared") == kept.count("shared")
+    assert server.llen("ecs-queue:j:sizes") == journal.size()[0]
+    journal.close()
+
+
+def test_what_is_too_old_goes_with_the_next_append(config: Config) -> None:
+    journal = _opened(config, retention=0.2)
+    writer = BatchWriter(journal)
+    writer.write("old")
+    start = journal.now()
+    while journal.now() < start + 0.25:
+        pass
+
+    writer.write("new")
+
+    assert ids_of(journal.all_events()) == ["new"]
+    assert list(journal.request_events("old")) == []
+    journal.close()
+
+
+def test_the_memory_it_takes_is_about_what_it_counts(journal: RedisJournal, server: redis.Redis) -> None:
+    """By the server's own count of each key: its total has clients' buffers and scripts in it."""
+    writer = BatchWriter(journal)
+    for number in range(300):
+        writer.write(*(f"{number}-{n}-{'x' * 30}" for n in range(20)), padding=_noise(number))
+    keys: Any = server.keys("*")
+
+    taken = sum(int(server.memory_usage(key, samples=0) or 0) for key in keys)
+    counted = journal.size()[1]
+
+    assert 0.4 < taken / counted < 2.5, (taken, counted)
+
+
+def test_following_shows_what_comes_and_nothing_twice(journal: RedisJournal, writer: BatchWriter) -> None:
+    writer.write("a", "b")
+    first = next(journal.all_events())
+
+    assert ids_of(journal.tail(first.seq, 0.01)) == ["b"], "the rest of the same batch"
+    last = journal.last_seq()
+    assert ids_of(journal.tail(last, 0.01)) == []
+
+    timer = threading.Timer(0.1, lambda: writer.write("c"))
+    timer.start()
+    assert ids_of(journal.tail(last, 10.0)) == ["c"], "it waits for it"
+    timer.join()
+
+
+def test_the_newest_envelope_of_an_id_is_the_request(journal: RedisJournal) -> None:
+    def submitted(at: float, command: str) -> JournalEvent:
+        data = {"envelope": {"kind": "request", "command": [command]}}
+        return JournalEvent(v=1, seq="", at=at, name="request.submitted", id="a", data=data)
+
+    import_events([submitted(1.0, "old"), submitted(2.0, "new")], journal)
+
+    found = journal.request_envelope("a")
+    assert found is not None
+    assert msgspec.json.decode(found)["command"] == ["new"]
+
+
+def test_what_is_restored_keeps_time_worker_and_data_and_loses_secrets(journal: RedisJournal) -> None:
+    event = JournalEvent(
+        v=1, seq="9-0.4", at=1.5, name="health.degraded", worker="w7", data={"reason": "token=hunter2"}
+    )
+    import_events([event] * 1100, journal)
+
+    events = list(journal.all_events())
+
+    assert len(events) == 1100
+    assert {(e.at, e.name, e.worker, e.data["reason"]) for e in events} == {
+        (1.5, "health.degraded", "w7", "token=[redacted]")
+    }
+    assert len({e.seq for e in events}) == 1100
+
+
+def test_ids_that_no_request_has_are_not_indexed(
+    journal: RedisJournal, writer: BatchWriter, server: redis.Redis
+) -> None:
+    writer.write("a b", "c" * 49, "ok")
+
+    assert [key.decode() for key in server.scan_iter("ecs-queue:j:r:*")] == ["ecs-queue:j:r:ok"]
+
+
+def test_two_namespaces_do_not_meet(config: Config, redis_url: str, writer: BatchWriter) -> None:
+    writer.write("a")
+    other = open_journal(load_config(environ={}, overrides={"broker_url": redis_url, "namespace": "other"}))
+
+    assert list(other.all_events()) == []
+    assert list(other.request_events("a")) == []
+    other.close()
+
+
+def test_a_server_that_forgot_the_script_gets_it_again(journal: RedisJournal, server: redis.Redis) -> None:
+    BatchWriter(journal).write("a")
+    server.script_flush()
+    BatchWriter(journal, "w2").write("b")
+
+    assert ids_of(journal.all_events()) == ["a", "b"]
+
+
+def test_a_server_that_is_away_is_an_error_without_its_password() -> None:
+    url = "redis://:hunter2@127.0.0.1:1/0"
+    journal = open_journal(load_config(environ={}, overrides={"broker_url": url, "socket_timeout_seconds": "0.2"}))
+
+    for call in (
+        journal.now,
+        journal.last_seq,
+        lambda: list(journal.all_events()),
+        lambda: list(journal.request_events("a")),
+    ):
+        with pytest.raises(JournalUnavailable) as caught:
+            call()
+        assert "hunter2" not in str(caught.value)
+    journal.close()
+
+
+def test_a_journal_that_is_off_or_in_memory_is_not_written() -> None:
+    assert open_journal_store(load_config(environ={}, overrides={"journal": "False"})) is None
+    in_memory = load_config(environ={}, overrides={"broker_url": "memory://"})
+    assert open_journal_store(in_memory) is None
+    with pytest.raises(UsageError, match="a ledger in memory has no journal"):
+        open_journal(in_memory)
+
+
+def _opened(config: Config, most_bytes: int = 10**9, retention: float = 1e6) -> RedisJournal:
+    client = redis.Redis.from_url(config.ledger_url)
+    return RedisJournal(client, config.namespace, max_bytes=most_bytes, retention_seconds=retention)
+
+
+def _noise(seed: int) -> str:
+    """Text that cannot be deflated to nothing."""
+    return "".join(f"{zlib.crc32(f'{seed}-{n}'.encode()):08x}" for n in range(50))

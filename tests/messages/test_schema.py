@@ -1,0 +1,66 @@
+"""The published JSON schemas: up to date, and of one mind with the decoder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from ecs_queue.messages.schema import SCHEMA_FILES, build_schema, render_schema, write_schemas
+from tests.messages.test_envelope import GOLDEN
+
+_PUBLISHED = Path(__file__).parents[2] / "docs" / "schema"
+
+
+def _validator(kind: str) -> Any:
+    schema = json.loads((_PUBLISHED / f"task-{kind}.v1.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+
+
+@pytest.mark.parametrize("name", SCHEMA_FILES)
+def test_the_published_schema_is_up_to_date(name: str) -> None:
+    assert (_PUBLISHED / name).read_text() == render_schema(SCHEMA_FILES[name])
+
+
+def test_nothing_else_is_published_as_a_schema() -> None:
+    assert {path.name for path in _PUBLISHED.iterdir()} == set(SCHEMA_FILES)
+
+
+def test_writing_makes_the_published_files(tmp_path: Path) -> None:
+    write_schemas(tmp_path / "schema")
+    made = {path.name: path.read_text() for path in (tmp_path / "schema").iterdir()}
+    assert made == {name: render_schema(message) for name, message in SCHEMA_FILES.items()}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("re*-v1-*.json")))
+def test_the_schema_accepts_every_golden_message(name: str) -> None:
+    _validator(name.partition("-")[0]).validate(json.loads((GOLDEN / f"{name}.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "another-kind",
+        "id-too-long",
+        "id-with-line-break",
+        "list",
+        "milliseconds",
+        "missing-field",
+        "no-command",
+        "unknown-version",
+        "unknown-version-of-another-shape",
+        "wrong-type",
+    ],
+)
+def test_the_schema_refuses_what_the_decoder_refuses(name: str) -> None:
+    message = json.loads((GOLDEN / f"undecodable-{name}.json").read_text())
+    assert not _validator("request").is_valid(message)
+
+
+def test_every_schema_stands_alone() -> None:
+    for message in SCHEMA_FILES.values():
+        assert "$ref" not in json.dumps(build_schema(message))

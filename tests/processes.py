@@ -1,0 +1,76 @@
+"""Real processes for the system tests; every one is ended by its id."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CLI_COMMAND = (sys.executable, "-m", "ecs_queue")
+
+#: Leases and retries short enough for a test; every wait of the worker follows from them.
+QUICK_SETTINGS = {
+    "AIRFLOW__ECS_QUEUE__LEASE_SECONDS": "4",
+    "AIRFLOW__ECS_QUEUE__SETTLE_SECONDS": "3",
+    "AIRFLOW__ECS_QUEUE__RING_SECONDS": "2",
+    "AIRFLOW__ECS_QUEUE__VISIBILITY_TIMEOUT": "6",
+    "AIRFLOW__ECS_QUEUE__RETRY_BASE_SECONDS": "0.1",
+    "AIRFLOW__ECS_QUEUE__RETRY_CAP_SECONDS": "0.5",
+    "AIRFLOW__ECS_QUEUE__RUN_TASK_RATE": "0",
+    "AIRFLOW__ECS_QUEUE__DESCRIBE_TASKS_RATE": "0",
+}
+
+
+def merged_environ(*parts: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with `parts` over it."""
+    merged = dict(os.environ)
+    for part in parts:
+        merged.update(part)
+    return merged
+
+
+@contextmanager
+def run_worker(
+    environ: Mapping[str, str], log: Path, *options: str, command: Sequence[str] = (*CLI_COMMAND, "worker")
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A launcher worker; stopped in order at the end if it still runs."""
+    with log.open("ab") as sink:
+        process = subprocess.Popen([*command, *options], env=dict(environ), stdout=sink, stderr=sink)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Poll for a fact of another process; fails with `what` when it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
+def write_json_lines(path: Path, tasks: list[dict[str, Any]]) -> Path:
+    """A file for `submit --file`."""
+    path.write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    return path
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of a result file; none while it does not exist."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

@@ -1,0 +1,153 @@
+"""When ECS's events are trusted, and how often tasks are looked at then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from ecs_queue.protocol.event_health import (
+    DISTRUST_SECONDS,
+    FIRST_POLL_DELAY,
+    LATE_AFTER,
+    SILENT_AFTER,
+    SILENT_POLL_INTERVAL,
+    TRUSTED_POLL_INTERVAL,
+    UNREAD_AFTER,
+    EventHealth,
+    cluster_of_task,
+    cluster_source,
+    first_poll_wait,
+    is_event_missed,
+    poll_deadline,
+    queue_of_source,
+    queue_source,
+    sparse_poll_wait,
+)
+from ecs_queue.protocol.observation import Observation, observe
+from ecs_queue.protocol.record import Record
+
+NOW = 1_800_000_000.0
+ARN = "arn:aws:ecs:eu-west-1:123456789012:task/jobs/0123456789abcdef0123456789abcdef"
+
+
+def observed(**task: Any) -> Observation:
+    return observe({"taskArn": ARN, "version": 3, "lastStatus": "RUNNING", "desiredStatus": "RUNNING", **task}, "main")
+
+
+def observed_stop(at: float) -> Observation:
+    return observed(lastStatus="STOPPED", startedAt=at - 5, stoppedAt=at)
+
+
+@pytest.mark.parametrize(
+    ("flow", "trusted"),
+    [
+        (EventHealth(), False),
+        (EventHealth(timely_at=NOW), True),
+        (EventHealth(timely_at=NOW - 10_000), True),
+        (EventHealth(timely_at=NOW - 1, missed_at=NOW), False),
+        (EventHealth(timely_at=NOW, missed_at=NOW - DISTRUST_SECONDS + 1), False),
+        (EventHealth(timely_at=NOW, late_at=NOW - DISTRUST_SECONDS + 1), False),
+        (EventHealth(timely_at=NOW, missed_at=NOW - DISTRUST_SECONDS, late_at=NOW - DISTRUST_SECONDS), True),
+        (EventHealth(timely_at=NOW - DISTRUST_SECONDS - 1, missed_at=NOW - DISTRUST_SECONDS), False),
+        (EventHealth(drained_at=NOW), False),
+    ],
+)
+def test_events_are_trusted_while_they_come_and_nothing_was_late_or_missing(flow: EventHealth, trusted: bool) -> None:
+    assert flow.is_trusted(NOW, queue_drained_at=NOW - 1) is trusted
+
+
+def test_nothing_is_trusted_while_nobody_reads_the_queue() -> None:
+    assert not EventHealth(timely_at=NOW - UNREAD_AFTER).is_trusted(NOW, queue_drained_at=NOW - UNREAD_AFTER)
+    assert EventHealth(timely_at=NOW - UNREAD_AFTER).is_trusted(NOW, queue_drained_at=NOW - UNREAD_AFTER + 1)
+    assert EventHealth(timely_at=NOW - UNREAD_AFTER + 1).is_trusted(NOW, queue_drained_at=0.0)
+
+
+def test_a_source_is_a_cluster_and_the_queue_of_its_events() -> None:
+    queue = queue_source("https://sqs.eu-west-1.amazonaws.com/123456789012/events")
+    source = cluster_source(ARN, queue)
+    assert source.startswith("eu-west-1/123456789012/jobs@queue:")
+    assert queue_of_source(source) == queue
+    assert "123456789012/events" not in source
+
+
+@pytest.mark.parametrize(
+    ("arn", "source"),
+    [
+        (ARN, "eu-west-1/123456789012/jobs"),
+        ("arn:aws:ecs:eu-west-1:123456789012:task/0123456789abcdef", "eu-west-1/123456789012/"),
+        ("arn:aws-cn:ecs:cn-north-1:1:task/a/b", "cn-north-1/1/a"),
+        ("arn:aws:ecs:eu-west-1:123456789012:cluster/jobs", ""),
+        ("arn:aws:ecs:eu-west-1:123456789012:task", ""),
+        ("nonsense", ""),
+        ("", ""),
+    ],
+)
+def test_the_cluster_is_in_the_tasks_arn(arn: str, source: str) -> None:
+    assert cluster_of_task(arn) == source
+
+
+class TestIsEventMissed:
+    def test_an_end_that_nobody_told_is_missed_after_a_while(self) -> None:
+        record = Record(id="a", version=2)
+        assert not is_event_missed(record, observed_stop(NOW - LATE_AFTER), NOW)
+        assert is_event_missed(record, observed_stop(NOW - LATE_AFTER - 1), NOW)
+
+    def test_what_the_ledger_knows_is_not_missed(self) -> None:
+        assert not is_event_missed(Record(id="a", version=3), observed_stop(NOW - 100), NOW)
+
+    def test_a_start_that_nobody_told_is_missed(self) -> None:
+        seen = observed(startedAt=NOW - LATE_AFTER - 1)
+        assert is_event_missed(Record(id="a", version=1), seen, NOW)
+        assert not is_event_missed(Record(id="a", version=1, started_at=NOW - 50), seen, NOW)
+
+    def test_a_change_without_a_time_proves_nothing(self) -> None:
+        assert not is_event_missed(Record(id="a", version=1), observed(lastStatus="PENDING"), NOW)
+        assert not is_event_missed(Record(id="a", version=1), observed(lastStatus="STOPPED"), NOW)
+
+
+class TestPollWaits:
+    def test_a_few_tasks_are_all_looked_at_together(self) -> None:
+        flow = EventHealth(timely_at=NOW)
+        times = {
+            round(NOW + wait + sparse_poll_wait(f"t{n}", flow, 500, NOW + wait), 3) for n, wait in enumerate((0, 7, 50))
+        }
+        assert len(times) == 1
+
+    def test_many_tasks_are_spread_in_parts_that_fill_their_calls(self) -> None:
+        flow = EventHealth(timely_at=NOW)
+        parts: dict[float, int] = {}
+        for number in range(10_000):
+            at = round(sparse_poll_wait(f"t{number}", flow, 10_000, NOW), 3)
+            assert 0 < at <= TRUSTED_POLL_INTERVAL
+            parts[at] = parts.get(at, 0) + 1
+        assert len(parts) == 10
+        assert all(900 < size < 1100 for size in parts.values())
+
+    def test_after_a_long_silence_the_looks_are_more_frequent(self) -> None:
+        assert (
+            max(sparse_poll_wait(f"t{n}", EventHealth(timely_at=NOW - SILENT_AFTER), 9000, NOW) for n in range(100))
+            <= SILENT_POLL_INTERVAL
+        )
+
+    def test_the_first_look_leaves_events_their_time(self) -> None:
+        waits = [first_poll_wait(NOW + tenth / 10) for tenth in range(200)]
+        assert min(waits) >= FIRST_POLL_DELAY
+        assert max(waits) <= 2 * FIRST_POLL_DELAY
+
+
+class TestPollDeadline:
+    record = Record(id="a", expires_at=NOW + 60, time_limit=30.0)
+
+    def test_a_task_that_has_not_started_must_be_looked_at_when_it_expires(self) -> None:
+        assert poll_deadline(self.record, observed(lastStatus="PENDING")) == NOW + 60
+
+    def test_a_task_that_runs_must_be_looked_at_at_its_time_limit(self) -> None:
+        assert poll_deadline(self.record, observed(startedAt=NOW)) == NOW + 30
+        known = msgspec.structs.replace(self.record, started_at=NOW - 5)
+        assert poll_deadline(known, observed()) == NOW + 25
+
+    def test_without_limits_there_is_none(self) -> None:
+        assert poll_deadline(Record(id="a"), observed()) is None
+        assert poll_deadline(Record(id="a", expires_at=NOW + 5), observed(startedAt=NOW)) is None

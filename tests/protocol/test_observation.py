@@ -1,0 +1,298 @@
+"""The verdict over one described task: what ECS is known to show, and laws over every subset of it."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ecs_queue.protocol.observation import observe, parse_timestamp, poll_interval
+from ecs_queue.tasks import EcsTaskState
+
+ARN = "arn:aws:ecs:eu-central-1:123456789012:task/jobs/0123456789abcdef0123456789abcdef"
+STARTED = 1_700_000_000.25
+OOM = "OutOfMemoryError: Container killed due to memory usage"
+
+
+def container(name: str = "main", exit_code: int | None = None, reason: str | None = None) -> dict[str, Any]:
+    shown: dict[str, Any] = {"name": name, "lastStatus": "STOPPED"}
+    if exit_code is not None:
+        shown["exitCode"] = exit_code
+    if reason is not None:
+        shown["reason"] = reason
+    return shown
+
+
+def stopped(*containers: dict[str, Any], started: bool = True, **more: Any) -> dict[str, Any]:
+    task = {
+        "taskArn": ARN,
+        "version": 7,
+        "lastStatus": "STOPPED",
+        "desiredStatus": "STOPPED",
+        "containers": list(containers),
+        "stopCode": "EssentialContainerExited",
+        "stoppedReason": "Essential container in task exited",
+        "stoppedAt": STARTED + 9,
+        **more,
+    }
+    if started:
+        task["startedAt"] = STARTED
+    return {key: value for key, value in task.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("last_status", "started", "state"),
+    [
+        ("PROVISIONING", False, EcsTaskState.QUEUED),
+        ("PENDING", False, EcsTaskState.QUEUED),
+        ("ACTIVATING", False, EcsTaskState.QUEUED),
+        ("RUNNING", True, EcsTaskState.RUNNING),
+        ("RUNNING", False, EcsTaskState.RUNNING),
+        ("DEACTIVATING", True, EcsTaskState.RUNNING),
+        ("STOPPING", True, EcsTaskState.RUNNING),
+        ("DEPROVISIONING", True, EcsTaskState.RUNNING),
+        ("DEPROVISIONING", False, EcsTaskState.QUEUED),
+        ("", False, EcsTaskState.QUEUED),
+    ],
+)
+def test_before_stopped_it_has_not_ended(last_status: str, started: bool, state: EcsTaskState) -> None:
+    task = stopped(container(exit_code=0), started=started, lastStatus=last_status, stoppedReason=None)
+    seen = observe(task, "main")
+    assert (seen.has_ended, seen.end_kind, seen.state, seen.reason) == (False, None, state, "")
+
+
+@pytest.mark.parametrize("last_status", ["STOPPED", "DELETED"])
+@pytest.mark.parametrize(("code", "state"), [(0, "success"), (3, "failed"), (137, "failed")])
+def test_the_main_containers_exit_code_decides(last_status: str, code: int, state: str) -> None:
+    seen = observe(stopped(container(exit_code=code), lastStatus=last_status), "main")
+    assert (seen.has_ended, seen.end_kind, seen.state, seen.exit_code) == (True, "ran", state, code)
+
+
+def test_a_killed_sidecar_does_not_fail_the_main_container() -> None:
+    seen = observe(stopped(container(exit_code=0), container("sidecar", 137)), "main")
+    assert (seen.end_kind, seen.state, seen.exit_code) == ("ran", EcsTaskState.SUCCESS, 0)
+
+
+def test_a_healthy_sidecar_does_not_save_the_main_container() -> None:
+    seen = observe(stopped(container("sidecar", 0), container(exit_code=3)), "main")
+    assert (seen.state, seen.exit_code) == (EcsTaskState.FAILED, 3)
+
+
+@pytest.mark.parametrize(
+    ("codes", "state", "exit_code"),
+    [
+        ((0, 0), "success", 0),
+        ((0, 137), "failed", 137),
+        ((0, None), "failed", None),
+        ((None, 2), "failed", 2),
+    ],
+)
+def test_without_a_name_all_containers_decide(codes: tuple[int | None, ...], state: str, exit_code: int | None) -> None:
+    task = stopped(*(container(f"c{number}", code) for number, code in enumerate(codes)))
+    seen = observe(task, None)
+    assert (seen.end_kind, seen.state, seen.exit_code) == ("ran", state, exit_code)
+
+
+def test_a_stopped_task_without_exit_codes_is_not_running() -> None:
+    seen = observe(stopped(container()), "main")
+    assert (seen.end_kind, seen.state, seen.exit_code) == ("ran", EcsTaskState.FAILED, None)
+    assert "no exit code" in seen.reason
+
+
+@pytest.mark.parametrize(
+    ("stop_code", "containers"),
+    [
+        ("TaskFailedToStart", []),
+        ("TaskFailedToStart", [container(reason="CannotPullContainerError: no such image")]),
+        ("TaskFailedToStart", [container(exit_code=127, reason="CannotStartContainerError: not found")]),
+        ("TaskFailedToStart", [container(), container("sidecar", 1)]),
+        ("EssentialContainerExited", [container()]),
+        ("SpotInterruption", []),
+        (None, []),
+    ],
+)
+def test_a_task_that_never_started_is_a_start_failure(stop_code: str | None, containers: list[dict[str, Any]]) -> None:
+    seen = observe(stopped(*containers, started=False, stopCode=stop_code), "main")
+    assert (seen.end_kind, seen.state, seen.exit_code) == ("start_failure", EcsTaskState.REMOVED, None)
+
+
+def test_a_start_failure_after_the_main_container_ran_is_no_start_failure() -> None:
+    task = stopped(container(exit_code=4), container("late"), started=False, stopCode="TaskFailedToStart")
+    seen = observe(task, "main")
+    assert (seen.end_kind, seen.state, seen.exit_code) == ("ran", EcsTaskState.FAILED, 4)
+
+
+def test_nobody_can_say_that_a_task_shown_without_its_containers_never_ran() -> None:
+    seen = observe({"taskArn": ARN, "lastStatus": "STOPPED", "desiredStatus": "STOPPED"}, "main")
+    assert (seen.has_ended, seen.end_kind, seen.state) == (True, "ran", EcsTaskState.FAILED)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"stopCode": "SpotInterruption", "stoppedReason": "Your Spot Task was interrupted."},
+        {"stopCode": "TerminationNotice"},
+        {"stopCode": "InfrastructureHealth"},
+        {"stopCode": None, "stoppedReason": "Host EC2 (instance i-0123456789abcdef0) terminated."},
+        {"stopCode": None, "stoppedReason": "Host EC2 (instance i-0123456789abcdef0) stopped."},
+        {"stopCode": None, "stoppedReason": "Your Spot Task was interrupted."},
+    ],
+)
+@pytest.mark.parametrize(
+    ("code", "end", "state"),
+    [(137, "interrupted", "failed"), (None, "interrupted", "failed"), (0, "ran", "success")],
+)
+def test_a_lost_host_interrupts_unless_the_program_ended_well(
+    words: dict[str, Any], code: int | None, end: str, state: str
+) -> None:
+    seen = observe(stopped(container(exit_code=code), **words), "main")
+    assert (seen.end_kind, seen.state, seen.exit_code) == (end, state, code)
+
+
+@pytest.mark.parametrize(
+    ("code", "started", "state"),
+    [(143, True, "failed"), (0, True, "success"), (None, True, "failed"), (None, False, "removed")],
+)
+def test_a_stop_by_the_user_keeps_the_real_exit(code: int | None, started: bool, state: str) -> None:
+    seen = observe(stopped(container(exit_code=code), started=started, stopCode="UserInitiated"), "main")
+    assert (seen.end_kind, seen.stop_code, seen.exit_code, seen.state) == ("stopped", "UserInitiated", code, state)
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [
+        (stopped(container(exit_code=3)), "Essential container in task exited (container main: exit 3)"),
+        (
+            stopped(container(exit_code=137, reason=OOM)),
+            f"Essential container in task exited (container main: {OOM}, exit 137)",
+        ),
+        (
+            stopped(container(reason="CannotPullContainerError: x"), started=False, stoppedReason=None),
+            "The task never started, ECS gives no reason (container main: CannotPullContainerError: x)",
+        ),
+        (
+            stopped(container(), container("init", 1), started=False, stoppedReason="Task failed to start"),
+            "Task failed to start (container init: exit 1)",
+        ),
+        (
+            stopped(container(exit_code=1, reason="exited")),
+            "Essential container in task exited (container main: exit 1)",
+        ),
+    ],
+)
+def test_the_reason_is_for_people(task: dict[str, Any], reason: str) -> None:
+    assert observe(task, "main").reason == reason
+
+
+def test_a_running_tasks_reason_is_why_it_will_stop() -> None:
+    notice = "Your Spot Task was interrupted."
+    task = stopped(lastStatus="RUNNING", stopCode="TerminationNotice", stoppedReason=notice)
+    seen = observe(task, "main")
+    assert (seen.end_kind, seen.stop_code, seen.reason) == (None, "TerminationNotice", notice)
+
+
+def test_an_endless_reason_is_cut() -> None:
+    assert len(observe(stopped(container(exit_code=1), stoppedReason="x" * 5000), "main").reason) == 1000
+
+
+def test_identity_version_and_statuses_are_taken_over() -> None:
+    seen = observe(stopped(container(exit_code=0)), "main")
+    assert (seen.arn, seen.version, seen.last_status, seen.desired_status) == (ARN, 7, "STOPPED", "STOPPED")
+    assert observe({}, None).version == 0
+
+
+UTC_TIME = datetime.datetime.fromtimestamp(STARTED, datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        STARTED,
+        UTC_TIME,
+        UTC_TIME.replace(tzinfo=None),
+        "2023-11-14T22:13:20.25Z",
+        "2023-11-14T23:13:20.250+01:00",
+    ],
+)
+def test_every_spelling_of_a_time_is_the_same_second(shown: object) -> None:
+    assert observe(stopped(container(exit_code=0), startedAt=shown, stoppedAt=shown), "main").started_at == STARTED
+    assert parse_timestamp(shown) == STARTED
+
+
+@pytest.mark.parametrize("shown", [None, "", "soon", ()])
+def test_what_is_no_time_is_none(shown: object) -> None:
+    assert parse_timestamp(shown) is None
+
+
+CODES = st.none() | st.integers(0, 255)
+CONTAINER = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.sampled_from(["main", "sidecar", "other"]),
+        "exitCode": CODES,
+        "reason": st.none() | st.sampled_from([OOM, "CannotStartContainerError: x", ""]),
+    },
+)
+TASK = st.fixed_dictionaries(
+    {},
+    optional={
+        "taskArn": st.just(ARN),
+        "version": st.none() | st.integers(0, 99),
+        "lastStatus": st.sampled_from(
+            ["PROVISIONING", "PENDING", "ACTIVATING", "RUNNING", "DEACTIVATING", "STOPPING", "DEPROVISIONING"]
+            + ["STOPPED", "DELETED"] * 4
+        ),
+        "desiredStatus": st.sampled_from(["RUNNING", "STOPPED"]),
+        "containers": st.none() | st.lists(CONTAINER, max_size=3),
+        "startedAt": st.none() | st.sampled_from([STARTED, UTC_TIME, UTC_TIME.isoformat(), "?"]),
+        "stoppedAt": st.none() | st.just(STARTED),
+        "stopCode": st.none()
+        | st.sampled_from(
+            [
+                "TaskFailedToStart",
+                "EssentialContainerExited",
+                "UserInitiated",
+                "ServiceSchedulerInitiated",
+                "SpotInterruption",
+                "TerminationNotice",
+                "InfrastructureHealth",
+            ]
+        ),
+        "stoppedReason": st.none() | st.sampled_from(["", "Host EC2 (instance i-1) terminated.", "x"]),
+    },
+)
+
+
+@given(task=TASK, name=st.none() | st.sampled_from(["main", "absent"]))
+def test_every_description_gets_a_consistent_observation(task: dict[str, Any], name: str | None) -> None:
+    seen = observe(task, name)
+    assert seen.has_ended == (task.get("lastStatus") in ("STOPPED", "DELETED"))
+    assert seen.has_ended == (seen.end_kind is not None)
+    assert seen.has_ended == (seen.state not in (EcsTaskState.QUEUED, EcsTaskState.RUNNING))
+    assert not seen.has_ended or seen.reason
+    if seen.state is EcsTaskState.SUCCESS:
+        assert seen.exit_code == 0
+    if seen.end_kind == "start_failure":
+        assert (seen.state, seen.exit_code) == (EcsTaskState.REMOVED, None)
+    if seen.end_kind == "interrupted":
+        assert seen.state is EcsTaskState.FAILED
+
+
+@pytest.mark.parametrize(
+    ("age", "interval"),
+    [(-1, 1), (0, 1), (29.9, 1), (30, 2), (119, 2), (120, 5), (599, 5), (600, 10), (86_400, 10)],
+)
+def test_young_tasks_are_polled_faster(age: float, interval: float) -> None:
+    assert poll_interval(age, in_flight=1, rate=20) == interval
+
+
+def test_many_tasks_share_half_of_the_describe_rate_limit() -> None:
+    assert poll_interval(0, in_flight=10_000, rate=20) == 10
+    assert poll_interval(3600, in_flight=50_000, rate=20) == 50
+
+
+def test_without_a_rate_limit_only_the_age_counts() -> None:
+    assert poll_interval(0, in_flight=1_000_000, rate=0) == 1

@@ -1,0 +1,141 @@
+"""Where a request's past comes from, and what the journal has hidden of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography.fernet import Fernet
+
+from ecs_queue.client.client import EcsQueue
+from ecs_queue.errors import InvalidRequest, SealedMessage, UnknownTask
+from ecs_queue.journal import JournalEvent, MemoryJournal
+from ecs_queue.journal.redact import REDACTED
+from ecs_queue.messages import envelope
+from ecs_queue.messages.envelope import TaskRequest
+from ecs_queue.protocol.operations import ClaimRequest
+from ecs_queue.replay.past_request import find_past_request
+from ecs_queue.runtask.launch_spec import LaunchSpec
+
+EMPTY = MemoryJournal([])
+SECRETS = {"environment": [{"name": "TOKEN", "value": REDACTED}, {"name": "DAY", "value": "1"}]}
+PLAN = LaunchSpec("main", 3, {"overrides": {"containerOverrides": [{"name": "main", **SECRETS}]}})
+
+
+@pytest.fixture
+def client(no_worker_environ: dict[str, str]) -> Iterator[EcsQueue]:
+    with EcsQueue.from_config(environ=no_worker_environ, owner="") as queue:
+        yield queue
+
+
+def request(record_id: str = "job", **fields: Any) -> TaskRequest:
+    known: dict[str, Any] = {"command": ["run"], "now": 1.7e9, "accept_seconds": 60.0}
+    return envelope.new_request(id=record_id, **(known | fields))
+
+
+def journal(past: TaskRequest, *plans: LaunchSpec) -> MemoryJournal:
+    """As workers write it: envelopes and plans as JSON values."""
+    events = [("request.submitted", {"envelope": msgspec.to_builtins(past)})]
+    for launch, plan in enumerate(plans, 1):
+        told = {
+            "launch": launch,
+            "attempt": 1,
+            "launch_spec": msgspec.to_builtins(plan),
+            "target": {"region": "eu-west-1"},
+        }
+        events.append(("launch.called", told))
+    return MemoryJournal(
+        JournalEvent(v=1, seq=f"{n}-0.0", at=1.7e9 + n, name=name, id=past.id, data=data)
+        for n, (name, data) in enumerate(events)
+    )
+
+
+def test_while_it_lives_the_ledger_has_it(client: EcsQueue) -> None:
+    client.submit(["live"], id="job")
+    past = find_past_request(client, journal(request(command=["old"])), "job")
+    assert (past.source, past.request.command, past.last_call, past.redacted) == ("ledger", ["live"], None, ())
+
+
+def test_what_is_being_launched_has_its_frozen_arguments(client: EcsQueue) -> None:
+    client.submit(["live"], id="job")
+    target = '{"cluster":"prod","region":"eu-west-1"}'
+    client.ledger.claim("job", ClaimRequest(claim="c", worker="w", args=PLAN.encode(), target=target))
+    sent = find_past_request(client, EMPTY, "job").last_call
+    assert sent is not None
+    assert (sent.launch, sent.launch_spec, sent.target) == (1, PLAN, {"cluster": "prod", "region": "eu-west-1"})
+
+
+def test_what_has_ended_is_taken_from_the_journal_with_its_newest_launch(client: EcsQueue) -> None:
+    client.submit(["live"], id="job")
+    client.stop("job")
+    newest = msgspec.structs.replace(PLAN, max_attempts=9)
+    past = find_past_request(client, journal(request(command=["old"]), PLAN, newest), "job")
+    assert (past.source, past.request.command) == ("journal", ["old"])
+    assert past.last_call is not None
+    assert (past.last_call.launch, past.last_call.launch_spec, past.last_call.at) == (2, newest, 1.7e9 + 2)
+
+
+def test_what_nobody_has_is_an_error_that_says_what_to_do(client: EcsQueue) -> None:
+    with pytest.raises(UnknownTask, match=r"no request nope is known.*submit it anew"):
+        find_past_request(client, EMPTY, "nope")
+    client.submit(["live"], id="job")
+    client.stop("job")
+    with pytest.raises(UnknownTask, match=r"job has ended \(REVOKED\).*journal has nothing of it.*submit it anew"):
+        find_past_request(client, EMPTY, "job")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [SECRETS, {"overrides": {"containerOverrides": [{"name": "main", **SECRETS}, {"name": "side", **SECRETS}]}}],
+)
+def test_hidden_variables_are_filled_wherever_they_stand_and_the_rest_is_left_over(
+    client: EcsQueue, config: dict[str, Any]
+) -> None:
+    past = find_past_request(client, journal(request(executor_config=config)), "job")
+    assert past.redacted
+    filled, left = past.with_secrets({"TOKEN": "hunter2", "DAY": "2"})
+    assert REDACTED not in str(msgspec.to_builtins(filled.request))
+    assert "hunter2" in str(msgspec.to_builtins(filled.request))
+    assert left == {"DAY": "2"}  # it was not hidden: a change
+    assert "hunter2" not in repr(filled)
+
+
+def test_what_is_still_hidden_is_named_with_what_to_give(client: EcsQueue) -> None:
+    past = find_past_request(client, journal(request(executor_config=SECRETS)), "job")
+    with pytest.raises(InvalidRequest, match=r"give --env TOKEN=\.\.\. \(--env NAME alone"):
+        past.with_secrets({})
+
+
+def test_a_secret_in_the_command_cannot_be_given(client: EcsQueue) -> None:
+    past = find_past_request(client, journal(request(command=["login", REDACTED], executor_config=SECRETS)), "job")
+    with pytest.raises(InvalidRequest, match=r"there is one in command\[1\]; submit the request anew"):
+        past.with_secrets({"TOKEN": "hunter2"})
+
+
+@pytest.mark.parametrize(
+    "plan", [None, "", {"container_name": "main", "max_attempts": 3, "sealed": "gAAAA"}, "no JSON"]
+)
+def test_a_launch_whose_arguments_cannot_be_read_was_sent_nobody_knows_how(client: EcsQueue, plan: object) -> None:
+    past_events = list(journal(request(), PLAN).all_events())
+    odd = msgspec.structs.replace(past_events[1], data={**past_events[1].data, "launch_spec": plan})
+    assert find_past_request(client, MemoryJournal([past_events[0], odd]), "job").last_call is None
+
+
+def test_what_was_sealed_is_opened_from_ledger_and_journal_with_the_keys_of_this_configuration(
+    no_worker_environ: dict[str, str],
+) -> None:
+    keys = {
+        "AIRFLOW__ECS_QUEUE__SIGNING_KEYS": "k1:" + "a" * 32,
+        "AIRFLOW__ECS_QUEUE__ENCRYPTION_KEYS": Fernet.generate_key().decode(),
+    }
+    with EcsQueue.from_config(environ={**no_worker_environ, **keys}, owner="") as locked:
+        draft = locked.prepare({"id": "job", "command": ["login", "hunter2"]})
+        locked.submit(["login", "hunter2"], id="job")
+        kept = {"envelope": msgspec.json.decode(draft.body)}
+        past = MemoryJournal([JournalEvent(v=1, seq="1-0.0", at=1.7e9, name="request.submitted", id="old", data=kept)])
+        assert find_past_request(locked, EMPTY, "job").request.command == ["login", "hunter2"]
+        assert find_past_request(locked, past, "old").request.command == ["login", "hunter2"]
+    with EcsQueue.from_config(environ=no_worker_environ, owner="") as keyless, pytest.raises(SealedMessage):
+        find_past_request(keyless, past, "old")

@@ -1,0 +1,258 @@
+"""Each guard of the protocol, broken: what the simulation must notice. The product itself is not changed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import msgspec
+
+from ecs_queue.broker.base import Delivery
+from ecs_queue.client.results import ResultWaiter
+from ecs_queue.config import Config
+from ecs_queue.ecs import gateway
+from ecs_queue.protocol import decisions, state_machine
+from ecs_queue.protocol.decisions import LedgerWrite, build_lost_update, decide_call
+from ecs_queue.protocol.ecs_results import RunTaskResultKind
+from ecs_queue.protocol.operations import ProtocolSettings, RefusalKind, ResultCode
+from ecs_queue.protocol.record import Record, Submission, build_client_token
+from ecs_queue.protocol.states import State
+from ecs_queue.worker import launcher
+from ecs_queue.worker.consumer import Consumer
+from ecs_queue.worker.poller import Poller
+from ecs_queue.worker.sweeper import Sweeper
+from tests.simulation import ledger as simulated_ledger
+from tests.simulation import simulation
+from tests.simulation.faults import SimFaults
+
+#: (object, name of its attribute, what stands in its place)
+Patch = tuple[Any, str, Any]
+
+
+def new_token_for_every_call() -> list[Patch]:
+    """ECS cannot tell that a call is the same call again."""
+    numbers = itertools.count()
+    original = build_client_token
+    return [(launcher, "build_client_token", lambda *parts: f"{original(*parts)}.{next(numbers)}")]
+
+
+def ack_before_arn_is_stored() -> list[Patch]:
+    """The message is gone before the launch is known, and nobody looks after a LAUNCHING record."""
+
+    def handle(self: Consumer, delivery: Delivery) -> None:
+        delivery.ack()
+        self._launcher.handle_message(delivery)
+
+    return [(Consumer, "_handle", handle), (Poller, "_submit_recoveries", lambda self, records: None)]
+
+
+def no_sweeper() -> list[Patch]:
+    """Nobody finds what no message speaks of."""
+    return [(Sweeper, "step", lambda self: 0.5)]
+
+
+def no_result_deduplication() -> list[Patch]:
+    """The owner does not deduplicate."""
+
+    def hand_over(self: ResultWaiter[Any], key: tuple[str, str], arrived: Any) -> bool:
+        with self._condition:
+            waiting = self._waiters.get(key, ())
+            for arrivals in waiting:
+                arrivals.append(arrived)
+        return bool(waiting)
+
+    return [(ResultWaiter, "_notify_waiters", hand_over)]
+
+
+def stale_claim_accepted() -> list[Patch]:
+    """A worker whose claim was taken over may still write what it believes."""
+    return [(state_machine, "_has_claim", lambda record, token: record.state is State.LAUNCHING)]
+
+
+def ambiguous_call_taken_for_no_effect() -> list[Patch]:
+    """A call that timed out counts as one that never was."""
+
+    def decision_of(*arguments: Any) -> Any:
+        decision = decide_call(*arguments)
+        if decision.write is LedgerWrite.CALL_AMBIGUOUS:
+            return msgspec.structs.replace(decision, write=LedgerWrite.NO_EFFECT)
+        return decision
+
+    return [(launcher, "decide_call", decision_of)]
+
+
+def empty_list_believed_at_once() -> list[Patch]:
+    """What ListTasks does not show (yet) counts as never started."""
+
+    def at_once(record: Record, rules: ProtocolSettings) -> float:
+        return record.last_claim_at
+
+    return [(state_machine, "absence_provable_at", at_once)]
+
+
+def no_send_deadline() -> list[Patch]:
+    """A worker that was frozen sends its call whenever it wakes, freshly signed."""
+
+    def send(self: Any, **_kwargs: object) -> None:
+        self._call.sent = True
+
+    return [(gateway._SendGuard, "_before_send", send)]
+
+
+def reclaim_leaves_call_unambiguous() -> list[Patch]:
+    """The "no" of a second call is believed, while the first one may still be under way."""
+    original = state_machine.reclaim
+
+    def reclaim(record: Record, *arguments: Any) -> ResultCode:
+        was = record.ambiguous
+        word = original(record, *arguments)
+        record.ambiguous = was
+        return word
+
+    return [(state_machine, "reclaim", reclaim)]
+
+
+def no_lease() -> list[Patch]:
+    """A claim excludes nobody: it is taken over while its holder is at work, and as if nobody were."""
+    original = simulation._protocol_settings
+
+    def rules(config: Config) -> ProtocolSettings:
+        return msgspec.structs.replace(original(config), lease_seconds=0.001)
+
+    return [(simulation, "_protocol_settings", rules), *reclaim_leaves_call_unambiguous()]
+
+
+def stop_ends_ambiguous_launch() -> list[Patch]:
+    """LAUNCHING goes to REVOKED without a look."""
+    original = state_machine.stop
+
+    def stop(record: Record, by: str, launch: int, now: float) -> ResultCode:
+        code = original(record, by, launch, now)
+        if code is ResultCode.STOP_REQUESTED and record.state is State.LAUNCHING:
+            state_machine._finish(record, State.REVOKED, record.attempt, now, "stopped")
+            return ResultCode.ENDED
+        return code
+
+    return [(state_machine, "stop", stop)]
+
+
+def no_accept_deadline() -> list[Patch]:
+    """A late duplicate makes a new record of a request that was forgotten."""
+    original = state_machine.put
+
+    def put(record: Record | None, new: Submission, now: float) -> Any:
+        word, made = original(record, msgspec.structs.replace(new, accept_until=float("inf")), now)
+        if made is not None and word is ResultCode.CREATED:
+            made.accept_until = new.accept_until
+        return word, made
+
+    return [(state_machine, "put", put)]
+
+
+def no_token_expiry() -> list[Patch]:
+    """A launch in doubt is called again after an hour, when ECS has forgotten the token of a short task."""
+    return [(state_machine, "LIST_ONLY_AFTER", float("inf")), (state_machine, "ABSENCE_UNPROVABLE_AFTER", float("inf"))]
+
+
+def missing_task_taken_for_lost() -> list[Patch]:
+    """A task that DescribeTasks does not show (yet) counts as gone."""
+    return [(Poller, "_handle_missing", lambda self, record, why, now: build_lost_update(record, "not shown"))]
+
+
+def relaunch_policy_ignored() -> list[Patch]:
+    """The policy of the request is not asked."""
+    return [(decisions, "may_relaunch", lambda policy, seen: True)]
+
+
+def capacity_failure_costs_attempt() -> list[Patch]:
+    """A wait is taken for a failure."""
+    costs = {**decisions._REFUSAL_KINDS, RunTaskResultKind.CAPACITY: RefusalKind.START_FAILURE}
+    return [(decisions, "_REFUSAL_KINDS", costs)]
+
+
+def no_barrier_after_claim() -> list[Patch]:
+    """ECS is called although a fail-over of the ledger may still forget the claim."""
+    return [(simulated_ledger, "_BARRIER_OPERATIONS", frozenset())]
+
+
+def pause_and_limits_ignored() -> list[Patch]:
+    """Workers go by what they knew of the queue a moment ago."""
+    return [(state_machine, "_find_claim_obstacle", lambda offer, rules, crowd: None)]
+
+
+class ProtocolRule(NamedTuple):
+    """`turn_off`: the changes that break it; `shows`: a part of what must be found then, as a regular expression.
+
+    `faults`: those under which it matters; None: whatever a seed draws.
+    """
+
+    disable: Callable[[], list[Patch]]
+    expected_violation: str
+    faults: SimFaults | None = None
+
+
+_LOST_CALLS = SimFaults(
+    run_task_lost_before_effect=0.1, run_task_lost_after_effect=0.3, run_task_late=0.3, capacity=0.2, invisible=0.3
+)
+_DELAYED_CALLS = SimFaults(
+    freeze_around_run_task=0.2,
+    capacity=0.4,
+    agent_failure=0.2,
+    throttle=0.2,
+    run_task_lost_after_effect=0.3,
+    run_task_lost_before_effect=0.1,
+)
+_NOT_FINISHED = "not over after"
+_UNWANTED_TASK = "is started while its record is|QUEUED .*has a task|QUEUED while its task is alive|one launch number"
+
+PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
+    rule.disable.__name__: rule
+    for rule in (
+        ProtocolRule(new_token_for_every_call, "two ECS tasks for one launch number"),
+        ProtocolRule(ack_before_arn_is_stored, _NOT_FINISHED),
+        ProtocolRule(no_sweeper, _NOT_FINISHED),
+        ProtocolRule(no_result_deduplication, "was given the result of .* twice"),
+        ProtocolRule(stale_claim_accepted, _UNWANTED_TASK, replace(_DELAYED_CALLS, never_starts=0.7)),
+        ProtocolRule(ambiguous_call_taken_for_no_effect, _UNWANTED_TASK),
+        ProtocolRule(empty_list_believed_at_once, _UNWANTED_TASK, replace(_LOST_CALLS, kill=0.01)),
+        ProtocolRule(
+            no_send_deadline,
+            _UNWANTED_TASK,
+            SimFaults(freeze_around_run_task=0.25, capacity=0.5, agent_failure=0.1, throttle=0.1),
+        ),
+        ProtocolRule(reclaim_leaves_call_unambiguous, _UNWANTED_TASK, _DELAYED_CALLS),
+        ProtocolRule(no_lease, _UNWANTED_TASK, _DELAYED_CALLS),
+        ProtocolRule(stop_ends_ambiguous_launch, "stop moved", _LOST_CALLS),
+        ProtocolRule(
+            no_accept_deadline,
+            "ended and begins again|the terminal record .* moved",
+            SimFaults(delay=0.5, double=0.5),
+        ),
+        ProtocolRule(no_token_expiry, "two ECS tasks", replace(_LOST_CALLS, lasting_outage=1.0)),
+        ProtocolRule(missing_task_taken_for_lost, "ended UNKNOWN while its task is alive", _LOST_CALLS),
+        ProtocolRule(relaunch_policy_ignored, "although relaunch=", SimFaults(exits_1=0.5)),
+        ProtocolRule(capacity_failure_costs_attempt, "consumed an attempt, but nothing", _LOST_CALLS),
+        ProtocolRule(pause_and_limits_ignored, "while its queue is paused|are in flight", SimFaults()),
+        ProtocolRule(
+            no_barrier_after_claim, f"{_UNWANTED_TASK}|that no record knows|{_NOT_FINISHED}", SimFaults(fail_over=0.3)
+        ),
+    )
+}
+
+
+@contextmanager
+def disable_rule(rule: str) -> Iterator[None]:
+    """While it lasts, the guard of that name is off."""
+    changes = PROTOCOL_RULES[rule].disable()
+    patches = [patch.object(where, name, what) for where, name, what in changes]
+    try:
+        for each in patches:
+            each.start()
+        yield
+    finally:
+        for each in patches:
+            each.stop()

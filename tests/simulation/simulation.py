@@ -1,0 +1,363 @@
+"""One simulation: what it is made of, what happens to it, and when it is over."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+from unittest.mock import patch
+
+import ecs_queue.client.results
+import ecs_queue.worker.consumer
+from ecs_queue.broker.base import Broker
+from ecs_queue.config import Config, load_config
+from ecs_queue.ecs.gateway import EcsGateway
+from ecs_queue.ledger.base import Ledger
+from ecs_queue.ledger.retention import Retention
+from ecs_queue.protocol.operations import ProtocolSettings
+from tests.simulation import events as told
+from tests.simulation import faults as faulty
+from tests.simulation.broker import SimBroker, SimBrokerServer
+from tests.simulation.clients import SimClientProcess, SimOwner, SimRequest
+from tests.simulation.ecs import SimEcs, SimTask
+from tests.simulation.gateway import SimGateway
+from tests.simulation.ledger import SimLedger, SimLedgerServer
+from tests.simulation.monitor import InvariantMonitor
+from tests.simulation.process import HistoryLine, SimProcess, SimulationContext
+from tests.simulation.scheduler import SimTime
+from tests.simulation.workers import SimWorker
+
+#: What one simulation may take. Nearly all seeds need less than a tenth of either.
+MAX_STEPS = 400_000
+MAX_SECONDS = 43_200.0
+_ENVIRON = {
+    "AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://",
+    "AIRFLOW__ECS_QUEUE__CONCURRENCY": "4",
+    "AIRFLOW__ECS_QUEUE__LAUNCH_DEADLINE": "7200",
+    "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": "jobs",
+    "AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME": "us-east-1",
+    "AIRFLOW__AWS_ECS_EXECUTOR__CONTAINER_NAME": "main",
+    "AIRFLOW__AWS_ECS_EXECUTOR__LAUNCH_TYPE": "FARGATE",
+    "AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": "subnet-1",
+    "AIRFLOW__AWS_ECS_EXECUTOR__MAX_RUN_TASK_ATTEMPTS": "3",
+}
+
+#: What the simulations differ in besides their faults.
+_SETTINGS = {
+    "run_task_rate": ("0", "1", "20"),
+    "run_task_burst": ("1", "20"),
+    "accept_seconds": ("86400", "86400", "1200"),
+    "retention_seconds": ("86400", "60"),
+    "max_in_flight": ("0", "0", "2"),
+    "startup_allowance": ("0", "0", "5"),
+    "queue_limit": ("0", "0", "1"),
+}
+
+
+@dataclass(frozen=True)
+class SimulationReport:
+    """How one seed went. `findings`: what must not have happened; `lines`: the history, if it was kept."""
+
+    seed: int
+    violations: list[str]
+    history: list[HistoryLine]
+    steps: int
+    seconds: float
+    coverage: Counter[str]
+
+
+def simulate(
+    seed: int, *, trace: bool = False, faults: faulty.SimFaults | None = None, max_steps: int = MAX_STEPS
+) -> SimulationReport:
+    """Run one seed; `mix` instead of the seed's own faults. The same seed gives the same report."""
+    lines: list[HistoryLine] | None = [] if trace else None
+    context = SimulationContext(seed, faulty.SimFaults(), lines)
+    context.faults = faulty.draw_faults(context.rng) if faults is None else faults
+    event_faults = told.draw_event_faults(seed) if faults is None else None
+    with _simulated_time(context):
+        world = Simulation(context, event_faults)
+        world.run(max_steps)
+    return SimulationReport(
+        seed,
+        world.monitor.violations + context.thread_errors,
+        lines or [],
+        context.scheduler.steps,
+        context.now - world.began,
+        world.monitor.coverage,
+    )
+
+
+@cache
+def make_config(task_definition: str, settings: tuple[str, ...], event_queue_url: str = "") -> Config:
+    """Workers of one simulation may differ in their task definition: a new one is being rolled out."""
+    overrides = {**dict(zip(_SETTINGS, settings, strict=True)), "event_queue_url": event_queue_url}
+    # Here no worker is heard of, so that one that has only lost an answer counts as dead, too.
+    overrides["max_deliveries"] = "3" if overrides["max_in_flight"] == "2" else "1000"
+    limit = overrides.pop("queue_limit")
+    profile = {"TASK_DEFINITION": task_definition, "MAX_IN_FLIGHT": limit}
+    environ = {**_ENVIRON, **{f"AIRFLOW__AWS_ECS_EXECUTOR__{key}": value for key, value in profile.items()}}
+    return load_config(environ=environ, overrides=overrides)
+
+
+class Simulation:
+    """`run` it once. `event_faults` None: ECS's events are not used."""
+
+    def __init__(self, context: SimulationContext, event_faults: told.SimEventFaults | None = None) -> None:
+        self._context = context
+        self._event_server = None if event_faults is None else told.SimEventQueueServer(context, event_faults)
+        rng = context.rng
+        settings = tuple(rng.choice(values) for values in _SETTINGS.values())
+        url = told.EVENT_QUEUE_URL if self._event_server else ""
+        self._configs = [make_config(f"family:{number}", settings, url) for number in (1, 2)]
+        config = self._configs[0]
+        self.monitor = InvariantMonitor(context, config)
+        self.ledger = SimLedgerServer(context, _protocol_settings(config), Retention(seconds=config.retention_seconds))
+        self.ledger.queue_limit = config.base_profile.max_in_flight
+        self.ecs = SimEcs(context.scheduler, rng, context.present_faults, self._task_created, self._task_changed)
+        self.monitor.attach(self.ledger, self.ecs)
+        self._broker_server = SimBrokerServer(context)
+        self.began = context.now
+        self._faults_over = False
+        self._faults_end_at = rng.choice((60.0, 300.0, 900.0)) * rng.uniform(0.5, 1.5)
+        if rng.random() < 0.08:
+            self._faults_end_at = rng.uniform(3000.0, 8000.0)
+        self._workers: dict[str, SimWorker] = {}
+        self._clients: dict[str, SimClientProcess] = {}
+        self._start_counts: Counter[str] = Counter()
+        self._owners = [self._new_owner(number) for number in range(rng.choice((1, 1, 2)))]
+
+    def run(self, max_steps: int) -> None:
+        """From the beginning to the end, or to the first finding."""
+        scheduler, rng = self._context.scheduler, self._context.rng
+        self._context.trace(f"faults: {self._context.faults}")
+        for number in range(rng.choice((2, 3))):
+            self._new_worker(f"w{number}")
+        for owner in self._owners:
+            self._new_client(owner)
+        self._broker_server.enqueue(self._broker_server.queues.requests, "default", b"\xff this is no envelope")
+        if rng.random() < 0.3:
+            scheduler.call_after(rng.uniform(0.0, self._faults_end_at), self._pause)
+        for _ in range(rng.choice((0, 1, 3))):
+            scheduler.call_after(rng.uniform(0.0, self._faults_end_at), self._cause_disturbance)
+        scheduler.call_after(self._faults_end_at, self._end_faults)
+        scheduler.run(self._is_over, max_steps)
+        if not self.monitor.violations and not self._context.thread_errors:
+            if not self._is_complete():
+                self.monitor.report_violation(
+                    f"not over after {scheduler.steps} steps and {self._context.now - self.began:.0f} s"
+                )
+            self.monitor.finish(self._owners)
+        scheduler.close()
+
+    def _is_over(self) -> bool:
+        if self.monitor.violations or self._context.thread_errors:
+            return True
+        return self._faults_over and (self._is_complete() or self._context.now - self.began > MAX_SECONDS)
+
+    def _is_complete(self) -> bool:
+        if self.ledger.due or any(not message.gone for message in self._broker_server.queues.requests):
+            return False
+        return all(owner.done or owner.abandoned for owner in self._owners) and not any(
+            task.is_running for task in self.ecs.tasks.values()
+        )
+
+    # Who there is.
+
+    def _new_worker(self, name: str) -> None:
+        self._start_counts[name] += 1
+        worker = SimWorker(
+            self._context,
+            f"{name}.{self._start_counts[name]}",
+            partial(self._worker_died, name),
+            self._context.rng.choice(self._configs),
+            self._connect_worker,
+            self._wait_idle,
+            self.monitor.report_violation,
+            self._event_server,
+        )
+        self._workers[name] = worker
+        worker.start()
+
+    def _connect_worker(self, process: SimProcess) -> tuple[Ledger, Broker, EcsGateway]:
+        return *self._connect(process), SimGateway(process, self.ecs)
+
+    def _connect(self, process: SimProcess) -> tuple[Ledger, Broker]:
+        ledger: Any = SimLedger(process, self.ledger, self._fail_over, self._ledger_changed)
+        return ledger, SimBroker(process, self._broker_server)
+
+    def _worker_died(self, name: str, _process: SimProcess) -> None:
+        away = (
+            0.5
+            if self._faults_over
+            else self._context.rng.choice((1.0, 20.0, 100.0)) * self._context.rng.uniform(0.5, 2)
+        )
+        self._context.scheduler.call_after(away, partial(self._new_worker, name))
+
+    def _new_client(self, owner: SimOwner) -> None:
+        self._start_counts[owner.name] += 1
+        client = SimClientProcess(
+            self._context,
+            f"{owner.name}.{self._start_counts[owner.name]}",
+            partial(self._client_died, owner),
+            owner,
+            self._configs[0],
+            self._connect,
+            self.monitor.report_violation,
+        )
+        self._clients[owner.name] = client
+        client.start()
+
+    def _client_died(self, owner: SimOwner, _process: SimProcess) -> None:
+        rng = self._context.rng
+        if not self._faults_over and rng.random() < 0.3:
+            owner.abandoned = True
+            if not owner.successor_of and rng.random() < 0.5:
+                self._context.scheduler.call_after(rng.uniform(1.0, 60.0), partial(self._start_successor, owner))
+            return
+        if not owner.done or owner.has_pending_stops:
+            away = rng.choice((1.0, 30.0)) * rng.uniform(0.5, 2.0)
+            self._context.scheduler.call_after(away, partial(self._new_client, owner))
+
+    def _start_successor(self, dead: SimOwner) -> None:
+        requests = [
+            SimRequest(request.line, 0.0, is_accepted=True, nonce=request.nonce)
+            for request in dead.requests
+            if request.is_accepted
+        ]
+        if requests:
+            successor = SimOwner(f"heir-of-{dead.name}", requests, successor_of=dead.name)
+            self._owners.append(successor)
+            self._new_client(successor)
+
+    def _new_owner(self, number: int) -> SimOwner:
+        rng = self._context.rng
+        requests = []
+        for index in range(rng.choice((1, 2, 3, 4))):
+            submit_at = self.began + rng.choice((0.0, 1.0, 0.5 * self._faults_end_at)) * rng.random()
+            line: dict[str, Any] = {"id": f"r{number}-{index}", "command": ["true"]}
+            line["relaunch"] = rng.choice(("never_started", "interrupted", "any_failure"))
+            if rng.random() < 0.2:
+                line["expires_in"] = rng.choice((30.0, 300.0, 2400.0)) * rng.uniform(0.5, 2.0)
+            if rng.random() < 0.15:
+                line["time_limit"] = rng.uniform(5.0, 60.0)
+            stop_at = submit_at + rng.choice((-2.0, 1.0, 10.0, 100.0, 1000.0)) * rng.random()
+            requests.append(SimRequest(line, submit_at, stop_at if rng.random() < 0.25 else 0.0))
+        return SimOwner(f"c{number}", requests, clock_offset=rng.choice((0.0, rng.uniform(-200.0, 200.0))))
+
+    # What happens.
+
+    def _cause_disturbance(self) -> None:
+        """Something that lasts for a while, or strikes all at once."""
+        if self._faults_over:
+            return
+        rng = self._context.rng
+        workers = list(self._workers.values())
+        victim = rng.choice([*workers, *self._clients.values()])
+        kind = rng.choice(("ledger", "ecs", "freeze", "kill", "terminate", "terminate"))
+        if self._context.happens(self._context.faults.lasting_outage):
+            kind = "outage"
+        if kind in ("ledger", "ecs"):
+            self._disconnect(victim, kind, rng.choice((5.0, 60.0, 700.0)) * rng.uniform(0.5, 2.0))
+        elif kind == "freeze":
+            victim.freeze(rng.choice((10.0, 60.0, 700.0)) * rng.uniform(0.5, 2.0), "anything")
+        elif kind == "kill" and not victim.is_dead:
+            victim.kill("anything")
+        elif kind == "terminate":
+            worker = rng.choice(workers)
+            if not worker.is_dead:
+                worker.terminate()
+        elif kind == "outage":
+            for worker in workers:
+                worker.freeze(rng.choice((1000.0, 4000.0)) * rng.uniform(0.5, 1.3), "an outage")
+
+    def _pause(self) -> None:
+        """Somebody pauses the queue for a while; what has been claimed goes on."""
+        self._context.trace("the queue is PAUSED")
+        self.ledger.pause_queues(["default"])
+        self.monitor.paused = True
+        self._context.scheduler.call_after(self._context.rng.choice((5.0, 60.0, 1000.0)), self._resume)
+
+    def _resume(self) -> None:
+        self._context.trace("the queue is resumed")
+        self.ledger.resume_queues(["default"])
+        self.monitor.paused = False
+        self._context.scheduler.notify_parked()
+
+    def _disconnect(self, process: SimProcess, what: str, seconds: float) -> None:
+        self._context.trace(f"{process.name} does not reach {what} for {seconds:.0f} s")
+        process.cut_off.add(what)
+        self._context.scheduler.call_after(seconds, lambda: process.cut_off.discard(what))
+
+    def _fail_over(self) -> None:
+        if self.ledger.has_snapshot:
+            self._context.trace("the ledger FAILS OVER and forgets what was not yet durable")
+            self.ledger.fail_over()
+            self.monitor.on_fail_over()
+            self._context.scheduler.notify_parked(self.ledger.next_due())
+
+    def _end_faults(self) -> None:
+        """No more faults: now everything must come to its end."""
+        self._context.trace("all faults are over")
+        self._faults_over = True
+        self._context.faults = faulty.without_faults(self._context.faults)
+        if self._event_server is not None:
+            self._event_server.clear_faults()
+        for process in [*self._workers.values(), *self._clients.values()]:
+            process.cut_off.clear()  # the frozen wake when they wake: the dangerous ones wake late
+
+    def _wait_idle(self, seconds: float) -> None:
+        """A service rests: for `seconds`, or, when nothing is due before, until then."""
+        scheduler = self._context.scheduler
+        left = self.ledger.next_due() - scheduler.now
+        if left <= seconds:
+            scheduler.sleep(seconds * self._context.rng.uniform(0.5, 1.5))
+        else:
+            scheduler.park(min(left, 600.0) + self._context.rng.random() * seconds, seconds)
+
+    def _ledger_changed(self, operation: str, answer: Any) -> None:
+        self.monitor.on_ledger_operation(operation, answer)
+        self.monitor.coverage["polled_soon"] += answer if operation == "poll_soon" else 0
+        self._context.scheduler.notify_parked(self.ledger.next_due())
+
+    def _task_created(self, task: SimTask) -> None:
+        self._context.trace(f"ECS has started {task.arn[-2:]} for {task.started_by}")
+        self.monitor.on_task_created(task)
+        self._emit_event(task)
+
+    def _task_changed(self, task: SimTask, what: str) -> None:
+        self._context.trace(f"ECS: {task.arn[-2:]} {what}")
+        self._emit_event(task)
+
+    def _emit_event(self, task: SimTask) -> None:
+        if self._event_server is not None:
+            self._event_server.emit(task)
+
+
+def _protocol_settings(config: Config) -> ProtocolSettings:
+    return ProtocolSettings(
+        lease_seconds=config.lease_seconds,
+        settle_seconds=config.settle_seconds,
+        startup_allowance=config.startup_allowance,
+        sweep_after_seconds=config.sweep_after_seconds,
+        max_in_flight=config.max_in_flight,
+        accept_seconds=config.accept_seconds,
+        max_deliveries=config.max_deliveries,
+    )
+
+
+@contextmanager
+def _simulated_time(context: SimulationContext) -> Iterator[None]:
+    """The two modules that read the machine's clock read the simulation's; nothing is logged."""
+    logger = logging.getLogger("ecs_queue")
+    level = logger.level
+    time = SimTime(context.scheduler)
+    with ExitStack() as stack:
+        for module in (ecs_queue.worker.consumer, ecs_queue.client.results):
+            stack.enter_context(patch.object(module, "time", time))
+        stack.callback(logger.setLevel, level)
+        logger.setLevel(logging.CRITICAL + 1)
+        yield

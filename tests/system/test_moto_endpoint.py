@@ -1,0 +1,63 @@
+"""Against an ECS endpoint that is not ours: moto's server. It ends every task with exit code 0 after some looks."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from ecs_queue.broker import open_broker
+from ecs_queue.client.client import EcsQueue
+from ecs_queue.config import load_config
+from ecs_queue.ledger import open_ledger
+from ecs_queue.local.ecs import local_environment
+from ecs_queue.worker.worker import Worker
+
+TASKS = 20
+
+
+@pytest.fixture
+def moto_url() -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.stop()
+
+
+def prepare(moto_url: str) -> None:
+    ecs = boto3.client("ecs", endpoint_url=moto_url)
+    ecs.create_cluster(clusterName="local")
+    container = {"name": "main", "image": "busybox", "memory": 128, "essential": True}
+    ecs.register_task_definition(family="local", containerDefinitions=[container])
+
+
+def test_the_main_job_runs_on_motos_ecs(moto_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = local_environment(moto_url, redis_url)
+    environ["AIRFLOW__AWS_ECS_EXECUTOR__SECURITY_GROUPS"] = "sg-local"  # moto fails without any
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    prepare(moto_url)
+    config = load_config()
+    broker, ledger = open_broker(config), open_ledger(config)
+    worker = Worker(config, broker, ledger)
+    worker.check()
+    worker.start()
+    try:
+        with EcsQueue.from_config() as queue:
+            handles = queue.submit_many({"command": ["true"]} for _ in range(TASKS))
+            results = list(queue.as_completed(handles, timeout=60))
+    finally:
+        worker.stop()
+        assert worker.join()
+        broker.close()
+        ledger.close()
+    assert [(r.state, r.exit_code, r.attempts) for r in results] == [("SUCCESS", 0, 1)] * TASKS
+    assert len({r.task_arn for r in results}) == TASKS

@@ -1,0 +1,183 @@
+"""A file of commands in, exactly one right result line a command out, whatever is killed meanwhile."""
+
+from __future__ import annotations
+
+import collections
+import random
+import signal
+import subprocess
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from ecs_queue.local.ecs import LocalEcs, local_environment
+from ecs_queue.local.redis_server import RedisServer
+from tests.processes import (
+    CLI_COMMAND,
+    QUICK_SETTINGS,
+    merged_environ,
+    read_json_lines,
+    run_worker,
+    wait_until,
+    write_json_lines,
+)
+
+pytestmark = pytest.mark.timeout(180)
+
+#: kind -> what its result line must say: state, exit code, attempts.
+EXPECTED: dict[str, tuple[str, int | None, int]] = {
+    "ok": ("SUCCESS", 0, 1),
+    "exit3": ("FAILED", 3, 1),
+    "missing": ("REMOVED", None, 3),
+    "big": ("SUCCESS", 0, 1),
+    "unicode": ("SUCCESS", 0, 1),
+    "stopped": ("REVOKED", 143, 1),
+}
+
+
+def commands(number: int) -> list[dict[str, Any]]:
+    """A mix of every kind; the ids say which."""
+    environment_6k = [{"name": "BIG", "value": "x" * 6000}]
+    tasks: list[dict[str, Any]] = []
+    for position in range(number):
+        kind = ("ok", "exit3", "ok", "unicode", "ok", "big", "ok", "missing", "ok", "ok")[position % 10]
+        task: dict[str, Any] = {"id": f"{kind}-{position}"}
+        if kind == "ok":
+            task["command"] = ["true"]
+        elif kind == "exit3":
+            task["command"] = ["sh", "-c", "exit 3"]
+        elif kind == "missing":
+            task["command"] = ["/no/such/program"]
+        elif kind == "big":
+            task["command"] = ["sh", "-c", "test ${#BIG} -eq 6000"]
+            task["executor_config"] = {"environment": environment_6k}
+        else:
+            task["command"] = ["sh", "-c", 'test "$1" = "grüße 世界 🚀"', "sh", "grüße 世界 🚀"]
+        tasks.append(task)
+    tasks[-1] = {"id": "stopped-0", "command": ["sleep", "60"]}
+    return tasks
+
+
+class SubmitProcess:
+    """One `submit --file --wait --output` and what it must leave behind."""
+
+    def __init__(self, environ: Mapping[str, str], folder: Path, tasks: list[dict[str, Any]]) -> None:
+        self.environ = environ
+        self.tasks = tasks
+        self.output = folder / "results.jsonl"
+        file = write_json_lines(folder / "tasks.jsonl", tasks)
+        command = [*CLI_COMMAND, "submit", "--file", str(file), "--wait", "--output", str(self.output)]
+        self.process = subprocess.Popen(command, env=dict(environ), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def count_ended(self) -> int:
+        return len(read_json_lines(self.output))
+
+    def stop_sleeping_task(self) -> None:
+        """As a user would, once it runs."""
+
+        def runs() -> bool:
+            shown = self._cli("tasks", "--state", "launched", "--json", "--limit", "1000")
+            return '"stopped-0"' in shown
+
+        wait_until(runs, 60, "the sleeper is launched")
+        self._cli("stop", "stopped-0")
+
+    def finish(self, ecs: LocalEcs) -> None:
+        output = self.process.communicate(timeout=150)[0].decode()
+        assert self.process.returncode == 1, output  # not all of them succeed
+        lines = read_json_lines(self.output)
+        assert sorted(line["id"] for line in lines) == sorted(task["id"] for task in self.tasks)
+        for line in lines:
+            found = (line["state"], line["exit_code"], line["attempts"])
+            assert found == EXPECTED[line["id"].split("-")[0]], line
+        launches = collections.Counter(task["startedBy"] for task in all_tasks(ecs))
+        assert [name for name, number in launches.items() if number > 1] == []
+
+    def _cli(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [*CLI_COMMAND, *arguments], env=dict(self.environ), capture_output=True, timeout=30, check=True
+        )
+        return done.stdout.decode()
+
+
+def all_tasks(ecs: LocalEcs) -> list[dict[str, Any]]:
+    """Every ECS task there ever was."""
+    client = boto3.client(
+        "ecs",
+        endpoint_url=ecs.endpoint_url,
+        region_name="us-east-1",
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+    )
+    arns: list[str] = []
+    for status in ("RUNNING", "STOPPED"):
+        for page in client.get_paginator("list_tasks").paginate(cluster="local", desiredStatus=status):
+            arns += page["taskArns"]
+    tasks: list[dict[str, Any]] = []
+    for start in range(0, len(arns), 100):
+        tasks += client.describe_tasks(cluster="local", tasks=arns[start : start + 100])["tasks"]
+    return tasks
+
+
+def test_two_workers_turn_two_hundred_commands_into_two_hundred_right_results(
+    redis: RedisServer, ecs: LocalEcs, tmp_path: Path
+) -> None:
+    environ = merged_environ(QUICK_SETTINGS, local_environment(ecs.endpoint_url, redis.url))
+    with run_worker(environ, tmp_path / "a.log"), run_worker(environ, tmp_path / "b.log"):
+        run = SubmitProcess(environ, tmp_path, commands(200))
+        run.stop_sleeping_task()
+        run.finish(ecs)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_workers_killed_at_any_moment_change_nothing_in_the_results(
+    redis: RedisServer, ecs: LocalEcs, tmp_path: Path, seed: int
+) -> None:
+    environ = merged_environ(QUICK_SETTINGS, local_environment(ecs.endpoint_url, redis.url))
+    rng = random.Random(seed)
+    tasks = commands(80)
+    with ExitStack() as stack:
+        workers = [stack.enter_context(run_worker(environ, tmp_path / f"{n}.log")) for n in range(2)]
+        run = SubmitProcess(environ, tmp_path, tasks)
+        for kill in range(3):
+            after = rng.randrange(kill * 20, kill * 20 + 20)
+            wait_until(lambda: run.count_ended() >= after, 90, f"{after} results")  # noqa: B023
+            victim = workers.pop(rng.randrange(2))
+            victim.kill()
+            victim.wait()
+            workers.append(stack.enter_context(run_worker(environ, tmp_path / f"again-{kill}.log")))
+        run.stop_sleeping_task()
+        run.finish(ecs)
+
+
+def test_a_redis_that_is_killed_and_restarted_loses_and_doubles_nothing(
+    redis: RedisServer, ecs: LocalEcs, tmp_path: Path
+) -> None:
+    environ = merged_environ(QUICK_SETTINGS, local_environment(ecs.endpoint_url, redis.url))
+    with run_worker(environ, tmp_path / "a.log"), run_worker(environ, tmp_path / "b.log"):
+        run = SubmitProcess(environ, tmp_path, commands(80))
+        wait_until(lambda: run.count_ended() >= 10, 60, "10 results")
+        redis.kill()
+        redis.restart()
+        run.stop_sleeping_task()
+        run.finish(ecs)
+
+
+def test_a_rolling_restart_under_load_gives_back_what_was_not_started(
+    redis: RedisServer, ecs: LocalEcs, tmp_path: Path
+) -> None:
+    environ = merged_environ(QUICK_SETTINGS, local_environment(ecs.endpoint_url, redis.url))
+    with ExitStack() as stack:
+        workers = [stack.enter_context(run_worker(environ, tmp_path / f"{n}.log")) for n in range(2)]
+        run = SubmitProcess(environ, tmp_path, commands(80))
+        for number, old in enumerate(workers):
+            wait_until(lambda: run.count_ended() >= 10 * (number + 1), 60, "results")  # noqa: B023
+            stack.enter_context(run_worker(environ, tmp_path / f"new-{number}.log"))
+            old.send_signal(signal.SIGTERM)
+            assert old.wait(10) == 0
+        run.stop_sleeping_task()
+        run.finish(ecs)

@@ -1,0 +1,106 @@
+"""What a worker knows of pauses and limits."""
+
+from __future__ import annotations
+
+import math
+
+from tests.worker.harness import WorkerHarness
+
+LIMITS = {
+    "AIRFLOW__AWS_ECS_EXECUTOR__MAX_IN_FLIGHT": "3",
+    "AIRFLOW__AWS_ECS_EXECUTOR_GPU__MAX_IN_FLIGHT": "1",
+    "AIRFLOW__AWS_ECS_EXECUTOR_FREE__MAX_IN_FLIGHT": "0",
+}
+
+
+class ThreeQueueHarness(WorkerHarness):
+    queues = ("default", "gpu", "free")
+
+
+def test_without_limits_there_is_room_and_the_ledger_counts_nothing() -> None:
+    harness = WorkerHarness()
+    calls: list[str] = []
+    harness.ledger.on_call = lambda operation, when: calls.append(operation)
+
+    harness.worker.admission.step()
+
+    assert harness.worker.admission.available("default") == math.inf
+    assert set(calls) == {"paused"}
+
+
+def test_each_queue_has_the_limit_of_its_profile() -> None:
+    harness = ThreeQueueHarness(LIMITS)
+    harness.launch("a")
+
+    harness.worker.admission.step()
+
+    assert [harness.worker.admission.available(queue) for queue in harness.queues] == [2, 1, math.inf]
+
+
+def test_the_namespaces_limit_is_every_queues() -> None:
+    harness = ThreeQueueHarness(LIMITS, max_in_flight=2)
+    harness.launch("a")
+
+    harness.worker.admission.step()
+
+    assert [harness.worker.admission.available(queue) for queue in harness.queues] == [1, 1, 1]
+
+
+def test_room_is_used_up_until_the_ledger_is_asked_again() -> None:
+    harness = ThreeQueueHarness(LIMITS)
+    gates = harness.worker.admission
+    gates.step()
+    gates.launch_started("gpu")
+    assert (gates.may_launch("gpu"), gates.may_launch("default")) == (False, True)
+
+    gates.step()
+
+    assert gates.may_launch("gpu")
+
+
+def test_a_claim_that_found_it_full_shuts_it_until_the_ledger_is_asked_again() -> None:
+    harness = WorkerHarness()
+    gates = harness.worker.admission
+    gates.step()
+
+    gates.claim_refused("default")
+
+    assert gates.available("default") == 0
+    gates.step()
+    assert gates.available("default") == math.inf
+
+
+def test_a_pause_is_seen_at_the_next_look_and_so_is_its_end() -> None:
+    harness = WorkerHarness()
+    gates = harness.worker.admission
+    harness.memory_ledger.pause_queues(["default"])
+    gates.step()
+    assert gates.available("default") == 0
+
+    harness.memory_ledger.resume_queues(["default"])
+    gates.step()
+
+    assert gates.may_launch("default")
+
+
+def test_an_open_circuit_shuts_its_queue() -> None:
+    harness = ThreeQueueHarness()
+    harness.worker.circuit_breakers.open("gpu", "no credentials")
+
+    assert [harness.worker.admission.may_launch(queue) for queue in harness.queues] == [True, False, True]
+
+
+def test_what_waits_is_run_when_its_queue_opens() -> None:
+    harness = WorkerHarness()
+    harness.memory_ledger.pause_queues(["default"])
+    harness.put_request()
+    harness.worker.admission.step()
+    harness.clock.advance(6)
+    harness.worker.sweeper.step()
+    assert not harness.ecs.run_task_calls
+    harness.memory_ledger.resume_queues(["default"])
+
+    harness.worker.admission.step()
+    harness.worker.sweeper.step()
+
+    assert len(harness.ecs.run_task_calls) == 1

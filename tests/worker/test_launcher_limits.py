@@ -1,0 +1,249 @@
+"""Conflicts, stops, deadlines and quotas around a launch."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any, ClassVar
+
+import pytest
+
+from ecs_queue.ecs.clients import Target
+from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
+from ecs_queue.protocol.record import build_started_by
+from ecs_queue.protocol.states import State
+from ecs_queue.telemetry import EVENTS
+from ecs_queue.worker.fair_queue import Job, JobKind
+from tests.worker.harness import TARGET, FakeDelivery, WorkerHarness
+
+
+@pytest.fixture
+def harness() -> WorkerHarness:
+    return WorkerHarness()
+
+
+def _failed_result(kind: RunTaskResultKind, **fields: Any) -> RunTaskResult:
+    return RunTaskResult(kind, reason=f"ECS said {kind.value}", **fields)
+
+
+class TestConflicts:
+    OURS = "arn:aws:ecs:us-east-1:123456789012:task/jobs/ours"
+
+    def _conflict(self, harness: WorkerHarness, *arns: str) -> None:
+        harness.ecs.run_task_results.append(_failed_result(RunTaskResultKind.CONFLICT, conflicting_arns=arns))
+        harness.worker.handle_message(harness.new_envelope())
+
+    def test_a_task_that_is_ours_is_adopted(self, harness: WorkerHarness) -> None:
+        body = harness.put_request()
+        harness.ecs.add_task(self.OURS, build_started_by("ecs-queue", "a", harness.record().nonce, 1))
+        harness.ecs.run_task_results.append(_failed_result(RunTaskResultKind.CONFLICT, conflicting_arns=(self.OURS,)))
+
+        harness.worker.handle_message(body)
+
+        assert (harness.state(), harness.record().arn) == (State.LAUNCHED, self.OURS)
+
+    def test_a_task_of_somebody_else_is_a_permanent_error(self, harness: WorkerHarness) -> None:
+        harness.ecs.add_task(self.OURS, "somebody/else")
+
+        self._conflict(harness, self.OURS)
+
+        assert harness.state() is State.FAILED
+
+    @pytest.mark.parametrize("arns", [(), (OURS,)], ids=["none named", "not shown"])
+    def test_a_task_that_is_not_shown_leaves_it_ambiguous(self, harness: WorkerHarness, arns: tuple[str, ...]) -> None:
+        self._conflict(harness, *arns)
+
+        assert harness.state() is State.LAUNCHING
+
+    def test_one_of_several_that_is_not_shown_may_be_ours(self, harness: WorkerHarness) -> None:
+        harness.ecs.add_task(self.OURS, "somebody/else")
+
+        self._conflict(harness, self.OURS, self.OURS + "2")
+
+        assert harness.state() is State.LAUNCHING
+
+
+class TestStops:
+    def test_a_stop_before_the_launch_ends_it_without_a_call(self, harness: WorkerHarness) -> None:
+        body = harness.put_request()
+        harness.memory_ledger.stop(["a"], "alice")
+
+        assert harness.worker.handle_message(body)
+
+        assert harness.state() is State.REVOKED
+        assert not harness.ecs.run_task_calls
+
+    def test_a_stop_that_came_before_the_request_is_told_when_it_arrives(self, harness: WorkerHarness) -> None:
+        harness.memory_ledger.stop(["a"], "alice")
+
+        assert harness.worker.handle_message(harness.new_envelope())
+
+        assert [record.state for record in harness.published_results] == [State.REVOKED]
+        assert not harness.ecs.run_task_calls
+
+    def test_a_stop_during_the_call_stops_what_it_started(self, harness: WorkerHarness) -> None:
+        harness.ecs.on_run_task = lambda call: harness.memory_ledger.stop(["a"], "alice")
+        harness.worker.handle_message(harness.new_envelope())
+        assert harness.state() is State.LAUNCHED
+
+        harness.advance_in_steps(3)
+
+        assert harness.state() is State.REVOKED
+        assert [arn for arn, _ in harness.ecs.stop_calls] == [harness.record().arn]
+        assert not harness.ecs.live_tasks()
+
+    def test_a_stop_during_a_call_that_ecs_refuses_is_revoked(self, harness: WorkerHarness) -> None:
+        harness.ecs.on_run_task = lambda call: harness.memory_ledger.stop(["a"], "alice")
+        harness.ecs.run_task_results.append(_failed_result(RunTaskResultKind.CAPACITY))
+
+        harness.worker.handle_message(harness.new_envelope())
+
+        assert harness.state() is State.REVOKED
+        assert harness.published_results == [harness.record()]
+
+
+class TestExpiry:
+    def test_an_expired_request_is_not_launched(self, harness: WorkerHarness) -> None:
+        body = harness.put_request(expires_in=10.0)
+        harness.clock.advance(11)
+
+        assert harness.worker.handle_message(body)
+
+        assert harness.state() is State.EXPIRED
+        assert harness.published_results == [harness.record()]
+        assert not harness.ecs.run_task_calls
+
+    def test_the_startup_allowance_counts(self) -> None:
+        harness = WorkerHarness(startup_allowance=30)
+
+        harness.worker.handle_message(harness.new_envelope(expires_in=20.0))
+
+        assert harness.state() is State.EXPIRED
+
+
+class TestRateLimits:
+    def test_a_message_without_a_launch_gives_its_token_back(self) -> None:
+        harness = WorkerHarness(run_task_rate=1, run_task_burst=2)
+        body = harness.put_request("a")
+        harness.memory_ledger.stop(["a"], "alice")
+        assert not harness.worker.context.run_task_limiter.try_acquire(TARGET)
+        assert harness.worker.context.run_task_limiter.try_acquire(TARGET)
+
+        harness.worker.handle_message(body)
+
+        assert not harness.worker.context.run_task_limiter.try_acquire(TARGET)
+
+    def test_a_throttle_slows_all_workers_down_and_costs_no_attempt(self) -> None:
+        harness = WorkerHarness(run_task_rate=8, run_task_burst=20)
+        other = harness.new_worker()
+        harness.ecs.run_task_results.append(_failed_result(RunTaskResultKind.THROTTLED))
+
+        harness.worker.handle_message(harness.new_envelope())
+
+        record = harness.record()
+        assert (record.state, record.attempt, record.launch) == (State.QUEUED, 1, 1)
+        assert harness.worker.emitted("rate_limit.lowered") == [{"limiter": "run_task", "rate": 6.0}]
+        assert other.context.run_task_limiter.try_acquire(TARGET) == pytest.approx(
+            2 / 6, abs=0.01
+        )  # one, beside the one for StopTask
+
+    def test_launches_of_another_account_do_not_wait(self) -> None:
+        harness = WorkerHarness(run_task_rate=1, run_task_burst=2)
+        there = Target("eu-west-1", None, None, "jobs")
+        harness.worker.target_for = lambda queue: there if queue == "there" else TARGET
+        for index in range(3):
+            for queue in ("default", "there"):
+                delivery = FakeDelivery(harness.new_envelope(f"{queue}{index}", queue=queue), queue)
+                take: Any = partial(harness.worker.launcher.handle_message, delivery)
+                permit = harness.worker.context.rate_limit_for(queue)
+                harness.worker.thread_pool.submit(Job(take, JobKind.MESSAGE, queue, rate_limit=permit))
+
+        assert sorted(call.target.region for call in harness.ecs.run_task_calls) == ["eu-west-1", "us-east-1"]
+
+
+class TestQueueLimits:
+    ONE: ClassVar = {"AIRFLOW__AWS_ECS_EXECUTOR_GPU__MAX_IN_FLIGHT": "1"}
+
+    def test_a_full_queue_lets_the_rest_wait_and_others_go_on(self) -> None:
+        harness = WorkerHarness(self.ONE)
+        harness.queues = ("default", "gpu")
+        worker = harness.new_worker(self.ONE)
+        for name in ("a", "b"):
+            assert worker.launcher.handle_message(FakeDelivery(harness.new_envelope(name, queue="gpu"), "gpu"))
+        assert worker.launcher.handle_message(FakeDelivery(harness.new_envelope("other")))
+
+        assert [harness.state(name) for name in ("a", "b", "other")] == [State.LAUNCHED, State.QUEUED, State.LAUNCHED]
+        assert worker.admission.available("gpu") == 0
+        assert worker.admission.available("default") > 0
+
+    def test_a_full_queue_is_asked_for_nothing_until_there_is_room(self) -> None:
+        harness = WorkerHarness(self.ONE)
+        harness.queues = ("default", "gpu")
+        worker = harness.new_worker(self.ONE)
+        worker.launcher.handle_message(FakeDelivery(harness.new_envelope("a", queue="gpu"), "gpu"))
+        for index in range(20):
+            harness.put_request(f"b{index}", queue="gpu")
+        claims: list[str] = []
+        harness.ledger.on_call = lambda operation, when: claims.append(operation) if operation == "claim" else None
+
+        for _ in range(50):
+            harness.clock.advance(1)
+            worker.sweep()
+        assert claims == []
+        harness.ecs.finish(harness.record("a").arn)
+        worker.poll()
+        worker.sweep()
+
+        launched = [index for index in range(20) if harness.state(f"b{index}") is State.LAUNCHED]
+        assert len(launched) == 1
+
+
+class TestPause:
+    def test_requests_of_a_paused_queue_wait_and_expire(self, harness: WorkerHarness) -> None:
+        harness.memory_ledger.pause_queues(["default"])
+        assert harness.worker.handle_message(harness.new_envelope("a"))
+        assert harness.worker.handle_message(harness.new_envelope("b", expires_in=30.0))
+
+        harness.advance_in_steps(60)
+        assert (harness.state("a"), harness.state("b")) == (State.QUEUED, State.EXPIRED)
+        assert not harness.ecs.run_task_calls
+        harness.memory_ledger.resume_queues(["default"])
+        harness.advance_in_steps(35)
+
+        assert harness.state("a") is State.LAUNCHED
+
+    def test_tasks_in_flight_are_followed_on(self, harness: WorkerHarness) -> None:
+        arn = harness.launch()
+        harness.memory_ledger.pause_queues(["default"])
+        harness.ecs.finish(arn)
+
+        harness.advance_in_steps(5)
+
+        assert harness.state() is State.SUCCESS
+
+
+def test_max_in_flight_lets_the_rest_wait_until_there_is_room() -> None:
+    harness = WorkerHarness(max_in_flight=1)
+    arn = harness.launch("a")
+    assert harness.worker.handle_message(harness.new_envelope("b"))
+    assert harness.state("b") is State.QUEUED
+
+    harness.ecs.finish(arn)
+    harness.advance_in_steps(5)
+
+    assert (harness.state("a"), harness.state("b")) == (State.SUCCESS, State.LAUNCHED)
+
+
+def test_no_event_tells_the_command_or_the_environment(harness: WorkerHarness) -> None:
+    secret = "hunter2"
+    config = {"environment": [{"name": "PASSWORD", "value": secret}]}
+    harness.ecs.run_task_results.extend(
+        [_failed_result(RunTaskResultKind.CAPACITY), _failed_result(RunTaskResultKind.START_FAILURE)]
+    )
+
+    harness.worker.handle_message(harness.new_envelope(command=["psql", secret], executor_config=config))
+    harness.advance_in_steps(60)
+
+    told = [(name, {field: fields[field] for field in EVENTS[name].fields}) for name, fields in harness.worker.events]
+    assert len(told) >= 6
+    assert secret not in json.dumps(told)
