@@ -60,10 +60,12 @@ EVENTS: dict[str, EventType] = {
     "launch.unwanted": EventType(_W, ("id", "launch", "arn"), "{id}: {arn} belongs to no present launch, stopping it"),
     "launch.claim_lost": EventType(_I, ("id", "launch"), "{id} launch {launch}: another worker has taken it over"),
     "rate_limit.lowered": EventType(
-        _W, ("limiter", "rate"), "AWS throttles {calls}: all workers slow down to {rate}/s"
+        _W, ("limiter", "rate"), "AWS throttles {limiter}: all workers slow down to {rate}/s"
     ),
     "decision.next_action": EventType(
-        _T, ("id", "operation", "code", "next_action"), "{id}: the ledger answers {operation} with {word}, next {step}"
+        _T,
+        ("id", "operation", "code", "next_action"),
+        "{id}: the ledger answers {operation} with {code}, next {next_action}",
     ),
     "decision.run_task": EventType(
         _T,
@@ -95,8 +97,8 @@ EVENTS: dict[str, EventType] = {
     "request.retry_scheduled": EventType(_I, ("id", "attempt", "reason"), "{id} goes to attempt {attempt}: {reason}"),
     "task.stopping": EventType(_I, ("id", "arn", "by"), "{id} is being stopped ({by})"),
     "task.missing": EventType(_D, ("id", "arn"), "{id}: ECS does not show {arn}"),
-    "stop.requested": EventType(_D, ("id", "by", "code"), "{id}: {by} asks for a stop, {word}"),
-    "stop_task.answered": EventType(_T, ("id", "arn", "result"), "{id}: StopTask of {arn}, {answer}"),
+    "stop.requested": EventType(_D, ("id", "by", "code"), "{id}: {by} asks for a stop, {code}"),
+    "stop_task.answered": EventType(_T, ("id", "arn", "result"), "{id}: StopTask of {arn}, {result}"),
     "stop_task.failed": EventType(_W, ("id", "arn", "reason"), "{id}: StopTask of {arn} failed: {reason}"),
     "describe_tasks.failed": EventType(_W, ("tasks", "reason"), "{tasks} tasks could not be described: {reason}"),
     "ecs_events.foreign": EventType(_D, ("events",), "{events} events about tasks of others"),

@@ -101,7 +101,9 @@ class TestMessages:
             unsigned(harness, executor_config={"environment": [{"name": "A", "value": "hunter2"}]})
         )
 
-        assert "hunter2" not in str([(letter.reason, letter.queue) for letter in harness.memory_ledger.list_dead_letters(10)])
+        assert "hunter2" not in str(
+            [(letter.reason, letter.queue) for letter in harness.memory_ledger.list_dead_letters(10)]
+        )
         assert "hunter2" not in repr(harness.worker.events)
 
 

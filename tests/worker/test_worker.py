@@ -30,7 +30,9 @@ class LiveWorkerHarness:
     """A broker, a ledger and an ECS, and the workers on them."""
 
     def __init__(self, **keys: float) -> None:
-        self.config = make_config(None, namespace=f"t{uuid.uuid4().hex[:12]}", lease_seconds=5, sweep_after_seconds=60, **keys)
+        self.config = make_config(
+            None, namespace=f"t{uuid.uuid4().hex[:12]}", lease_seconds=5, sweep_after_seconds=60, **keys
+        )
         self.broker: KombuBroker = open_broker(self.config)
         self.ledger: Ledger = open_ledger(self.config)
         self.ecs = FakeEcs(time.time)

@@ -64,7 +64,13 @@ def test_an_ended_task_ends_the_record_with_its_reason(harness: LedgerHarness, s
     harness.update_task(record, 1, started_at=START + 1)
     harness.advance(20)
     answer = harness.update_task(
-        record, 2, end_state=state, exit_code=3, stop_code="EssentialContainerExited", reason="exit 3", finished_at=START + 9
+        record,
+        2,
+        end_state=state,
+        exit_code=3,
+        stop_code="EssentialContainerExited",
+        reason="exit 3",
+        finished_at=START + 9,
     )
     assert answer.code is ResultCode.ENDED
     assert answer.record == harness.get_record()
@@ -104,7 +110,9 @@ def test_a_finished_record_never_moves_again(harness: LedgerHarness) -> None:
 def test_a_retry_takes_the_next_number_and_attempt_and_forgets_the_task(harness: LedgerHarness) -> None:
     record = harness.make_launched()
     harness.update_task(record, 1, started_at=START + 1)
-    answer = harness.update_task(record, 2, end_state=State.FAILED, may_relaunch=True, max_attempts=2, wait=4.0, reason="host lost")
+    answer = harness.update_task(
+        record, 2, end_state=State.FAILED, may_relaunch=True, max_attempts=2, wait=4.0, reason="host lost"
+    )
     assert answer.code is ResultCode.REQUEUED
     record = harness.get_record()
     assert (record.state, record.launch, record.attempt) == (State.QUEUED, 2, 2)
@@ -129,7 +137,9 @@ def test_the_old_task_of_a_retry_is_stale(harness: LedgerHarness) -> None:
 
 def test_without_attempts_left_there_is_no_retry(harness: LedgerHarness) -> None:
     record = harness.make_launched()
-    assert harness.update_task(record, end_state=State.REMOVED, may_relaunch=True, max_attempts=1).code is ResultCode.ENDED
+    assert (
+        harness.update_task(record, end_state=State.REMOVED, may_relaunch=True, max_attempts=1).code is ResultCode.ENDED
+    )
     assert harness.get_state() is State.REMOVED
 
 
