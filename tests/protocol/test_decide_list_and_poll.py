@@ -123,13 +123,13 @@ class TestJudge:
         draw = RecordedDraw(random.Random(1))
         judgement = self._judge(Record(id="a", version=2, launched_at=NOW - 60), draw)
 
-        assert (judgement.news, judgement.outcome, judgement.wait) == (False, None, 2.0)
+        assert (judgement.is_new, judgement.update, judgement.wait) == (False, None, 2.0)
         assert draw.value is None
 
     def test_a_stop_shortens_the_wait(self) -> None:
         judgement = self._judge(Record(id="a", version=1, stop_requested_by="alice", launched_at=NOW - 5000))
 
-        assert (judgement.stop, judgement.wait, judgement.outcome.wait) == (
+        assert (judgement.stop_cause, judgement.wait, judgement.update.wait) == (
             "alice",
             POLL_AFTER_STOP_SECONDS,
             POLL_AFTER_STOP_SECONDS,
@@ -142,8 +142,8 @@ class TestJudge:
 
         first = self._judge(record, draw, **ended)
 
-        assert first.outcome.retry
-        assert 2.0 <= first.outcome.wait <= 8.0
+        assert first.update.may_relaunch
+        assert 2.0 <= first.update.wait <= 8.0
         assert self._judge(record, RecordedDraw(value=draw.value), **ended) == first
 
 
