@@ -131,7 +131,7 @@ class Requeue:
 
 def prepare_requeue(queue: EcsQueue, dead_letter: DeadLetter, to_queue: str | None) -> Requeue:
     """The letter as a new request. The same letter always gives the same id, so that doing it twice does it once."""
-    from ecs_queue.messages.resubmit import ResubmitChanges, build_resubmit_id, build_resubmit_line
+    from ecs_queue.runtask.resubmit import ResubmitChanges, build_resubmit_id, build_resubmit_line
 
     try:
         request = queue.decode_request(dead_letter.body)

@@ -14,8 +14,8 @@ from ecs_queue.cli.ui.output import is_terminal, print_json, print_stderr, sanit
 
 if TYPE_CHECKING:
     from ecs_queue.config import Config, Profile
-    from ecs_queue.messages.resubmit import ResubmitChanges
     from ecs_queue.replay.past_request import PastRequest
+    from ecs_queue.runtask.resubmit import ResubmitChanges
 
 EXIT_DIFFERENT = 1
 _DIFF_COLOURS = {"-": "red", "+": "green", "@": "cyan"}
@@ -43,9 +43,9 @@ def compare_launch(config: Config, past: PastRequest, changes: ResubmitChanges) 
     import msgspec
 
     from ecs_queue.journal.redact import redact
-    from ecs_queue.messages.resubmit import build_resubmit_line
     from ecs_queue.runtask.arguments import render_run_task_kwargs
     from ecs_queue.runtask.launch_spec import build_queued_task
+    from ecs_queue.runtask.resubmit import build_resubmit_line
 
     past, changes = _fill_secrets(past, changes)
     profile = config.profile(changes.queue or past.request.queue)

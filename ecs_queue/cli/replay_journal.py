@@ -108,7 +108,7 @@ def _check_all(queue: EcsQueue, traffic: Traffic) -> None:
 def _task_line(arrival: RecordedRequest) -> dict[str, Any]:
     import secrets
 
-    from ecs_queue.messages.resubmit import build_resubmit_id
+    from ecs_queue.runtask.resubmit import build_resubmit_id
 
     return {"id": build_resubmit_id(arrival.id, secrets.token_hex(4)), **arrival.task}
 

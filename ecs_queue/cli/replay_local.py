@@ -17,8 +17,8 @@ from ecs_queue.errors import InvalidRequest, UsageError
 
 if TYPE_CHECKING:
     from ecs_queue.config import Config
-    from ecs_queue.messages.resubmit import ResubmitChanges
     from ecs_queue.replay.past_request import PastRequest
+    from ecs_queue.runtask.resubmit import ResubmitChanges
 
 #: What of this shell's environment a command cannot do without; the rest is not the container's.
 _INHERITED_VARIABLES = (

@@ -14,8 +14,8 @@ from ecs_queue.errors import UsageError
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
-    from ecs_queue.messages.resubmit import ResubmitChanges
     from ecs_queue.replay.past_request import PastRequest
+    from ecs_queue.runtask.resubmit import ResubmitChanges
 
 
 def replay_request(
@@ -32,7 +32,7 @@ def replay_request(
 
 def parse_changes(queue: str | None, settings: Sequence[str], variables: Sequence[str]) -> ResubmitChanges:
     """What the options say. UsageError: one of them cannot be read."""
-    from ecs_queue.messages.resubmit import CHANGEABLE_FIELDS, ResubmitChanges
+    from ecs_queue.runtask.resubmit import CHANGEABLE_FIELDS, ResubmitChanges
 
     values = dict(_parse_setting("--set", text) for text in settings)
     return ResubmitChanges(
@@ -55,7 +55,7 @@ def _submit(queue: EcsQueue, past: PastRequest, changes: ResubmitChanges, as_jso
     import msgspec
 
     from ecs_queue.cli.ui.submitter import Submitter
-    from ecs_queue.messages.resubmit import build_resubmit_id, build_resubmit_line
+    from ecs_queue.runtask.resubmit import build_resubmit_id, build_resubmit_line
 
     past, left = past.with_secrets(changes.environment)
     changes = msgspec.structs.replace(changes, environment=left)

@@ -8,7 +8,7 @@ import pytest
 
 from ecs_queue.errors import InvalidRequest
 from ecs_queue.messages.envelope import TaskRequest, new_request
-from ecs_queue.messages.resubmit import ResubmitChanges, build_resubmit_id, build_resubmit_line
+from ecs_queue.runtask.resubmit import ResubmitChanges, build_resubmit_id, build_resubmit_line
 
 _FLAT = {"cpu": 256, "environment": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]}
 _OWN = {"overrides": {"containerOverrides": [{"name": "main", **_FLAT}, {"name": "side", "memory": 64}]}}
