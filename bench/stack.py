@@ -127,7 +127,7 @@ def running_stack(
 
 @contextmanager
 def tracking_stack(*, by_events: bool) -> Iterator[Stack]:
-    """A stack with one worker and AWS's quota of DescribeTasks; `by_events`: with an SQS stand-in (`bench.fake_sqs`)."""
+    """A stack with one worker and AWS's quota of DescribeTasks; `by_events` adds an SQS stand-in (`bench.fake_sqs`)."""
     rate, burst = str(DESCRIBE_RATE), str(DESCRIBE_BURST)
     options = ["--describe-quota", rate, burst]
     with ExitStack() as open_parts:

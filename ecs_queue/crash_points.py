@@ -69,7 +69,7 @@ POINTS: Mapping[str, str] = {
     "launch.tasks_listed": "the tasks of a launch in doubt are listed, the ledger does not know what was found",
     "launch.list_failed": "they could not be listed, the ledger knows it",
     "launch.task_absent": "the ledger knows that none was listed, an end it means is not announced",
-    "launch.reclaimed_unreadable": "a launch in doubt is taken over whose target nobody here can read, nothing is said of it",
+    "launch.reclaimed_unreadable": "a launch in doubt whose target cannot be read is taken over, nothing is reported",
     "launch.unknown": "the ledger knows that nobody can look for its task, an end it means is not announced",
     # A task that runs.
     "poller.leased": "the records are leased, nobody has looked at their tasks",
@@ -81,7 +81,7 @@ POINTS: Mapping[str, str] = {
     "event_listener.launched": "the ledger has the ARN from an event, it does not know what else the event says",
     "event_listener.outcomes_written": "the ledger has what the events say, ends are not announced",
     "event_listener.deleting": "all is done for the events, they are still in their queue",
-    "poller.unreadable_ended": "the ledger has the ends of stopped tasks that nobody here can follow, they are not announced",
+    "poller.unreadable_ended": "the ledger has the ends of stopped tasks that cannot be followed here, not announced",
     "task_stopper.calling": "StopTask is about to be called",
     "task_stopper.answered": "StopTask is answered, nothing else is done",
     # What no message speaks of.

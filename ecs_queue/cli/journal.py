@@ -84,9 +84,8 @@ def show(options: SharedOptions, /, id: str, envelope: bool, as_json: bool) -> i
     with open_journal_reader(options) as found:
         events = list(found.request_events(id))
         if not events:
-            print_stderr(
-                f"the journal has no request {id}: {_empty_message(found, 'it was never submitted, or was dropped since')}"
-            )
+            cause = _empty_message(found, "it was never submitted, or was dropped since")
+            print_stderr(f"the journal has no request {id}: {cause}")
             return EXIT_NOT_FOUND
         if envelope:
             return _print_envelope(id, found.request_envelope(id))

@@ -23,7 +23,7 @@ _DIFF_COLOURS = {"-": "red", "+": "green", "@": "cyan"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """`previous` and `current` without secrets; `previous` None: nothing was ever sent. `sent_at`: seconds since the epoch."""
+    """`previous` (None: nothing was ever sent) and `current` without secrets. `sent_at`: seconds since the epoch."""
 
     id: str
     queue: str

@@ -150,7 +150,8 @@ def _print_traffic_summary(summary: dict[str, Any], as_json: bool) -> None:
         print_json({**summary, "dry_run": True})
         return
     queues = ", ".join(f"{queue} {number}" for queue, number in sorted(summary["queues"].items()))
-    stretch = f"{format_duration(summary['recorded_seconds'])}, at {summary['speed']:g} times the speed {format_duration(summary['seconds'])}"
+    recorded, replayed = format_duration(summary["recorded_seconds"]), format_duration(summary["seconds"])
+    stretch = f"{recorded}, at {summary['speed']:g} times the speed {replayed}"
     print_fields(
         [
             ("namespace", summary["namespace"]),

@@ -76,6 +76,7 @@ def _worker_to_dict(worker: WorkerInfo) -> dict[str, Any]:
 
 def _row(worker: WorkerInfo, now: float) -> list[str]:
     silent = now - worker.last_seen_at
+    start_calls = _usage(worker.start_call_rate, worker.start_call_limit)
     return [
         worker.name,
         ", ".join(worker.queues),
@@ -84,7 +85,7 @@ def _row(worker: WorkerInfo, now: float) -> list[str]:
         str(worker.launched_total),
         str(worker.ended_total),
         f"{worker.launch_rate:.1f}/s",
-        f"{_usage(worker.start_call_rate, worker.start_call_limit)} / {_usage(worker.read_call_rate, worker.read_call_limit)}",
+        f"{start_calls} / {_usage(worker.read_call_rate, worker.read_call_limit)}",
         f"{_format_age(worker.broker_poll_age, silent)} / {_format_age(worker.describe_age, silent)}",
         worker.version,
         worker.health,

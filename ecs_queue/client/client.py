@@ -365,7 +365,7 @@ def _check_duplicate_ids(prepared_requests: Sequence[PreparedRequest]) -> None:
 def _raise_if_rejected(prepared_request: PreparedRequest, result: OperationResult) -> None:
     if result.code is ResultCode.CONFLICT:
         raise IdConflict(
-            f"another request was submitted under the id {prepared_request.request.id}; choose another id, or leave it out"
+            f"another request was submitted under the id {prepared_request.request.id}; choose another one, or omit it"
         )
     if result.code is ResultCode.TOO_LATE:
         raise RequestTooLate(

@@ -4,10 +4,10 @@ An event is one of the catalogue (`ecs_queue.telemetry.EVENTS`); `data` has its 
 what only the journal keeps. Those that speak of one request, in the order in which they usually come:
 
 - `request.submitted`: `queue`, `owner`, `nonce`, `namespace`, and `envelope`, the request as JSON
-- `request.received`, `launch.called` (`launch`, `attempt`, and `launch_spec`, the frozen run_task arguments as JSON, and
-  `target`), `launch.started` and the other `launch.*`
-- `decision.*`: the inputs of a pure rule of `ecs_queue.protocol.decisions` and what it decided; `decision.poll` has under
-  `task` the task as ECS showed it, with all its times
+- `request.received`, `launch.called` (`launch`, `attempt`, and `launch_spec`, the frozen run_task arguments as JSON,
+  and `target`), `launch.started` and the other `launch.*`
+- `decision.*`: the inputs of a pure rule of `ecs_queue.protocol.decisions` and what it decided; `decision.poll` has
+  under `task` the task as ECS showed it, with all its times
 - `task.*`, `stop.*`, and at the end `request.ended`
 
 Secrets are replaced by `redact.REDACTED` on the way in; a payload that is sealed (`encryption_keys`) is kept sealed.

@@ -87,8 +87,8 @@ class PollOnlySchedule:
 class EventAwareSchedule(PollOnlySchedule):
     """With events, where the configuration names a queue for them. One thread calls `step`.
 
-    Whether events are trusted is decided from what all workers have noted in the ledger (protocol/event_health.py), read every
-    two seconds. When a source is not trusted any more, the looks that were put off because of it are made soon.
+    Whether events are trusted is decided from what all workers have noted in the ledger (protocol/event_health.py),
+    read every two seconds. When a source is not trusted any more, the polls put off because of it are made soon.
     """
 
     def __init__(self, ledger: Ledger, config: Config, monotonic: Callable[[], float], telemetry: Telemetry) -> None:

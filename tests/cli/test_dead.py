@@ -1,4 +1,4 @@
-"""`dead-letters`: what is shown of letters, what becomes requests again, what is dropped, and what nothing happens to."""
+"""`dead-letters`: what is shown, what becomes requests again, what is dropped, and what nothing happens to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client process: `python -m tests.crash.client_process TASKS GIVEN [--stop]` submits, and writes down what it is given."""
+"""A client process: `python -m tests.crash.client_process TASKS GIVEN [--stop]` submits and logs what it is given."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """`python -m tests.faults.faulty_cli HOW ...`: the command line of ecs-queue in a process that something is wrong with.
 
-HOW: `crash-on-decode` or `kill-on-run-task`: it dies of SIGSEGV while it reads, or of SIGKILL (as by the kernel's OOM killer) while it
-launches, a request whose id begins with `poison`; `clock+600`, `clock-600`: its wall clock is off by that.
+HOW: `crash-on-decode` or `kill-on-run-task`: it dies of SIGSEGV while it reads, or of SIGKILL (as by the kernel's OOM
+killer) while it launches, a request whose id begins with `poison`; `clock+600`, `clock-600`: its wall clock is off
+by that.
 """
 
 from __future__ import annotations
