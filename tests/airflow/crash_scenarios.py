@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from ecs_queue.protocol.record import Record
 from tests.airflow.fake_database import FakeDatabase
 from tests.crash.harness import TIMEOUT_SECONDS, CrashHarness
-from tests.processes import wait_until
+from tests.wait import wait_until
 
 #: A scheduler imports all of Airflow, and each test starts two or three. Seconds.
 AIRFLOW_TIMEOUT_SECONDS = 3 * TIMEOUT_SECONDS
@@ -74,7 +74,7 @@ def kill_scheduler_after_sending(harness: SchedulerCrashHarness, *names: str) ->
         known = {entry["request"] for entry in harness.database.read_rows().values()}
         return len(known) == len(names) and {record.id for record in harness.list_records()} == known
 
-    wait_until(are_sent, AIRFLOW_TIMEOUT_SECONDS, "they are sent")
+    wait_until(are_sent, "they are sent", AIRFLOW_TIMEOUT_SECONDS)
     harness.crash.kill(scheduler)
 
 
@@ -90,8 +90,8 @@ def crash_while_readopting(harness: SchedulerCrashHarness, point: str) -> None:
     crash = harness.crash
     wait_until(
         lambda: {r.owner for r in harness.list_records()} == {harness.owner_of_job(2)},
-        AIRFLOW_TIMEOUT_SECONDS,
         "adopted",
+        AIRFLOW_TIMEOUT_SECONDS,
     )
     for record in harness.list_records():
         crash.redis.hset(f"{crash.namespace}:l:r:{record.id}", "owner", harness.owner_of_job(1))

@@ -20,7 +20,7 @@ from tests.airflow.crash_scenarios import (
 )
 from tests.crash.harness import MAX_ATTEMPTS, TIMEOUT_SECONDS, CrashHarness
 from tests.invariants import find_violations, list_all_tasks
-from tests.processes import wait_until
+from tests.wait import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -42,7 +42,7 @@ def test_a_scheduler_that_dies_here_loses_and_doubles_nothing(
         ends = Counter(line["name"] for line in harness.database.list_commits() if line.get("state") == "success")
         assert ends == Counter(CALLBACK_NAMES if play is crash_while_adopting_callback else TASK_NAMES)
         wait_until(
-            lambda: all(record.is_terminal for record in harness.list_records()), TIMEOUT_SECONDS, "every request ends"
+            lambda: all(record.is_terminal for record in harness.list_records()), "every request ends", TIMEOUT_SECONDS
         )
         tasks = list_all_tasks(crash.endpoint_url)
         assert find_violations(crash.namespace, harness.list_records(), tasks, MAX_ATTEMPTS) == []

@@ -25,8 +25,9 @@ from tests.chaos.killed_workers import KilledWorkers
 from tests.chaos.options import LEASE_SECONDS, MAX_ATTEMPTS, RECOVERY_GRACE_SECONDS, VISIBILITY_SECONDS, ChaosOptions
 from tests.chaos.recovery import UnackedMessageWatcher, measure_launch_recoveries, measure_message_recoveries
 from tests.invariants import Task, find_violations, list_all_tasks
-from tests.processes import merged_environ, wait_until
+from tests.processes import merged_environ
 from tests.servers import require_redis_binary
+from tests.wait import wait_until
 
 T = TypeVar("T")
 
@@ -192,7 +193,7 @@ class ChaosHarness:
     def _report(self, handles: list[Handle], results: list[TaskResult], seconds: float) -> ChaosReport:
         records = [record for record in self._queue.ledger.get([handle.id for handle in handles]) if record]
         # A task that nobody wants any more may still be on its way to its end.
-        wait_until(lambda: not self._count_running_tasks(), 60, "every ECS task has stopped")
+        wait_until(lambda: not self._count_running_tasks(), "every ECS task has stopped", 60)
         tasks = list_all_tasks(self._ecs.endpoint_url)
         found = find_violations(self._queue.config.namespace, records, tasks, MAX_ATTEMPTS)
         found += _mismatched_results(records, results)

@@ -12,7 +12,7 @@ from ecs_queue.ledger.base import DeadLetter
 from ecs_queue.messages import envelope
 from ecs_queue.messages.envelope import TaskRequest
 from tests.cli.conftest import Deployment, Invoke, json_lines
-from tests.processes import wait_until
+from tests.wait import wait_until
 
 _SECRET = "hunter2"
 
@@ -224,8 +224,8 @@ def test_what_a_worker_buries_runs_when_it_is_requeued(deployment: Deployment) -
         client._broker.publish_requests([_outgoing(other)])
         wait_until(
             lambda: any(b"true" in letter.body for letter in client.ledger.list_dead_letters(10)),
-            20,
             "the letter is buried",
+            20,
         )
         letter = next(letter for letter in client.ledger.list_dead_letters(10) if b"true" in letter.body)
         done = deployment.run("dead-letters", "requeue", letter.key, "--yes", "--json")

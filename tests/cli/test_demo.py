@@ -23,8 +23,9 @@ from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 from tests.cli.conftest import json_lines
 from tests.local.process_exit import assert_process_ended
-from tests.processes import CLI_COMMAND, wait_until
+from tests.processes import CLI_COMMAND
 from tests.servers import require_redis_binary
+from tests.wait import wait_until
 
 
 def gone(said: str) -> None:
@@ -68,7 +69,7 @@ def test_ctrl_c_ends_the_demo_and_everything_it_started(tmp_path: Path) -> None:
     with log.open("wb") as sink:
         process = subprocess.Popen([*CLI_COMMAND, "demo", "--json"], env=environ, stdout=subprocess.PIPE, stderr=sink)
     try:
-        wait_until(lambda: "requests are submitted" in log.read_text(), 30, "the demo is under way")
+        wait_until(lambda: "requests are submitted" in log.read_text(), "the demo is under way", 30)
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=30)
     finally:

@@ -12,7 +12,7 @@ import pytest
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.journal import open_journal
 from tests.cli.conftest import Deployment, Invoke, json_lines
-from tests.processes import wait_until
+from tests.wait import wait_until
 
 SECRET = "hunter2-4711"
 
@@ -27,8 +27,8 @@ def ended(deployment: Deployment) -> str:
     with closing(open_journal(client.config)) as journal:
         wait_until(
             lambda: "request.ended" in {event.name for event in journal.request_events(handle.id)},
-            30,
             "its end is told",
+            30,
         )
     return handle.id
 

@@ -18,8 +18,9 @@ from botocore.exceptions import ClientError
 
 from tests.cli.conftest import Invoke
 from tests.local.process_exit import assert_process_ended
-from tests.processes import CLI_COMMAND, wait_until
+from tests.processes import CLI_COMMAND
 from tests.servers import require_redis_binary
+from tests.wait import wait_until
 
 
 @contextmanager
@@ -107,7 +108,7 @@ def test_a_local_ecs_has_the_quotas_it_is_told(tmp_path: Path) -> None:
         client = boto3.client("ecs", endpoint_url=url, region_name="us-east-1")
         override = {"containerOverrides": [{"name": "main", "command": ["true"]}]}
         client.run_task(cluster="local", taskDefinition="local", overrides=override)
-        wait_until(lambda: bool(list(tmp_path.iterdir())), 20, "the command has run")
+        wait_until(lambda: bool(list(tmp_path.iterdir())), "the command has run", 20)
         client.meta.config.retries = {"total_max_attempts": 1}
         with pytest.raises(ClientError, match="ThrottlingException"):
             client.run_task(cluster="local", taskDefinition="local", overrides=override)

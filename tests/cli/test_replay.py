@@ -15,7 +15,7 @@ from ecs_queue.cli.ui.journal_access import open_journal_reader
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.messages.envelope import TaskRequest, decode_request
 from tests.cli.conftest import PYTHON, Deployment, Invoke, json_lines
-from tests.processes import wait_until
+from tests.wait import wait_until
 
 _SCRIPT = 'echo "hello $WHO, $DB_PASSWORD"; echo oops >&2; test -z "$SECRET_OF_THE_SHELL" || exit 9; exit 3'
 _CONFIG = {
@@ -38,7 +38,7 @@ def failed(deployment: Deployment, record_id: str, command: list[str], config: M
         with open_journal_reader(queue.config) as journal:
             wanted = {"request.submitted", "launch.called", "launch.started", "decision.poll", "request.ended"}
             wait_until(
-                lambda: wanted <= {event.name for event in journal.request_events(record_id)}, 20, "the journal has it"
+                lambda: wanted <= {event.name for event in journal.request_events(record_id)}, "the journal has it", 20
             )
 
 
@@ -140,7 +140,7 @@ class TestSubmit:
             result = queue.handle(line["id"]).result(timeout=30)
             assert (result.state, result.exit_code) == ("FAILED", 3)
             with open_journal_reader(queue.config) as journal:
-                wait_until(lambda: journal.request_envelope(line["id"]) is not None, 20, "the journal has it")
+                wait_until(lambda: journal.request_envelope(line["id"]) is not None, "the journal has it", 20)
                 again = json.loads(journal.request_envelope(line["id"]) or b"")
         assert (again["origin"], again["command"]) == ("broken", ["sh", "-c", _SCRIPT])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tests.cli.conftest import Deployment, Invoke, json_lines
-from tests.processes import wait_until
+from tests.wait import wait_until
 
 
 def test_a_stop_tells_what_happened_to_each_id(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
@@ -38,7 +38,7 @@ def test_a_running_task_is_stopped_and_its_real_exit_code_reported(deployment: D
             record = client.ledger.get(["sleeper"])[0]
             return record.arn if record is not None and record.last_status == "RUNNING" else ""
 
-        wait_until(lambda: bool(arn()), 20, "the sleeper runs")
+        wait_until(lambda: bool(arn()), "the sleeper runs", 20)
         told = json_lines(deployment.run("stop", arn(), "--json").stdout)
     assert [(line["state"], line["result"]) for line in told] == [("LAUNCHED", "stopping")]
     out, _ = waiting.communicate(timeout=30)

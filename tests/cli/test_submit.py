@@ -17,8 +17,9 @@ from ecs_queue.client.client import EcsQueue
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.messages.envelope import RESULT_LINE_FIELDS
 from tests.cli.conftest import Deployment, Invoke, json_lines, task_file
-from tests.processes import CLI_COMMAND, wait_until
+from tests.processes import CLI_COMMAND
 from tests.servers import require_redis_binary
+from tests.wait import wait_until
 
 
 def queued(environ: Mapping[str, str]) -> list[str]:
@@ -272,8 +273,8 @@ def waiting(deployment: Deployment, tmp_path: Path) -> Iterator[subprocess.Popen
     file = task_file(tmp_path, {"id": ids[0], "command": ["true"]}, {"id": ids[1], "command": ["sleep", "30"]})
     process = deployment.start("submit", "--file", str(file), "--wait", "--output", str(tmp_path / "results.jsonl"))
     try:
-        wait_until(lambda: (tmp_path / "results.jsonl").exists(), 20, "the output is opened")
-        wait_until(lambda: bool((tmp_path / "results.jsonl").read_text()), 20, "a result")
+        wait_until(lambda: (tmp_path / "results.jsonl").exists(), "the output is opened", 20)
+        wait_until(lambda: bool((tmp_path / "results.jsonl").read_text()), "a result", 20)
         yield process
     finally:
         process.kill()
@@ -305,7 +306,7 @@ def test_a_server_that_restarts_does_not_end_the_wait(no_worker_environ: Mapping
         command = [*CLI_COMMAND, "submit", "--wait", "--json", "--id", "patient", "--", "true"]
         process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
-            wait_until(lambda: queued(environ) == ["patient"], 20, "it is submitted")
+            wait_until(lambda: queued(environ) == ["patient"], "it is submitted", 20)
             server.kill()
             assert process.stderr is not None
             said = [""]

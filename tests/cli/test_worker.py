@@ -15,7 +15,8 @@ from ecs_queue.client.client import EcsQueue
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, local_environment
 from ecs_queue.protocol.states import State
 from tests.cli.conftest import Invoke
-from tests.processes import CLI_COMMAND, QUICK_SETTINGS, merged_environ, wait_until
+from tests.processes import CLI_COMMAND, QUICK_SETTINGS, merged_environ
+from tests.wait import wait_until
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ class WorkerProcess:
         self.ready = json.loads(self.process.stdout.readline())
 
     def wait_for_output(self, words: str) -> None:
-        wait_until(lambda: words in self.log.read_text(), 20, words)
+        wait_until(lambda: words in self.log.read_text(), words, 20)
 
     def kill(self) -> None:
         assert self.process.stdout is not None

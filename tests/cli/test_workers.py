@@ -11,7 +11,7 @@ from ecs_queue.cli.ui import output
 from ecs_queue.cli.workers import _HEADERS, _row, _summary
 from ecs_queue.ledger.base import WorkerInfo
 from tests.cli.conftest import Deployment, Invoke, json_lines
-from tests.processes import wait_until
+from tests.wait import wait_until
 
 NOW = 1_700_000_000.0
 
@@ -107,7 +107,7 @@ def test_a_real_worker_tells_its_polls_calls_and_rates(invoke: Invoke, deploymen
         (found,) = json_lines(invoke("workers", "--json", env=deployment.environ).stdout)
         return found
 
-    wait_until(lambda: line()["launch_rate"] > 0 and line()["described_at"] is not None, 20, "the heartbeat tells it")
+    wait_until(lambda: line()["launch_rate"] > 0 and line()["described_at"] is not None, "the heartbeat tells it", 20)
     told = line()
     assert min(told[rate] for rate in ("launch_rate", "start_call_rate", "read_call_rate")) > 0
     assert told["started_at"] < told["polled_at"] <= told["last_seen_at"]

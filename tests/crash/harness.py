@@ -23,7 +23,8 @@ from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, TimerRunner, local_en
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 from tests.invariants import find_violations, list_all_tasks
-from tests.processes import CLI_COMMAND, merged_environ, read_json_lines, wait_until, write_json_lines
+from tests.processes import CLI_COMMAND, merged_environ, read_json_lines, write_json_lines
+from tests.wait import wait_until
 
 TaskLine = dict[str, Any]
 
@@ -144,12 +145,12 @@ class CrashHarness:
     def wait_for_pause(self, process: subprocess.Popen[bytes]) -> None:
         """The process has reached the point for which it was armed, and stands still."""
         wait_until(
-            lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, TIMEOUT_SECONDS, "the process pauses"
+            lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, "the process pauses", TIMEOUT_SECONDS
         )
 
     def wait_for_state(self, record_id: str, *states: State) -> Record:
         """Wait until the record is in one of the states."""
-        wait_until(lambda: self.record(record_id).state in states, TIMEOUT_SECONDS, f"{record_id} is {states}")
+        wait_until(lambda: self.record(record_id).state in states, f"{record_id} is {states}", TIMEOUT_SECONDS)
         return self.record(record_id)
 
     def record(self, record_id: str) -> Record:
@@ -160,14 +161,14 @@ class CrashHarness:
 
     def wait_for_empty_queue(self) -> None:
         """Wait until no message waits in the queue."""
-        wait_until(lambda: self._broker.backlog("default") == 0, TIMEOUT_SECONDS, "the messages are taken")
+        wait_until(lambda: self._broker.backlog("default") == 0, "the messages are taken", TIMEOUT_SECONDS)
 
     def wait_for_busy_worker(self) -> None:
         """Wait until a worker has something in hand, as it says of itself."""
         wait_until(
             lambda: any(w.launches_in_progress for w in self.queue.ledger.list_workers()),
-            TIMEOUT_SECONDS,
             "a worker is busy",
+            TIMEOUT_SECONDS,
         )
 
     def delete_all_keys(self) -> None:

@@ -15,7 +15,7 @@ from ecs_queue.protocol.record import build_client_token, build_started_by
 from ecs_queue.protocol.states import State
 from tests.crash.harness import LEASE_SECONDS, SETTLE_SECONDS, TIMEOUT_SECONDS, CrashHarness, TaskLine
 from tests.invariants import list_all_tasks, make_ecs_client
-from tests.processes import wait_until
+from tests.wait import wait_until
 
 #: id -> its state and attempts in the end.
 FinalStates = Mapping[str, tuple[str, int]]
@@ -148,7 +148,7 @@ def worker_with_unwanted_task(harness: CrashHarness, point: str) -> None:
     sleeper = harness.start_worker(f"launch.answered=pause,{point}")
     harness.wait_for_pause(sleeper)
     harness.start_worker()
-    wait_until(lambda: harness.record("ok").launch > 1, TIMEOUT_SECONDS, "another worker goes on")
+    wait_until(lambda: harness.record("ok").launch > 1, "another worker goes on", TIMEOUT_SECONDS)
     sleeper.send_signal(signal.SIGCONT)
     harness.wait_for_crash(sleeper, point)
 
@@ -160,7 +160,7 @@ def worker_with_stopped_ambiguous_launch(harness: CrashHarness, point: str) -> N
     assert harness.queue.stop("ok") is State.LAUNCHING
     proof_at = harness.record("ok").last_claim_at + LEASE_SECONDS + SETTLE_SECONDS
     if point == "launch.task_absent":  # else the first look comes too early to end it
-        wait_until(lambda: harness.queue.ledger.now() > proof_at, TIMEOUT_SECONDS, "nothing found is proof")
+        wait_until(lambda: harness.queue.ledger.now() > proof_at, "nothing found is proof", TIMEOUT_SECONDS)
     harness.wait_for_crash(harness.start_worker(point), point)
 
 
@@ -186,8 +186,8 @@ def worker_with_stopped_task_of_unknown_target(harness: CrashHarness, point: str
     assert harness.queue.stop("ok") is State.LAUNCHED
     wait_until(
         lambda: [task["lastStatus"] for task in list_all_tasks(harness.endpoint_url)] == ["STOPPED"],
-        TIMEOUT_SECONDS,
         "it has ended",
+        TIMEOUT_SECONDS,
     )
     harness.wait_for_crash(harness.start_worker(point), point)
 
@@ -203,7 +203,7 @@ def worker_with_ledger_error(harness: CrashHarness, point: str) -> None:
     harness.redis.delete(key)
     harness.start_worker()
     wait_until(
-        lambda: harness.queue.ledger.get(["ok"])[0] is not None, TIMEOUT_SECONDS, "a record is made of the message"
+        lambda: harness.queue.ledger.get(["ok"])[0] is not None, "a record is made of the message", TIMEOUT_SECONDS
     )
 
 
@@ -256,7 +256,7 @@ def client_that_stops(harness: CrashHarness, point: str) -> None:
 
 def client_whose_requests_were_lost(harness: CrashHarness, point: str) -> None:
     client = harness.start_client([OK_TASK, FAILING_TASK], armed=point)
-    wait_until(lambda: all(harness.queue.ledger.get(["ok", "bad"])), TIMEOUT_SECONDS, "they are submitted")
+    wait_until(lambda: all(harness.queue.ledger.get(["ok", "bad"])), "they are submitted", TIMEOUT_SECONDS)
     harness.delete_all_keys()
     harness.wait_for_crash(client, point)
 

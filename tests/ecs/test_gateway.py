@@ -17,25 +17,16 @@ from ecs_queue.errors import UsageError
 from ecs_queue.protocol.ecs_results import ReadErrorKind, RunTaskResult, RunTaskResultKind, StopTaskResultKind
 from ecs_queue.protocol.observation import observe
 from tests.ecs.scripted_endpoint import ScriptedEndpoint, ScriptedReply, error_reply, ok_reply
+from tests.fake_clock import FakeClock
 
 ARN = "arn:aws:ecs:eu-central-1:123456789012:task/jobs/0123456789abcdef0123456789abcdef"
 OTHER = ARN.replace("0123", "4567")
 KWARGS = {"taskDefinition": "job", "count": 1, "launchType": "FARGATE"}
 
 
-class FakeClock:
-    """A monotonic clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> FakeClock:
-    return FakeClock()
+    return FakeClock(1000.0)
 
 
 @pytest.fixture
@@ -157,7 +148,7 @@ def test_a_worker_paused_while_it_signs_sends_nothing(
     clients: EcsClients, gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint, clock: FakeClock
 ) -> None:
     def pause(**_kwargs: object) -> None:
-        clock.now += 60
+        clock.advance(60)
 
     clients.client(target).meta.events.register("request-created.ecs.RunTask", pause)
     assert run_task(gateway, target, deadline=clock.now + 5).kind is RunTaskResultKind.NEVER_SENT
@@ -168,7 +159,7 @@ def test_a_pause_in_the_last_handler_before_sending_is_noticed_too(
     clients: EcsClients, gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint, clock: FakeClock
 ) -> None:
     def pause(**_kwargs: object) -> None:
-        clock.now += 60
+        clock.advance(60)
 
     clients.client(target).meta.events.register("before-send.ecs.RunTask", pause)
     assert run_task(gateway, target, deadline=clock.now + 5).kind is RunTaskResultKind.NEVER_SENT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Self
 
@@ -14,18 +13,8 @@ from ecs_queue.protocol.states import State
 from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.worker import Worker
 from tests.fake_ecs import FakeEcs
+from tests.wait import wait_until
 from tests.worker.harness import make_config
-
-#: Longer than anything here takes on a busy machine. Seconds.
-TIMEOUT_SECONDS = 60.0
-
-
-def wait_until(condition: Callable[[], object], description: str, seconds: float = TIMEOUT_SECONDS) -> None:
-    """Poll until it holds; fails with `what` when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {description}"
-        time.sleep(0.05)
 
 
 class FaultHarness:

@@ -14,9 +14,10 @@ from ecs_queue.client.client import EcsQueue
 from ecs_queue.local.ecs import LocalEcs, local_environment
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.protocol.states import State
-from tests.faults.harness import FaultHarness, wait_until
+from tests.faults.harness import FaultHarness
 from tests.processes import QUICK_SETTINGS, merged_environ, run_worker
 from tests.system.test_submit_file import all_tasks
+from tests.wait import wait_until
 
 TEN_MINUTES = 600.0
 

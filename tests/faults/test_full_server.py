@@ -17,8 +17,9 @@ from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.messages import envelope
 from ecs_queue.protocol.states import State
 from tests.fake_ecs import RunTaskCall
-from tests.faults.harness import TIMEOUT_SECONDS, FaultHarness, wait_until
+from tests.faults.harness import FaultHarness
 from tests.faults.raw_messages import encode_kombu_message, push_messages
+from tests.wait import TIMEOUT_SECONDS, wait_until
 
 
 def _fill(server: RedisServer) -> None:

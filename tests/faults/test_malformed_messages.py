@@ -16,8 +16,9 @@ from ecs_queue.messages import envelope
 from ecs_queue.messages.envelope import MAX_BODY_BYTES, build_result
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
-from tests.faults.harness import FaultHarness, wait_until
+from tests.faults.harness import FaultHarness
 from tests.faults.raw_messages import encode_kombu_message, push_messages
+from tests.wait import wait_until
 
 
 def _request(**changes: Any) -> bytes:

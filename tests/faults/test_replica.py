@@ -14,9 +14,10 @@ import redis
 from ecs_queue.errors import LedgerUnavailable, WriteNotDurable
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.protocol.states import State
-from tests.faults.harness import FaultHarness, wait_until
+from tests.faults.harness import FaultHarness
 from tests.faults.raw_messages import TcpForwarder
 from tests.servers import require_redis_binary
+from tests.wait import wait_until
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ import pytest
 import redis
 
 from ecs_queue.protocol.states import State
-from tests.faults.harness import TIMEOUT_SECONDS, FaultHarness, wait_until
+from tests.faults.harness import FaultHarness
+from tests.wait import TIMEOUT_SECONDS, wait_until
 
 QUEUES = ("default", "celery")
 NUMBERS = range(20)

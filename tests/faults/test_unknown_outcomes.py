@@ -11,8 +11,8 @@ from ecs_queue.client.client import EcsQueue
 from ecs_queue.local.ecs import LocalEcs, local_environment
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.protocol.states import State
-from tests.faults.harness import wait_until
 from tests.processes import QUICK_SETTINGS, merged_environ, run_worker
+from tests.wait import wait_until
 
 
 def _ecs(local: LocalEcs) -> Any:

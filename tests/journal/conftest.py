@@ -16,8 +16,9 @@ from ecs_queue.journal.export import write_events
 from ecs_queue.local.ecs import FaultOptions, LocalEcsOptions
 from ecs_queue.local.stack import LocalStack, StackOptions
 from ecs_queue.messages.envelope import TaskResult
-from tests.processes import QUICK_SETTINGS, wait_until
+from tests.processes import QUICK_SETTINGS
 from tests.servers import require_redis_binary
+from tests.wait import wait_until
 
 #: What no part of a journal may show.
 SECRET = "hunter2-and-more"
@@ -59,7 +60,7 @@ def recorded_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordedR
             handles = client.submit_many(make_tasks(300))
             results = {result.id: result for result in client.as_completed(handles, 100)}
         journal = open_journal(load_config(environ=stack.environ))
-        wait_until(lambda: ended_request_count(journal) >= 300, 20, "the end of every request is in the journal")
+        wait_until(lambda: ended_request_count(journal) >= 300, "the end of every request is in the journal", 20)
         events = list(journal.all_events())
         file = tmp_path_factory.mktemp("chaos") / "journal.jsonl"
         with file.open("wb") as sink:

@@ -17,7 +17,7 @@ from ecs_queue.ledger import open_ledger
 from ecs_queue.protocol.states import State
 from ecs_queue.worker.worker import Worker
 from tests.fake_ecs import FakeEcs
-from tests.processes import wait_until
+from tests.wait import wait_until
 from tests.worker.harness import make_config
 
 Failure = Callable[[], Exception]
@@ -68,7 +68,7 @@ class JournalHarness:
     def run_request(self) -> str:
         """One request to its end; its id."""
         handle = self.client.submit(["true"])
-        wait_until(lambda: bool(self.ecs.tasks), 30, "it is launched")
+        wait_until(lambda: bool(self.ecs.tasks), "it is launched", 30)
         for task in self.ecs.live_tasks():
             self.ecs.finish(task["taskArn"])
         assert handle.result(30).state == State.SUCCESS
@@ -102,7 +102,7 @@ def test_a_journal_that_fails_stops_no_launch_and_no_result(
 
     harness.run_request()
 
-    wait_until(lambda: store.append_count > 0, 10, "the journal was asked")
+    wait_until(lambda: store.append_count > 0, "the journal was asked", 10)
 
 
 def test_worker_and_client_tell_it_from_envelope_to_end(

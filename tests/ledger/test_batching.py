@@ -11,7 +11,7 @@ import pytest
 
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.ledger.batching import Call, CallBatcher
-from tests.ledger.batching_helpers import wait_until_pending
+from tests.wait import wait_until
 
 
 class BlockingRoundTrip:
@@ -44,7 +44,7 @@ def _run_during_round_trip(round_trip: BlockingRoundTrip, together: CallBatcher,
     assert round_trip.sent.acquire(timeout=10)
     for one in range(1, number + 1):
         answers.append(pool.submit(together.run, ("op", one)))
-        wait_until_pending(together, one)
+        wait_until(lambda: len(together._pending) >= one, interval=0.001)  # noqa: B023
     pool.shutdown(wait=False)
     return answers
 

@@ -29,8 +29,8 @@ from tests.conformance.ledger.harness import (
     make_refusal,
     make_submission,
 )
-from tests.ledger.batching_helpers import wait_until_pending
 from tests.servers import require_redis_binary, skip_or_fail
+from tests.wait import wait_until
 
 _SECRET = "hunter2-topsecret"
 
@@ -248,7 +248,7 @@ def test_only_the_failing_call_of_a_shared_round_trip_gets_the_error(client: Any
         first = pool.submit(script.run_batched, "stop", "a", "me", 1)
         assert under_way.wait(10)
         others = [pool.submit(script.run_batched, "stop", name, "me", 1) for name in ("b", "broken", "c")]
-        wait_until_pending(script._batcher, 3)
+        wait_until(lambda: len(script._batcher._pending) >= 3, interval=0.001)
         client.config_resetstat()
         let_go.set()
         answers = [call.exception(10) or call.result() for call in (first, *others)]
@@ -276,7 +276,7 @@ def test_threads_share_a_round_trip_whatever_they_call(client: Any) -> None:
         first = pool.submit(script.run_batched, "stop", "c", "me", 1)
         assert under_way.wait(10)
         others = [pool.submit(script.run_batched, *call) for call in calls]
-        wait_until_pending(script._batcher, 4)
+        wait_until(lambda: len(script._batcher._pending) >= 4, interval=0.001)
         client.config_resetstat()
         let_go.set()
         answers = [call.result(10) for call in (first, *others)]

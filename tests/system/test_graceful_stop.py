@@ -19,8 +19,9 @@ from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.messages.envelope import TaskResult
 from ecs_queue.protocol.states import State
 from tests.invariants import find_violations, list_all_tasks
-from tests.processes import merged_environ, run_worker, wait_until
+from tests.processes import merged_environ, run_worker
 from tests.servers import require_redis_binary
+from tests.wait import wait_until
 
 #: What the command's help promises. Seconds.
 PROMISED = 10.0
@@ -70,7 +71,7 @@ def test_a_call_that_ecs_does_not_answer_does_not_hold_it_up(redis: RedisServer,
         environ["AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP"] = "false"
         with EcsQueue.from_config(environ=environ) as queue, run_worker(environ, tmp_path / "a.log") as process:
             queue.submit(["true"], id="a")
-            wait_until(lambda: bool(ecs.stats()["calls"].get("RunTask")), 30, "RunTask is called")
+            wait_until(lambda: bool(ecs.stats()["calls"].get("RunTask")), "RunTask is called", 30)
             stopped_within(process, PROMISED)
             assert queue.status("a").state is State.LAUNCHING
 
@@ -90,7 +91,7 @@ def test_a_server_that_does_not_answer_does_not_hold_it_up(
         environ["AIRFLOW__ECS_QUEUE__LEDGER_URL"] = ledger_server.url
         with EcsQueue.from_config(environ=environ) as queue, run_worker(environ, tmp_path / "a.log") as process:
             queue.submit(["true"], id="a")
-            wait_until(lambda: bool(ecs.stats()["calls"].get("RunTask")), 30, "RunTask is called")
+            wait_until(lambda: bool(ecs.stats()["calls"].get("RunTask")), "RunTask is called", 30)
             victim = redis if which == "broker" else ledger_server
             fails(victim)
             try:
@@ -131,11 +132,11 @@ def replace_all(environ: Mapping[str, str], queue: EcsQueue, folder: Path) -> li
     longest = 0.0
     with ExitStack() as stack:
         running = [stack.enter_context(run_worker(environ, folder / f"{number}.log")) for number in range(2)]
-        wait_until(lambda: all(is_ready(queue, process) for process in running), 30, "the workers are ready")
+        wait_until(lambda: all(is_ready(queue, process) for process in running), "the workers are ready", 30)
         with LoadGenerator(queue, every=0.1) as load:
             for number in range(4):
                 new = stack.enter_context(run_worker(environ, folder / f"new-{number}.log"))
-                wait_until(lambda: is_ready(queue, new), 30, "the new worker is ready")  # noqa: B023
+                wait_until(lambda: is_ready(queue, new), "the new worker is ready", 30)  # noqa: B023
                 longest = max(longest, stopped_within(running.pop(0), PROMISED))
                 running.append(new)
         results = list(queue.as_completed(load.handles, timeout=60))

@@ -27,8 +27,9 @@ from ecs_queue.ledger import open_ledger
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, local_environment
 from ecs_queue.messages import envelope
 from ecs_queue.messages.envelope import TaskResult
-from tests.processes import CLI_COMMAND, QUICK_SETTINGS, merged_environ, run_worker, wait_until
+from tests.processes import CLI_COMMAND, QUICK_SETTINGS, merged_environ, run_worker
 from tests.system.secure_redis import PASSWORDS, USERS, SecureRedis, run_secure_redis
+from tests.wait import wait_until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -128,7 +129,7 @@ class CommandMonitor:
         """What was heard up to now: everything before a word of our own."""
         word = uuid.uuid4().hex
         server.admin().echo(word)
-        wait_until(lambda: any(word.encode() in line for line in self.commands[-1000:]), 20, "the end of what is heard")
+        wait_until(lambda: any(word.encode() in line for line in self.commands[-1000:]), "the end of what is heard", 20)
         self._connection.disconnect()
         return b"\n".join(self.commands)
 
@@ -156,7 +157,7 @@ def running(harness: SecureHarness) -> Iterator[Path]:
     """A worker, as a worker; its log."""
     log = harness.folder / "worker.log"
     with run_worker(harness.environ("worker"), log, "--log-level", "debug"):
-        wait_until(lambda: bool(harness.admin.hlen("ecs-queue:l:workers")), 60, "the worker is there")
+        wait_until(lambda: bool(harness.admin.hlen("ecs-queue:l:workers")), "the worker is there", 60)
         yield log
 
 
@@ -171,9 +172,9 @@ def test_a_sealed_payload_is_nowhere_in_clear_from_its_submission_to_its_end(
     harness.denied_commands()
     log = tmp_path / "worker.log"
     with run_worker(harness.environ("worker"), log, "--log-level", "debug"):
-        wait_until(lambda: harness.state("waiting") == "SUCCESS", 60, "the container was given the secret")
+        wait_until(lambda: harness.state("waiting") == "SUCCESS", "the container was given the secret", 60)
         harness.submit("long", ["sh", "-c", "sleep 60", "sh", SECRET])
-        wait_until(lambda: harness.state("long") == "LAUNCHED", 60, "a task runs")
+        wait_until(lambda: harness.state("long") == "LAUNCHED", "a task runs", 60)
         assert harness.admin.hexists("ecs-queue:l:r:long", "args")
         assert not contains_secret(harness.dump_keys())
         harness.stop("long")
@@ -182,7 +183,7 @@ def test_a_sealed_payload_is_nowhere_in_clear_from_its_submission_to_its_end(
         assert "REMOVED" in harness.cli_output[-1]
         harness.run_cli("submitter", "config")
         assert "signing_keys" in harness.cli_output[-1]
-        wait_until(lambda: harness.state("long") == "REVOKED", 60, "it was stopped")
+        wait_until(lambda: harness.state("long") == "REVOKED", "it was stopped", 60)
     heard = listener.stop(harness.redis)
 
     assert b"unacked" in heard
@@ -231,7 +232,7 @@ def test_what_is_forged_becomes_a_dead_letter_and_what_is_signed_runs(harness: S
     with redis.Redis.from_url(harness.redis.url_for("submitter")) as publisher:
         for body in (*forged.values(), signed):
             publisher.lpush("ecs-queue:q:requests.default", json.dumps(_as_kombu_writes(body)))
-        wait_until(lambda: harness.state("signed-1") == "SUCCESS", 60, "the last of them has run")
+        wait_until(lambda: harness.state("signed-1") == "SUCCESS", "the last of them has run", 60)
 
     ledger = open_ledger(config)
     buried = {letter.body: letter.reason for letter in ledger.list_dead_letters(100)}
@@ -248,7 +249,7 @@ def test_a_reader_sees_how_things_stand_and_no_more(harness: SecureHarness, runn
     result = harness.submit("seen", COMMAND, wait=True)
     assert result is not None
     assert result.succeeded
-    wait_until(lambda: b'"request.ended","id":"seen"' in harness.dump_keys(), 30, "its end is in the journal")
+    wait_until(lambda: b'"request.ended","id":"seen"' in harness.dump_keys(), "its end is in the journal", 30)
     journalled = (["journal", "show", "seen"], "request.ended")
     for arguments, word in ((["status"], "default"), (["status", "seen"], "SUCCESS"), (["tasks"], "seen"), journalled):
         shown = harness.run_cli("reader", *arguments)

@@ -16,15 +16,8 @@ import pytest
 
 from ecs_queue.local.ecs import LocalEcs, local_environment
 from ecs_queue.local.redis_server import RedisServer
-from tests.processes import (
-    CLI_COMMAND,
-    QUICK_SETTINGS,
-    merged_environ,
-    read_json_lines,
-    run_worker,
-    wait_until,
-    write_json_lines,
-)
+from tests.processes import CLI_COMMAND, QUICK_SETTINGS, merged_environ, read_json_lines, run_worker, write_json_lines
+from tests.wait import wait_until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -83,7 +76,7 @@ class SubmitProcess:
             shown = self._cli("tasks", "--state", "launched", "--json", "--limit", "1000")
             return '"stopped-0"' in shown
 
-        wait_until(runs, 60, "the sleeper is launched")
+        wait_until(runs, "the sleeper is launched", 60)
         self._cli("stop", "stopped-0")
 
     def finish(self, ecs: LocalEcs) -> None:
@@ -145,7 +138,7 @@ def test_workers_killed_at_any_moment_change_nothing_in_the_results(
         run = SubmitProcess(environ, tmp_path, tasks)
         for kill in range(3):
             after = rng.randrange(kill * 20, kill * 20 + 20)
-            wait_until(lambda: run.count_ended() >= after, 90, f"{after} results")  # noqa: B023
+            wait_until(lambda: run.count_ended() >= after, f"{after} results", 90)  # noqa: B023
             victim = workers.pop(rng.randrange(2))
             victim.kill()
             victim.wait()
@@ -160,7 +153,7 @@ def test_a_redis_that_is_killed_and_restarted_loses_and_doubles_nothing(
     environ = merged_environ(QUICK_SETTINGS, local_environment(ecs.endpoint_url, redis.url))
     with run_worker(environ, tmp_path / "a.log"), run_worker(environ, tmp_path / "b.log"):
         run = SubmitProcess(environ, tmp_path, commands(80))
-        wait_until(lambda: run.count_ended() >= 10, 60, "10 results")
+        wait_until(lambda: run.count_ended() >= 10, "10 results", 60)
         redis.kill()
         redis.restart()
         run.stop_sleeping_task()
@@ -175,7 +168,7 @@ def test_a_rolling_restart_under_load_gives_back_what_was_not_started(
         workers = [stack.enter_context(run_worker(environ, tmp_path / f"{n}.log")) for n in range(2)]
         run = SubmitProcess(environ, tmp_path, commands(80))
         for number, old in enumerate(workers):
-            wait_until(lambda: run.count_ended() >= 10 * (number + 1), 60, "results")  # noqa: B023
+            wait_until(lambda: run.count_ended() >= 10 * (number + 1), "results", 60)  # noqa: B023
             stack.enter_context(run_worker(environ, tmp_path / f"new-{number}.log"))
             old.send_signal(signal.SIGTERM)
             assert old.wait(10) == 0

@@ -32,9 +32,9 @@ from ecs_queue.worker.poller import Poller
 from ecs_queue.worker.rate_limiter import RateLimiter, TokenCache, stop_task_reserve
 from ecs_queue.worker.sweeper import Sweeper
 from ecs_queue.worker.thread_pool import LaunchThreadPool
+from tests.fake_clock import FakeClock
 from tests.fake_ecs import FakeEcs
 
-START = 1_800_000_000.0
 TARGET = Target("us-east-1", None, None, "jobs")
 _ENVIRON = {
     "AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://",
@@ -55,19 +55,6 @@ def make_config(environ: Mapping[str, str] | None = None, **keys: object) -> Con
     """A configuration that can launch; `keys` of [ecs_queue], `environ` for all else."""
     overrides = {name: str(value) for name, value in keys.items()}
     return load_config(environ={**_ENVIRON, **(environ or {})}, overrides=overrides)
-
-
-class FakeClock:
-    """Seconds since the epoch; moves when told to."""
-
-    def __init__(self, now: float = START) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class FlakyLedger:

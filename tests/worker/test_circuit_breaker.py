@@ -6,7 +6,7 @@ import pytest
 
 from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.circuit_breaker import CircuitBreakers
-from tests.worker.harness import FakeClock
+from tests.fake_clock import FakeClock
 
 
 @pytest.fixture

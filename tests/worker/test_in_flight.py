@@ -8,7 +8,7 @@ import pytest
 
 from ecs_queue.tasks import EcsExecutorTask, EcsQueuedTask
 from ecs_queue.worker.in_flight import InFlightTasks
-from tests.worker.harness import FakeClock
+from tests.fake_clock import FakeClock
 
 
 def _task(key: str) -> EcsQueuedTask:

@@ -11,8 +11,9 @@ from ecs_queue.errors import ConfigError
 from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.record import build_client_token, build_started_by
 from ecs_queue.protocol.states import State
+from tests.fake_clock import START
 from tests.fake_ecs import LostAnswer
-from tests.worker.harness import START, WorkerHarness
+from tests.worker.harness import WorkerHarness
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import pytest
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.protocol.ecs_results import ReadError, RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.states import State
+from tests.fake_clock import START
 from tests.fake_ecs import CLUSTER_NOT_FOUND, DENIED, THROTTLED, LostAnswer, RunTaskCall
-from tests.worker.harness import START, WorkerHarness
+from tests.worker.harness import WorkerHarness
 
 LEASE, SETTLE = 30.0, 600.0
 

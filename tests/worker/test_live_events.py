@@ -26,7 +26,8 @@ from ecs_queue.protocol.event_health import EventFact, EventFactKind, cluster_so
 from ecs_queue.protocol.states import State
 from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.worker import Worker
-from tests.worker.test_worker import LiveWorkerHarness, wait_until
+from tests.wait import wait_until
+from tests.worker.test_worker import LiveWorkerHarness
 
 
 class LiveEventHarness(LiveWorkerHarness):
@@ -93,7 +94,7 @@ def test_two_workers_follow_tasks_by_doubled_and_reordered_events_alone(make_har
     ids = [f"t{number}" for number in range(30)]
 
     harness.submit(*ids)
-    wait_until(lambda: harness.states(*ids) == [State.SUCCESS] * len(ids), 60)
+    wait_until(lambda: harness.states(*ids) == [State.SUCCESS] * len(ids), seconds=60)
 
     assert harness.event_counts["request.ended"] == len(ids)
     assert harness.event_counts["ecs_events.skipped"] == 0
@@ -114,7 +115,7 @@ def test_what_a_killed_worker_had_received_and_foreign_and_broken_messages_do_no
     # A reader that dies with what it has received: hidden for a second, never deleted.
     sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=1)
 
-    wait_until(lambda: harness.states("a") == [State.SUCCESS], 60)
+    wait_until(lambda: harness.states("a") == [State.SUCCESS], seconds=60)
 
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
 
@@ -122,7 +123,7 @@ def test_what_a_killed_worker_had_received_and_foreign_and_broken_messages_do_no
         attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
         return [attributes[name] for name in names]
 
-    wait_until(lambda: left() == ["0", "0"], 60)
+    wait_until(lambda: left() == ["0", "0"], seconds=60)
     assert harness.event_counts["ecs_events.foreign"] == harness.event_counts["ecs_events.skipped"] == 1
 
 
@@ -132,13 +133,13 @@ def test_when_all_events_are_lost_polls_bring_the_results(make_harness: MakeHarn
 
     harness.submit("a", "b")
 
-    wait_until(lambda: harness.states("a", "b") == [State.SUCCESS] * 2, 60)
+    wait_until(lambda: harness.states("a", "b") == [State.SUCCESS] * 2, seconds=60)
 
 
 def test_a_worker_that_waits_for_events_stops_in_time(make_harness: MakeHarness) -> None:
     harness = make_harness()
     worker = harness.run_worker()
-    wait_until(lambda: any(name.startswith("queue:") for name in harness.ledger.get_event_health()), 60)
+    wait_until(lambda: any(name.startswith("queue:") for name in harness.ledger.get_event_health()), seconds=60)
 
     before = time.monotonic()
     worker.stop()

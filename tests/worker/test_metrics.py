@@ -7,8 +7,8 @@ import pytest
 from ecs_queue.ecs.clients import Target
 from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.worker.metrics import RATE_WINDOW, Meter, MeteredGateway, WorkerMetrics
+from tests.fake_clock import FakeClock
 from tests.fake_ecs import FakeEcs
-from tests.worker.harness import FakeClock
 
 TARGET = Target(region="eu-west-1", endpoint_url=None, role_arn=None, cluster="prod")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ecs_queue.worker.missing_tasks import MissingTasks
-from tests.worker.harness import FakeClock
+from tests.fake_clock import FakeClock
 
 
 def test_it_counts_from_the_first_look_that_did_not_show_it() -> None:

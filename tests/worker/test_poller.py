@@ -6,7 +6,8 @@ import pytest
 
 from ecs_queue.protocol.ecs_results import StopTaskResult, StopTaskResultKind
 from ecs_queue.protocol.states import State
-from tests.worker.harness import START, WorkerHarness
+from tests.fake_clock import START
+from tests.worker.harness import WorkerHarness
 
 GRACE = 600.0
 

@@ -17,8 +17,9 @@ from ecs_queue.errors import EcsQueueError, LedgerUnavailable
 from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
+from tests.fake_clock import START
 from tests.fake_ecs import FakeEcs, LostAnswer, RunTaskCall, Task
-from tests.worker.harness import START, WorkerHarness
+from tests.worker.harness import WorkerHarness
 
 SEEDS = 250
 REQUESTS = 5

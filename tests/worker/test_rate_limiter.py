@@ -10,7 +10,8 @@ from ecs_queue.ledger.retention import Retention
 from ecs_queue.protocol.operations import ProtocolSettings
 from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.rate_limiter import RateLimit, RateLimiter, TokenCache, stop_task_reserve
-from tests.worker.harness import TARGET, FakeClock
+from tests.fake_clock import FakeClock
+from tests.worker.harness import TARGET
 
 
 class CountingLedger(MemoryLedger):

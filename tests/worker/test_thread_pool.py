@@ -18,6 +18,7 @@ from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.fair_queue import FairQueue, Job, JobKind
 from ecs_queue.worker.rate_limiter import RateLimit, TokenCache
 from ecs_queue.worker.thread_pool import LaunchThreadPool
+from tests.wait import wait_until
 
 
 class BlockingJobs:
@@ -64,13 +65,6 @@ class ThreadPoolHarness:
     def submit(self, number: int = 1, queue: str = "q", permit: RateLimit | None = None) -> None:
         for _ in range(number):
             self.thread_pool.submit(Job(self.jobs.run, JobKind.MESSAGE, queue, rate_limit=permit))
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass in time"
-        time.sleep(0.002)
 
 
 @pytest.fixture

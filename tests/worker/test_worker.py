@@ -23,6 +23,7 @@ from ecs_queue.runtask.launch_spec import build_submission
 from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.worker import Worker
 from tests.fake_ecs import FakeEcs, RunTaskCall
+from tests.wait import wait_until
 from tests.worker.harness import make_config
 
 
@@ -77,14 +78,6 @@ class LiveWorkerHarness:
             worker.stop()
         for worker in self.workers:
             worker.join()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Fail unless it holds in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass in time"
-        time.sleep(0.01)
 
 
 @pytest.fixture

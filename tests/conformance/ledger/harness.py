@@ -20,27 +20,16 @@ from ecs_queue.protocol.operations import (
 )
 from ecs_queue.protocol.record import Record, Submission
 from ecs_queue.protocol.states import State
+from tests.fake_clock import START, FakeClock
 
 NAMESPACE = "test"
 PREFIX = f"{NAMESPACE}:l:"
 MINUTE = 60.0
 HOUR = 3600.0
 DAY = 86400.0
-#: Sums of eighths of a second are exact, so that both forms may be compared at the very boundary.
-START = 1_700_000_000.0
 SETTINGS = ProtocolSettings(lease_seconds=30.0, settle_seconds=600.0, sweep_after_seconds=5.0)
 #: When an empty list becomes proof, after the last claim.
 ABSENCE_PROVABLE_AFTER = SETTINGS.lease_seconds + SETTINGS.settle_seconds
-
-
-class FakeClock:
-    """Stands still unless told."""
-
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def make_submission(record_id: str = "job", **fields: Any) -> Submission:
@@ -97,7 +86,7 @@ class LedgerHarness:
 
     def advance(self, seconds: float) -> None:
         """Time passes. A key's TTL runs by the server's own clock, which stands in nobody's hand: it is acted out."""
-        self.clock.now += seconds
+        self.clock.advance(seconds)
         if self.client is not None:
             client: Any = self.client
             for member in client.zrangebyscore(f"{PREFIX}finished", "-inf", self.clock.now):

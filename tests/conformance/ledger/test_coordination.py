@@ -9,7 +9,8 @@ import pytest
 
 from ecs_queue.ledger.base import WorkerInfo
 from tests.conformance.ledger.conftest import MakeHarness
-from tests.conformance.ledger.harness import START, LedgerHarness, make_memory_harness
+from tests.conformance.ledger.harness import LedgerHarness, make_memory_harness
+from tests.fake_clock import START
 
 
 def _worker(name: str) -> WorkerInfo:

@@ -7,7 +7,8 @@ from importlib.resources import files
 
 from ecs_queue.ledger import retention
 from ecs_queue.ledger.base import DeadLetter
-from tests.conformance.ledger.harness import START, LedgerHarness
+from tests.conformance.ledger.harness import LedgerHarness
+from tests.fake_clock import START
 
 
 def _add_dead_letters(harness: LedgerHarness, *keys: str, body: bytes = b"x") -> None:

@@ -8,7 +8,8 @@ from ecs_queue.ledger.retention import MAX_CLOCK_SKEW, Retention
 from ecs_queue.protocol.operations import ResultCode
 from ecs_queue.protocol.states import State
 from tests.conformance.ledger.conftest import MakeHarness
-from tests.conformance.ledger.harness import DAY, HOUR, START, LedgerHarness, make_submission
+from tests.conformance.ledger.harness import DAY, HOUR, LedgerHarness, make_submission
+from tests.fake_clock import START
 
 
 def _waiting(harness: LedgerHarness, owner: str = "airflow") -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ecs_queue.protocol.event_health import EventFact, EventFactKind, EventHealth
-from tests.conformance.ledger.harness import START, LedgerHarness
+from tests.conformance.ledger.harness import LedgerHarness
+from tests.fake_clock import START
 
 
 def test_event_health_is_empty_at_first(harness: LedgerHarness) -> None:

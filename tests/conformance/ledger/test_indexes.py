@@ -9,15 +9,8 @@ from ecs_queue.protocol.operations import RefusalKind, ResultCode
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 from tests.conformance.ledger.conftest import MakeHarness
-from tests.conformance.ledger.harness import (
-    DAY,
-    SETTINGS,
-    START,
-    LedgerHarness,
-    claim_request,
-    make_refusal,
-    make_submission,
-)
+from tests.conformance.ledger.harness import DAY, SETTINGS, LedgerHarness, claim_request, make_refusal, make_submission
+from tests.fake_clock import START
 
 
 def _ids(records: list[Record]) -> list[str]:

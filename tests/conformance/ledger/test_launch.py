@@ -10,11 +10,11 @@ from tests.conformance.ledger.harness import (
     ABSENCE_PROVABLE_AFTER,
     HOUR,
     MINUTE,
-    START,
     LedgerHarness,
     claim_request,
     make_refusal,
 )
+from tests.fake_clock import START
 
 
 def test_launched_stores_the_task_and_clears_the_claim(harness: LedgerHarness) -> None:

@@ -13,11 +13,11 @@ from tests.conformance.ledger.harness import (
     ABSENCE_PROVABLE_AFTER,
     HOUR,
     SETTINGS,
-    START,
     LedgerHarness,
     claim_request,
     make_refusal,
 )
+from tests.fake_clock import START
 
 MAX_DELIVERIES = 3
 POISON_SETTINGS = msgspec.structs.replace(SETTINGS, max_deliveries=MAX_DELIVERIES)

@@ -15,12 +15,12 @@ from tests.conformance.ledger.harness import (
     HOUR,
     MINUTE,
     SETTINGS,
-    START,
     LedgerHarness,
     claim_request,
     make_refusal,
     make_submission,
 )
+from tests.fake_clock import START
 
 
 def test_put_makes_a_queued_record_with_every_field_of_the_submission(harness: LedgerHarness) -> None:

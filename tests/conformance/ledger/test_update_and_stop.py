@@ -7,7 +7,8 @@ import pytest
 from ecs_queue.protocol.operations import ResultCode
 from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT
 from ecs_queue.protocol.states import TERMINAL_STATES, State
-from tests.conformance.ledger.harness import DAY, START, LedgerHarness, claim_request, make_submission, task_update
+from tests.conformance.ledger.harness import DAY, LedgerHarness, claim_request, make_submission, task_update
+from tests.fake_clock import START
 
 
 def test_a_running_task_is_stored_and_polled_again_after_the_wait(harness: LedgerHarness) -> None:

@@ -188,13 +188,3 @@ class ManualContainer:
     def stop(self) -> None:
         """Note it."""
         self._runner.stop_requests.append(self._task_id)
-
-
-class FakeClock:
-    """Seconds since 1970 that stand still until they are moved."""
-
-    def __init__(self, now: float = 1_000_000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now

@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 
 from ecs_queue.local.ecs import FaultOptions, Quota
 from ecs_queue.local.ecs.faults import ApiThrottle, AwsTokenBucket, Fault, FaultInjector
-from tests.local.ecs.checked_client import FakeClock
+from tests.fake_clock import FakeClock
 
 
 def test_a_token_bucket_grants_its_burst_at_once_and_then_its_rate() -> None:
     clock = FakeClock()
     bucket = AwsTokenBucket(Quota(rate=20, burst=100), clock)
     assert sum(bucket.take() for _ in range(200)) == 100
-    clock.now += 1
+    clock.advance(1)
     assert sum(bucket.take() for _ in range(200)) == 20
-    clock.now += 3600
+    clock.advance(3600)
     assert sum(bucket.take() for _ in range(200)) == 100
 
 
@@ -27,7 +27,7 @@ def test_no_order_of_calls_gets_more_than_burst_plus_rate(pauses: list[float]) -
     began = clock.now
     taken = 0
     for pause in pauses:
-        clock.now += pause
+        clock.advance(pause)
         taken += bucket.take()
         assert taken <= 3 + 2 * (clock.now - began) + 1e-6
 

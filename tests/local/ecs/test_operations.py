@@ -9,8 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ecs_queue.local.ecs import TimerRunner
+from tests.fake_clock import FakeClock
 from tests.local.ecs.checked_client import (
-    FakeClock,
     Json,
     command_override,
     describe_task,
@@ -216,9 +216,9 @@ def test_a_token_is_new_again_an_hour_after_its_task_stopped(start_ecs: StartEcs
     _, client = start_ecs(clock=clock, retention_seconds=10.0)
     arn = run_task(client, "true", clientToken="t")
     wait_for_status(client, arn)
-    clock.now += 3599
+    clock.advance(3599)
     assert run_task(client, "true", clientToken="t") == arn, "forgotten by DescribeTasks, but not by its token"
-    clock.now += 1
+    clock.advance(1)
     assert run_task(client, "true", clientToken="t") != arn
 
 
@@ -226,9 +226,9 @@ def test_a_token_is_new_again_after_24_hours_though_its_task_still_runs(start_ec
     clock = FakeClock()
     _, client = start_ecs(TimerRunner(FOREVER), clock=clock)
     arn = run_task(client, "true", clientToken="t")
-    clock.now += 86399
+    clock.advance(86399)
     assert run_task(client, "true", clientToken="t") == arn
-    clock.now += 1
+    clock.advance(1)
     assert run_task(client, "true", clientToken="t") != arn
 
 
@@ -237,9 +237,9 @@ def test_stopped_tasks_are_described_for_their_retention_and_missing_then(start_
     server, client = start_ecs(clock=clock)
     arn = run_task(client, "true", startedBy="me")
     wait_for_status(client, arn)
-    clock.now += 3599
+    clock.advance(3599)
     assert describe_task(client, arn)["lastStatus"] == "STOPPED"
-    clock.now += 1
+    clock.advance(1)
     answer = client.describe_tasks(cluster="local", tasks=[arn])
     assert answer["tasks"] == []
     assert answer["failures"] == [{"arn": arn, "reason": "MISSING"}]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ecs_queue.local.ecs import FaultOptions, TimerRunner
+from tests.fake_clock import FakeClock
 from tests.local.ecs.checked_client import (
-    FakeClock,
     ManualRunner,
     command_override,
     describe_task,
@@ -30,7 +30,7 @@ def test_a_task_runs_through_its_statuses_with_a_version_for_each(start_ecs: Sta
     pending = describe_task(client, arn)
     runner.report(report.on_started)
     running = describe_task(client, arn)
-    clock.now += 5
+    clock.advance(5)
     runner.report(report.on_exited, 3)
     ending = describe_task(client, arn)
     assert [task["lastStatus"] for task in (pending, running, ending)] == [
