@@ -12,21 +12,20 @@ from typing import Any
 from ecs_queue.airflow.outage_guard import OutageGuard
 from ecs_queue.airflow.validation_cache import ValidationCache
 from ecs_queue.broker import open_broker
-from ecs_queue.broker.base import Broker, RequestMessage, ResultConsumer
-from ecs_queue.client.client import PreparedRequest
+from ecs_queue.broker.base import Broker, ResultConsumer
+from ecs_queue.client.producer import PreparedRequest, is_accepted, prepare_request
+from ecs_queue.client.result_verification import decode_result_keys, iter_confirmed_results
 from ecs_queue.config import Config
 from ecs_queue.config.keyring import open_keyring
 from ecs_queue.crash_points import crash_point
-from ecs_queue.errors import UndecodableMessage, UnverifiedMessage
 from ecs_queue.journal import JournalStore, open_journal_store
 from ecs_queue.journal.client_journal import ClientJournal
 from ecs_queue.ledger import open_ledger
 from ecs_queue.ledger.base import Ledger
 from ecs_queue.messages import envelope
-from ecs_queue.messages.envelope import TaskResult, build_result, decode_result
+from ecs_queue.messages.envelope import TaskResult, build_result
 from ecs_queue.protocol.operations import OperationResult, ResultCode
 from ecs_queue.protocol.record import Record
-from ecs_queue.runtask.launch_spec import build_submission
 
 #: One round trip each: with Airflow's usual workloads half a megabyte.
 SEND_BATCH_SIZE = 250
@@ -94,9 +93,7 @@ class LedgerAccess:
             now=self._clock(), accept_seconds=config.accept_seconds, owner=self.owner, **task_line
         )
         self._validation_cache.validate(request)
-        body = envelope.encode(request, self._keyring)
-        nonce = envelope.compute_nonce(config.namespace, body)
-        return PreparedRequest(request, body, build_submission(request, body, nonce, config.launch_deadline))
+        return prepare_request(request, config, self._keyring)
 
     def pause_journal(self) -> AbstractContextManager[None]:
         """Within, the scheduler waits for what is sent: the journal's thread leaves it the interpreter."""
@@ -124,14 +121,12 @@ class LedgerAccess:
     ) -> list[OperationResult]:
         answers = put.result()
         answered = zip(prepared_requests, answers, strict=False)
-        self._publish(
-            [draft for draft, answer in answered if answer.code not in (ResultCode.CONFLICT, ResultCode.TOO_LATE)]
-        )
+        self._publish([draft for draft, answer in answered if is_accepted(answer)])
         return answers
 
     def _publish(self, prepared_requests: Sequence[PreparedRequest]) -> None:
         """Announce what the ledger has; in an outage the workers' sweep finds it."""
-        messages = [RequestMessage(d.request.queue, d.body, d.request.priority) for d in prepared_requests]
+        messages = [prepared.to_message() for prepared in prepared_requests]
         if messages:
             self.broker_guard.attempt(lambda: self._broker.publish_requests(messages))
             crash_point("airflow.published")
@@ -140,26 +135,12 @@ class LedgerAccess:
         """What result messages speak of, as the ledger has it; until `deadline` (monotonic) at the latest."""
         while not self.is_backing_off:
             bodies = self.broker_guard.attempt(self._drain_inbox)
-            yield from self._verify_results(bodies or ())
+            keys = decode_result_keys(bodies or (), self._keyring, self._log)
+            records = self.get_records([request_id for request_id, _ in keys])
+            if records is not None:  # in an outage the ledger is read later
+                yield from iter_confirmed_results(keys, records, self.owner, self._log)
             if not bodies or time.monotonic() >= deadline:
                 return
-
-    def _verify_results(self, bodies: Sequence[bytes]) -> Iterator[TaskResult]:
-        """A message says where to look; what is true the ledger says. So a forged or mistaken one does no harm."""
-        told: dict[tuple[str, str], None] = {}
-        for body in bodies:
-            try:
-                result = decode_result(body, self._keyring)
-            except UnverifiedMessage as error:
-                self._log.warning("ecs-queue: a result message is not believed, the ledger is asked: %s", error)
-                continue
-            except UndecodableMessage:
-                continue  # not of this version
-            told[result.id, result.nonce] = None
-        records = self.get_records([request_id for request_id, _ in told]) or ()  # in an outage it is asked later
-        for (_, nonce), record in zip(told, records, strict=False):
-            if record is not None and record.nonce == nonce and record.is_terminal:
-                yield build_result(record)
 
     def get_undelivered_results(self, limit: int) -> list[TaskResult] | None:
         """Results that are not confirmed, oldest first."""

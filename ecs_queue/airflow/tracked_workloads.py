@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
-from ecs_queue.client.client import PreparedRequest
+from ecs_queue.client.producer import PreparedRequest
 from ecs_queue.messages.envelope import TaskResult
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ecs_queue.errors import EcsQueueError, IdConflict, UsageError
 
 if TYPE_CHECKING:
-    from ecs_queue.client.client import EcsQueue, PreparedRequest
+    from ecs_queue.client.client import EcsQueue
+    from ecs_queue.client.producer import PreparedRequest
     from ecs_queue.ledger.base import DeadLetter, Ledger
 
 _PAGE_SIZE = 100

@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
-
 from ecs_queue.broker import open_broker
-from ecs_queue.broker.base import Broker, RequestMessage
+from ecs_queue.broker.base import Broker
+from ecs_queue.client.producer import PreparedRequest, find_conflicts, is_accepted, prepare_request
 from ecs_queue.client.results import ResultWaiter
 from ecs_queue.config import Config, load_config
 from ecs_queue.config.keyring import open_keyring
@@ -40,10 +39,10 @@ from ecs_queue.ledger.base import Ledger
 from ecs_queue.messages import envelope
 from ecs_queue.messages.envelope import TaskRequest, TaskResult
 from ecs_queue.protocol.operations import OperationResult, ResultCode
-from ecs_queue.protocol.record import Record, Submission
+from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 from ecs_queue.runtask.arguments import validate_request
-from ecs_queue.runtask.launch_spec import LaunchSpec, build_queued_task, build_submission, try_decode_launch_spec
+from ecs_queue.runtask.launch_spec import LaunchSpec, build_queued_task, try_decode_launch_spec
 
 logger = logging.getLogger("ecs_queue")
 
@@ -54,18 +53,6 @@ TASK_FIELDS = frozenset(
 _PUT_BATCH_SIZE = 500
 #: How long a comparison with the ledger's clock is good. Seconds.
 _CLOCK_SYNC_INTERVAL_SECONDS = 60.0
-
-
-class PreparedRequest(msgspec.Struct, frozen=True):
-    """A validated request on its way: the envelope exactly as published, and what the ledger needs of it."""
-
-    request: TaskRequest
-    body: bytes
-    submission: Submission
-
-    def __repr__(self) -> str:
-        """Without the payload."""
-        return f"PreparedRequest({self.submission!r})"
 
 
 class Handle:
@@ -163,9 +150,13 @@ class EcsQueue:
         lines = list(tasks)
         drafts = [self.prepare(task) for task in lines]
         _check_duplicate_ids(drafts)
-        self._check_id_conflicts(
-            [draft for draft, line in zip(drafts, lines, strict=True) if line.get("id") is not None]
-        )
+        taken = self.find_conflicts([p for p, line in zip(drafts, lines, strict=True) if line.get("id") is not None])
+        if taken:
+            ids = ", ".join(conflict.request.id for conflict in taken[:5])
+            raise IdConflict(
+                f"no request was submitted: {len(taken)} of the ids belong to other requests ({ids}); choose other "
+                "ids for these, or leave them out"
+            )
         handles: list[Handle] = []
         for start in range(0, len(drafts), _PUT_BATCH_SIZE):
             handles += self.send(drafts[start : start + _PUT_BATCH_SIZE])
@@ -191,9 +182,18 @@ class EcsQueue:
             **fields,
         )
         validate_request(self.config.profile(request.queue), build_queued_task(request, 1, request.submitted_at))
-        body = envelope.encode(request, self._keyring)
-        nonce = envelope.compute_nonce(self.config.namespace, body)
-        return PreparedRequest(request, body, build_submission(request, body, nonce, self.config.launch_deadline))
+        return prepare_request(request, self.config, self._keyring)
+
+    def find_conflicts(self, prepared_requests: Sequence[PreparedRequest]) -> list[PreparedRequest]:
+        """Return those whose id another request has already; `submit_many` and the CLI ask before they queue anything.
+
+        Only ids that the caller chose need the lookup.
+        """
+        conflicts: list[PreparedRequest] = []
+        for start in range(0, len(prepared_requests), _PUT_BATCH_SIZE):
+            batch = prepared_requests[start : start + _PUT_BATCH_SIZE]
+            conflicts += find_conflicts(batch, self.ledger.get([prepared.request.id for prepared in batch]))
+        return conflicts
 
     def send(self, prepared_requests: Sequence[PreparedRequest]) -> list[Handle]:
         """Queue what `prepare` made: the ledger first, then the messages. `IdConflict`: all but that one are queued."""
@@ -287,21 +287,6 @@ class EcsQueue:
     ) -> None:
         self.close()
 
-    def _check_id_conflicts(self, prepared_requests: Sequence[PreparedRequest]) -> None:
-        """`IdConflict` before anything is queued: one lookup of the ids that the caller chose."""
-        taken: list[str] = []
-        for start in range(0, len(prepared_requests), _PUT_BATCH_SIZE):
-            some = prepared_requests[start : start + _PUT_BATCH_SIZE]
-            records = self.ledger.get([draft.request.id for draft in some])
-            for draft, record in zip(some, records, strict=True):
-                if record is not None and record.digest and record.digest != draft.submission.digest:
-                    taken.append(draft.request.id)
-        if taken:
-            raise IdConflict(
-                f"other requests were submitted under {len(taken)} of the ids ({', '.join(taken[:5])}), so none "
-                "of these was; choose other ids, or leave them out"
-            )
-
     def _now(self, for_deadline: bool) -> float:
         """Seconds since the epoch. A deadline is kept by the ledger's clock, so one of a request is made with it: this
         machine's may be minutes off."""
@@ -324,9 +309,7 @@ class EcsQueue:
         if not prepared_requests:
             return
         try:
-            self._broker.publish_requests(
-                [RequestMessage(d.request.queue, d.body, d.request.priority) for d in prepared_requests]
-            )
+            self._broker.publish_requests([prepared.to_message() for prepared in prepared_requests])
             crash_point("client.requests_published")
         except BrokerUnavailable as error:
             # Accepted all the same: the records are in the ledger, whose sweep finds what no message speaks of.
@@ -336,8 +319,7 @@ class EcsQueue:
 
     def _put_again(self, prepared_request: PreparedRequest) -> bool:
         """The ledger lost a put at a fail-over: the very same envelope, so that it is the very same request."""
-        answer = self.ledger.put([prepared_request.submission])[0]
-        if answer.code in (ResultCode.TOO_LATE, ResultCode.CONFLICT):
+        if not is_accepted(self.ledger.put([prepared_request.submission])[0]):
             return False
         crash_point("client.request_put_again")
         self._publish_requests([prepared_request])

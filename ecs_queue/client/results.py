@@ -10,25 +10,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from ecs_queue.broker.base import Broker, ResultConsumer
+from ecs_queue.client.result_verification import ResultKey, decode_result_keys, iter_confirmed_results
 from ecs_queue.crash_points import crash_point
 from ecs_queue.errors import (
     BrokerUnavailable,
     LedgerUnavailable,
     ResultTimeout,
-    UndecodableMessage,
     UnknownTask,
-    UnverifiedMessage,
     UsageError,
 )
 from ecs_queue.ledger.base import Ledger
-from ecs_queue.messages.envelope import TaskResult, build_result, decode_result
+from ecs_queue.messages.envelope import TaskResult, build_result
 from ecs_queue.messages.keyring import NO_KEYS, Keyring
 from ecs_queue.protocol.record import Record
 
 logger = logging.getLogger("ecs_queue")
 
 Prepared = TypeVar("Prepared")
-ResultKey = tuple[str, str]  # id, nonce
 #: What one waiting iterator has been given and not yet handed out.
 _ReadyResults = deque[TaskResult | UnknownTask]
 
@@ -190,29 +188,16 @@ class ResultWaiter(Generic[Prepared]):
         self._verify_with_ledger(bodies)
 
     def _verify_with_ledger(self, bodies: Sequence[bytes]) -> None:
-        """A message says where to look; what is true the ledger says. So a forged or mistaken one does no harm."""
-        told: dict[ResultKey, None] = {}
-        for body in bodies:
-            try:
-                result = decode_result(body, self._keyring)
-            except UnverifiedMessage as error:
-                logger.warning("a result message is not believed, the ledger is asked: %s", error)
-                continue
-            except UndecodableMessage:
-                continue  # not from a launcher of this version
-            told[result.id, result.nonce] = None
-        if not told:
+        keys = decode_result_keys(bodies, self._keyring, logger)
+        if not keys:
             return
         try:
-            records = self._ledger.get([record_id for record_id, _ in told])
+            records = self._ledger.get([record_id for record_id, _ in keys])
         except LedgerUnavailable as error:
             logger.warning("results have come, but the ledger cannot be asked about them: %s", error)
             return  # it is asked again about all that is waited for
-        for key, record in zip(told, records, strict=True):
-            if record is not None and record.nonce == key[1] and record.is_terminal and record.owner == self._owner:
-                self._deliver(build_result(record))
-            else:
-                logger.warning("a result message for %s is not borne out by the ledger and is left alone", key[0])
+        for result in iter_confirmed_results(keys, records, self._owner, logger):
+            self._deliver(result)
 
     def _check_ledger(self) -> None:
         """Ask the ledger about some of the wanted requests, in turn, whoever waits for them."""

@@ -28,7 +28,7 @@ class FakeInbox:
         self.drains = 0
         self.open_count = 0
 
-    def results(self, owner: str) -> FakeInbox:
+    def consume_results(self, owner: str) -> FakeInbox:
         self.open_count += 1
         return self
 

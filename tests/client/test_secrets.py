@@ -90,7 +90,7 @@ def test_a_forged_result_is_not_believed_and_the_ledger_is_asked(
         harness.publish_result(queue, handle.id, signed=False, state="SUCCESS", exit_code=0)
         with pytest.raises(ResultTimeout):
             handle.result(1.0)
-    assert "a result message is not believed, the ledger is asked: it is not signed" in caplog.text
+    assert "Ignoring a result message, the ledger is read instead: it is not signed" in caplog.text
     harness.finish(handle.id, exit_code=3, publish_result=False)
 
     assert handle.result(TIMEOUT).state == State.FAILED

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ecs_queue.broker.base import Broker
-from ecs_queue.client.client import EcsQueue, Handle, PreparedRequest
+from ecs_queue.client.client import EcsQueue, Handle
+from ecs_queue.client.producer import PreparedRequest
 from ecs_queue.config import Config
 from ecs_queue.errors import LedgerUnavailable, PermanentError, RequestTooLate, UnknownTask
 from ecs_queue.ledger.base import Ledger

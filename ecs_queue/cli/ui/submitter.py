@@ -10,7 +10,8 @@ from ecs_queue.cli.ui.output import print_stderr
 from ecs_queue.errors import LedgerUnavailable, ResultTimeout, RetryableError
 
 if TYPE_CHECKING:
-    from ecs_queue.client.client import EcsQueue, Handle, PreparedRequest
+    from ecs_queue.client.client import EcsQueue, Handle
+    from ecs_queue.client.producer import PreparedRequest
     from ecs_queue.messages.envelope import TaskResult
 
 _BATCH_SIZE = 200

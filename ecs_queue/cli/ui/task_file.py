@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ecs_queue.errors import EcsQueueError, IdConflict, InvalidRequest
 
 if TYPE_CHECKING:
-    from ecs_queue.client.client import EcsQueue, PreparedRequest
+    from ecs_queue.client.client import EcsQueue
+    from ecs_queue.client.producer import PreparedRequest
 
 #: A line's number and its members, or a prepared request and its line's number.
 NumberedTask = tuple[int, Mapping[str, Any]]
-_LOOKUP_BATCH_SIZE = 500
 
 
 def read_task_lines(name: str, data: bytes, defaults: Mapping[str, Any]) -> Iterator[NumberedTask]:
@@ -46,6 +46,7 @@ def prepare_task_lines(
     `seen()` is told after each. Two lines with one id are an error, and so is an id that another request has.
     """
     drafts: list[PreparedRequest] = []
+    with_chosen_id: list[PreparedRequest] = []
     lines: dict[str, int] = {}
     for number, task in tasks:
         try:
@@ -56,23 +57,14 @@ def prepare_task_lines(
         if known != number:
             raise InvalidRequest(f"{name} line {number}: the id {draft.request.id} is that of line {known}")
         drafts.append(draft)
+        if task.get("id") is not None:
+            with_chosen_id.append(draft)
         on_prepared()
     if not drafts:
         raise InvalidRequest(f"{name}: expected one task a line, found none")
-    _check_id_conflicts(queue, name, drafts, lines)
+    for conflict in queue.find_conflicts(with_chosen_id)[:1]:
+        raise IdConflict(
+            f"{name} line {lines[conflict.request.id]}: another request was submitted under the id "
+            f"{conflict.request.id}; choose another id, or leave it out"
+        )
     return drafts
-
-
-def _check_id_conflicts(
-    queue: EcsQueue, name: str, prepared_requests: Sequence[PreparedRequest], lines: Mapping[str, int]
-) -> None:
-    """What `put` would refuse in the midst of a batch, before the first batch."""
-    for start in range(0, len(prepared_requests), _LOOKUP_BATCH_SIZE):
-        some = prepared_requests[start : start + _LOOKUP_BATCH_SIZE]
-        records = queue.ledger.get([draft.request.id for draft in some])
-        for draft, record in zip(some, records, strict=True):
-            if record is not None and record.digest and record.digest != draft.submission.digest:
-                raise IdConflict(
-                    f"{name} line {lines[draft.request.id]}: another request was submitted under the id "
-                    f"{draft.request.id}; choose another id, or leave it out"
-                )

@@ -1,0 +1,55 @@
+"""What every producer of requests does the same way: the Python client and Airflow's executor. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from ecs_queue.broker.base import RequestMessage
+from ecs_queue.config import Config
+from ecs_queue.messages import envelope
+from ecs_queue.messages.envelope import TaskRequest
+from ecs_queue.messages.keyring import Keyring
+from ecs_queue.protocol.operations import OperationResult, ResultCode
+from ecs_queue.protocol.record import Record, Submission
+from ecs_queue.runtask.launch_spec import build_submission
+
+
+class PreparedRequest(msgspec.Struct, frozen=True):
+    """A validated request that is not queued yet, with the submission that the ledger stores."""
+
+    request: TaskRequest
+    submission: Submission
+
+    def to_message(self) -> RequestMessage:
+        """Return the broker message: the envelope exactly as the ledger stores it."""
+        return RequestMessage(self.request.queue, self.submission.body, self.request.priority)
+
+    def __repr__(self) -> str:
+        """Without the payload."""
+        return f"PreparedRequest({self.submission!r})"
+
+
+def prepare_request(request: TaskRequest, config: Config, keyring: Keyring) -> PreparedRequest:
+    """Encode, sign and encrypt a request that the caller has validated."""
+    body = envelope.encode(request, keyring)
+    nonce = envelope.compute_nonce(config.namespace, body)
+    return PreparedRequest(request, build_submission(request, body, nonce, config.launch_deadline))
+
+
+def is_accepted(result: OperationResult) -> bool:
+    """Return whether `Ledger.put` stored the request, now or in an earlier call with the same envelope."""
+    return result.code not in (ResultCode.CONFLICT, ResultCode.TOO_LATE)
+
+
+def find_conflicts(prepared: Sequence[PreparedRequest], records: Iterable[Record | None]) -> list[PreparedRequest]:
+    """Return the requests whose id belongs to a different request, given the ledger's records of their ids, in order.
+
+    A record without a digest is a stop that came before its request: the id is still free.
+    """
+    return [
+        item
+        for item, record in zip(prepared, records, strict=True)
+        if record is not None and record.digest and record.digest != item.submission.digest
+    ]
