@@ -161,7 +161,7 @@ def test_every_rule_is_needed_by_a_row_of_the_table() -> None:
         and not any(earlier.matches(code, message) for earlier in ERROR_RULES[:index])
     }
     unneeded = set(range(len(ERROR_RULES))) - needed
-    assert [ERROR_RULES[index] for index in sorted(unneeded) if ERROR_RULES[index].meaning.value != "no_task"] == []
+    assert [ERROR_RULES[index] for index in sorted(unneeded) if ERROR_RULES[index].meaning.value != "task_not_found"] == []
 
 
 def test_the_reason_has_awss_words_and_the_next_step() -> None:

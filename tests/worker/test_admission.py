@@ -25,7 +25,7 @@ def test_without_limits_there_is_room_and_the_ledger_counts_nothing() -> None:
     harness.worker.admission.step()
 
     assert harness.worker.admission.available("default") == math.inf
-    assert set(calls) == {"paused"}
+    assert set(calls) == {"list_paused_queues"}
 
 
 def test_each_queue_has_the_limit_of_its_profile() -> None:

@@ -32,10 +32,10 @@ class ScriptedBroker:
         self._on_delivery: OnDelivery = lambda delivery: None
         self._on_undecodable: OnUndecodable = lambda queue, raw, reason: None
 
-    def consume(
+    def consume_requests(
         self, queues: Sequence[str], prefetch: int, on_delivery: OnDelivery, on_undecodable: OnUndecodable
     ) -> ScriptedBroker:
-        self._record_call("consume")
+        self._record_call("consume_requests")
         self.prefetch = prefetch
         self._on_delivery, self._on_undecodable = on_delivery, on_undecodable
         return self
@@ -365,7 +365,7 @@ class TestLostBroker:
 
     def test_requests_are_swept_while_no_message_can_come(self, consumer_harness: ConsumerHarness) -> None:
         assert not consumer_harness.consumer.is_drained("default")
-        consumer_harness.broker.fail_at = {"consume"}
+        consumer_harness.broker.fail_at = {"consume_requests"}
 
         with pytest.raises(BrokerUnavailable):
             consumer_harness.consumer.step()

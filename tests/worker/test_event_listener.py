@@ -590,7 +590,7 @@ def test_a_decision_made_while_events_are_trusted_is_decided_again_just_the_same
     harness.ecs.mark_running(harness.launch())
     harness.deliver_events()
     (told,) = harness.worker.emitted("decision.poll")
-    assert told["poll_input"].flow is not None
+    assert told["poll_input"].event_health is not None
     data = json.loads(encode_event(1.0, "decision.poll", told))["data"]
     recorded = JournalEvent(v=1, seq="1-0.0", at=1.0, name="decision.poll", id="a", data=data)
 

@@ -68,7 +68,7 @@ class TestDeadWorker:
 
         answer = harness.memory_ledger.no_effect("a", dead.claim, 1.0, "throttled")
 
-        assert answer.code == "lost"
+        assert answer.code == "claim_lost"
         assert harness.state() is State.LAUNCHED
 
 

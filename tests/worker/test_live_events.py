@@ -63,12 +63,12 @@ MakeHarness = Callable[..., LiveEventHarness]
 
 
 @pytest.fixture
-def make_harness(sqs: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeHarness]:
+def make_harness(sqs_client: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeHarness]:
     harnesses: list[LiveEventHarness] = []
     servers: list[LocalEcs] = []
 
     def make(faults: FaultOptions | None = None, **event_faults: float) -> LiveEventHarness:
-        url = str(sqs.create_queue(QueueName=f"events-{uuid.uuid4().hex}")["QueueUrl"])
+        url = str(sqs_client.create_queue(QueueName=f"events-{uuid.uuid4().hex}")["QueueUrl"])
         chances = EventFaultOptions(**event_faults)  # type: ignore[arg-type] # never `seed`
         options = LocalEcsOptions(event_queue_url=url, event_faults=chances, faults=faults or FaultOptions())
         servers.append(LocalEcs(options, TimerRunner()))
