@@ -19,7 +19,7 @@ from ecs_queue.ecs.classify import (
     classify_stop_error,
     format_reason,
 )
-from ecs_queue.ecs.error_rules import ERROR_RULES
+from ecs_queue.ecs.error_rules import ERROR_RULES, ErrorMeaning
 from ecs_queue.errors import ConfigError
 from ecs_queue.protocol.ecs_results import ReadErrorKind, RunTaskResultKind, StopTaskResultKind
 
@@ -160,8 +160,8 @@ def test_every_rule_is_needed_by_a_row_of_the_table() -> None:
         and rule.matches(code, message)
         and not any(earlier.matches(code, message) for earlier in ERROR_RULES[:index])
     }
-    unneeded = set(range(len(ERROR_RULES))) - needed
-    assert [ERROR_RULES[index] for index in sorted(unneeded) if ERROR_RULES[index].meaning.value != "task_not_found"] == []
+    unneeded = [rule for index, rule in enumerate(ERROR_RULES) if index not in needed]
+    assert [rule for rule in unneeded if rule.meaning is not ErrorMeaning.TASK_NOT_FOUND] == []
 
 
 def test_the_reason_has_awss_words_and_the_next_step() -> None:

@@ -88,7 +88,7 @@ def make_harness(sqs_client: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
 
 def test_two_workers_follow_tasks_by_doubled_and_reordered_events_alone(make_harness: MakeHarness) -> None:
     no_polls = FaultOptions(server_error=1.0, operations=("DescribeTasks",))
-    harness = make_harness(no_polls, double=0.5, reorder=0.5)
+    harness = make_harness(no_polls, duplicate=0.5, reorder=0.5)
     for _ in range(2):
         harness.run_worker()
     ids = [f"t{number}" for number in range(30)]
@@ -102,25 +102,25 @@ def test_two_workers_follow_tasks_by_doubled_and_reordered_events_alone(make_har
 
 
 def test_what_a_killed_worker_had_received_and_foreign_and_broken_messages_do_no_harm(
-    make_harness: MakeHarness, sqs: Any
+    make_harness: MakeHarness, sqs_client: Any
 ) -> None:
     harness = make_harness()
     url = harness.config.event_queue_url
     harness.trust_events()
-    sqs.send_message(QueueUrl=url, MessageBody="no event")
-    sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"source": "aws.ecs", "detail-type": "Other"}))
+    sqs_client.send_message(QueueUrl=url, MessageBody="no event")
+    sqs_client.send_message(QueueUrl=url, MessageBody=json.dumps({"source": "aws.ecs", "detail-type": "Other"}))
     harness.run_worker()
     harness.submit("a")
     wait_until(lambda: harness.local_ecs.stats()["tasks"].get("STOPPED") == 1)
     # A reader that dies with what it has received: hidden for a second, never deleted.
-    sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=1)
+    sqs_client.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=1)
 
     wait_until(lambda: harness.states("a") == [State.SUCCESS], seconds=60)
 
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
 
     def left() -> list[str]:
-        attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        attributes = sqs_client.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
         return [attributes[name] for name in names]
 
     wait_until(lambda: left() == ["0", "0"], seconds=60)
