@@ -30,7 +30,7 @@ def main() -> None:
         latency_seconds=given.latency,
         run_task_quota=_parse_quota(given.launch_quota),
         describe_tasks_quota=_parse_quota(given.describe_quota),
-        event_queue_url=given.events_to,
+        event_queue_url=given.event_queue_url,
     )
     run_local_ecs(options, lambda url: print(url, flush=True), UntilTimerRunner())
 

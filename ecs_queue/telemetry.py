@@ -49,7 +49,7 @@ EVENTS: dict[str, EventType] = {
     ),
     "launch.lease_expired": EventType(_D, ("id", "launch"), "{id} launch {launch} is in doubt and its lease over"),
     "launch.called": EventType(
-        _D, ("id", "launch", "attempt"), "{id} RunTask, launch {launch}, attempt {attempt}", ("plan", "target")
+        _D, ("id", "launch", "attempt"), "{id} RunTask, launch {launch}, attempt {attempt}", ("launch_spec", "target")
     ),
     "launch.started": EventType(_I, ("id", "launch", "arn"), "{id} launched as {arn} (launch {launch})"),
     "launch.no_effect": EventType(_I, ("id", "launch", "reason"), "{id} not launched, tried again later: {reason}"),

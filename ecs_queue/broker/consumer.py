@@ -210,8 +210,8 @@ class KombuRequestConsumer:
             one = self._fetched.popleft()
             self._channel._queue_cycle.rotate(one.queue)
             self._receiver.deliver_element(one.queue, one.element)
-            if one.tag in self._channel.qos.noted:  # it was no message
-                self._channel.qos.noted.discard(one.tag)
+            if one.tag in self._channel.qos.fetched_tags:  # it was no message
+                self._channel.qos.fetched_tags.discard(one.tag)
                 self._channel.qos.ack(one.tag)
         return found
 

@@ -95,7 +95,7 @@ class BatchFetcher:
         _mark_acked(channel.qos, open_ones)
         taken = [FetchedMessage(flat[i].decode(), flat[i + 1], flat[i + 2].decode()) for i in range(0, len(flat), 3)]
         for one in taken:
-            channel.qos.note(one.tag)
+            channel.qos.add_fetched(one.tag)
         return taken
 
 

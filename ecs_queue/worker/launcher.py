@@ -227,7 +227,9 @@ class Launcher:
     ) -> None:
         parts = self._context
         told = {"id": record.id, "launch": record.launch}
-        parts.telemetry.emit("launch.called", **told, attempt=record.attempt, plan=record.args, target=record.target)
+        parts.telemetry.emit(
+            "launch.called", **told, attempt=record.attempt, launch_spec=record.args, target=record.target
+        )
         crash_point("launch.calling")
         answer = parts.gateway.run_task(
             target,

@@ -151,13 +151,13 @@ class TestServerUnreachable:
         [
             lambda broker: broker.publish_requests([RequestMessage("q", b"1")]),
             lambda broker: broker.publish_results([("me", b"1")]),
-            lambda broker: broker.consume(["q"], 1, print, print),
-            lambda broker: broker.results("me").drain(0.1),
+            lambda broker: broker.consume_requests(["q"], 1, print, print),
+            lambda broker: broker.consume_results("me").drain(0.1),
             lambda broker: broker.backlog("q"),
-            lambda broker: broker.forget_results("me"),
+            lambda broker: broker.delete_result_queue("me"),
             lambda broker: broker.check(),
         ],
-        ids=["requests", "results", "consume", "inbox", "backlog", "forget", "check"],
+        ids=["requests", "results", "consume", "inbox", "backlog", "delete", "check"],
     )
     def test_every_call_says_so_at_once_and_without_the_password(
         self, broker: KombuBroker, act: Callable[[KombuBroker], object]

@@ -59,7 +59,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
 
 def test_every_field_is_a_key_and_every_key_a_field() -> None:
     fields = {field.name for field in dataclasses.fields(Config)}
-    assert fields - {"base_profile", "named_profiles", "settings"} == set(MAIN_KEYS)
+    assert fields - {"base_profile", "named_profiles", "effective_values"} == set(MAIN_KEYS)
     profile = load_config(environ={}).profile("default")
     assert {field.name for field in dataclasses.fields(profile)} - {"queue"} == set(PROFILE_KEYS)
 

@@ -135,7 +135,9 @@ def test_what_waits_for_its_next_call_says_why(history: EventHistory) -> None:
 
 def test_a_launch_that_was_looked_for_in_vain_has_ended(history: EventHistory) -> None:
     history.add(1, "launch.called", launch=1, attempt=1)
-    history.add(9, "launch.task_absent", launch=1, code="early").add(20, "launch.task_absent", launch=1, code="retry")
+    history.add(9, "launch.task_absent", launch=1, code="early").add(
+        20, "launch.task_absent", launch=1, code="requeued"
+    )
     (attempt,) = history.build().launches
     assert (attempt.result, attempt.ended_at) == ("not started", START + 20)
 

@@ -48,7 +48,7 @@ def test_an_older_event_is_brought_up_version_by_version(monkeypatch: pytest.Mon
     def third(event: dict[str, Any]) -> dict[str, Any]:
         return {**event, "data": {"was": event["name"]}}
 
-    monkeypatch.setattr(versions, "VERSION", 3)
+    monkeypatch.setattr(versions, "EVENT_VERSION", 3)
     monkeypatch.setattr(versions, "UPGRADES", {1: second, 2: third})
 
     from_first, from_second = decode_event({**EVENT, "v": 1}), decode_event({**EVENT, "v": 2})

@@ -20,7 +20,7 @@ from ecs_queue.protocol.retry import Backoff
 from ecs_queue.replay.decisions import compare_decision, replay_decisions
 from tests.journal.conftest import SECRET, RecordedRun
 
-GOLDEN = Path(__file__).parent / "golden" / "v1.jsonl"
+GOLDEN = Path(__file__).parents[1] / "journal" / "golden" / "v1.jsonl"
 DecisionChange = Callable[[Any], Any]
 
 

@@ -81,7 +81,7 @@ class LocalEcsOptions:
 
     port: 0 takes a free one.
     log_dir: one ``<task id>.log`` a task; None is a temporary directory that goes when the server stops in order.
-    clusters, task_definition, container: what exists from the start.
+    clusters, task_definition, container_name: what exists from the start.
     latency_seconds: of each call, half of it before the effect and half after.
     run_task_quota: shared by RunTask and StopTask (AWS: 40 a second, burst 100); None is no limit.
     describe_tasks_quota: shared by DescribeTasks and ListTasks (AWS: 20 a second, burst 100); None is no limit.
@@ -89,9 +89,9 @@ class LocalEcsOptions:
     shutdown_delay_seconds: DEPROVISIONING.
     stop_timeout_seconds: from SIGTERM to SIGKILL where the task definition has no stopTimeout.
     retention_seconds: how long a stopped task can be described.
-    token_seconds, token_after_stop_seconds: a clientToken is known for the shorter of the first since the call
-    and the second since the task stopped.
-    events_to: the URL of an SQS queue that gets an event for each change of a task, as EventBridge sends them.
+    client_token_seconds, client_token_after_stop_seconds: a clientToken is known for the shorter of the first
+    since the call and the second since the task stopped.
+    event_queue_url: the URL of an SQS queue that gets an event for each change of a task, as EventBridge sends them.
     """
 
     port: int = 0

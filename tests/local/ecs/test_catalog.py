@@ -30,7 +30,7 @@ def test_a_fresh_server_has_what_a_first_task_needs(start_ecs: StartEcs) -> None
 
 
 def test_what_exists_from_the_start_can_be_named(start_ecs: StartEcs) -> None:
-    _, client = start_ecs(clusters=("prod",), task_definition="job", container="worker")
+    _, client = start_ecs(clusters=("prod",), task_definition="job", container_name="worker")
     assert client.describe_clusters(clusters=["prod", "local"])["failures"][0]["reason"] == "MISSING"
     definition = client.describe_task_definition(taskDefinition="job")["taskDefinition"]
     assert definition["containerDefinitions"][0]["name"] == "worker"

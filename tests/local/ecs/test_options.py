@@ -19,7 +19,7 @@ from ecs_queue.local.ecs import FaultOptions, LocalEcsOptions, Quota
         (LocalEcsOptions, "retention_seconds", float("nan")),
         (LocalEcsOptions, "stop_timeout_seconds", float("inf")),
         (LocalEcsOptions, "clusters", ("a b",)),
-        (LocalEcsOptions, "container", ""),
+        (LocalEcsOptions, "container_name", ""),
         (FaultOptions, "throttle", 1.1),
         (FaultOptions, "capacity", -0.1),
         (FaultOptions, "start_failure", float("nan")),
