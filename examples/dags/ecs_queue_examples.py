@@ -1,4 +1,4 @@
-"""What a DAG looks like on ecs-queue: nothing special, but for `executor_config` and `queue` where they are wanted."""
+"""Example DAGs for ecs-queue. They need nothing special; `executor_config` and `queue` are optional."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ except ImportError:  # callbacks run on executors since Airflow 3.2
 
 @dag(schedule=None, tags=["ecs-queue"])
 def chain():
-    """Three tasks, one after the other, handing on a value."""
+    """Three tasks, one after the other, that pass a value on."""
 
     @task
     def extract() -> int:
@@ -48,7 +48,7 @@ def mapped():
 
 @dag(schedule=None, tags=["ecs-queue"])
 def retried():
-    """Fails the first time; Airflow's own retry brings it home."""
+    """Fails the first time; Airflow's own retry succeeds."""
 
     @task(retries=2, retry_delay=timedelta(seconds=1))
     def flaky() -> None:
@@ -75,20 +75,20 @@ def configured():
     greet()
 
 
-class WaitElsewhere(BaseOperator):
-    """Gives its container back while it waits, and gets another one to go on in."""
+class DeferringOperator(BaseOperator):
+    """Gives its container back while it waits, and continues in another one."""
 
     def execute(self, context):  # noqa: ARG002
         self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=2)), method_name="execute_complete")
 
-    def go_on(self, context, event=None):  # noqa: ARG002
+    def execute_complete(self, context, event=None):  # noqa: ARG002
         return "waited"
 
 
 @dag(schedule=None, tags=["ecs-queue"])
 def deferred():
     """A task that defers itself."""
-    WaitElsewhere(task_id="wait")
+    DeferringOperator(task_id="wait")
 
 
 chain()
@@ -98,9 +98,9 @@ configured()
 deferred()
 
 
-def complain(context, allowed: int) -> None:
+def report_missed_deadline(context, limit_seconds: int) -> None:
     """Runs in a container of its own when a run has missed its deadline."""
-    print(f"{context['dag_run']['dag_id']} has not ended in {allowed} s")
+    print(f"{context['dag_run']['dag_id']} has not ended in {limit_seconds} s")
 
 
 if SyncCallback is not None:
@@ -111,11 +111,11 @@ if SyncCallback is not None:
         deadline=DeadlineAlert(
             reference=DeadlineReference.DAGRUN_QUEUED_AT,
             interval=timedelta(seconds=1),
-            callback=SyncCallback(complain, kwargs={"limit_seconds": 1}),
+            callback=SyncCallback(report_missed_deadline, kwargs={"limit_seconds": 1}),
         ),
     )
-    def deadlined():
-        """Takes longer than its deadline allows: a callback, which is a container too."""
+    def with_deadline():
+        """Misses its deadline, so its callback runs, in a container of its own."""
 
         @task
         def take_long() -> None:
@@ -123,4 +123,4 @@ if SyncCallback is not None:
 
         take_long()
 
-    deadlined()
+    with_deadline()

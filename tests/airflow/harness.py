@@ -83,10 +83,10 @@ class MemoryBroker:
         for owner, body in messages:
             self.inboxes.setdefault(owner, deque()).append(body)
 
-    def results(self, owner: str) -> MemoryInbox:
+    def consume_results(self, owner: str) -> MemoryInbox:
         return MemoryInbox(self.inboxes.setdefault(owner, deque()))
 
-    def forget_results(self, owner: str) -> None:
+    def delete_result_queue(self, owner: str) -> None:
         self.inboxes.pop(owner, None)
 
     def check(self) -> None:
@@ -217,10 +217,10 @@ class AirflowHarness:
     def launch_request(self, record_id: str) -> Record:
         """A worker's part, up to the running task."""
         ledger = self.ledger.inner
-        offer = ClaimRequest(claim=uuid.uuid4().hex, worker="w", args='{"container": "main"}', target="{}")
-        assert ledger.claim(record_id, offer).word is ResultCode.RUN_TASK
+        offer = ClaimRequest(claim=uuid.uuid4().hex, worker="w", args='{"container_name": "main"}', target="{}")
+        assert ledger.claim(record_id, offer).code is ResultCode.RUN_TASK
         record = ledger.get([record_id])[0]
-        assert ledger.launched(record_id, record.nonce, record.launch, f"{ARN}{record_id}", 1.0).word is ResultCode.OK
+        assert ledger.launched(record_id, record.nonce, record.launch, f"{ARN}{record_id}", 1.0).code is ResultCode.OK
         found: Record = ledger.get([record_id])[0]
         return found
 
@@ -244,8 +244,8 @@ class AirflowHarness:
             finished_at=time.time(),
             **known,
         )
-        answer = self.ledger.inner.outcomes([outcome])[0]
-        assert answer.word is ResultCode.ENDED
+        answer = self.ledger.inner.update_tasks([outcome])[0]
+        assert answer.code is ResultCode.ENDED
         ended: Record = answer.record
         if publish_result:
             self.broker.inner.publish_results([(ended.owner, envelope.encode(envelope.build_result(ended)))])

@@ -51,7 +51,7 @@ def get_records(airflow: LocalAirflow, ids: Iterable[object]) -> list[Record]:
 
 def count_executions(airflow: LocalAirflow, run_id: str) -> Counter[int]:
     """How often the code of each mapped task of a run has run."""
-    path = airflow.dags / "ran.txt"
+    path = airflow.dags / "executions.txt"
     lines = path.read_text().splitlines() if path.exists() else []
     return Counter(int(line.split()[1]) for line in lines if line.startswith(f"{run_id} "))
 

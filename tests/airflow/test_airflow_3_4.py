@@ -69,43 +69,43 @@ def airflow_3_4(monkeypatch: pytest.MonkeyPatch) -> Iterator[AirflowHarness]:
         yield harness
 
 
-def test_a_task_goes_out_and_its_result_comes_back_under_its_uuid(later: AirflowHarness) -> None:
+def test_a_task_goes_out_and_its_result_comes_back_under_its_uuid(airflow_3_4: AirflowHarness) -> None:
     item = make_task_workload()
-    later.queue(item)
-    later.heartbeat()
-    assert later.executor.running == {item.ti.id}
-    assert not any(later.executor.executor_queues.values())
-    later.finish_request(later.request_id_of(item), State.FAILED)
-    later.heartbeat()
-    assert later.collect_events()[item.ti.id][0] == "failed"
-    assert later.executor.logged == [("ecs task failed", item.ti.id)]
+    airflow_3_4.queue(item)
+    airflow_3_4.heartbeat()
+    assert airflow_3_4.executor.running == {item.ti.id}
+    assert not any(airflow_3_4.executor.executor_queues.values())
+    airflow_3_4.finish_request(airflow_3_4.request_id_of(item), State.FAILED)
+    airflow_3_4.heartbeat()
+    assert airflow_3_4.collect_events()[item.ti.id][0] == "failed"
+    assert airflow_3_4.executor.logged == [("ecs task failed", item.ti.id)]
 
 
-def test_a_workload_that_the_ledger_does_not_accept_stays_in_its_queue(later: AirflowHarness) -> None:
+def test_a_workload_that_the_ledger_does_not_accept_stays_in_its_queue(airflow_3_4: AirflowHarness) -> None:
     item = make_task_workload()
-    later.queue(item)
-    later.ledger.is_unavailable = True
-    later.heartbeat()
-    assert item.ti.id in later.executor.executor_queues[WorkloadType.EXECUTE_TASK]
-    later.ledger.is_unavailable = False
-    later.heartbeat()
-    assert later.executor.running == {item.ti.id}
+    airflow_3_4.queue(item)
+    airflow_3_4.ledger.is_unavailable = True
+    airflow_3_4.heartbeat()
+    assert item.ti.id in airflow_3_4.executor.executor_queues[WorkloadType.EXECUTE_TASK]
+    airflow_3_4.ledger.is_unavailable = False
+    airflow_3_4.heartbeat()
+    assert airflow_3_4.executor.running == {item.ti.id}
 
 
-def test_a_bad_executor_config_fails_its_task_alone(later: AirflowHarness) -> None:
+def test_a_bad_executor_config_fails_its_task_alone(airflow_3_4: AirflowHarness) -> None:
     bad, good = make_task_workload("bad", executor_config={"name": "other"}), make_task_workload("good")
-    later.queue(bad, good)
-    later.heartbeat()
-    assert later.collect_events()[bad.ti.id][0] == "failed"
-    assert later.executor.running == {good.ti.id}
+    airflow_3_4.queue(bad, good)
+    airflow_3_4.heartbeat()
+    assert airflow_3_4.collect_events()[bad.ti.id][0] == "failed"
+    assert airflow_3_4.executor.running == {good.ti.id}
 
 
-def test_revoking_and_adopting_use_the_uuid(later: AirflowHarness) -> None:
+def test_revoking_and_adopting_use_the_uuid(airflow_3_4: AirflowHarness) -> None:
     item = make_task_workload()
-    later.queue(item)
-    later.heartbeat()
-    request_id = later.request_id_of(item)
-    other = later.another_scheduler()
+    airflow_3_4.queue(item)
+    airflow_3_4.heartbeat()
+    request_id = airflow_3_4.request_id_of(item)
+    other = airflow_3_4.another_scheduler()
     orphan = FakeTaskInstance(item, request_id)
     assert list(other.executor.try_adopt_task_instances([orphan])) == []
     assert other.executor.running == {item.ti.id}

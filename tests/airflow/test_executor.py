@@ -285,7 +285,7 @@ def test_a_queue_without_a_profile_is_mentioned_once(harness: AirflowHarness, ca
     assert "'nowhere'" in record.getMessage()
 
 
-@pytest.mark.parametrize(("setting", "calls"), [("True", ["check"]), ("False", [])])
+@pytest.mark.parametrize(("setting", "calls"), [("True", ["check_server"]), ("False", [])])
 def test_start_checks_the_ledger_when_configured(setting: str, calls: list[str]) -> None:
     environ = {
         "AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://",

@@ -109,7 +109,7 @@ def test_fault_06_a_request_whose_answer_is_lost_is_sent_again_as_the_same_reque
     harness.ledger.loses_answers = False
     harness.heartbeat()
     assert task_key(item) in harness.executor.running
-    assert len(harness.ledger.inner.page("", 10)[0]) == 1
+    assert len(harness.ledger.inner.list_records("", 10)[0]) == 1
 
 
 @pytest.mark.parametrize(("end", "told"), [(State.SUCCESS, "success"), (State.FAILED, "failed")])
@@ -317,14 +317,14 @@ def test_an_event_that_the_scheduler_dropped_is_reported_again_and_then_confirme
     harness.finish_request(request_id)
     harness.heartbeat()
     assert harness.collect_events()[task_key(item)][0] == "success"
-    assert harness.ledger.inner.undelivered("airflow-7", 10)  # not yet: nobody knows whether it was taken in
+    assert harness.ledger.inner.list_undelivered("airflow-7", 10)  # not yet: nobody knows whether it was taken in
     harness.heartbeat()
     assert harness.collect_events()[task_key(item)][0] == "success"
     harness.unprocessed = set()
     harness.heartbeat()
     harness.heartbeat()
     assert harness.collect_events() == {}
-    assert harness.ledger.inner.undelivered("airflow-7", 10) == []
+    assert harness.ledger.inner.list_undelivered("airflow-7", 10) == []
     assert len(harness.take_event_log()) == 1
 
 
@@ -398,7 +398,7 @@ def test_an_unavailable_database_keeps_the_result_and_raises_nothing(harness: Ai
     harness.heartbeat()
     harness.collect_events()
     harness.heartbeat()
-    assert harness.ledger.inner.undelivered("airflow-7", 10)
+    assert harness.ledger.inner.list_undelivered("airflow-7", 10)
 
 
 def test_in_an_outage_the_ledger_is_not_called_between_attempts(harness: AirflowHarness) -> None:
@@ -497,4 +497,4 @@ def test_constructing_it_needs_no_network_and_no_configuration(monkeypatch: pyte
 def test_start_reports_an_unavailable_ledger_and_goes_on(harness: AirflowHarness) -> None:
     harness.ledger.is_unavailable = True
     harness.executor.start()
-    assert harness.ledger.calls == ["check"]
+    assert harness.ledger.calls == ["check_server"]

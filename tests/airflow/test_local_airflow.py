@@ -50,7 +50,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
 def finished_airflow(airflow: LocalAirflow) -> LocalAirflow:
     """As above, when all runs have ended, and their results have come."""
     wait_for_completion(airflow, TIMEOUT_SECONDS)
-    sent = airflow.fetch_rows("select external_executor_id from task_instance where task_id <> 'refused'")
+    sent = airflow.fetch_rows("select external_executor_id from task_instance where task_id <> 'rejected'")
     ids = [row["external_executor_id"] for row in sent if row["external_executor_id"] is not None]
     airflow.wait_for(
         lambda: all(r.is_terminal for r in system_queries.get_records(airflow, ids)),
@@ -69,67 +69,67 @@ def list_example_tasks(airflow: LocalAirflow) -> list[Row]:
     return [task for task in list_task_instances(airflow) if task["run_id"] == RUN_ID]
 
 
-def test_the_example_dags_end_as_they_should(ended: LocalAirflow) -> None:
-    runs = {run["dag_id"]: run["state"] for run in list_dag_runs(ended)}
+def test_the_example_dags_end_as_they_should(finished_airflow: LocalAirflow) -> None:
+    runs = {run["dag_id"]: run["state"] for run in list_dag_runs(finished_airflow)}
     assert runs.pop("failing") == "failed"
     assert set(TASKS_BY_EXAMPLE) - set(runs) <= {"with_deadline"}
     assert set(runs.values()) == {"success"}
-    tasks = list_example_tasks(ended)
+    tasks = list_example_tasks(finished_airflow)
     assert Counter(str(task["dag_id"]) for task in tasks) == {dag_id: TASKS_BY_EXAMPLE[dag_id] for dag_id in runs}
     assert {task["state"] for task in tasks} == {"success"}
     assert {task["task_id"]: task["try_number"] for task in tasks}["flaky"] == 2
 
 
-def test_no_task_runs_twice(ended: LocalAirflow) -> None:
-    tasks = list_example_tasks(ended)
+def test_no_task_runs_twice(finished_airflow: LocalAirflow) -> None:
+    tasks = list_example_tasks(finished_airflow)
     # Each try is a container of its own, a deferred task's two halves are two, and so is a callback; the tests' own
     # DAG has one, and a connection test may be under way.
-    expected = len(tasks) + 1 + 1 + len(list_deadline_callbacks(ended)) + 1
-    assert ended.ecs.stats()["tasks_created"] - count_connection_tests(ended) == expected
-    records = system_queries.get_records(ended, [task["external_executor_id"] for task in tasks])
+    expected = len(tasks) + 1 + 1 + len(list_deadline_callbacks(finished_airflow)) + 1
+    assert finished_airflow.ecs.stats()["tasks_created"] - count_connection_tests(finished_airflow) == expected
+    records = system_queries.get_records(finished_airflow, [task["external_executor_id"] for task in tasks])
     assert {(record.launch, record.attempt) for record in records} == {(1, 1)}
 
 
-def test_the_id_of_each_task_is_that_of_its_request(ended: LocalAirflow) -> None:
-    tasks = list_example_tasks(ended)
+def test_the_id_of_each_task_is_that_of_its_request(finished_airflow: LocalAirflow) -> None:
+    tasks = list_example_tasks(finished_airflow)
     ids = {str(task["external_executor_id"]) for task in tasks}
-    records = system_queries.get_records(ended, ids)
+    records = system_queries.get_records(finished_airflow, ids)
     assert len(records) == len(ids) == len(tasks)
     assert {record.state for record in records} == {State.SUCCESS}
 
 
-def test_the_reasons_are_in_the_event_log(ended: LocalAirflow) -> None:
-    tasks = list_example_tasks(ended)
+def test_the_reasons_are_in_the_event_log(finished_airflow: LocalAirflow) -> None:
+    tasks = list_example_tasks(finished_airflow)
 
     def all_are_there() -> bool:
-        return len({(row["task_id"], row["map_index"]) for row in list_event_log(ended, "ecs task finished")}) >= len(
-            tasks
-        )
+        return len(
+            {(row["task_id"], row["map_index"]) for row in list_event_log(finished_airflow, "ecs task finished")}
+        ) >= len(tasks)
 
     # The last results come when the DAG runs have ended; a container that was left for a new one has no entry.
-    ended.wait_for(all_are_there, TIMEOUT_SECONDS, "the entries")
-    finished = list_event_log(ended, "ecs task finished")
+    finished_airflow.wait_for(all_are_there, TIMEOUT_SECONDS, "the entries")
+    finished = list_event_log(finished_airflow, "ecs task finished")
     assert all("arn:aws:ecs:" in row["extra"] and "exit code 0" in row["extra"] for row in finished)
-    (killed,) = list_event_log(ended, "ecs task failed")
+    (killed,) = list_event_log(finished_airflow, "ecs task failed")
     assert killed["task_id"] == "killed"
     assert "exit code 137" in killed["extra"]
-    (refused,) = list_event_log(ended, "ecs-queue rejected%")
-    assert refused["task_id"] == "refused"
-    assert "memory" in refused["extra"]
-    assert not (ended.dags / "ran.txt").exists()  # the code of the task that was refused
+    (rejected,) = list_event_log(finished_airflow, "ecs-queue rejected%")
+    assert rejected["task_id"] == "rejected"
+    assert "memory" in rejected["extra"]
+    assert not (finished_airflow.dags / "executions.txt").exists()  # the code of the rejected task
 
 
-def test_a_callback_runs_through_the_queue(ended: LocalAirflow) -> None:
-    if not ended.has_table("callback"):
+def test_a_callback_runs_through_the_queue(finished_airflow: LocalAirflow) -> None:
+    if not finished_airflow.has_table("callback"):
         pytest.skip("this Airflow sends no callbacks to executors")
-    (callback,) = list_deadline_callbacks(ended)
+    (callback,) = list_deadline_callbacks(finished_airflow)
     assert callback["state"] == "success"
-    (record,) = system_queries.get_records(ended, [callback["id"]])
+    (record,) = system_queries.get_records(finished_airflow, [callback["id"]])
     assert (record.state, record.launch, record.exit_code) == (State.SUCCESS, 1, 0)
     # 3.2 writes no log of a callback: there is the container's output.
     logs = Path("logs", "executor_callbacks") if hasattr(BaseExecutor, "run_workload") else Path("tasks")
-    said = [path.read_text() for path in (ended.directory / logs).rglob("*") if path.is_file()]
-    assert "deadlined has not ended in 1 s" in "".join(said)
+    said = [path.read_text() for path in (finished_airflow.directory / logs).rglob("*") if path.is_file()]
+    assert "with_deadline has not ended in 1 s" in "".join(said)
 
 
 def count_connection_tests(airflow: LocalAirflow) -> int:
@@ -169,7 +169,7 @@ def test_a_line_of_a_container_shows_in_the_log_view_while_the_task_runs(airflow
         if system_queries.count_states(airflow, "logging") != {"running": 1}:
             return False
         shown = json.dumps(
-            airflow.call_api("/dags/spoken/dagRuns/spoken/taskInstances/speaks/logs/1"), ensure_ascii=False
+            airflow.call_api("/dags/logging/dagRuns/logging/taskInstances/print_line/logs/1"), ensure_ascii=False
         )
         return "the local ECS's" in shown and "a container's line" in shown
 

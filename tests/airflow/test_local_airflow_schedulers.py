@@ -34,7 +34,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
     require_redis_binary()
     directory = tmp_path_factory.mktemp("airflow")
     settings = {
-        "AIRFLOW__CORE__EXECUTOR": "tests.airflow.measured_executor.MeasuredExecutor",
+        "AIRFLOW__CORE__EXECUTOR": "tests.airflow.measured_executor.TimedExecutor",
         "AIRFLOW__CORE__PARALLELISM": "64",  # of each scheduler: a hundred tasks need both
         "AIRFLOW__ECS_QUEUE__MAX_IN_FLIGHT": "10",
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",

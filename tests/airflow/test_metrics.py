@@ -50,57 +50,59 @@ def stats_backend(harness: AirflowHarness) -> FakeStatsBackend:
     return made
 
 
-def read_counts(backend: FakeStatsBackend) -> dict[str, int]:
-    return {name.removeprefix(f"{PREFIX}."): count for name, count in backend.counts.items()}
+def read_counts(stats_backend: FakeStatsBackend) -> dict[str, int]:
+    return {name.removeprefix(f"{PREFIX}."): count for name, count in stats_backend.counts.items()}
 
 
-def test_submissions_and_results_are_counted_and_timed(harness: AirflowHarness, backend: FakeStatsBackend) -> None:
+def test_submissions_and_results_are_counted_and_timed(
+    harness: AirflowHarness, stats_backend: FakeStatsBackend
+) -> None:
     items = [make_task_workload(f"t{number}") for number in range(3)]
     harness.queue(*items, make_task_workload("bad", executor_config={"name": "x"}))
     harness.heartbeat()
     harness.finish_request(harness.request_id_of(items[0]))
     harness.finish_request(harness.request_id_of(items[1]), State.FAILED)
     harness.heartbeat()
-    assert read_counts(backend) == {"submitted": 3, "rejected": 1, "results SUCCESS": 1, "results FAILED": 1}
-    assert backend.timed == {f"{PREFIX}.publish.duration": 1, f"{PREFIX}.sync.duration": 2}
-    assert backend.gauges == {f"{PREFIX}.outstanding": 1, f"{PREFIX}.unconfirmed_results": 2}
+    assert read_counts(stats_backend) == {"submitted": 3, "rejected": 1, "results SUCCESS": 1, "results FAILED": 1}
+    assert stats_backend.timed == {f"{PREFIX}.submit.duration": 1, f"{PREFIX}.sync.duration": 2}
+    assert stats_backend.gauges == {f"{PREFIX}.outstanding": 1, f"{PREFIX}.unconfirmed_results": 2}
 
 
-def test_many_tasks_are_one_packet(harness: AirflowHarness, backend: FakeStatsBackend) -> None:
+def test_many_tasks_are_one_packet(harness: AirflowHarness, stats_backend: FakeStatsBackend) -> None:
     harness.queue(*(make_task_workload(f"t{number}") for number in range(500)))
     harness.heartbeat()
-    assert read_counts(backend) == {"submitted": 500}
-    assert len(backend.tags) == 1
+    assert read_counts(stats_backend) == {"submitted": 500}
+    assert len(stats_backend.tags) == 1
 
 
-def test_an_outage_is_counted_by_its_server(harness: AirflowHarness, backend: FakeStatsBackend) -> None:
+def test_an_outage_is_counted_by_its_server(harness: AirflowHarness, stats_backend: FakeStatsBackend) -> None:
     harness.queue(make_task_workload())
     harness.ledger.is_unavailable = True
     harness.heartbeat()
     harness.heartbeat()
-    assert read_counts(backend) == {"ledger_unavailable": 2}
+    assert read_counts(stats_backend) == {"ledger_unavailable": 2}
     harness.ledger.is_unavailable, harness.broker.is_unavailable = False, True
     harness.heartbeat()
-    assert read_counts(backend) == {"ledger_unavailable": 2, "broker_unavailable": 1, "submitted": 1}
+    assert read_counts(stats_backend) == {"ledger_unavailable": 2, "broker_unavailable": 1, "submitted": 1}
     harness.broker.is_unavailable = False
 
 
-def test_adoption_and_revocation_are_counted(harness: AirflowHarness, backend: FakeStatsBackend) -> None:
+def test_adoption_and_revocation_are_counted(harness: AirflowHarness, stats_backend: FakeStatsBackend) -> None:
     item, never = make_task_workload("sent"), make_task_workload("never")
     harness.queue(item)
     harness.heartbeat()
     request_id = harness.request_id_of(item)
     other = harness.another_scheduler()
-    other.executor.metrics = ExecutorMetrics(None, backend)
+    other.executor.metrics = ExecutorMetrics(None, stats_backend)
     other.executor.try_adopt_task_instances([FakeTaskInstance(item, request_id), FakeTaskInstance(never, None)])
     other.executor.revoke_task(ti=FakeTaskInstance(item, request_id))
     other.heartbeat()
-    assert read_counts(backend) == {"submitted": 1, "adopted": 1, "not_adopted": 1, "revoked": 1}
-    assert backend.timed[f"{PREFIX}.adopt_task_instances.duration"] == 1
+    assert read_counts(stats_backend) == {"submitted": 1, "adopted": 1, "not_adopted": 1, "revoked": 1}
+    assert stats_backend.timed[f"{PREFIX}.adopt_task_instances.duration"] == 1
 
 
 def test_a_task_that_did_not_start_in_time_and_a_repeated_result_are_counted(
-    harness: AirflowHarness, backend: FakeStatsBackend
+    harness: AirflowHarness, stats_backend: FakeStatsBackend
 ) -> None:
     late, dropped = make_task_workload("late"), make_task_workload("dropped")
     harness.queue(late, dropped)
@@ -112,12 +114,12 @@ def test_a_task_that_did_not_start_in_time_and_a_repeated_result_are_counted(
     harness.heartbeat()
     harness.collect_events()
     harness.heartbeat()
-    found = read_counts(backend)
+    found = read_counts(stats_backend)
     assert (found["expired"], found["results SUCCESS"], found["results_repeated"]) == (1, 1, 1)
 
 
 def test_an_unexpected_error_is_counted(
-    harness: AirflowHarness, backend: FakeStatsBackend, monkeypatch: pytest.MonkeyPatch
+    harness: AirflowHarness, stats_backend: FakeStatsBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def explode(*args: object) -> None:
         raise RuntimeError("not foreseen")
@@ -125,27 +127,27 @@ def test_an_unexpected_error_is_counted(
     monkeypatch.setattr(harness.executor._submitter, "submit", explode)
     harness.queue(make_task_workload())
     harness.heartbeat()
-    assert read_counts(backend) == {"errors": 1}
+    assert read_counts(stats_backend) == {"errors": 1}
 
 
 def test_a_backend_that_is_broken_does_not_end_the_scheduler(
-    harness: AirflowHarness, backend: FakeStatsBackend
+    harness: AirflowHarness, stats_backend: FakeStatsBackend
 ) -> None:
     def broken(*args: object, **kwargs: object) -> None:
         raise OSError("no backend")
 
-    backend.gauge = broken  # type: ignore[method-assign]
+    stats_backend.gauge = broken  # type: ignore[method-assign]
     harness.queue(make_task_workload())
     harness.heartbeat()
     assert len(harness.executor.running) == 1
 
 
 def test_a_team_is_a_tag() -> None:
-    backend = FakeStatsBackend()
-    metrics = ExecutorMetrics("data", backend)
+    stats_backend = FakeStatsBackend()
+    metrics = ExecutorMetrics("data", stats_backend)
     metrics.incr("adopted")
     metrics.flush()
-    assert backend.tags == [{"team_name": "data"}]
+    assert stats_backend.tags == [{"team_name": "data"}]
 
 
 def test_the_docs_name_every_metric() -> None:
@@ -163,7 +165,7 @@ def test_airflows_own_statsd_client_sends_them(monkeypatch: pytest.MonkeyPatch, 
         harness.executor.metrics = EcsQueueExecutor(parallelism=4).metrics
         harness.queue(make_task_workload())
         harness.heartbeat()
-        wanted = {"published:1|c", "outstanding:1|g", "publish.duration:", "sync.duration:"}
+        wanted = {"submitted:1|c", "outstanding:1|g", "submit.duration:", "sync.duration:"}
         while wanted:
             packet = server.recv(4096).decode()
             wanted -= {name for name in wanted if packet.startswith(f"airflow.{PREFIX}.{name}")}

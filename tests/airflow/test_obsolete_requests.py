@@ -33,7 +33,7 @@ def report_running(harness: AirflowHarness, request_id: str) -> None:
     seen = TaskUpdate(
         id=request_id, launch=1, arn=record.arn, version=2, last_status="RUNNING", wait=1.0, started_at=1.7e9
     )
-    harness.ledger.inner.outcomes([seen])
+    harness.ledger.inner.update_tasks([seen])
 
 
 def read_stop(harness: AirflowHarness, request_id: str) -> tuple[State, str]:
@@ -145,7 +145,7 @@ def test_many_requests_are_checked_in_batches_and_all_in_turn(harness: AirflowHa
 
     def unwanted(flights: Any) -> set[str]:
         asked.append(len(flights))
-        names.update(flight.id for flight in flights)
+        names.update(flight.request_id for flight in flights)
         return set()
 
     harness.executor.find_obsolete = unwanted
@@ -189,7 +189,7 @@ class TestExpiry:
     def test_it_is_confirmed_when_airflow_has_queued_the_task_again(self, harness: AirflowHarness) -> None:
         item, request_id = self.expire_task(harness)
         harness.heartbeat()
-        assert harness.ledger.inner.undelivered("airflow-7", 10)
+        assert harness.ledger.inner.list_undelivered("airflow-7", 10)
         harness.unprocessed = set()
         again = make_task_workload(item.ti.task_id)
         harness.queue(again)
@@ -198,7 +198,7 @@ class TestExpiry:
         harness.heartbeat()
         harness.heartbeat()
         told |= harness.collect_events()
-        assert harness.ledger.inner.undelivered("airflow-7", 10) == []
+        assert harness.ledger.inner.list_undelivered("airflow-7", 10) == []
         assert harness.executor.running == {task_key(again)}
         assert harness.request_id_of(again) != request_id
         assert "failed" not in {state for state, _ in told.values()}

@@ -140,7 +140,7 @@ def test_an_unknown_request_is_reported(config: Config, monkeypatch: pytest.Monk
 
 
 def test_the_launch_spec_in_a_record_names_the_container() -> None:
-    assert msgspec.json.decode(LAUNCH_SPEC)["container"] == "main"
+    assert msgspec.json.decode(LAUNCH_SPEC)["container_name"] == "main"
 
 
 @mock_aws

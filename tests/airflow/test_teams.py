@@ -170,20 +170,20 @@ class TestTeamOption:
         os.environ.update(before)
 
     def test_with_a_team_it_works_on_that_teams_configuration_alone(
-        self, teams: object, entered: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+        self, teams: object, exported: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
         monkeypatch.setenv("AIRFLOW__ECS_QUEUE__NAMESPACE", "everybody")
         monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR_BIG__CLUSTER", "everybodys")
-        assert entered().namespace == "everybody"
-        config = entered(team="blue")
+        assert exported().namespace == "everybody"
+        config = exported(team="blue")
         assert config.namespace == "ecs-queue-blue"
         assert config.base_profile.cluster == "cluster-blue"
         assert "big" not in config.named_profiles
 
-    def test_without_multi_team_a_team_is_refused(self, entered: Callable[..., Config]) -> None:
+    def test_without_multi_team_a_team_is_refused(self, exported: Callable[..., Config]) -> None:
         with pytest.raises(SystemExit, match="multi_team"):
-            entered(team="blue")
+            exported(team="blue")
 
 
 @pytest.mark.parametrize(

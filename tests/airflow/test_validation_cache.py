@@ -41,19 +41,19 @@ def make_cache() -> validation_cache.ValidationCache:
     return validation_cache.ValidationCache(load_config(environ=SETTINGS))
 
 
-def test_equal_requests_are_validated_once(validated: list[TaskRequest]) -> None:
+def test_equal_requests_are_validated_once(validated_requests: list[TaskRequest]) -> None:
     check = make_cache()
     for number in range(100):
         check.validate(make_request(f"number {number}"))
-    assert len(validated) == 1
+    assert len(validated_requests) == 1
 
 
-def test_another_queue_or_executor_config_is_validated_by_itself(validated: list[TaskRequest]) -> None:
+def test_another_queue_or_executor_config_is_validated_by_itself(validated_requests: list[TaskRequest]) -> None:
     check = make_cache()
     check.validate(make_request())
     check.validate(make_request(queue="gpu"))
     check.validate(make_request(executor_config={"cpu": 256}))
-    assert len(validated) == 3
+    assert len(validated_requests) == 3
 
 
 def test_a_command_that_is_too_long_is_refused_also_after_short_ones() -> None:
