@@ -1,17 +1,18 @@
-"""The ledger: the shared truth about every request. One protocol, two forms (memory, Redis), one conformance suite.
+"""The ledger: the shared truth about every request. `Ledger` is the union of the roles below (docs/protocol.md).
 
-Each operation is atomic, and its clock is the ledger's own. An operation may run twice when its answer is lost:
-claims are held by random tokens and everything else is a compare-and-set, so the second run finds that the record
-has moved on. Every method may raise `LedgerUnavailable`, and then nothing is known about its effect.
+There are two implementations (memory, Redis) and one conformance suite. Each operation is atomic and uses the ledger's
+own clock. An operation may run twice when its reply is lost: claims are held by random tokens and every other write is
+a compare-and-set, so the second run finds that the record has moved on. Every method may raise `LedgerUnavailable`;
+then nothing is known about its effect.
 
-A live record stands in exactly one index, with the time when somebody must look at it next:
+A live record stands in exactly one index, scored with the time of its next check:
 
-- `unclaimed:<queue>`: QUEUED, and no worker has yet said a word about it: its message is on its way, or lost.
-- `retry:<queue>`:  QUEUED with a `not_before`: a delayed retry. No message carries it.
-- `due`:            LAUNCHING and LAUNCHED: the lease ends, or the task is to be described.
+- `unclaimed:<queue>`: QUEUED, and no worker has claimed it yet. Its message is on its way, or lost.
+- `retry:<queue>`: QUEUED with a `not_before`: a delayed retry. No message carries it.
+- `due`: LAUNCHING and LAUNCHED. The lease ends, or the task must be described.
 
-and, while QUEUED with a deadline, in `expiry` too. Popping a record from an index pushes its time to now + lease: a
-worker that dies is followed by another.
+A QUEUED record with a deadline stands in `expiry` as well. Leasing a record from an index sets its time to now + lease,
+so when a worker dies, another one takes the record.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Protocol
 
 import msgspec
 
+from ecs_queue.ledger.contracts import contract
 from ecs_queue.protocol.event_health import EventFact, EventHealth
 from ecs_queue.protocol.operations import ClaimRequest, OperationResult, Refusal, TaskUpdate
 from ecs_queue.protocol.record import Record, Submission
@@ -29,10 +31,11 @@ from ecs_queue.protocol.states import State
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that could not be used: its raw bytes and why. `at`: seconds since the epoch, ledger's clock.
+    """A message that could not be used: its raw bytes and the reason.
 
-    `key` is its name, of whoever buries it: unique and random, so that a burial that is repeated is one. No two have
-    the same `at`: one that is buried in the same moment as another counts as later by a microsecond.
+    `key` is chosen by the caller, unique and random: adding it again stores nothing. `added_at` is in seconds since the
+    epoch by the ledger's clock and differs between any two: of two added at the same time, the second counts as one
+    microsecond later.
     """
 
     key: str
@@ -43,11 +46,11 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says of itself with each heartbeat.
+    """What a worker reports with each heartbeat.
 
-    Rates are a second over the last minute: launches, `start_calls` (RunTask, StopTask) and `read_calls`
-    (DescribeTasks, ListTasks); the quotas are the configured ones, which all workers share, 0: no limit. Ages are
-    seconds at the heartbeat: since it last asked the broker, and ECS; None: never.
+    Rates are per second over the last minute: launches, `start_calls` (RunTask, StopTask) and `read_calls`
+    (DescribeTasks, ListTasks). Limits are the configured ones, shared by all workers; 0 means no limit. Ages are
+    seconds at the heartbeat since the worker last polled the broker, and ECS; None means never.
     """
 
     name: str
@@ -72,216 +75,322 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     describe_age: float | None = None
 
 
-class Ledger(Protocol):
-    """See the module's docstring for what every operation guarantees."""
+class RequestOperations(Protocol):
+    """The operations that change one record."""
 
-    def now(self) -> float:
-        """The ledger's clock, seconds since the epoch."""
-        ...
-
+    @contract("CREATED", "UNCHANGED", "CONFLICT", "TOO_LATE", "ENDED")
     def put(self, submissions: Sequence[Submission]) -> list[OperationResult]:
-        """CREATED, SAME, CONFLICT, TOO_LATE, or ENDED (a stop came first: publish its result); one each, in order."""
+        """Create the records that do not exist yet.
+
+        Returns:
+            One result each, in order. ENDED: a stop came before the request; publish its result.
+        """
         ...
 
+    @contract(
+        "CREATED",
+        "UNCHANGED",
+        "CONFLICT",
+        "TOO_LATE",
+        "ENDED",
+        "RUN_TASK",
+        "LIMIT_REACHED",
+        "PAUSED",
+        "NOT_CLAIMABLE",
+        "NOT_FOUND",
+        barrier=True,
+    )
     def put_and_claim(
         self, submission: Submission, claim_request: ClaimRequest
     ) -> tuple[OperationResult, OperationResult]:
-        """`put`, and `claim` if the record is of this very request, in one atomic step: both answers. Barrier.
+        """`put`, then `claim` if the record is of this very request, in one atomic step.
 
-        The claim's answer is MOVED_ON after CONFLICT and ENDED, MISSING after TOO_LATE. After CREATED and SAME the
-        first one has no record.
+        Returns:
+            The results of both. The claim's is NOT_CLAIMABLE after CONFLICT and ENDED, NOT_FOUND after TOO_LATE. After
+            CREATED and UNCHANGED the first result has no record.
         """
         ...
 
+    @contract("RUN_TASK", "ENDED", "LIMIT_REACHED", "PAUSED", "NOT_CLAIMABLE", "NOT_FOUND", barrier=True)
     def claim(self, record_id: str, claim_request: ClaimRequest | None) -> OperationResult:
-        """CALL, ENDED, FULL, PAUSED, MOVED_ON, MISSING. Without an offer: only ends what has expired. Barrier."""
+        """Claim a QUEUED record for one RunTask call. Without a claim request only an expired record is ended."""
         ...
 
+    @contract("RUN_TASK", "LIST_TASKS", "ENDED", "NOT_CLAIMABLE", "NOT_FOUND", barrier=True)
     def reclaim(self, record_id: str, claim_request: ClaimRequest) -> OperationResult:
-        """Take over a LAUNCHING record whose lease is over: CALL, LOOK, MOVED_ON, MISSING. Barrier.
+        """Take over a LAUNCHING record whose lease is over.
 
-        LOOK only, once its holders died `max_deliveries` times in a row; ENDED when those who look die too.
+        Returns:
+            LIST_TASKS only, once its holders died `max_deliveries` times in a row; ENDED when the workers that list
+            its tasks die too.
         """
         ...
 
+    @contract("OK", "UNCHANGED", "UNWANTED")
     def launched(self, record_id: str, nonce: str, launch: int, arn: str, wait: float) -> OperationResult:
-        """OK, SAME, STOP_IT. `wait`: seconds until the first look; 0 when a stop is marked."""
+        """Record the task of a launch. It is due in `wait` seconds, at once when a stop is requested."""
         ...
 
+    @contract("OK", "CLAIM_LOST")
     def call_ambiguous(
         self, record_id: str, claim: str, wait: float, reason: str, call_completed: str = ""
     ) -> OperationResult:
-        """The call may have taken effect: OK, LOST. `answered="1"`: a 5xx answer, the call itself is over.
+        """The call may have taken effect. The claim is given up: a later write under it is CLAIM_LOST.
 
-        The claim is given up with it: what its holder says later is LOST. `wait`: seconds until the next look.
+        Args:
+            record_id: The request.
+            claim: The caller's claim token.
+            wait: Seconds until the record is due.
+            reason: What happened.
+            call_completed: "1" when ECS answered with a 5xx, so the call itself cannot act later.
         """
         ...
 
+    @contract("OK", "ENDED", "CLAIM_LOST")
     def no_effect(self, record_id: str, claim: str, wait: float, reason: str) -> OperationResult:
-        """Throttled or never sent: OK, ENDED, LOST. No launch number and no attempt is consumed."""
+        """The call was throttled or never sent. It consumes no launch number and no attempt."""
         ...
 
+    @contract("OK", "REQUEUED", "ENDED", "CLAIM_LOST", barrier=True)
     def refused(self, record_id: str, claim: str, refusal: Refusal) -> OperationResult:
-        """A definitive "no": RETRY, ENDED, OK (burnt), LOST.
+        """ECS definitively refused the call. OK: the launch was ambiguous, so its number is retired.
 
-        Barrier: an end that a fail-over forgot would be launched again, after its owner was told of it.
+        The barrier keeps a fail-over from forgetting an end that the owner was already informed of.
         """
         ...
 
+    @contract("REQUEUED", "ENDED", "TOO_EARLY", "CLAIM_LOST", barrier=True)
     def task_absent(
         self, record_id: str, claim: str, wait: float, advice: str = MANUAL_SEARCH_ADVICE
     ) -> OperationResult:
-        """Looked and found nothing: RETRY, ENDED, EARLY, LOST. `wait`: seconds until the next look or launch.
+        """ListTasks showed no task of this launch.
 
-        `why`: the last words of the reason when it ends UNKNOWN: what to do about it.
+        Args:
+            record_id: The request.
+            claim: The caller's claim token.
+            wait: Seconds until the next list, or the next launch.
+            advice: The end of the reason when the record ends UNKNOWN: what to do next.
 
-        EARLY until the claim under which it was looked was itself made after H (`lifecycle.safe_at`). Barrier.
+        Returns:
+            TOO_EARLY until the claim itself was made after `state_machine.absence_provable_at`.
         """
         ...
 
+    @contract("OK", "REQUEUED", "ENDED", "STALE", "NOT_FOUND")
     def update_tasks(self, updates: Sequence[TaskUpdate]) -> list[OperationResult]:
-        """OK, RETRY, ENDED (with the record), STALE, MISSING; one each, in order."""
+        """Record what was observed of tasks. One result each, in order; REQUEUED and ENDED with the record."""
         ...
 
-    def reschedule_poll(self, waits: Mapping[str, float]) -> None:
-        """Records of `due` where a look showed nothing new: id -> seconds until the next look.
-
-        One that has come due since it was popped stays due: a stop was asked for, or the look took too long.
-        """
-        ...
-
+    @contract("ENDED", "STOP_REQUESTED", "UNCHANGED", "STALE", "NOT_FOUND", barrier=True)
     def stop(self, ids: Sequence[str], requested_by: str, launch: int = 0) -> list[OperationResult]:
-        """ENDED, MARKED, SAME, STALE, each with its record. An unknown id leaves a tombstone: ENDED. Barrier.
+        """Request a stop. An unknown id leaves a tombstone: ENDED. Each result has its record.
 
-        `launch` > 0: only a record LAUNCHED with this number, else STALE, or MISSING for an unknown id.
+        Args:
+            ids: The requests.
+            requested_by: Who asks; it becomes part of the reason.
+            launch: If > 0, stop only a record that is LAUNCHED with this number; else STALE, or NOT_FOUND for an
+                unknown id.
         """
         ...
 
+    @contract("OK", "ENDED", "NOT_FOUND", barrier=True)
     def adopt(self, ids: Sequence[str], owner: str) -> list[OperationResult]:
-        """OK or ENDED (terminal, to be delivered again) with the record, or MISSING. Barrier."""
+        """Deliver the results of these requests to `owner` from now on. ENDED: delivered again. With the record."""
         ...
 
+    @contract("OK", "NOT_OWNER")
     def confirm(self, results: Sequence[tuple[str, str]], owner: str) -> list[OperationResult]:
-        """(id, nonce) pairs whose results the owner has: OK or NOT_YOURS. Retention starts."""
+        """Record that the owner has the results of these (id, nonce) pairs. Retention starts."""
         ...
+
+
+class RequestSchedule(Protocol):
+    """The indexes of what is due. What is leased from them is due again after the lease."""
 
     def lease_due(self, limit: int) -> list[Record]:
-        """Up to `limit` due LAUNCHING and LAUNCHED records, without their `request`."""
+        """Return up to `limit` due LAUNCHING and LAUNCHED records, without their `request`."""
         ...
 
     def lease_due_retries(self, queue: str, limit: int) -> list[Record]:
-        """Up to `limit` QUEUED records of the queue whose delayed retry is due."""
+        """Return up to `limit` QUEUED records of the queue whose delayed retry is due."""
         ...
 
     def lease_unclaimed(self, queue: str, limit: int) -> list[Record]:
-        """Up to `limit` QUEUED records of the queue whose message did not arrive within ring_seconds."""
+        """Return up to `limit` QUEUED records of the queue whose message did not arrive in `sweep_after_seconds`."""
         ...
 
     def lease_expired(self, limit: int) -> list[str]:
-        """Up to `limit` ids, of any queue, that are past their deadline while QUEUED; `claim` ends them."""
+        """Return up to `limit` ids, of any queue, that passed their deadline while QUEUED; `claim` ends them."""
         ...
 
+    def reschedule_poll(self, waits: Mapping[str, float]) -> None:
+        """Set when records of `due` are polled next: id -> seconds.
+
+        A record that has come due since it was leased stays due: a stop was requested, or the poll took too long.
+        """
+        ...
+
+    def poll_soon(self, within: float, limit: int) -> int:
+        """Spread up to `limit` LAUNCHED records that are due later over the next `within` seconds; return how many.
+
+        The records that are due last come first.
+        """
+        ...
+
+    def prune(self, limit: int) -> int:
+        """Drop up to `limit` index entries of records whose retention is over, and return how many.
+
+        Dead letters beyond their bounds are dropped as well.
+        """
+        ...
+
+
+class RequestReader(Protocol):
+    """Queries about requests."""
+
     def get(self, ids: Sequence[str]) -> list[Record | None]:
-        """The records as they stand, None for the unknown."""
+        """Return the records, None for an unknown id, in order."""
         ...
 
     def find_id_by_arn(self, arn: str) -> str | None:
-        """The request that a task ARN belongs to, while the task is live."""
+        """Return the id of the request that a task ARN belongs to, while the task is live."""
         ...
 
     def list_undelivered(self, owner: str, limit: int) -> list[Record]:
-        """Terminal records whose results this owner has not confirmed, oldest first."""
+        """Return terminal records whose results this owner has not confirmed, oldest first."""
         ...
 
     def list_records(self, after: str, limit: int) -> tuple[list[Record], str]:
-        """Records, newest first: live ones, then finished ones. `after`: "" or the cursor returned last; "" ends."""
+        """Return a page of records, live ones first, then finished ones, each newest first; and the next cursor.
+
+        `after` is the cursor that was returned last, "" at the start. A returned "" means that there is no more.
+        """
         ...
 
     def count_by_state(self) -> dict[str, dict[State, int]]:
-        """queue -> state -> how many: live states as they are now, terminal ones since the namespace began."""
+        """Return queue -> state -> number: live states as they are now, terminal ones since the namespace began."""
         ...
 
-    def take_tokens(self, bucket: str, want: int, rate: float, burst: int, reserve: int = 0) -> tuple[int, float]:
-        """Up to `want` tokens of a token bucket shared by all workers: (granted, seconds until the next one).
 
-        `reserve`: so many tokens stay for others; a negative one may be owed. protocol/token_bucket.py has the rules.
+class DeliveryCounts(Protocol):
+    """Deliveries of request bodies that no worker has completed: what finds a poison message before its claim."""
+
+    def begin_delivery(self, nonce: str) -> int:
+        """Count a delivery of a request's body; return how many in a row did not end, this one included."""
+        ...
+
+    def end_delivery(self, nonce: str) -> None:
+        """Reset the count: the worker that had the body is alive."""
+        ...
+
+
+class RateLimits(Protocol):
+    """Token buckets shared by all workers; ecs_queue/protocol/token_bucket.py has the rules."""
+
+    def take_tokens(self, bucket: str, want: int, rate: float, burst: int, reserve: int = 0) -> tuple[int, float]:
+        """Take up to `want` tokens.
+
+        `reserve` tokens stay in the bucket for other callers; a negative reserve is a debt the caller may run up.
+
+        Returns:
+            The number granted, and the seconds until the next token.
         """
         ...
 
     def record_throttle(self, bucket: str) -> float:
-        """AWS has refused a call of this bucket: the share of the rate that is left, 0 when this lowered nothing."""
+        """Record a throttled call. Return the share of the rate that is left, 0 when it lowered nothing."""
         ...
 
+
+class QueueControl(Protocol):
+    """Pausing of queues."""
+
+    @contract(barrier=True)
     def pause_queues(self, queues: Sequence[str]) -> None:
-        """Let no request of these queues be claimed until they are resumed. Barrier."""
+        """Let no request of these queues be claimed until they are resumed."""
         ...
 
+    @contract(barrier=True)
     def resume_queues(self, queues: Sequence[str]) -> None:
-        """Let them be claimed again. Barrier."""
+        """Let requests of these queues be claimed again."""
         ...
 
     def list_paused_queues(self) -> dict[str, float]:
-        """The paused queues, and since when."""
+        """Return the paused queues and since when (seconds since the epoch)."""
         ...
 
+
+class EventHealthStore(Protocol):
+    """What is known about the sources of ECS events; ecs_queue/protocol/event_health.py has the rules."""
+
     def record_event_facts(self, facts: Sequence[EventFact]) -> None:
-        """Facts about sources of events; of each one the latest time is kept."""
+        """Record facts about sources of events. The latest time of each fact is kept."""
         ...
 
     def get_event_health(self) -> dict[str, EventHealth]:
-        """source -> what is known of its events, for every source that was ever noted."""
+        """Return source -> event health, for every source that was ever recorded."""
         ...
 
-    def poll_soon(self, within: float, limit: int) -> int:
-        """Let up to `limit` LAUNCHED records that are due later be looked at within so many seconds, spread; how many.
 
-        Those that are due last come first.
-        """
-        ...
-
-    def begin_delivery(self, nonce: str) -> int:
-        """A request's body is taken in hand: by how many in a row that never called `let_go`, this one included."""
-        ...
-
-    def end_delivery(self, nonce: str) -> None:
-        """Whoever had the body in hand is alive."""
-        ...
+class DeadLetters(Protocol):
+    """Messages that could not be used, within the bounds of `retention.py`: the oldest are dropped first."""
 
     def add_dead_letter(self, dead_letter: DeadLetter) -> None:
-        """Keep a message that could not be used, within the bounds of `retention.py`: the oldest go first.
-
-        A key that is there already stays as it is.
-        """
+        """Store a dead letter. An existing key stays as it is."""
         ...
 
     def list_dead_letters(self, limit: int, before: DeadLetter | None = None) -> list[DeadLetter]:
-        """Up to `limit` dead letters, newest first; those older than `before`, which may be gone by now."""
+        """Return up to `limit` dead letters, newest first: those older than `before`, which may be gone by now."""
         ...
 
     def get_dead_letters(self, keys: Sequence[str]) -> list[DeadLetter | None]:
-        """The dead letters of these keys, None for the unknown; in order."""
+        """Return the dead letters of these keys, None for an unknown key, in order."""
         ...
 
     def delete_dead_letters(self, keys: Sequence[str]) -> list[bool]:
-        """Drop dead letters for good; for each key whether it was there."""
+        """Delete dead letters for good; return for each key whether it existed."""
         ...
 
+
+class WorkerRegistry(Protocol):
+    """The workers that are alive."""
+
     def heartbeat(self, info: WorkerInfo, ttl: float) -> None:
-        """Say that a worker is alive; forgotten after `ttl` seconds."""
+        """Register a worker for the next `ttl` seconds."""
         ...
 
     def list_workers(self) -> list[WorkerInfo]:
-        """The workers that were heard of lately, by name."""
+        """Return the registered workers by name."""
         ...
 
-    def prune(self, limit: int) -> int:
-        """Drop up to `limit` index entries of records whose retention is over; how many."""
+
+class LedgerServer(Protocol):
+    """The server behind a ledger."""
+
+    def now(self) -> float:
+        """Return the ledger's clock, in seconds since the epoch."""
         ...
 
     def check_server(self) -> list[str]:
-        """What is wrong with the server for this use, as sentences; empty when nothing is."""
+        """Return what is wrong with the server for this use, as sentences; empty when nothing is."""
         ...
 
     def close(self) -> None:
-        """Give the connections back; the ledger is not used after."""
+        """Close the connections. The ledger must not be used afterwards."""
         ...
+
+
+class Ledger(
+    RequestOperations,
+    RequestSchedule,
+    RequestReader,
+    DeliveryCounts,
+    RateLimits,
+    QueueControl,
+    EventHealthStore,
+    DeadLetters,
+    WorkerRegistry,
+    LedgerServer,
+    Protocol,
+):
+    """All roles of the ledger. See the module's docstring for what every operation guarantees."""

@@ -10,6 +10,7 @@ import msgspec
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.ledger import MemoryLedger
 from ecs_queue.ledger.base import Ledger
+from ecs_queue.ledger.contracts import read_contracts
 from ecs_queue.ledger.retention import Retention
 from ecs_queue.protocol.operations import OperationResult, ProtocolSettings
 from ecs_queue.protocol.record import Record
@@ -46,7 +47,7 @@ _READ_OPERATIONS = frozenset(
 )
 #: What each of these has written, and all before it, outlives a fail-over once it has answered.
 _BARRIER_OPERATIONS = frozenset(
-    name for name, operation in vars(Ledger).items() if "Barrier" in (operation.__doc__ or "")
+    name for name, contract in read_contracts(*Ledger.__bases__).items() if contract.has_barrier
 )
 #: The client library's time-out, in seconds.
 _TIMEOUT_SECONDS = 5.0

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ecs_queue.ledger import Ledger
-from ecs_queue.protocol.operations import OperationResult, RefusalKind
+from ecs_queue.protocol.operations import OperationResult, RefusalKind, ResultCode
 from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record
 from ecs_queue.protocol.states import TERMINAL_STATES, TRANSITIONS, State
 from tests.conformance.ledger.harness import LedgerHarness, claim_request, make_refusal, make_submission, task_update
@@ -38,6 +38,7 @@ class RandomOperations:
         self._serial = 0
         self._history: list[str] = []
         self.transitions: set[tuple[str, Transition]] = set()
+        self.results: set[tuple[str, ResultCode]] = set()
 
     def run(self, steps: int) -> None:
         """So many operations; AssertionError with the last of them when the ledgers or the rules disagree."""
@@ -48,17 +49,18 @@ class RandomOperations:
         """One operation, compared and checked."""
         before = self.records()
         name, run = self._choose(before)
-        told = f"after {self._history[-12:]}"
-        answers = [_comparable(run(harness.ledger)) for harness in self._harnesses]
-        assert all(answer == answers[0] for answer in answers), (answers, told)
+        history = f"after {self._history[-12:]}"
+        results = [run(harness.ledger) for harness in self._harnesses]
+        assert all(_comparable(result) == _comparable(results[0]) for result in results), (results, history)
+        self.results |= {(name, code) for code in _result_codes(results[0])}
         after = self.records()
         for other in self._harnesses[1:]:
             found = dict(zip(IDS, other.ledger.get(IDS), strict=True))
-            assert _comparable(found) == _comparable(after), told
-            assert other.ledger.count_by_state() == self._harnesses[0].ledger.count_by_state(), told
+            assert _comparable(found) == _comparable(after), history
+            assert other.ledger.count_by_state() == self._harnesses[0].ledger.count_by_state(), history
         for record_id in IDS:
-            self._check_transition(name, before[record_id], after[record_id], told)
-            check_record(after[record_id], told)
+            self._check_transition(name, before[record_id], after[record_id], history)
+            check_record(after[record_id], history)
 
     def records(self) -> Records:
         """As they stand."""
@@ -285,6 +287,13 @@ def _allowed_transitions(name: str) -> frozenset[Any]:
         composed = {(None, end) for start, end in TRANSITIONS["claim"] if (None, start) in TRANSITIONS["put"]}
         return TRANSITIONS["put"] | TRANSITIONS["claim"] | composed
     return TRANSITIONS.get(name, frozenset())
+
+
+def _result_codes(value: Any) -> set[ResultCode]:
+    """The codes of an operation's result or results."""
+    if isinstance(value, list | tuple):
+        return {code for item in value for code in _result_codes(item)}
+    return {value.code} if isinstance(value, OperationResult) else set()
 
 
 def _comparable(value: Any) -> Any:

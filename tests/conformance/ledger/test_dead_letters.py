@@ -108,7 +108,7 @@ def test_old_dead_letters_are_dropped_with_the_next_one_or_by_prune(harness: Led
 
 def test_both_implementations_have_the_same_bounds() -> None:
     schema = (files("ecs_queue.ledger") / "lua" / "00_schema.lua").read_text()
-    found = re.search(r"local DEAD_LETTERS_KEPT, DEAD_LETTERS_BYTES, DEAD_LETTERS_SECONDS = (.*)", schema)
+    found = re.search(r"local MAX_DEAD_LETTERS, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTER_AGE = (.*)", schema)
     assert found is not None
     bounds = [eval(product) for product in found[1].split(", ")]
     assert bounds == [retention.MAX_DEAD_LETTERS, retention.MAX_DEAD_LETTER_BYTES, retention.MAX_DEAD_LETTER_AGE]
