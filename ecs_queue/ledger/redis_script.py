@@ -232,7 +232,7 @@ def _group_into_runs(calls: Sequence[Call]) -> Iterator[_ScriptRun]:
 
 
 def _barrier_command(durability: str, milliseconds: int) -> tuple[Any, ...]:
-    """The command that confirms a write (docs/protocol.md, "When the ledger loses a second"), () when none is needed."""
+    """Confirms a write (docs/protocol.md, "When the ledger loses a second"), () when none is needed."""
     if durability == "aof":
         return ("WAITAOF", 1, 0, milliseconds)
     if durability == "replica":
