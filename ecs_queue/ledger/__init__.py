@@ -10,7 +10,7 @@ from ecs_queue.ledger.memory import MemoryLedger
 from ecs_queue.ledger.redis import RedisLedger
 from ecs_queue.ledger.redis_script import connect
 from ecs_queue.ledger.retention import Retention
-from ecs_queue.protocol.operations import ProtocolSettings
+from ecs_queue.protocol.settings import ProtocolSettings
 
 if TYPE_CHECKING:
     from ecs_queue.config import Config
@@ -20,18 +20,10 @@ __all__ = ["DeadLetter", "Ledger", "MemoryLedger", "RedisLedger", "WorkerInfo", 
 
 def open_ledger(config: Config) -> Ledger:
     """The ledger at `config.ledger_url`. No connection is made yet. `memory://` is one of its own at each call."""
-    rules = ProtocolSettings(
-        lease_seconds=config.lease_seconds,
-        settle_seconds=config.settle_seconds,
-        startup_allowance=config.startup_allowance,
-        sweep_after_seconds=config.sweep_after_seconds,
-        max_in_flight=config.max_in_flight,
-        accept_seconds=config.accept_seconds,
-        max_deliveries=config.max_deliveries,
-    )
+    settings = ProtocolSettings.from_config(config)
     retention = Retention(seconds=config.retention_seconds)
     if config.ledger_url.startswith("memory:"):
-        return MemoryLedger(time.time, rules, retention)
+        return MemoryLedger(time.time, settings, retention)
     client = connect(
         config.ledger_url,
         socket_timeout=config.socket_timeout_seconds,
@@ -40,7 +32,7 @@ def open_ledger(config: Config) -> Ledger:
     return RedisLedger(
         client,
         config.namespace,
-        rules,
+        settings,
         retention,
         durability=config.durability,
         barrier_seconds=0.8 * config.socket_timeout_seconds,

@@ -25,8 +25,8 @@ import msgspec
 from ecs_queue.ledger.contracts import contract
 from ecs_queue.protocol.event_health import EventFact, EventHealth
 from ecs_queue.protocol.operations import ClaimRequest, OperationResult, Refusal, TaskUpdate
+from ecs_queue.protocol.reasons import MANUAL_SEARCH_ADVICE
 from ecs_queue.protocol.record import Record, Submission
-from ecs_queue.protocol.state_machine import MANUAL_SEARCH_ADVICE
 from ecs_queue.protocol.states import State
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ecs_queue.ledger.base import DeadLetter
-from ecs_queue.ledger.retention import MAX_DEAD_LETTER_AGE, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS
+from ecs_queue.protocol.settings import MAX_DEAD_LETTER_AGE, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS
 
 
 class DeadLetterStore:

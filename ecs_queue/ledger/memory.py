@@ -15,12 +15,13 @@ from ecs_queue.protocol.operations import (
     ClaimRequest,
     InFlightCounts,
     OperationResult,
-    ProtocolSettings,
     Refusal,
     ResultCode,
     TaskUpdate,
 )
+from ecs_queue.protocol.reasons import MANUAL_SEARCH_ADVICE
 from ecs_queue.protocol.record import Record, Submission
+from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import LIVE_STATES, State
 
 
@@ -133,7 +134,7 @@ class MemoryLedger(MemoryCoordination):
             return self._reschedule(record, word, now + refusal.wait)
 
     def task_absent(
-        self, record_id: str, claim: str, wait: float, advice: str = state_machine.MANUAL_SEARCH_ADVICE
+        self, record_id: str, claim: str, wait: float, advice: str = MANUAL_SEARCH_ADVICE
     ) -> OperationResult:
         """See `Ledger.task_absent`."""
         with self._locked_record(record_id) as (record, now):

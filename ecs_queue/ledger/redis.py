@@ -26,9 +26,10 @@ from ecs_queue.ledger.redis_codec import (
 from ecs_queue.ledger.redis_script import Script, wrap_redis_errors
 from ecs_queue.ledger.retention import Retention
 from ecs_queue.protocol.event_health import EventFact, EventHealth
-from ecs_queue.protocol.operations import ClaimRequest, OperationResult, ProtocolSettings, Refusal, TaskUpdate
+from ecs_queue.protocol.operations import ClaimRequest, OperationResult, Refusal, TaskUpdate
+from ecs_queue.protocol.reasons import MANUAL_SEARCH_ADVICE
 from ecs_queue.protocol.record import Record, Submission
-from ecs_queue.protocol.state_machine import MANUAL_SEARCH_ADVICE
+from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
 
 _STATES = frozenset(State)

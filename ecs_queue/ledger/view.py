@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from ecs_queue.ledger.base import WorkerInfo
-from ecs_queue.protocol.operations import ProtocolSettings
 from ecs_queue.protocol.poison import claimed_at
 from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
 
 

@@ -18,7 +18,7 @@ from ecs_queue.protocol.observation import Observation, observe, poll_interval
 from ecs_queue.protocol.operations import RefusalKind, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record
 from ecs_queue.protocol.retry import Backoff, RandomSource
-from ecs_queue.protocol.state_machine import ABSENCE_UNPROVABLE_AFTER
+from ecs_queue.protocol.settings import ABSENCE_UNPROVABLE_AFTER
 from ecs_queue.protocol.states import State
 
 #: Seconds between looks for a task of a launch in doubt, when the look itself has failed.

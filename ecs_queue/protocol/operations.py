@@ -52,18 +52,6 @@ class OperationResult(msgspec.Struct, frozen=True):
     record: Record | None = None
 
 
-class ProtocolSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers of the protocol, in seconds; DESIGN.md names their defaults."""
-
-    lease_seconds: float = 30.0
-    settle_seconds: float = 600.0
-    startup_allowance: float = 0.0
-    sweep_after_seconds: float = 5.0
-    max_in_flight: int = 0
-    accept_seconds: float = 86400.0
-    max_deliveries: int = 5
-
-
 class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker brings to a claim: a fresh random token and what it would send, frozen if nothing is yet.
 

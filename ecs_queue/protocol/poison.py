@@ -5,8 +5,8 @@ Part of the launch protocol (`protocol/state_machine.py`).
 
 from __future__ import annotations
 
-from ecs_queue.protocol.operations import ProtocolSettings
 from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.settings import ProtocolSettings
 
 
 def claimed_at(record: Record, settings: ProtocolSettings) -> float:
@@ -17,14 +17,6 @@ def claimed_at(record: Record, settings: ProtocolSettings) -> float:
 def is_poison(record: Record, settings: ProtocolSettings) -> bool:
     """Whether max_deliveries workers in a row took it in hand and died. Only a task that is found clears it of that."""
     return record.abandoned_claims > settings.max_deliveries
-
-
-def poison_reason(max_deliveries: int) -> str:
-    """Why a request is given up that breaks its workers."""
-    return (
-        f"workers died {max_deliveries} times in a row with it in hand, so it is not tried again (max_deliveries): "
-        "see their logs, mend the request and submit it under another id"
-    )
 
 
 def reset_abandoned_claims(record: Record, settings: ProtocolSettings) -> None:

@@ -10,27 +10,19 @@ from the clean holder of the claim.
 
 from __future__ import annotations
 
-from ecs_queue.protocol.operations import (
-    ClaimRequest,
-    InFlightCounts,
-    ProtocolSettings,
-    Refusal,
-    RefusalKind,
-    ResultCode,
-    TaskUpdate,
-)
-from ecs_queue.protocol.poison import is_poison, poison_reason, reset_abandoned_claims
+from ecs_queue.protocol import reasons
+from ecs_queue.protocol.operations import ClaimRequest, InFlightCounts, Refusal, RefusalKind, ResultCode, TaskUpdate
+from ecs_queue.protocol.poison import is_poison, reset_abandoned_claims
 from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record, Submission
+from ecs_queue.protocol.settings import (
+    ABSENCE_UNPROVABLE_AFTER,
+    CLAIM_RETRY_SECONDS,
+    LIST_DELIVERIES_FACTOR,
+    LIST_ONLY_AFTER,
+    TIME_TOLERANCE,
+    ProtocolSettings,
+)
 from ecs_queue.protocol.states import State
-
-#: After so long ListTasks may soon forget a short task: from here on only look. Seconds.
-LIST_ONLY_AFTER = 40 * 60
-#: After so long a short task's token and its list entry are both gone: an empty list proves nothing. Seconds.
-ABSENCE_UNPROVABLE_AFTER = 60 * 60
-#: What to do about a launch of which nothing can be proved any more.
-MANUAL_SEARCH_ADVICE = "look for it by hand"
-#: Times are kept to the millisecond.
-_ROUNDING_TOLERANCE = 0.0005
 
 
 def put(record: Record | None, submission: Submission, now: float) -> tuple[ResultCode, Record | None]:
@@ -87,7 +79,7 @@ def claim(
         return ResultCode.NOT_CLAIMABLE
     held = _find_claim_obstacle(claim_request, settings, in_flight)
     if held is not None:
-        record.not_before = now + 1
+        record.not_before = now + CLAIM_RETRY_SECONDS
         return held
     if not record.args:
         record.args, record.target = claim_request.args, claim_request.target
@@ -112,17 +104,15 @@ def reclaim(
         return ResultCode.NOT_CLAIMABLE
     if is_holder_alive:
         record.abandoned_claims = max(0, record.abandoned_claims - 1)
-    if record.abandoned_claims > 2 * settings.max_deliveries:
-        reason = (
-            f"{poison_reason(settings.max_deliveries)}; whether a task was started is not known: look for it by hand"
-        )
+    if record.abandoned_claims > LIST_DELIVERIES_FACTOR * settings.max_deliveries:
+        reason = reasons.POISON % settings.max_deliveries + reasons.POISON_TASK_UNKNOWN
         _finish(record, State.UNKNOWN, record.attempt, now, reason)
         return ResultCode.ENDED
     record.ambiguous = True
     _set_claim(record, claim_request, now, settings)
     if is_poison(record, settings):
         record.retired = True
-        record.reason = poison_reason(settings.max_deliveries)
+        record.reason = reasons.POISON % settings.max_deliveries
     if is_list_only(record, now, settings.startup_allowance):
         return ResultCode.LIST_TASKS
     record.calls += 1
@@ -237,19 +227,19 @@ def task_absent(
     if not _has_claim(record, claim_token):
         return ResultCode.CLAIM_LOST
     claimed_at = record.lease_until - settings.lease_seconds
-    if claimed_at < absence_provable_at(record, settings) - _ROUNDING_TOLERANCE:
+    if claimed_at < absence_provable_at(record, settings) - TIME_TOLERANCE:
         record.lease_until = now
         reset_abandoned_claims(record, settings)
         return ResultCode.TOO_EARLY
     if now - record.first_called_at > ABSENCE_UNPROVABLE_AFTER:
-        reason = f"nobody saw whether RunTask started a task, and after an hour ECS cannot tell: {advice}"
+        reason = reasons.ABSENCE_UNPROVABLE % advice
         _finish(record, State.UNKNOWN, record.attempt, now, reason)
         return ResultCode.ENDED
     if record.stop_requested_by:
         _finish(record, State.REVOKED, record.attempt - 1, now, _stop_reason(record))
         return ResultCode.ENDED
     if is_poison(record, settings):
-        _finish(record, State.FAILED, record.attempt - 1, now, poison_reason(settings.max_deliveries))
+        _finish(record, State.FAILED, record.attempt - 1, now, reasons.POISON % settings.max_deliveries)
         return ResultCode.ENDED
     if is_expired(record, now, settings):
         _finish(record, State.EXPIRED, record.attempt - 1, now, _expiry_reason(record))
@@ -352,19 +342,20 @@ def _final_state_and_reason(record: Record, update: TaskUpdate) -> tuple[State, 
         state = State.FAILED if record.started_at else State.EXPIRED
         return state, _expiry_reason(record)
     if record.stop_requested_by == STOPPED_BY_TIME_LIMIT:
-        return State.FAILED, f"stopped: it ran longer than its time limit of {record.time_limit:.15g} s"
+        return State.FAILED, reasons.TIME_LIMIT_EXCEEDED % record.time_limit
     return State.REVOKED, _stop_reason(record)
 
 
 def _stop_reason(record: Record) -> str:
-    return f"stopped by {record.stop_requested_by}"
+    return reasons.STOPPED % record.stop_requested_by
 
 
 def _expiry_reason(record: Record) -> str:
-    waited = f"; it waited because: {record.reason}" if record.reason else ""
-    if not record.reason and record.launch == 1 and not record.calls:
-        waited = f"; no worker came to it: is one alive that takes from the queue {record.queue}?"
-    return f"not started before its deadline (expires_in or launch_deadline){waited}"
+    if record.reason:
+        return reasons.NOT_STARTED_IN_TIME + reasons.WAITED_BECAUSE % record.reason
+    if record.launch == 1 and not record.calls:
+        return reasons.NOT_STARTED_IN_TIME + reasons.NEVER_CLAIMED % record.queue
+    return reasons.NOT_STARTED_IN_TIME
 
 
 def _has_claim(record: Record, claim_token: str) -> bool:

@@ -11,13 +11,7 @@ import math
 
 import msgspec
 
-#: What a throttle leaves of the rate.
-DECREASE_FACTOR = 0.75
-#: Share of the configured rate that comes back each second. An eighth of it is left where every call is throttled.
-RECOVERY_PER_SECOND = 0.02
-#: Throttles within so many seconds of a decrease are answers to calls that were made before it.
-DECREASE_INTERVAL = 2.0
-_ROUNDING_TOLERANCE = 1e-6
+from ecs_queue.protocol.settings import DECREASE_FACTOR, DECREASE_INTERVAL, RECOVERY_PER_SECOND, TOKEN_TOLERANCE
 
 
 class TokenBucket(msgspec.Struct):
@@ -36,7 +30,7 @@ class TokenBucket(msgspec.Struct):
         """Up to `want` tokens, seconds until the next one. `reserve` tokens stay; a negative one may be owed."""
         actual = rate * self.rate_share_at(now)
         self.tokens = min(float(burst), self.tokens + max(0.0, now - self.updated_at) * actual)
-        granted = max(0, min(want, math.floor(self.tokens - reserve + _ROUNDING_TOLERANCE)))
+        granted = max(0, min(want, math.floor(self.tokens - reserve + TOKEN_TOLERANCE)))
         self.tokens -= granted
         self.updated_at = max(self.updated_at, now)
         return granted, max(0.0, (1 + reserve - self.tokens) / actual)

@@ -26,7 +26,7 @@ from ecs_queue.protocol.ecs_results import ReadErrorKind, RunTaskResult, RunTask
 from ecs_queue.protocol.operations import ClaimRequest, OperationResult, Refusal, ResultCode
 from ecs_queue.protocol.record import Record, build_client_token, build_started_by
 from ecs_queue.protocol.retry import Backoff, RecordedDraw
-from ecs_queue.protocol.state_machine import ABSENCE_UNPROVABLE_AFTER
+from ecs_queue.protocol.settings import ABSENCE_UNPROVABLE_AFTER
 from ecs_queue.protocol.states import State
 from ecs_queue.runtask.launch_spec import LaunchSpec, build_queued_task, build_submission
 from ecs_queue.telemetry import emit_request_submitted

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from ecs_queue.crash_points import crash_point
 from ecs_queue.ledger.base import Ledger
-from ecs_queue.protocol.poison import poison_reason
+from ecs_queue.protocol import reasons
 
 
 class PoisonGuard:
@@ -32,7 +32,7 @@ class PoisonGuard:
             held = self._ledger.begin_delivery(nonce)
             crash_point("poison.delivery_begun")
             if held > self._max_deliveries:
-                yield poison_reason(self._max_deliveries)
+                yield reasons.POISON % self._max_deliveries
                 return
             try:
                 yield ""

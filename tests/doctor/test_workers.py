@@ -16,7 +16,7 @@ from ecs_queue.ledger.base import WorkerInfo
 from ecs_queue.ledger.memory import MemoryLedger
 from ecs_queue.ledger.retention import Retention
 from ecs_queue.local.ecs import local_environment
-from ecs_queue.protocol.operations import ProtocolSettings
+from tests.protocol.settings import DEFAULT_SETTINGS
 
 
 def config_of(**settings: str) -> Config:
@@ -27,7 +27,7 @@ def config_of(**settings: str) -> Config:
 
 @pytest.fixture
 def ledger() -> MemoryLedger:
-    return MemoryLedger(time.time, ProtocolSettings(), Retention(seconds=60))
+    return MemoryLedger(time.time, DEFAULT_SETTINGS, Retention(seconds=60))
 
 
 def worker(**changes: Any) -> WorkerInfo:

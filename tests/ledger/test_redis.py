@@ -19,7 +19,7 @@ from ecs_queue.ledger import RedisLedger
 from ecs_queue.ledger.redis_script import Script, connect
 from ecs_queue.ledger.retention import Retention
 from ecs_queue.local.redis_server import RedisServer
-from ecs_queue.protocol.operations import ProtocolSettings, Refusal, RefusalKind, ResultCode
+from ecs_queue.protocol.operations import Refusal, RefusalKind, ResultCode
 from ecs_queue.protocol.states import State
 from tests.conformance.ledger.harness import (
     PREFIX,
@@ -29,6 +29,7 @@ from tests.conformance.ledger.harness import (
     make_refusal,
     make_submission,
 )
+from tests.protocol.settings import DEFAULT_SETTINGS
 from tests.servers import require_redis_binary, skip_or_fail
 from tests.wait import wait_until
 
@@ -49,7 +50,7 @@ def harness(client: Any) -> LedgerHarness:
 
 
 def _ledger(client: redis.Redis, durability: str = "server", barrier_seconds: float = 4.0) -> RedisLedger:
-    return RedisLedger(client, "test", ProtocolSettings(), Retention(), durability, barrier_seconds)
+    return RedisLedger(client, "test", DEFAULT_SETTINGS, Retention(), durability, barrier_seconds)
 
 
 def _now_submission(ledger: RedisLedger, record_id: str = "job", **fields: Any) -> Any:
@@ -347,8 +348,8 @@ def test_an_index_entry_whose_record_was_lost_is_dropped(client: Any, harness: L
 
 
 def test_two_namespaces_on_one_server_share_nothing(client: Any) -> None:
-    one = RedisLedger(client, "one", ProtocolSettings(), Retention())
-    two = RedisLedger(client, "two", ProtocolSettings(), Retention())
+    one = RedisLedger(client, "one", DEFAULT_SETTINGS, Retention())
+    two = RedisLedger(client, "two", DEFAULT_SETTINGS, Retention())
     one.put([_now_submission(one)])
     assert two.get(["job"]) == [None]
     assert two.take_tokens("run", 1, 1.0, 1) == one.take_tokens("run", 1, 1.0, 1)

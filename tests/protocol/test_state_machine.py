@@ -12,20 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecs_queue.protocol import state_machine
-from ecs_queue.protocol.operations import (
-    ClaimRequest,
-    InFlightCounts,
-    ProtocolSettings,
-    Refusal,
-    RefusalKind,
-    ResultCode,
-    TaskUpdate,
-)
+from ecs_queue.protocol.operations import ClaimRequest, InFlightCounts, Refusal, RefusalKind, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record, Submission
+from ecs_queue.protocol.settings import ABSENCE_UNPROVABLE_AFTER, LIST_ONLY_AFTER
 from ecs_queue.protocol.states import TERMINAL_STATES, TRANSITIONS, State
+from tests.protocol.settings import DEFAULT_SETTINGS, make_settings
 
 NOW = 1_700_000_000.0
-SETTINGS = ProtocolSettings()
+SETTINGS = DEFAULT_SETTINGS
 _CLAIM_REQUEST = ClaimRequest(claim="new", worker="w", args="args", target="target")
 _SUBMISSION = Submission(
     id="job", nonce="n", digest="d", queue="q", owner="o", relaunch="never_started", body=b"{}", accept_until=NOW + 60
@@ -88,7 +82,7 @@ def operations(draw: st.DrawFn) -> Operation:
         msgspec.structs.replace(_CLAIM_REQUEST, queue_limit=draw(st.integers(0, 2))),
     )
     crowd = InFlightCounts(total=draw(st.integers(0, 2)), queue=draw(st.integers(0, 2)), paused=draw(st.booleans()))
-    rules, lives = ProtocolSettings(max_in_flight=draw(st.integers(0, 2)), max_deliveries=2), draw(st.booleans())
+    rules, lives = make_settings(max_in_flight=draw(st.integers(0, 2)), max_deliveries=2), draw(st.booleans())
     known: list[Operation] = [
         ("put", lambda r: state_machine.put(r, _SUBMISSION, NOW)),
         ("claim", lambda r: state_machine.claim(r, offer, NOW, rules, crowd)),
@@ -176,7 +170,7 @@ def test_run_task_is_called_only_for_what_is_neither_stopped_expired_retired_nor
         assert not before.stop_requested_by
         assert not before.retired
         assert not state_machine.is_expired(before, NOW, SETTINGS)
-        assert NOW - before.first_called_at < state_machine.LIST_ONLY_AFTER
+        assert NOW - before.first_called_at < LIST_ONLY_AFTER
         assert record.last_claim_at == NOW
     else:
         assert record.last_claim_at == before.last_claim_at
@@ -188,7 +182,7 @@ def test_a_claim_calls_only_where_there_is_room_and_no_pause(
     paused: bool, total: int, queue: int, most: int, limit: int
 ) -> None:
     record, offer = Record(id="job"), msgspec.structs.replace(_CLAIM_REQUEST, queue_limit=limit)
-    rules = ProtocolSettings(max_in_flight=most)
+    rules = make_settings(max_in_flight=most)
     word = state_machine.claim(record, offer, NOW, rules, InFlightCounts(total=total, queue=queue, paused=paused))
     full = bool(most and total >= most) or bool(limit and queue >= limit)
     assert word is (ResultCode.PAUSED if paused else ResultCode.LIMIT_REACHED if full else ResultCode.RUN_TASK)
@@ -209,7 +203,7 @@ def test_absence_needs_a_list_call_begun_late_enough_and_within_the_hour(record:
     if word in (ResultCode.REQUEUED, ResultCode.ENDED):
         began = before.lease_until - SETTINGS.lease_seconds
         assert began >= before.last_claim_at + SETTINGS.lease_seconds + SETTINGS.settle_seconds - 0.001
-        if NOW - before.first_called_at > state_machine.ABSENCE_UNPROVABLE_AFTER:
+        if NOW - before.first_called_at > ABSENCE_UNPROVABLE_AFTER:
             assert record.state is State.UNKNOWN
 
 

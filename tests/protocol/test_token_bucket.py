@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecs_queue.protocol.token_bucket import DECREASE_FACTOR, DECREASE_INTERVAL, TokenBucket
+from ecs_queue.protocol.settings import DECREASE_FACTOR, DECREASE_INTERVAL
+from ecs_queue.protocol.token_bucket import TokenBucket
 
 NOW = 1_000_000.0
 

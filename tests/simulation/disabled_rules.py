@@ -18,15 +18,15 @@ from ecs_queue.ecs import gateway
 from ecs_queue.protocol import decisions, state_machine
 from ecs_queue.protocol.decisions import LedgerWrite, build_lost_update, decide_call
 from ecs_queue.protocol.ecs_results import RunTaskResultKind
-from ecs_queue.protocol.operations import ProtocolSettings, RefusalKind, ResultCode
+from ecs_queue.protocol.operations import RefusalKind, ResultCode
 from ecs_queue.protocol.record import Record, Submission, build_client_token
+from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
 from ecs_queue.worker import launcher
 from ecs_queue.worker.consumer import Consumer
 from ecs_queue.worker.poller import Poller
 from ecs_queue.worker.sweeper import Sweeper
 from tests.simulation import ledger as simulated_ledger
-from tests.simulation import simulation
 from tests.simulation.faults import SimFaults
 
 #: (object, name of its attribute, what stands in its place)
@@ -118,12 +118,12 @@ def reclaim_leaves_call_unambiguous() -> list[Patch]:
 
 def no_lease() -> list[Patch]:
     """A claim excludes nobody: it is taken over while its holder is at work, and as if nobody were."""
-    original = simulation._protocol_settings
+    original = ProtocolSettings.from_config
 
-    def rules(config: Config) -> ProtocolSettings:
+    def from_config(config: Config) -> ProtocolSettings:
         return msgspec.structs.replace(original(config), lease_seconds=0.001)
 
-    return [(simulation, "_protocol_settings", rules), *reclaim_leaves_call_unambiguous()]
+    return [(ProtocolSettings, "from_config", staticmethod(from_config)), *reclaim_leaves_call_unambiguous()]
 
 
 def stop_ends_ambiguous_launch() -> list[Patch]:

@@ -12,8 +12,9 @@ from ecs_queue.ledger import MemoryLedger
 from ecs_queue.ledger.base import Ledger
 from ecs_queue.ledger.contracts import read_contracts
 from ecs_queue.ledger.retention import Retention
-from ecs_queue.protocol.operations import OperationResult, ProtocolSettings
+from ecs_queue.protocol.operations import OperationResult
 from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
 from tests.simulation.process import SimProcess, SimulationContext
 

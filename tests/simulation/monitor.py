@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from ecs_queue.config import Config
+from ecs_queue.protocol import reasons
 from ecs_queue.protocol.operations import OperationResult
-from ecs_queue.protocol.poison import poison_reason
 from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record, build_started_by
 from ecs_queue.protocol.states import LIVE_STATES, TRANSITIONS, State
 from tests.simulation.clients import SimOwner
@@ -230,7 +230,7 @@ class InvariantMonitor:
     def _check_end(self, record: Record) -> None:
         self.coverage[f"end {record.state.value}"] += 1
         tasks = self._tasks_of(record.id, record.nonce)
-        given_up = record.reason.startswith(poison_reason(self._max_deliveries))
+        given_up = record.reason.startswith(reasons.POISON % self._max_deliveries)
         if any(task.is_running for task in tasks) and not (given_up and record.state is State.UNKNOWN):
             self.report_violation(f"{record.id} ended {record.state} while its task is alive")
         if not record.undelivered and record.owner:

@@ -18,7 +18,7 @@ from ecs_queue.config import Config, load_config
 from ecs_queue.ecs.gateway import EcsGateway
 from ecs_queue.ledger.base import Ledger
 from ecs_queue.ledger.retention import Retention
-from ecs_queue.protocol.operations import ProtocolSettings
+from ecs_queue.protocol.settings import ProtocolSettings
 from tests.simulation import events as told
 from tests.simulation import faults as faulty
 from tests.simulation.broker import SimBroker, SimBrokerServer
@@ -115,7 +115,9 @@ class Simulation:
         self._configs = [make_config(f"family:{number}", settings, url) for number in (1, 2)]
         config = self._configs[0]
         self.monitor = InvariantMonitor(context, config)
-        self.ledger = SimLedgerServer(context, _protocol_settings(config), Retention(seconds=config.retention_seconds))
+        self.ledger = SimLedgerServer(
+            context, ProtocolSettings.from_config(config), Retention(seconds=config.retention_seconds)
+        )
         self.ledger.queue_limit = config.base_profile.max_in_flight
         self.ecs = SimEcs(context.scheduler, rng, context.present_faults, self._task_created, self._task_changed)
         self.monitor.attach(self.ledger, self.ecs)
@@ -335,18 +337,6 @@ class Simulation:
     def _emit_event(self, task: SimTask) -> None:
         if self._event_server is not None:
             self._event_server.emit(task)
-
-
-def _protocol_settings(config: Config) -> ProtocolSettings:
-    return ProtocolSettings(
-        lease_seconds=config.lease_seconds,
-        settle_seconds=config.settle_seconds,
-        startup_allowance=config.startup_allowance,
-        sweep_after_seconds=config.sweep_after_seconds,
-        max_in_flight=config.max_in_flight,
-        accept_seconds=config.accept_seconds,
-        max_deliveries=config.max_deliveries,
-    )
 
 
 @contextmanager

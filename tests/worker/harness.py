@@ -15,8 +15,8 @@ from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.ledger import MemoryLedger
 from ecs_queue.ledger.retention import Retention
 from ecs_queue.messages import envelope
-from ecs_queue.protocol.operations import ProtocolSettings
 from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
 from ecs_queue.runtask.launch_spec import build_submission
 from ecs_queue.telemetry import Telemetry
@@ -220,7 +220,7 @@ class WorkerHarness:
         self.keyring = open_keyring(self.config)
         self.clock = FakeClock()
         self.rng = random.Random(seed)
-        self.memory_ledger = MemoryLedger(self.clock, _protocol_settings(self.config), Retention())
+        self.memory_ledger = MemoryLedger(self.clock, ProtocolSettings.from_config(self.config), Retention())
         self.ledger = FlakyLedger(self.memory_ledger)
         self.ecs = FakeEcs(self.clock)
         self.published_results: list[Record] = []
@@ -277,15 +277,3 @@ class WorkerHarness:
         end = self.clock() + seconds
         while self.clock() < end:
             self.advance(min(step, end - self.clock()))
-
-
-def _protocol_settings(config: Config) -> ProtocolSettings:
-    return ProtocolSettings(
-        lease_seconds=config.lease_seconds,
-        settle_seconds=config.settle_seconds,
-        startup_allowance=config.startup_allowance,
-        sweep_after_seconds=config.sweep_after_seconds,
-        max_in_flight=config.max_in_flight,
-        accept_seconds=config.accept_seconds,
-        max_deliveries=config.max_deliveries,
-    )

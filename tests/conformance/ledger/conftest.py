@@ -11,7 +11,7 @@ import pytest
 
 from ecs_queue.ledger.redis_script import connect
 from ecs_queue.ledger.retention import Retention
-from ecs_queue.protocol.operations import ProtocolSettings
+from ecs_queue.protocol.settings import ProtocolSettings
 from tests.conformance.ledger.harness import SETTINGS, LedgerHarness, make_memory_harness, make_redis_harness
 from tests.servers import redis_server, redis_url
 

@@ -9,25 +9,19 @@ import redis
 
 from ecs_queue.ledger import Ledger, MemoryLedger, RedisLedger
 from ecs_queue.ledger.retention import Retention
-from ecs_queue.protocol.operations import (
-    ClaimRequest,
-    OperationResult,
-    ProtocolSettings,
-    Refusal,
-    RefusalKind,
-    ResultCode,
-    TaskUpdate,
-)
+from ecs_queue.protocol.operations import ClaimRequest, OperationResult, Refusal, RefusalKind, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import Record, Submission
+from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
 from tests.fake_clock import START, FakeClock
+from tests.protocol.settings import make_settings
 
 NAMESPACE = "test"
 PREFIX = f"{NAMESPACE}:l:"
 MINUTE = 60.0
 HOUR = 3600.0
 DAY = 86400.0
-SETTINGS = ProtocolSettings(lease_seconds=30.0, settle_seconds=600.0, sweep_after_seconds=5.0)
+SETTINGS = make_settings(lease_seconds=30.0, settle_seconds=600.0, sweep_after_seconds=5.0)
 #: When an empty list becomes proof, after the last claim.
 ABSENCE_PROVABLE_AFTER = SETTINGS.lease_seconds + SETTINGS.settle_seconds
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 
-from ecs_queue.ledger import retention
 from ecs_queue.ledger.base import DeadLetter
+from ecs_queue.protocol import settings
 from tests.conformance.ledger.harness import LedgerHarness
 from tests.fake_clock import START
 
@@ -80,7 +80,7 @@ def test_many_keys_are_no_trouble(harness: LedgerHarness) -> None:
 
 
 def test_the_oldest_dead_letters_are_dropped_when_all_together_are_too_long(harness: LedgerHarness) -> None:
-    half = b"x" * (retention.MAX_DEAD_LETTER_BYTES // 8 * 3)  # half of the bound as base64
+    half = b"x" * (settings.MAX_DEAD_LETTER_BYTES // 8 * 3)  # half of the bound as base64
     for key in ("1", "2", "3"):
         harness.advance(1)
         _add_dead_letters(harness, key, body=half)
@@ -96,12 +96,12 @@ def test_the_oldest_dead_letters_are_dropped_when_all_together_are_too_long(harn
 
 def test_old_dead_letters_are_dropped_with_the_next_one_or_by_prune(harness: LedgerHarness) -> None:
     _add_dead_letters(harness, "1")
-    harness.advance(retention.MAX_DEAD_LETTER_AGE / 2)
+    harness.advance(settings.MAX_DEAD_LETTER_AGE / 2)
     _add_dead_letters(harness, "2")
-    harness.advance(retention.MAX_DEAD_LETTER_AGE / 2)
+    harness.advance(settings.MAX_DEAD_LETTER_AGE / 2)
     _add_dead_letters(harness, "3")
     assert _keys(harness) == ["3", "2"]
-    harness.advance(retention.MAX_DEAD_LETTER_AGE / 2)
+    harness.advance(settings.MAX_DEAD_LETTER_AGE / 2)
     assert harness.ledger.prune(10) == 0  # it counts records
     assert _keys(harness) == ["3"]
 
@@ -111,4 +111,4 @@ def test_both_implementations_have_the_same_bounds() -> None:
     found = re.search(r"local MAX_DEAD_LETTERS, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTER_AGE = (.*)", schema)
     assert found is not None
     bounds = [eval(product) for product in found[1].split(", ")]
-    assert bounds == [retention.MAX_DEAD_LETTERS, retention.MAX_DEAD_LETTER_BYTES, retention.MAX_DEAD_LETTER_AGE]
+    assert bounds == [settings.MAX_DEAD_LETTERS, settings.MAX_DEAD_LETTER_BYTES, settings.MAX_DEAD_LETTER_AGE]

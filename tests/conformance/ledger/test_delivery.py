@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_queue.ledger.retention import MAX_CLOCK_SKEW, Retention
+from ecs_queue.ledger.retention import Retention
 from ecs_queue.protocol.operations import ResultCode
+from ecs_queue.protocol.settings import MAX_CLOCK_SKEW
 from ecs_queue.protocol.states import State
 from tests.conformance.ledger.conftest import MakeHarness
 from tests.conformance.ledger.harness import DAY, HOUR, LedgerHarness, make_submission

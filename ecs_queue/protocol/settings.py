@@ -1,0 +1,66 @@
+"""The numbers of the launch protocol, each declared once: Python imports them, `protocol_numbers` gives them to Lua.
+
+Durations are seconds. docs/protocol.md says why each rule needs its number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+#: From this long after the first call of a launch, ListTasks may soon forget a short task: RunTask is not called again.
+LIST_ONLY_AFTER = 40 * 60.0
+#: From this long after the first call, ECS may have forgotten a short task and its token: an empty list proves nothing.
+ABSENCE_UNPROVABLE_AFTER = 60 * 60.0
+#: Times are stored to the millisecond; comparisons of stored times allow half of one.
+TIME_TOLERANCE = 0.0005
+#: A claim that a limit or a pause held back is due again after this time.
+CLAIM_RETRY_SECONDS = 1.0
+#: After this many times `max_deliveries` abandoned claims, a poison request is not even listed any more.
+LIST_DELIVERIES_FACTOR = 2
+
+#: How far a producer's clock may be off before a late duplicate of its request could run again.
+MAX_CLOCK_SKEW = 300.0
+#: The ledger drops the oldest dead letters beyond this number, beyond this many bytes (of their JSON; the newest one is
+#: always kept), and at this age.
+MAX_DEAD_LETTERS = 10_000
+MAX_DEAD_LETTER_BYTES = 64 * 1024 * 1024
+MAX_DEAD_LETTER_AGE = 30 * 86400.0
+
+#: The factor by which a throttle lowers the rate of a token bucket.
+DECREASE_FACTOR = 0.75
+#: The share of the configured rate that a token bucket regains each second. Where every call is throttled, an eighth
+#: of the rate is left.
+RECOVERY_PER_SECOND = 0.02
+#: Throttles within this time of a decrease answer calls that were made before it, and lower nothing.
+DECREASE_INTERVAL = 2.0
+#: A token bucket grants a token that is short of a whole one by this much: sums of floats are not exact.
+TOKEN_TOLERANCE = 1e-6
+
+_CONSTANTS = {name.lower(): number for name, number in list(globals().items()) if name.isupper()}
+
+
+class ProtocolSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The configurable numbers; `ecs_queue.config.keys` has their meanings and defaults."""
+
+    lease_seconds: float
+    settle_seconds: float
+    startup_allowance: float
+    sweep_after_seconds: float
+    max_in_flight: int
+    accept_seconds: float
+    max_deliveries: int
+    retention_seconds: float
+    #: How long a result waits for an owner that never confirms it, at least. Not configurable.
+    min_unconfirmed_retention: float = 7 * 86400.0
+
+    @classmethod
+    def from_config(cls, config: Any) -> ProtocolSettings:
+        """Return the settings of a `Config`, whose attributes have the same names."""
+        return msgspec.convert(config, cls, from_attributes=True)
+
+
+def protocol_numbers(settings: ProtocolSettings) -> dict[str, float]:
+    """Return every number of the protocol by its name in lower case: settings and constants, for the Lua script."""
+    return {**_CONSTANTS, **msgspec.structs.asdict(settings)}
