@@ -8,7 +8,7 @@ TEST_ARGS ?= -n 3
 AIRFLOW ?=
 AIRFLOW_VENV := $(VENV)-airflow$(addprefix -,$(AIRFLOW))
 
-.PHONY: help setup demo test lint format types check bench airflow-test airflow-demo airflow-bench clean
+.PHONY: help setup demo test test-fast lint format types check bench airflow-test airflow-demo airflow-bench clean
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ demo: setup ## run the main job on an embedded Valkey and a local ECS
 
 test: setup ## the whole test suite
 	$(BIN)/python -m pytest $(TEST_ARGS)
+
+test-fast: setup ## what needs no server, no Airflow and no minutes: an answer in under a minute
+	$(BIN)/python -m pytest -n 2 -m 'not server and not airflow and not slow'
 
 lint: setup ## ruff: lint and format
 	$(BIN)/ruff check .

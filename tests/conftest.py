@@ -23,6 +23,22 @@ _DUMMY_CREDENTIALS = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
 
+#: A test that asks for one of these, directly or through another fixture, needs a real server.
+_SERVER_FIXTURES = {
+    "redis_server",
+    "make_redis_server",
+    "moto_url",
+    "deployment",
+    "recorded_run",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a real server."""
+    for item in items:
+        if isinstance(item, pytest.Function) and not _SERVER_FIXTURES.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.server)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _isolate_aws_environment() -> Iterator[None]:

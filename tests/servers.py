@@ -7,7 +7,10 @@ process has servers of its own, so tests may flush them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import boto3
@@ -46,15 +49,45 @@ def redis_url(redis_server: RedisServer) -> str:
     return redis_server.url
 
 
-@pytest.fixture(scope="module")
-def sqs_client() -> Iterator[Any]:
-    """boto3's client of a real SQS server that is not ours: moto's."""
+@pytest.fixture
+def make_redis_server(tmp_path: Path) -> Iterator[Callable[[], RedisServer]]:
+    """Starts servers of the test's own that keep every write; the test may fill, freeze, kill and restart them."""
+    with ExitStack() as stack:
+
+        def make() -> RedisServer:
+            data_dir = tmp_path / f"redis-{uuid.uuid4().hex[:8]}"
+            server = RedisServer(binary=require_redis_binary(), data_dir=data_dir, appendonly="always")
+            return stack.enter_context(server)
+
+        yield make
+
+
+@pytest.fixture
+def own_redis(make_redis_server: Callable[[], RedisServer]) -> RedisServer:
+    """One such server."""
+    return make_redis_server()
+
+
+@contextmanager
+def run_moto_server() -> Iterator[str]:
+    """The URL of moto's server: AWS services that this project did not write."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client("sqs", region_name="us-east-1", endpoint_url=f"http://{host}:{port}")
     try:
-        yield client
+        yield "http://{}:{}".format(*server.get_host_and_port())
     finally:
-        client.close()
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def moto_url() -> Iterator[str]:
+    """The URL of moto's server, one a module."""
+    with run_moto_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def sqs(moto_url: str) -> Iterator[Any]:
+    """boto3's client of moto's SQS."""
+    with closing(boto3.client("sqs", region_name="us-east-1", endpoint_url=moto_url)) as client:
+        yield client

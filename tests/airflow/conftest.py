@@ -11,21 +11,24 @@ from pathlib import Path
 
 import pytest
 
+#: These files import Airflow; the value says whether they take minutes.
+_NEEDS_AIRFLOW = {
+    "test_airflow_3_4.py": False,
+    "test_callbacks_system.py": False,
+    "test_cli.py": False,
+    "test_crash_points.py": True,
+    "test_executor.py": False,
+    "test_faults.py": False,
+    "test_local_airflow.py": True,
+    "test_local_airflow_schedulers.py": True,
+    "test_metrics.py": False,
+    "test_obsolete_requests.py": False,
+    "test_obsolete_requests_system.py": True,
+    "test_teams.py": False,
+}
+
 if find_spec("airflow") is None:
-    collect_ignore = [
-        "test_cli.py",
-        "test_crash_points.py",
-        "test_executor.py",
-        "test_faults.py",
-        "test_airflow_3_4.py",
-        "test_obsolete_requests.py",
-        "test_metrics.py",
-        "test_obsolete_requests_system.py",
-        "test_system.py",
-        "test_system_schedulers.py",
-        "test_teams.py",
-        "test_callbacks_system.py",
-    ]
+    collect_ignore = sorted(_NEEDS_AIRFLOW)
     print(f"not collected without Airflow: {', '.join(collect_ignore)}; `make airflow-test` runs them", file=sys.stderr)
 else:
     # Before Airflow is imported: a home of this process's own, so that nobody's installation is touched.
@@ -53,6 +56,10 @@ else:
             if Path(__file__).parent in item.path.parents:
                 item.add_marker(pytest.mark.filterwarnings("ignore"), append=False)
                 item.add_marker(pytest.mark.filterwarnings("error:::ecs_queue"), append=True)
+                if item.path.name in _NEEDS_AIRFLOW:
+                    item.add_marker(pytest.mark.airflow)
+                    if _NEEDS_AIRFLOW[item.path.name]:
+                        item.add_marker(pytest.mark.slow)
 
     @pytest.fixture(scope="session", autouse=True)
     def _airflow_home() -> Iterator[None]:

@@ -19,23 +19,15 @@ from ecs_queue.broker import Delivery, KombuBroker, RequestMessage
 from ecs_queue.errors import BrokerUnavailable
 from ecs_queue.local.redis_server import RedisServer
 from tests.conformance.broker.harness import BrokerHarness
-from tests.servers import require_redis_binary
 
 #: No call may take longer than this, whatever happens to the server: a few socket time-outs. Seconds.
 MAX_CALL_SECONDS = 20.0
 
 
 @pytest.fixture
-def own_server() -> Iterator[RedisServer]:
-    """A server that the test may kill."""
-    with RedisServer(binary=require_redis_binary(), appendonly="always") as server:
-        yield server
-
-
-@pytest.fixture
-def own_broker(own_server: RedisServer) -> Iterator[KombuBroker]:
+def own_broker(own_redis: RedisServer) -> Iterator[KombuBroker]:
     """A broker on it."""
-    broker = KombuBroker(own_server.url, "ns", visibility_timeout=60.0, socket_timeout=2.0)
+    broker = KombuBroker(own_redis.url, "ns", visibility_timeout=60.0, socket_timeout=2.0)
     yield broker
     broker.close()
 
@@ -68,58 +60,58 @@ def _retry_until_it_works(act: Callable[[], object]) -> object:
 
 class TestServerCrash:
     def test_a_consumer_says_so_and_a_new_one_works_when_it_is_back(
-        self, own_server: RedisServer, own_broker: KombuBroker
+        self, own_redis: RedisServer, own_broker: KombuBroker
     ) -> None:
         with BrokerHarness(own_broker) as harness:
             harness.publish(b"1", b"2")
             harness.receive(1)
-            own_server.kill()
+            own_redis.kill()
 
             with pytest.raises(BrokerUnavailable):
                 _repeat(lambda: harness.consumer.drain(0.2))
             harness.deliveries[0].ack()
-        _restart_and_wait(own_server)
+        _restart_and_wait(own_redis)
 
         with _retry_until_it_works(lambda: BrokerHarness(own_broker)) as other:  # type: ignore[attr-defined]
             own_broker.publish_requests([RequestMessage("q", b"3")])
             other.drain_until(lambda: {b"2", b"3"} <= set(other.bodies))
 
-    def test_the_publisher_works_again_by_itself(self, own_server: RedisServer, own_broker: KombuBroker) -> None:
+    def test_the_publisher_works_again_by_itself(self, own_redis: RedisServer, own_broker: KombuBroker) -> None:
         own_broker.publish_requests([RequestMessage("q", b"1")])
 
-        own_server.kill()
+        own_redis.kill()
         with pytest.raises(BrokerUnavailable):
             own_broker.publish_requests([RequestMessage("q", b"2")])
-        _restart_and_wait(own_server)
+        _restart_and_wait(own_redis)
         own_broker.publish_requests([RequestMessage("q", b"3")])
 
         assert own_broker.backlog("q") == 2
 
     def test_a_connection_that_died_while_it_was_idle_costs_no_publication(
-        self, own_server: RedisServer, own_broker: KombuBroker
+        self, own_redis: RedisServer, own_broker: KombuBroker
     ) -> None:
         own_broker.publish_requests([RequestMessage("q", b"1")])
-        own_server.kill()
-        _restart_and_wait(own_server)
+        own_redis.kill()
+        _restart_and_wait(own_redis)
 
         own_broker.publish_requests([RequestMessage("q", b"2")])
 
         assert own_broker.backlog("q") == 2
 
-    def test_an_inbox_works_again_by_itself(self, own_server: RedisServer, own_broker: KombuBroker) -> None:
+    def test_an_inbox_works_again_by_itself(self, own_redis: RedisServer, own_broker: KombuBroker) -> None:
         inbox = own_broker.consume_results("me")
         inbox.drain(0.05)
 
-        own_server.kill()
+        own_redis.kill()
         with pytest.raises(BrokerUnavailable):
             _repeat(lambda: inbox.drain(0.2))
-        _restart_and_wait(own_server)
+        _restart_and_wait(own_redis)
         _retry_until_it_works(lambda: own_broker.publish_results([("me", b"1")]))
 
         assert _retry_until_it_works(lambda: inbox.drain(2.0)) == [b"1"]
         inbox.close()
 
-    def test_nothing_is_kept_of_connections_that_broke(self, own_server: RedisServer, own_broker: KombuBroker) -> None:
+    def test_nothing_is_kept_of_connections_that_broke(self, own_redis: RedisServer, own_broker: KombuBroker) -> None:
         """kombu's finalizers would hold every channel, and all that it had in hand, until the process ends."""
         channels = []
         for _ in range(3):
@@ -127,9 +119,9 @@ class TestServerCrash:
             channels.append(weakref.ref(harness.consumer._channel))  # type: ignore[attr-defined]
             harness.publish(b"1")
             harness.receive(1)
-            own_server.kill()
+            own_redis.kill()
             harness.consumer.close()
-            _restart_and_wait(own_server)
+            _restart_and_wait(own_redis)
         del harness
 
         gc.collect()
@@ -171,17 +163,17 @@ class TestServerUnreachable:
         assert "broker_url" in str(raised.value)
         assert "hunter2" not in "".join(traceback.format_exception(raised.value))
 
-    def test_a_wrong_password_is_said_without_the_password(self, own_server: RedisServer) -> None:
-        with redis.Redis(port=own_server.port) as plain:
+    def test_a_wrong_password_is_said_without_the_password(self, own_redis: RedisServer) -> None:
+        with redis.Redis(port=own_redis.port) as plain:
             plain.config_set("requirepass", "right")
-        url = own_server.url.replace("//", "//:hunter2@")
+        url = own_redis.url.replace("//", "//:hunter2@")
         broker = KombuBroker(url, "ns", visibility_timeout=60.0, socket_timeout=1.0)
 
         with pytest.raises(BrokerUnavailable) as raised:
             broker.check()
 
         assert "hunter2" not in "".join(traceback.format_exception(raised.value))
-        with redis.Redis(port=own_server.port, password="right") as plain:
+        with redis.Redis(port=own_redis.port, password="right") as plain:
             plain.config_set("requirepass", "")
 
 
@@ -189,15 +181,15 @@ class TestServerFrozen:
     """It accepts connections and never answers, as a half-open connection does."""
 
     @pytest.fixture
-    def frozen(self, own_server: RedisServer) -> Iterator[Callable[[], None]]:
+    def frozen(self, own_redis: RedisServer) -> Iterator[Callable[[], None]]:
         def freeze() -> None:
-            os.kill(own_server.pid, signal.SIGSTOP)
+            os.kill(own_redis.pid, signal.SIGSTOP)
 
         yield freeze
-        os.kill(own_server.pid, signal.SIGCONT)
+        os.kill(own_redis.pid, signal.SIGCONT)
 
     def test_publishing_gives_up(
-        self, own_server: RedisServer, own_broker: KombuBroker, frozen: Callable[[], None]
+        self, own_redis: RedisServer, own_broker: KombuBroker, frozen: Callable[[], None]
     ) -> None:
         own_broker.publish_requests([RequestMessage("q", b"1")])
         frozen()
@@ -209,7 +201,7 @@ class TestServerFrozen:
         assert time.monotonic() - before < MAX_CALL_SECONDS
 
     def test_a_consumer_neither_drains_nor_closes_for_ever(
-        self, own_server: RedisServer, own_broker: KombuBroker, frozen: Callable[[], None]
+        self, own_redis: RedisServer, own_broker: KombuBroker, frozen: Callable[[], None]
     ) -> None:
         harness = BrokerHarness(own_broker)
         harness.publish(b"1")
@@ -227,7 +219,7 @@ class TestServerFrozen:
 
 @pytest.mark.parametrize("maxmemory", [0, 512 * 1024], ids=["with-memory-left", "full"])
 def test_a_consumer_that_gives_back_what_it_has_in_hand_leaves_no_socket_open(
-    own_server: RedisServer, own_broker: KombuBroker, maxmemory: int
+    own_redis: RedisServer, own_broker: KombuBroker, maxmemory: int
 ) -> None:
     own_broker.publish_requests([RequestMessage("default", b"1"), RequestMessage("default", b"2")])
     taken: list[Delivery] = []
@@ -238,12 +230,12 @@ def test_a_consumer_that_gives_back_what_it_has_in_hand_leaves_no_socket_open(
     while len(taken) < 2:
         assert time.monotonic() < deadline
         consumer.drain(1.0)
-    with redis.Redis(port=own_server.port) as plain:
+    with redis.Redis(port=own_redis.port) as plain:
         plain.config_set("maxmemory", maxmemory)
 
     consumer.close()
     own_broker.close()
 
     sockets = psutil.Process().net_connections("inet")
-    assert [one for one in sockets if one.raddr and one.raddr.port == own_server.port] == []
+    assert [one for one in sockets if one.raddr and one.raddr.port == own_redis.port] == []
     assert len(taken) == 2  # they hold the channel: nothing was closed by being collected

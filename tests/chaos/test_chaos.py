@@ -22,6 +22,8 @@ _TASKS = int(os.environ.get("CHAOS_TASKS", "800"))
 _PATIENCE = 60.0
 
 
+@pytest.mark.server
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_or_doubled_when_everything_fails_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -35,6 +35,8 @@ def gone(said: str) -> None:
         assert_process_ended(pid)
 
 
+@pytest.mark.server
+@pytest.mark.slow
 def test_the_demo_shows_every_kind_of_end_and_leaves_nothing_behind(tmp_path: Path) -> None:
     require_redis_binary()
     environ = {**os.environ, "TMPDIR": str(tmp_path)}
@@ -62,6 +64,8 @@ def test_the_demo_shows_every_kind_of_end_and_leaves_nothing_behind(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.server
+@pytest.mark.slow
 def test_ctrl_c_ends_the_demo_and_everything_it_started(tmp_path: Path) -> None:
     require_redis_binary()
     environ = {**os.environ, "TMPDIR": str(tmp_path)}

@@ -22,6 +22,8 @@ from tests.processes import CLI_COMMAND
 from tests.servers import require_redis_binary
 from tests.wait import wait_until
 
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
 
 @contextmanager
 def running(*arguments: str, environ: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:

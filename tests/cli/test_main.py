@@ -147,6 +147,7 @@ def test_a_bug_says_so_in_a_sentence_and_shows_where_on_request(failing_command:
     assert "Traceback" in run(failing_command, "--log-level", "debug", "failing", "bug")[1]
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_a_command_quietly(deployment: Deployment) -> None:
     for number in range(3):
         assert deployment.run("submit", "--id", f"pipe-{number}", "--", "true").returncode == 0

@@ -18,6 +18,8 @@ from tests.cli.conftest import Invoke
 from tests.processes import CLI_COMMAND, QUICK_SETTINGS, merged_environ
 from tests.wait import wait_until
 
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
 
 @pytest.fixture
 def slow_ecs(tmp_path: Path) -> Iterator[LocalEcs]:

@@ -9,25 +9,24 @@ from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from ecs_queue.crash_points import POINTS
 from ecs_queue.local.redis_server import RedisServer
 from tests.crash.harness import CrashHarness
 from tests.crash.scenarios import SCENARIOS
+from tests.servers import run_moto_server
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 @contextmanager
 def run_events_queue() -> Iterator[str]:
     """The URL of a queue in moto's SQS."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        endpoint = "http://{}:{}".format(*server.get_host_and_port())
-        with closing(boto3.client("sqs", region_name="us-east-1", endpoint_url=endpoint)) as sqs:
-            yield str(sqs.create_queue(QueueName="events")["QueueUrl"])
-    finally:
-        server.stop()
+    with (
+        run_moto_server() as endpoint,
+        closing(boto3.client("sqs", region_name="us-east-1", endpoint_url=endpoint)) as sqs,
+    ):
+        yield str(sqs.create_queue(QueueName="events")["QueueUrl"])
 
 
 @pytest.mark.parametrize("point", [point for point in POINTS if not point.startswith("airflow.")])

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import redis
 
 from ecs_queue.doctor.finding import Finding, Severity
 from ecs_queue.doctor.server import check_server, is_loopback
 from ecs_queue.local.redis_server import RedisServer
-from tests.servers import require_redis_binary
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[RedisServer]:
-    """One that a test may set up as it likes."""
-    with RedisServer(binary=require_redis_binary(), data_dir=tmp_path, appendonly="always") as server:
-        yield server
 
 
 def found(url: str, durability: str = "server", role: str = "ledger") -> dict[str, Finding]:
     return {finding.check: finding for finding in check_server(role, url, durability, 2.0)}
 
 
-def test_a_good_server_has_nothing_but_ok(own_server: RedisServer) -> None:
-    findings = found(own_server.url)
+def test_a_good_server_has_nothing_but_ok(own_redis: RedisServer) -> None:
+    findings = found(own_redis.url)
     assert {finding.severity for finding in findings.values()} == {Severity.OK}
     assert "appendfsync always" in findings["server.persistence"].text
     assert set(findings) == {
@@ -38,22 +27,22 @@ def test_a_good_server_has_nothing_but_ok(own_server: RedisServer) -> None:
     }
 
 
-def test_a_server_that_may_evict_is_wrong(own_server: RedisServer) -> None:
-    client = redis.Redis.from_url(own_server.url)
+def test_a_server_that_may_evict_is_wrong(own_redis: RedisServer) -> None:
+    client = redis.Redis.from_url(own_redis.url)
     client.config_set("maxmemory-policy", "allkeys-lru")
     client.close()
-    finding = found(own_server.url)["server.eviction"]
+    finding = found(own_redis.url)["server.eviction"]
     assert finding.severity is Severity.ERROR
     assert "noeviction" in finding.advice
 
 
-def test_a_nearly_full_server_is_a_warning(own_server: RedisServer) -> None:
-    client = redis.Redis.from_url(own_server.url)
+def test_a_nearly_full_server_is_a_warning(own_redis: RedisServer) -> None:
+    client = redis.Redis.from_url(own_redis.url)
     client.config_set("maxmemory", "1gb")
-    assert found(own_server.url)["server.memory"].severity is Severity.OK
+    assert found(own_redis.url)["server.memory"].severity is Severity.OK
     client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 1000)
     client.close()
-    assert found(own_server.url)["server.memory"].severity is Severity.WARNING
+    assert found(own_redis.url)["server.memory"].severity is Severity.WARNING
 
 
 def test_a_server_that_keeps_nothing_is_a_warning_and_with_a_replica_a_note(redis_url: str) -> None:
@@ -61,39 +50,39 @@ def test_a_server_that_keeps_nothing_is_a_warning_and_with_a_replica_a_note(redi
     assert found(redis_url, "replica")["server.persistence"].severity is Severity.INFO
 
 
-def test_everysec_is_enough_only_with_a_barrier(own_server: RedisServer) -> None:
-    client = redis.Redis.from_url(own_server.url)
+def test_everysec_is_enough_only_with_a_barrier(own_redis: RedisServer) -> None:
+    client = redis.Redis.from_url(own_redis.url)
     client.config_set("appendfsync", "everysec")
     client.close()
-    assert found(own_server.url)["server.persistence"].severity is Severity.WARNING
-    assert found(own_server.url, "aof")["server.persistence"].severity is Severity.OK
+    assert found(own_redis.url)["server.persistence"].severity is Severity.WARNING
+    assert found(own_redis.url, "aof")["server.persistence"].severity is Severity.OK
 
 
 def test_a_broker_of_its_own_need_not_be_durable(redis_url: str) -> None:
     assert "server.persistence" not in found(redis_url, durability="", role="broker")
 
 
-def test_a_replica_is_wrong(own_server: RedisServer, redis_server: RedisServer) -> None:
-    client = redis.Redis.from_url(own_server.url)
+def test_a_replica_is_wrong(own_redis: RedisServer, redis_server: RedisServer) -> None:
+    client = redis.Redis.from_url(own_redis.url)
     client.replicaof("127.0.0.1", redis_server.port)
     client.close()
-    finding = found(own_server.url)["server.role"]
+    finding = found(own_redis.url)["server.role"]
     assert (finding.severity, "primary" in finding.advice) == (Severity.ERROR, True)
 
 
-def test_a_user_who_may_not_ask_gets_notes_and_no_error(own_server: RedisServer) -> None:
-    client = redis.Redis.from_url(own_server.url)
+def test_a_user_who_may_not_ask_gets_notes_and_no_error(own_redis: RedisServer) -> None:
+    client = redis.Redis.from_url(own_redis.url)
     client.acl_setuser("lean", enabled=True, passwords=["+hunter2"], commands=["+ping", "+client"])
     client.close()
-    findings = found(own_server.url.replace("redis://", "redis://lean:hunter2@"))
+    findings = found(own_redis.url.replace("redis://", "redis://lean:hunter2@"))
     assert findings["server.version"].severity is Severity.INFO
     assert "server.clock" not in findings
     assert {finding.severity for finding in findings.values()} == {Severity.OK, Severity.INFO}
     assert not any("hunter2" in repr(finding) for finding in findings.values())
 
 
-def test_a_wrong_password_is_wrong_and_is_not_shown(own_server: RedisServer) -> None:
-    findings = found(own_server.url.replace("redis://", "redis://nobody:hunter2@"))
+def test_a_wrong_password_is_wrong_and_is_not_shown(own_redis: RedisServer) -> None:
+    findings = found(own_redis.url.replace("redis://", "redis://nobody:hunter2@"))
     assert findings["server.reachable"].severity is Severity.ERROR
     assert "hunter2" not in repr(findings)
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from ecs_queue.ecs.clients import EcsClients, Target
 from ecs_queue.ecs.event_queue import EventQueue, SqsEventQueue, open_event_queue, open_sqs_client
@@ -17,23 +14,6 @@ from tests.ecs.scripted_endpoint import ScriptedEndpoint, error_reply, ok_reply
 
 REGION = "eu-central-1"
 TARGET = Target("us-east-1", "http://127.0.0.1:1", None, "jobs")
-
-
-@pytest.fixture(scope="module")
-def moto_url() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        yield "http://{}:{}".format(*server.get_host_and_port())
-    finally:
-        server.stop()
-
-
-@pytest.fixture
-def sqs(moto_url: str) -> Iterator[Any]:
-    client = boto3.client("sqs", region_name="us-east-1", endpoint_url=moto_url)
-    yield client
-    client.close()
 
 
 @pytest.fixture

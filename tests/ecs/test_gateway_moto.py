@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from ecs_queue.ecs.clients import EcsClients, Target
 from ecs_queue.ecs.gateway import BotoEcsGateway
@@ -16,15 +14,6 @@ from ecs_queue.protocol.observation import observe
 from ecs_queue.tasks import EcsTaskState
 
 REGION = "eu-central-1"
-
-
-@pytest.fixture(scope="module")
-def moto_url() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture

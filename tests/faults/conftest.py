@@ -9,16 +9,7 @@ from pathlib import Path
 import pytest
 
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions
-from ecs_queue.local.redis_server import RedisServer
 from tests.faults.harness import FaultHarness
-from tests.servers import require_redis_binary
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A real server of the test's own, which keeps every write."""
-    with RedisServer(binary=require_redis_binary(), data_dir=tmp_path / "redis", appendonly="always") as server:
-        yield server
 
 
 @pytest.fixture

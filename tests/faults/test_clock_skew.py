@@ -19,13 +19,15 @@ from tests.processes import QUICK_SETTINGS, merged_environ, run_worker
 from tests.system.test_submit_file import all_tasks
 from tests.wait import wait_until
 
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
 TEN_MINUTES = 600.0
 
 
 def test_workers_ten_minutes_ahead_and_behind_and_one_that_is_killed_change_nothing(
-    server: RedisServer, local_ecs: LocalEcs, tmp_path: Path
+    own_redis: RedisServer, local_ecs: LocalEcs, tmp_path: Path
 ) -> None:
-    environ = merged_environ(QUICK_SETTINGS, local_environment(local_ecs.endpoint_url, server.url))
+    environ = merged_environ(QUICK_SETTINGS, local_environment(local_ecs.endpoint_url, own_redis.url))
     names = [f"t{index}" for index in range(40)]
     with ExitStack() as stack:
 

@@ -21,6 +21,8 @@ from tests.faults.harness import FaultHarness
 from tests.faults.raw_messages import encode_kombu_message, push_messages
 from tests.wait import TIMEOUT_SECONDS, wait_until
 
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
 
 def _fill(server: RedisServer) -> None:
     with redis.Redis.from_url(server.url) as client:
@@ -34,34 +36,34 @@ def _free(server: RedisServer) -> None:
 
 
 def test_submit_says_what_to_do_and_works_again_when_there_is_memory(
-    server: RedisServer, make_harness: Callable[..., FaultHarness]
+    own_redis: RedisServer, make_harness: Callable[..., FaultHarness]
 ) -> None:
-    harness = make_harness(server.url)
-    _fill(server)
+    harness = make_harness(own_redis.url)
+    _fill(own_redis)
 
     with pytest.raises(LedgerUnavailable, match=r"full.*maxmemory.*[Ss]ubmit again"):
         harness.submit("a")
     assert harness.states("a") == [None]
-    _free(server)
+    _free(own_redis)
     harness.submit("a")
 
     assert harness.states("a") == [State.QUEUED]
 
 
 def test_what_is_in_hand_goes_on_to_its_end_and_the_rest_waits(
-    server: RedisServer, make_harness: Callable[..., FaultHarness]
+    own_redis: RedisServer, make_harness: Callable[..., FaultHarness]
 ) -> None:
-    harness = make_harness(server.url)
+    harness = make_harness(own_redis.url)
     running = [f"r{index}" for index in range(20)]
     harness.submit(*running)
     harness.start_worker()
     harness.wait_for_state(State.LAUNCHED, *running)
 
-    _fill(server)
+    _fill(own_redis)
     harness.end_all_tasks()
     harness.wait_for_state(State.SUCCESS, *running)
 
-    _free(server)
+    _free(own_redis)
     harness.submit("later")
     harness.wait_for_state(State.LAUNCHED, "later")
     assert len(harness.started_by_values()) == len(set(harness.started_by_values())) == len(running) + 1
@@ -72,10 +74,10 @@ def test_what_is_in_hand_goes_on_to_its_end_and_the_rest_waits(
 
 
 def test_messages_without_records_wait_until_there_is_memory(
-    server: RedisServer, make_harness: Callable[..., FaultHarness]
+    own_redis: RedisServer, make_harness: Callable[..., FaultHarness]
 ) -> None:
     """Another program's messages are the only copies."""
-    harness = make_harness(server.url, concurrency=1)
+    harness = make_harness(own_redis.url, concurrency=1)
     called, answer = threading.Event(), threading.Event()
 
     def hang(call: RunTaskCall) -> None:
@@ -88,11 +90,11 @@ def test_messages_without_records_wait_until_there_is_memory(
         envelope.encode(envelope.new_request(id=name, command=["true"], now=time.time(), accept_seconds=600.0))
         for name in names
     ]
-    with redis.Redis.from_url(server.url) as client:
+    with redis.Redis.from_url(own_redis.url) as client:
         harness.start_worker()
         push_messages(client, *[encode_kombu_message(body) for body in bodies])
         assert called.wait(TIMEOUT_SECONDS)
-        _fill(server)
+        _fill(own_redis)
         answer.set()
         wait_until(
             lambda: len(harness.service_failures("full")) > 2, "the consumer has met the full server, again and again"
@@ -101,15 +103,15 @@ def test_messages_without_records_wait_until_there_is_memory(
         # One was launched, one may have waited for it; at most one was given out and could not be noted. While that one
         # cannot be given back no other is taken, however often the consumer tries.
         assert client.llen("ecs-queue:q:requests.default") >= len(names) - 3
-    _free(server)
+    _free(own_redis)
 
     harness.wait_for_state(State.LAUNCHED, *names)
     assert len(harness.started_by_values()) == len(set(harness.started_by_values())) == len(names)
 
 
-def test_a_message_that_the_server_gives_out_and_cannot_note_is_published_again(server: RedisServer) -> None:
+def test_a_message_that_the_server_gives_out_and_cannot_note_is_published_again(own_redis: RedisServer) -> None:
     """Its memory is used up between the two: nobody else has the message any more."""
-    broker = KombuBroker(server.url, "ecs-queue", visibility_timeout=60.0, socket_timeout=2.0)
+    broker = KombuBroker(own_redis.url, "ecs-queue", visibility_timeout=60.0, socket_timeout=2.0)
     broker.publish_requests([RequestMessage("default", b"1", 3), RequestMessage("default", b"2", 3)])
     taken: list[Delivery] = []
 
@@ -122,7 +124,7 @@ def test_a_message_that_the_server_gives_out_and_cannot_note_is_published_again(
     def fill_after(connection: Any, command: str, **options: Any) -> Any:
         found = parse(connection, command, **options)
         if command == "BRPOP" and found:
-            _fill(server)
+            _fill(own_redis)
         return found
 
     consumer._receiver._parse = fill_after
@@ -132,7 +134,7 @@ def test_a_message_that_the_server_gives_out_and_cannot_note_is_published_again(
     assert not taken
     with pytest.raises(BrokerUnavailable, match="full"):
         consume()  # while it cannot be given back no other is taken
-    _free(server)
+    _free(own_redis)
 
     consumer = consume()
     wait_until(lambda: (consumer.drain(1.0), len(taken) == 2)[1], "both are delivered")

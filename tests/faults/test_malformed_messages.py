@@ -20,6 +20,8 @@ from tests.faults.harness import FaultHarness
 from tests.faults.raw_messages import encode_kombu_message, push_messages
 from tests.wait import wait_until
 
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
 
 def _request(**changes: Any) -> bytes:
     now = time.time()

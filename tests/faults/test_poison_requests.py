@@ -16,6 +16,8 @@ from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.protocol.states import State
 from tests.processes import QUICK_SETTINGS, merged_environ, run_worker
 
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
 MAX_DELIVERIES = 2
 GOOD = [f"good-{index}" for index in range(12)]
 
@@ -37,10 +39,10 @@ def _restart_until(environ: Mapping[str, str], fault: str, log: Path, until: Cal
 
 @pytest.mark.parametrize("how", ["crash-on-decode", "kill-on-run-task"])
 def test_it_takes_down_so_many_workers_and_no_more_and_harms_no_other_request(
-    server: RedisServer, local_ecs: LocalEcs, tmp_path: Path, how: str
+    own_redis: RedisServer, local_ecs: LocalEcs, tmp_path: Path, how: str
 ) -> None:
     limits = {"AIRFLOW__ECS_QUEUE__MAX_DELIVERIES": str(MAX_DELIVERIES), "AIRFLOW__ECS_QUEUE__VISIBILITY_TIMEOUT": "3"}
-    environ = merged_environ(QUICK_SETTINGS, limits, local_environment(local_ecs.endpoint_url, server.url))
+    environ = merged_environ(QUICK_SETTINGS, limits, local_environment(local_ecs.endpoint_url, own_redis.url))
     with EcsQueue.from_config(environ=environ) as queue:
         tasks = [{"id": name, "command": ["true"]} for name in GOOD]
         tasks.insert(len(tasks) // 2, {"id": "poison", "command": ["true"]})

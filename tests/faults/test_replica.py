@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,15 +15,15 @@ from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.protocol.states import State
 from tests.faults.harness import FaultHarness
 from tests.faults.raw_messages import TcpForwarder
-from tests.servers import require_redis_binary
 from tests.wait import wait_until
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> Iterator[RedisServer]:
+def replica(make_redis_server: Callable[[], RedisServer]) -> RedisServer:
     """A second server."""
-    with RedisServer(binary=require_redis_binary(), data_dir=tmp_path / "other", appendonly="always") as server:
-        yield server
+    return make_redis_server()
 
 
 def _client(server: RedisServer) -> Any:
@@ -44,22 +43,22 @@ def _promote(server: RedisServer) -> None:
 
 
 def test_a_primary_that_is_a_replica_for_a_while_loses_and_doubles_nothing(
-    server: RedisServer, other: RedisServer, make_harness: Callable[..., FaultHarness]
+    own_redis: RedisServer, replica: RedisServer, make_harness: Callable[..., FaultHarness]
 ) -> None:
-    harness = make_harness(server.url)
+    harness = make_harness(own_redis.url)
     names = [f"r{index}" for index in range(10)]
     harness.submit(*names)
     harness.start_worker()
     harness.wait_for_state(State.LAUNCHED, *names)
-    _follow(other, server)
-    with _client(server) as client:
-        client.replicaof("127.0.0.1", other.port)
+    _follow(replica, own_redis)
+    with _client(own_redis) as client:
+        client.replicaof("127.0.0.1", replica.port)
 
     harness.end_all_tasks()
     with pytest.raises(LedgerUnavailable, match=r"takes no writes.*replica.*fail-over"):
         harness.submit("a")
     wait_until(lambda: harness.service_failures("takes no writes"), "the worker has met the replica")
-    _promote(server)
+    _promote(own_redis)
 
     harness.wait_for_state(State.SUCCESS, *names)
     harness.submit("a")
@@ -68,26 +67,26 @@ def test_a_primary_that_is_a_replica_for_a_while_loses_and_doubles_nothing(
 
 
 def test_workers_and_clients_move_to_the_new_primary_though_their_connections_work(
-    server: RedisServer, other: RedisServer, make_harness: Callable[..., FaultHarness]
+    own_redis: RedisServer, replica: RedisServer, make_harness: Callable[..., FaultHarness]
 ) -> None:
     """As behind a DNS name or a virtual address: nobody closes the connections to the old primary."""
-    with TcpForwarder(server.port) as address:
+    with TcpForwarder(own_redis.port) as address:
         harness = make_harness(address.url)
         names = [f"r{index}" for index in range(10)]
         harness.submit(*names)
         harness.start_worker()
         harness.wait_for_state(State.LAUNCHED, *names)
-        _follow(other, server)
-        _promote(other)
-        address.port = other.port
-        with _client(server) as client:
-            client.replicaof("127.0.0.1", other.port)
+        _follow(replica, own_redis)
+        _promote(replica)
+        address.port = replica.port
+        with _client(own_redis) as client:
+            client.replicaof("127.0.0.1", replica.port)
 
         harness.end_all_tasks()
         harness.wait_for_state(State.SUCCESS, *names)
         wait_until(lambda: _submits(harness, "a"), "the client reaches the new primary")
         harness.wait_for_state(State.LAUNCHED, "a")
-        with _client(other) as client:
+        with _client(replica) as client:
             assert client.exists("ecs-queue:l:r:a")
         assert len(harness.started_by_values()) == len(set(harness.started_by_values())) == len(names) + 1
 
@@ -102,23 +101,23 @@ def _submits(harness: FaultHarness, record_id: str) -> bool:
 
 @pytest.mark.parametrize("operation", ["stop", "adopt"])
 def test_a_repeated_call_that_changes_nothing_is_not_durable_before_the_first_one_is(
-    server: RedisServer, other: RedisServer, make_harness: Callable[..., FaultHarness], operation: str
+    own_redis: RedisServer, replica: RedisServer, make_harness: Callable[..., FaultHarness], operation: str
 ) -> None:
     """It goes over another connection, which has written nothing that the server could wait for."""
-    harness = make_harness(server.url, durability="replica", socket_timeout_seconds=1)
+    harness = make_harness(own_redis.url, durability="replica", socket_timeout_seconds=1)
     harness.submit("a")
-    _follow(other, server)
+    _follow(replica, own_redis)
     ledgers = [harness.make_client().ledger for _ in range(3)]
     act: Callable[[Any], object] = lambda ledger: (  # noqa: E731
         ledger.stop(["a"], "ann") if operation == "stop" else ledger.adopt(["a"], "somebody")
     )
-    os.kill(other.pid, signal.SIGSTOP)
+    os.kill(replica.pid, signal.SIGSTOP)
     try:
         for ledger in ledgers:
             with pytest.raises(WriteNotDurable):
                 act(ledger)
     finally:
-        os.kill(other.pid, signal.SIGCONT)
+        os.kill(replica.pid, signal.SIGCONT)
 
     wait_until(lambda: _is_durable(lambda: act(ledgers[0])), "the replica has it")
 

@@ -19,6 +19,8 @@ from ecs_queue.protocol.states import State
 from tests.faults.harness import FaultHarness
 from tests.wait import TIMEOUT_SECONDS, wait_until
 
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
 QUEUES = ("default", "celery")
 NUMBERS = range(20)
 

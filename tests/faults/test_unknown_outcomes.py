@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
 
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.local.ecs import LocalEcs, local_environment
@@ -13,6 +14,8 @@ from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.protocol.states import State
 from tests.processes import QUICK_SETTINGS, merged_environ, run_worker
 from tests.wait import wait_until
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 def _ecs(local: LocalEcs) -> Any:
@@ -36,9 +39,9 @@ def _launch(queue: EcsQueue, environ: dict[str, str], log: Path) -> str:
 
 
 def test_a_task_that_ecs_has_forgotten_ends_unknown_and_is_not_run_again(
-    server: RedisServer, forgetful_ecs: LocalEcs, tmp_path: Path
+    own_redis: RedisServer, forgetful_ecs: LocalEcs, tmp_path: Path
 ) -> None:
-    environ = merged_environ(QUICK_SETTINGS, local_environment(forgetful_ecs.endpoint_url, server.url))
+    environ = merged_environ(QUICK_SETTINGS, local_environment(forgetful_ecs.endpoint_url, own_redis.url))
     ecs = _ecs(forgetful_ecs)
     with EcsQueue.from_config(environ=environ) as queue:
         arn = _launch(queue, environ, tmp_path / "first.log")
@@ -51,10 +54,10 @@ def test_a_task_that_ecs_has_forgotten_ends_unknown_and_is_not_run_again(
 
 
 def test_a_task_whose_cluster_was_deleted_ends_unknown_and_says_so(
-    server: RedisServer, forgetful_ecs: LocalEcs, tmp_path: Path
+    own_redis: RedisServer, forgetful_ecs: LocalEcs, tmp_path: Path
 ) -> None:
     quick = {**QUICK_SETTINGS, "AIRFLOW__ECS_QUEUE__SETTLE_SECONDS": "1"}
-    environ = merged_environ(quick, local_environment(forgetful_ecs.endpoint_url, server.url))
+    environ = merged_environ(quick, local_environment(forgetful_ecs.endpoint_url, own_redis.url))
     ecs = _ecs(forgetful_ecs)
     with EcsQueue.from_config(environ=environ) as queue:
         arn = _launch(queue, environ, tmp_path / "first.log")

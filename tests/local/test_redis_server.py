@@ -21,6 +21,8 @@ from ecs_queue.local.redis_server import RedisServer, find_redis_binary
 from tests.local.process_exit import IMPORT_ROOT, assert_process_ended
 from tests.servers import require_redis_binary, skip_or_fail
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture(autouse=True)
 def _binary() -> None:

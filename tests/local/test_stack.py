@@ -20,6 +20,8 @@ from ecs_queue.local.stack import LocalStack, StackOptions
 from tests.local.process_exit import IMPORT_ROOT, assert_process_ended
 from tests.servers import require_redis_binary
 
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
 
 @pytest.fixture(autouse=True)
 def _needs_a_server() -> None:

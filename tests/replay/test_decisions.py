@@ -127,6 +127,7 @@ def test_events_that_are_no_decisions_are_passed_over() -> None:
     assert (report.event_count, report.decision_count, report.difference) == (1, 0, None)
 
 
+@pytest.mark.slow
 def test_a_run_full_of_faults_is_decided_again_just_the_same_until_a_rule_is_changed(
     recorded_run: RecordedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ def test_the_most_important_rules_are_among_them() -> None:
     } <= PROTOCOL_RULES.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(PROTOCOL_RULES))
 def test_a_disabled_rule_is_noticed(name: str) -> None:
     rule = PROTOCOL_RULES[name]
@@ -41,6 +42,7 @@ def test_a_disabled_rule_is_noticed(name: str) -> None:
     pytest.fail(f"{_MAX_SEEDS} seeds have not noticed it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, rule in PROTOCOL_RULES.items() if rule.faults])
 def test_the_same_faults_do_no_harm_while_the_rule_holds(name: str) -> None:
     for seed in range(20):

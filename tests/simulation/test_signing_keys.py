@@ -8,6 +8,8 @@ import pytest
 
 from tests.simulation import simulation
 
+pytestmark = pytest.mark.slow
+
 
 def test_signatures_lose_and_double_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(simulation._ENVIRON, "AIRFLOW__ECS_QUEUE__SIGNING_KEYS", "k1:" + "a" * 32)

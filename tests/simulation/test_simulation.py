@@ -21,6 +21,12 @@ _BLOCK_SIZE = max(1, _SEEDS // _BLOCKS)
 _ROOT = Path(__file__).parents[2]
 
 
+def test_the_first_seeds_lose_and_double_nothing() -> None:
+    for seed in range(20):
+        assert simulate(seed).violations == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("block", range(_BLOCKS))
 @pytest.mark.timeout(max(120, _BLOCK_SIZE))
 def test_whatever_goes_wrong_nothing_is_lost_and_nothing_runs_twice(block: int) -> None:
@@ -29,6 +35,7 @@ def test_whatever_goes_wrong_nothing_is_lost_and_nothing_runs_twice(block: int) 
         assert not report.violations, f"{report.violations[0]}\nreplay it: {replay_command(seed)}"
 
 
+@pytest.mark.slow
 def test_the_seeds_meet_every_answer_that_matters() -> None:
     """A simulation that never gets there proves nothing about it."""
     met: Counter[str] = Counter()
@@ -92,6 +99,7 @@ def test_one_seed_is_one_history() -> None:
     assert simulate(7, trace=True).history == simulate(7, trace=True).history
 
 
+@pytest.mark.slow
 def test_the_command_replays_the_history_of_another_process() -> None:
     """Also where Python orders its sets in another way."""
     environ = {**os.environ, "PYTHONHASHSEED": "4711"}
@@ -103,6 +111,7 @@ def test_the_command_replays_the_history_of_another_process() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_finding_ends_with_its_replay(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seed", "0", "--seeds", "5", "--disable-rule", "new_token_for_every_call"]) == 1
     shown = capsys.readouterr().out

@@ -8,16 +8,6 @@ from pathlib import Path
 import pytest
 
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions
-from ecs_queue.local.redis_server import RedisServer
-from tests.servers import require_redis_binary
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A real server with an append-only file, so that it may be killed and restarted."""
-    server = RedisServer(binary=require_redis_binary(), data_dir=tmp_path / "redis", appendonly="always")
-    with server:
-        yield server
 
 
 @pytest.fixture

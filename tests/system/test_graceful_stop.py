@@ -20,8 +20,9 @@ from ecs_queue.messages.envelope import TaskResult
 from ecs_queue.protocol.states import State
 from tests.invariants import find_violations, list_all_tasks
 from tests.processes import merged_environ, run_worker
-from tests.servers import require_redis_binary
 from tests.wait import wait_until
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 #: What the command's help promises. Seconds.
 PROMISED = 10.0
@@ -30,10 +31,9 @@ LONGEST_DELAY = 5.0
 
 
 @pytest.fixture
-def ledger_server(tmp_path: Path) -> Iterator[RedisServer]:
+def ledger_server(make_redis_server: Callable[[], RedisServer]) -> RedisServer:
     """A server for the ledger alone: either of the two may go away."""
-    with RedisServer(binary=require_redis_binary(), data_dir=tmp_path / "ledger", appendonly="always") as server:
-        yield server
+    return make_redis_server()
 
 
 @contextmanager
@@ -64,10 +64,10 @@ def hanging(server: RedisServer) -> None:
     os.kill(server.pid, signal.SIGSTOP)
 
 
-def test_a_call_that_ecs_does_not_answer_does_not_hold_it_up(redis: RedisServer, tmp_path: Path) -> None:
+def test_a_call_that_ecs_does_not_answer_does_not_hold_it_up(own_redis: RedisServer, tmp_path: Path) -> None:
     """Longer than the call's own time-out: others look after it when the lease is over."""
     with slow_ecs(60.0) as ecs:
-        environ = merged_environ(local_environment(ecs.endpoint_url, redis.url))
+        environ = merged_environ(local_environment(ecs.endpoint_url, own_redis.url))
         environ["AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP"] = "false"
         with EcsQueue.from_config(environ=environ) as queue, run_worker(environ, tmp_path / "a.log") as process:
             queue.submit(["true"], id="a")
@@ -79,7 +79,7 @@ def test_a_call_that_ecs_does_not_answer_does_not_hold_it_up(redis: RedisServer,
 @pytest.mark.parametrize("fails", [killed, hanging])
 @pytest.mark.parametrize("which", ["broker", "ledger"])
 def test_a_server_that_does_not_answer_does_not_hold_it_up(
-    redis: RedisServer,
+    own_redis: RedisServer,
     ledger_server: RedisServer,
     tmp_path: Path,
     which: str,
@@ -87,12 +87,12 @@ def test_a_server_that_does_not_answer_does_not_hold_it_up(
 ) -> None:
     """With a call in hand: whose answer is kept if the ledger is there, else it is asked for again by others."""
     with slow_ecs(3.0) as ecs:
-        environ = merged_environ(local_environment(ecs.endpoint_url, redis.url))
+        environ = merged_environ(local_environment(ecs.endpoint_url, own_redis.url))
         environ["AIRFLOW__ECS_QUEUE__LEDGER_URL"] = ledger_server.url
         with EcsQueue.from_config(environ=environ) as queue, run_worker(environ, tmp_path / "a.log") as process:
             queue.submit(["true"], id="a")
             wait_until(lambda: bool(ecs.stats()["calls"].get("RunTask")), "RunTask is called", 30)
-            victim = redis if which == "broker" else ledger_server
+            victim = own_redis if which == "broker" else ledger_server
             fails(victim)
             try:
                 stopped_within(process, PROMISED)
@@ -162,11 +162,11 @@ def delay_of(result: TaskResult) -> float:
 
 
 def test_replacing_every_worker_under_load_loses_and_doubles_nothing_and_delays_no_launch(
-    redis: RedisServer, tmp_path: Path
+    own_redis: RedisServer, tmp_path: Path
 ) -> None:
     """With the leases and time-outs of production: what a worker did not give back would wait for half a minute."""
     with LocalEcs(LocalEcsOptions(latency_seconds=0.1), TimerRunner()) as ecs:
-        environ = merged_environ(local_environment(ecs.endpoint_url, redis.url))
+        environ = merged_environ(local_environment(ecs.endpoint_url, own_redis.url))
         with EcsQueue.from_config(environ=environ) as queue:
             ids = replace_all(environ, queue, tmp_path)
             records = [record for record in queue.ledger.get(ids) if record is not None]

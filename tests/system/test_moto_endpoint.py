@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
-
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from ecs_queue.broker import open_broker
 from ecs_queue.client.client import EcsQueue
@@ -16,20 +12,9 @@ from ecs_queue.ledger import open_ledger
 from ecs_queue.local.ecs import local_environment
 from ecs_queue.worker.worker import Worker
 
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
 TASKS = 20
-
-
-@pytest.fixture
-def moto_url() -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-    server.start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.stop()
 
 
 def prepare(moto_url: str) -> None:

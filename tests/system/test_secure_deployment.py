@@ -31,7 +31,7 @@ from tests.processes import CLI_COMMAND, QUICK_SETTINGS, merged_environ, run_wor
 from tests.system.secure_redis import PASSWORDS, USERS, SecureRedis, run_secure_redis
 from tests.wait import wait_until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(180)]
 
 SECRET = "hunter2-the-secret"
 FERNET = Fernet.generate_key().decode()

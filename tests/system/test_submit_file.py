@@ -19,7 +19,7 @@ from ecs_queue.local.redis_server import RedisServer
 from tests.processes import CLI_COMMAND, QUICK_SETTINGS, merged_environ, read_json_lines, run_worker, write_json_lines
 from tests.wait import wait_until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(180)]
 
 #: kind -> what its result line must say: state, exit code, attempts.
 EXPECTED: dict[str, tuple[str, int | None, int]] = {
@@ -117,9 +117,9 @@ def all_tasks(ecs: LocalEcs) -> list[dict[str, Any]]:
 
 
 def test_two_workers_turn_two_hundred_commands_into_two_hundred_right_results(
-    redis: RedisServer, ecs: LocalEcs, tmp_path: Path
+    own_redis: RedisServer, ecs: LocalEcs, tmp_path: Path
 ) -> None:
-    environ = merged_environ(QUICK_SETTINGS, local_environment(ecs.endpoint_url, redis.url))
+    environ = merged_environ(QUICK_SETTINGS, local_environment(ecs.endpoint_url, own_redis.url))
     with run_worker(environ, tmp_path / "a.log"), run_worker(environ, tmp_path / "b.log"):
         run = SubmitProcess(environ, tmp_path, commands(200))
         run.stop_sleeping_task()
@@ -128,9 +128,9 @@ def test_two_workers_turn_two_hundred_commands_into_two_hundred_right_results(
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_workers_killed_at_any_moment_change_nothing_in_the_results(
-    redis: RedisServer, ecs: LocalEcs, tmp_path: Path, seed: int
+    own_redis: RedisServer, ecs: LocalEcs, tmp_path: Path, seed: int
 ) -> None:
-    environ = merged_environ(QUICK_SETTINGS, local_environment(ecs.endpoint_url, redis.url))
+    environ = merged_environ(QUICK_SETTINGS, local_environment(ecs.endpoint_url, own_redis.url))
     rng = random.Random(seed)
     tasks = commands(80)
     with ExitStack() as stack:
@@ -148,22 +148,22 @@ def test_workers_killed_at_any_moment_change_nothing_in_the_results(
 
 
 def test_a_redis_that_is_killed_and_restarted_loses_and_doubles_nothing(
-    redis: RedisServer, ecs: LocalEcs, tmp_path: Path
+    own_redis: RedisServer, ecs: LocalEcs, tmp_path: Path
 ) -> None:
-    environ = merged_environ(QUICK_SETTINGS, local_environment(ecs.endpoint_url, redis.url))
+    environ = merged_environ(QUICK_SETTINGS, local_environment(ecs.endpoint_url, own_redis.url))
     with run_worker(environ, tmp_path / "a.log"), run_worker(environ, tmp_path / "b.log"):
         run = SubmitProcess(environ, tmp_path, commands(80))
         wait_until(lambda: run.count_ended() >= 10, "10 results", 60)
-        redis.kill()
-        redis.restart()
+        own_redis.kill()
+        own_redis.restart()
         run.stop_sleeping_task()
         run.finish(ecs)
 
 
 def test_a_rolling_restart_under_load_gives_back_what_was_not_started(
-    redis: RedisServer, ecs: LocalEcs, tmp_path: Path
+    own_redis: RedisServer, ecs: LocalEcs, tmp_path: Path
 ) -> None:
-    environ = merged_environ(QUICK_SETTINGS, local_environment(ecs.endpoint_url, redis.url))
+    environ = merged_environ(QUICK_SETTINGS, local_environment(ecs.endpoint_url, own_redis.url))
     with ExitStack() as stack:
         workers = [stack.enter_context(run_worker(environ, tmp_path / f"{n}.log")) for n in range(2)]
         run = SubmitProcess(environ, tmp_path, commands(80))

@@ -29,6 +29,8 @@ from ecs_queue.worker.worker import Worker
 from tests.wait import wait_until
 from tests.worker.test_worker import LiveWorkerHarness
 
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
 
 class LiveEventHarness(LiveWorkerHarness):
     """A site over the local ECS. `ends`: the tasks' states are in `states`; `counts` has the events of telemetry."""

@@ -162,7 +162,9 @@ def _request_id(task: Task) -> str:
     return str(task["startedBy"].split("/")[1])
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 25 else []) for seed in range(SEEDS)]
+)
 def test_every_request_ends_once_and_nothing_runs_twice(seed: int) -> None:
     harness = RandomFaultsHarness(seed)
     for _ in range(FAULTY_STEPS):

@@ -10,7 +10,7 @@ import pytest
 from ecs_queue.broker import KombuBroker
 from tests.conformance.broker.harness import BrokerHarness
 
-TRANSPORTS = ["memory", "redis"]
+TRANSPORTS = ["memory", pytest.param("redis", marks=pytest.mark.server)]
 
 
 @pytest.fixture(params=TRANSPORTS)

@@ -13,11 +13,8 @@ from ecs_queue.ledger.redis_script import connect
 from ecs_queue.ledger.retention import Retention
 from ecs_queue.protocol.settings import ProtocolSettings
 from tests.conformance.ledger.harness import SETTINGS, LedgerHarness, make_memory_harness, make_redis_harness
-from tests.servers import redis_server, redis_url
 
-__all__ = ["redis_server", "redis_url"]
-
-IMPLEMENTATIONS = ["memory", "fakeredis", "redis"]
+IMPLEMENTATIONS = ["memory", "fakeredis", pytest.param("redis", marks=pytest.mark.server)]
 
 
 class MakeHarness(Protocol):

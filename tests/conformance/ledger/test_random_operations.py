@@ -62,18 +62,21 @@ def _run_both(client: Any, seed: int, steps: int) -> None:
         check_indexes(redis_side)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_memory_and_redis_agree_on_random_operations(seed: int) -> None:
     with fakeredis.FakeRedis(server=fakeredis.FakeServer()) as client:
         _run_both(client, seed, steps=300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100, 103))
 def test_memory_and_a_real_server_agree_on_random_operations(redis_url: str, seed: int) -> None:
     with connect(redis_url, socket_timeout=5.0, max_connections=2) as client:
         _run_both(client, seed, steps=700)
 
 
+@pytest.mark.slow
 def test_random_operations_make_exactly_the_transitions_and_results_of_the_tables() -> None:
     transitions = {(name, move) for name, moves in TRANSITIONS.items() for move in moves}
     contracts = read_contracts(RequestOperations)
