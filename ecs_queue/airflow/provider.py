@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION, ConfigKey
+from ecs_queue.version import package_version
 
 _SECRET_KEYS = frozenset({"broker_url", "ledger_url", "signing_keys", "encryption_keys"})
 
@@ -16,7 +16,7 @@ def get_provider_info() -> dict[str, Any]:
         "package-name": "ecs-queue",
         "name": "ecs-queue",
         "description": "Runs Airflow's tasks on Amazon ECS through a queue.",
-        "versions": [_version()],
+        "versions": [package_version()],
         "executors": ["ecs_queue.airflow.executor.EcsQueueExecutor"],
         "cli": ["ecs_queue.airflow.cli.get_cli_commands"],
         "config": {
@@ -43,10 +43,3 @@ def _describe_option(key: ConfigKey) -> dict[str, Any]:
         "default": key.default,
         **({"sensitive": True} if key.name in _SECRET_KEYS else {}),
     }
-
-
-def _version() -> str:
-    try:
-        return version("ecs-queue")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "0"

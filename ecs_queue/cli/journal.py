@@ -80,6 +80,8 @@ def show(options: SharedOptions, /, id: str, envelope: bool, as_json: bool) -> i
 
     Exit status: 1 when the journal has no such request.
     """
+    from ecs_queue.journal.base import newest_envelope
+
     options.configure_logging()
     with open_journal_reader(options) as found:
         events = list(found.request_events(id))
@@ -88,7 +90,7 @@ def show(options: SharedOptions, /, id: str, envelope: bool, as_json: bool) -> i
             print_stderr(f"the journal has no request {id}: {cause}")
             return EXIT_NOT_FOUND
         if envelope:
-            return _print_envelope(id, found.request_envelope(id))
+            return _print_envelope(id, newest_envelope(events))
     if as_json:
         for event in events:
             print_json(_event_to_dict(event))
@@ -167,7 +169,7 @@ def export(
 
     Exit status: 1 when there was nothing to write.
     """
-    from ecs_queue.journal.export import write_events
+    from ecs_queue.journal.jsonl import write_events
 
     options.configure_logging()
     with open_journal_reader(options) as found:
@@ -204,8 +206,7 @@ def import_events(options: SharedOptions, /, file: str, append: bool, as_json: b
       ecs-queue journal import incident.jsonl --namespace incident
       ecs-queue journal show nightly-etl --namespace incident
     """
-    from ecs_queue.journal.export import read_events
-    from ecs_queue.journal.importer import import_events
+    from ecs_queue.journal.jsonl import import_events, read_events
 
     options.configure_logging()
     config = load_shared_config(options)

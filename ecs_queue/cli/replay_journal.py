@@ -27,7 +27,7 @@ def replay_offline(file: str, as_json: bool) -> int:
 
     UsageError for a file that is no journal, is empty, or has no decisions.
     """
-    from ecs_queue.journal.export import InvalidJournalFile, read_events
+    from ecs_queue.journal.jsonl import InvalidJournalFile, read_events
     from ecs_queue.replay.decisions import replay_decisions
 
     report = replay_decisions(read_events(file, print_stderr))
@@ -50,7 +50,7 @@ def replay_traffic(
     UsageError for a file without requests, a bad speed, or a namespace that may be production and is not `confirmed`.
     """
     from ecs_queue.config.keyring import open_keyring
-    from ecs_queue.journal.export import InvalidJournalFile, read_events
+    from ecs_queue.journal.jsonl import InvalidJournalFile, read_events
     from ecs_queue.replay.traffic import read_traffic
 
     if not (math.isfinite(speed) and speed > 0):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from importlib import metadata
 
 from botocore.exceptions import BotoCoreError
 
@@ -21,6 +20,7 @@ from ecs_queue.ecs.clients import ClientOptions, EcsClients, Target
 from ecs_queue.ecs.event_queue import open_sqs_client
 from ecs_queue.errors import EcsQueueError
 from ecs_queue.ledger import open_ledger
+from ecs_queue.version import package_version
 
 #: A person waits: shorter than a worker's. Seconds.
 _CONNECT_TIMEOUT_SECONDS, _READ_TIMEOUT_SECONDS = 3.0, 8.0
@@ -37,7 +37,7 @@ def run_checks(
     yield from _check_servers(config)
     broker, ledger = open_broker(config), open_ledger(config)
     try:
-        yield from check_workers(config, broker, ledger, _package_version())
+        yield from check_workers(config, broker, ledger, package_version())
     finally:
         broker.close()
         ledger.close()
@@ -85,10 +85,3 @@ def _check_event_queue(config: Config, profile: Profile, target: Target, clients
         yield report.error("aws.event_queue", str(error), "set AWS_PROFILE, AWS_ACCESS_KEY_ID ... or a role")
         return
     yield from check_event_queue(report, url, sqs)
-
-
-def _package_version() -> str:
-    try:
-        return metadata.version("ecs-queue")
-    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
-        return "unknown"

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
@@ -24,6 +24,7 @@ from botocore.exceptions import BotoCoreError, NoCredentialsError
 
 from ecs_queue.ecs.fast_parser import register_fast_parser
 from ecs_queue.errors import ConfigError, PermanentError
+from ecs_queue.version import package_version
 
 #: Shown in CloudTrail as the session of every assumed role.
 ROLE_SESSION_NAME = "ecs-queue"
@@ -251,7 +252,7 @@ class EcsClients:
             max_pool_connections=self._options.max_pool_connections,
             tcp_keepalive=True,
             # Else botocore puts its own together anew for every call: a tenth of the call's processor time.
-            user_agent=f"Boto3/{boto3.__version__} Botocore/{botocore.__version__} ecs-queue/{_version()}",
+            user_agent=f"Boto3/{boto3.__version__} Botocore/{botocore.__version__} ecs-queue/{package_version()}",
             # The gateway checks RunTask's arguments against the same model, in a tenth of the time.
             parameter_validation=False,
         )
@@ -274,10 +275,3 @@ class EcsClients:
         assumed.register_component("data_loader", session._session.get_component("data_loader"))
         assumed._credentials = DeferredRefreshableCredentials(refresh_using=refresh, method="assume-role")
         return boto3.Session(botocore_session=assumed)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("ecs-queue")
-    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
-        return "unknown"

@@ -1,6 +1,7 @@
-"""The journal: every envelope, decision and ECS answer as one typed, ordered, versioned event.
+"""The journal: every envelope, decision and ECS result as one typed, ordered, versioned event.
 
-`base.py` is the shape of an event and the protocols; `open_journal` reads, a `Recorder` over `open_store` writes.
+`base` has the shape of an event and the protocols. `open_journal` reads; a `JournalRecorder` over
+`open_journal_store` writes.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from ecs_queue.errors import UsageError
 from ecs_queue.journal.base import JournalEvent, JournalReader, JournalStore
-from ecs_queue.journal.memory import MemoryJournal
 from ecs_queue.journal.recorder import JournalRecorder
 from ecs_queue.journal.redis import RedisJournal
 
@@ -21,7 +21,6 @@ __all__ = [
     "JournalReader",
     "JournalRecorder",
     "JournalStore",
-    "MemoryJournal",
     "RedisJournal",
     "open_journal",
     "open_journal_store",
@@ -29,17 +28,17 @@ __all__ = [
 
 
 def open_journal(config: Config) -> RedisJournal:
-    """The journal of the namespace, on the ledger's server, to read it. No connection is made yet.
+    """Return the namespace's journal on the ledger's server. No connection is made yet.
 
-    UsageError for memory://, which keeps none.
+    Raises:
+        UsageError: the ledger is memory://, which keeps no journal.
     """
     from ecs_queue.ledger.redis_script import connect
 
     if config.ledger_url.startswith("memory:"):
         raise UsageError("a ledger in memory has no journal: set ledger_url to redis://HOST:PORT/0")
-    client = connect(config.ledger_url, socket_timeout=config.socket_timeout_seconds, max_connections=4)
     return RedisJournal(
-        client,
+        connect(config.ledger_url, socket_timeout=config.socket_timeout_seconds, max_connections=4),
         config.namespace,
         max_bytes=config.journal_megabytes * 1024 * 1024,
         retention_seconds=config.journal_retention_seconds,
@@ -48,7 +47,7 @@ def open_journal(config: Config) -> RedisJournal:
 
 
 def open_journal_store(config: Config) -> JournalStore | None:
-    """Where workers and clients write; None when the journal is off, or the ledger is in memory."""
+    """Return the journal that workers and clients write; None when it is off or the ledger is in memory."""
     if not config.journal or config.ledger_url.startswith("memory:"):
         return None
     return open_journal(config)

@@ -1,32 +1,44 @@
-"""The journal: what was asked, decided and answered, event by event. The reading side, and the shape of an event.
+"""The shape of a journal event, and the protocols to read and to write a journal.
 
-An event is one of the catalogue (`ecs_queue.telemetry.EVENTS`); `data` has its fields and, beyond what logs may show,
-what only the journal keeps. Those that speak of one request, in the order in which they usually come:
+The journal keeps what was requested, decided and returned by ECS, event by event. An event is one of the catalogue
+(`ecs_queue.telemetry.EVENTS`). Its `data` has the fields of the catalogue and, beyond what logs may show, those that
+only the journal keeps. The events of one request, in the order in which they usually come:
 
 - `request.submitted`: `queue`, `owner`, `nonce`, `namespace`, and `envelope`, the request as JSON
-- `request.received`, `launch.called` (`launch`, `attempt`, and `launch_spec`, the frozen run_task arguments as JSON,
-  and `target`), `launch.started` and the other `launch.*`
-- `decision.*`: the inputs of a pure rule of `ecs_queue.protocol.decisions` and what it decided; `decision.poll` has
-  under `task` the task as ECS showed it, with all its times
+- `request.received`, `launch.called` (`launch`, `attempt`, `launch_spec`: the frozen run_task arguments as JSON, and
+  `target`), `launch.started` and the other `launch.*`
+- `decision.*`: the inputs of a pure rule of `ecs_queue.protocol.decisions` and its decision; `decision.poll` has under
+  `task` the task as ECS described it, with all its times
 - `task.*`, `stop.*`, and at the end `request.ended`
 
-Secrets are replaced by `redact.REDACTED` on the way in; a payload that is sealed (`encryption_keys`) is kept sealed.
+Secrets are replaced by `redact.REDACTED` before they are written. An encrypted payload (`encryption_keys`) stays
+encrypted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
-#: The version of what events look like. An older one is brought up to it when it is read.
+#: The version of the events' format. An older event is upgraded when it is read.
 EVENT_VERSION = 1
 
 
 class JournalEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One event. `seq` orders all events of a journal (`<ms>-<n>.<i>`, see `seq_key`); `at`: server's seconds since
-    the epoch; `name`: of the catalogue; `id`: the request, "" for none; `worker`: who wrote it, "" for a client."""
+    """One event.
+
+    Attributes:
+        v: version of the format.
+        seq: orders all events of a journal: `<ms>-<n>.<i>`, compared with `seq_sort_key`.
+        at: seconds since the epoch, by the ledger's server.
+        name: a name of the catalogue.
+        id: the request; "" for none.
+        worker: the worker that wrote the event; "" for a client.
+        data: the event's fields.
+    """
 
     v: int
     seq: str
@@ -37,50 +49,81 @@ class JournalEvent(msgspec.Struct, frozen=True, kw_only=True):
     data: dict[str, Any] = {}
 
     def __repr__(self) -> str:
-        """Without the data."""
+        """Leave out the data."""
         return f"JournalEvent(seq={self.seq!r}, name={self.name!r}, id={self.id!r})"
 
 
 class JournalReader(Protocol):
-    """Reads a journal. Every method may raise `JournalUnavailable`. Times are the server's seconds since the epoch."""
+    """Reads a journal. Times are seconds since the epoch by the server.
+
+    Raises:
+        JournalUnavailable: from every method, when the journal cannot be read.
+    """
 
     def request_events(self, id: str, since: float | None = None, until: float | None = None) -> Iterator[JournalEvent]:
-        """The events of one request in the order of their time; none for an unknown id. Costs what the request's own
-        events cost, however long the journal is."""
+        """Yield the events of one request in the order of their time; none for an unknown id.
+
+        The cost depends on the request's own events, not on the length of the journal.
+        """
         ...
 
     def all_events(self, since: float | None = None, until: float | None = None) -> Iterator[JournalEvent]:
-        """Every event that is kept, in the order of `seq`."""
+        """Yield every event that is kept, in the order of `seq`."""
         ...
 
     def tail(self, after_seq: str, block_seconds: float) -> Iterator[JournalEvent]:
-        """What was written after `after_seq`; waits for at most `block_seconds` when there is nothing yet. "": from
-        now on the next ones that are written within the wait."""
+        """Yield the events after `after_seq`; if there are none, wait up to `block_seconds` for new ones.
+
+        Args:
+            after_seq: the last `seq` that the caller has; "" yields only events that are written during the wait.
+            block_seconds: maximum wait.
+        """
         ...
 
     def last_seq(self) -> str:
-        """The `seq` of the newest event; "" for an empty journal."""
-        ...
-
-    def request_envelope(self, id: str) -> bytes | None:
-        """The request's envelope as it was journalled (JSON, secrets redacted or sealed), the newest of the id."""
+        """Return the `seq` of the newest event; "" for an empty journal."""
         ...
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         ...
 
 
 def seq_sort_key(seq: str) -> tuple[int, int, int]:
-    """By what `seq` sorts: the stream's milliseconds and number, and the place within the batch."""
-    stream, _, place = seq.partition(".")
+    """Return the sort key of a `seq`: the stream's milliseconds and number, and the position within the batch."""
+    stream, _, position = seq.partition(".")
     milliseconds, _, number = stream.partition("-")
-    return int(milliseconds or 0), int(number or 0), int(place or 0)
+    return int(milliseconds or 0), int(number or 0), int(position or 0)
+
+
+def sort_by_time(events: Iterable[JournalEvent]) -> Sequence[JournalEvent]:
+    """Return one request's events by their time.
+
+    Several processes wrote them, so their order in the journal is only approximate. Events of one process with the
+    same time keep their order.
+    """
+    return sorted(events, key=operator.attrgetter("at"))
+
+
+def newest_envelope(events: Iterable[JournalEvent]) -> bytes | None:
+    """Return the newest envelope among a request's events, as JSON with secrets redacted; None if there is none."""
+    found = None
+    for event in events:
+        if event.name == "request.submitted" and event.data.get("envelope") is not None:
+            found = event.data["envelope"]
+    return None if found is None else msgspec.json.encode(found)
 
 
 class EventBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Events on their way into a journal: `body`, a JSON array of events without `seq` and `worker`; `ids`, the
-    requests they speak of. `writer` and `number`, which counts up, name it: appended again, it is there once."""
+    """Events to append to a journal.
+
+    Attributes:
+        writer_id, batch_number: identify the batch, so that appending it again changes nothing; the number increases.
+        worker: the worker that writes; "" for a client.
+        event_count: number of events in `body`.
+        request_ids: the requests that the events are about.
+        body: a JSON array of events without `seq` and `worker`.
+    """
 
     writer_id: str
     batch_number: int
@@ -91,16 +134,23 @@ class EventBatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JournalStore(Protocol):
-    """Where a journal is written. Every method may raise `JournalUnavailable`: nothing is known of its effect then."""
+    """Writes a journal.
+
+    Raises:
+        JournalUnavailable: from every method. The call may or may not have had its effect.
+    """
 
     def now(self) -> float:
-        """The server's clock, seconds since the epoch."""
+        """Return the server's time, seconds since the epoch."""
         ...
 
     def append(self, batch: EventBatch) -> float:
-        """Keep the batch, once however often it is appended, and drop what is too old or too much. The time now."""
+        """Append the batch, drop what is too old or exceeds the size limit, and return the server's time.
+
+        A batch that is appended again is stored once.
+        """
         ...
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         ...

@@ -1,4 +1,4 @@
-"""What a client tells the journal: what it has submitted, and which stops it has asked for."""
+"""The journal of a client: the requests it submitted and the stops it requested."""
 
 from __future__ import annotations
 
@@ -11,39 +11,40 @@ from ecs_queue.protocol.operations import ResultCode
 from ecs_queue.protocol.record import Submission
 from ecs_queue.telemetry import Telemetry, emit_request_submitted
 
-#: How long the end of a client may wait until its last events are written. Seconds.
+#: Maximum time that `close` waits until the last events are written. Seconds.
 _CLOSE_TIMEOUT = 2.0
 
 
 class ClientJournal:
-    """Thread-safe, never blocks but at the end, never raises. Without a `store` it tells nobody.
+    """Records a client's events. Thread-safe; never raises; only `close` blocks.
 
-    Its thread starts with the first event: a client that only looks has none.
+    The writing thread starts with the first event, so a client that only reads has none.
     """
 
     def __init__(self, store: JournalStore | None, namespace: str) -> None:
+        """Use `store`; without one, events only go to the log."""
         self._store = store
         self._namespace = namespace
         self._telemetry = Telemetry()
         self._recorder = None if store is None else JournalRecorder(store, self._telemetry)
 
     def record_submissions(self, submissions: Iterable[Submission]) -> None:
-        """The ledger has made records of these."""
+        """Emit `request.submitted` for submissions of which the ledger created records."""
         for new in submissions:
             emit_request_submitted(self._telemetry, self._namespace, new)
         self._start()
 
     def record_stop_request(self, record_id: str, by: str, code: ResultCode) -> None:
-        """Somebody asked for a stop, and the ledger answered."""
+        """Emit `stop.requested` with the ledger's result code."""
         self._telemetry.emit("stop.requested", id=record_id, by=by, code=code.value)
         self._start()
 
     def pause_writes(self) -> AbstractContextManager[None]:
-        """Within, what is told is written later: the caller is in a hurry."""
+        """Postpone writes inside the `with` block (see `JournalRecorder.pause_writes`)."""
         return nullcontext() if self._recorder is None else self._recorder.pause_writes()
 
     def close(self) -> None:
-        """Write what waits, for a bounded time, and give the connection back."""
+        """Write the buffered events, for a bounded time, and close the store."""
         if self._recorder is not None:
             self._recorder.stop()
             self._recorder.join(_CLOSE_TIMEOUT)

@@ -1,7 +1,7 @@
-"""Writes the journal: a sink of telemetry that remembers, and a thread that encodes, redacts and appends in batches.
+"""Writes the journal: a telemetry sink that buffers events, and a thread that encodes, redacts and appends them.
 
-What is told costs its teller an append to a list. A journal that cannot be written stops nothing: what finds no room
-in the buffer is dropped, and how much that was is an event itself.
+Emitting an event only appends to a list. A journal that cannot be written stops nothing: events that find no room in
+the buffer are dropped, and an event reports their number.
 """
 
 from __future__ import annotations
@@ -18,32 +18,29 @@ from typing import Any
 
 from ecs_queue.errors import JournalUnavailable
 from ecs_queue.journal.base import EventBatch, JournalStore
-from ecs_queue.journal.encode import encode_event
+from ecs_queue.journal.codec import encode_event
 from ecs_queue.telemetry import Telemetry
 
-#: Seconds between two appends; after one that failed.
+#: Seconds between two appends, and after an append that failed.
 _APPEND_INTERVAL, _RETRY_INTERVAL = 0.1, 1.0
-#: Events that wait to be written; what comes beyond them is dropped.
+#: Maximum number of buffered events; later ones are dropped.
 _MAX_BUFFERED = 20_000
-#: In a flood the writer would never get its turn, so it does not give way while so many events wait.
+#: The writer yields to other threads only while fewer events than this are buffered: in a flood it would never run.
 _YIELD_BELOW = 2_000
-#: `held` keeps the writer from its work for so many seconds at most, and while fewer events than this wait.
+#: Limits of `pause_writes`: maximum seconds, and the number of buffered events that ends the pause.
 _MAX_PAUSE_SECONDS, _PAUSE_BELOW = 1.0, 10_000
-#: How often it looks whether it is still kept. Seconds.
+#: How often the writer checks whether it is still paused. Seconds.
 _PAUSE_CHECK_SECONDS = 0.05
-#: A batch is one element of the journal: so many events, and about so many bytes.
+#: A batch is one element of the journal: maximum number of events, and about the maximum number of bytes.
 _MAX_BATCH_EVENTS, _MAX_BATCH_BYTES = 500, 256 * 1024
 
 BufferedEvent = tuple[float, str, dict[str, Any]]
 
 
 class JournalRecorder:
-    """A `Service`. `record` is thread-safe and never blocks; `worker`: who writes, "" for a client.
+    """A `Service` that writes events to a journal. `record_event` is thread-safe and never blocks.
 
-    `turn`: after so many seconds of work it lets other threads go first, for it holds the interpreter's lock; 0: after
-    every event.
-
-    Events get the server's time: `clock` (a monotonic one, seconds) and how far it is from the server's.
+    Events get the server's time: the local clock, corrected by its measured offset from the server's clock.
     """
 
     def __init__(
@@ -56,6 +53,17 @@ class JournalRecorder:
         yield_interval: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Subscribe to `telemetry`.
+
+        Args:
+            store: the journal.
+            telemetry: the source of events; also gets the recorder's own events.
+            worker: the name of the worker that writes; "" for a client.
+            max_buffered: maximum number of events that wait to be written.
+            yield_interval: seconds of work after which the thread lets others run, because it holds the GIL; 0 means
+                after every event.
+            clock: monotonic seconds.
+        """
         self._store = store
         self._telemetry = telemetry
         self._worker = worker
@@ -79,7 +87,7 @@ class JournalRecorder:
         telemetry.add_sink(self.record_event)
 
     def record_event(self, name: str, fields: dict[str, Any]) -> None:
-        """The sink: keep the event until it is written, or drop it when too many wait."""
+        """Buffer the event, or drop it when the buffer is full. This is the telemetry sink."""
         if len(self._buffer) >= self._max_buffered:
             self._count_dropped(1, f"{self._max_buffered} events wait to be written")
             return
@@ -87,8 +95,10 @@ class JournalRecorder:
 
     @contextmanager
     def pause_writes(self) -> Iterator[None]:
-        """The writer leaves its work for later, for a caller in a hurry: a scheduler in its heartbeat. Bounded in time,
-        and in what waits."""
+        """Pause the writing thread inside the `with` block, so that the caller (a scheduler's heartbeat) gets the GIL.
+
+        The pause ends early after one second or when too many events are buffered.
+        """
         self._writes_allowed.clear()
         try:
             yield
@@ -104,7 +114,7 @@ class JournalRecorder:
                     self._thread.start()
 
     def stop(self) -> None:
-        """See `Service`. What waits is still written, if that works at once."""
+        """See `Service`. Buffered events are still written if the journal can be written at once."""
         self._stopping.set()
 
     def join(self, timeout: float) -> bool:
@@ -115,11 +125,11 @@ class JournalRecorder:
         return not self._thread.is_alive()
 
     def write_pending(self) -> float:
-        """Write what waits; how many seconds to rest. One thread calls it."""
+        """Write the buffered events. Return the seconds until the next call. Only one thread may call it."""
         try:
             if self._clock_offset is None:
                 self._measure_clock_offset(self._store.now)
-            self._append_batches()  # what failed last time
+            self._append_batches()  # batches that failed last time
             self._encode_buffer()
             self._append_batches()
         except JournalUnavailable as error:
@@ -136,7 +146,7 @@ class JournalRecorder:
             self._stopping.wait(self._write_pending_safely())
         self._write_pending_safely()
         if not self._is_failing:
-            self._write_pending_safely()  # that something was dropped
+            self._write_pending_safely()  # the event that reports dropped events
         left = len(self._buffer) + sum(batch.event_count for batch in self._unwritten_batches)
         if left:
             self._count_dropped(left, "the journal could not be written before the end")
@@ -145,7 +155,7 @@ class JournalRecorder:
     def _write_pending_safely(self) -> float:
         try:
             return self.write_pending()
-        except Exception as error:  # noqa: BLE001 - a bug here must not end the journal, nor anything else
+        except Exception as error:  # noqa: BLE001 - an error here must not end the journal or its process
             self._count_dropped(
                 sum(batch.event_count for batch in self._unwritten_batches), f"{type(error).__name__}: {error}"
             )
@@ -154,32 +164,31 @@ class JournalRecorder:
 
     def _append_batches(self) -> None:
         while self._unwritten_batches:
-            batch = self._unwritten_batches[0]
-            self._measure_clock_offset(partial(self._store.append, batch))
+            self._measure_clock_offset(partial(self._store.append, self._unwritten_batches[0]))
             self._unwritten_batches.popleft()
 
     def _measure_clock_offset(self, server_time: Callable[[], float]) -> None:
-        """How far this clock is ahead of the server's, as exactly as the round trip allows."""
+        """Measure how far this clock is ahead of the server's, as exactly as the round trip allows."""
         before = self._clock()
-        servers = server_time()
+        server_now = server_time()
         after = self._clock()
-        ahead = (before + after) / 2 - servers
+        ahead = (before + after) / 2 - server_now
         if self._clock_offset is None or abs(ahead - self._clock_offset) > abs(after - before):
             self._clock_offset = ahead
 
     def _encode_buffer(self) -> None:
-        """Make batches of what waits."""
+        """Encode the buffered events into batches."""
         size, events, ids = 0, list[bytes](), dict[str, None]()
-        gave_way = began = self._clock()
+        yielded_at = started_at = self._clock()
         for _ in range(len(self._buffer)):
             at, name, fields = self._buffer.popleft()
-            if self._clock() - gave_way >= self._yield_interval:
-                self._yield_to_other_threads(began)
-                gave_way = self._clock()
+            if self._clock() - yielded_at >= self._yield_interval:
+                self._yield_to_other_threads(started_at)
+                yielded_at = self._clock()
             try:
                 encoded = encode_event(self._server_time(at), name, fields)
             except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
-                self._count_dropped(1, f"{name}: {type(error).__name__}")  # its words may quote a payload
+                self._count_dropped(1, f"{name}: {type(error).__name__}")  # its message may quote a payload
                 continue
             events.append(encoded)
             size += len(encoded)
@@ -191,8 +200,8 @@ class JournalRecorder:
         self._add_batch(events, ids)
 
     def _yield_to_other_threads(self, started_at: float) -> None:
-        over_at = started_at + _MAX_PAUSE_SECONDS
-        while not self._writes_allowed.is_set() and len(self._buffer) < _PAUSE_BELOW and self._clock() < over_at:
+        deadline = started_at + _MAX_PAUSE_SECONDS
+        while not self._writes_allowed.is_set() and len(self._buffer) < _PAUSE_BELOW and self._clock() < deadline:
             self._writes_allowed.wait(_PAUSE_CHECK_SECONDS)
         if len(self._buffer) < _YIELD_BELOW:
             time.sleep(0)
@@ -211,7 +220,7 @@ class JournalRecorder:
             )
 
     def _server_time(self, at: float) -> float:
-        """Never before the event told last: a better measured clock must not put effects before their causes."""
+        """The server's time, never before the last event: a corrected offset must not put effects before causes."""
         self._last_time = max(self._last_time, at - (self._clock_offset or 0.0))
         return self._last_time
 
@@ -222,7 +231,7 @@ class JournalRecorder:
 
     def _emit_dropped(self) -> None:
         with self._lock:
-            dropped, why = self._dropped, self._drop_reason
+            dropped, reason = self._dropped, self._drop_reason
             self._dropped = 0
         if dropped:
-            self._telemetry.emit("journal.events_dropped", dropped=dropped, reason=why)
+            self._telemetry.emit("journal.events_dropped", dropped=dropped, reason=reason)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ecs_queue.errors import InvalidRequest, UnknownTask
+from ecs_queue.journal.base import newest_envelope
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
@@ -66,7 +67,7 @@ def find_past_request(queue: EcsQueue, journal: JournalReader, record_id: str) -
     if record is not None and record.request:
         sent = _current_call(queue, record) or _last_journaled_call(journal, record_id)
         return PastRequest(record_id, queue.decode_request(record.request), "ledger", sent)
-    envelope = journal.request_envelope(record_id)
+    envelope = newest_envelope(journal.request_events(record_id))
     if envelope is None:
         raise UnknownTask(_unknown_message(record_id, record))
     from ecs_queue.journal.redact import redacted_paths

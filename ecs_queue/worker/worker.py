@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 from ecs_queue.broker.base import Broker
 from ecs_queue.config import Config
@@ -19,6 +18,7 @@ from ecs_queue.ecs.gateway import BotoEcsGateway, EcsGateway
 from ecs_queue.journal import JournalRecorder, JournalStore
 from ecs_queue.ledger.base import Ledger, WorkerInfo
 from ecs_queue.telemetry import Telemetry
+from ecs_queue.version import package_version
 from ecs_queue.worker.admission import Admission
 from ecs_queue.worker.circuit_breaker import CircuitBreakers
 from ecs_queue.worker.consumer import Consumer
@@ -79,7 +79,7 @@ class Worker:
         self._ledger = ledger
         self._stopping = threading.Event()
         self._started_at = 0.0
-        self._version = _version()
+        self._version = package_version()
         self._clients = EcsClients(
             ClientOptions(
                 connect_timeout=config.connect_timeout_seconds,
@@ -220,10 +220,3 @@ class Worker:
             broker_poll_age=self._metrics.broker_polls.age(),
             describe_age=self._metrics.read_calls.age(),
         )
-
-
-def _version() -> str:
-    try:
-        return version("ecs-queue")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "unknown"

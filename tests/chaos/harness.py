@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 from ecs_queue.client.client import EcsQueue, Handle
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.journal import open_journal
-from ecs_queue.journal.export import read_events, write_events
+from ecs_queue.journal.jsonl import read_events, write_events
 from ecs_queue.local.ecs import LocalEcs, TimerRunner, local_environment
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.messages.envelope import TaskResult

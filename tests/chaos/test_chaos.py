@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ecs_queue.journal.export import read_events
+from ecs_queue.journal.jsonl import read_events
 from ecs_queue.replay.decisions import replay_decisions
 from tests.chaos.__main__ import main
 from tests.chaos.harness import ChaosHarness

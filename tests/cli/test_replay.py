@@ -13,6 +13,7 @@ import pytest
 
 from ecs_queue.cli.ui.journal_access import open_journal_reader
 from ecs_queue.client.client import EcsQueue
+from ecs_queue.journal.base import newest_envelope
 from ecs_queue.messages.envelope import TaskRequest, decode_request
 from tests.cli.conftest import PYTHON, Deployment, Invoke, json_lines
 from tests.wait import wait_until
@@ -140,8 +141,10 @@ class TestSubmit:
             result = queue.handle(line["id"]).result(timeout=30)
             assert (result.state, result.exit_code) == ("FAILED", 3)
             with open_journal_reader(queue.config) as journal:
-                wait_until(lambda: journal.request_envelope(line["id"]) is not None, "the journal has it", 20)
-                again = json.loads(journal.request_envelope(line["id"]) or b"")
+                wait_until(
+                    lambda: newest_envelope(journal.request_events(line["id"])) is not None, "the journal has it", 20
+                )
+                again = json.loads(newest_envelope(journal.request_events(line["id"])) or b"")
         assert (again["origin"], again["command"]) == ("broken", ["sh", "-c", _SCRIPT])
 
     def test_it_is_changed_as_asked(

@@ -12,7 +12,7 @@ import pytest
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.config import Config, load_config
 from ecs_queue.journal import JournalEvent, RedisJournal, open_journal
-from ecs_queue.journal.export import write_events
+from ecs_queue.journal.jsonl import write_events
 from ecs_queue.local.ecs import FaultOptions, LocalEcsOptions
 from ecs_queue.local.stack import LocalStack, StackOptions
 from ecs_queue.messages.envelope import TaskResult

@@ -12,9 +12,8 @@ from typing import Any
 import msgspec
 
 from ecs_queue.journal import JournalEvent
-from ecs_queue.journal.encode import encode_event
-from ecs_queue.journal.export import encode_line
-from ecs_queue.journal.versions import decode_event
+from ecs_queue.journal.codec import decode_event, encode_event
+from ecs_queue.journal.jsonl import encode_line
 from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.record import build_started_by
 from tests.fake_ecs import DENIED, LostAnswer

@@ -14,8 +14,8 @@ import redis
 from ecs_queue.config import Config, load_config
 from ecs_queue.errors import JournalUnavailable, UsageError
 from ecs_queue.journal import JournalEvent, RedisJournal, open_journal, open_journal_store
-from ecs_queue.journal.base import EventBatch, seq_sort_key
-from ecs_queue.journal.importer import import_events
+from ecs_queue.journal.base import EventBatch, newest_envelope, seq_sort_key
+from ecs_queue.journal.jsonl import import_events
 
 
 class BatchWriter:
@@ -75,7 +75,7 @@ def test_an_empty_journal_has_nothing(journal: RedisJournal) -> None:
     assert list(journal.all_events()) == []
     assert list(journal.request_events("a")) == []
     assert list(journal.pages_newest_first()) == []
-    assert (journal.last_seq(), journal.request_envelope("a"), journal.size()) == ("", None, (0, 0))
+    assert (journal.last_seq(), newest_envelope(journal.request_events("a")), journal.size()) == ("", None, (0, 0))
 
 
 def test_one_request_is_read_without_the_others(
@@ -212,7 +212,7 @@ def test_the_newest_envelope_of_an_id_is_the_request(journal: RedisJournal) -> N
 
     import_events([submitted(1.0, "old"), submitted(2.0, "new")], journal)
 
-    found = journal.request_envelope("a")
+    found = newest_envelope(journal.request_events("a"))
     assert found is not None
     assert msgspec.json.decode(found)["command"] == ["new"]
 

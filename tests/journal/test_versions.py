@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from ecs_queue.journal import versions
+from ecs_queue.journal import codec
 from ecs_queue.journal.base import EVENT_VERSION
-from ecs_queue.journal.export import read_events
-from ecs_queue.journal.versions import UndecodableEvent, decode_event
+from ecs_queue.journal.codec import UndecodableEvent, decode_event
+from ecs_queue.journal.jsonl import read_events
 from ecs_queue.replay.decisions import REPLAYERS, replay_decisions
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -48,8 +48,8 @@ def test_an_older_event_is_brought_up_version_by_version(monkeypatch: pytest.Mon
     def third(event: dict[str, Any]) -> dict[str, Any]:
         return {**event, "data": {"was": event["name"]}}
 
-    monkeypatch.setattr(versions, "EVENT_VERSION", 3)
-    monkeypatch.setattr(versions, "UPGRADES", {1: second, 2: third})
+    monkeypatch.setattr(codec, "EVENT_VERSION", 3)
+    monkeypatch.setattr(codec, "UPGRADES", {1: second, 2: third})
 
     from_first, from_second = decode_event({**EVENT, "v": 1}), decode_event({**EVENT, "v": 2})
 
@@ -58,7 +58,7 @@ def test_an_older_event_is_brought_up_version_by_version(monkeypatch: pytest.Mon
 
 
 def test_every_older_version_has_its_upgrade() -> None:
-    assert set(versions.UPGRADES) == set(range(1, EVENT_VERSION))
+    assert set(codec.UPGRADES) == set(range(1, EVENT_VERSION))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_every_older_version_has_its_upgrade() -> None:
     [
         (
             {"v": EVENT_VERSION + 1},
-            f"event version {EVENT_VERSION + 1} is not known here, this ecs-queue knows up to {EVENT_VERSION}",
+            f"event version {EVENT_VERSION + 1} is unknown, this ecs-queue knows versions up to {EVENT_VERSION}",
         ),
         ({"v": None}, 'with its version as "v"'),
         ({"v": True}, 'with its version as "v"'),

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from ecs_queue.journal import JournalEvent
-from ecs_queue.journal.export import read_events
+from ecs_queue.journal.jsonl import read_events
 from ecs_queue.journal.redact import redact
 from ecs_queue.protocol import decisions
 from ecs_queue.protocol.decisions import LedgerWrite, NextAction

@@ -11,13 +11,14 @@ from cryptography.fernet import Fernet
 
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.errors import InvalidRequest, SealedMessage, UnknownTask
-from ecs_queue.journal import JournalEvent, MemoryJournal
+from ecs_queue.journal import JournalEvent
 from ecs_queue.journal.redact import REDACTED
 from ecs_queue.messages import envelope
 from ecs_queue.messages.envelope import TaskRequest
 from ecs_queue.protocol.operations import ClaimRequest
 from ecs_queue.replay.past_request import find_past_request
 from ecs_queue.runtask.launch_spec import LaunchSpec
+from tests.journal.memory_journal import MemoryJournal
 
 EMPTY = MemoryJournal([])
 SECRETS = {"environment": [{"name": "TOKEN", "value": REDACTED}, {"name": "DAY", "value": "1"}]}

@@ -12,7 +12,7 @@ import pytest
 from ecs_queue.ecs.event_queue import MAX_BATCH_SIZE, EventMessage
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.journal import JournalEvent
-from ecs_queue.journal.encode import encode_event
+from ecs_queue.journal.codec import encode_event
 from ecs_queue.protocol import decisions
 from ecs_queue.protocol.ecs_results import StopTaskResult, StopTaskResultKind
 from ecs_queue.protocol.event_health import (

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ecs_queue.journal.encode import decision_facts, encode_event
+from ecs_queue.journal.codec import decision_facts, encode_event
 from ecs_queue.journal.redact import REDACTED
 from ecs_queue.messages import envelope
 from ecs_queue.protocol.decisions import PollInput, decide_call, decide_poll

@@ -9,7 +9,7 @@ import pytest
 
 from ecs_queue.journal import JournalEvent
 from ecs_queue.journal.base import EVENT_VERSION
-from ecs_queue.journal.export import InvalidJournalFile, read_events, write_events
+from ecs_queue.journal.jsonl import InvalidJournalFile, read_events, write_events
 
 EVENTS = [
     JournalEvent(
@@ -68,9 +68,9 @@ def test_an_empty_file_is_an_error(tmp_path: Path, content: bytes) -> None:
         (b"hello\n", "line 3: not JSON"),
         (b'{"v":1\n', "line 3: not JSON"),
         (b"\xff\xfe{}\n", "line 3: not JSON"),
-        (b"[1]\n", "line 3: This is no event of a journal"),
-        (b'{"id": "a1", "command": ["true"]}\n', 'line 3: expected an event of a journal with its version as "v"'),
-        (b'{"v":99}\n', "line 3: event version 99 is not known here"),
+        (b"[1]\n", "line 3: The JSON is not an event of a journal"),
+        (b'{"id": "a1", "command": ["true"]}\n', 'line 3: expected a journal event with its version as "v"'),
+        (b'{"v":99}\n', "line 3: event version 99 is unknown"),
     ],
 )
 def test_a_line_that_is_no_event_is_named(tmp_path: Path, whole: bytes, broken: bytes, said: str) -> None:

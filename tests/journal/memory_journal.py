@@ -1,18 +1,15 @@
-"""A journal in memory: the events of a file, or what a test says."""
+"""A journal in memory, for tests."""
 
 from __future__ import annotations
 
-import operator
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
-import msgspec
-
-from ecs_queue.journal.base import JournalEvent, seq_sort_key
+from ecs_queue.journal.base import JournalEvent, seq_sort_key, sort_by_time
 
 
 class MemoryJournal:
-    """A `JournalReader` over events that are all there already: `tail` never waits."""
+    """A `JournalReader` over a fixed list of events: `tail` never waits."""
 
     def __init__(self, events: Iterable[JournalEvent]) -> None:
         self._events = sorted(events, key=lambda event: seq_sort_key(event.seq))
@@ -21,11 +18,11 @@ class MemoryJournal:
             self._by_id[event.id].append(event)
 
     def request_events(self, id: str, since: float | None = None, until: float | None = None) -> Iterator[JournalEvent]:
-        """See `JournalReader.events`."""
+        """See `JournalReader.request_events`."""
         return _within(sort_by_time(self._by_id.get(id, ())), since, until)
 
     def all_events(self, since: float | None = None, until: float | None = None) -> Iterator[JournalEvent]:
-        """See `JournalReader.all`."""
+        """See `JournalReader.all_events`."""
         return _within(self._events, since, until)
 
     def tail(self, after_seq: str, block_seconds: float) -> Iterator[JournalEvent]:
@@ -38,26 +35,8 @@ class MemoryJournal:
         """See `JournalReader.last_seq`."""
         return self._events[-1].seq if self._events else ""
 
-    def request_envelope(self, id: str) -> bytes | None:
-        """See `JournalReader.request`."""
-        return newest_envelope(self.request_events(id))
-
     def close(self) -> None:
         """See `JournalReader.close`."""
-
-
-def sort_by_time(events: Iterable[JournalEvent]) -> Sequence[JournalEvent]:
-    """The events of one request: several processes wrote them, so the order in the journal is only nearly theirs."""
-    return sorted(events, key=operator.attrgetter("at"))  # stable: what one process wrote keeps its order
-
-
-def newest_envelope(events: Iterable[JournalEvent]) -> bytes | None:
-    """The newest envelope among the events, as JSON."""
-    found = None
-    for event in events:
-        if event.name == "request.submitted" and event.data.get("envelope") is not None:
-            found = event.data["envelope"]
-    return None if found is None else msgspec.json.encode(found)
 
 
 def _within(events: Iterable[JournalEvent], since: float | None, until: float | None) -> Iterator[JournalEvent]:

@@ -1,0 +1,124 @@
+"""Encodes an event of the catalogue as JSON, and decodes the events of every version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from ecs_queue.errors import PermanentError
+from ecs_queue.journal.base import EVENT_VERSION, JournalEvent
+from ecs_queue.journal.redact import redact_json
+from ecs_queue.protocol.decisions import PollInput
+from ecs_queue.protocol.ecs_results import RunTaskResult
+from ecs_queue.protocol.record import Record
+from ecs_queue.telemetry import EVENTS, EventType
+
+#: Fields of a record that no decision depends on: payloads, secrets of the protocol, the rest.
+_EXCLUDED_RECORD_FIELDS = frozenset({"request", "args", "target", "claim", "digest", "owner", "worker", "accept_until"})
+#: Members of a task that no decision depends on and that may hold payloads.
+_EXCLUDED_TASK_FIELDS = frozenset({"overrides", "attachments", "attributes", "tags", "inferenceAccelerators"})
+#: Version -> a function that upgrades an event of it to the next version. Every new version adds one, and
+#: tests/journal/golden keeps a journal of each version.
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+class UndecodableEvent(PermanentError):  # noqa: N818
+    """The JSON is not an event of a journal."""
+
+
+def encode_event(at: float, name: str, fields: Mapping[str, Any]) -> bytes:
+    """Return one event as JSON with secrets redacted.
+
+    Args:
+        at: seconds since the epoch.
+        name: a name of the catalogue.
+        fields: the fields that were emitted.
+
+    Raises:
+        TypeError, ValueError: a field cannot be encoded as JSON.
+    """
+    event_type = EVENTS[name]
+    data = {key: value for key, value in fields.items() if key != "id"}
+    for key in event_type.journal_only:
+        if key in _CONVERTERS:
+            data[key] = _CONVERTERS[key](data[key])
+    event = {"v": EVENT_VERSION, "at": round(at, 6), "name": name, "id": fields.get("id", ""), "data": data}
+    encoded = msgspec.json.encode(event, enc_hook=str)
+    return redact_json(encoded) if _may_hold_secrets(event_type, fields) else encoded
+
+
+def decode_event(raw: Mapping[str, Any]) -> JournalEvent:
+    """Return the event in the format of the present version.
+
+    Raises:
+        UndecodableEvent: it is not an event, or an event of a later version.
+    """
+    event = dict(raw)
+    version = event.get("v")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise UndecodableEvent('expected a journal event with its version as "v"')
+    if version > EVENT_VERSION:
+        raise UndecodableEvent(
+            f"event version {version} is unknown, this ecs-queue knows versions up to {EVENT_VERSION}: use a newer one"
+        )
+    for older in range(version, EVENT_VERSION):
+        event = UPGRADES[older](event)
+    try:
+        return msgspec.convert({**event, "v": EVENT_VERSION}, JournalEvent)
+    except msgspec.ValidationError as error:
+        raise UndecodableEvent(f"not a journal event: {error}") from None
+
+
+def decision_facts(record: Record) -> dict[str, Any]:
+    """Return the record's fields that a decision may depend on, without those at their default."""
+    return {
+        name: value
+        for name, default in _FACT_DEFAULTS
+        if (value := getattr(record, name)) != default or name == "id"  # exit code 0 differs from None
+    }
+
+
+def _may_hold_secrets(event_type: EventType, fields: Mapping[str, Any]) -> bool:
+    """Whether an event has a payload, or text of ECS or of an error. Most have only ids and our own codes."""
+    poll_input, result = fields.get("poll_input"), fields.get("result")
+    if isinstance(poll_input, PollInput):
+        task = poll_input.task
+        reasons = [container.get("reason") for container in task.get("containers") or ()]
+        return any((task.get("stoppedReason"), poll_input.record.reason, *reasons))
+    if isinstance(result, RunTaskResult):
+        return bool(result.reason or fields["record"].reason)
+    return bool(event_type.journal_only) or bool(fields.get("reason"))
+
+
+def _convert_poll_input(poll_input: PollInput) -> dict[str, Any]:
+    facts = msgspec.structs.asdict(poll_input)
+    return {**facts, "record": decision_facts(poll_input.record), "task": _convert_task(poll_input.task)}
+
+
+def _convert_task(task: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in task.items() if key not in _EXCLUDED_TASK_FIELDS}
+
+
+def _convert_payload(payload: bytes | str) -> Any:
+    """The JSON value; an encrypted payload stays text."""
+    try:
+        return msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return payload.decode("utf-8", "replace") if isinstance(payload, bytes) else payload
+
+
+_FACT_DEFAULTS = [
+    (field.name, None if field.default is msgspec.NODEFAULT else field.default)
+    for field in msgspec.structs.fields(Record)
+    if field.name not in _EXCLUDED_RECORD_FIELDS
+]
+_CONVERTERS: dict[str, Callable[[Any], Any]] = {
+    "record": decision_facts,
+    "poll_input": _convert_poll_input,
+    "tasks": lambda tasks: [_convert_task(task) for task in tasks],
+    "envelope": _convert_payload,
+    "launch_spec": _convert_payload,
+    "target": _convert_payload,
+}
