@@ -77,9 +77,9 @@ def dead() -> None:
 
     \b
     Examples:
-      ecs-queue dead-letters list
-      ecs-queue dead-letters requeue --reason "another request has the id" --yes
-      ecs-queue dead-letters purge --older-than 7d --yes
+      ecs-queue dead list
+      ecs-queue dead requeue --reason "another request has the id" --yes
+      ecs-queue dead purge --older-than 7d --yes
     """
 
 
@@ -97,9 +97,9 @@ def list_dead_letters(
 
     \b
     Examples:
-      ecs-queue dead-letters list --queue etl --newer-than 2h
-      ecs-queue dead-letters list --json | jq -r 'select(.bytes > 100000) | .key'
-      ecs-queue dead-letters list --counts --json
+      ecs-queue dead list --queue etl --newer-than 2h
+      ecs-queue dead list --json | jq -r 'select(.bytes > 100000) | .key'
+      ecs-queue dead list --counts --json
     """
     options.configure_logging()
     with open_client(options) as queue:
@@ -131,8 +131,8 @@ def show_dead_letter(options: SharedOptions, key: str, body: bool, as_json: bool
 
     \b
     Examples:
-      ecs-queue dead-letters show 5f0c3b1a9d2e4f60
-      ecs-queue dead-letters show 5f0c3b1a9d2e4f60 --body > letter.json
+      ecs-queue dead show 5f0c3b1a9d2e4f60
+      ecs-queue dead show 5f0c3b1a9d2e4f60 --body > letter.json
 
     Exit status: 1 when there is no such letter; otherwise as for every command.
     """
@@ -140,7 +140,7 @@ def show_dead_letter(options: SharedOptions, key: str, body: bool, as_json: bool
     with open_client(options) as queue:
         (letter,), now = queue.ledger.get_dead_letters([key]), queue.ledger.now()
         if letter is None:
-            print_stderr(f"ecs-queue: no dead letter {key} is known; `ecs-queue dead-letters list` shows what there is")
+            print_stderr(f"ecs-queue: no dead letter {key} is known; `ecs-queue dead list` shows what there is")
             return EXIT_NOT_FOUND
         if body:
             click.echo(letter.body, nl=False)
@@ -150,7 +150,7 @@ def show_dead_letter(options: SharedOptions, key: str, body: bool, as_json: bool
         print_json(facts)
         return 0
     facts["dead_since"] = f"{facts['dead_since']}, {format_duration(now - letter.added_at)} ago"
-    facts["usable"] = "yes, `ecs-queue dead-letters requeue` queues it again" if facts["usable"] else "no"
+    facts["usable"] = "yes, `ecs-queue dead requeue` queues it again" if facts["usable"] else "no"
     facts["body"] = f"{facts.pop('bytes')} bytes, --body writes them"
     print_fields([(name.replace("_", " "), "" if value is None else str(value)) for name, value in facts.items()])
     return 0
@@ -176,9 +176,9 @@ def requeue_dead_letters(
 
     \b
     Examples:
-      ecs-queue dead-letters requeue 5f0c3b1a9d2e4f60 --yes
-      ecs-queue dead-letters requeue --reason accept_until --newer-than 2h
-      ecs-queue dead-letters requeue --all --to etl-large --yes
+      ecs-queue dead requeue 5f0c3b1a9d2e4f60 --yes
+      ecs-queue dead requeue --reason accept_until --newer-than 2h
+      ecs-queue dead requeue --all --to etl-large --yes
 
     Exit status: 1 when some could not be queued again; otherwise as for every command.
     """
@@ -213,9 +213,9 @@ def purge_dead_letters(
 
     \b
     Examples:
-      ecs-queue dead-letters purge --older-than 7d
-      ecs-queue dead-letters purge --queue etl --reason "not JSON" --yes
-      ecs-queue dead-letters purge --all --yes
+      ecs-queue dead purge --older-than 7d
+      ecs-queue dead purge --queue etl --reason "not JSON" --yes
+      ecs-queue dead purge --all --yes
     """
     options.configure_logging()
     _require_selection("purge", wanted, everything)
@@ -253,16 +253,16 @@ def _print_requeues(requeues: Any, verb: str, as_json: bool) -> list[Requeue]:
     told = []
     for one in requeues:
         told.append(one)
-        result = "not_requeued" if one.draft is None else verb
-        new = None if one.draft is None else one.draft.request
+        result = "not_requeued" if one.prepared_request is None else verb
+        new = None if one.prepared_request is None else one.prepared_request.request
         if as_json:
-            facts = {"key": one.letter.key, "result": result, "origin": request_id_in(one.letter)}
+            facts = {"key": one.dead_letter.key, "result": result, "origin": request_id_in(one.dead_letter)}
             request = {"id": new.id if new else None, "queue": new.queue if new else None}
             print_json({**facts, **request, "problem": one.problem or None})
         elif new is None:
-            print_stdout(f"{one.letter.key} is left: {one.problem}")
+            print_stdout(f"{one.dead_letter.key} is left: {one.problem}")
         else:
-            print_stdout(f"{one.letter.key} {verb} as {new.id} in {new.queue}")
+            print_stdout(f"{one.dead_letter.key} {verb} as {new.id} in {new.queue}")
     return told
 
 

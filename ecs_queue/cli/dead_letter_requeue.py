@@ -53,7 +53,7 @@ def find_dead_letters(ledger: Ledger, selection: DeadLetterFilter) -> list[DeadL
     found = ledger.get_dead_letters(selection.keys)
     for key, letter in zip(selection.keys, found, strict=True):
         if letter is None:
-            raise UsageError(f"no dead letter {key} is known; `ecs-queue dead-letters list` shows what there is")
+            raise UsageError(f"no dead letter {key} is known; `ecs-queue dead list` shows what there is")
     return [letter for letter in found if letter is not None and selection.matches(letter, now)]
 
 

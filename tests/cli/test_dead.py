@@ -1,4 +1,4 @@
-"""`dead-letters`: what is shown, what becomes requests again, what is dropped, and what nothing happens to."""
+"""`dead`: what is shown, what becomes requests again, what is dropped, and what nothing happens to."""
 
 from __future__ import annotations
 
@@ -54,27 +54,25 @@ def test_dead_letters_are_counted_by_queue_and_kind_of_reason_then_listed(
     for n in range(3):
         add_dead_letter(client, f"k{n}", body(f"job-{n}"), reason=f"another request has the id job-{n}")
     add_dead_letter(client, "bad", b"\xff\x00", "etl", "not JSON: byte 17")
-    counts = json_lines(invoke("dead-letters", "list", "--counts", "--json", env=no_worker_environ).stdout)
+    counts = json_lines(invoke("dead", "list", "--counts", "--json", env=no_worker_environ).stdout)
     assert [(pile["count"], pile["queue"], pile["reason"]) for pile in counts] == [
         (3, "default", "another request has the id ID"),
         (1, "etl", "not JSON: byte N"),
     ]
-    lines = {
-        line["key"]: line for line in json_lines(invoke("dead-letters", "list", "--json", env=no_worker_environ).stdout)
-    }
+    lines = {line["key"]: line for line in json_lines(invoke("dead", "list", "--json", env=no_worker_environ).stdout)}
     facts = {key: (line["queue"], line["id"], line["bytes"]) for key, line in lines.items()}
     assert len(facts) == 4
     assert facts["bad"] == ("etl", None, 2)
     assert facts["k2"] == ("default", "job-2", len(body("job-2")))
-    assert len(json_lines(invoke("dead-letters", "list", "--json", "--limit", "2", env=no_worker_environ).stdout)) == 2
-    shown = invoke("dead-letters", "list", "--limit", "2", env=no_worker_environ)
+    assert len(json_lines(invoke("dead", "list", "--json", "--limit", "2", env=no_worker_environ).stdout)) == 2
+    shown = invoke("dead", "list", "--limit", "2", env=no_worker_environ)
     assert shown.stdout.splitlines()[1].split()[:2] == ["3", "default"]
     assert {line.split()[0] for line in shown.stdout.splitlines()[-2:]} < set(lines)
     assert "the newest 2 of 4" in shown.stderr
 
 
 def test_no_dead_letters_is_nothing_on_stdout(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
-    done = invoke("dead-letters", "list", env=no_worker_environ)
+    done = invoke("dead", "list", env=no_worker_environ)
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "no such dead letters\n")
 
 
@@ -86,7 +84,7 @@ def test_filters_leave_dead_letters_out(invoke: Invoke, no_worker_environ: Mappi
     def found(*arguments: str) -> set[str]:
         return {
             line["key"]
-            for line in json_lines(invoke("dead-letters", "list", "--json", *arguments, env=no_worker_environ).stdout)
+            for line in json_lines(invoke("dead", "list", "--json", *arguments, env=no_worker_environ).stdout)
         }
 
     assert found("--reason", "NOT json") == {"a", "b"}
@@ -100,13 +98,13 @@ def test_a_dead_letter_is_shown_without_its_payload_unless_requested(
 ) -> None:
     add_dead_letter(client, "k", body("job", queue="etl", owner="me"), reason="it names the queue etl")
     for flags in ([], ["--json"]):
-        done = invoke("dead-letters", "show", "k", *flags, env=no_worker_environ)
+        done = invoke("dead", "show", "k", *flags, env=no_worker_environ)
         assert done.exit_code == 0
         assert "it names the queue etl" in done.stdout
         assert _SECRET not in done.stdout + done.stderr
-    (facts,) = json_lines(invoke("dead-letters", "show", "k", "--json", env=no_worker_environ).stdout)
+    (facts,) = json_lines(invoke("dead", "show", "k", "--json", env=no_worker_environ).stdout)
     assert (facts["id"], facts["usable"], facts["names_queue"], facts["owner"]) == ("job", True, "etl", "me")
-    assert invoke("dead-letters", "show", "k", "--body", env=no_worker_environ).stdout_bytes == body(
+    assert invoke("dead", "show", "k", "--body", env=no_worker_environ).stdout_bytes == body(
         "job", queue="etl", owner="me"
     )
 
@@ -115,8 +113,8 @@ def test_bytes_that_are_no_text_are_written_as_they_came(
     invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
 ) -> None:
     add_dead_letter(client, "k", bytes(range(256)))
-    assert invoke("dead-letters", "show", "k", "--body", env=no_worker_environ).stdout_bytes == bytes(range(256))
-    (facts,) = json_lines(invoke("dead-letters", "show", "k", "--json", env=no_worker_environ).stdout)
+    assert invoke("dead", "show", "k", "--body", env=no_worker_environ).stdout_bytes == bytes(range(256))
+    (facts,) = json_lines(invoke("dead", "show", "k", "--json", env=no_worker_environ).stdout)
     assert (facts["usable"], facts["id"]) == (False, None)
 
 
@@ -124,9 +122,9 @@ def test_an_unknown_key_is_named_and_nothing_is_done(
     invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
 ) -> None:
     add_dead_letter(client, "k", body("job"))
-    assert invoke("dead-letters", "show", "nope", env=no_worker_environ).exit_code == 1
+    assert invoke("dead", "show", "nope", env=no_worker_environ).exit_code == 1
     for command in ("requeue", "purge"):
-        done = invoke("dead-letters", command, "k", "nope", "--yes", env=no_worker_environ)
+        done = invoke("dead", command, "k", "nope", "--yes", env=no_worker_environ)
         assert done.exit_code == 2
         assert "no dead letter nope is known" in done.stderr
     assert keys(client) == {"k"}
@@ -137,11 +135,11 @@ def test_what_changes_many_must_be_told_which_and_told_twice(
     invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue, command: str
 ) -> None:
     add_dead_letter(client, "k", body("job"))
-    bare = invoke("dead-letters", command, "--yes", env=no_worker_environ)
+    bare = invoke("dead", command, "--yes", env=no_worker_environ)
     assert bare.exit_code == 2
     assert "expected keys, filters or --all, found none" in bare.stderr
-    assert invoke("dead-letters", command, "--all", "--queue", "default", "--yes", env=no_worker_environ).exit_code == 2
-    dry = invoke("dead-letters", command, "--all", env=no_worker_environ)
+    assert invoke("dead", command, "--all", "--queue", "default", "--yes", env=no_worker_environ).exit_code == 2
+    dry = invoke("dead", command, "--all", env=no_worker_environ)
     assert dry.exit_code == 0
     assert dry.stdout.splitlines()[1].split()[:2] == ["1", "default"]  # the counts come first
     assert "dry run: nothing was done" in dry.stderr
@@ -154,7 +152,7 @@ def test_a_requeued_dead_letter_is_a_new_request_that_names_its_origin(
 ) -> None:
     words: dict[str, Any] = {"priority": 7, "expires_in": 600.0, "time_limit": 5.0, "relaunch": "interrupted"}
     add_dead_letter(client, "k", body("job", owner="somebody", **words), reason="it arrived after its accept_until")
-    (line,) = json_lines(invoke("dead-letters", "requeue", "k", "--yes", "--json", env=no_worker_environ).stdout)
+    (line,) = json_lines(invoke("dead", "requeue", "k", "--yes", "--json", env=no_worker_environ).stdout)
     assert (line["key"], line["result"], line["origin"], line["queue"]) == ("k", "requeued", "job", "default")
     assert line["id"].startswith("job-r-")
     request = request_of(client, line["id"])
@@ -170,9 +168,9 @@ def test_a_dead_letter_requeued_again_after_a_crash_is_one_request(
     invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
 ) -> None:
     add_dead_letter(client, "k", body("job"))
-    first = json_lines(invoke("dead-letters", "requeue", "k", "--yes", "--json", env=no_worker_environ).stdout)
+    first = json_lines(invoke("dead", "requeue", "k", "--yes", "--json", env=no_worker_environ).stdout)
     add_dead_letter(client, "k", body("job"))  # the process died before it could drop the letter
-    assert json_lines(invoke("dead-letters", "requeue", "k", "--yes", "--json", env=no_worker_environ).stdout) == first
+    assert json_lines(invoke("dead", "requeue", "k", "--yes", "--json", env=no_worker_environ).stdout) == first
     assert len(client.ledger.list_records("", 10)[0]) == 1
     assert keys(client) == set()
 
@@ -185,9 +183,9 @@ def test_dead_letters_that_cannot_be_requests_stay_and_the_others_go(
     add_dead_letter(client, "foreign", body("foreign", queue="etl"))
     add_dead_letter(client, "wrong", body("wrong", executor_config={"no_such_key": 1}))
     add_dead_letter(client, "taken", body("taken"))
-    taken = json_lines(invoke("dead-letters", "requeue", "taken", "--json", env=no_worker_environ).stdout)[0]["id"]
+    taken = json_lines(invoke("dead", "requeue", "taken", "--json", env=no_worker_environ).stdout)[0]["id"]
     client.submit(["another"], id=taken)
-    done = invoke("dead-letters", "requeue", "--all", "--yes", "--json", env=no_worker_environ)
+    done = invoke("dead", "requeue", "--all", "--yes", "--json", env=no_worker_environ)
     assert done.exit_code == 1
     problems = {line["key"]: line["problem"] for line in json_lines(done.stdout)}
     assert problems["good"] is None
@@ -197,7 +195,7 @@ def test_dead_letters_that_cannot_be_requests_stay_and_the_others_go(
     assert "another request was submitted under the id" in problems["taken"]
     assert keys(client) == {"garbage", "foreign", "wrong", "taken"}
     (line,) = json_lines(
-        invoke("dead-letters", "requeue", "foreign", "--to", "etl", "--yes", "--json", env=no_worker_environ).stdout
+        invoke("dead", "requeue", "foreign", "--to", "etl", "--yes", "--json", env=no_worker_environ).stdout
     )
     assert request_of(client, line["id"]).queue == "etl"
 
@@ -207,11 +205,11 @@ def test_what_is_purged_is_gone_and_the_rest_stays(
 ) -> None:
     add_dead_letter(client, "a", b"x", "default", "not JSON")
     add_dead_letter(client, "b", b"x", "etl", "not JSON")
-    done = invoke("dead-letters", "purge", "--queue", "etl", "--yes", env=no_worker_environ)
+    done = invoke("dead", "purge", "--queue", "etl", "--yes", env=no_worker_environ)
     assert done.exit_code == 0
     assert "1 of 1 were dropped" in done.stderr
     assert keys(client) == {"a"}
-    (pile,) = json_lines(invoke("dead-letters", "purge", "a", "--yes", "--json", env=no_worker_environ).stdout)
+    (pile,) = json_lines(invoke("dead", "purge", "a", "--yes", "--json", env=no_worker_environ).stdout)
     assert (pile["queue"], pile["count"]) == ("default", 1)
     assert keys(client) == set()
 
@@ -228,7 +226,7 @@ def test_what_a_worker_buries_runs_when_it_is_requeued(deployment: Deployment) -
             20,
         )
         letter = next(letter for letter in client.ledger.list_dead_letters(10) if b"true" in letter.body)
-        done = deployment.run("dead-letters", "requeue", letter.key, "--yes", "--json")
+        done = deployment.run("dead", "requeue", letter.key, "--yes", "--json")
         (line,) = json_lines(done.stdout)
         result = client.handle(line["id"]).result(timeout=30)
         assert (result.state, result.exit_code) == ("SUCCESS", 0)
@@ -246,7 +244,7 @@ def test_a_forged_dead_letter_is_not_signed_again(
     """Whoever can write to a queue would else have the operator sign what he wrote."""
     add_dead_letter(client, "forged", body("job"), reason="it is not signed")
     keys_set = {**no_worker_environ, "AIRFLOW__ECS_QUEUE__SIGNING_KEYS": "k1:" + "a" * 32}
-    done = invoke("dead-letters", "requeue", "forged", "--yes", env=keys_set)
+    done = invoke("dead", "requeue", "forged", "--yes", env=keys_set)
     assert "it is not signed" in done.stdout + done.stderr
     assert keys(client) == {"forged"}
     assert client.ledger.count_by_state() == {}

@@ -140,7 +140,7 @@ def test_tail_for_people_is_one_line_an_event(invoke: Invoke, three_requests_env
     lines = invoke("journal", "tail", "-n", "1", env=three_requests_env).stdout.splitlines()
 
     assert len(lines) == 1
-    assert lines[0].endswith("stop.requested  a2  by=command line word=ended")
+    assert lines[0].endswith("stop.requested  a2  by=command line code=ended")
 
 
 def test_tail_follows_what_comes_until_it_is_interrupted(invoke: Invoke, deployment: Deployment, ended: str) -> None:

@@ -15,8 +15,8 @@ GOLDEN = Path(__file__).parents[1] / "journal" / "golden" / "v1.jsonl"
 #: What somebody might change, as a program that runs the command with it.
 CHANGED = """
 import sys
-from ecs_queue.core import decide
-decide.may_relaunch = lambda policy, seen: False
+from ecs_queue.protocol import decisions
+decisions.may_relaunch = lambda policy, observation: False
 from ecs_queue.cli.main import cli
 sys.exit(cli(sys.argv[1:], standalone_mode=False))
 """
@@ -39,7 +39,7 @@ class TestOffline:
         (report,) = json_lines(as_json.stdout)
         difference = report["difference"]
         assert report["identical"] is False
-        assert (difference["rule"], difference["recorded"], difference["now"]) == ("may_relaunch", True, False)
+        assert (difference["rule"], difference["recorded"], difference["replayed"]) == ("may_relaunch", True, False)
         first = next(
             event
             for event in map(json.loads, GOLDEN.read_text().splitlines())

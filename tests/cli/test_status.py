@@ -68,7 +68,7 @@ def test_status_tells_why_a_worker_is_ill(
         client.ledger.heartbeat(ill, 15)
     assert "2 workers are alive; w2: default: no credentials" in invoke("status", env=no_worker_environ).stdout
     lines = json_lines(invoke("workers", "--json", env=no_worker_environ).stdout)
-    assert [(line["name"], line["health"], line["launched"]) for line in lines] == [
+    assert [(line["name"], line["health"], line["launched_total"]) for line in lines] == [
         ("w1", "ok", 4),
         ("w2", "default: no credentials", 4),
     ]
@@ -136,12 +136,12 @@ class PagedLedger:
         self._pages = pages
         self.page_calls = 0
 
-    def page(self, after: str, limit: int) -> tuple[list[Record], str]:
+    def list_records(self, cursor: str, limit: int) -> tuple[list[Record], str]:
         self.page_calls += 1
-        position = int(after or 0)
+        position = int(cursor or 0)
         return self._pages[position], str(position + 1) if position + 1 < len(self._pages) else ""
 
-    def id_of(self, arn: str) -> None:
+    def find_id_by_arn(self, arn: str) -> None:
         return None
 
 

@@ -79,7 +79,7 @@ def test_a_worker_of_an_older_version_is_listed(invoke: Invoke, no_worker_enviro
     with EcsQueue.from_config(environ=no_worker_environ, owner="") as queue:
         queue.ledger.heartbeat(msgspec.convert(old, WorkerInfo), 15.0)
     (line,) = json_lines(invoke("workers", "--json", env=no_worker_environ).stdout)
-    assert (line["launched"], line["polled_at"]) == (1234, None)
+    assert (line["launched_total"], line["polled_at"]) == (1234, None)
     assert "never / never" in invoke("workers", env=no_worker_environ).stdout
 
 

@@ -160,7 +160,7 @@ class TestTheSameId:
         harness.broker.published.clear()
         tasks = [{"id": name, "command": ["x"]} for name in "abc"] + [{"command": ["y"]}] * 600
 
-        with pytest.raises(IdConflict, match=r"2 of the ids \(a, c\), so none of these was"):
+        with pytest.raises(IdConflict, match=r"2 of the ids belong to other requests \(a, c\)"):
             queue.submit_many(tasks)
 
         assert harness.memory_ledger.get(["b"]) == [None]

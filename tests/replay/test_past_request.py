@@ -13,6 +13,7 @@ from ecs_queue.client.client import EcsQueue
 from ecs_queue.errors import InvalidRequest, SealedMessage, UnknownTask
 from ecs_queue.journal import JournalEvent
 from ecs_queue.journal.redact import REDACTED
+from ecs_queue.local.ecs import local_environment
 from ecs_queue.messages import envelope
 from ecs_queue.messages.envelope import TaskRequest
 from ecs_queue.protocol.operations import ClaimRequest
@@ -26,8 +27,8 @@ PLAN = LaunchSpec("main", 3, {"overrides": {"containerOverrides": [{"name": "mai
 
 
 @pytest.fixture
-def client(no_worker_environ: dict[str, str]) -> Iterator[EcsQueue]:
-    with EcsQueue.from_config(environ=no_worker_environ, owner="") as queue:
+def client(redis_url: str) -> Iterator[EcsQueue]:
+    with EcsQueue.from_config(environ=local_environment("http://127.0.0.1:1", redis_url), owner="") as queue:
         yield queue
 
 
@@ -125,18 +126,19 @@ def test_a_launch_whose_arguments_cannot_be_read_was_sent_nobody_knows_how(clien
 
 
 def test_what_was_sealed_is_opened_from_ledger_and_journal_with_the_keys_of_this_configuration(
-    no_worker_environ: dict[str, str],
+    redis_url: str,
 ) -> None:
     keys = {
         "AIRFLOW__ECS_QUEUE__SIGNING_KEYS": "k1:" + "a" * 32,
         "AIRFLOW__ECS_QUEUE__ENCRYPTION_KEYS": Fernet.generate_key().decode(),
     }
-    with EcsQueue.from_config(environ={**no_worker_environ, **keys}, owner="") as locked:
+    environ = local_environment("http://127.0.0.1:1", redis_url)
+    with EcsQueue.from_config(environ={**environ, **keys}, owner="") as locked:
         draft = locked.prepare({"id": "job", "command": ["login", "hunter2"]})
         locked.submit(["login", "hunter2"], id="job")
         kept = {"envelope": msgspec.json.decode(draft.submission.body)}
         past = MemoryJournal([JournalEvent(v=1, seq="1-0.0", at=1.7e9, name="request.submitted", id="old", data=kept)])
         assert find_past_request(locked, EMPTY, "job").request.command == ["login", "hunter2"]
         assert find_past_request(locked, past, "old").request.command == ["login", "hunter2"]
-    with EcsQueue.from_config(environ=no_worker_environ, owner="") as keyless, pytest.raises(SealedMessage):
+    with EcsQueue.from_config(environ=environ, owner="") as keyless, pytest.raises(SealedMessage):
         find_past_request(keyless, past, "old")
