@@ -33,6 +33,8 @@ from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
 
 _STATES = frozenset(State)
+#: Only end what has expired.
+_NO_CLAIM = ClaimRequest(claim="", worker="", args="", target="")
 #: Lua unpacks at most some 8,000 arguments.
 _ARGUMENTS_AT_ONCE = 2000
 
@@ -353,18 +355,8 @@ def _put_call(submission: Submission) -> Call:
 
 
 def _claim_call(record_id: str, claim_request: ClaimRequest | None) -> Call:
-    if claim_request is None:
-        return ("claim", record_id, "", "", "", "", 0, "", 0)
-    bound = (claim_request.queue_limit, claim_request.nonce, claim_request.launch)
-    return (
-        "claim",
-        record_id,
-        claim_request.claim,
-        claim_request.worker,
-        claim_request.args,
-        claim_request.target,
-        *bound,
-    )
+    # The fields of a `ClaimRequest` are in the order of the script's arguments.
+    return "claim", record_id, *msgspec.structs.astuple(claim_request or _NO_CLAIM)
 
 
 def _decode_hash(record_id: str, fields: Mapping[bytes, bytes]) -> Record | None:

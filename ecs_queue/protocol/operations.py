@@ -55,7 +55,8 @@ class OperationResult(msgspec.Struct, frozen=True):
 class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker brings to a claim: a fresh random token and what it would send, frozen if nothing is yet.
 
-    `limit`: how many tasks the record's queue may have in flight; 0: no limit.
+    `container_name`, `max_attempts`, `spec_version`: of `args`, stored beside them for the worker that follows the task.
+    `queue_limit`: how many tasks the record's queue may have in flight; 0: no limit.
     `nonce`, `launch`: the only ones that `args` may be frozen for, when they are signed or sealed; "" and 0: any.
     """
 
@@ -63,6 +64,9 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     worker: str
     args: str
     target: str
+    container_name: str = ""
+    max_attempts: int = 0
+    spec_version: int = 0
     queue_limit: int = 0
     nonce: str = ""
     launch: int = 0

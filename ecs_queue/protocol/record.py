@@ -45,6 +45,9 @@ class Record(msgspec.Struct, kw_only=True):
     abandoned_claims: int = 0  # claims in a row whose holder has not said a word (since)
     target: str = ""
     args: str = ""
+    container_name: str = ""  # of `args`: the container that decides how the task ended
+    max_attempts: int = 0  # of `args`
+    spec_version: int = 0  # the version of `args`; 0: the worker that froze them stored none of these three
 
     arn: str = ""
     version: int = 0

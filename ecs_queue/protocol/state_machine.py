@@ -83,6 +83,8 @@ def claim(
         return held
     if not record.args:
         record.args, record.target = claim_request.args, claim_request.target
+        record.container_name, record.max_attempts = claim_request.container_name, claim_request.max_attempts
+        record.spec_version = claim_request.spec_version
     record.state = State.LAUNCHING
     record.not_before = 0.0
     record.calls += 1
@@ -382,8 +384,8 @@ def _queue_next_launch(record: Record, not_before: float) -> None:
     record.launch += 1
     record.not_before = not_before
     record.first_called_at = record.last_claim_at = 0.0
-    record.args = record.target = record.arn = record.last_status = ""
-    record.version = 0
+    record.args = record.target = record.container_name = record.arn = record.last_status = ""
+    record.max_attempts = record.spec_version = record.version = 0
     record.launched_at = record.started_at = 0.0
     _clear_claim(record)
 

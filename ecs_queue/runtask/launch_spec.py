@@ -102,12 +102,19 @@ def try_decode_launch_spec(record: Record, keyring: Keyring) -> LaunchSpec | Non
         return None
 
 
-def decode_launch_spec_header(args: str) -> LaunchSpecHeader:
-    """The head of the plan that a record's `args` hold; UndecodableMessage for one of another version."""
-    if not args:
-        return LaunchSpecHeader()
-    _check_version(args.encode())
-    return _decode(args.encode(), LaunchSpecHeader)
+def launch_spec_header(record: Record) -> LaunchSpecHeader:
+    """What following a record's task needs: as stored at the claim, or read from `args` when it was not.
+
+    Raises:
+        UndecodableMessage: the arguments were frozen by a worker of another version.
+    """
+    if record.args and not record.spec_version:
+        header = _decode(record.args.encode(), LaunchSpecHeader)
+    else:
+        version = record.spec_version or VERSION
+        header = LaunchSpecHeader(record.container_name or None, record.max_attempts or 1, version)
+    _require_known_version(header.v)
+    return header
 
 
 def build_queued_task(request: TaskRequest, attempt: int, next_attempt_time: float) -> EcsQueuedTask:
@@ -139,7 +146,10 @@ def build_submission(request: TaskRequest, body: bytes, nonce: str, launch_deadl
 
 
 def _check_version(text: bytes) -> None:
-    version = _decode(text, _SpecVersion).v
+    _require_known_version(_decode(text, _SpecVersion).v)
+
+
+def _require_known_version(version: int) -> None:
     if version != VERSION:
         raise UndecodableMessage(
             f"the run_task arguments in the record are of version {version}, this worker knows {VERSION}"

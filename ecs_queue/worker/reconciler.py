@@ -12,7 +12,7 @@ from ecs_queue.protocol.observation import Observation
 from ecs_queue.protocol.operations import OperationResult, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.retry import Backoff, RecordedDraw
-from ecs_queue.runtask.launch_spec import decode_launch_spec_header
+from ecs_queue.runtask.launch_spec import launch_spec_header
 from ecs_queue.tasks import EcsExecutorTask
 from ecs_queue.worker.completion import decide_next_action, emit_request_ended
 from ecs_queue.worker.context import WorkerContext
@@ -44,7 +44,7 @@ class Reconciler:
         self, target: Target, record: Record, task: Mapping[str, Any], now: float
     ) -> tuple[TaskUpdate | float, Observation]:
         parts = self._context
-        head = decode_launch_spec_header(record.args)
+        head = launch_spec_header(record)
         look = PollInput(
             record=record,
             task=task,

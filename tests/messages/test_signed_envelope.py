@@ -35,7 +35,7 @@ from ecs_queue.runtask.launch_spec import (
     args_scope,
     build_submission,
     decode_launch_spec,
-    decode_launch_spec_header,
+    launch_spec_header,
 )
 from tests.messages.test_envelope import golden
 
@@ -68,7 +68,7 @@ def test_old_protected_arguments_always_decode(name: str) -> None:
 
     plan = decode_launch_spec(args, BOTH, ARGS)
     assert plan.run_task["overrides"]["containerOverrides"][0]["command"] == ["echo", "grüße"]
-    assert decode_launch_spec_header(args) == LaunchSpecHeader("main", 3)
+    assert launch_spec_header(Record(id="job", args=args)) == LaunchSpecHeader("main", 3)
 
 
 def test_without_keys_a_signed_message_is_read_as_any_other() -> None:
@@ -274,7 +274,7 @@ class TestFrozenArguments:
         args = self.plan.encode(keyring, ARGS)
 
         assert decode_launch_spec(args, keyring, ARGS) == self.plan
-        assert decode_launch_spec_header(args) == LaunchSpecHeader("main", 3)
+        assert launch_spec_header(Record(id="job", args=args)) == LaunchSpecHeader("main", 3)
         assert ("hunter2" in args) is not keyring.has_encryption_keys
 
     @pytest.mark.parametrize("position", range(1, 5))
@@ -300,7 +300,7 @@ class TestFrozenArguments:
             decode_launch_spec(newer, keyring, ARGS)
         assert not isinstance(caught.value, UnverifiedMessage | SealedMessage)
         with pytest.raises(UndecodableMessage, match="of version 2"):
-            decode_launch_spec_header(newer)
+            launch_spec_header(Record(id="job", args=newer))
 
     def test_a_version_that_nobody_vouches_for_is_not_believed(self) -> None:
         newer = LaunchSpec("main", 3, {"taskDefinition": "jobs:7"}, v=2).encode()

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from ecs_queue.config import Profile
-from ecs_queue.errors import InvalidRequest
+from ecs_queue.errors import InvalidRequest, UndecodableMessage
 from ecs_queue.messages import envelope
+from ecs_queue.protocol.record import Record
 from ecs_queue.runtask.launch_spec import (
     LaunchSpec,
     LaunchSpecHeader,
@@ -18,7 +19,7 @@ from ecs_queue.runtask.launch_spec import (
     build_queued_task,
     build_submission,
     decode_launch_spec,
-    decode_launch_spec_header,
+    launch_spec_header,
 )
 
 NOW = 1_800_000_000.0
@@ -53,10 +54,21 @@ def test_it_is_the_same_after_it_was_kept_in_the_ledger() -> None:
     assert json.loads(plan.encode())["run_task"] == plan.run_task
 
 
-def test_its_head_is_read_without_the_arguments() -> None:
+def test_its_header_is_what_the_claim_stored_and_the_arguments_are_not_read() -> None:
+    record = Record(id="a", args="no JSON", container_name="main", max_attempts=3, spec_version=1)
+
+    assert launch_spec_header(record) == LaunchSpecHeader("main", 3)
+
+
+def test_a_stored_header_of_a_newer_version_is_left_to_newer_workers() -> None:
+    with pytest.raises(UndecodableMessage, match="of version 2, this worker knows 1"):
+        launch_spec_header(Record(id="a", args="{}", container_name="main", max_attempts=3, spec_version=2))
+
+
+def test_the_header_of_a_record_that_stores_none_is_read_from_its_arguments() -> None:
     plan = LaunchSpec("main", 3, {"overrides": {}})
 
-    assert decode_launch_spec_header(plan.encode()) == LaunchSpecHeader("main", 3)
+    assert launch_spec_header(Record(id="a", args=plan.encode())) == LaunchSpecHeader("main", 3)
 
 
 def test_its_representation_shows_no_payload() -> None:
@@ -64,7 +76,7 @@ def test_its_representation_shows_no_payload() -> None:
 
 
 def test_a_record_without_arguments_has_the_head_of_one_attempt() -> None:
-    assert decode_launch_spec_header("") == LaunchSpecHeader(None, 1)
+    assert launch_spec_header(Record(id="a")) == LaunchSpecHeader(None, 1)
 
 
 def test_what_run_task_could_never_take_is_refused() -> None:

@@ -64,9 +64,12 @@ class TestNewerArguments:
         assert "of version 2, this worker knows 1: update the workers" in harness.record().reason
         assert not harness.ecs.run_task_calls
 
-    def test_its_task_is_left_to_newer_workers_until_ecs_forgets_it(self, harness: WorkerHarness) -> None:
+    @pytest.mark.parametrize("spec_version", [2, 0], ids=["stored", "not-stored"])
+    def test_its_task_is_left_to_newer_workers_until_ecs_forgets_it(
+        self, harness: WorkerHarness, spec_version: int
+    ) -> None:
         arn = harness.launch()
-        _update_record(harness, args=_newer_launch_spec(harness))
+        _update_record(harness, args=_newer_launch_spec(harness), spec_version=spec_version)
         harness.ecs.finish(arn)
         harness.advance_in_steps(HOUR, step=10)
         assert harness.state() is State.LAUNCHED

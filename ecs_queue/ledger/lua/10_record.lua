@@ -4,6 +4,7 @@ local NUMBERS = {
   accept_until = 0, expires_at = 0, time_limit = 0, created_at = 0, launch = 1, attempt = 1, calls = 0,
   not_before = 0, lease_until = 0, first_called_at = 0, last_claim_at = 0, ambiguous = 0, retired = 0, abandoned_claims = 0, version = 0,
   launched_at = 0, started_at = 0, stop_requested_at = 0, finished_at = 0, attempts = 0, undelivered = 0, confirmed_at = 0, unknown_state_since = 0,
+  max_attempts = 0, spec_version = 0,
 }
 local STATES = { QUEUED = true, LAUNCHING = true, LAUNCHED = true, SUCCESS = true, FAILED = true, REMOVED = true,
                  REVOKED = true, EXPIRED = true, UNKNOWN = true }
@@ -165,6 +166,9 @@ local function queue_next_launch(r, not_before)
   set(r, 'last_claim_at', 0)
   set(r, 'args', '')
   set(r, 'target', '')
+  set(r, 'container_name', '')
+  set(r, 'max_attempts', 0)
+  set(r, 'spec_version', 0)
   set(r, 'arn', '')
   set(r, 'last_status', '')
   set(r, 'version', 0)

@@ -75,7 +75,8 @@ local function is_worker_alive(worker, since)
 end
 
 -- token '': no offer, only end what has expired. for_nonce '': what is offered fits any launch, else only this one
-local function claim(r, token, worker, args, target, limit, for_nonce, for_launch)
+local function claim(r, token, worker, args, target, container_name, max_attempts, spec_version, limit, for_nonce,
+                     for_launch)
   if r.state ~= 'QUEUED' then return { 'not_claimable', reply_record(r) } end
   if is_expired(r) then
     finish(r, 'EXPIRED', r.attempt - 1, NOW, expiry_reason(r))
@@ -95,6 +96,9 @@ local function claim(r, token, worker, args, target, limit, for_nonce, for_launc
   if (r.args or '') == '' then
     set(r, 'args', args)
     set(r, 'target', target)
+    set(r, 'container_name', container_name)
+    set(r, 'max_attempts', tonumber(max_attempts))
+    set(r, 'spec_version', tonumber(spec_version))
   end
   set(r, 'state', 'LAUNCHING')
   set(r, 'not_before', 0)
@@ -113,11 +117,13 @@ function operations.claim(id, ...)
 end
 
 -- put, and claim only what this very request is the record of: {put's answer, claim's answer}
-function operations.put_and_claim(id, token, worker, args, target, limit, for_nonce, for_launch, ...)
+function operations.put_and_claim(id, token, worker, args, target, container_name, max_attempts, spec_version, limit,
+                                  for_nonce, for_launch, ...)
   local word, r = put(id, ...)
   if word == 'too_late' then return { { word }, { 'not_found' } } end
   if word ~= 'created' and word ~= 'unchanged' then return { reply_with(word, r), { 'not_claimable' } } end
-  return { { word }, claim(r or load(id), token, worker, args, target, limit, for_nonce, for_launch) }
+  return { { word }, claim(r or load(id), token, worker, args, target, container_name, max_attempts, spec_version, limit,
+                           for_nonce, for_launch) }
 end
 
 function operations.reclaim(id, token, worker)

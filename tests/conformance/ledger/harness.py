@@ -46,10 +46,10 @@ def claim_request(
     worker: str = "worker-1",
     args: str = '{"count": 1}',
     target: str = "here",
-    queue_limit: int = 0,
+    **fields: Any,
 ) -> ClaimRequest:
     """What a worker brings to a claim."""
-    return ClaimRequest(claim=claim, worker=worker, args=args, target=target, queue_limit=queue_limit)
+    return ClaimRequest(claim=claim, worker=worker, args=args, target=target, **fields)
 
 
 def make_refusal(kind: RefusalKind, wait: float = 2.0, max_attempts: int = 3) -> Refusal:

@@ -158,6 +158,23 @@ def test_no_effect_on_a_stopped_record_ends_it(harness: LedgerHarness) -> None:
     assert answer.record.reason == "stopped by ann"
 
 
+def test_what_following_the_task_needs_is_stored_with_the_arguments_and_cleared_with_them(
+    harness: LedgerHarness,
+) -> None:
+    stored = {"container_name": "main", "max_attempts": 3, "spec_version": 1}
+    harness.make_queued()
+    harness.ledger.claim("job", claim_request(**stored))
+    harness.ledger.no_effect("job", "claim-1", 0.0, "throttled")
+    harness.advance(1)
+    harness.ledger.claim("job", claim_request("claim-2", args="other", container_name="sidecar", spec_version=2))
+    record = harness.get_record()
+    assert (record.container_name, record.max_attempts, record.spec_version) == ("main", 3, 1)
+
+    harness.ledger.refused("job", "claim-2", make_refusal(RefusalKind.CAPACITY))
+    record = harness.get_record()
+    assert (record.container_name, record.max_attempts, record.spec_version) == ("", 0, 0)
+
+
 def test_lack_of_capacity_takes_the_next_number_and_no_attempt(harness: LedgerHarness) -> None:
     harness.make_launching()
     answer = harness.ledger.refused("job", "claim-1", make_refusal(RefusalKind.CAPACITY, wait=8.0))
