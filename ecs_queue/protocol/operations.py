@@ -55,7 +55,7 @@ class OperationResult(msgspec.Struct, frozen=True):
 class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker brings to a claim: a fresh random token and what it would send, frozen if nothing is yet.
 
-    `container_name`, `max_attempts`, `spec_version`: of `args`, stored beside them for the worker that follows the task.
+    `container_name`, `max_attempts`, `spec_version`: of `args`, stored beside them for what follows the task.
     `queue_limit`: how many tasks the record's queue may have in flight; 0: no limit.
     `nonce`, `launch`: the only ones that `args` may be frozen for, when they are signed or sealed; "" and 0: any.
     """
