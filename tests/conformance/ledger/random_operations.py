@@ -119,7 +119,7 @@ class RandomOperations:
 
     def _claim_request(self) -> Any:
         args, limit = self._usually(self._fresh("args"), ""), self._rng.choice((0, 0, 0, 1))
-        known = {"container_name": f"container-{self._serial}", "max_attempts": 3, "spec_version": 1}
+        known: dict[str, Any] = {"container_name": f"container-{self._serial}", "max_attempts": 3, "spec_version": 1}
         stored = known if self._serial % 3 else {}
         return claim_request(self._fresh("claim"), args=args, target=self._fresh("target"), queue_limit=limit, **stored)
 

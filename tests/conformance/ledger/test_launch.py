@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ecs_queue.protocol.operations import RefusalKind, ResultCode
@@ -161,7 +163,7 @@ def test_no_effect_on_a_stopped_record_ends_it(harness: LedgerHarness) -> None:
 def test_what_following_the_task_needs_is_stored_with_the_arguments_and_cleared_with_them(
     harness: LedgerHarness,
 ) -> None:
-    stored = {"container_name": "main", "max_attempts": 3, "spec_version": 1}
+    stored: dict[str, Any] = {"container_name": "main", "max_attempts": 3, "spec_version": 1}
     harness.make_queued()
     harness.ledger.claim("job", claim_request(**stored))
     harness.ledger.no_effect("job", "claim-1", 0.0, "throttled")
