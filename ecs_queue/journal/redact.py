@@ -1,14 +1,14 @@
-"""What the journal does not keep: values whose name, or whose look, says that they are secrets.
+"""Redacts secrets before they are journalled: values whose name or form says that they are secrets.
 
-It works on JSON of any shape: an envelope, run_task arguments, a task, a sentence of ECS's. JSON within a string (an
-Airflow workload in a command) is searched like the rest. What is sealed is left as it is, for nothing is to be seen.
-It hides rather too much than too little; `redacted_places` tells a replay what it will not find.
+The functions take JSON of any shape: an envelope, run_task arguments, a task, an error text of ECS. JSON within a
+string (an Airflow workload in a command) is searched like the rest. Encrypted payloads are left as they are. An
+uncertain value is redacted; `redacted_paths` lists for a replay which values are missing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -16,20 +16,20 @@ import msgspec
 
 from ecs_queue.config.redact import is_secret_name
 
-#: What stands in place of a secret, alone or within a longer text.
+#: Replaces a secret, alone or within a longer text.
 REDACTED = "[redacted]"
 
-#: Without any of these, in lower case, nothing needs a closer look: nearly all events.
+#: JSON without any of these (in lower case) holds no secret. That is true of nearly all events.
 _JSON_MARKERS = (
     *(b"pass", b"pwd", b"secret", b"token", b"credential", b"signature", b"auth", b"key", b"@", b"eyj", b"bearer"),
     *(b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"glpat-", b"xox", b"aiza", b'"sk-', b" sk-", b"=sk-"),
 )
-#: Without any of these, in lower case, no expression below finds anything in a text.
+#: No expression below matches in a text without any of these (in lower case).
 _TEXT_MARKERS = (
     *("pass", "pwd", "secret", "token", "credential", "signature", "auth", "key", "@", "eyj", "bearer", "basic"),
     *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "glpat-", "xox", "aiza", "sk-"),
 )
-#: Names are the same ones again and again; longer ones are none that anybody has chosen, and are not remembered.
+#: The same names come again and again; longer ones are not chosen by people, and are not cached.
 _MAX_CACHED_NAME_LENGTH = 64
 _is_secret_name_cached = lru_cache(4096)(is_secret_name)
 _USER_INFO = re.compile(r"(://)([^\s/:@\"']*)(:?)([^\s/\"']*)@")
@@ -50,51 +50,53 @@ _BEARER = re.compile(r"\b(bearer|basic)(\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
 
 
 def redact_json(data: bytes) -> bytes:
-    """The JSON without its secrets; the very same bytes when there is nothing to hide."""
-    low = data.lower()
-    for word in _JSON_MARKERS:
-        if word in low:
+    """Return the JSON without its secrets; the same bytes when there are none."""
+    lowered = data.lower()
+    for marker in _JSON_MARKERS:  # not any(): this is on the way of every event
+        if marker in lowered:
             value = msgspec.json.decode(data)
-            hidden = redact(value)
-            return data if hidden == value else msgspec.json.encode(hidden)
+            redacted = redact(value)
+            return data if redacted == value else msgspec.json.encode(redacted)
     return data
 
 
 def redact(value: Any) -> Any:
-    """A copy of a JSON value without its secrets."""
+    """Return a copy of a JSON value without its secrets."""
     return _redact(value, is_secret=False)
 
 
 def redacted_paths(value: Any) -> list[str]:
-    """Where something is hidden: `command[2]`, `executor_config.environment.DB_PASSWORD`; [] when nothing is."""
+    """Return the paths of redacted values: `command[2]`, `executor_config.environment.DB_PASSWORD`."""
     return list(_redacted_paths(value, ""))
 
 
 def is_redacted(value: object) -> bool:
-    """Whether the text, or a part of it, was a secret."""
+    """Return whether the value is a text with a redacted part."""
     return isinstance(value, str) and REDACTED in value
 
 
 def _redact(value: Any, is_secret: bool) -> Any:
-    if isinstance(value, str):  # most of all values
+    if isinstance(value, str):  # most values
         return (REDACTED if value else value) if is_secret else _redact_text(value)
     if isinstance(value, dict):
-        named = _entry_name(value)
+        entry_name = _entry_name(value)
         return {
-            key: item if _is_our_signature(key, item) else _redact(item, is_secret or _is_secret_member(key, named))
+            key: item
+            if _is_our_signature(key, item)
+            else _redact(item, is_secret or _is_secret_member(key, entry_name))
             for key, item in value.items()
         }
     if isinstance(value, list):
         return [
-            _redact(item, is_secret or _is_option_value(value[place - 1] if place else None, item))
-            for place, item in enumerate(value)
+            _redact(item, is_secret or _is_option_value(previous, item))
+            for previous, item in zip([None, *value], value, strict=False)
         ]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return REDACTED if is_secret and is_number else value
 
 
 def _is_our_signature(key: str, item: object) -> bool:
-    """An envelope's own: it proves who wrote it and tells nothing."""
+    """Whether it is an envelope's signature, which is no secret."""
     return key == "signature" and isinstance(item, str) and _SIGNATURE.fullmatch(item) is not None
 
 
@@ -109,16 +111,16 @@ def _is_secret_name(name: str) -> bool:
 
 
 def _entry_name(entry: dict[str, Any]) -> str:
-    """Of an environment variable {"name", "value"} or a tag {"key", "value"}; "" for any other object."""
+    """The name of an environment variable {"name", "value"} or a tag {"key", "value"}; "" for any other object."""
     name = entry.get("name", entry.get("key", "")) if "value" in entry else ""
     return name if isinstance(name, str) else ""
 
 
-def _is_option_value(before: object, item: object) -> bool:
-    """Whether a word of a command is the value of the option before it: `--password`, `hunter2`."""
-    if not isinstance(before, str) or not isinstance(item, str) or item.startswith("-"):
+def _is_option_value(previous: object, item: object) -> bool:
+    """Whether an argument of a command is the value of the option before it: `--password`, `hunter2`."""
+    if not isinstance(previous, str) or not isinstance(item, str) or item.startswith("-"):
         return False
-    flag = _FLAG.fullmatch(before)
+    flag = _FLAG.fullmatch(previous)
     return flag is not None and _is_secret_name(flag[1])
 
 
@@ -127,14 +129,14 @@ def _redact_text(text: str) -> str:
         try:
             value = msgspec.json.decode(text)
         except (msgspec.DecodeError, RecursionError):
-            pass  # no JSON after all: a text like any other
+            pass  # not JSON: an ordinary text
         else:
-            hidden = _redact(value, is_secret=False)
-            return text if hidden == value else msgspec.json.encode(hidden).decode()
-    if text.isascii():  # else the expressions, which ignore case, know letters that `lower` does not
-        low = text.lower()
-        for sign in _TEXT_MARKERS:
-            if sign in low:
+            redacted = _redact(value, is_secret=False)
+            return text if redacted == value else msgspec.json.encode(redacted).decode()
+    if text.isascii():  # otherwise the case-insensitive expressions may match letters that `lower` does not change
+        lowered = text.lower()
+        for marker in _TEXT_MARKERS:
+            if marker in lowered:
                 break
         else:
             return text
@@ -152,41 +154,43 @@ def _redact_user_info(match: re.Match[str]) -> str:
 
 
 def _redact_named_values(text: str) -> str:
-    """`PASSWORD=x`, `--password x`, `password: x1` within a text."""
+    """Redact `PASSWORD=x`, `--password x`, `password: x1` within a text."""
     parts: list[str] = []
     done = 0
     for match in _NAME_AND_SEPARATOR.finditer(text):
-        name, between = match.groups()
+        name, separator = match.groups()
         if match.start() < done or not _is_secret_name(name.lstrip("-")) or text.startswith(REDACTED, match.end()):
             continue
         value = _VALUE.match(text, match.end())
-        if value is None or not _is_named_value(name, between, value[0]):
+        if value is None or not _is_named_value(name, separator, value[0]):
             continue
         parts += text[done : value.start()], REDACTED
         done = value.end()
     return "".join((*parts, text[done:])) if parts else text
 
 
-def _is_named_value(name: str, between: str, value: str) -> bool:
-    """Whether it is a value, and not the next word of a sentence that speaks of secrets."""
-    if "=" in between:
+def _is_named_value(name: str, separator: str, value: str) -> bool:
+    """Whether it is a value, and not the next word of a sentence about secrets."""
+    if "=" in separator:
         return True
-    if ":" in between:
+    if ":" in separator:
         return value[0] in "\"'" or re.search(r"\W|\d|_", value) is not None
     return name.startswith("-") and not value.startswith("-")
 
 
 def _redacted_paths(value: Any, path: str) -> Iterator[str]:
-    join: Callable[[object], str] = lambda name: f"{path}.{name}" if path else str(name)  # noqa: E731
+    def join(name: object) -> str:
+        return f"{path}.{name}" if path else str(name)
+
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _redacted_paths(item, join(key))
     elif isinstance(value, list):
-        for place, item in enumerate(value):
-            named = _entry_name(item) if isinstance(item, dict) else ""
-            if named and is_redacted(item.get("value")):
-                yield join(named)
+        for position, item in enumerate(value):
+            name = _entry_name(item) if isinstance(item, dict) else ""
+            if name and is_redacted(item.get("value")):
+                yield join(name)
             else:
-                yield from _redacted_paths(item, f"{path}[{place}]")
+                yield from _redacted_paths(item, f"{path}[{position}]")
     elif is_redacted(value):
         yield path

@@ -18,7 +18,7 @@ from ecs_queue.protocol import decisions
 from ecs_queue.protocol.decisions import LedgerWrite, NextAction
 from ecs_queue.protocol.retry import Backoff
 from ecs_queue.replay.decisions import compare_decision, replay_decisions
-from tests.journal.conftest import SECRET, RecordedRun
+from tests.replay.conftest import SECRET, RecordedRun
 
 GOLDEN = Path(__file__).parents[1] / "journal" / "golden" / "v1.jsonl"
 DecisionChange = Callable[[Any], Any]

@@ -29,17 +29,17 @@ PATIENCE_SECONDS = 30.0
 
 
 @pytest.fixture
-def url(sqs_client: Any) -> str:
-    return str(sqs_client.create_queue(QueueName=f"events-{uuid.uuid4().hex}")["QueueUrl"])
+def url(sqs: Any) -> str:
+    return str(sqs.create_queue(QueueName=f"events-{uuid.uuid4().hex}")["QueueUrl"])
 
 
-def received(sqs_client: Any, url: str, number: int) -> list[dict[str, Any]]:
+def received(sqs: Any, url: str, number: int) -> list[dict[str, Any]]:
     """So many events, and that there is none more."""
     found: list[dict[str, Any]] = []
     deadline = time.monotonic() + PATIENCE_SECONDS
     while len(found) < number:
         assert time.monotonic() < deadline, found
-        answer = sqs_client.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
+        answer = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
         found += [json.loads(message["Body"]) for message in answer.get("Messages") or ()]
     assert len(found) == number
     return found
@@ -54,12 +54,12 @@ def until_counted(server: LocalEcs, number: int) -> None:
     assert server.stats()["events"] == number
 
 
-def test_each_version_of_a_task_is_told_as_eventbridge_would(start_ecs: StartEcs, sqs_client: Any, url: str) -> None:
+def test_each_version_of_a_task_is_told_as_eventbridge_would(start_ecs: StartEcs, sqs: Any, url: str) -> None:
     server, ecs = start_ecs(event_queue_url=url)
     arn = run_task(ecs, overrides=command_override("exit", "3"), startedBy="ecs-queue/job/abcd1234/1")
     shown = wait_for_status(ecs, arn)
 
-    events = received(sqs_client, url, shown["version"])
+    events = received(sqs, url, shown["version"])
 
     details = sorted((event["detail"] for event in events), key=lambda detail: detail["version"])
     assert [detail["version"] for detail in details] == list(range(1, shown["version"] + 1))
@@ -74,11 +74,11 @@ def test_each_version_of_a_task_is_told_as_eventbridge_would(start_ecs: StartEcs
     until_counted(server, len(events))
 
 
-def test_an_event_says_the_same_as_describe_tasks(start_ecs: StartEcs, sqs_client: Any, url: str) -> None:
+def test_an_event_says_the_same_as_describe_tasks(start_ecs: StartEcs, sqs: Any, url: str) -> None:
     _, ecs = start_ecs(event_queue_url=url)
     arn = run_task(ecs, overrides=command_override("exit", "3"), startedBy="ecs-queue/job/abcd1234/1")
     shown = wait_for_status(ecs, arn)
-    last = max(received(sqs_client, url, shown["version"]), key=lambda event: event["detail"]["version"])
+    last = max(received(sqs, url, shown["version"]), key=lambda event: event["detail"]["version"])
 
     event = decode_event(json.dumps(last), "ecs-queue")
 
@@ -89,11 +89,11 @@ def test_an_event_says_the_same_as_describe_tasks(start_ecs: StartEcs, sqs_clien
     assert (event.record_id, event.nonce, event.launch) == ("job", "abcd1234", 1)
 
 
-def test_the_detail_has_the_members_of_a_task_and_times_as_text(start_ecs: StartEcs, sqs_client: Any, url: str) -> None:
+def test_the_detail_has_the_members_of_a_task_and_times_as_text(start_ecs: StartEcs, sqs: Any, url: str) -> None:
     _, ecs = start_ecs(event_queue_url=url)
     shown = wait_for_status(ecs, run_task(ecs, overrides=command_override("exit", "0")))
     shape = service_model().shape_for("Task")
-    for event in received(sqs_client, url, shown["version"]):
+    for event in received(sqs, url, shown["version"]):
         detail = event["detail"]
         assert detail.pop("updatedAt").endswith("Z")
         times = {name: value for name, value in detail.items() if name.endswith("At")}
@@ -102,18 +102,18 @@ def test_the_detail_has_the_members_of_a_task_and_times_as_text(start_ecs: Start
         assert find_shape_violations(shape, {name: value for name, value in detail.items() if name not in times}) == []
 
 
-def test_doubled_events_are_the_very_same(start_ecs: StartEcs, sqs_client: Any, url: str) -> None:
+def test_doubled_events_are_the_very_same(start_ecs: StartEcs, sqs: Any, url: str) -> None:
     _, ecs = start_ecs(event_queue_url=url, event_faults=EventFaultOptions(duplicate=1.0, reorder=1.0))
     shown = wait_for_status(ecs, run_task(ecs, overrides=command_override("exit", "0")))
-    events = received(sqs_client, url, 2 * shown["version"])
+    events = received(sqs, url, 2 * shown["version"])
     texts = [json.dumps(event, sort_keys=True) for event in events]
     assert sorted(texts) == sorted(2 * list(set(texts)))
 
 
-def test_dropped_events_never_come_and_change_nothing_else(start_ecs: StartEcs, sqs_client: Any, url: str) -> None:
+def test_dropped_events_never_come_and_change_nothing_else(start_ecs: StartEcs, sqs: Any, url: str) -> None:
     server, ecs = start_ecs(event_queue_url=url, event_faults=EventFaultOptions(drop=1.0))
     wait_for_status(ecs, run_task(ecs, overrides=command_override("exit", "0")))
-    assert received(sqs_client, url, 0) == []
+    assert received(sqs, url, 0) == []
     assert server.stats()["events"] == 0
 
 
