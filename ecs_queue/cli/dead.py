@@ -280,8 +280,10 @@ def _require_selection(command: str, selection: DeadLetterFilter, everything: bo
 
 
 def _request_to_dict(queue: EcsQueue, dead_letter: DeadLetter) -> dict[str, Any]:
+    from ecs_queue.messages.envelope import decode_request
+
     try:
-        request = queue.decode_request(dead_letter.body)
+        request = decode_request(dead_letter.body, queue.keyring)
     except UndecodableMessage as error:
         return {"usable": False, "problem": str(error)}
     return {"usable": True, "names_queue": request.queue, "owner": request.owner or None}

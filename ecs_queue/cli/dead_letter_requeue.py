@@ -132,10 +132,11 @@ class Requeue:
 
 def prepare_requeue(queue: EcsQueue, dead_letter: DeadLetter, to_queue: str | None) -> Requeue:
     """The letter as a new request. The same letter always gives the same id, so that doing it twice does it once."""
+    from ecs_queue.messages.envelope import decode_request
     from ecs_queue.runtask.resubmit import ResubmitChanges, build_resubmit_id, build_resubmit_line
 
     try:
-        request = queue.decode_request(dead_letter.body)
+        request = decode_request(dead_letter.body, queue.keyring)
         if to_queue is None and request.queue != dead_letter.queue:
             # One who may write to a queue must not get at another one's profile by way of the operator.
             problem = f"it names the queue {request.queue} and came from {dead_letter.queue}: say where to with --to"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -14,6 +15,8 @@ from ecs_queue.messages.keyring import Keyring
 from ecs_queue.protocol.operations import OperationResult, ResultCode
 from ecs_queue.protocol.record import Record, Submission
 from ecs_queue.runtask.launch_spec import build_submission
+
+T = TypeVar("T")
 
 
 class PreparedRequest(msgspec.Struct, frozen=True):
@@ -53,3 +56,8 @@ def find_conflicts(prepared: Sequence[PreparedRequest], records: Iterable[Record
         for item, record in zip(prepared, records, strict=True)
         if record is not None and record.digest and record.digest != item.submission.digest
     ]
+
+
+def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield slices of at most `size` items, in order."""
+    return (items[start : start + size] for start in range(0, len(items), size))

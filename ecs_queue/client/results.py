@@ -1,4 +1,4 @@
-"""Waits for results: messages make it fast, the ledger makes it sure."""
+"""Waits for results. Result messages make it fast; reading the ledger makes it reliable."""
 
 from __future__ import annotations
 
@@ -6,19 +6,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ecs_queue.broker.base import Broker, ResultConsumer
+from ecs_queue.client.producer import PreparedRequest
 from ecs_queue.client.result_verification import ResultKey, decode_result_keys, iter_confirmed_results
 from ecs_queue.crash_points import crash_point
-from ecs_queue.errors import (
-    BrokerUnavailable,
-    LedgerUnavailable,
-    ResultTimeout,
-    UnknownTask,
-    UsageError,
-)
+from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable, ResultTimeout, UnknownTask, UsageError
 from ecs_queue.ledger.base import Ledger
 from ecs_queue.messages.envelope import TaskResult, build_result
 from ecs_queue.messages.keyring import NO_KEYS, Keyring
@@ -26,38 +20,41 @@ from ecs_queue.protocol.record import Record
 
 logger = logging.getLogger("ecs_queue")
 
-Prepared = TypeVar("Prepared")
-#: What one waiting iterator has been given and not yet handed out.
+#: What one waiting iterator has been given and has not yielded yet.
 _ReadyResults = deque[TaskResult | UnknownTask]
 
-#: How often the ledger is asked, and about how many requests at once: a few thousand are asked in turn. Seconds.
+#: How often the ledger is read (seconds), and how many requests at once: thousands are read in turn.
 _LEDGER_CHECK_INTERVAL_SECONDS = 1.0
 _LEDGER_CHECK_BATCH_SIZE = 500
 _DRAIN_TIMEOUT_SECONDS = 0.25
-#: How long a broker that could not be reached is left alone: an attempt may take as long as its time-out. Seconds.
+#: Pause after a broker that cannot be reached: each attempt may take the whole socket timeout. Seconds.
 _BROKER_RETRY_SECONDS = 2.0
-#: Results that came before anybody waited for them; the oldest beyond are found in the ledger.
+#: Maximum number of results kept that arrived before the caller waited for them. Older ones are read from the ledger.
 _MAX_EARLY_RESULTS = 5000
-#: How long closing waits for the thread that reads the results. Seconds.
+#: How long `close` waits for the thread that reads the results. Seconds.
 _CLOSE_TIMEOUT_SECONDS = 2.0
 
 
-class ResultWaiter(Generic[Prepared]):
-    """The results of one owner. Any number of threads may wait; one of them drains for all.
-
-    `submit_again(draft)`: the ledger does not know a request that was put into it; False when it cannot be put any
-    more. Without an owner nobody sends anything, and only the ledger is asked. `keyring`: with a signing key a result
-    that is not signed is no result, for anybody may have written it.
-    """
+class ResultWaiter:
+    """Waits for the results of one owner. Any number of threads may wait; one of them reads the messages for all."""
 
     def __init__(
         self,
         broker: Broker,
         ledger: Ledger,
         owner: str,
-        put_again: Callable[[Prepared], bool],
+        put_again: Callable[[PreparedRequest], bool],
         keyring: Keyring = NO_KEYS,
     ) -> None:
+        """Create a waiter; it opens the owner's queue of results on first use.
+
+        Args:
+            broker: Where result messages arrive.
+            ledger: Where results are stored.
+            owner: Whose results; "": nothing is published to it, so only the ledger is read.
+            put_again: Puts a request that the ledger lost; returns False when the ledger does not accept it any more.
+            keyring: With a signing key, unsigned result messages are ignored.
+        """
         self._broker = broker
         self._ledger = ledger
         self._owner = owner
@@ -66,7 +63,7 @@ class ResultWaiter(Generic[Prepared]):
         self._drain_lock = threading.Lock()
         self._condition = threading.Condition()
         self._waiters: dict[ResultKey, list[_ReadyResults]] = {}
-        self._prepared_requests: dict[ResultKey, Prepared] = {}  # of what is wanted
+        self._prepared_requests: dict[ResultKey, PreparedRequest] = {}  # of the awaited requests
         self._early_results: dict[ResultKey, TaskResult] = {}
         self._to_confirm: deque[ResultKey] = deque()
         self._to_check: deque[ResultKey] = deque()
@@ -77,39 +74,42 @@ class ResultWaiter(Generic[Prepared]):
 
     @property
     def has_inbox(self) -> bool:
-        """Whether an owner's queue was ever read."""
+        """Whether the owner's queue of results was opened."""
         return self._inbox is not None
 
     def as_completed(
-        self, requests: Mapping[ResultKey, Prepared | None], timeout: float | None
+        self, requests: Mapping[ResultKey, PreparedRequest | None], timeout: float | None
     ) -> Iterator[TaskResult]:
-        """Each result once, as they come. A result counts as delivered when the next one is asked for.
+        """Yield each result once, as the requests end. A result counts as delivered when the next one is requested.
 
-        `wanted`: with the draft of what this process submitted. Raises `ResultTimeout`, and `UnknownTask` for a
-        request that the ledger does not know and that cannot be submitted again: its result will never come.
-        A ledger that cannot be reached is waited for.
+        An outage of broker or ledger only delays the results.
+
+        Args:
+            requests: The awaited requests, each with what this process submitted, if it did.
+            timeout: Seconds; None waits without a limit.
+
+        Raises:
+            ResultTimeout: Some requests have not ended in time.
+            UnknownTask: The ledger does not know a request, and it cannot be put again: its result will never come.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        arrivals = self._register(requests)
-        left = len(requests)
+        ready = self._register(requests)
         try:
-            while left:
-                if not arrivals:
-                    self._wait_for_results(arrivals, deadline, left)
-                    continue
-                arrived = arrivals.popleft()
-                if isinstance(arrived, UnknownTask):
-                    raise arrived
-                self._to_confirm.append((arrived.id, arrived.nonce))
-                left -= 1
+            for left in range(len(requests), 0, -1):
+                while not ready:
+                    self._wait_for_results(ready, deadline, left)
+                outcome = ready.popleft()
+                if isinstance(outcome, UnknownTask):
+                    raise outcome
+                self._to_confirm.append((outcome.id, outcome.nonce))
                 crash_point("client.result_yielding")
-                yield arrived
+                yield outcome
             self._confirm()
         finally:
-            self._unregister(requests, arrivals)
+            self._unregister(requests, ready)
 
     def close(self) -> None:
-        """Confirm what was handed out, and read no more; who still waits gets a `UsageError`."""
+        """Confirm the yielded results and stop reading. Threads that still wait raise `UsageError`."""
         self._closed.set()
         with self._condition:
             self._condition.notify_all()
@@ -121,38 +121,35 @@ class ResultWaiter(Generic[Prepared]):
             finally:
                 self._drain_lock.release()
 
-    def _register(self, requests: Mapping[ResultKey, Prepared | None]) -> _ReadyResults:
-        arrivals: _ReadyResults = deque()
+    def _register(self, requests: Mapping[ResultKey, PreparedRequest | None]) -> _ReadyResults:
+        ready: _ReadyResults = deque()
         with self._condition:
-            for key, draft in requests.items():
+            for key, prepared_request in requests.items():
                 early = self._early_results.pop(key, None)
                 if early is not None:
-                    arrivals.append(early)
+                    ready.append(early)
                     continue
-                self._waiters.setdefault(key, []).append(arrivals)
-                if draft is not None:
-                    self._prepared_requests[key] = draft
-        return arrivals
+                self._waiters.setdefault(key, []).append(ready)
+                if prepared_request is not None:
+                    self._prepared_requests[key] = prepared_request
+        return ready
 
-    def _unregister(self, requests: Mapping[ResultKey, Prepared | None], ready: _ReadyResults) -> None:
+    def _unregister(self, requests: Iterable[ResultKey], ready: _ReadyResults) -> None:
         with self._condition:
             for key in requests:
-                waiting = [other for other in self._waiters.get(key, ()) if other is not ready]
-                if waiting:
-                    self._waiters[key] = waiting
+                others = [other for other in self._waiters.pop(key, ()) if other is not ready]
+                if others:
+                    self._waiters[key] = others
                 else:
-                    self._waiters.pop(key, None)
                     self._prepared_requests.pop(key, None)
-            for arrived in ready:  # given, and not handed out
-                if isinstance(arrived, TaskResult):
-                    self._keep_early_result(arrived)
+            for outcome in ready:  # given, and not yielded
+                if isinstance(outcome, TaskResult):
+                    self._keep_early_result(outcome)
 
     def _wait_for_results(self, ready: _ReadyResults, deadline: float | None, open_requests: int) -> None:
         left = _DRAIN_TIMEOUT_SECONDS if deadline is None else deadline - time.monotonic()
         if left <= 0:
-            raise ResultTimeout(
-                f"{open_requests} of the requests have not ended in the given time; they go on, ask again"
-            )
+            raise ResultTimeout(f"{open_requests} of the requests have not ended in time; they go on, wait again")
         if self._drain_lock.acquire(blocking=False):
             try:
                 self._check_open()
@@ -169,18 +166,18 @@ class ResultWaiter(Generic[Prepared]):
 
     def _check_open(self) -> None:
         if self._closed.is_set():
-            raise UsageError("the client was closed while a result was waited for; the requests go on")
+            raise UsageError("the client was closed while a thread waited for a result; the requests go on")
 
     def _drain(self, timeout: float) -> None:
         if not self._owner or time.monotonic() < self._broker_retry_at:
-            self._closed.wait(timeout)  # only the ledger can tell
+            self._closed.wait(timeout)  # results come from the ledger alone
             return
         try:
             if self._inbox is None:
                 self._inbox = self._broker.consume_results(self._owner)
             bodies = self._inbox.drain(timeout)
         except BrokerUnavailable as error:
-            logger.debug("results are looked for in the ledger alone: %s", error)
+            logger.debug("Results are read from the ledger alone, the broker cannot be reached: %s", error)
             self._broker_retry_at = time.monotonic() + _BROKER_RETRY_SECONDS
             return
         if bodies:
@@ -194,40 +191,37 @@ class ResultWaiter(Generic[Prepared]):
         try:
             records = self._ledger.get([record_id for record_id, _ in keys])
         except LedgerUnavailable as error:
-            logger.warning("results have come, but the ledger cannot be asked about them: %s", error)
-            return  # it is asked again about all that is waited for
+            logger.warning("Results arrived, but the ledger cannot be read to verify them: %s", error)
+            return  # `_check_ledger` reads all awaited requests later
         for result in iter_confirmed_results(keys, records, self._owner, logger):
             self._deliver(result)
 
     def _check_ledger(self) -> None:
-        """Ask the ledger about some of the wanted requests, in turn, whoever waits for them."""
+        """Read the records of some awaited requests, of all threads in turn."""
         if time.monotonic() - self._ledger_checked_at < _LEDGER_CHECK_INTERVAL_SECONDS:
             return
         self._ledger_checked_at = time.monotonic()
         with self._condition:
             if not self._to_check:
                 self._to_check.extend(self._waiters)
-            some = [self._to_check.popleft() for _ in range(min(len(self._to_check), _LEDGER_CHECK_BATCH_SIZE))]
-            some = [key for key in some if key in self._waiters]
+            size = min(len(self._to_check), _LEDGER_CHECK_BATCH_SIZE)
+            keys = [key for key in (self._to_check.popleft() for _ in range(size)) if key in self._waiters]
         try:
-            for key, record in zip(some, self._ledger.get([record_id for record_id, _ in some]), strict=True):
+            for key, record in zip(keys, self._ledger.get([record_id for record_id, _ in keys]), strict=True):
                 self._apply_record(key, record)
         except LedgerUnavailable as error:
-            logger.warning("results are waited for, but the ledger cannot be asked: %s", error)
+            logger.warning("Waiting for results, but the ledger cannot be read: %s", error)
 
     def _apply_record(self, key: ResultKey, record: Record | None) -> None:
-        """What the ledger says of a wanted request."""
         if record is not None and record.nonce == key[1]:
             if record.is_terminal:
                 self._deliver(build_result(record))
             return
-        draft = self._prepared_requests.get(key)
-        # No record: the ledger has lost the put at a fail-over. No nonce: it has a stop that came before the request.
-        may_put = draft is not None and (record is None or not record.nonce)
-        if not (may_put and draft is not None and self._put_again(draft)):
-            self._notify_waiters(
-                key, UnknownTask(f"the request {key[0]} is not known any more, its result cannot come")
-            )
+        prepared_request = self._prepared_requests.get(key)
+        # No record: the ledger lost the put in a fail-over. No nonce: the record is a stop that came before its request.
+        may_put = prepared_request is not None and (record is None or not record.nonce)
+        if not (may_put and prepared_request is not None and self._put_again(prepared_request)):
+            self._notify_waiters(key, UnknownTask(f"the ledger lost the request {key[0]}: its result will never come"))
 
     def _deliver(self, result: TaskResult) -> None:
         if not self._notify_waiters((result.id, result.nonce), result):
@@ -235,12 +229,12 @@ class ResultWaiter(Generic[Prepared]):
                 self._keep_early_result(result)
 
     def _notify_waiters(self, key: ResultKey, outcome: TaskResult | UnknownTask) -> bool:
-        """To everybody who waits for it; False when nobody does."""
+        """Give the outcome to all that wait for it; return False when none does."""
         with self._condition:
             waiting = self._waiters.pop(key, ())
             self._prepared_requests.pop(key, None)
-            for arrivals in waiting:
-                arrivals.append(outcome)
+            for ready in waiting:
+                ready.append(outcome)
             self._condition.notify_all()
         return bool(waiting)
 
@@ -258,5 +252,5 @@ class ResultWaiter(Generic[Prepared]):
             self._ledger.confirm(keys, self._owner)
             crash_point("client.results_confirmed")
         except LedgerUnavailable as error:
-            logger.debug("the results are confirmed later: %s", error)
+            logger.debug("Confirming results is retried later: %s", error)
             self._to_confirm.extendleft(keys)

@@ -1,27 +1,26 @@
-"""A request as it was: its envelope and what was sent for it, from the ledger while it lives, else from the journal."""
+"""Finds a request as it was: its envelope and what was sent for it, from the ledger or else from the journal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from ecs_queue.client.client import EcsQueue
 from ecs_queue.errors import InvalidRequest, UnknownTask
+from ecs_queue.journal import JournalEvent, JournalReader
 from ecs_queue.journal.base import newest_envelope
-
-if TYPE_CHECKING:
-    from ecs_queue.client.client import EcsQueue
-    from ecs_queue.journal import JournalEvent, JournalReader
-    from ecs_queue.messages.envelope import TaskRequest
-    from ecs_queue.protocol.record import Record
-    from ecs_queue.runtask.launch_spec import LaunchSpec
+from ecs_queue.journal.redact import is_redacted, redacted_paths
+from ecs_queue.messages.envelope import TaskRequest, decode_request
+from ecs_queue.protocol.record import Record
+from ecs_queue.runtask.launch_spec import LaunchSpec, try_decode_launch_spec
 
 
 @dataclass(frozen=True)
 class RunTaskCall:
-    """What one RunTask call was made with. `at`: seconds since the epoch; `target`: region, cluster ..."""
+    """What one RunTask call was made with. `at` is in seconds since the epoch; `target` has region, cluster, role."""
 
     launch: int
     at: float
@@ -31,9 +30,12 @@ class RunTaskCall:
 
 @dataclass(frozen=True)
 class PastRequest:
-    """`source`: "ledger" or "journal", where the envelope is from. `sent`: the newest launch's, None without one.
+    """A request as it was submitted.
 
-    `hidden`: where the journal has hidden secrets in the request.
+    Attributes:
+        source: Where the envelope comes from, "ledger" or "journal".
+        last_call: The RunTask call of the newest launch; None when there was none, or it is unknown.
+        redacted: The paths in the request at which the journal has redacted secrets.
     """
 
     id: str
@@ -43,106 +45,90 @@ class PastRequest:
     redacted: tuple[str, ...] = ()
 
     def with_secrets(self, environment: Mapping[str, str]) -> tuple[PastRequest, dict[str, str]]:
-        """With the variables of `environment` in the places where the journal has hidden theirs; and those left over.
+        """Fill redacted variables with the values of `environment`; return the request and the unused variables.
 
-        InvalidRequest names what is still hidden: without it the request would be another one.
+        Raises:
+            InvalidRequest: Something is still redacted, so that this would be another request. Names what is missing.
         """
         past, left = self.with_available_secrets(environment)
         reject_redacted(self.id, msgspec.to_builtins(past.request) if past.redacted else {})
         return past, left
 
     def with_available_secrets(self, environment: Mapping[str, str]) -> tuple[PastRequest, dict[str, str]]:
-        """The same, where it does not matter what is still hidden."""
+        """Do the same as `with_secrets`, but leave what is still redacted as it is."""
         if not self.redacted:
             return self, dict(environment)
-        filled = _SecretFiller(environment)
-        request = msgspec.convert(filled.fill(msgspec.to_builtins(self.request)), type(self.request))
-        left = {name: value for name, value in environment.items() if name not in filled.used}
+        used: set[str] = set()
+        request = msgspec.convert(_fill(msgspec.to_builtins(self.request), environment, used), TaskRequest)
+        left = {name: value for name, value in environment.items() if name not in used}
         return replace(self, request=request), left
 
 
 def find_past_request(queue: EcsQueue, journal: JournalReader, record_id: str) -> PastRequest:
-    """The request of this id; UnknownTask says what to do when nobody has its envelope (any more)."""
+    """Return the request of an id; raise `UnknownTask` when neither ledger nor journal has its envelope."""
     record = queue.ledger.get([record_id])[0]
     if record is not None and record.request:
-        sent = _current_call(queue, record) or _last_journaled_call(journal, record_id)
-        return PastRequest(record_id, queue.decode_request(record.request), "ledger", sent)
+        call = _current_call(queue, record) or _last_journaled_call(journal, record_id)
+        return PastRequest(record_id, decode_request(record.request, queue.keyring), "ledger", call)
     envelope = newest_envelope(journal.request_events(record_id))
     if envelope is None:
         raise UnknownTask(_unknown_message(record_id, record))
-    from ecs_queue.journal.redact import redacted_paths
-
-    request = queue.decode_journaled_request(envelope)
+    request = decode_request(envelope, queue.keyring.without_signatures())  # the journal wrote it anew, unsigned
     hidden = tuple(redacted_paths(msgspec.to_builtins(request)))
     return PastRequest(record_id, request, "journal", _last_journaled_call(journal, record_id), hidden)
 
 
 def call_in_event(event: JournalEvent) -> RunTaskCall | None:
-    """What a `launch.called` says was sent; None when it does not say, or it is sealed."""
-    from ecs_queue.runtask.launch_spec import LaunchSpec
-
+    """Return the RunTask call of a `launch.called` event; None when its arguments are missing or encrypted."""
     try:
-        plan = msgspec.convert(_decode_json(event.data.get("launch_spec")), LaunchSpec)
+        spec = msgspec.convert(_decode_json(event.data.get("launch_spec")), LaunchSpec)
         target = _decode_json(event.data.get("target") or {})
     except (msgspec.ValidationError, msgspec.DecodeError):
         return None
-    return RunTaskCall(launch=int(event.data.get("launch") or 0), at=event.at, launch_spec=plan, target=target)
+    return RunTaskCall(launch=int(event.data.get("launch") or 0), at=event.at, launch_spec=spec, target=target)
 
 
 def _current_call(queue: EcsQueue, record: Record) -> RunTaskCall | None:
-    plan = queue.launch_spec(record)
-    if plan is None:
+    spec = try_decode_launch_spec(record, queue.keyring)
+    if spec is None:
         return None
-    return RunTaskCall(
-        record.launch, record.launched_at or record.last_claim_at, plan, _decode_json(record.target or {})
-    )
+    at = record.launched_at or record.last_claim_at
+    return RunTaskCall(record.launch, at, spec, _decode_json(record.target or {}))
 
 
 def _last_journaled_call(journal: JournalReader, record_id: str) -> RunTaskCall | None:
-    found = None
-    for event in journal.request_events(record_id):
-        if event.name == "launch.called":
-            found = call_in_event(event) or found
-    return found
+    events = [event for event in journal.request_events(record_id) if event.name == "launch.called"]
+    return next(filter(None, map(call_in_event, reversed(events))), None)
 
 
 def _decode_json(value: Any) -> Any:
-    """The journal keeps JSON as it was written or as what it says."""
+    """The journal keeps JSON as text or as the decoded value."""
     return msgspec.json.decode(value) if isinstance(value, str | bytes) else value
 
 
 def _unknown_message(record_id: str, record: Record | None) -> str:
-    known = f"no request {record_id} is known: it was never submitted, or its retention time is over"
-    if record is not None:
-        known = f"{record_id} has ended ({record.state.value}), and what it ran was removed from the ledger"
-    return f"{known}; the journal has nothing of it either (is `journal` on?): submit it anew with `ecs-queue submit`"
+    if record is None:
+        problem = f"no request {record_id} is known: it was never submitted, or its retention time is over"
+    else:
+        problem = f"{record_id} has ended ({record.state.value}), and the ledger has removed its command"
+    return f"{problem}; the journal has nothing of it either (is `journal` on?). Submit it anew with `ecs-queue submit`"
 
 
-class _SecretFiller:
-    """Puts values in the place of hidden variables; `used` has the names of those it could."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
-        self.used: set[str] = set()
-
-    def fill(self, value: Any) -> Any:
-        from ecs_queue.journal.redact import is_redacted
-
-        if isinstance(value, list):
-            return [self.fill(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        name = value.get("name")
-        if isinstance(name, str) and name in self._environment and is_redacted(value.get("value")):
-            self.used.add(name)
-            return {**value, "value": self._environment[name]}
-        return {key: self.fill(item) for key, item in value.items()}
+def _fill(value: Any, environment: Mapping[str, str], used: set[str]) -> Any:
+    """Put the values of `environment` in the place of redacted variables; `used` gets their names."""
+    if isinstance(value, list):
+        return [_fill(item, environment, used) for item in value]
+    if not isinstance(value, dict):
+        return value
+    name = value.get("name")
+    if isinstance(name, str) and name in environment and is_redacted(value.get("value")):
+        used.add(name)
+        return {**value, "value": environment[name]}
+    return {key: _fill(item, environment, used) for key, item in value.items()}
 
 
 def reject_redacted(record_id: str, value: Any) -> None:
-    """InvalidRequest, with what to give, when there is a secret in it that the journal has hidden."""
-    from ecs_queue.journal.redact import redacted_paths
-
+    """Raise `InvalidRequest`, naming what the caller must give, when `value` has a secret that the journal redacted."""
     hidden = redacted_paths(value)
     if not hidden:
         return
@@ -161,8 +147,6 @@ def reject_redacted(record_id: str, value: Any) -> None:
 
 
 def _redacted_names(value: Any) -> Iterator[str]:
-    from ecs_queue.journal.redact import is_redacted
-
     if isinstance(value, list):
         for item in value:
             yield from _redacted_names(item)

@@ -8,15 +8,23 @@ from collections.abc import Sequence
 import pytest
 
 from ecs_queue.client import results as client_results
+from ecs_queue.client.producer import PreparedRequest, prepare_request
 from ecs_queue.client.results import ResultWaiter
 from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable, ResultTimeout, UnknownTask
-from ecs_queue.messages.envelope import build_result, encode
+from ecs_queue.messages.envelope import build_result, encode, new_request
+from ecs_queue.messages.keyring import NO_KEYS
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
+from tests.worker.harness import make_config
 
 
 def _record(record_id: str, state: State = State.SUCCESS, nonce: str = "n") -> Record:
     return Record(id=record_id, nonce=nonce, owner="me", queue="q", state=state)
+
+
+PREPARED = prepare_request(
+    new_request(id="a", command=["true"], now=1.7e9, accept_seconds=60.0), make_config(), NO_KEYS
+)
 
 
 class FakeInbox:
@@ -69,11 +77,11 @@ class ResultWaiterHarness:
     def __init__(self, owner: str = "me") -> None:
         self.inbox = FakeInbox()
         self.ledger = FakeLedger()
-        self.put_again: list[str] = []
+        self.put_again: list[PreparedRequest] = []
         self.resubmit_accepted = True
-        self.waiter: ResultWaiter[str] = ResultWaiter(self.inbox, self.ledger, owner, self._put_again)  # type: ignore[arg-type]
+        self.waiter = ResultWaiter(self.inbox, self.ledger, owner, self._put_again)  # type: ignore[arg-type]
 
-    def wait(self, *ids: str, timeout: float = 5.0, prepared_request: str | None = None) -> list[str]:
+    def wait(self, *ids: str, timeout: float = 5.0, prepared_request: PreparedRequest | None = None) -> list[str]:
         wanted = {(record_id, "n"): prepared_request for record_id in ids}
         return [result.id for result in self.waiter.as_completed(wanted, timeout)]
 
@@ -86,7 +94,7 @@ class ResultWaiterHarness:
         """Announced, whatever the ledger says."""
         self.inbox.bodies += [encode(build_result(record)) for record in records]
 
-    def _put_again(self, prepared_request: str) -> bool:
+    def _put_again(self, prepared_request: PreparedRequest) -> bool:
         self.put_again.append(prepared_request)
         if self.resubmit_accepted:
             self.ledger.records["a"] = _record("a")
@@ -123,9 +131,9 @@ def test_only_so_much_is_kept_and_the_rest_found_in_the_ledger(
 def test_nothing_is_kept_of_what_was_waited_for(harness: ResultWaiterHarness) -> None:
     harness.ledger.records["b"] = _record("b", State.LAUNCHED)
     harness.end_and_publish(_record("a"))
-    harness.wait("a", prepared_request="draft")
+    harness.wait("a", prepared_request=PREPARED)
     with pytest.raises(ResultTimeout):
-        harness.wait("b", timeout=0.05, prepared_request="draft")
+        harness.wait("b", timeout=0.05, prepared_request=PREPARED)
 
     assert not harness.waiter._waiters
     assert not harness.waiter._prepared_requests
@@ -167,25 +175,25 @@ def test_the_ledger_is_asked_about_so_many_at_once_in_turn(harness: ResultWaiter
 
 
 def test_a_lost_put_is_submitted_again(harness: ResultWaiterHarness) -> None:
-    assert harness.wait("a", prepared_request="the envelope") == ["a"]
+    assert harness.wait("a", prepared_request=PREPARED) == ["a"]
 
-    assert harness.put_again == ["the envelope"]
+    assert harness.put_again == [PREPARED]
 
 
 def test_a_stop_that_the_ledger_has_without_its_request_is_not_the_end(harness: ResultWaiterHarness) -> None:
     """The put that would have told whose it is was lost."""
     harness.ledger.records["a"] = _record("a", State.REVOKED, nonce="")
 
-    harness.wait("a", prepared_request="the envelope")
+    harness.wait("a", prepared_request=PREPARED)
 
-    assert harness.put_again == ["the envelope"]
+    assert harness.put_again == [PREPARED]
 
 
 def test_what_is_not_accepted_again_is_unknown(harness: ResultWaiterHarness) -> None:
     harness.resubmit_accepted = False
 
     with pytest.raises(UnknownTask, match="a"):
-        harness.wait("a", prepared_request="the envelope")
+        harness.wait("a", prepared_request=PREPARED)
 
 
 def test_without_an_owner_neither_messages_nor_confirmations_are_used() -> None:

@@ -58,7 +58,7 @@ def no_sweeper() -> list[Patch]:
 def no_result_deduplication() -> list[Patch]:
     """The owner does not deduplicate."""
 
-    def hand_over(self: ResultWaiter[Any], key: tuple[str, str], arrived: Any) -> bool:
+    def hand_over(self: ResultWaiter, key: tuple[str, str], arrived: Any) -> bool:
         with self._condition:
             waiting = self._waiters.get(key, ())
             for arrivals in waiting:

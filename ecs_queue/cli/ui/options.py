@@ -112,13 +112,7 @@ def load_shared_config(options: SharedOptions) -> Config:
 @contextmanager
 def open_client(options: SharedOptions, owner: str | None = "") -> Iterator[EcsQueue]:
     """A client by the configuration, closed at the end. `owner`: as for `EcsQueue`; "" never waits."""
-    from ecs_queue.broker import open_broker
     from ecs_queue.client.client import EcsQueue
-    from ecs_queue.journal import open_journal_store
-    from ecs_queue.ledger import open_ledger
 
-    config = load_shared_config(options)
-    with EcsQueue(
-        config, open_broker(config), open_ledger(config), owner=owner, journal=open_journal_store(config)
-    ) as queue:
+    with EcsQueue.open(load_shared_config(options), owner) as queue:
         yield queue
