@@ -218,7 +218,7 @@ class ResultWaiter:
                 self._deliver(build_result(record))
             return
         prepared_request = self._prepared_requests.get(key)
-        # No record: the ledger lost the put in a fail-over. No nonce: the record is a stop that came before its request.
+        # No record: the ledger lost the put in a fail-over. No nonce: the record is a stop that came before its put.
         may_put = prepared_request is not None and (record is None or not record.nonce)
         if not (may_put and prepared_request is not None and self._put_again(prepared_request)):
             self._notify_waiters(key, UnknownTask(f"the ledger lost the request {key[0]}: its result will never come"))

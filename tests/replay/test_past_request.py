@@ -80,11 +80,11 @@ def test_what_has_ended_is_taken_from_the_journal_with_its_newest_launch(client:
 
 
 def test_what_nobody_has_is_an_error_that_says_what_to_do(client: EcsQueue) -> None:
-    with pytest.raises(UnknownTask, match=r"no request nope is known.*submit it anew"):
+    with pytest.raises(UnknownTask, match=r"no request nope is known.*[Ss]ubmit it anew"):
         find_past_request(client, EMPTY, "nope")
     client.submit(["live"], id="job")
     client.stop("job")
-    with pytest.raises(UnknownTask, match=r"job has ended \(REVOKED\).*journal has nothing of it.*submit it anew"):
+    with pytest.raises(UnknownTask, match=r"job has ended \(REVOKED\).*journal has nothing of it.*[Ss]ubmit it anew"):
         find_past_request(client, EMPTY, "job")
 
 
