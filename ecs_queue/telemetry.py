@@ -163,5 +163,5 @@ def emit_request_submitted(telemetry: Telemetry, namespace: str, submission: Sub
         owner=submission.owner,
         nonce=submission.nonce,
         namespace=namespace,
-        envelope=submission.body,
+        envelope=submission.request,
     )

@@ -27,7 +27,7 @@ class PreparedRequest(msgspec.Struct, frozen=True):
 
     def to_message(self) -> RequestMessage:
         """Return the broker message: the envelope exactly as the ledger stores it."""
-        return RequestMessage(self.request.queue, self.submission.body, self.request.priority)
+        return RequestMessage(self.request.queue, self.submission.request, self.request.priority)
 
     def __repr__(self) -> str:
         """Without the payload."""

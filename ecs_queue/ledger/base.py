@@ -24,7 +24,7 @@ import msgspec
 
 from ecs_queue.ledger.contracts import contract
 from ecs_queue.protocol.event_health import EventFact, EventHealth
-from ecs_queue.protocol.operations import ClaimRequest, OperationResult, Refusal, TaskUpdate
+from ecs_queue.protocol.operations import ClaimRequest, OperationResult, RefusalKind, TaskUpdate
 from ecs_queue.protocol.reasons import MANUAL_SEARCH_ADVICE
 from ecs_queue.protocol.record import Record, Submission
 from ecs_queue.protocol.states import State
@@ -152,7 +152,9 @@ class RequestOperations(Protocol):
         ...
 
     @contract("OK", "REQUEUED", "ENDED", "CLAIM_LOST", barrier=True)
-    def refused(self, record_id: str, claim: str, refusal: Refusal) -> OperationResult:
+    def refused(
+        self, record_id: str, claim: str, kind: RefusalKind, wait: float, reason: str, max_attempts: int
+    ) -> OperationResult:
         """ECS definitively refused the call. OK: the launch was ambiguous, so its number is retired.
 
         The barrier keeps a fail-over from forgetting an end that the owner was already informed of.

@@ -15,7 +15,7 @@ from ecs_queue.protocol.operations import (
     ClaimRequest,
     InFlightCounts,
     OperationResult,
-    Refusal,
+    RefusalKind,
     ResultCode,
     TaskUpdate,
 )
@@ -125,13 +125,15 @@ class MemoryLedger(MemoryCoordination):
             word = state_machine.no_effect(record, claim, wait, reason, now, self._settings)
             return self._reschedule(record, word, now + wait)
 
-    def refused(self, record_id: str, claim: str, refusal: Refusal) -> OperationResult:
+    def refused(
+        self, record_id: str, claim: str, kind: RefusalKind, wait: float, reason: str, max_attempts: int
+    ) -> OperationResult:
         """See `Ledger.refused`."""
         with self._locked_record(record_id) as (record, now):
             if record is None:
                 return OperationResult(ResultCode.CLAIM_LOST)
-            word = state_machine.refused(record, claim, refusal, now, self._settings)
-            return self._reschedule(record, word, now + refusal.wait)
+            word = state_machine.refused(record, claim, kind, wait, reason, max_attempts, now, self._settings)
+            return self._reschedule(record, word, now + wait)
 
     def task_absent(
         self, record_id: str, claim: str, wait: float, advice: str = MANUAL_SEARCH_ADVICE

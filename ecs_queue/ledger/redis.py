@@ -26,7 +26,7 @@ from ecs_queue.ledger.redis_codec import (
 from ecs_queue.ledger.redis_script import Script, wrap_redis_errors
 from ecs_queue.ledger.retention import Retention
 from ecs_queue.protocol.event_health import EventFact, EventHealth
-from ecs_queue.protocol.operations import ClaimRequest, OperationResult, Refusal, TaskUpdate
+from ecs_queue.protocol.operations import ClaimRequest, OperationResult, RefusalKind, TaskUpdate
 from ecs_queue.protocol.reasons import MANUAL_SEARCH_ADVICE
 from ecs_queue.protocol.record import Record, Submission
 from ecs_queue.protocol.settings import ProtocolSettings
@@ -120,10 +120,11 @@ class RedisLedger:
             self._script.run_batched("no_effect", record_id, claim, format_seconds(wait), reason)
         )
 
-    def refused(self, record_id: str, claim: str, refusal: Refusal) -> OperationResult:
+    def refused(
+        self, record_id: str, claim: str, kind: RefusalKind, wait: float, reason: str, max_attempts: int
+    ) -> OperationResult:
         """See `Ledger.refused`."""
-        wait = format_seconds(refusal.wait)
-        call = ("refused", record_id, claim, refusal.kind.value, refusal.reason, wait, refusal.max_attempts)
+        call = ("refused", record_id, claim, kind.value, reason, format_seconds(wait), max_attempts)
         return decode_operation_result(self._script.run_batched_durably(*call))
 
     def task_absent(
@@ -349,7 +350,7 @@ def _put_call(submission: Submission) -> Call:
         submission.queue,
         submission.owner,
         submission.relaunch,
-        submission.body,
+        submission.request,
         *times,
     )
 

@@ -88,15 +88,6 @@ class RefusalKind(StrEnum):
     PERMANENT = "permanent"  # the request
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """A definitive "no" to RunTask. `wait`: seconds until the next launch may be tried."""
-
-    kind: RefusalKind
-    reason: str
-    wait: float
-    max_attempts: int
-
-
 class TaskUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """What one look at an ECS task showed. `wait`: seconds until the next look, or until the retry.
 

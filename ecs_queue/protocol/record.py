@@ -85,7 +85,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     queue: str
     owner: str
     relaunch: str
-    body: bytes
+    request: bytes
     accept_until: float
     expires_at: float = 0.0
     time_limit: float = 0.0

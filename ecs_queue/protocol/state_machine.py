@@ -10,8 +10,10 @@ from the clean holder of the claim.
 
 from __future__ import annotations
 
+import msgspec
+
 from ecs_queue.protocol import reasons
-from ecs_queue.protocol.operations import ClaimRequest, InFlightCounts, Refusal, RefusalKind, ResultCode, TaskUpdate
+from ecs_queue.protocol.operations import ClaimRequest, InFlightCounts, RefusalKind, ResultCode, TaskUpdate
 from ecs_queue.protocol.poison import is_poison, reset_abandoned_claims
 from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record, Submission
 from ecs_queue.protocol.settings import (
@@ -30,19 +32,7 @@ def put(record: Record | None, submission: Submission, now: float) -> tuple[Resu
     if record is None:
         if now >= submission.accept_until:
             return ResultCode.TOO_LATE, None
-        return ResultCode.CREATED, Record(
-            id=submission.id,
-            nonce=submission.nonce,
-            digest=submission.digest,
-            queue=submission.queue,
-            owner=submission.owner,
-            relaunch=submission.relaunch,
-            request=submission.body,
-            accept_until=submission.accept_until,
-            expires_at=submission.expires_at,
-            time_limit=submission.time_limit,
-            created_at=now,
-        )
+        return ResultCode.CREATED, Record(**msgspec.structs.asdict(submission), created_at=now)
     if record.is_terminal and not record.digest:  # a stop came before the request: this is the request it was meant for
         record.nonce, record.digest = submission.nonce, submission.digest
         record.owner = record.owner or submission.owner  # an adoption may have come before, too
@@ -191,30 +181,39 @@ def no_effect(
     return ResultCode.OK
 
 
-def refused(record: Record, claim_token: str, refusal: Refusal, now: float, settings: ProtocolSettings) -> ResultCode:
+def refused(
+    record: Record,
+    claim_token: str,
+    kind: RefusalKind,
+    wait: float,
+    reason: str,
+    max_attempts: int,
+    now: float,
+    settings: ProtocolSettings,
+) -> ResultCode:
     """A definitive "no". From a holder in doubt it proves nothing: the number is burnt, only looks follow."""
     if not _has_claim(record, claim_token):
         return ResultCode.CLAIM_LOST
-    record.reason = refusal.reason
+    record.reason = reason
     if record.ambiguous:
         record.retired = True
         record.lease_until = now
         reset_abandoned_claims(record, settings)
         return ResultCode.OK
     if record.stop_requested_by:
-        made = record.attempt - 1 if refusal.kind is RefusalKind.CAPACITY else record.attempt
+        made = record.attempt - 1 if kind is RefusalKind.CAPACITY else record.attempt
         _finish(record, State.REVOKED, made, now, _stop_reason(record))
         return ResultCode.ENDED
-    if refusal.kind is RefusalKind.PERMANENT:
-        _finish(record, State.FAILED, record.attempt, now, refusal.reason)
+    if kind is RefusalKind.PERMANENT:
+        _finish(record, State.FAILED, record.attempt, now, reason)
         return ResultCode.ENDED
-    if refusal.kind is RefusalKind.START_FAILURE:
-        if record.attempt >= refusal.max_attempts:
-            _finish(record, State.REMOVED, record.attempt, now, refusal.reason)
+    if kind is RefusalKind.START_FAILURE:
+        if record.attempt >= max_attempts:
+            _finish(record, State.REMOVED, record.attempt, now, reason)
             return ResultCode.ENDED
         record.attempt += 1
         record.calls = 0
-    _queue_next_launch(record, now + refusal.wait)
+    _queue_next_launch(record, now + wait)
     return ResultCode.REQUEUED
 
 

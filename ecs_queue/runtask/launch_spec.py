@@ -138,7 +138,7 @@ def build_submission(request: TaskRequest, body: bytes, nonce: str, launch_deadl
         queue=request.queue,
         owner=request.owner,
         relaunch=request.relaunch,
-        body=body,
+        request=body,
         accept_until=request.accept_until,
         expires_at=request.expires_at or request.submitted_at + launch_deadline,
         time_limit=request.time_limit or 0.0,

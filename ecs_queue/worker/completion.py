@@ -7,7 +7,7 @@ from ecs_queue.errors import PermanentError, SealedMessage, UnverifiedMessage
 from ecs_queue.ledger.base import DeadLetter
 from ecs_queue.messages.envelope import TaskRequest
 from ecs_queue.protocol.decisions import NextAction, next_action
-from ecs_queue.protocol.operations import ClaimRequest, OperationResult, Refusal, RefusalKind, ResultCode
+from ecs_queue.protocol.operations import ClaimRequest, OperationResult, RefusalKind, ResultCode
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 from ecs_queue.telemetry import Telemetry
@@ -33,11 +33,11 @@ class Completion:
 
     def refuse(self, record: Record, reason: str) -> None:
         """The claim is ours, nothing was sent and nothing ever can be."""
-        refusal = Refusal(kind=RefusalKind.PERMANENT, reason=reason, wait=self._retry_wait, max_attempts=1)
+        kind = RefusalKind.PERMANENT
         self._context.telemetry.emit(
-            "launch.refused", id=record.id, launch=record.launch, kind=refusal.kind.value, reason=reason
+            "launch.refused", id=record.id, launch=record.launch, kind=kind.value, reason=reason
         )
-        answer = self._context.ledger.refused(record.id, record.claim, refusal)
+        answer = self._context.ledger.refused(record.id, record.claim, kind, self._retry_wait, reason, max_attempts=1)
         crash_point("completion.refused")
         self.handle_write_result(record, answer)
 

@@ -23,7 +23,7 @@ from ecs_queue.protocol.decisions import (
     decide_list,
 )
 from ecs_queue.protocol.ecs_results import ReadErrorKind, RunTaskResult, RunTaskResultKind
-from ecs_queue.protocol.operations import ClaimRequest, OperationResult, Refusal, ResultCode
+from ecs_queue.protocol.operations import ClaimRequest, OperationResult, ResultCode
 from ecs_queue.protocol.record import Record, build_client_token, build_started_by
 from ecs_queue.protocol.retry import Backoff, RecordedDraw
 from ecs_queue.protocol.settings import ABSENCE_UNPROVABLE_AFTER
@@ -288,10 +288,9 @@ class Launcher:
             crash_point("launch.ambiguous")
         else:
             parts.telemetry.emit("launch.refused", kind=decision.refusal_kind.value, **told)
-            refusal = Refusal(
-                kind=decision.refusal_kind, reason=decision.reason, wait=decision.wait, max_attempts=spec.max_attempts
+            answer = parts.ledger.refused(
+                record.id, record.claim, decision.refusal_kind, decision.wait, decision.reason, spec.max_attempts
             )
-            answer = parts.ledger.refused(record.id, record.claim, refusal)
             crash_point("launch.refused")
         self._completion.handle_write_result(record, answer)
 

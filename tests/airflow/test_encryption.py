@@ -40,8 +40,8 @@ def make_task_line(**fields: Any) -> dict[str, Any]:
 def test_the_task_token_leaves_the_scheduler_encrypted_and_signed(ledger_access: LedgerAccess) -> None:
     draft = ledger_access.prepare(make_task_line())
 
-    assert b"hunter2" not in draft.submission.body
-    assert envelope.decode_request(draft.submission.body, open_keyring(ledger_access.config)).command[-1] == PAYLOAD
+    assert b"hunter2" not in draft.submission.request
+    assert envelope.decode_request(draft.submission.request, open_keyring(ledger_access.config)).command[-1] == PAYLOAD
 
 
 def test_a_result_is_accepted_when_it_is_signed_and_in_the_ledger(

@@ -10,7 +10,7 @@ from ecs_queue.client.client import EcsQueue, Handle
 from ecs_queue.errors import (
     LedgerUnavailable,
 )
-from ecs_queue.protocol.operations import ClaimRequest, Refusal, RefusalKind
+from ecs_queue.protocol.operations import ClaimRequest, RefusalKind
 from ecs_queue.protocol.states import State
 from tests.client.harness import TIMEOUT, ClientHarness
 
@@ -173,8 +173,7 @@ def test_no_representation_shows_the_command(queue: EcsQueue) -> None:
 def test_a_failed_request_says_so(harness: ClientHarness, queue: EcsQueue) -> None:
     handle = queue.submit(["true"])
     harness.memory_ledger.claim(handle.id, ClaimRequest(claim="c", worker="w", args="{}", target="{}"))
-    no = Refusal(kind=RefusalKind.PERMANENT, reason="not authorized", wait=2.0, max_attempts=3)
-    harness.memory_ledger.refused(handle.id, "c", no)
+    harness.memory_ledger.refused(handle.id, "c", RefusalKind.PERMANENT, 2.0, "not authorized", max_attempts=3)
 
     result = handle.result(TIMEOUT)
 

@@ -197,7 +197,7 @@ def worker_with_ledger_error(harness: CrashHarness, point: str) -> None:
     key = f"{harness.namespace}:l:r:ok"
     draft = harness.queue.prepare(OK_TASK)
     harness.redis.set(key, "not a record")
-    harness.publish(draft.submission.body)
+    harness.publish(draft.submission.request)
     harness.expect_result("ok", draft.submission.nonce)
     harness.wait_for_crash(harness.start_worker(point), point)
     harness.redis.delete(key)

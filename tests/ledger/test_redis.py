@@ -19,7 +19,7 @@ from ecs_queue.ledger import RedisLedger
 from ecs_queue.ledger.redis_script import Script, connect
 from ecs_queue.ledger.retention import Retention
 from ecs_queue.local.redis_server import RedisServer
-from ecs_queue.protocol.operations import Refusal, RefusalKind, ResultCode
+from ecs_queue.protocol.operations import RefusalKind, ResultCode
 from ecs_queue.protocol.states import State
 from tests.conformance.ledger.harness import (
     PREFIX,
@@ -139,12 +139,11 @@ def test_what_a_fail_over_must_not_forget_needs_a_replica_when_told_so(client: A
     ledger = _ledger(client, "replica", barrier_seconds=0.05)
     new = _now_submission(ledger)
     ledger.put([new])
-    no = Refusal(kind=RefusalKind.PERMANENT, reason="no", wait=1.0, max_attempts=1)
     calls: dict[str, Callable[[], Any]] = {
         "claim": lambda: ledger.claim("job", claim_request()),
         "put_and_claim": lambda: ledger.put_and_claim(new, claim_request()),
         "reclaim": lambda: ledger.reclaim("job", claim_request()),
-        "refused": lambda: ledger.refused("job", "claim-1", no),
+        "refused": lambda: ledger.refused("job", "claim-1", RefusalKind.PERMANENT, 1.0, "no", 1),
         "task_absent": lambda: ledger.task_absent("job", "claim-1", 1.0),
         "stop": lambda: ledger.stop(["job"], "ann"),
         "adopt": lambda: ledger.adopt(["job"], "bench"),
@@ -223,7 +222,7 @@ def test_no_error_of_a_server_shows_the_password(redis_server: RedisServer) -> N
 def test_an_error_of_the_script_does_not_quote_the_payload(client: Any, harness: LedgerHarness) -> None:
     client.set(f"{PREFIX}r:job", "not a hash")
     with pytest.raises(LedgerUnavailable) as caught:
-        harness.ledger.put([make_submission(body=_SECRET.encode(), id=_SECRET), make_submission()])
+        harness.ledger.put([make_submission(request=_SECRET.encode(), id=_SECRET), make_submission()])
     assert _SECRET not in str(caught.value)
     assert "WRONGTYPE" in str(caught.value)
 
@@ -302,7 +301,7 @@ def test_of_a_confirmed_end_only_the_record_with_its_ttl_and_the_page_entry_are_
     client: Any, harness: LedgerHarness
 ) -> None:
     harness.make_launching(expires_at=harness.clock.now + 600)
-    harness.ledger.refused("job", "claim-1", make_refusal(RefusalKind.START_FAILURE))
+    harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.START_FAILURE))
     harness.advance(2)
     harness.ledger.claim("job", claim_request("claim-2"))
     harness.ledger.launched("job", "nonce-01", 2, "arn:2", 1.0)
@@ -433,7 +432,7 @@ def test_a_launched_record_of_a_small_command_takes_less_than_six_kilobytes(
     for index in range(number):
         name = f"{index:036d}"
         harness.ledger.put_and_claim(
-            make_submission(name, body=body), claim_request(f"{index:032d}", args=args, target=target)
+            make_submission(name, request=body), claim_request(f"{index:032d}", args=args, target=target)
         )
         arn = f"arn:aws:ecs:eu-central-1:123456789012:task/production/{index:032d}"
         harness.ledger.launched(name, "nonce-01", 1, arn, 1.0)

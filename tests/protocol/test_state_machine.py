@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecs_queue.protocol import state_machine
-from ecs_queue.protocol.operations import ClaimRequest, InFlightCounts, Refusal, RefusalKind, ResultCode, TaskUpdate
+from ecs_queue.protocol.operations import ClaimRequest, InFlightCounts, RefusalKind, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record, Submission
 from ecs_queue.protocol.settings import ABSENCE_UNPROVABLE_AFTER, LIST_ONLY_AFTER
 from ecs_queue.protocol.states import TERMINAL_STATES, TRANSITIONS, State
@@ -22,7 +22,14 @@ NOW = 1_700_000_000.0
 SETTINGS = DEFAULT_SETTINGS
 _CLAIM_REQUEST = ClaimRequest(claim="new", worker="w", args="args", target="target")
 _SUBMISSION = Submission(
-    id="job", nonce="n", digest="d", queue="q", owner="o", relaunch="never_started", body=b"{}", accept_until=NOW + 60
+    id="job",
+    nonce="n",
+    digest="d",
+    queue="q",
+    owner="o",
+    relaunch="never_started",
+    request=b"{}",
+    accept_until=NOW + 60,
 )
 
 _ages = st.sampled_from([0.0, 1.0, 29.0, 30.0, 31.0, 629.0, 630.0, 631.0, 2399.0, 2400.0, 3600.0, 3601.0, 90_000.0])
@@ -65,9 +72,8 @@ task_updates = st.builds(
     stopped_by_user=st.booleans(),
     max_attempts=st.integers(1, 3),
 )
-refusals = st.builds(
-    Refusal, kind=st.sampled_from(RefusalKind), reason=st.just("no"), wait=st.just(2.0), max_attempts=st.integers(1, 3)
-)
+#: Kind and max_attempts.
+refusals = st.tuples(st.sampled_from(RefusalKind), st.integers(1, 3))
 
 Operation = tuple[str, Callable[[Record], Any]]
 
@@ -76,7 +82,7 @@ Operation = tuple[str, Callable[[Record], Any]]
 def operations(draw: st.DrawFn) -> Operation:
     """Any operation on a record, by the name that the transition table gives it."""
     token = draw(st.sampled_from(["", "held", "other"]))
-    seen, no = draw(task_updates), draw(refusals)
+    seen, (kind, max_attempts) = draw(task_updates), draw(refusals)
     launch, offer = (
         draw(st.integers(0, 3)),
         msgspec.structs.replace(_CLAIM_REQUEST, queue_limit=draw(st.integers(0, 2))),
@@ -91,7 +97,7 @@ def operations(draw: st.DrawFn) -> Operation:
         ("launched", lambda r: state_machine.launched(r, "n", launch, "arn:2", NOW)),
         ("call_ambiguous", lambda r: state_machine.call_ambiguous(r, token, "", "x", NOW, rules)),
         ("no_effect", lambda r: state_machine.no_effect(r, token, 2.0, "x", NOW, rules)),
-        ("refused", lambda r: state_machine.refused(r, token, no, NOW, rules)),
+        ("refused", lambda r: state_machine.refused(r, token, kind, 2.0, "no", max_attempts, NOW, rules)),
         ("task_absent", lambda r: state_machine.task_absent(r, token, 2.0, "look", NOW, rules)),
         ("update_task", lambda r: state_machine.update_task(r, seen, NOW)),
         ("stop", lambda r: state_machine.stop(r, "ann", launch, NOW)),
@@ -223,4 +229,4 @@ def test_the_end_of_a_task_that_runs_is_no_end() -> None:
 def test_a_record_and_a_submission_show_no_payload() -> None:
     secret = b'{"command": ["hunter2"]}'
     assert "hunter2" not in repr(Record(id="job", request=secret, args="hunter2"))
-    assert "hunter2" not in repr(msgspec.structs.replace(_SUBMISSION, body=secret))
+    assert "hunter2" not in repr(msgspec.structs.replace(_SUBMISSION, request=secret))

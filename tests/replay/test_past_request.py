@@ -136,7 +136,7 @@ def test_what_was_sealed_is_opened_from_ledger_and_journal_with_the_keys_of_this
     with EcsQueue.from_config(environ={**environ, **keys}, owner="") as locked:
         draft = locked.prepare({"id": "job", "command": ["login", "hunter2"]})
         locked.submit(["login", "hunter2"], id="job")
-        kept = {"envelope": msgspec.json.decode(draft.submission.body)}
+        kept = {"envelope": msgspec.json.decode(draft.submission.request)}
         past = MemoryJournal([JournalEvent(v=1, seq="1-0.0", at=1.7e9, name="request.submitted", id="old", data=kept)])
         assert find_past_request(locked, EMPTY, "job").request.command == ["login", "hunter2"]
         assert find_past_request(locked, past, "old").request.command == ["login", "hunter2"]

@@ -109,7 +109,9 @@ class TestSubmission:
         assert (submission.id, submission.nonce, submission.owner) == ("a", "nonce", "me")
         assert (submission.queue, submission.relaunch, submission.time_limit) == ("gpu", "interrupted", 5.0)
         assert submission.accept_until == NOW + 86400
-        assert envelope.decode_request(submission.body) == _request(time_limit=5.0, relaunch="interrupted", queue="gpu")
+        assert envelope.decode_request(submission.request) == _request(
+            time_limit=5.0, relaunch="interrupted", queue="gpu"
+        )
 
     def test_its_representation_shows_no_payload(self) -> None:
         assert "echo" not in repr(self._of())

@@ -194,6 +194,6 @@ def _submission(harness: WorkerHarness, body: bytes):  # type: ignore[no-untyped
         queue="default",
         owner="me",
         relaunch="never_started",
-        body=body,
+        request=body,
         accept_until=harness.clock() + 86400.0,
     )

@@ -9,7 +9,7 @@ import redis
 
 from ecs_queue.ledger import Ledger, MemoryLedger, RedisLedger
 from ecs_queue.ledger.retention import Retention
-from ecs_queue.protocol.operations import ClaimRequest, OperationResult, Refusal, RefusalKind, ResultCode, TaskUpdate
+from ecs_queue.protocol.operations import ClaimRequest, OperationResult, RefusalKind, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import Record, Submission
 from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
@@ -35,7 +35,7 @@ def make_submission(record_id: str = "job", **fields: Any) -> Submission:
         "queue": "default",
         "owner": "airflow",
         "relaunch": "never_started",
-        "body": b'{"command": ["true"]}',
+        "request": b'{"command": ["true"]}',
         "accept_until": START + DAY,
     }
     return Submission(**(known | fields))
@@ -52,9 +52,9 @@ def claim_request(
     return ClaimRequest(claim=claim, worker=worker, args=args, target=target, **fields)
 
 
-def make_refusal(kind: RefusalKind, wait: float = 2.0, max_attempts: int = 3) -> Refusal:
-    """A definitive "no"."""
-    return Refusal(kind=kind, reason=f"no: {kind.value}", wait=wait, max_attempts=max_attempts)
+def make_refusal(kind: RefusalKind, wait: float = 2.0, max_attempts: int = 3) -> tuple[RefusalKind, float, str, int]:
+    """The arguments of `refused` for a definitive refusal: kind, wait, reason and max_attempts."""
+    return kind, wait, f"no: {kind.value}", max_attempts
 
 
 def task_update(record: Record, version: int = 1, **fields: Any) -> TaskUpdate:

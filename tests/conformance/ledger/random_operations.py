@@ -165,7 +165,7 @@ class RandomOperations:
     def _refused(self, record: Record) -> Operation:
         claim = self._claim_of(record)
         no = make_refusal(self._rng.choice(list(RefusalKind)), self._rng.choice(WAITS), self._rng.choice((1, 3)))
-        return lambda ledger: ledger.refused(record.id, claim, no)
+        return lambda ledger: ledger.refused(record.id, claim, *no)
 
     def _task_absent(self, record: Record) -> Operation:
         claim, wait = self._claim_of(record), self._rng.choice(WAITS)

@@ -40,7 +40,7 @@ def test_an_unclaimed_record_is_leased_to_one_caller_at_a_time(harness: LedgerHa
 
 def test_a_retry_is_due_at_its_time_with_its_request_and_not_as_unclaimed(harness: LedgerHarness) -> None:
     harness.make_launching()
-    harness.ledger.refused("job", "claim-1", make_refusal(RefusalKind.CAPACITY, wait=8.0))
+    harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.CAPACITY, wait=8.0))
     harness.advance(7.875)
     assert harness.ledger.lease_due_retries("default", 10) == []
     harness.advance(0.125)
@@ -48,7 +48,7 @@ def test_a_retry_is_due_at_its_time_with_its_request_and_not_as_unclaimed(harnes
     assert harness.ledger.lease_due_retries("other", 10) == []
     found = harness.ledger.lease_due_retries("default", 10)
     assert found == [harness.get_record()]
-    assert found[0].request == make_submission().body
+    assert found[0].request == make_submission().request
     assert harness.ledger.lease_due_retries("default", 10) == []
     harness.advance(30)
     assert _ids(harness.ledger.lease_due_retries("default", 10)) == ["job"]

@@ -63,14 +63,14 @@ def test_launched_is_to_be_stopped_when_no_record_wants_it(
 
 def test_launched_is_to_be_stopped_after_the_record_went_to_the_next_number(harness: LedgerHarness) -> None:
     harness.make_launching()
-    harness.ledger.refused("job", "claim-1", make_refusal(RefusalKind.CAPACITY))
+    harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.CAPACITY))
     assert harness.ledger.launched("job", "nonce-01", 1, "arn:1", 1.0).code is ResultCode.UNWANTED
     assert harness.get_state() is State.QUEUED
 
 
 def test_launched_is_to_be_stopped_after_the_end(harness: LedgerHarness) -> None:
     harness.make_launching()
-    harness.ledger.refused("job", "claim-1", make_refusal(RefusalKind.PERMANENT))
+    harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.PERMANENT))
     assert harness.ledger.launched("job", "nonce-01", 1, "arn:1", 1.0).code is ResultCode.UNWANTED
     assert harness.get_state() is State.FAILED
 
@@ -126,7 +126,7 @@ def test_a_holder_that_reported_an_ambiguous_call_cannot_deny_it_later(harness: 
     harness.make_launching()
     harness.ledger.call_ambiguous("job", "claim-1", 0.0, "in doubt", answered)
     assert harness.ledger.no_effect("job", "claim-1", 1.0, "throttled").code is ResultCode.CLAIM_LOST
-    assert harness.ledger.refused("job", "claim-1", make_refusal(RefusalKind.CAPACITY)).code is ResultCode.CLAIM_LOST
+    assert harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.CAPACITY)).code is ResultCode.CLAIM_LOST
     assert harness.get_state() is State.LAUNCHING
 
 
@@ -172,14 +172,14 @@ def test_what_following_the_task_needs_is_stored_with_the_arguments_and_cleared_
     record = harness.get_record()
     assert (record.container_name, record.max_attempts, record.spec_version) == ("main", 3, 1)
 
-    harness.ledger.refused("job", "claim-2", make_refusal(RefusalKind.CAPACITY))
+    harness.ledger.refused("job", "claim-2", *make_refusal(RefusalKind.CAPACITY))
     record = harness.get_record()
     assert (record.container_name, record.max_attempts, record.spec_version) == ("", 0, 0)
 
 
 def test_lack_of_capacity_takes_the_next_number_and_no_attempt(harness: LedgerHarness) -> None:
     harness.make_launching()
-    answer = harness.ledger.refused("job", "claim-1", make_refusal(RefusalKind.CAPACITY, wait=8.0))
+    answer = harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.CAPACITY, wait=8.0))
     assert answer.code is ResultCode.REQUEUED
     record = harness.get_record()
     assert (record.state, record.launch, record.attempt) == (State.QUEUED, 2, 1)
@@ -189,14 +189,16 @@ def test_lack_of_capacity_takes_the_next_number_and_no_attempt(harness: LedgerHa
 
 def test_a_start_failure_takes_the_next_number_and_an_attempt(harness: LedgerHarness) -> None:
     harness.make_launching()
-    assert harness.ledger.refused("job", "claim-1", make_refusal(RefusalKind.START_FAILURE)).code is ResultCode.REQUEUED
+    assert (
+        harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.START_FAILURE)).code is ResultCode.REQUEUED
+    )
     record = harness.get_record()
     assert (record.launch, record.attempt, record.calls) == (2, 2, 0)
 
 
 def test_the_last_start_failure_removes_the_request(harness: LedgerHarness) -> None:
     harness.make_launching()
-    answer = harness.ledger.refused("job", "claim-1", make_refusal(RefusalKind.START_FAILURE, max_attempts=1))
+    answer = harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.START_FAILURE, max_attempts=1))
     assert answer.code is ResultCode.ENDED
     record = harness.get_record()
     assert (record.state, record.attempts, record.reason) == (State.REMOVED, 1, "no: start_failure")
@@ -204,7 +206,7 @@ def test_the_last_start_failure_removes_the_request(harness: LedgerHarness) -> N
 
 def test_a_permanent_refusal_fails_the_request_whatever_attempts_are_left(harness: LedgerHarness) -> None:
     harness.make_launching()
-    assert harness.ledger.refused("job", "claim-1", make_refusal(RefusalKind.PERMANENT)).code is ResultCode.ENDED
+    assert harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.PERMANENT)).code is ResultCode.ENDED
     record = harness.get_record()
     assert (record.state, record.reason, record.request, record.args) == (State.FAILED, "no: permanent", b"", "")
 
@@ -216,7 +218,7 @@ def test_a_permanent_refusal_fails_the_request_whatever_attempts_are_left(harnes
 def test_a_stopped_record_is_revoked_by_any_refusal(harness: LedgerHarness, kind: RefusalKind, attempts: int) -> None:
     harness.make_launching()
     harness.stop()
-    assert harness.ledger.refused("job", "claim-1", make_refusal(kind)).code is ResultCode.ENDED
+    assert harness.ledger.refused("job", "claim-1", *make_refusal(kind)).code is ResultCode.ENDED
     record = harness.get_record()
     assert (record.state, record.attempts, record.reason) == (State.REVOKED, attempts, "stopped by ann")
 
@@ -226,7 +228,7 @@ def test_a_refusal_retires_the_launch_number_of_an_ambiguous_record(harness: Led
     harness.make_launching()
     harness.advance(30)
     harness.reclaim()
-    assert harness.ledger.refused("job", "claim-2", make_refusal(kind, wait=4.0)).code is ResultCode.OK
+    assert harness.ledger.refused("job", "claim-2", *make_refusal(kind, wait=4.0)).code is ResultCode.OK
     record = harness.get_record()
     assert (record.state, record.launch, record.attempt, record.retired) == (State.LAUNCHING, 1, 1, True)
     assert record.lease_until == START + 30
@@ -239,7 +241,7 @@ def test_a_claim_that_was_taken_over_can_deny_nothing(harness: LedgerHarness) ->
     before = harness.get_record()
     assert harness.ledger.call_ambiguous("job", "claim-1", 0.0, "late").code is ResultCode.CLAIM_LOST
     assert harness.ledger.no_effect("job", "claim-1", 0.0, "late").code is ResultCode.CLAIM_LOST
-    assert harness.ledger.refused("job", "claim-1", make_refusal(RefusalKind.PERMANENT)).code is ResultCode.CLAIM_LOST
+    assert harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.PERMANENT)).code is ResultCode.CLAIM_LOST
     assert harness.ledger.task_absent("job", "claim-1", 0.0).code is ResultCode.CLAIM_LOST
     assert harness.get_record() == before
 
@@ -249,7 +251,7 @@ def test_an_empty_claim_holds_nothing_in_any_state(harness: LedgerHarness, step:
     before = getattr(harness, step)()
     assert harness.ledger.call_ambiguous("job", "", 0.0, "x").code is ResultCode.CLAIM_LOST
     assert harness.ledger.no_effect("job", "", 0.0, "x").code is ResultCode.CLAIM_LOST
-    assert harness.ledger.refused("job", "", make_refusal(RefusalKind.PERMANENT)).code is ResultCode.CLAIM_LOST
+    assert harness.ledger.refused("job", "", *make_refusal(RefusalKind.PERMANENT)).code is ResultCode.CLAIM_LOST
     assert harness.ledger.task_absent("job", "", 0.0).code is ResultCode.CLAIM_LOST
     assert harness.get_record() == before
 
@@ -257,7 +259,7 @@ def test_an_empty_claim_holds_nothing_in_any_state(harness: LedgerHarness, step:
 def test_a_claim_on_nothing_is_lost(harness: LedgerHarness) -> None:
     assert harness.ledger.call_ambiguous("job", "claim-1", 0.0, "x").code is ResultCode.CLAIM_LOST
     assert harness.ledger.no_effect("job", "claim-1", 0.0, "x").code is ResultCode.CLAIM_LOST
-    assert harness.ledger.refused("job", "claim-1", make_refusal(RefusalKind.PERMANENT)).code is ResultCode.CLAIM_LOST
+    assert harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.PERMANENT)).code is ResultCode.CLAIM_LOST
     assert harness.ledger.task_absent("job", "claim-1", 0.0).code is ResultCode.CLAIM_LOST
 
 
@@ -322,7 +324,7 @@ def test_nothing_found_after_h_takes_the_next_number(harness: LedgerHarness) -> 
     harness.make_launching()
     harness.advance(30)
     harness.reclaim("claim-2")
-    harness.ledger.refused("job", "claim-2", make_refusal(RefusalKind.CAPACITY))
+    harness.ledger.refused("job", "claim-2", *make_refusal(RefusalKind.CAPACITY))
     harness.advance(ABSENCE_PROVABLE_AFTER)
     assert harness.reclaim("claim-3").code is ResultCode.LIST_TASKS
     assert harness.ledger.task_absent("job", "claim-3", 2.0).code is ResultCode.REQUEUED
@@ -350,7 +352,7 @@ def test_beyond_an_hour_stopped_expired_and_retired_records_are_unknown_too(harn
     harness.advance(30)
     if why == "retired":
         harness.reclaim("claim-2")
-        harness.ledger.refused("job", "claim-2", make_refusal(RefusalKind.CAPACITY))
+        harness.ledger.refused("job", "claim-2", *make_refusal(RefusalKind.CAPACITY))
     harness.advance(HOUR)
     assert harness.reclaim("claim-3").code is ResultCode.LIST_TASKS
     assert harness.ledger.task_absent("job", "claim-3", 2.0).code is ResultCode.ENDED
@@ -367,7 +369,7 @@ def test_a_listed_task_is_launched_and_no_longer_ambiguous(harness: LedgerHarnes
 
 def test_a_claim_token_of_an_earlier_launch_holds_nothing_later(harness: LedgerHarness) -> None:
     harness.make_launching()
-    harness.ledger.refused("job", "claim-1", make_refusal(RefusalKind.CAPACITY))
+    harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.CAPACITY))
     harness.advance(2)
     harness.ledger.claim("job", claim_request("claim-2"))
     assert harness.ledger.no_effect("job", "claim-1", 0.0, "late").code is ResultCode.CLAIM_LOST

@@ -116,7 +116,7 @@ def test_a_report_of_the_holder_resets_abandoned_claims(harness: LedgerHarness, 
         elif word == "no_effect":
             harness.ledger.no_effect("job", claim, 0.0, "throttled")
         else:
-            harness.ledger.refused("job", claim, make_refusal(RefusalKind.CAPACITY))
+            harness.ledger.refused("job", claim, *make_refusal(RefusalKind.CAPACITY))
         assert harness.get_record().abandoned_claims == 0
 
     assert harness.get_state() is State.LAUNCHING

@@ -27,9 +27,9 @@ def test_put_makes_a_queued_record_with_every_field_of_the_submission(harness: L
     new = make_submission(expires_at=START + 600, time_limit=90.5, relaunch="interrupted")
     assert harness.ledger.put([new])[0].code is ResultCode.CREATED
     record = harness.get_record()
-    kept = {name: getattr(record, name) for name in Submission.__struct_fields__ if name != "body"}
+    kept = {name: getattr(record, name) for name in Submission.__struct_fields__}
     assert kept == {name: getattr(new, name) for name in kept}
-    assert record.request == new.body
+    assert record.request == new.request
     assert (record.state, record.launch, record.attempt, record.created_at) == (State.QUEUED, 1, 1, START)
 
 
@@ -44,7 +44,7 @@ def test_the_same_request_put_again_is_the_same_record_even_with_another_nonce(h
 
 def test_another_request_under_the_same_id_is_a_conflict_and_changes_nothing(harness: LedgerHarness) -> None:
     before = harness.make_queued()
-    assert harness.ledger.put([make_submission(digest="e" * 32, body=b"other")])[0].code is ResultCode.CONFLICT
+    assert harness.ledger.put([make_submission(digest="e" * 32, request=b"other")])[0].code is ResultCode.CONFLICT
     assert harness.get_record() == before
 
 
@@ -163,7 +163,7 @@ def test_a_retry_of_the_same_launch_keeps_the_frozen_arguments_and_target(harnes
 
 def test_a_retry_under_a_new_number_takes_new_arguments_and_target(harness: LedgerHarness) -> None:
     harness.make_launching()
-    harness.ledger.refused("job", "claim-1", make_refusal(RefusalKind.CAPACITY))
+    harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.CAPACITY))
     harness.advance(2)
     harness.ledger.claim("job", claim_request("claim-2", args="newer", target="elsewhere"))
     record = harness.get_record()
@@ -195,7 +195,7 @@ def test_expiry_comes_earlier_by_the_startup_allowance(make_harness: MakeHarness
 
 def test_an_expired_record_says_what_it_waited_for(harness: LedgerHarness) -> None:
     harness.make_launching(expires_at=START + 60)
-    harness.ledger.refused("job", "claim-1", make_refusal(RefusalKind.CAPACITY))
+    harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.CAPACITY))
     harness.advance(60)
     harness.ledger.claim("job", None)
     assert harness.get_record().reason.endswith("it waited because: no: capacity")
@@ -280,7 +280,7 @@ def test_a_reclaim_calls_again_with_the_same_number_and_arguments_and_is_ambiguo
     assert answer.code is ResultCode.RUN_TASK
     record = harness.get_record()
     assert answer.record == record  # with the request: whoever takes over has no message
-    assert record.request == make_submission().body
+    assert record.request == make_submission().request
     assert (record.launch, record.args, record.target) == (1, '{"count": 1}', "here")
     assert (record.claim, record.worker, record.ambiguous, record.calls) == ("claim-2", "worker-2", True, 2)
     assert (record.first_called_at, record.last_claim_at) == (START, START + 30)
@@ -312,7 +312,7 @@ def test_a_retired_launch_number_is_list_only(harness: LedgerHarness) -> None:
     harness.make_launching()
     harness.advance(30)
     harness.reclaim("claim-2")
-    assert harness.ledger.refused("job", "claim-2", make_refusal(RefusalKind.CAPACITY)).code is ResultCode.OK
+    assert harness.ledger.refused("job", "claim-2", *make_refusal(RefusalKind.CAPACITY)).code is ResultCode.OK
     assert harness.reclaim("claim-3").code is ResultCode.LIST_TASKS
 
 

@@ -120,7 +120,7 @@ def test_a_retry_takes_the_next_number_and_attempt_and_forgets_the_task(harness:
     assert (record.not_before, record.reason) == (START + 4, "host lost")
     assert (record.arn, record.version, record.last_status) == ("", 0, "")
     assert (record.started_at, record.launched_at, record.args, record.target) == (0.0, 0.0, "", "")
-    assert record.request == make_submission().body
+    assert record.request == make_submission().request
     assert harness.ledger.find_id_by_arn("arn:1") is None
 
 
