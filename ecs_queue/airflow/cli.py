@@ -1,4 +1,4 @@
-"""`airflow ecs-queue ...`: the commands of `ecs-queue`, on the configuration as Airflow sees it."""
+"""`airflow ecs-queue ...`: the commands of `ecs-queue` with Airflow's configuration."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from ecs_queue.airflow.config import build_config_environ, is_config_variable
 
 
 def get_cli_commands() -> list[Any]:
-    """The group `ecs-queue` for Airflow's command line, made of our own commands."""
-    from airflow.cli.cli_config import ActionCommand, GroupCommand
+    """Return the group `ecs-queue` for Airflow's command line, made of ecs-queue's own commands."""
+    from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
 
     from ecs_queue.cli.main import cli
 
+    team = Arg(("-t", "--team"), help="A team's own configuration, queues and results ([core] multi_team)")
     commands = [
         ActionCommand(
             name=name,
             help=command.get_short_help_str(100),
             func=_CommandRunner(name, command),
-            args=[
-                *(_to_airflow_argument(parameter) for parameter in command.params if _is_exposed(parameter)),
-                _team_argument(),
-            ],
+            args=[*map(_to_airflow_argument, filter(_is_exposed, command.params)), team],
         )
         for name, command in cli.commands.items()
     ]
@@ -37,16 +35,15 @@ def _is_exposed(parameter: click.Parameter) -> bool:
 
 
 def _to_airflow_argument(parameter: click.Parameter) -> Any:
-    """One option or argument of ours as argparse wants it."""
+    """An option or argument of click as argparse takes it."""
     from airflow.cli.cli_config import Arg
 
     if isinstance(parameter, click.Argument):
-        many = parameter.nargs == -1
-        nargs = ("+" if parameter.required else "*") if many else (None if parameter.required else "?")
+        is_variadic = parameter.nargs == -1
+        nargs = ("+" if parameter.required else "*") if is_variadic else (None if parameter.required else "?")
         return Arg((str(parameter.name),), help=None, nargs=nargs)
     assert isinstance(parameter, click.Option)
-    text = (parameter.help or "").replace("%", "%%")
-    flags = tuple(parameter.opts)
+    flags, text = tuple(parameter.opts), (parameter.help or "").replace("%", "%%")
     if parameter.is_flag or parameter.count:
         return Arg(flags, help=text, action="store_true", dest=parameter.name)
     if parameter.multiple:
@@ -54,29 +51,23 @@ def _to_airflow_argument(parameter: click.Parameter) -> Any:
     return Arg(flags, help=text, dest=parameter.name, required=parameter.required)
 
 
-def _team_argument() -> Any:
-    from airflow.cli.cli_config import Arg
-
-    return Arg(("-t", "--team"), help="A team's own configuration, queues and results ([core] multi_team)")
-
-
 def _export_config(environ: MutableMapping[str, str], team: str | None) -> None:
-    """Let `environ` say what Airflow's configuration says; a team's says nothing of what is everybody's."""
+    """Set the variables of Airflow's configuration in `environ`. For a team, remove those of the global one."""
     from airflow.configuration import conf
     from airflow.executors.base_executor import ExecutorConf
 
     if team and not conf.getboolean("core", "multi_team", fallback=False):
         raise SystemExit("--team needs [core] multi_team = True (Airflow 3.2 or later)")
-    source = ExecutorConf(team_name=team) if team else ExecutorConf()
-    seen = build_config_environ(source, conf.sections(), environ, team)
+    team_conf = ExecutorConf(team_name=team) if team else ExecutorConf()
+    variables = build_config_environ(team_conf, conf.sections(), environ, team)
     if team:
         for variable in [name for name in environ if is_config_variable(name)]:
             del environ[variable]
-    environ.update(seen)
+    environ.update(variables)
 
 
 class _CommandRunner:
-    """Airflow calls it with what argparse found."""
+    """Runs a command with the arguments that Airflow's argparse has parsed."""
 
     def __init__(self, name: str, command: click.Command) -> None:
         self._name = name
@@ -95,12 +86,11 @@ class _CommandRunner:
             value = getattr(arguments, str(parameter.name), None)
             if value is None or value is False:
                 continue
-            several = list(value) if isinstance(value, list | tuple) else [value]
+            values = value if isinstance(value, list | tuple) else [value]
             if isinstance(parameter, click.Argument):
-                operands += [str(one) for one in several]
+                operands += map(str, values)
             elif value is True:
                 options.append(parameter.opts[0])
             else:
-                for one in several:
-                    options += [parameter.opts[0], str(one)]
+                options += [word for one in values for word in (parameter.opts[0], str(one))]
         return [*options, "--", *operands] if operands else options

@@ -1,4 +1,4 @@
-"""`python -m ecs_queue.airflow.demo`: the example DAGs on a whole local Airflow, to their end, and a table."""
+"""`python -m ecs_queue.airflow.demo`: runs the example DAGs on a local Airflow and prints a table of the results."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _FINAL_STATES = {"success", "failed"}
 
 
 def list_dag_runs(airflow: LocalAirflow) -> list[Row]:
-    """dag_id, run_id and state of each DAG run."""
+    """Return dag_id, run_id and state of each DAG run."""
     return airflow.fetch_rows("select dag_id, run_id, state from dag_run order by dag_id")
 
 
 def list_task_instances(airflow: LocalAirflow) -> list[Row]:
-    """The task instances as they are now; `seconds` is None for one that has not both begun and ended."""
+    """Return the task instances; `duration_seconds` is None for one that has not both started and ended."""
     rows = airflow.fetch_rows(
         "select dag_id, run_id, task_id, map_index, state, try_number, external_executor_id, start_date, end_date "
         "from task_instance order by dag_id, start_date, map_index"
     )
-    return [row | {"seconds": _duration_seconds(row)} for row in rows]
+    return [row | {"duration_seconds": _duration_seconds(row)} for row in rows]
 
 
 def list_deadline_callbacks(airflow: LocalAirflow) -> list[Row]:
-    """id, dag_id and state of the callbacks of missed deadlines that an executor runs; none where Airflow has none."""
+    """Return id, dag_id and state of the callbacks of missed deadlines; none for an Airflow without callbacks."""
     if not airflow.has_table("callback"):
         return []
     return airflow.fetch_rows(
@@ -48,7 +48,7 @@ def list_deadline_callbacks(airflow: LocalAirflow) -> list[Row]:
 
 
 def trigger_all_dags(airflow: LocalAirflow) -> list[str]:
-    """Start a run of every DAG; their ids."""
+    """Start a run of every DAG; return the ids of the DAGs."""
     dags = airflow.wait_for_dags()
     for dag_id in dags:
         airflow.trigger_dag(dag_id, RUN_ID)
@@ -56,74 +56,79 @@ def trigger_all_dags(airflow: LocalAirflow) -> list[str]:
 
 
 def wait_for_completion(airflow: LocalAirflow, timeout: float) -> None:
-    """Until every run and every callback has ended. RetryableError when they have not in so many seconds."""
+    """Wait until every run and every callback has ended.
+
+    Raises:
+        RetryableError: They have not ended within `timeout` seconds.
+    """
 
     def is_done() -> bool:
-        found = list_dag_runs(airflow) + list_deadline_callbacks(airflow)
-        return all(row["state"] in _FINAL_STATES for row in found)
+        rows = list_dag_runs(airflow) + list_deadline_callbacks(airflow)
+        return all(row["state"] in _FINAL_STATES for row in rows)
 
     airflow.wait_for(is_done, timeout, "the example DAGs")
 
 
 @click.command()
-@click.option("--keep", is_flag=True, help="Leave it up, with the UI's address, until Ctrl-C.")
+@click.option("--keep", is_flag=True, help="Print the UI's address and keep Airflow running until Ctrl-C.")
 @click.option("--dags", type=click.Path(path_type=Path, exists=True, file_okay=False), default=EXAMPLE_DAGS)
-@click.option("--dir", "directory", type=click.Path(path_type=Path), help="Keep everything it writes there.")
+@click.option("--dir", "directory", type=click.Path(path_type=Path), help="Write all files there and keep them.")
 @click.option("--timeout", type=float, default=300.0, show_default=True, help="Seconds for all DAGs together.")
 def main(keep: bool, dags: Path, directory: Path | None, timeout: float) -> None:
     """Run each DAG of a folder once on a local Airflow with the executor, a local ECS and two workers.
 
-    Without --dags: the examples. The exit status is 1 when a run has failed.
+    Without --dags the example DAGs are run. The exit status is 1 when a run fails.
     """
     console = Console(soft_wrap=True)
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started it in the background
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell makes its background jobs ignore SIGINT
         signal.signal(number, signal.default_int_handler)
     with ExitStack() as stack:
-        own = directory or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ecs-queue-airflow-")))
-        airflow = LocalAirflow(own, dags)
+        home = directory or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ecs-queue-airflow-")))
+        airflow = LocalAirflow(home, dags)
         stack.callback(airflow.stop)
         try:
-            is_good = _run_dags(airflow, console, timeout)
+            has_succeeded = _run_dags(airflow, console, timeout)
             if keep:
-                console.print(f"Airflow stays up at {airflow.url} until Ctrl-C; no password is asked for")
+                console.print(f"Airflow keeps running at {airflow.url} until Ctrl-C; it needs no password")
                 signal.pause()
         except EcsQueueError as error:
             raise click.ClickException(str(error)) from None
         except KeyboardInterrupt:
             console.print("stopping")
             return
-    raise SystemExit(0 if is_good else 1)
+    raise SystemExit(0 if has_succeeded else 1)
 
 
 def _run_dags(airflow: LocalAirflow, console: Console, timeout: float) -> bool:
     airflow.start(console.print)
-    console.print(f"Airflow runs at {airflow.url}; everything it writes is in {airflow.directory}")
-    began = time.monotonic()
+    console.print(f"Airflow runs at {airflow.url}; all its files are in {airflow.directory}")
+    started = time.monotonic()
     console.print(f"running {', '.join(trigger_all_dags(airflow))}")
     wait_for_completion(airflow, timeout)
     runs, tasks, callbacks = list_dag_runs(airflow), list_task_instances(airflow), list_deadline_callbacks(airflow)
     console.print(build_table(runs, tasks, callbacks))
     containers = airflow.ecs.stats()["tasks_created"]
-    console.print(f"{containers} containers in {time.monotonic() - began:.0f} s")
+    console.print(f"{containers} containers in {time.monotonic() - started:.0f} s")
     return all(row["state"] == "success" for row in runs + callbacks)
 
 
 def build_table(runs: Sequence[Row], tasks: Sequence[Row], callbacks: Sequence[Row]) -> Table:
-    """What ran, and how it ended."""
-    table = Table("DAG", "ended as", "tasks", "tries", "longest task")
+    """Return a table of the DAG runs and the callbacks, with their results."""
+    table = Table("DAG", "state", "tasks", "tries", "longest task")
     for run in runs:
-        own = [task for task in tasks if (task["dag_id"], task["run_id"]) == (run["dag_id"], run["run_id"])]
-        ended = sum(task["state"] == "success" for task in own)
-        longest = max((task["seconds"] or 0.0 for task in own), default=0.0)
-        tries = sum(task["try_number"] or 0 for task in own)
-        table.add_row(run["dag_id"], str(run["state"]), f"{ended}/{len(own)} succeeded", str(tries), f"{longest:.1f} s")
+        own_tasks = [task for task in tasks if (task["dag_id"], task["run_id"]) == (run["dag_id"], run["run_id"])]
+        succeeded = sum(task["state"] == "success" for task in own_tasks)
+        longest = max((task["duration_seconds"] or 0.0 for task in own_tasks), default=0.0)
+        tries = sum(task["try_number"] or 0 for task in own_tasks)
+        counts = f"{succeeded}/{len(own_tasks)} succeeded"
+        table.add_row(run["dag_id"], str(run["state"]), counts, str(tries), f"{longest:.1f} s")
     for callback in callbacks:
-        table.add_row(f"{callback['dag_id']}: its callback", str(callback["state"]), "", "", "")
+        table.add_row(f"{callback['dag_id']}: callback", str(callback["state"]), "", "", "")
     return table
 
 
 def _duration_seconds(task: Row) -> float | None:
-    """SQLite tells times as text, PostgreSQL as such."""
+    """SQLite returns times as text, PostgreSQL as datetimes."""
     if task["start_date"] is None or task["end_date"] is None:
         return None
     start, end = (datetime.fromisoformat(str(task[name])) for name in ("start_date", "end_date"))

@@ -1,6 +1,8 @@
-"""What Airflow's users are told of a result: one line as info, the whole as a task event. Pure."""
+"""Texts for Airflow's users about a result: one line for the scheduler, all details for the task's event log. Pure."""
 
 from __future__ import annotations
+
+import re
 
 from ecs_queue.messages.envelope import TaskResult
 from ecs_queue.protocol.states import State
@@ -10,15 +12,16 @@ _CONSOLE_HOSTS = {
     "aws-cn": "console.amazonaws.cn",
     "aws-us-gov": "console.amazonaws-us-gov.com",
 }
-_STATE_EXPLANATIONS = {
-    State.REMOVED: "it never started, and the attempts are used up",
+_TASK_ARN = re.compile(r"[^:]*:([^:]*):[^:]*:([^:]*):[^:]*:task/([^/]*)/(.+)")
+_STATE_EXPLANATIONS: dict[str, str] = {
+    State.REMOVED: "it never started, and its attempts are used up",
     State.REVOKED: "it was stopped on request",
-    State.EXPIRED: "it did not start before its token expired ([scheduler] task_queued_timeout), so it could not "
-    "have talked to the API server any more",
-    State.UNKNOWN: "ECS no longer knows the task, and nobody saw its end",
+    State.EXPIRED: "it did not start before its token expired ([scheduler] task_queued_timeout), so it could no longer "
+    "have called the API server",
+    State.UNKNOWN: "ECS no longer knows the task, and no worker saw how it ended",
 }
-_REQUEUE_NOTE = "Airflow queues it again with a new token, and it uses up none of the task's tries"
-#: The kind of the entry in a task's event log.
+_REQUEUE_NOTE = "Airflow queues it again with a new token, and this uses up none of the task's tries"
+# The kinds of entries in a task's event log.
 EVENT_SUCCESS = "ecs task finished"
 EVENT_FAILURE = "ecs task failed"
 EVENT_REJECTED = "ecs-queue rejected the task"
@@ -27,50 +30,42 @@ EVENT_STOPPED = "ecs-queue stopped the task"
 
 
 def format_info(result: TaskResult) -> str:
-    """One line: what happened and why."""
-    parts = [f"ecs-queue {result.state}"]
-    meaning = _STATE_EXPLANATIONS.get(State(result.state)) if result.state in set(State) else None
-    parts += [part for part in (meaning, result.reason) if part]
-    if result.exit_code is not None:
-        parts.append(f"exit code {result.exit_code}")
-    if result.stop_code:
-        parts.append(f"stop code {result.stop_code}")
-    if result.task_arn:
-        parts.append(result.task_arn)
-    return "; ".join(parts)
+    """Return one line: what happened and why."""
+    parts = [
+        f"ecs-queue {result.state}",
+        _STATE_EXPLANATIONS.get(result.state),
+        result.reason,
+        None if result.exit_code is None else f"exit code {result.exit_code}",
+        result.stop_code and f"stop code {result.stop_code}",
+        result.task_arn,
+    ]
+    return "; ".join(part for part in parts if part)
 
 
 def format_event(result: TaskResult) -> tuple[str, str]:
-    """The kind and the text of the entry in the task's event log."""
-    lines = [format_info(result), f"request {result.id}", f"attempts {result.attempts}"]
+    """Return the kind and the text of the entry in the task's event log."""
+    parts = [format_info(result), f"request {result.id}", f"attempts {result.attempts}"]
     link = build_console_link(result.task_arn)
-    if link:
-        lines.append(link)
-    return (EVENT_SUCCESS if result.succeeded else EVENT_FAILURE), "; ".join(lines)
+    return (EVENT_SUCCESS if result.succeeded else EVENT_FAILURE), "; ".join([*parts, link] if link else parts)
 
 
 def format_expiry_event(result: TaskResult) -> tuple[str, str]:
-    """The kind and the text of the entry for a task that did not start in time."""
+    """Return the kind and the text of the entry for a task that did not start in time."""
     return EVENT_EXPIRED, f"{format_event(result)[1]}; {_REQUEUE_NOTE}"
 
 
-def format_withdrawal(request_id: str) -> str:
-    """The text of the entry for a request that nobody waits for any more."""
-    return (
+def format_withdrawal_event(request_id: str) -> tuple[str, str]:
+    """Return the kind and the text of the entry for a request that Airflow no longer waits for."""
+    return EVENT_STOPPED, (
         "the task was cleared, marked or skipped before its container ran, so the container is not started; "
         f"request {request_id}"
     )
 
 
 def build_console_link(task_arn: str | None) -> str | None:
-    """The task's page in the ECS console; None for an ARN of the old form, which names no cluster."""
-    parts = (task_arn or "").split(":", 5)
-    if len(parts) != 6:
+    """Return the URL of the task's page in the ECS console; None for an old ARN, which does not name the cluster."""
+    match = _TASK_ARN.fullmatch(task_arn or "")
+    if match is None or match[1] not in _CONSOLE_HOSTS:
         return None
-    _, partition, _, region, _, resource = parts
-    kind, _, rest = resource.partition("/")
-    cluster, _, task = rest.partition("/")
-    console = _CONSOLE_HOSTS.get(partition)
-    if kind != "task" or not task or console is None:
-        return None
-    return f"https://{region}.{console}/ecs/v2/clusters/{cluster}/tasks/{task}?region={region}"
+    partition, region, cluster, task = match.groups()
+    return f"https://{region}.{_CONSOLE_HOSTS[partition]}/ecs/v2/clusters/{cluster}/tasks/{task}?region={region}"

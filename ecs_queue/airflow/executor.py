@@ -1,8 +1,8 @@
-"""`executor = ecs_queue.airflow.executor.EcsQueueExecutor`: Airflow's workloads as requests of ecs-queue.
+"""`executor = ecs_queue.airflow.executor.EcsQueueExecutor`: runs Airflow's workloads as requests of ecs-queue.
 
-The scheduler writes its workloads to the ledger, announces them, and takes the results back; it never talks to ECS.
-Workers (`ecs-queue worker`) launch and follow the tasks. A ledger or broker that is away delays work and raises
-nothing: what it has not accepted stays in Airflow's queue, and is offered again with the very same envelope.
+The scheduler writes its workloads to the ledger, publishes them, and receives the results; it never calls ECS.
+Workers (`ecs-queue worker`) launch and track the tasks. An unavailable ledger or broker delays work and raises
+nothing: a workload that the ledger has not accepted stays in Airflow's queue, and is sent again with the same envelope.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow.configuration import conf
 from airflow.executors.base_executor import BaseExecutor
+from airflow.utils.state import TaskInstanceState
 
-from ecs_queue.airflow import event_log, workload_conversion
+from ecs_queue.airflow import event_log
 from ecs_queue.airflow.config import SchedulerTimeouts, load_airflow_config, read_scheduler_timeouts
 from ecs_queue.airflow.ledger_access import LedgerAccess
 from ecs_queue.airflow.metrics import ExecutorMetrics
@@ -26,33 +28,37 @@ from ecs_queue.airflow.results import ResultProcessor
 from ecs_queue.airflow.submission import WorkloadSubmitter
 from ecs_queue.airflow.task_instances import find_obsolete, find_unprocessed
 from ecs_queue.airflow.tracked_workloads import TrackedWorkload, TrackedWorkloads
+from ecs_queue.airflow.workload_conversion import non_task_key, validate_request_id
 from ecs_queue.crash_points import crash_point
 from ecs_queue.messages.envelope import TaskResult
 
 if TYPE_CHECKING:
     from ecs_queue.config import Config
 
-#: What one `sync` may take of the scheduler's time. Seconds.
+#: The time of the scheduler that one `sync` may take.
 SYNC_BUDGET_SECONDS = 0.5
-#: An unexpected error of ours is logged with its trace at most so often. Seconds.
+#: The shortest time between two log entries about unexpected errors; each has its trace.
 _ERROR_LOG_INTERVAL_SECONDS = 60.0
-#: BaseExecutor's places for what waits; later versions of Airflow have one dict of them, `executor_queues`.
+#: BaseExecutor's dicts of queued workloads; Airflow 3.4 has one dict of them, `executor_queues`.
 _QUEUE_ATTRIBUTES = ("queued_tasks", "queued_callbacks", "queued_connection_tests")
 
 
 def find_supported_workload_types() -> frozenset[Any]:
-    """The kinds of workload that are taken, as Airflow 3.4 asks for them; empty before, where flags say it."""
+    """Return the workload types that the executor runs, for Airflow 3.4. Empty for older versions, which read flags."""
     try:
         base = import_module("airflow.executors.workloads.base")
-    except ImportError:  # 3.1 has it all in one module
+    except ImportError:  # Airflow 3.1 has one module for all workloads
         return frozenset()
-    kinds = getattr(base, "WorkloadType", None)
+    types = getattr(base, "WorkloadType", None)
     names = ("EXECUTE_TASK", "EXECUTE_CALLBACK", "TEST_CONNECTION")
-    return frozenset(getattr(kinds, name) for name in names if hasattr(kinds, name))
+    return frozenset(getattr(types, name) for name in names if hasattr(types, name))
 
 
-class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not there where types are checked
-    """See the module's docstring. Constructing it connects to nothing; `start` reads the configuration."""
+class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not installed where types are checked
+    """Runs Airflow's workloads on Amazon ECS, see the module's docstring.
+
+    The constructor makes no connection; `start` reads the configuration.
+    """
 
     supports_callbacks: bool = True
     supports_connection_test: bool = True
@@ -70,29 +76,29 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
         self._tracked_workloads = TrackedWorkloads()
         self._error_logged_at = float("-inf")
         self._unsaved_event_logs: list[Any] = []
-        #: Tests put others here; the defaults ask Airflow's database.
-        self.find_unprocessed: Callable[[Sequence[TrackedWorkload]], set[str]] = find_unprocessed
-        self.find_obsolete: Callable[[Sequence[TrackedWorkload]], set[str]] = find_obsolete
         self.metrics = ExecutorMetrics(getattr(self, "team_name", None))
 
     # What the scheduler calls
 
     def start(self) -> None:
-        """Read the configuration (ConfigError when it is wrong) and, if it says so, look at ledger and broker."""
-        config = self.ledger_access.config
-        if config.base_profile.check_health_on_startup:
-            for complaint in self.ledger_access.find_problems():
-                self.log.error("ecs-queue: %s; scheduling starts all the same", complaint)
-        self.log.info("ecs-queue: results come to %s", self.ledger_access.owner)
+        """Read the configuration and, with `check_health_on_startup`, check the ledger and the broker.
+
+        Raises:
+            ConfigError: The configuration is wrong.
+        """
+        if self.ledger_access.config.base_profile.check_health_on_startup:
+            for problem in self.ledger_access.find_problems():
+                self.log.error("ecs-queue: %s; the scheduler starts nevertheless", problem)
+        self.log.info("ecs-queue: the owner of this scheduler's requests is %s", self.ledger_access.owner)
 
     def _process_workloads(self, workload_items: Sequence[Any]) -> None:
-        """One pipelined write to the ledger and one batch to the broker. What is not accepted stays queued."""
+        """Write the workloads to the ledger and publish them, in batches. Those not accepted stay queued."""
         with self.metrics.timer("submit.duration"):
             self._run_logging_errors(lambda: self._submitter.submit(workload_items))
 
     def sync(self) -> None:
-        """Take results and keep the books in order, for at most about `SYNC_BUDGET` seconds."""
-        self._unsaved_event_logs = list(self._task_event_logs)  # those of earlier heartbeats are saved by now
+        """Receive results and compare with the ledger and the database, for about `SYNC_BUDGET_SECONDS` at most."""
+        self._unsaved_event_logs = list(self._task_event_logs)  # the scheduler has saved those of earlier heartbeats
         with self.metrics.timer("sync.duration"):
             self._run_logging_errors(lambda: self._result_processor.run_once(time.monotonic() + SYNC_BUDGET_SECONDS))
             self._run_logging_errors(lambda: self._obsolete_request_stopper.run_once())
@@ -103,71 +109,74 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
         )
 
     def log_task_event(self, *, event: str, extra: str, ti_key: Any) -> None:
-        """See BaseExecutor. Only tasks have an event log, which 3.2 does not ask. The entry is held until it is saved.
+        """Add an entry to a task's event log and keep it until it is saved. Callbacks and connection tests have no log.
 
-        The scheduler hands the entries to SQLAlchemy's bulk_save_objects as a generator, which keeps nothing but weak
-        references: with nobody else to hold them they are empty when they are written, and the whole batch fails.
+        The scheduler passes the entries to SQLAlchemy's bulk_save_objects as a generator, which keeps weak references
+        only: without another reference they would be empty when they are written, and the whole batch would fail.
         """
-        if not hasattr(ti_key, "dag_id"):
+        if not hasattr(ti_key, "dag_id"):  # Airflow 3.2 does not check this
             return
         super().log_task_event(event=event, extra=extra, ti_key=ti_key)
         self._unsaved_event_logs += list(self._task_event_logs)[-1:]
 
     def change_state(self, key: Any, state: Any, info: Any = None, remove_running: bool = True) -> None:
-        """From outside (a lost heartbeat, stuck in queued): whatever still runs of it is stopped, too."""
+        """Change a workload's state. When Airflow ends it (heartbeat lost, stuck in queued), its request is stopped."""
         if remove_running:
             self._untrack_and_stop(key)
         super().change_state(key, state, info, remove_running=remove_running)
 
     def revoke_task(self, *, ti: Any) -> None:
-        """Forget the task and stop its request with the next heartbeat. The scheduler queues it again, under a new id.
+        """Forget the task; its request is stopped in the next heartbeat. Airflow queues the task again under a new id.
 
-        Never raises, and does no I/O: the scheduler holds a database session.
+        Never raises and does no I/O: the scheduler holds a database session.
         """
         self._run_logging_errors(lambda: self._revoke(ti))
 
     def try_adopt_task_instances(self, tis: Sequence[Any]) -> Sequence[Any]:
-        """Take over tasks of a scheduler that died, with one look at the ledger; returns those it never sent.
+        """Adopt the tasks of a scheduler that died, with one read of the ledger.
 
-        What the ledger knows is adopted, whether it waits, runs, or has ended meanwhile. When the ledger cannot be
-        reached all are kept, for nobody can say that they do not run, and it is asked again with later heartbeats.
+        A request that the ledger knows is adopted in any state: waiting, running or ended. When the ledger is
+        unavailable all tasks are kept, because they may be running; later heartbeats complete the adoption.
+
+        Returns:
+            The tasks that were never sent; Airflow queues them again.
         """
         try:
             with self.metrics.timer("adopt_task_instances.duration"):
-                left = self._adopt(tis)
-            self.metrics.incr("adopted", len(tis) - len(left))
-            self.metrics.incr("not_adopted", len(left))
-            return left
+                not_adopted = self._adopt(tis)
+            self.metrics.incr("adopted", len(tis) - len(not_adopted))
+            self.metrics.incr("not_adopted", len(not_adopted))
+            return not_adopted
         except Exception:
-            self.log.exception("adoption failed; the tasks are left as they are")
+            self.log.exception("ecs-queue: adoption failed; the tasks stay as they are")
             return []
 
     def fail_connection_test(self, key: Any) -> None:
-        """Airflow has given up a connection test."""
+        """Stop a connection test that Airflow has given up."""
         self._untrack_and_stop(key)
         self._remove_from_queues(key)
         self.running.discard(key)
 
     def end(self) -> None:
-        """Say what is still to be said to the ledger. ECS tasks go on, the next scheduler adopts them."""
+        """Send pending stops and confirmations, and disconnect. The next scheduler adopts the ECS tasks."""
         if "ledger_access" in self.__dict__:
             self._run_logging_errors(self._result_processor.flush)
             self._run_logging_errors(self.ledger_access.close)
 
     def terminate(self) -> None:
-        """As `end`: a scheduler that is stopped must not stop the jobs."""
+        """As `end`: stopping the scheduler must not stop its tasks."""
         self.end()
 
     def debug_dump(self) -> None:
-        """Airflow's own state, then ours."""
+        """Log Airflow's own state and the requests of this executor."""
         super().debug_dump()
-        for flight in self._tracked_workloads:
+        for tracked in self._tracked_workloads:
             self.log.info(
-                "ecs-queue: %s is request %s (accepted=%s)", flight.key, flight.request_id, flight.is_accepted
+                "ecs-queue: %s is request %s (accepted=%s)", tracked.key, tracked.request_id, tracked.is_accepted
             )
         if "ledger_access" in self.__dict__:
             self.log.info(
-                "ecs-queue: owner %s, %d results told and not confirmed, ledger away=%s, broker away=%s",
+                "ecs-queue: owner %s, %d unconfirmed results, ledger backing off=%s, broker backing off=%s",
                 self.ledger_access.owner,
                 len(self._result_processor),
                 self.ledger_access.ledger_guard.is_backing_off,
@@ -175,124 +184,117 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
             )
 
     def get_task_log(self, ti: Any, try_number: int) -> tuple[list[str], list[str]]:
-        """(messages, log lines) of the task's container, while it runs. Needs no `start`."""
+        """Return (messages, log lines) of the task's container while it runs. Works without `start`."""
         from ecs_queue.airflow.task_log import read_task_log
 
-        del try_number  # the id is of one try
+        del try_number  # the request id belongs to one try
         try:
             return read_task_log(self._load_config(), getattr(ti, "external_executor_id", None))
-        except Exception as error:  # noqa: BLE001 - a page that shows why is better than one that fails
+        except Exception as error:  # noqa: BLE001 - a page that shows the error is better than one that fails
             return [f"ecs-queue: the container's log cannot be read: {type(error).__name__}: {error}"], []
 
     @staticmethod
     def get_cli_commands() -> list[Any]:
-        """`airflow ecs-queue ...`: the commands of `ecs-queue`."""
+        """Return the commands of `airflow ecs-queue ...`."""
         from ecs_queue.airflow.cli import get_cli_commands
 
         return get_cli_commands()
 
-    # What intake and returns ask for
+    # ExecutorDelegate: see delegate.py for what each method means
 
     def workload_key(self, workload: Any) -> Any:
-        """Airflow's key of a workload: what it is queued under."""
+        """See ExecutorDelegate."""
         task = getattr(workload, "ti", None)
-        return workload_conversion.non_task_key(workload) if task is None else self._task_key(task)
+        return non_task_key(workload) if task is None else self._task_key(task)
 
     def mark_accepted(self, tracked: TrackedWorkload) -> None:
-        """It is the ledger's now."""
+        """See ExecutorDelegate. Reports a generated id to Airflow."""
         self.metrics.incr("submitted")
         self._remove_from_queues(tracked.key)
         self.running.add(tracked.key)
         if tracked.id_generated and tracked.task_instance_id is not None:
-            self._buffer_event(tracked.key, "QUEUED", tracked.request_id)
+            super().change_state(tracked.key, TaskInstanceState.QUEUED, tracked.request_id, remove_running=False)
         crash_point("airflow.accepted")
 
     def reject(self, key: Hashable, reason: str) -> None:
-        """It can never run: it fails, alone."""
+        """See ExecutorDelegate."""
         self.metrics.incr("rejected")
         self._remove_from_queues(key)
         self.log_task_event(event=event_log.EVENT_REJECTED, extra=reason, ti_key=key)
         self.fail(key, f"ecs-queue rejected it: {reason}")
 
     def report_result(self, tracked: TrackedWorkload, result: TaskResult, *, is_first: bool) -> None:
-        """How a request ended, to the scheduler and to the task's event log."""
-        key: Any = tracked.key
+        """See ExecutorDelegate."""
         if is_first:
             self.metrics.incr("results", state=result.state)
-            event, text = event_log.format_event(result)
-            self.log_task_event(event=event, extra=text, ti_key=key)
+            self._log_event(tracked, event_log.format_event(result))
         else:
             self.metrics.incr("results_repeated")
-        (self.success if result.succeeded else self.fail)(key, event_log.format_info(result))
+        (self.success if result.succeeded else self.fail)(tracked.key, event_log.format_info(result))
         crash_point("airflow.reported")
 
     def withhold_result(self, tracked: TrackedWorkload, result: TaskResult) -> None:
-        """It never started: Airflow queues it again, and it uses up no try of the task's."""
+        """See ExecutorDelegate. Uses up none of the task's tries."""
         self.metrics.incr("expired")
-        event, text = event_log.format_expiry_event(result)
-        self.log_task_event(event=event, extra=text, ti_key=tracked.key)
+        self._log_event(tracked, event_log.format_expiry_event(result))
         self.running.discard(tracked.key)
 
     def is_event_collected(self, key: Hashable) -> bool:
-        """Whether the scheduler has collected the key's event."""
+        """See ExecutorDelegate."""
         return key not in self.event_buffer
 
     def mark_lost(self, tracked: TrackedWorkload) -> None:
-        """Another scheduler has it, or the ledger has lost it: Airflow's own time-outs decide."""
+        """See ExecutorDelegate."""
         self.metrics.incr("lost")
         self.log.warning("ecs-queue: request %s of %s is no longer this scheduler's", tracked.request_id, tracked.key)
         self.running.discard(tracked.key)
 
-    def resend(self, tracked_workloads: Sequence[TrackedWorkload]) -> None:
-        """The ledger has lost what was put in its last second."""
-        self.metrics.incr("resent", len(tracked_workloads))
-        self._submitter.resend(tracked_workloads)
-
-    # What leftovers ask for
+    def resend(self, tracked: Sequence[TrackedWorkload]) -> None:
+        """See ExecutorDelegate."""
+        self.metrics.incr("resent", len(tracked))
+        self._submitter.resend(tracked)
 
     def list_unsent(self) -> list[TrackedWorkload]:
-        """Tasks that wait in this executor: the ledger is away, or their tokens have expired."""
-        waiting = [
-            (self.workload_key(workload), workload) for queue in self._airflow_queues() for workload in queue.values()
-        ]
+        """See ExecutorDelegate."""
+        queued = [workload for queue in self._airflow_queues() for workload in queue.values()]
         return [
             self._tracked_workloads.get_by_key(key)
-            or TrackedWorkload(key, f"unsent {workload.ti.id}", task_instance_id=str(workload.ti.id), id_generated=True)
-            for key, workload in waiting
-            if getattr(workload, "ti", None) is not None
+            or TrackedWorkload(key, f"unsent {task.id}", task_instance_id=str(task.id), id_generated=True)
+            for task in (getattr(workload, "ti", None) for workload in queued)
+            if task is not None
+            for key in [self._task_key(task)]
         ]
 
     def withdraw(self, tracked: TrackedWorkload) -> None:
-        """Airflow does not wait for it any more, and its container has not run."""
+        """See ExecutorDelegate."""
         self.metrics.incr("withdrawn")
         self.log.info(
-            "ecs-queue: %s is taken back, no task waits for request %s any more", tracked.key, tracked.request_id
+            "ecs-queue: request %s is withdrawn, because %s no longer waits for it", tracked.request_id, tracked.key
         )
-        self.log_task_event(
-            event=event_log.EVENT_STOPPED, extra=event_log.format_withdrawal(tracked.request_id), ti_key=tracked.key
-        )
+        self._log_event(tracked, event_log.format_withdrawal_event(tracked.request_id))
         self._remove_from_queues(tracked.key)
         self.running.discard(tracked.key)
         self._untrack_and_stop(tracked.key)
 
     def stop_running(self, tracked: TrackedWorkload) -> None:
-        """Its container should have ended itself when Airflow told it so; its end is told as usual."""
+        """See ExecutorDelegate. Airflow should have made the container end itself by now."""
         self.metrics.incr("stopped")
         self.log.warning(
-            "ecs-queue: stopping request %s, no task waits for it any more: %s", tracked.request_id, tracked.key
+            "ecs-queue: request %s is being stopped, because %s no longer waits for it", tracked.request_id, tracked.key
         )
         self._result_processor.request_stop(tracked.request_id)
 
-    # Ourselves
+    # The parts
 
     @cached_property
     def ledger_access(self) -> LedgerAccess:
-        """Access to ledger and broker, for this scheduler job's results. No connection is made yet."""
-        return LedgerAccess.open(self._load_config(), self._build_owner_name(), self.log, self.count_failure)
-
-    def count_failure(self, server: str) -> None:
-        """A call of `ledger` or `broker` failed."""
-        self.metrics.incr(f"{server}_unavailable")
+        """The ledger and the broker, for the requests of this scheduler job. Making it opens no connection."""
+        return LedgerAccess.open(
+            self._load_config(),
+            self._build_owner_name(),
+            self.log,
+            lambda server: self.metrics.incr(f"{server}_unavailable"),
+        )
 
     @cached_property
     def _submitter(self) -> WorkloadSubmitter:
@@ -300,57 +302,48 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
 
     @cached_property
     def _result_processor(self) -> ResultProcessor:
-        hold = self._scheduler_timeouts.requeue
-        return ResultProcessor(
-            self.ledger_access, self._tracked_workloads, self, lambda flights: self.find_unprocessed(flights), hold
-        )
+        withhold_seconds = self._scheduler_timeouts.requeue
+        return ResultProcessor(self.ledger_access, self._tracked_workloads, self, find_unprocessed, withhold_seconds)
 
     @cached_property
     def _obsolete_request_stopper(self) -> ObsoleteRequestStopper:
-        patience = self._scheduler_timeouts.task_heartbeat
-        return ObsoleteRequestStopper(
-            self.ledger_access, self._tracked_workloads, self, lambda flights: self.find_obsolete(flights), patience
-        )
+        stop_after = self._scheduler_timeouts.task_heartbeat
+        return ObsoleteRequestStopper(self.ledger_access, self._tracked_workloads, self, find_obsolete, stop_after)
 
     @cached_property
     def _scheduler_timeouts(self) -> SchedulerTimeouts:
-        from airflow.configuration import conf
-
         return read_scheduler_timeouts(conf)
 
     def _load_config(self) -> Config:
-        from airflow.configuration import conf
-
         return load_airflow_config(self.conf, conf.sections(), team=self.team_name)
 
     def _build_owner_name(self) -> str:
-        """Of this job alone: two schedulers, teams or executors never take each other's results."""
+        """Unique to this job: two schedulers, teams or executors never take each other's results."""
         job = secrets.token_hex(6) if self.job_id is None else str(self.job_id)
         parts = ["airflow", job, self.team_name or "", getattr(self.name, "alias", None) or ""]
         return re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(part for part in parts if part))[:64]
 
+    # Airflow's state
+
     def _task_key(self, ti: Any) -> Any:
-        of_version = getattr(self, "get_task_key", None)  # Airflow 3.4
-        return ti.key if of_version is None else of_version(ti)
+        get_task_key = getattr(self, "get_task_key", None)  # Airflow 3.4
+        return ti.key if get_task_key is None else get_task_key(ti)
 
     def _airflow_queues(self) -> list[dict[Any, Any]]:
-        later = getattr(self, "executor_queues", None)  # Airflow 3.4, whose three old names may be views of them
-        return [getattr(self, name, {}) for name in _QUEUE_ATTRIBUTES] if later is None else list(later.values())
+        queues = getattr(self, "executor_queues", None)  # Airflow 3.4, whose three old names may be views of them
+        return [getattr(self, name, {}) for name in _QUEUE_ATTRIBUTES] if queues is None else list(queues.values())
 
     def _remove_from_queues(self, key: Any) -> None:
         for queue in self._airflow_queues():
             queue.pop(key, None)
 
     def _untrack_and_stop(self, key: Any) -> None:
-        """Whatever request the key still has is to be stopped."""
-        flight = self._tracked_workloads.drop(key)
-        if flight is not None:
-            self._result_processor.request_stop(flight.request_id)
+        tracked = self._tracked_workloads.drop(key)
+        if tracked is not None:
+            self._result_processor.request_stop(tracked.request_id)
 
-    def _buffer_event(self, key: Any, state: str, info: str) -> None:
-        from airflow.utils.state import TaskInstanceState
-
-        super().change_state(key, TaskInstanceState[state], info, remove_running=False)
+    def _log_event(self, tracked: TrackedWorkload, event: tuple[str, str]) -> None:
+        self.log_task_event(event=event[0], extra=event[1], ti_key=tracked.key)
 
     def _revoke(self, ti: Any) -> None:
         self.metrics.incr("revoked")
@@ -358,41 +351,35 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not th
         self._remove_from_queues(key)
         self.running.discard(key)
         self._untrack_and_stop(key)
-        known = workload_conversion.validate_request_id(getattr(ti, "external_executor_id", None))
-        if known is not None:  # also when this process never heard of it
-            self._result_processor.request_stop(known)
+        request_id = validate_request_id(getattr(ti, "external_executor_id", None))
+        if request_id is not None:  # also when another process submitted it
+            self._result_processor.request_stop(request_id)
 
     def _adopt(self, tis: Sequence[Any]) -> Sequence[Any]:
-        wanted = {
-            request_id: ti
-            for ti in tis
-            if (request_id := workload_conversion.validate_request_id(ti.external_executor_id))
-        }
-        unknown = [ti for ti in tis if workload_conversion.validate_request_id(ti.external_executor_id) is None]
-        flights = [
+        not_adopted = [ti for ti in tis if validate_request_id(ti.external_executor_id) is None]
+        instances = {request_id: ti for ti in tis if (request_id := validate_request_id(ti.external_executor_id))}
+        candidates = [
             TrackedWorkload(self._task_key(ti), request_id, task_instance_id=str(ti.id), is_accepted=True)
-            for request_id, ti in wanted.items()
+            for request_id, ti in instances.items()
         ]
-        records = self.ledger_access.get_records([flight.request_id for flight in flights])
-        adopted = None if records is None else self._result_processor.adopt(flights, records)
-        for flight in flights:
-            flight.adoption_pending = adopted is None
-            if adopted is None or flight.request_id in adopted:
-                self._tracked_workloads.add(flight)
-                self.running.add(flight.key)
-            else:
-                self._result_processor.request_stop(
-                    flight.request_id
-                )  # should its message still come, it is not launched beside the new
-                unknown.append(wanted[flight.request_id])
-        return unknown
+        records = self.ledger_access.get_records(list(instances))
+        adopted = None if records is None else self._result_processor.adopt(candidates, records)
+        for tracked in candidates:
+            tracked.adoption_pending = adopted is None
+            if adopted is None or tracked.request_id in adopted:
+                self._tracked_workloads.add(tracked)
+                self.running.add(tracked.key)
+            else:  # should its message still arrive, it must not be launched beside the new request
+                self._result_processor.request_stop(tracked.request_id)
+                not_adopted.append(instances[tracked.request_id])
+        return not_adopted
 
     def _run_logging_errors(self, action: Callable[[], None]) -> None:
-        """An exception here would end the scheduler, whatever it is."""
+        """Log any exception: the scheduler would end with it."""
         try:
             action()
         except Exception:
             self.metrics.incr("errors")
             if time.monotonic() - self._error_logged_at >= _ERROR_LOG_INTERVAL_SECONDS:
                 self._error_logged_at = time.monotonic()
-                self.log.exception("ecs-queue: an unexpected error; scheduling goes on")
+                self.log.exception("ecs-queue: an unexpected error; scheduling continues")

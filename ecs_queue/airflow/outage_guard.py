@@ -1,4 +1,4 @@
-"""Keeps a server that cannot be reached from holding up the scheduler, and from filling its log."""
+"""Keeps an unavailable server from delaying the scheduler and from filling its log."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ecs_queue.errors import RetryableError
 
 T = TypeVar("T")
 
-#: After a failure the server is left alone for so long. Seconds.
+#: How long no call is made after a failure.
 BACKOFF_SECONDS = 2.0
-#: An outage that goes on is mentioned again after so long. Seconds.
+#: The shortest time between two warnings about the same outage.
 WARNING_INTERVAL_SECONDS = 60.0
 
 
 class OutageGuard:
-    """One server's state as this process sees it. Not for several threads."""
+    """Makes the calls of one server and remembers its state. Not thread-safe."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class OutageGuard:
         clock: Callable[[], float] = time.monotonic,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_failure` is called for each call that fails."""
+        """Assume that the server is available. `on_failure` is called for each call that fails."""
         self._name = name
         self._log = log
         self._clock = clock
@@ -38,20 +38,23 @@ class OutageGuard:
 
     @property
     def is_backing_off(self) -> bool:
-        """Whether it is to be left alone now."""
+        """Whether a call has just failed, so that none is made now."""
         return self._clock() < self._backs_off_until
 
     def attempt(self, call: Callable[[], T]) -> T | None:
-        """`act`'s answer; None when the server cannot be reached, or is left alone for a while after a failure."""
+        """Return the result of `call`; None when the server is unavailable, without a call while it is backing off."""
         if self.is_backing_off:
             return None
         try:
-            answer = call()
+            result = call()
         except RetryableError as error:
             self._record_failure(error)
             return None
-        self._record_success()
-        return answer
+        if self._failing_since is not None:
+            self._log.info("the %s is available again after %.0f s", self._name, self._clock() - self._failing_since)
+            self._failing_since = None
+            self._warned_at = float("-inf")
+        return result
 
     def _record_failure(self, error: RetryableError) -> None:
         self._on_failure()
@@ -62,14 +65,8 @@ class OutageGuard:
         if now - self._warned_at >= WARNING_INTERVAL_SECONDS:
             self._warned_at = now
             self._log.warning(
-                "the %s cannot be reached since %.0f s; scheduling goes on, what is queued waits: %s",
+                "the %s has been unavailable for %.0f s; scheduling continues and requests wait: %s",
                 self._name,
                 now - self._failing_since,
                 error,
             )
-
-    def _record_success(self) -> None:
-        if self._failing_since is not None:
-            self._log.info("the %s is back after %.0f s", self._name, self._clock() - self._failing_since)
-            self._failing_since = None
-            self._warned_at = float("-inf")

@@ -1,4 +1,4 @@
-"""What Airflow is told about this package, through the entry point `apache_airflow_provider`."""
+"""The package's description for Airflow, through the entry point `apache_airflow_provider`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION, ConfigKey
 from ecs_queue.version import package_version
 
-_SECRET_KEYS = frozenset({"broker_url", "ledger_url", "signing_keys", "encryption_keys"})
+_SENSITIVE_KEYS = frozenset({"broker_url", "ledger_url", "signing_keys", "encryption_keys"})
 
 
 def get_provider_info() -> dict[str, Any]:
-    """The executor, its configuration with descriptions and defaults, and its commands."""
+    """Return the executor, its configuration keys with descriptions and defaults, and its commands."""
     return {
         "package-name": "ecs-queue",
         "name": "ecs-queue",
@@ -22,8 +22,8 @@ def get_provider_info() -> dict[str, Any]:
         "config": {
             MAIN_SECTION: _describe_section("The queue between Airflow and Amazon ECS.", MAIN_KEYS),
             PROFILE_SECTION: _describe_section(
-                "Where and how tasks are launched. A section [aws_ecs_executor.NAME] is for the queue NAME and falls "
-                "back to this one, key by key.",
+                "Where and how tasks are launched. A section [aws_ecs_executor.NAME] is for the queue NAME; the keys "
+                "that it does not set have the values of this section.",
                 PROFILE_KEYS,
             ),
         },
@@ -41,5 +41,5 @@ def _describe_option(key: ConfigKey) -> dict[str, Any]:
         "type": "string",
         "example": None,
         "default": key.default,
-        **({"sensitive": True} if key.name in _SECRET_KEYS else {}),
+        **({"sensitive": True} if key.name in _SENSITIVE_KEYS else {}),
     }

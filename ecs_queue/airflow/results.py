@@ -1,11 +1,11 @@
-"""Results on their way in: taken, told to the scheduler, told again until it has surely heard, then confirmed."""
+"""Processes results: reports them to the scheduler until Airflow's database shows them, then confirms them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
+from ecs_queue.airflow.delegate import ExecutorDelegate
 from ecs_queue.airflow.ledger_access import LedgerAccess
 from ecs_queue.airflow.tracked_workloads import RoundRobin, TrackedWorkload, TrackedWorkloads, UnconfirmedResult
 from ecs_queue.crash_points import crash_point
@@ -14,220 +14,186 @@ from ecs_queue.protocol.operations import ResultCode
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 
-#: How often the ledger is asked for results whose messages were lost, and about some outstanding requests. Seconds.
+#: How often the ledger is asked for results whose messages were lost, and about some of the tracked requests.
 LEDGER_CHECK_INTERVAL_SECONDS = 2.0
 _RESULT_BATCH_SIZE = 500
 _REQUEST_BATCH_SIZE = 200
-#: How often the database is asked whether the scheduler has taken in what it was told. Seconds.
+#: How often the database is asked whether the scheduler has processed the results reported to it.
 DATABASE_CHECK_INTERVAL_SECONDS = 3.0
 _DATABASE_BATCH_SIZE = 500
-#: A report that the scheduler never takes in is given up after so long: its task has another fate by then. Seconds.
+#: A result that the scheduler never processes is given up after this time: its task has another outcome by then.
 GIVE_UP_SECONDS = 600.0
-#: A server that loses its last second has kept what was put longer ago. Seconds.
+#: A server that loses its last second in a fail-over has kept what was put longer ago than this.
 _DURABLE_AFTER_SECONDS = 5.0
 
 
-class ResultDelegate(Protocol):
-    """What the executor does with a result."""
-
-    def mark_accepted(self, tracked: TrackedWorkload) -> None:
-        """The ledger has it after all: no longer queued, but running."""
-        ...
-
-    def report_result(self, tracked: TrackedWorkload, result: TaskResult, *, is_first: bool) -> None:
-        """Tell the scheduler how it ended."""
-        ...
-
-    def withhold_result(self, tracked: TrackedWorkload, result: TaskResult) -> None:
-        """It never started, and Airflow itself is about to queue it again: no longer running, and nothing told."""
-        ...
-
-    def is_event_collected(self, key: Hashable) -> bool:
-        """Whether the scheduler has collected what it was told of this key."""
-        ...
-
-    def mark_lost(self, tracked: TrackedWorkload) -> None:
-        """Nobody will ever say how it ended."""
-        ...
-
-    def resend(self, tracked_workloads: Sequence[TrackedWorkload]) -> None:
-        """The ledger has lost these requests: put them again."""
-        ...
-
-
 class ResultProcessor:
-    """`unsettled(flights)`: the ids of those whose end the scheduler has not taken in. `clock`: monotonic.
-
-    `hold_seconds`: how long Airflow may take to queue a task again that did not start in time; then it is failed.
-    """
+    """Receives the results of one scheduler job. Used by the scheduler's one thread."""
 
     def __init__(
         self,
         ledger_access: LedgerAccess,
         tracked_workloads: TrackedWorkloads,
-        executor: ResultDelegate,
+        executor: ExecutorDelegate,
         find_unprocessed: Callable[[Sequence[TrackedWorkload]], set[str]],
         withhold_seconds: float,
-        *,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Receive nothing yet.
+
+        Args:
+            find_unprocessed: Returns the request ids of those workloads whose result the scheduler has not processed.
+            withhold_seconds: How long Airflow may take to queue a task again that did not start in time. After that
+                the task is failed.
+        """
         self._ledger_access = ledger_access
         self._tracked_workloads = tracked_workloads
         self._executor = executor
         self._find_unprocessed = find_unprocessed
         self._withhold_seconds = withhold_seconds
         self._round_robin = RoundRobin(tracked_workloads)
-        self._clock = clock
+        self._clock = time.monotonic
         self._unconfirmed: dict[str, UnconfirmedResult] = {}
-        self._to_confirm: dict[str, str] = {}  # id -> nonce
+        self._to_confirm: dict[str, str] = {}  # request id -> nonce
         self._to_stop: dict[str, None] = {}
         self._ledger_checked_at = float("-inf")
         self._database_checked_at = float("-inf")
 
     def __len__(self) -> int:
-        """How many results the scheduler was told of and has not surely taken in."""
+        """Return the number of results that the scheduler may not have processed yet."""
         return len(self._unconfirmed)
 
     def request_stop(self, request_id: str) -> None:
-        """Ask for a stop with the next round; no I/O now, for the caller may hold locks."""
+        """Stop the request in the next `run_once`. No I/O now: the caller may hold locks."""
         self._to_stop[request_id] = None
 
-    def check_ledger_soon(self) -> None:
-        """Ask the ledger with the next round."""
-        self._ledger_checked_at = float("-inf")
-
     def run_once(self, deadline: float) -> None:
-        """One bounded pass over everything; `deadline`: monotonic. Raises only what the database raises."""
+        """Do everything that is due, in batches. Raises only what the database raises.
+
+        Args:
+            deadline: When to stop receiving results, by the monotonic clock.
+        """
         self.flush()
         for result in self._ledger_access.receive_results(deadline):
             self._process_result(result)
-        if (
-            self._clock() - self._ledger_checked_at >= LEDGER_CHECK_INTERVAL_SECONDS
-            and not self._ledger_access.is_backing_off
-        ):
-            self._ledger_checked_at = self._clock()
-            self._process_undelivered()
+        now = self._clock()
+        if now - self._ledger_checked_at >= LEDGER_CHECK_INTERVAL_SECONDS and not self._ledger_access.is_backing_off:
+            self._ledger_checked_at = now
+            limit = _RESULT_BATCH_SIZE + len(self._unconfirmed)
+            for result in self._ledger_access.get_undelivered_results(limit) or ():
+                self._process_result(result)
             self._complete_adoptions()
             self._check_tracked()
-        if self._clock() - self._database_checked_at >= DATABASE_CHECK_INTERVAL_SECONDS:
-            self._database_checked_at = self._clock()
+        if now - self._database_checked_at >= DATABASE_CHECK_INTERVAL_SECONDS:
+            self._database_checked_at = now
             self._check_database()
 
     def flush(self) -> None:
-        """Stops and confirmations that are due."""
-        stops = list(self._to_stop)
-        if stops and self._ledger_access.stop(stops, "airflow") is not None:
+        """Send the pending stops and confirmations; they stay pending while the ledger is unavailable."""
+        if self._to_stop and self._ledger_access.stop(list(self._to_stop), "airflow") is not None:
             crash_point("airflow.stopped")
-            for request_id in stops:
-                self._to_stop.pop(request_id, None)
-        confirms = list(self._to_confirm.items())
-        if confirms and self._ledger_access.confirm(confirms) is not None:
+            self._to_stop.clear()
+        if self._to_confirm and self._ledger_access.confirm(list(self._to_confirm.items())) is not None:
             crash_point("airflow.confirmed")
-            for request_id, _ in confirms:
-                self._to_confirm.pop(request_id, None)
+            self._to_confirm.clear()
+
+    def adopt(self, tracked_workloads: Sequence[TrackedWorkload], records: Sequence[Record | None]) -> set[str] | None:
+        """Become the owner of the requests that have a record.
+
+        Returns:
+            The ids of the adopted requests; None when the ledger is unavailable.
+        """
+        found = [(tracked, record) for tracked, record in zip(tracked_workloads, records, strict=True) if record]
+        adopt_results = self._ledger_access.adopt([tracked.request_id for tracked, _ in found])
+        if adopt_results is None:
+            return None
+        crash_point("airflow.adopted")
+        adopted = set()
+        for (tracked, record), adopt_result in zip(found, adopt_results, strict=True):
+            if adopt_result.code is not ResultCode.NOT_FOUND:
+                tracked.previous_owner = record.owner
+                adopted.add(tracked.request_id)
+                self._ledger_checked_at = float("-inf")  # some may have ended
+        return adopted
 
     def _process_result(self, result: TaskResult) -> None:
         if result.id in self._unconfirmed or result.id in self._to_confirm:
             return
-        flight = self._tracked_workloads.get_by_request_id(result.id)
-        if flight is None:  # revoked, replaced, or of an earlier life: nobody waits for it
+        tracked = self._tracked_workloads.get_by_request_id(result.id)
+        if tracked is None:  # revoked or replaced, so no workload waits for it
             self._to_confirm[result.id] = result.nonce
             return
-        if not flight.is_accepted:  # the ledger's answer was lost, its effect was not
-            flight.is_accepted = True
-            self._executor.mark_accepted(flight)
-        self._tracked_workloads.drop(flight.key)
-        if result.state == State.EXPIRED and flight.task_instance_id is not None:
-            # A try of the task's own is not to be used up by a container that never started: Airflow's scheduler
-            # finds it stuck in queued at this very moment, and queues it again, with a new token.
-            self._unconfirmed[result.id] = UnconfirmedResult(
-                flight, result, self._clock() + self._withhold_seconds, is_withheld=True
-            )
-            self._executor.withhold_result(flight, result)
-            return
-        self._unconfirmed[result.id] = UnconfirmedResult(flight, result, self._clock())
-        self._executor.report_result(flight, result, is_first=True)
-
-    def _process_undelivered(self) -> None:
-        for result in self._ledger_access.get_undelivered_results(_RESULT_BATCH_SIZE + len(self._unconfirmed)) or ():
-            self._process_result(result)
+        if not tracked.is_accepted:  # the ledger's answer was lost, its effect was not
+            tracked.is_accepted = True
+            self._executor.mark_accepted(tracked)
+        self._tracked_workloads.drop(tracked.key)
+        # An expired task never started, so it must not use up one of the task's tries: Airflow's scheduler finds it
+        # stuck in queued at this moment, and queues it again with a new token.
+        is_withheld = result.state == State.EXPIRED and tracked.task_instance_id is not None
+        report_at = self._clock() + (self._withhold_seconds if is_withheld else 0.0)
+        self._unconfirmed[result.id] = UnconfirmedResult(tracked, result, report_at, is_withheld)
+        if is_withheld:
+            self._executor.withhold_result(tracked, result)
+        else:
+            self._executor.report_result(tracked, result, is_first=True)
 
     def _check_tracked(self) -> None:
-        """Ask about some requests under way, all of them in turn."""
-        flights = [
-            flight for flight in self._round_robin.next_batch(_REQUEST_BATCH_SIZE) if not flight.adoption_pending
-        ]
-        lost, regain = [], []
-        for flight, record in zip(
-            flights, self._ledger_access.get_records([f.request_id for f in flights]) or (), strict=False
-        ):
+        """Compare some of the tracked requests with their records; all of them in turn."""
+        batch = self._round_robin.next_batch(_REQUEST_BATCH_SIZE)
+        records = self._ledger_access.get_records([tracked.request_id for tracked in batch]) or ()
+        owner = self._ledger_access.owner
+        lost, to_readopt = [], []
+        for tracked, record in zip(batch, records, strict=False):
             if record is None:
-                lost.append(flight)
-            elif record.owner == flight.previous_owner and record.owner != self._ledger_access.owner:
-                regain.append(flight.request_id)  # the ledger has lost the adoption
-            elif record.owner != self._ledger_access.owner:
-                self._drop_lost(flight)  # another scheduler has adopted it, and its end with it
+                lost.append(tracked)
+            elif record.owner != owner and record.owner == tracked.previous_owner:
+                to_readopt.append(tracked.request_id)  # the ledger has lost the adoption
+            elif record.owner != owner:
+                self._drop_lost(tracked)  # another scheduler has adopted it
             elif record.is_terminal:
                 self._process_result(build_result(record))
-            elif self._clock() - flight.put_at > _DURABLE_AFTER_SECONDS:
-                flight.prepared_request = flight.workload = None
-        if self._ledger_access.adopt(regain):
+            elif self._clock() - tracked.put_at > _DURABLE_AFTER_SECONDS:
+                tracked.prepared_request = tracked.workload = None
+        if self._ledger_access.adopt(to_readopt):
             crash_point("airflow.readopted")
-        self._executor.resend([flight for flight in lost if flight.prepared_request is not None])
-        for flight in lost:
-            if flight.prepared_request is None:
-                self._drop_lost(flight)
+        self._executor.resend([tracked for tracked in lost if tracked.prepared_request is not None])
+        for tracked in lost:
+            if tracked.prepared_request is None:
+                self._drop_lost(tracked)
 
     def _complete_adoptions(self) -> None:
-        """Tasks that were adopted while the ledger could not be asked."""
-        strays = [flight for flight in self._tracked_workloads if flight.adoption_pending][:_REQUEST_BATCH_SIZE]
-        if not strays:
+        """Adopt the requests whose tasks were adopted while the ledger was unavailable."""
+        pending = [tracked for tracked in self._tracked_workloads if tracked.adoption_pending][:_REQUEST_BATCH_SIZE]
+        records = self._ledger_access.get_records([tracked.request_id for tracked in pending])
+        if not pending or records is None or self.adopt(pending, records) is None:
             return
-        records = self._ledger_access.get_records([flight.request_id for flight in strays])
-        if records is None or self.adopt(strays, records) is None:
-            return
-        for flight, record in zip(strays, records, strict=True):
-            flight.adoption_pending = False
+        for tracked, record in zip(pending, records, strict=True):
+            tracked.adoption_pending = False
             if record is None:
-                self._to_stop[flight.request_id] = None  # its message may still come
-                self._drop_lost(flight)
-
-    def adopt(self, tracked_workloads: Sequence[TrackedWorkload], records: Sequence[Record | None]) -> set[str] | None:
-        """Take over those that the ledger knows; their ids. None: the ledger could not be reached."""
-        found = [
-            (flight, record) for flight, record in zip(tracked_workloads, records, strict=True) if record is not None
-        ]
-        answers = self._ledger_access.adopt([flight.request_id for flight, _ in found])
-        if answers is None:
-            return None
-        crash_point("airflow.adopted")
-        adopted = set()
-        for (flight, record), answer in zip(found, answers, strict=True):
-            if answer.code is not ResultCode.NOT_FOUND:
-                flight.previous_owner = record.owner
-                adopted.add(flight.request_id)
-        if adopted:
-            self.check_ledger_soon()
-        return adopted
+                self.request_stop(tracked.request_id)  # its message may still arrive
+                self._drop_lost(tracked)
 
     def _drop_lost(self, tracked: TrackedWorkload) -> None:
         self._tracked_workloads.drop(tracked.key)
         self._executor.mark_lost(tracked)
 
     def _check_database(self) -> None:
-        """The scheduler skips events of rows that another one has locked: tell it again what its tasks wait for."""
+        """Confirm the results that the scheduler has processed, and report the others again.
+
+        The scheduler drops the event of a task whose database row another scheduler has locked.
+        """
         now = self._clock()
-        due = [report for report in self._unconfirmed.values() if self._executor.is_event_collected(report.tracked.key)]
+        due = [entry for entry in self._unconfirmed.values() if self._executor.is_event_collected(entry.tracked.key)]
         due = due[:_DATABASE_BATCH_SIZE]
-        tasks = [report.tracked for report in due if report.tracked.task_instance_id is not None]
-        waiting = self._find_unprocessed(tasks) if tasks else set()
-        for report in due:
-            flight, is_requeued = report.tracked, self._tracked_workloads.get_by_key(report.tracked.key) is not None
-            is_over = flight.request_id not in waiting or now - report.report_at > GIVE_UP_SECONDS
-            if is_over or (report.is_withheld and is_requeued):
-                del self._unconfirmed[flight.request_id]
-                self._to_confirm[flight.request_id] = report.result.nonce
+        tasks = [entry.tracked for entry in due if entry.tracked.task_instance_id is not None]
+        unprocessed = self._find_unprocessed(tasks) if tasks else set()
+        for entry in due:
+            request_id = entry.tracked.request_id
+            is_requeued = self._tracked_workloads.get_by_key(entry.tracked.key) is not None
+            is_over = request_id not in unprocessed or now - entry.report_at > GIVE_UP_SECONDS
+            if is_over or (entry.is_withheld and is_requeued):
+                del self._unconfirmed[request_id]
+                self._to_confirm[request_id] = entry.result.nonce
                 crash_point("airflow.processed")
-            elif not is_requeued and now >= report.report_at:
-                report.is_withheld = False
-                self._executor.report_result(flight, report.result, is_first=False)
+            elif not is_requeued and now >= entry.report_at:
+                entry.is_withheld = False
+                self._executor.report_result(entry.tracked, entry.result, is_first=False)

@@ -1,6 +1,6 @@
-"""What Airflow's database says of tasks: whether they still wait for the requests that were made for them.
+"""Asks Airflow's database whether tasks still wait for their requests.
 
-One query by primary key each. Any database error is raised as it is.
+Each function makes one query by primary key, and raises any database error unchanged.
 """
 
 from __future__ import annotations
@@ -11,61 +11,59 @@ from uuid import UUID
 
 from ecs_queue.airflow.tracked_workloads import TrackedWorkload
 
+#: The states of a task that waits for its request. Not SCHEDULED: a trigger or a sensor's next poke has made such a
+#: task ready, and it no longer waits for its old request.
+_WAITING_STATES = ("queued", "running", "restarting")
+
 
 def find_unprocessed(tracked_workloads: Sequence[TrackedWorkload]) -> set[str]:
-    """The ids of requests whose end the scheduler has not taken in: their task still waits for this very request."""
-    from airflow.utils.state import TaskInstanceState
-
-    # Not SCHEDULED: a task that a trigger or a sensor's next look has made ready does not wait for this request.
-    waiting = {TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING}
+    """Return the ids of the requests whose result the scheduler has not processed: their tasks wait for them."""
     return {
-        flight.request_id
-        for flight, state, external_id in _query_task_instances(tracked_workloads)
-        if state in waiting and (external_id == flight.request_id or flight.id_generated)
+        tracked.request_id
+        for tracked, state, external_id in _query_task_instances(tracked_workloads)
+        if state in _WAITING_STATES and (external_id == tracked.request_id or tracked.id_generated)
     }
 
 
 def find_obsolete(tracked_workloads: Sequence[TrackedWorkload]) -> set[str]:
-    """The ids of requests that no task waits for: it was cleared, marked, skipped, or queued again elsewhere.
+    """Return the ids of the requests that no task waits for: it was cleared, marked, skipped, or queued elsewhere.
 
-    A task that is cleared gets a new id of its own, and the API server knows the old one no more. SCHEDULED counts as
-    waiting: that is a task between two halves of a deferral, or one that is about to be queued again.
+    A cleared task gets a new id, so that the database has no task with the old one. A SCHEDULED task keeps its request:
+    it is between the two halves of a deferral, or about to be queued again.
     """
-    from airflow.utils.state import TaskInstanceState
-
-    waiting = {TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING}
-    wanted = set()
-    for flight, state, external_id in _query_task_instances(tracked_workloads):
-        is_its_own = external_id in (None, flight.request_id) or flight.id_generated
-        if state == TaskInstanceState.SCHEDULED or (state in waiting and is_its_own):
-            wanted.add(flight.request_id)
-    return {flight.request_id for flight in tracked_workloads if flight.task_instance_id is not None} - wanted
+    needed = {
+        tracked.request_id
+        for tracked, state, external_id in _query_task_instances(tracked_workloads)
+        if state == "scheduled"
+        or (state in _WAITING_STATES and (external_id in (None, tracked.request_id) or tracked.id_generated))
+    }
+    return {tracked.request_id for tracked in tracked_workloads if tracked.task_instance_id is not None} - needed
 
 
 def _query_task_instances(
     tracked_workloads: Sequence[TrackedWorkload],
 ) -> Iterator[tuple[TrackedWorkload, Any, str | None]]:
-    """(flight, state, external_executor_id) of each flight whose task exists."""
+    """(workload, state, external_executor_id) of each workload whose task exists."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
     tasks: dict[UUID, list[TrackedWorkload]] = {}
-    for flight in tracked_workloads:
-        if flight.task_instance_id is not None:
-            tasks.setdefault(UUID(flight.task_instance_id), []).append(flight)
+    for tracked in tracked_workloads:
+        if tracked.task_instance_id is not None:
+            tasks.setdefault(UUID(tracked.task_instance_id), []).append(tracked)
     if not tasks:
         return
-    wanted = select(TaskInstance.id, TaskInstance.state, TaskInstance.external_executor_id)
+    columns = select(TaskInstance.id, TaskInstance.state, TaskInstance.external_executor_id)
     with create_session() as session:
-        rows = session.execute(wanted.where(TaskInstance.id.in_([_to_stored_id(task) for task in tasks]))).all()
+        rows = session.execute(columns.where(TaskInstance.id.in_([_to_stored_id(task) for task in tasks]))).all()
     for task, state, external_id in rows:
-        for flight in tasks[UUID(str(task))]:
-            yield flight, state, external_id
+        for tracked in tasks[UUID(str(task))]:
+            yield tracked, state, external_id
 
 
 def _to_stored_id(task: UUID) -> str | UUID:
-    """Airflow 3.1 keeps the id as text, later versions as a UUID."""
+    """Airflow 3.1 stores the id as text, later versions as a UUID."""
     from airflow.models.taskinstance import TaskInstance
 
     try:

@@ -1,6 +1,6 @@
-"""The log of a task's container while it runs, read where the log is shown. Stateless.
+"""Reads the log of a task's container while it runs. Stateless.
 
-Airflow shows this until the task has ended; then its own log file, or remote log, counts.
+Airflow shows this log until the task has ended; from then on it shows the task's own log file or remote log.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ecs_queue.ledger import open_ledger
 from ecs_queue.protocol.record import Record
 from ecs_queue.runtask.launch_spec import try_decode_launch_spec
 
-#: Names the directory where a local ECS keeps one log a task: `TASK_ID.log`.
+#: The environment variable with the directory in which a local ECS keeps one log per task, `TASK_ID.log`.
 LOCAL_LOG_VARIABLE = "ECS_QUEUE_LOCAL_LOG_DIR"
-#: Of the newest events; what one page can show. CloudWatch gives at most 10,000 a call.
+#: The newest lines, as many as one page can show. CloudWatch returns at most 10,000 per call.
 _MAX_LINES = 5000
 
 MessagesAndLines = tuple[list[str], list[str]]
@@ -32,7 +32,7 @@ class AwsClients(Protocol):
     """Makes boto3 clients."""
 
     def client(self, service: str, region: str, profile: Profile) -> Any:
-        """A client of one service in one region."""
+        """Return a client of a service in a region, with the profile's credentials."""
         ...
 
 
@@ -43,9 +43,9 @@ def read_task_log(
     clients: AwsClients | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> MessagesAndLines:
-    """(messages about where the log comes from, its lines). Errors of AWS and the ledger are raised as they are."""
+    """Return (messages about the source of the log, its lines). Raises the errors of AWS and the ledger unchanged."""
     if not request_id:
-        return ["ecs-queue: the task has no request yet, so there is no container to read from"], []
+        return ["ecs-queue: the task has no request yet, so it has no container"], []
     ledger = open_ledger(config)
     try:
         record = ledger.get([request_id])[0]
@@ -55,17 +55,13 @@ def read_task_log(
         return [f"ecs-queue: request {request_id} is not known (any more)"], []
     if not record.arn:
         return [f"ecs-queue: request {request_id} is {record.state}; {record.reason or 'no container yet'}"], []
-    local = _read_local_log(record, environ)
-    if local is not None:
-        return local
+    directory = (os.environ if environ is None else environ).get(LOCAL_LOG_VARIABLE)
+    if directory:
+        return _read_local_log(Path(directory) / f"{record.arn.rsplit('/', 1)[-1]}.log")
     return _read_cloudwatch_log(config, record, clients or _Boto3Clients())
 
 
-def _read_local_log(record: Record, environ: Mapping[str, str] | None) -> MessagesAndLines | None:
-    directory = (os.environ if environ is None else environ).get(LOCAL_LOG_VARIABLE)
-    if not directory:
-        return None
-    path = Path(directory) / f"{record.arn.rsplit('/', 1)[-1]}.log"
+def _read_local_log(path: Path) -> MessagesAndLines:
     if not path.is_file():
         return [f"ecs-queue: the local ECS has not written {path.name} yet"], []
     return [f"ecs-queue: the local ECS's {path.name}"], path.read_text(errors="replace").splitlines()[-_MAX_LINES:]
@@ -73,39 +69,39 @@ def _read_local_log(record: Record, environ: Mapping[str, str] | None) -> Messag
 
 def _read_cloudwatch_log(config: Config, record: Record, clients: AwsClients) -> MessagesAndLines:
     profile = config.profile(record.queue)
-    region = record.arn.split(":")[3]
-    task = record.arn.rsplit("/", 1)[-1]
-    plan = try_decode_launch_spec(record, open_keyring(config))
-    container = (plan.container_name if plan else None) or profile.container_name
-    family = plan.run_task.get("taskDefinition") if plan else profile.task_definition
-    definition = clients.client("ecs", region, profile).describe_task_definition(taskDefinition=family)
-    options = awslogs_options(definition["taskDefinition"], container)
+    region, task_id = record.arn.split(":")[3], record.arn.rsplit("/", 1)[-1]
+    spec = try_decode_launch_spec(record, open_keyring(config))
+    container = (spec.container_name if spec else None) or profile.container_name
+    task_definition = spec.run_task.get("taskDefinition") if spec else profile.task_definition
+    ecs = clients.client("ecs", region, profile)
+    description = ecs.describe_task_definition(taskDefinition=task_definition)
+    options = awslogs_options(description["taskDefinition"], container)
     if isinstance(options, str):
         return [f"ecs-queue: {options}"], []
-    group, stream = options["awslogs-group"], f"{options['awslogs-stream-prefix']}/{container}/{task}"
+    group, stream = options["awslogs-group"], f"{options['awslogs-stream-prefix']}/{container}/{task_id}"
     logs = clients.client("logs", options.get("awslogs-region", region), profile)
-    where = f"ecs-queue: CloudWatch {group}, {stream}"
+    source = f"ecs-queue: CloudWatch {group}, {stream}"
     try:
-        answer = logs.get_log_events(logGroupName=group, logStreamName=stream, limit=_MAX_LINES, startFromHead=False)
+        response = logs.get_log_events(logGroupName=group, logStreamName=stream, limit=_MAX_LINES, startFromHead=False)
     except logs.exceptions.ResourceNotFoundException:
-        return [f"{where}: nothing yet, the stream begins with the container's first line"], []
-    return [where], [_format_line(event) for event in answer["events"]]
+        return [f"{source}: nothing yet, the stream begins with the container's first line"], []
+    return [source], [_format_line(event) for event in response["events"]]
 
 
 def _format_line(event: Mapping[str, Any]) -> str:
-    """Airflow's own lines are JSON, which its log view understands; others get their time."""
+    """Airflow's own lines are JSON, which its log view understands; other lines are prefixed with their time."""
     message = str(event["message"])
     try:
         if isinstance(json.loads(message), dict):
             return message
     except ValueError:
         pass  # plain text, as most programs write
-    at = datetime.fromtimestamp(event["timestamp"] / 1000, UTC)
-    return f"[{at.isoformat(timespec='milliseconds')}] {message}"
+    time = datetime.fromtimestamp(event["timestamp"] / 1000, UTC).isoformat(timespec="milliseconds")
+    return f"[{time}] {message}"
 
 
 class _Boto3Clients:
-    """The credentials that a worker would use: the profile's connection and role, else boto3's own."""
+    """Uses the credentials that a worker would use: the profile's connection and role, else boto3's own."""
 
     def __init__(self) -> None:
         self._clients = EcsClients(ClientOptions(connect_timeout=3, read_timeout=5, max_pool_connections=1))

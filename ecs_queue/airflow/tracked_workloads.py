@@ -1,4 +1,4 @@
-"""What the executor has under way: which request belongs to which of Airflow's keys. No I/O."""
+"""Which request belongs to which of Airflow's workloads. No I/O."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from ecs_queue.messages.envelope import TaskResult
 
 @dataclass(slots=True, eq=False)
 class TrackedWorkload:
-    """One workload and its request.
+    """One workload of Airflow and its request.
 
-    task: the task instance's own id, None for callbacks and connection tests. source: the workload it was made of.
-    minted: the id is ours, Airflow has to be told. draft: the envelope, kept until the ledger is known to keep it.
-    accepted: the ledger has it. put_at: when, monotonic. stray: adopted while the ledger could not be asked.
-    taken_from: the owner from whom it was adopted. unwanted_since: when Airflow's database first said that no task
-    waits for it, monotonic; None: one does. stopping: it is being stopped for that.
+    Attributes:
+        task_instance_id: The task instance's own id; None for callbacks and connection tests.
+        workload: The workload that the request was made from.
+        id_generated: The request id was generated here, so it must be reported to Airflow.
+        prepared_request: The envelope, kept until the ledger has surely stored it.
+        is_accepted: The ledger has the request.
+        put_at: When it was put, by the monotonic clock.
+        adoption_pending: It was adopted while the ledger was unavailable.
+        previous_owner: The owner from which it was adopted.
+        stop_requested: Its container is being stopped because no task waits for it any more.
     """
 
     key: Hashable
@@ -31,15 +36,16 @@ class TrackedWorkload:
     put_at: float = 0.0
     adoption_pending: bool = False
     previous_owner: str = ""
-    obsolete_since: float | None = None
     stop_requested: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class UnconfirmedResult:
-    """A result that the scheduler was told of, kept until it is sure that it has taken it in.
+    """A result that is kept until Airflow's database shows that the scheduler has processed it.
 
-    told_at: monotonic. With `is_held` it is the time until which it is not told: Airflow is about to see to the task.
+    Attributes:
+        report_at: When it was reported, by the monotonic clock. With `is_withheld`: until when it is not reported,
+            because Airflow is about to queue the task again.
     """
 
     tracked: TrackedWorkload
@@ -49,7 +55,7 @@ class UnconfirmedResult:
 
 
 class TrackedWorkloads:
-    """At most one request a key: a task that is queued again (after a deferral, say) leaves its old request behind."""
+    """The requests in progress, at most one for each key: a task that is queued again replaces its old request."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, TrackedWorkload] = {}
@@ -62,41 +68,41 @@ class TrackedWorkloads:
         return iter(list(self._by_id.values()))
 
     def add(self, tracked: TrackedWorkload) -> None:
-        """Take it up, in place of an earlier one of its key."""
+        """Add a workload, in place of an earlier one with the same key."""
         self.drop(tracked.key)
         self._by_key[tracked.key] = tracked
         self._by_id[tracked.request_id] = tracked
 
     def drop(self, key: Hashable) -> TrackedWorkload | None:
-        """Forget the key's request; the flight, if there was one."""
-        flight = self._by_key.pop(key, None)
-        if flight is not None:
-            self._by_id.pop(flight.request_id, None)
-        return flight
+        """Remove and return the key's workload; None when there is none."""
+        tracked = self._by_key.pop(key, None)
+        if tracked is not None:
+            self._by_id.pop(tracked.request_id, None)
+        return tracked
 
     def get_by_key(self, key: Hashable) -> TrackedWorkload | None:
-        """The key's present request."""
+        """Return the key's present workload."""
         return self._by_key.get(key)
 
     def get_by_request_id(self, request_id: str) -> TrackedWorkload | None:
-        """The flight of a request; None when it is nobody's any more."""
+        """Return the workload of a request; None when the request was dropped or replaced."""
         return self._by_id.get(request_id)
 
 
 class RoundRobin:
-    """All accepted flights in turn, a few at a time."""
+    """Iterates over all accepted workloads again and again, in batches."""
 
     def __init__(self, tracked_workloads: TrackedWorkloads) -> None:
         self._tracked_workloads = tracked_workloads
         self._remaining_ids: deque[str] = deque()
 
     def next_batch(self, limit: int) -> list[TrackedWorkload]:
-        """The next ones, at most `limit`; fewer at the end of a turn."""
+        """Return the next workloads, at most `limit`; fewer at the end of a round. None whose adoption is pending."""
         if not self._remaining_ids:
-            self._remaining_ids.extend(flight.request_id for flight in self._tracked_workloads)
-        chosen: list[TrackedWorkload] = []
-        while self._remaining_ids and len(chosen) < limit:
-            flight = self._tracked_workloads.get_by_request_id(self._remaining_ids.popleft())
-            if flight is not None and flight.is_accepted:
-                chosen.append(flight)
-        return chosen
+            self._remaining_ids.extend(tracked.request_id for tracked in self._tracked_workloads)
+        batch: list[TrackedWorkload] = []
+        while self._remaining_ids and len(batch) < limit:
+            tracked = self._tracked_workloads.get_by_request_id(self._remaining_ids.popleft())
+            if tracked is not None and tracked.is_accepted and not tracked.adoption_pending:
+                batch.append(tracked)
+        return batch

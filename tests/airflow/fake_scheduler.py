@@ -32,7 +32,7 @@ class FakeScheduler:
         executor = EcsQueueExecutor(parallelism=100)
         executor.job_id = job_id
         self._harness = AirflowHarness.from_executor(executor)
-        executor.find_unprocessed = self._find_unprocessed
+        executor._result_processor._find_unprocessed = self._find_unprocessed
         self._names_by_key: dict[Any, str] = {}
 
     def schedule(self, names: Sequence[str]) -> None:

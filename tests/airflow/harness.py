@@ -121,14 +121,18 @@ class AirflowHarness:
         self.log = logging.getLogger("tests.airflow.harness")
         self.executor = EcsQueueExecutor(parallelism=2000) if executor is None else executor
         self.executor.job_id = job_id
-        owner, count = self.executor._build_owner_name(), self.executor.count_failure
         self.executor.__dict__["ledger_access"] = LedgerAccess(
-            config, self.broker, self.ledger, owner, self.log, on_failure=count
+            config,
+            self.broker,
+            self.ledger,
+            self.executor._build_owner_name(),
+            self.log,
+            on_failure=lambda server: self.executor.metrics.incr(f"{server}_unavailable"),
         )
         self.unprocessed: set[str] = set()
         self.obsolete: set[str] = set()
-        self.executor.find_unprocessed = self._find_unprocessed
-        self.executor.find_obsolete = self._find_obsolete
+        self.executor._result_processor._find_unprocessed = self._find_unprocessed
+        self.executor._obsolete_request_stopper._find_obsolete = self._find_obsolete
         self.clock_offset = 0.0
         self.executor._obsolete_request_stopper._clock = self.executor._result_processor._clock = lambda: (
             time.monotonic() + self.clock_offset

@@ -76,7 +76,7 @@ def test_it_runs_each_dag_and_prints_how_it_ended(airflow: FakeLocalAirflow) -> 
     result = run_demo()
     assert result.exit_code == 0
     assert airflow.triggered == ["late", "plain"]
-    assert "late: its callback" in result.output
+    assert "late: callback" in result.output
     assert "1/1 succeeded" in result.output
     assert "2.5 s" in result.output
     assert "3 containers" in result.output
@@ -103,5 +103,5 @@ def test_it_stays_up_until_it_is_interrupted(airflow: FakeLocalAirflow, monkeypa
     monkeypatch.setattr(signal, "pause", interrupted)
     result = run_demo("--keep")
     assert result.exit_code == 0
-    assert f"stays up at {airflow.url}" in result.output
+    assert f"keeps running at {airflow.url}" in result.output
     assert airflow.stopped == 1

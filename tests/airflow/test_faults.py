@@ -393,7 +393,7 @@ def test_an_unavailable_database_keeps_the_result_and_raises_nothing(harness: Ai
         raise OSError("no database")
 
     [item] = queue_tasks(harness)
-    harness.executor.find_unprocessed = broken
+    harness.executor._result_processor._find_unprocessed = broken
     harness.finish_request(harness.request_id_of(item))
     harness.heartbeat()
     harness.collect_events()

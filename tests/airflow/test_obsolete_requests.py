@@ -148,7 +148,7 @@ def test_many_requests_are_checked_in_batches_and_all_in_turn(harness: AirflowHa
         names.update(flight.request_id for flight in flights)
         return set()
 
-    harness.executor.find_obsolete = unwanted
+    harness.executor._obsolete_request_stopper._find_obsolete = unwanted
     harness.queue(*(make_task_workload(f"t{number}") for number in range(1000)))
     harness.heartbeat()
     run_checks(harness, 5)
@@ -161,7 +161,7 @@ def test_an_unavailable_database_withdraws_nothing_and_raises_nothing(harness: A
         raise OSError("no database")
 
     _, request_id = send_task(harness)
-    harness.executor.find_obsolete = broken
+    harness.executor._obsolete_request_stopper._find_obsolete = broken
     run_checks(harness, 3)
     assert read_stop(harness, request_id) == (State.QUEUED, "")
 

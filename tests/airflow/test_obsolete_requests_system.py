@@ -182,7 +182,7 @@ def test_airflow_refuses_a_container_that_starts_too_late_and_the_executor_withd
 ) -> None:
     (tmp_path / "noted.py").write_text(DAG)
     items = {name: insert_queued_task(harness, name) for name in ("waiting", "cleared", "marked", "elsewhere")}
-    harness.executor.find_obsolete = find_obsolete
+    harness.executor._obsolete_request_stopper._find_obsolete = find_obsolete
     harness.queue(*items.values())
     harness.heartbeat()
     bodies = [json.loads(message.body) for message in harness.broker.inner.requests]

@@ -1,0 +1,60 @@
+"""What the parts of the executor ask of it: they decide about requests, the executor changes Airflow's state."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any, Protocol
+
+from ecs_queue.airflow.tracked_workloads import TrackedWorkload
+from ecs_queue.messages.envelope import TaskResult
+
+
+class ExecutorDelegate(Protocol):
+    """The executor, as the submitter, the result processor and the obsolete request stopper see it."""
+
+    def workload_key(self, workload: Any) -> Hashable:
+        """Return the key under which Airflow queues the workload."""
+        ...
+
+    def mark_accepted(self, tracked: TrackedWorkload) -> None:
+        """The ledger has the request: the workload counts as running, no longer as queued."""
+        ...
+
+    def reject(self, key: Hashable, reason: str) -> None:
+        """Fail a workload that can never run. The others are not affected."""
+        ...
+
+    def report_result(self, tracked: TrackedWorkload, result: TaskResult, *, is_first: bool) -> None:
+        """Report to the scheduler how the request ended; the first time also to the task's event log."""
+        ...
+
+    def withhold_result(self, tracked: TrackedWorkload, result: TaskResult) -> None:
+        """The task never started and Airflow is about to queue it again: it no longer runs, nothing is reported."""
+        ...
+
+    def is_event_collected(self, key: Hashable) -> bool:
+        """Return whether the scheduler has collected the key's last event."""
+        ...
+
+    def mark_lost(self, tracked: TrackedWorkload) -> None:
+        """The request is another scheduler's, or the ledger lost it: no result will come.
+
+        Airflow's own time-outs decide about the workload.
+        """
+        ...
+
+    def resend(self, tracked: Sequence[TrackedWorkload]) -> None:
+        """Put again the requests that the ledger lost in a fail-over."""
+        ...
+
+    def list_unsent(self) -> list[TrackedWorkload]:
+        """Return the tasks that still wait in the executor: the ledger is unavailable or their tokens have expired."""
+        ...
+
+    def withdraw(self, tracked: TrackedWorkload) -> None:
+        """Forget a task that Airflow no longer waits for and whose container has not run, and stop its request."""
+        ...
+
+    def stop_running(self, tracked: TrackedWorkload) -> None:
+        """Stop a container that Airflow no longer waits for. Its result is reported as any other."""
+        ...
