@@ -1,4 +1,4 @@
-"""The ledger: what is true about every request. `base.py` is the protocol; `open_ledger` picks the form."""
+"""The ledger: the truth about every request. `base.py` has its protocol; `open_ledger` picks the implementation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from ecs_queue.ledger.base import DeadLetter, Ledger, WorkerInfo
 from ecs_queue.ledger.memory import MemoryLedger
 from ecs_queue.ledger.redis import RedisLedger
 from ecs_queue.ledger.redis_script import connect
-from ecs_queue.ledger.retention import Retention
 from ecs_queue.protocol.settings import ProtocolSettings
 
 if TYPE_CHECKING:
@@ -19,11 +18,10 @@ __all__ = ["DeadLetter", "Ledger", "MemoryLedger", "RedisLedger", "WorkerInfo", 
 
 
 def open_ledger(config: Config) -> Ledger:
-    """The ledger at `config.ledger_url`. No connection is made yet. `memory://` is one of its own at each call."""
+    """Return the ledger at `config.ledger_url`, which connects with its first call. Each `memory://` is a new one."""
     settings = ProtocolSettings.from_config(config)
-    retention = Retention(seconds=config.retention_seconds)
     if config.ledger_url.startswith("memory:"):
-        return MemoryLedger(time.time, settings, retention)
+        return MemoryLedger(time.time, settings)
     client = connect(
         config.ledger_url,
         socket_timeout=config.socket_timeout_seconds,
@@ -33,7 +31,6 @@ def open_ledger(config: Config) -> Ledger:
         client,
         config.namespace,
         settings,
-        retention,
         durability=config.durability,
         barrier_seconds=0.8 * config.socket_timeout_seconds,
     )

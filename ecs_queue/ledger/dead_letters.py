@@ -1,4 +1,4 @@
-"""The dead letters of the ledger in memory. The Redis form keeps them by the same rules in lua/35_dead_letters.lua."""
+"""The dead letters of the in-memory ledger. lua/35_dead_letters.lua has the same rules for Redis."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from ecs_queue.protocol.settings import MAX_DEAD_LETTER_AGE, MAX_DEAD_LETTER_BYT
 
 
 class DeadLetterStore:
-    """Bounded in number, bytes and age: the oldest go first. Not thread-safe: its owner holds a lock."""
+    """Dead letters bounded in number, bytes and age. The oldest are dropped first. Not thread-safe."""
 
     def __init__(self) -> None:
         self._dead_letters: dict[str, DeadLetter] = {}
         self._bytes = 0
 
     def add(self, dead_letter: DeadLetter, now: float) -> None:
-        """Keep one; a key that is there stays as it is."""
+        """Store a dead letter. An existing key stays as it is."""
         if dead_letter.key not in self._dead_letters:
-            # Each a little later than the one before, so that their order is that of their burials.
+            # Each a little later than the one before, so that the times give the order in which they were added.
             newest = max((other.added_at for other in self._dead_letters.values()), default=0.0)
             at = max(now, round(newest + 1e-6, 6))
             self._dead_letters[dead_letter.key] = msgspec.structs.replace(dead_letter, added_at=at)
@@ -26,27 +26,27 @@ class DeadLetterStore:
             self.trim(now)
 
     def list_newest(self, limit: int, before: DeadLetter | None) -> list[DeadLetter]:
-        """Newest first, those older than `before`."""
+        """Return up to `limit`, newest first: those older than `before`."""
         ordered = sorted(self._dead_letters.values(), key=_added_at, reverse=True)
-        return [letter for letter in ordered if before is None or letter.added_at < before.added_at][:limit]
+        return [each for each in ordered if before is None or each.added_at < before.added_at][:limit]
 
     def get(self, key: str) -> DeadLetter | None:
-        """The letter of a key."""
+        """Return the dead letter of a key."""
         return self._dead_letters.get(key)
 
     def delete(self, key: str) -> bool:
-        """Whether it was there."""
-        letter = self._dead_letters.pop(key, None)
-        if letter is not None:
-            self._bytes -= _stored_size(letter)
-        return letter is not None
+        """Delete a dead letter; return whether it existed."""
+        dead_letter = self._dead_letters.pop(key, None)
+        if dead_letter is not None:
+            self._bytes -= _stored_size(dead_letter)
+        return dead_letter is not None
 
     def trim(self, now: float) -> None:
-        """Drop what is beyond a bound."""
+        """Drop the oldest that are beyond a bound."""
         while self._dead_letters:
             oldest = min(self._dead_letters.values(), key=_added_at)
-            kept = len(self._dead_letters)
-            is_over = kept > MAX_DEAD_LETTERS or (self._bytes > MAX_DEAD_LETTER_BYTES and kept > 1)
+            number = len(self._dead_letters)
+            is_over = number > MAX_DEAD_LETTERS or (self._bytes > MAX_DEAD_LETTER_BYTES and number > 1)
             if not is_over and oldest.added_at > now - MAX_DEAD_LETTER_AGE:
                 return
             self.delete(oldest.key)
@@ -57,5 +57,5 @@ def _added_at(dead_letter: DeadLetter) -> float:
 
 
 def _stored_size(dead_letter: DeadLetter) -> int:
-    """As the Redis form counts: without the time of the burial."""
+    """Bytes as Redis counts them: without the time at which it was added."""
     return len(msgspec.json.encode(msgspec.structs.replace(dead_letter, added_at=0.0)))

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import msgspec
+
 from ecs_queue.ledger.memory_coordination import MemoryCoordination
-from ecs_queue.ledger.retention import Retention
-from ecs_queue.ledger.view import copy_record, index_of, is_worker_alive, without_request
 from ecs_queue.protocol import state_machine
 from ecs_queue.protocol.operations import (
     ClaimRequest,
@@ -19,45 +19,53 @@ from ecs_queue.protocol.operations import (
     ResultCode,
     TaskUpdate,
 )
+from ecs_queue.protocol.poison import claimed_at
 from ecs_queue.protocol.reasons import MANUAL_SEARCH_ADVICE
 from ecs_queue.protocol.record import Record, Submission
-from ecs_queue.protocol.settings import ProtocolSettings
+from ecs_queue.protocol.settings import MAX_CLOCK_SKEW, ProtocolSettings
 from ecs_queue.protocol.states import LIVE_STATES, State
+
+_IN_FLIGHT_STATES = LIVE_STATES - {State.QUEUED}
 
 
 class MemoryLedger(MemoryCoordination):
-    """`clock`: seconds since the epoch. Answers hold copies, so no caller can change a record behind its back.
+    """Results contain copies of records, so no caller can change a record behind the ledger's back.
 
-    Answers leave out `request` where the Redis form does.
+    Records leave out `request` where the Redis implementation does.
+
+    Args:
+        clock: Returns seconds since the epoch.
+        settings: The protocol's numbers.
     """
 
-    def __init__(self, clock: Callable[[], float], protocol_settings: ProtocolSettings, retention: Retention) -> None:
+    def __init__(self, clock: Callable[[], float], settings: ProtocolSettings) -> None:
         super().__init__(clock)
-        self._settings = protocol_settings
-        self._retention = retention
-        self._start_deadlines: dict[str, float] = {}  # QUEUED records with a deadline: when somebody must end them
+        self._settings = settings
+        self._records: dict[str, Record] = {}
+        self._due_at: dict[str, float] = {}  # live records: when they are due next
+        self._start_deadlines: dict[str, float] = {}  # QUEUED records with a deadline: when they are to be ended
         self._forget_at: dict[str, float] = {}  # finished records: when they are forgotten
         self._terminal_counts: defaultdict[tuple[str, State], int] = defaultdict(int)
 
     def put(self, submissions: Sequence[Submission]) -> list[OperationResult]:
         """See `Ledger.put`."""
-        return [self._put(new) for new in submissions]
+        return [self._put(submission) for submission in submissions]
 
     def _put(self, submission: Submission) -> OperationResult:
         with self._lock:
             now = self.now()
-            word, record = state_machine.put(self._find_record(submission.id), submission, now)
+            code, record = state_machine.put(self._find_record(submission.id), submission, now)
             if record is None:
-                return OperationResult(word)
-            if word is ResultCode.CREATED:
+                return OperationResult(code)
+            if code is ResultCode.CREATED:
                 self._forget_at.pop(record.id, None)  # of an earlier request with this id
                 self._records[record.id] = record
                 self._due_at[record.id] = now + self._settings.sweep_after_seconds
                 self._index_expiry(record)
-                return OperationResult(word)
-            if word is ResultCode.ENDED:
+                return OperationResult(code)
+            if code is ResultCode.ENDED:
                 self._start_retention(record, now)
-            return OperationResult(word, without_request(record))
+            return OperationResult(code, _without_request(record))
 
     def put_and_claim(
         self, submission: Submission, claim_request: ClaimRequest
@@ -67,73 +75,65 @@ class MemoryLedger(MemoryCoordination):
             stored = self._put(submission)
             if stored.code in (ResultCode.CREATED, ResultCode.UNCHANGED):
                 return OperationResult(stored.code), self.claim(submission.id, claim_request)
-            return stored, OperationResult(
-                ResultCode.NOT_FOUND if stored.code is ResultCode.TOO_LATE else ResultCode.NOT_CLAIMABLE
-            )
+            is_late = stored.code is ResultCode.TOO_LATE
+            return stored, OperationResult(ResultCode.NOT_FOUND if is_late else ResultCode.NOT_CLAIMABLE)
 
     def claim(self, record_id: str, claim_request: ClaimRequest | None) -> OperationResult:
         """See `Ledger.claim`."""
         with self._locked_record(record_id) as (record, now):
             if record is None:
                 return OperationResult(ResultCode.NOT_FOUND)
-            word = state_machine.claim(
-                record, claim_request, now, self._settings, self._count_in_flight(record, claim_request)
-            )
-            if word in (ResultCode.RUN_TASK, ResultCode.LIMIT_REACHED, ResultCode.PAUSED):
+            in_flight = self._count_in_flight(record, claim_request)
+            code = state_machine.claim(record, claim_request, now, self._settings, in_flight)
+            has_obstacle = code in (ResultCode.LIMIT_REACHED, ResultCode.PAUSED)
+            if has_obstacle or code is ResultCode.RUN_TASK:
                 self._due_at[record_id] = record.lease_until or record.not_before
-            return OperationResult(
-                word, None if word in (ResultCode.LIMIT_REACHED, ResultCode.PAUSED) else without_request(record)
-            )
+            return OperationResult(code, None if has_obstacle else _without_request(record))
 
     def reclaim(self, record_id: str, claim_request: ClaimRequest) -> OperationResult:
         """See `Ledger.reclaim`."""
         with self._locked_record(record_id) as (record, now):
             if record is None:
                 return OperationResult(ResultCode.NOT_FOUND)
-            holder_lives = is_worker_alive(record, self._workers.get(record.worker), now, self._settings)
-            word = state_machine.reclaim(record, claim_request, now, self._settings, holder_lives)
-            if word in (ResultCode.RUN_TASK, ResultCode.LIST_TASKS):
+            is_alive = self._is_worker_alive(record.worker, claimed_at(record, self._settings))
+            code = state_machine.reclaim(record, claim_request, now, self._settings, is_alive)
+            if code in (ResultCode.RUN_TASK, ResultCode.LIST_TASKS):
                 self._due_at[record_id] = record.lease_until
-                return OperationResult(word, copy_record(record))
-            return OperationResult(word, without_request(record))
+                return OperationResult(code, _copy(record))
+            return OperationResult(code, _without_request(record))
 
     def launched(self, record_id: str, nonce: str, launch: int, arn: str, wait: float) -> OperationResult:
         """See `Ledger.launched`."""
         with self._locked_record(record_id) as (record, now):
             if record is None:
                 return OperationResult(ResultCode.UNWANTED)
-            word = state_machine.launched(record, nonce, launch, arn, now)
-            if word is ResultCode.OK:
-                self._due_at[record_id] = now if record.stop_requested_by else now + wait
-            return OperationResult(word)
+            code = state_machine.launched(record, nonce, launch, arn, now)
+            return self._reschedule(record, code, now if record.stop_requested_by else now + wait)
 
     def call_ambiguous(
         self, record_id: str, claim: str, wait: float, reason: str, call_completed: str = ""
     ) -> OperationResult:
         """See `Ledger.call_ambiguous`."""
-        with self._locked_record(record_id) as (record, now):
-            if record is None:
-                return OperationResult(ResultCode.CLAIM_LOST)
-            word = state_machine.call_ambiguous(record, claim, call_completed, reason, now, self._settings)
-            return self._reschedule(record, word, now + wait)
+        return self._write(record_id, wait, state_machine.call_ambiguous, claim, call_completed, reason)
 
     def no_effect(self, record_id: str, claim: str, wait: float, reason: str) -> OperationResult:
         """See `Ledger.no_effect`."""
-        with self._locked_record(record_id) as (record, now):
-            if record is None:
-                return OperationResult(ResultCode.CLAIM_LOST)
-            word = state_machine.no_effect(record, claim, wait, reason, now, self._settings)
-            return self._reschedule(record, word, now + wait)
+        return self._write(record_id, wait, state_machine.no_effect, claim, wait, reason)
 
     def refused(
         self, record_id: str, claim: str, kind: RefusalKind, wait: float, reason: str, max_attempts: int
     ) -> OperationResult:
         """See `Ledger.refused`."""
+        return self._write(record_id, wait, state_machine.refused, claim, kind, wait, reason, max_attempts)
+
+    def _write(
+        self, record_id: str, wait: float, change: Callable[..., ResultCode], *arguments: object
+    ) -> OperationResult:
+        """Run an operation of the worker that holds the claim. The record is due in `wait` seconds."""
         with self._locked_record(record_id) as (record, now):
             if record is None:
                 return OperationResult(ResultCode.CLAIM_LOST)
-            word = state_machine.refused(record, claim, kind, wait, reason, max_attempts, now, self._settings)
-            return self._reschedule(record, word, now + wait)
+            return self._reschedule(record, change(record, *arguments, now, self._settings), now + wait)
 
     def task_absent(
         self, record_id: str, claim: str, wait: float, advice: str = MANUAL_SEARCH_ADVICE
@@ -142,24 +142,23 @@ class MemoryLedger(MemoryCoordination):
         with self._locked_record(record_id) as (record, now):
             if record is None:
                 return OperationResult(ResultCode.CLAIM_LOST)
-            safe_at = state_machine.absence_provable_at(record, self._settings)
-            word = state_machine.task_absent(record, claim, wait, advice, now, self._settings)
-            return self._reschedule(
-                record, word, min(safe_at, now + wait) if word is ResultCode.TOO_EARLY else now + wait
-            )
+            provable_at = state_machine.absence_provable_at(record, self._settings)
+            code = state_machine.task_absent(record, claim, wait, advice, now, self._settings)
+            due_at = min(provable_at, now + wait) if code is ResultCode.TOO_EARLY else now + wait
+            return self._reschedule(record, code, due_at)
 
     def update_tasks(self, updates: Sequence[TaskUpdate]) -> list[OperationResult]:
         """See `Ledger.update_tasks`."""
-        return [self._update_task(seen) for seen in updates]
+        return [self._update_task(update) for update in updates]
 
     def _update_task(self, update: TaskUpdate) -> OperationResult:
         with self._locked_record(update.id) as (record, now):
             if record is None:
                 return OperationResult(ResultCode.NOT_FOUND)
-            word = state_machine.update_task(record, update, now)
-            if word is ResultCode.OK and record.stop_requested_by and self._due_at[record.id] <= now:
-                return OperationResult(word)  # a stop has made it due since it was popped
-            return self._reschedule(record, word, now + update.wait)
+            code = state_machine.update_task(record, update, now)
+            if code is ResultCode.OK and record.stop_requested_by and self._due_at[record.id] <= now:
+                return OperationResult(code)  # a stop has made it due since it was leased
+            return self._reschedule(record, code, now + update.wait)
 
     def reschedule_poll(self, waits: Mapping[str, float]) -> None:
         """See `Ledger.reschedule_poll`."""
@@ -167,7 +166,7 @@ class MemoryLedger(MemoryCoordination):
             now = self.now()
             for record_id, wait in waits.items():
                 record = self._find_record(record_id)
-                if record and index_of(record) == "due" and self._due_at[record_id] > now:
+                if record and _index_of(record) == "due" and self._due_at[record_id] > now:
                     self._due_at[record_id] = now + wait
 
     def stop(self, ids: Sequence[str], requested_by: str, launch: int = 0) -> list[OperationResult]:
@@ -183,39 +182,38 @@ class MemoryLedger(MemoryCoordination):
                 self._records[record_id] = record
                 self._terminal_counts["", State.REVOKED] += 1
                 self._start_retention(record, now)
-                return OperationResult(ResultCode.ENDED, without_request(record))
-            word = state_machine.stop(record, requested_by, launch, now)
-            if word is ResultCode.STOP_REQUESTED:
+                return OperationResult(ResultCode.ENDED, _without_request(record))
+            code = state_machine.stop(record, requested_by, launch, now)
+            if code is ResultCode.STOP_REQUESTED:
                 self._due_at[record_id] = max(now, record.lease_until)
-            return OperationResult(word, without_request(record))
+            return OperationResult(code, _without_request(record))
 
     def adopt(self, ids: Sequence[str], owner: str) -> list[OperationResult]:
         """See `Ledger.adopt`."""
-        answers = []
-        for record_id in ids:
-            with self._locked_record(record_id) as (record, now):
-                if record is None:
-                    answers.append(OperationResult(ResultCode.NOT_FOUND))
-                    continue
-                word = state_machine.adopt(record, owner)
-                self._start_retention(record, now)
-                answers.append(OperationResult(word, without_request(record)))
-        return answers
+        return [self._adopt(record_id, owner) for record_id in ids]
+
+    def _adopt(self, record_id: str, owner: str) -> OperationResult:
+        with self._locked_record(record_id) as (record, now):
+            if record is None:
+                return OperationResult(ResultCode.NOT_FOUND)
+            code = state_machine.adopt(record, owner)
+            self._start_retention(record, now)
+            return OperationResult(code, _without_request(record))
 
     def confirm(self, results: Sequence[tuple[str, str]], owner: str) -> list[OperationResult]:
         """See `Ledger.confirm`."""
-        answers = []
-        for record_id, nonce in results:
-            with self._locked_record(record_id) as (record, now):
-                word = state_machine.confirm(record, nonce, owner, now) if record else ResultCode.NOT_OWNER
-                if record and word is ResultCode.OK:
-                    self._start_retention(record, now)
-                answers.append(OperationResult(word))
-        return answers
+        return [self._confirm(record_id, nonce, owner) for record_id, nonce in results]
+
+    def _confirm(self, record_id: str, nonce: str, owner: str) -> OperationResult:
+        with self._locked_record(record_id) as (record, now):
+            if record is None or state_machine.confirm(record, nonce, owner, now) is ResultCode.NOT_OWNER:
+                return OperationResult(ResultCode.NOT_OWNER)
+            self._start_retention(record, now)
+            return OperationResult(ResultCode.OK)
 
     def lease_due(self, limit: int) -> list[Record]:
         """See `Ledger.lease_due`."""
-        return [without_request(record) for record in self._lease("due", limit)]
+        return [_without_request(record) for record in self._lease("due", limit)]
 
     def lease_due_retries(self, queue: str, limit: int) -> list[Record]:
         """See `Ledger.lease_due_retries`."""
@@ -228,27 +226,34 @@ class MemoryLedger(MemoryCoordination):
     def _lease(self, index: str, limit: int) -> list[Record]:
         with self._lock:
             now = self.now()
-            due = sorted((at, key) for key, at in self._due_at.items() if at <= now)
-            found = [r for _, key in due if index_of(r := self._records[key]) == index][:limit]
-            for record in found:
+            records = [r for key in _keys_until(now, self._due_at) if _index_of(r := self._records[key]) == index]
+            for record in records[:limit]:
                 self._due_at[record.id] = now + self._settings.lease_seconds
-            return [copy_record(record) for record in found]
+            return [_copy(record) for record in records[:limit]]
 
     def lease_expired(self, limit: int) -> list[str]:
         """See `Ledger.lease_expired`."""
         with self._lock:
             now = self.now()
-            found = [key for at, key in sorted((at, key) for key, at in self._start_deadlines.items()) if at <= now][
-                :limit
-            ]
-            for record_id in found:
-                self._start_deadlines[record_id] = now + self._settings.lease_seconds
-            return found
+            ids = _keys_until(now, self._start_deadlines)[:limit]
+            self._start_deadlines.update(dict.fromkeys(ids, now + self._settings.lease_seconds))
+            return ids
+
+    def poll_soon(self, within: float, limit: int) -> int:
+        """See `Ledger.poll_soon`."""
+        with self._lock:
+            now = self.now()
+            later = ((at, key) for key, at in self._due_at.items() if at > now + within)
+            in_flight = [key for _, key in sorted(later, reverse=True) if _index_of(self._records[key]) == "due"]
+            ids = [key for key in in_flight[:limit] if self._records[key].state is State.LAUNCHED]
+            for number, record_id in enumerate(ids, 1):
+                self._due_at[record_id] = round(now + within * number / len(ids), 3)
+            return len(ids)
 
     def get(self, ids: Sequence[str]) -> list[Record | None]:
         """See `Ledger.get`."""
         with self._lock:
-            return [copy_record(r) if (r := self._find_record(record_id)) else None for record_id in ids]
+            return [_copy(r) if (r := self._find_record(record_id)) else None for record_id in ids]
 
     def find_id_by_arn(self, arn: str) -> str | None:
         """See `Ledger.find_id_by_arn`."""
@@ -258,8 +263,8 @@ class MemoryLedger(MemoryCoordination):
     def list_undelivered(self, owner: str, limit: int) -> list[Record]:
         """See `Ledger.list_undelivered`."""
         with self._lock:
-            mine = [r for r in self._all_records() if r.undelivered and r.owner == owner]
-            return [without_request(r) for r in sorted(mine, key=lambda r: (r.finished_at, r.id))[:limit]]
+            records = [r for r in self._all_records() if r.undelivered and r.owner == owner]
+            return [_without_request(r) for r in sorted(records, key=lambda r: (r.finished_at, r.id))[:limit]]
 
     def list_records(self, after: str, limit: int) -> tuple[list[Record], str]:
         """See `Ledger.list_records`."""
@@ -267,8 +272,8 @@ class MemoryLedger(MemoryCoordination):
             live = sorted((r for r in self._all_records() if not r.is_terminal), key=lambda r: -r.created_at)
             ended = sorted((r for r in self._all_records() if r.is_terminal), key=lambda r: -self._forget_at[r.id])
             offset = int(after or 0)
-            found = (live + ended)[offset : offset + limit]
-            return [copy_record(r) for r in found], str(offset + limit) if len(found) == limit else ""
+            page = (live + ended)[offset : offset + limit]
+            return [_copy(r) for r in page], str(offset + limit) if len(page) == limit else ""
 
     def count_by_state(self) -> dict[str, dict[State, int]]:
         """See `Ledger.count_by_state`."""
@@ -285,28 +290,28 @@ class MemoryLedger(MemoryCoordination):
         """See `Ledger.prune`."""
         with self._lock:
             now = self.now()
-            gone = [key for at, key in sorted((at, key) for key, at in self._forget_at.items()) if at <= now][:limit]
-            for record_id in gone:
+            ids = _keys_until(now, self._forget_at)[:limit]
+            for record_id in ids:
                 del self._records[record_id], self._forget_at[record_id]
             self._dead_letters.trim(now)
-            return len(gone)
+            return len(ids)
 
     def check_server(self) -> list[str]:
-        """Nothing can be wrong with memory but that it is one."""
+        """See `Ledger.check_server`. There is no server that could be wrong."""
         return []
 
     def close(self) -> None:
-        """Nothing is held."""
+        """See `Ledger.close`. There is nothing to close."""
 
     @contextmanager
     def _locked_record(self, record_id: str) -> Iterator[tuple[Record | None, float]]:
-        """The record under the lock; what its end entails follows on the way out."""
+        """The record and the time, under the lock; indexes follow the record's new state on exit."""
         with self._lock:
             now = self.now()
             record = self._find_record(record_id)
-            was = record.state if record else None
+            old_state = record.state if record else None
             yield record, now
-            if record is None or record.state is was:
+            if record is None or record.state is old_state:
                 return
             self._index_expiry(record)
             if record.is_terminal:
@@ -323,16 +328,20 @@ class MemoryLedger(MemoryCoordination):
     def _reschedule(self, record: Record, code: ResultCode, due_at: float) -> OperationResult:
         if code in (ResultCode.OK, ResultCode.REQUEUED, ResultCode.TOO_EARLY):
             self._due_at[record.id] = due_at
-        return OperationResult(
-            code, without_request(record) if code in (ResultCode.REQUEUED, ResultCode.ENDED) else None
-        )
+        has_record = code in (ResultCode.REQUEUED, ResultCode.ENDED)
+        return OperationResult(code, _without_request(record) if has_record else None)
 
     def _start_retention(self, record: Record, now: float) -> None:
-        if record.is_terminal:
-            self._forget_at[record.id] = self._retention.forget_at(record, now)
+        if not record.is_terminal:
+            return
+        keep = self._settings.retention_seconds
+        if record.undelivered:
+            keep = max(self._settings.min_unconfirmed_retention, keep)
+        # Never while a late duplicate of its message could still be accepted.
+        self._forget_at[record.id] = max(record.accept_until + MAX_CLOCK_SKEW, now + keep)
 
     def _find_record(self, record_id: str) -> Record | None:
-        """The record unless its retention is over."""
+        """The record, None once its retention is over."""
         return self._records.get(record_id) if self._forget_at.get(record_id, math.inf) > self.now() else None
 
     def _all_records(self) -> list[Record]:
@@ -346,4 +355,22 @@ class MemoryLedger(MemoryCoordination):
         return InFlightCounts(total=len(queues), queue=queues.count(record.queue), paused=paused)
 
 
-_IN_FLIGHT_STATES = LIVE_STATES - {State.QUEUED}
+def _copy(record: Record) -> Record:
+    return msgspec.structs.replace(record)
+
+
+def _without_request(record: Record) -> Record:
+    """A copy for callers that have no use for the payload."""
+    return msgspec.structs.replace(record, request=b"")
+
+
+def _index_of(record: Record) -> str:
+    """The index that a record stands in (ledger/base.py)."""
+    if record.state is State.QUEUED:
+        return f"{'retry' if record.not_before else 'unclaimed'}:{record.queue}"
+    return "" if record.is_terminal else "due"
+
+
+def _keys_until(now: float, index: Mapping[str, float]) -> list[str]:
+    """The keys whose time has come, earliest first."""
+    return [key for at, key in sorted((at, key) for key, at in index.items() if at <= now)]

@@ -1,4 +1,4 @@
-"""What workers share in the in-memory ledger beside the records."""
+"""What workers share in the in-memory ledger besides the records."""
 
 from __future__ import annotations
 
@@ -11,19 +11,15 @@ import msgspec
 from ecs_queue.ledger.base import DeadLetter, WorkerInfo
 from ecs_queue.ledger.dead_letters import DeadLetterStore
 from ecs_queue.protocol.event_health import EventFact, EventHealth
-from ecs_queue.protocol.record import Record
-from ecs_queue.protocol.states import State
 from ecs_queue.protocol.token_bucket import TokenBucket
 
 
 class MemoryCoordination:
-    """Token buckets, pauses, bodies in hand, dead letters, heartbeats, events: one half of `Ledger`. Thread-safe."""
+    """The roles of `Ledger` that do not concern requests, except for `LedgerServer`'s checks. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.RLock()
-        self._records: dict[str, Record] = {}
-        self._due_at: dict[str, float] = {}  # live records: when somebody must look next
         self._buckets: dict[str, TokenBucket] = {}
         self._event_health: dict[str, EventHealth] = {}
         self._paused_since: dict[str, float] = {}
@@ -32,16 +28,15 @@ class MemoryCoordination:
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
 
     def now(self) -> float:
-        """The clock that was handed in, to the millisecond."""
+        """See `Ledger.now`. To the millisecond."""
         return round(self._clock(), 3)
 
     def take_tokens(self, bucket: str, want: int, rate: float, burst: int, reserve: int = 0) -> tuple[int, float]:
         """See `Ledger.take_tokens`."""
         with self._lock:
             now = self.now()
-            return self._buckets.setdefault(bucket, TokenBucket(float(burst), now)).take(
-                want, rate, burst, reserve, now
-            )
+            shared = self._buckets.setdefault(bucket, TokenBucket(float(burst), now))
+            return shared.take(want, rate, burst, reserve, now)
 
     def record_throttle(self, bucket: str) -> float:
         """See `Ledger.record_throttle`."""
@@ -77,10 +72,10 @@ class MemoryCoordination:
         with self._lock:
             self._open_deliveries.pop(nonce, None)
 
-    def add_dead_letter(self, letter: DeadLetter) -> None:
+    def add_dead_letter(self, dead_letter: DeadLetter) -> None:
         """See `Ledger.add_dead_letter`."""
         with self._lock:
-            self._dead_letters.add(letter, self.now())
+            self._dead_letters.add(dead_letter, self.now())
 
     def list_dead_letters(self, limit: int, before: DeadLetter | None = None) -> list[DeadLetter]:
         """See `Ledger.list_dead_letters`."""
@@ -106,32 +101,22 @@ class MemoryCoordination:
         """See `Ledger.list_workers`."""
         with self._lock:
             now = self.now()
-            return sorted((info for info, until in self._workers.values() if until > now), key=lambda i: i.name)
+            return sorted((info for info, at in self._workers.values() if at > now), key=lambda info: info.name)
 
-    def record_event_facts(self, notes: Sequence[EventFact]) -> None:
+    def record_event_facts(self, facts: Sequence[EventFact]) -> None:
         """See `Ledger.record_event_facts`."""
         with self._lock:
-            for note in notes:
-                flow = self._event_health.get(note.source, EventHealth())
-                at = max(getattr(flow, note.kind), note.at)
-                self._event_health[note.source] = msgspec.structs.replace(flow, **{note.kind.value: at})
+            for fact in facts:
+                health = self._event_health.get(fact.source, EventHealth())
+                at = max(getattr(health, fact.kind), fact.at)
+                self._event_health[fact.source] = msgspec.structs.replace(health, **{fact.kind.value: at})
 
     def get_event_health(self) -> dict[str, EventHealth]:
         """See `Ledger.get_event_health`."""
         with self._lock:
             return dict(self._event_health)
 
-    def poll_soon(self, within: float, limit: int) -> int:
-        """See `Ledger.poll_soon`."""
-        with self._lock:
-            now = self.now()
-            due = ((at, key) for key, at in self._due_at.items() if at > now + within and self._is_due(key))
-            later = sorted(due, reverse=True)[:limit]
-            found = [key for _, key in later if self._records[key].state is State.LAUNCHED]
-            for number, record_id in enumerate(found, 1):
-                self._due_at[record_id] = round(now + within * number / len(found), 3)
-            return len(found)
-
-    def _is_due(self, record_id: str) -> bool:
-        """Whether the record stands in the index `due`."""
-        return self._records[record_id].state in (State.LAUNCHING, State.LAUNCHED)
+    def _is_worker_alive(self, name: str, since: float) -> bool:
+        """Whether a worker is registered, and by a process that started before `since`, not by a later one."""
+        info, forget_at = self._workers.get(name, (None, 0.0))
+        return info is not None and forget_at > self.now() and info.started_at <= since

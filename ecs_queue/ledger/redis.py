@@ -1,14 +1,17 @@
 """The ledger in Redis or Valkey: every operation is one run of the script in lua/, by the server's clock.
 
-`durability`: `server` adds nothing (with `appendfsync always` or a durable service nothing can be lost; with
-`everysec` a fail-over may lose the last second); `aof` waits after each claim, refusal, stop and
-adoption until the append-only file is on disk (WAITAOF: Valkey, Redis >= 7.2); `replica` waits until one replica
-has it (WAIT).
+`durability` sets what an operation with a barrier (docs/protocol.md) waits for:
+
+- `server`: nothing. With `appendfsync always` or a durable service nothing can be lost; with `everysec` a fail-over may
+  lose the last second.
+- `aof`: until the append-only file is on disk (WAITAOF: Valkey, Redis >= 7.2).
+- `replica`: until one replica has the write (WAIT).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -20,11 +23,10 @@ from ecs_queue.ledger.redis_codec import (
     decode_dead_letter,
     decode_operation_result,
     decode_record,
+    encode_fields,
     format_seconds,
-    task_update_arguments,
 )
 from ecs_queue.ledger.redis_script import Script, wrap_redis_errors
-from ecs_queue.ledger.retention import Retention
 from ecs_queue.protocol.event_health import EventFact, EventHealth
 from ecs_queue.protocol.operations import ClaimRequest, OperationResult, RefusalKind, TaskUpdate
 from ecs_queue.protocol.reasons import MANUAL_SEARCH_ADVICE
@@ -33,44 +35,37 @@ from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
 
 _STATES = frozenset(State)
-#: Only end what has expired.
-_NO_CLAIM = ClaimRequest(claim="", worker="", args="", target="")
 #: Lua unpacks at most some 8,000 arguments.
-_ARGUMENTS_AT_ONCE = 2000
+_MAX_ARGUMENTS = 2000
+#: Keys of dead letters may be long.
+_MAX_KEYS = 100
 
 
 class RedisLedger:
-    """See the module's docstring. Thread-safe; `clock` only for tests, in place of the server's.
+    """See the module's docstring. Thread-safe.
 
-    `barrier_seconds`: the longest wait for `durability`; keep it below the client's socket time-out.
+    Args:
+        client: The connection pool; `close` closes it.
+        namespace: What separates this ledger from others on the server.
+        settings: The protocol's numbers.
+        durability: "server", "aof" or "replica".
+        barrier_seconds: The longest wait for `durability`; keep it below the client's socket time-out.
+        clock: For tests, in place of the server's.
     """
 
     def __init__(
         self,
         client: redis.Redis,
         namespace: str,
-        protocol_settings: ProtocolSettings,
-        retention: Retention,
+        settings: ProtocolSettings,
         durability: str = "server",
         barrier_seconds: float = 4.0,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        self._redis: Any = client  # redis-py's own types mix its sync and async answers
+        self._redis: Any = client  # redis-py's own types mix its sync and async replies
         self._prefix = f"{namespace}:l:"
         self._durability = durability
-        settings = (
-            protocol_settings.lease_seconds,
-            protocol_settings.settle_seconds,
-            protocol_settings.startup_allowance,
-            protocol_settings.sweep_after_seconds,
-            float(protocol_settings.max_in_flight),
-            retention.seconds,
-            retention.min_unconfirmed_seconds,
-            protocol_settings.accept_seconds,
-            float(protocol_settings.max_deliveries),
-        )
-        shown = [format_seconds(value) for value in settings]
-        self._script = Script(client, self._prefix, shown, durability, barrier_seconds, clock)
+        self._script = Script(client, self._prefix, settings, durability, barrier_seconds, clock)
 
     def now(self) -> float:
         """The server's TIME."""
@@ -78,100 +73,89 @@ class RedisLedger:
 
     def put(self, submissions: Sequence[Submission]) -> list[OperationResult]:
         """See `Ledger.put`."""
-        return [
-            decode_operation_result(reply) for reply in self._script.run_many([_put_call(new) for new in submissions])
-        ]
+        return self._run_many([("put", *encode_fields(submission)) for submission in submissions])
 
     def put_and_claim(
         self, submission: Submission, claim_request: ClaimRequest
     ) -> tuple[OperationResult, OperationResult]:
         """See `Ledger.put_and_claim`."""
-        _, record_id, *put = _put_call(submission)
-        _, _, *claim = _claim_call(submission.id, claim_request)
-        stored, claimed = self._script.run_batched_durably("put_and_claim", record_id, *claim, *put)
+        call = ("put_and_claim", *encode_fields(submission), *encode_fields(claim_request))
+        stored, claimed = self._script.run_batched(*call, durable=True)
         return decode_operation_result(stored), decode_operation_result(claimed)
 
     def claim(self, record_id: str, claim_request: ClaimRequest | None) -> OperationResult:
         """See `Ledger.claim`."""
-        return decode_operation_result(self._script.run_batched_durably(*_claim_call(record_id, claim_request)))
+        return self._run("claim", record_id, *encode_fields(claim_request or _NO_CLAIM), durable=True)
 
     def reclaim(self, record_id: str, claim_request: ClaimRequest) -> OperationResult:
         """See `Ledger.reclaim`."""
-        call = ("reclaim", record_id, claim_request.claim, claim_request.worker)
-        return decode_operation_result(self._script.run_batched_durably(*call))
+        return self._run("reclaim", record_id, claim_request.claim, claim_request.worker, durable=True)
 
     def launched(self, record_id: str, nonce: str, launch: int, arn: str, wait: float) -> OperationResult:
         """See `Ledger.launched`."""
-        return decode_operation_result(
-            self._script.run_batched("launched", record_id, nonce, launch, arn, format_seconds(wait))
-        )
+        return self._run("launched", record_id, nonce, launch, arn, format_seconds(wait))
 
     def call_ambiguous(
         self, record_id: str, claim: str, wait: float, reason: str, call_completed: str = ""
     ) -> OperationResult:
         """See `Ledger.call_ambiguous`."""
-        return decode_operation_result(
-            self._script.run_batched("call_ambiguous", record_id, claim, format_seconds(wait), reason, call_completed)
-        )
+        return self._run("call_ambiguous", record_id, claim, format_seconds(wait), reason, call_completed)
 
     def no_effect(self, record_id: str, claim: str, wait: float, reason: str) -> OperationResult:
         """See `Ledger.no_effect`."""
-        return decode_operation_result(
-            self._script.run_batched("no_effect", record_id, claim, format_seconds(wait), reason)
-        )
+        return self._run("no_effect", record_id, claim, format_seconds(wait), reason)
 
     def refused(
         self, record_id: str, claim: str, kind: RefusalKind, wait: float, reason: str, max_attempts: int
     ) -> OperationResult:
         """See `Ledger.refused`."""
-        call = ("refused", record_id, claim, kind.value, reason, format_seconds(wait), max_attempts)
-        return decode_operation_result(self._script.run_batched_durably(*call))
+        call = ("refused", record_id, claim, kind.value, format_seconds(wait), reason, max_attempts)
+        return self._run(*call, durable=True)
 
     def task_absent(
         self, record_id: str, claim: str, wait: float, advice: str = MANUAL_SEARCH_ADVICE
     ) -> OperationResult:
         """See `Ledger.task_absent`."""
-        return decode_operation_result(
-            self._script.run_batched_durably("task_absent", record_id, claim, format_seconds(wait), advice)
-        )
+        return self._run("task_absent", record_id, claim, format_seconds(wait), advice, durable=True)
 
     def update_tasks(self, updates: Sequence[TaskUpdate]) -> list[OperationResult]:
         """See `Ledger.update_tasks`."""
-        calls = [("update_task", *task_update_arguments(seen)) for seen in updates]
-        return [decode_operation_result(reply) for reply in self._script.run_many(calls)]
+        return self._run_many([("update_task", *encode_fields(update)) for update in updates])
 
     def reschedule_poll(self, waits: Mapping[str, float]) -> None:
         """See `Ledger.reschedule_poll`."""
         flat = [value for record_id, wait in waits.items() for value in (record_id, format_seconds(wait))]
-        starts = range(0, len(flat), _ARGUMENTS_AT_ONCE)
-        self._script.run_many([("reschedule_poll", *flat[start : start + _ARGUMENTS_AT_ONCE]) for start in starts])
+        self._script.run_many(_split_call("reschedule_poll", flat, _MAX_ARGUMENTS))
 
     def stop(self, ids: Sequence[str], requested_by: str, launch: int = 0) -> list[OperationResult]:
         """See `Ledger.stop`."""
-        calls = [("stop", record_id, requested_by, launch) for record_id in ids]
-        return [decode_operation_result(reply) for reply in self._script.run_many_durably(calls)]
+        return self._run_many([("stop", record_id, requested_by, launch) for record_id in ids], durable=True)
 
     def adopt(self, ids: Sequence[str], owner: str) -> list[OperationResult]:
         """See `Ledger.adopt`."""
-        calls = [("adopt", record_id, owner) for record_id in ids]
-        return [decode_operation_result(reply) for reply in self._script.run_many_durably(calls)]
+        return self._run_many([("adopt", record_id, owner) for record_id in ids], durable=True)
 
     def confirm(self, results: Sequence[tuple[str, str]], owner: str) -> list[OperationResult]:
         """See `Ledger.confirm`."""
-        calls = [("confirm", record_id, nonce, owner) for record_id, nonce in results]
-        return [decode_operation_result(reply) for reply in self._script.run_many(calls)]
+        return self._run_many([("confirm", record_id, nonce, owner) for record_id, nonce in results])
+
+    def _run(self, *call: Any, durable: bool = False) -> OperationResult:
+        return decode_operation_result(self._script.run_batched(*call, durable=durable))
+
+    def _run_many(self, calls: Sequence[Call], *, durable: bool = False) -> list[OperationResult]:
+        return [decode_operation_result(reply) for reply in self._script.run_many(calls, durable=durable)]
 
     def lease_due(self, limit: int) -> list[Record]:
         """See `Ledger.lease_due`."""
-        return [decode_record(flat) for flat in self._script.run_one("lease_due", limit)]
+        return self._run_records("lease_due", limit)
 
     def lease_due_retries(self, queue: str, limit: int) -> list[Record]:
         """See `Ledger.lease_due_retries`."""
-        return [decode_record(flat) for flat in self._script.run_one("lease_due_retries", queue, limit)]
+        return self._run_records("lease_due_retries", queue, limit)
 
     def lease_unclaimed(self, queue: str, limit: int) -> list[Record]:
         """See `Ledger.lease_unclaimed`."""
-        return [decode_record(flat) for flat in self._script.run_one("lease_unclaimed", queue, limit)]
+        return self._run_records("lease_unclaimed", queue, limit)
 
     def lease_expired(self, limit: int) -> list[str]:
         """See `Ledger.lease_expired`."""
@@ -193,10 +177,13 @@ class RedisLedger:
 
     def list_undelivered(self, owner: str, limit: int) -> list[Record]:
         """See `Ledger.list_undelivered`."""
-        return [decode_record(flat) for flat in self._script.run_one("list_undelivered", owner, limit)]
+        return self._run_records("list_undelivered", owner, limit)
+
+    def _run_records(self, *call: Any) -> list[Record]:
+        return [decode_record(flat) for flat in self._script.run_one(*call)]
 
     def list_records(self, after: str, limit: int) -> tuple[list[Record], str]:
-        """See `Ledger.list_records`. Records that end meanwhile may be missed or shown twice."""
+        """See `Ledger.list_records`. Records that end meanwhile may be missed or listed twice."""
         index, _, offset = (after or "live:0").partition(":")
         start = int(offset)
         with wrap_redis_errors():
@@ -213,7 +200,7 @@ class RedisLedger:
         totals: dict[str, dict[State, int]] = {}
         for key, number in flat.items():
             queue, _, state = key.decode().rpartition("|")
-            if int(number) and state in _STATES:  # others are a newer version's
+            if int(number) and state in _STATES:  # other states are a newer version's
                 totals.setdefault(queue, {})[State(state)] = int(number)
         return totals
 
@@ -228,11 +215,11 @@ class RedisLedger:
 
     def pause_queues(self, queues: Sequence[str]) -> None:
         """See `Ledger.pause_queues`."""
-        self._script.run_many_durably([("pause_queues", *queues)])
+        self._script.run_many([("pause_queues", *queues)], durable=True)
 
     def resume_queues(self, queues: Sequence[str]) -> None:
         """See `Ledger.resume_queues`."""
-        self._script.run_many_durably([("resume_queues", *queues)])
+        self._script.run_many([("resume_queues", *queues)], durable=True)
 
     def list_paused_queues(self) -> dict[str, float]:
         """See `Ledger.list_paused_queues`."""
@@ -243,18 +230,18 @@ class RedisLedger:
     def record_event_facts(self, facts: Sequence[EventFact]) -> None:
         """See `Ledger.record_event_facts`."""
         self._script.run_many(
-            [("record_event_fact", note.source, note.kind.value, format_seconds(note.at)) for note in facts]
+            [("record_event_fact", fact.source, fact.kind.value, format_seconds(fact.at)) for fact in facts]
         )
 
     def get_event_health(self) -> dict[str, EventHealth]:
         """See `Ledger.get_event_health`."""
         with wrap_redis_errors():
             found = self._redis.hgetall(f"{self._prefix}event_health")
-        facts: dict[str, dict[str, float]] = {}
+        by_source: dict[str, dict[str, float]] = {}
         for key, at in found.items():
             source, _, fact = key.decode().rpartition("|")
-            facts.setdefault(source, {})[fact] = float(at)
-        return {source: msgspec.convert(known, EventHealth) for source, known in facts.items()}
+            by_source.setdefault(source, {})[fact] = float(at)
+        return {source: msgspec.convert(facts, EventHealth) for source, facts in by_source.items()}
 
     def poll_soon(self, within: float, limit: int) -> int:
         """See `Ledger.poll_soon`."""
@@ -275,23 +262,19 @@ class RedisLedger:
     def list_dead_letters(self, limit: int, before: DeadLetter | None = None) -> list[DeadLetter]:
         """See `Ledger.list_dead_letters`."""
         flat = self._script.run_one("list_dead_letters", limit, "" if before is None else f"{before.added_at:.6f}")
-        return [decode_dead_letter(at, letter) for at, letter in zip(flat[::2], flat[1::2], strict=True)]
+        return [decode_dead_letter(at, encoded) for at, encoded in _pairs(flat)]
 
     def get_dead_letters(self, keys: Sequence[str]) -> list[DeadLetter | None]:
         """See `Ledger.get_dead_letters`."""
-        flat = self._run_in_batches("get_dead_letters", keys)
-        return [
-            decode_dead_letter(at, letter) if letter else None for at, letter in zip(flat[::2], flat[1::2], strict=True)
-        ]
+        flat = self._run_on_keys("get_dead_letters", keys)
+        return [decode_dead_letter(at, encoded) if encoded else None for at, encoded in _pairs(flat)]
 
     def delete_dead_letters(self, keys: Sequence[str]) -> list[bool]:
         """See `Ledger.delete_dead_letters`."""
-        return [bool(dropped) for dropped in self._run_in_batches("delete_dead_letters", keys)]
+        return [bool(deleted) for deleted in self._run_on_keys("delete_dead_letters", keys)]
 
-    def _run_in_batches(self, operation: str, keys: Sequence[str]) -> list[Any]:
-        """The replies to an operation on keys of dead letters, which may be long: a hundred a run."""
-        calls = [(operation, *keys[start : start + 100]) for start in range(0, len(keys), 100)]
-        return [value for reply in self._script.run_many(calls) for value in reply]
+    def _run_on_keys(self, operation: str, keys: Sequence[str]) -> list[Any]:
+        return [value for reply in self._script.run_many(_split_call(operation, keys, _MAX_KEYS)) for value in reply]
 
     def heartbeat(self, info: WorkerInfo, ttl: float) -> None:
         """See `Ledger.heartbeat`."""
@@ -299,19 +282,18 @@ class RedisLedger:
 
     def list_workers(self) -> list[WorkerInfo]:
         """See `Ledger.list_workers`."""
-        flat = self._script.run_one("list_workers")
-        heard = [
+        workers = [
             msgspec.structs.replace(msgspec.json.decode(info, type=WorkerInfo), last_seen_at=float(seen_at))
-            for seen_at, info in zip(flat[::2], flat[1::2], strict=True)
+            for seen_at, info in _pairs(self._script.run_one("list_workers"))
         ]
-        return sorted(heard, key=lambda info: info.name)
+        return sorted(workers, key=lambda info: info.name)
 
     def prune(self, limit: int) -> int:
         """See `Ledger.prune`. The records themselves expire by the TTL of their keys."""
         return int(self._script.run_one("prune", min(limit, 5000)))
 
     def check_server(self) -> list[str]:
-        """Findings about eviction, and about what `durability` needs of the server."""
+        """Check eviction, and what `durability` needs of the server."""
         with wrap_redis_errors():
             info = self._redis.info()
         findings = []
@@ -324,7 +306,7 @@ class RedisLedger:
             findings.append("durability = aof needs an append-only file: set appendonly yes on the server")
         if self._durability == "aof" and not _supports_waitaof(info):
             findings.append(
-                f"durability = aof needs WAITAOF, which Redis {info.get('redis_version')} has not: "
+                f"durability = aof needs WAITAOF, which Redis {info.get('redis_version')} does not have: "
                 "use Redis 7.2 or later, or Valkey"
             )
         if self._durability == "replica" and not info.get("connected_slaves"):
@@ -332,41 +314,27 @@ class RedisLedger:
         return findings
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._redis.close()
 
 
-def _put_call(submission: Submission) -> Call:
-    times = (
-        format_seconds(submission.accept_until),
-        format_seconds(submission.expires_at),
-        format_seconds(submission.time_limit),
-    )
-    return (
-        "put",
-        submission.id,
-        submission.nonce,
-        submission.digest,
-        submission.queue,
-        submission.owner,
-        submission.relaunch,
-        submission.request,
-        *times,
-    )
+#: Claims nothing: only ends an expired record.
+_NO_CLAIM = ClaimRequest(claim="", worker="", args="", target="")
 
 
-def _claim_call(record_id: str, claim_request: ClaimRequest | None) -> Call:
-    # The fields of a `ClaimRequest` are in the order of the script's arguments.
-    return "claim", record_id, *msgspec.structs.astuple(claim_request or _NO_CLAIM)
+def _split_call(operation: str, arguments: Sequence[str], size: int) -> list[Call]:
+    """Calls of one operation with at most `size` of the arguments each."""
+    return [(operation, *arguments[start : start + size]) for start in range(0, len(arguments), size)]
+
+
+def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)
 
 
 def _decode_hash(record_id: str, fields: Mapping[bytes, bytes]) -> Record | None:
     if not fields:
         return None
-    flat: list[bytes] = [record_id.encode()]
-    for name, value in fields.items():
-        flat += (name, value)
-    return decode_record(flat)
+    return decode_record([record_id.encode(), *chain.from_iterable(fields.items())])
 
 
 def _supports_waitaof(info: Mapping[str, Any]) -> bool:

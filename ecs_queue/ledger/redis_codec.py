@@ -1,4 +1,4 @@
-"""Between the ledger's Lua replies and `Record`: field names are the record's own."""
+"""Encodes the arguments of the ledger's script and decodes its replies. Field names are those of `Record`."""
 
 from __future__ import annotations
 
@@ -8,60 +8,45 @@ from typing import Any
 import msgspec
 
 from ecs_queue.ledger.base import DeadLetter
-from ecs_queue.protocol.operations import OperationResult, ResultCode, TaskUpdate
+from ecs_queue.protocol.operations import OperationResult, ResultCode
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 
 
 def format_seconds(value: float) -> str:
-    """To the millisecond, as the script stores times."""
+    """Format a time or duration to the millisecond, as the script stores times."""
     return f"{value:.3f}"
 
 
-def format_flag(value: object) -> str:
-    """A boolean as the script reads it."""
-    return "1" if value else ""
+def encode_fields(struct: msgspec.Struct) -> list[str | bytes | int]:
+    """Return the fields of a struct in its order, as the script reads them: the arguments of an operation."""
+    return [_encode_value(value) for value in msgspec.structs.astuple(struct)]
 
 
-def task_update_arguments(update: TaskUpdate) -> tuple[Any, ...]:
-    """The arguments of the script's `outcome`, in its order."""
-    return (
-        update.id,
-        update.launch,
-        update.arn,
-        update.version,
-        update.last_status,
-        format_seconds(update.wait),
-        format_seconds(update.started_at),
-        update.end_state.value if update.end_state else "",
-        format_flag(update.may_relaunch),
-        format_flag(update.stopped_by_user),
-        update.max_attempts,
-        format_seconds(update.finished_at),
-        "" if update.exit_code is None else update.exit_code,
-        update.stop_code,
-        update.reason,
-    )
+def _encode_value(value: Any) -> str | bytes | int:
+    if isinstance(value, float):
+        return format_seconds(value)
+    if isinstance(value, bool):
+        return "1" if value else ""
+    return "" if value is None else value
 
 
 def decode_operation_result(reply: Sequence[Any]) -> OperationResult:
-    """{word} or {word, {id, field, value, ...}}."""
-    word = _RESULT_CODES.get(reply[0]) or ResultCode(reply[0].decode())
-    return OperationResult(word, decode_record(reply[1]) if len(reply) > 1 else None)
+    """Decode {result code} or {result code, {id, field, value, ...}}."""
+    return OperationResult(_RESULT_CODES[reply[0]], decode_record(reply[1]) if len(reply) > 1 else None)
 
 
 def decode_record(flat: Sequence[bytes]) -> Record:
-    """{id, field, value, ...}; unknown fields are left out, so that a newer version may add some.
+    """Decode {id, field, value, ...}; unknown fields are dropped, so that a newer version may add some.
 
-    A record in a state of a newer version is shown as LAUNCHED, with that as its reason: it is not to be touched here,
-    and `due` leaves it out.
+    A record in a state of a newer version is shown as LAUNCHED, with a reason that says so. This version must not
+    change it, and `lease_due` leaves it out.
     """
     fields: dict[str, Any] = {}
     for position in range(1, len(flat), 2):
-        known = _FIELD_DECODERS.get(flat[position])
-        if known is not None:
-            name, convert = known
-            fields[name] = convert(flat[position + 1])
+        if decoder := _FIELD_DECODERS.get(flat[position]):
+            name, decode = decoder
+            fields[name] = decode(flat[position + 1])
     if isinstance(fields.get("state"), str) and fields["state"] not in _STATES:
         reason = f"its state {fields['state']} is of a newer version than this one: update ecs-queue here"
         fields.update(state=State.LAUNCHED, reason=reason)
@@ -69,12 +54,8 @@ def decode_record(flat: Sequence[bytes]) -> Record:
 
 
 def decode_dead_letter(added_at: bytes, encoded: bytes) -> DeadLetter:
-    """A dead letter of its JSON, and when it was buried."""
+    """Decode a dead letter from its JSON and the time at which it was added."""
     return msgspec.structs.replace(msgspec.json.decode(encoded, type=DeadLetter), added_at=float(added_at))
-
-
-def _decode_boolean(value: bytes) -> bool:
-    return value == b"1"
 
 
 def _decode_state(value: bytes) -> State | str:
@@ -92,14 +73,14 @@ _DECODERS_BY_TYPE: dict[Any, Callable[[bytes], Any]] = {
     bytes: bytes,
     int: _decode_integer,
     float: float,
-    bool: _decode_boolean,
+    bool: b"1".__eq__,
     State: _decode_state,
     int | None: _decode_integer,
 }
-#: By the field's name on the wire.
+#: Field name in Redis -> field name of `Record` and its decoder.
 _FIELD_DECODERS = {
     field.name.encode(): (field.name, _DECODERS_BY_TYPE[field.type])
     for field in msgspec.structs.fields(Record)
     if field.name != "id"
 }
-_RESULT_CODES = {word.value.encode(): word for word in ResultCode}
+_RESULT_CODES = {code.value.encode(): code for code in ResultCode}

@@ -1,14 +1,16 @@
-"""The connection to Redis or Valkey and the ledger's script on it: one round trip a batch, errors wrapped."""
+"""The connection to Redis or Valkey and the ledger's script on it: one round trip per batch, errors wrapped."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from itertools import groupby, islice
 from typing import Any, NamedTuple
 
+import msgspec
 import redis
 import redis.exceptions
 from redis.backoff import ConstantBackoff
@@ -16,11 +18,15 @@ from redis.retry import Retry
 
 from ecs_queue.errors import ConfigError, LedgerUnavailable, WriteNotDurable
 from ecs_queue.ledger.batching import Call, CallBatcher
+from ecs_queue.protocol.reasons import REASON_TEMPLATES
+from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.settings import ProtocolSettings, protocol_numbers
+from ecs_queue.protocol.states import LIVE_STATES, TERMINAL_STATES
 
-#: Bounds what one round trip holds in the memory of client and server.
+#: Bounds the memory that one round trip takes of client and server.
 _MAX_CALLS_PER_ROUND_TRIP = 1000
-#: Calls of one kind, and their arguments, that are one run of the script: a call takes some 20 us, and the server does
-#: nothing else meanwhile.
+#: Calls of one operation, and their arguments, in one run of the script: a call takes some 20 us, and the server serves
+#: no other client during a run.
 _MAX_CALLS_PER_RUN, _MAX_ARGUMENTS_PER_RUN = 50, 1000
 
 _BAD_URL_MESSAGE = (
@@ -29,25 +35,45 @@ _BAD_URL_MESSAGE = (
 )
 
 _SERVER_FULL_ADVICE = (
-    "Give the server more memory (maxmemory), or let finished requests go sooner (retention_seconds); meanwhile what "
-    "was launched is followed to its end. Submit again with the same id"
+    "Give the server more memory (maxmemory), or keep finished requests for a shorter time (retention_seconds). Tasks "
+    "that were launched are followed to their end meanwhile. Submit again with the same id"
 )
 _READ_ONLY_ADVICE = (
-    "ledger_url leads to a replica: after a fail-over it must lead to the new primary. It is tried again by itself"
+    "ledger_url leads to a replica; after a fail-over it must lead to the new primary. Workers retry by themselves"
 )
 
 
-def read_script() -> str:
-    """The whole script: lua/*.lua in the order of their names."""
+def render_script(settings: ProtocolSettings) -> str:
+    """Return the script: the protocol's numbers, reasons and states, then lua/*.lua in the order of their names."""
+    numeric_defaults = {
+        field.name: field.default for field in msgspec.structs.fields(Record) if field.type in (int, float, bool)
+    }
     folder = files("ecs_queue.ledger") / "lua"
-    parts = sorted((p for p in folder.iterdir() if p.name.endswith(".lua")), key=lambda p: p.name)
-    return "\n".join(part.read_text() for part in parts)
+    parts = sorted((path for path in folder.iterdir() if path.name.endswith(".lua")), key=lambda path: path.name)
+    return "\n".join(
+        [
+            _render_table("SETTINGS", protocol_numbers(settings)),
+            _render_table("REASONS", REASON_TEMPLATES),
+            _render_table("RECORD_NUMBERS", {name: default + 0 for name, default in numeric_defaults.items()}),
+            _render_table("LIVE_STATES", dict.fromkeys(LIVE_STATES, 1)),
+            _render_table("TERMINAL_STATES", dict.fromkeys(TERMINAL_STATES, 1)),
+            *(part.read_text() for part in parts),
+        ]
+    )
+
+
+def _render_table(name: str, values: Mapping[str, float | str]) -> str:
+    """A Lua table; what JSON writes for ASCII strings and numbers, Lua reads."""
+    return f"local {name} = {{ {', '.join(f'{key} = {json.dumps(value)}' for key, value in sorted(values.items()))} }}"
 
 
 def connect(url: str, *, socket_timeout: float, max_connections: int) -> redis.Redis:
-    """A client whose every wait is bounded. One retry, at once: a connection may have died while it was idle.
+    """Return a client whose waits are all bounded. It connects with the first command.
 
-    ConfigError when the URL cannot be used. No connection is made yet.
+    A command is retried once, immediately: its connection may have died while it was idle.
+
+    Raises:
+        ConfigError: The URL cannot be used.
     """
     try:
         client = redis.Redis.from_url(
@@ -63,14 +89,14 @@ def connect(url: str, *, socket_timeout: float, max_connections: int) -> redis.R
         pool = client.connection_pool
         pool.connection_class(**pool.connection_kwargs)  # an unknown option in the URL shows only here
     except (ValueError, TypeError):
-        # Not `from error`: urllib's words quote what it takes for the port, which may be a part of the password.
+        # Not `from error`: urllib's message quotes what it takes for the port, which may be a part of the password.
         raise ConfigError(_BAD_URL_MESSAGE) from None
     return client
 
 
 @contextmanager
 def wrap_redis_errors() -> Iterator[None]:
-    """What redis-py raises, as LedgerUnavailable; the URL and its password are in no message."""
+    """Raise what redis-py raises as LedgerUnavailable. No message contains the URL or its password."""
     try:
         yield
     except redis.exceptions.OutOfMemoryError as error:
@@ -82,124 +108,122 @@ def wrap_redis_errors() -> Iterator[None]:
 
 
 class _ScriptRun(NamedTuple):
-    """One run of the script. `each`: how many of the arguments are one call's; 0: all of them."""
+    """One run of the script: several calls with `arguments_per_call` arguments each, or, if that is 0, one call."""
 
     operation: str
     arguments_per_call: int
     arguments: Sequence[Any]
 
     def split_reply(self, reply: Any) -> list[Any]:
-        """Each call's own; all the same error when the run as such was refused."""
-        calls = len(self.arguments) // self.arguments_per_call if self.arguments_per_call else 1
-        return list(reply) if self.arguments_per_call and not isinstance(reply, Exception) else [reply] * calls
+        """Return the reply to each call; each is the error if the run as such failed."""
+        if not self.arguments_per_call:
+            return [reply]
+        calls = len(self.arguments) // self.arguments_per_call
+        return [reply] * calls if isinstance(reply, Exception) else list(reply)
 
 
 class Script:
-    """Runs the script with one prefix, clock and settings. Thread-safe.
+    """Runs the script for one namespace. Thread-safe.
 
-    `barrier_seconds`: how long a durable run waits for the server's confirmation; below the socket's time-out.
+    Args:
+        client: The connection pool.
+        prefix: What every key begins with.
+        settings: The numbers that the script is rendered with.
+        durability: "server", "aof" or "replica": what a durable run waits for.
+        barrier_seconds: How long it waits at most; below the socket's time-out.
+        clock: For tests, in place of the server's.
     """
 
     def __init__(
         self,
         client: redis.Redis,
         prefix: str,
-        settings: Sequence[str],
+        settings: ProtocolSettings,
         durability: str,
         barrier_seconds: float,
         clock: Callable[[], float] | None,
     ) -> None:
-        self._redis: Any = client  # redis-py's own types mix its sync and async answers
+        self._redis: Any = client  # redis-py's own types mix its sync and async replies
         self._prefix = prefix
-        self._settings = tuple(settings)
         self._durability = durability
         self._barrier = _barrier_command(durability, int(barrier_seconds * 1000))
         self._clock = clock
         self._batcher = CallBatcher(self._send_batch, _MAX_CALLS_PER_RUN)
-        self._text = read_script()
+        self._text = render_script(settings)
         self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     def run_one(self, *call: Any) -> Any:
-        """The reply to one call."""
+        """Return the reply to one call."""
         return self.run_many([call])[0]
 
-    def run_many(self, calls: Sequence[Call]) -> list[Any]:
-        """All of them in one round trip a thousand, each atomic; the replies, in order.
+    def run_many(self, calls: Sequence[Call], *, durable: bool = False) -> list[Any]:
+        """Run calls, each atomic, a thousand in one round trip; return their replies in order.
 
-        After an error nobody knows which of them have been done.
+        Raises:
+            LedgerUnavailable: It is unknown which of the calls took effect.
+            WriteNotDurable: `durable`, and the server did not confirm that the writes survive a fail-over.
         """
-        return self._run_all(calls, ())
-
-    def run_many_durably(self, calls: Sequence[Call]) -> list[Any]:
-        """`run`, and NotDurable unless the server confirms that what the calls wrote will survive it."""
-        return self._run_all(calls, self._barrier)
-
-    def run_batched(self, *call: Any) -> Any:
-        """`one`, in one round trip with what other threads call meanwhile."""
-        operation, *arguments = call
-        # Encoded here: what cannot be must fail its own call only.
-        sendable = [value.encode() if isinstance(value, str) else value for value in arguments]
-        return _raise_first_error([self._batcher.run((operation, *sendable))])[0]
-
-    def run_batched_durably(self, *call: Any) -> Any:
-        """`shared`, or where a write has to be confirmed alone: that is a wait, and nobody waits for another's too."""
-        return self.run_many_durably([call])[0] if self._barrier else self.run_batched(*call)
-
-    def _send_batch(self, calls: Sequence[Call]) -> list[Any]:
-        """Calls of one operation side by side, for one run of the script takes them; the replies as they were asked."""
-        order = sorted(range(len(calls)), key=lambda place: calls[place][0])
-        replies = self._round_trip([calls[place] for place in order], ())
-        found = dict(zip(order, replies, strict=True))
-        return [found[place] for place in range(len(calls))]
-
-    def _run_all(self, calls: Sequence[Call], barrier: tuple[Any, ...]) -> list[Any]:
+        barrier = self._barrier if durable else ()
         replies = []
         for start in range(0, len(calls), _MAX_CALLS_PER_ROUND_TRIP):
             replies += _raise_first_error(self._round_trip(calls[start : start + _MAX_CALLS_PER_ROUND_TRIP], barrier))
         return replies
 
+    def run_batched(self, *call: Any, durable: bool = False) -> Any:
+        """Return the reply to one call, which shares its round trip with the concurrent calls of other threads.
+
+        A call that must wait for a barrier goes alone, so that it waits for no other call's write.
+        """
+        if durable and self._barrier:
+            return self.run_many([call], durable=True)[0]
+        # Encoded here, so that a value that cannot be encoded fails its own call only.
+        sendable = tuple(value.encode() if isinstance(value, str) else value for value in call[1:])
+        return _raise_first_error([self._batcher.run((call[0], *sendable))])[0]
+
+    def _send_batch(self, calls: Sequence[Call]) -> list[Any]:
+        """Send the calls sorted by operation, since one run of the script takes one operation; reply in their order."""
+        order = sorted(range(len(calls)), key=lambda position: calls[position][0])
+        replies = self._round_trip([calls[position] for position in order], ())
+        return [reply for _, reply in sorted(zip(order, replies, strict=True), key=lambda pair: pair[0])]
+
     def _round_trip(self, calls: Sequence[Call], barrier: tuple[Any, ...]) -> list[Any]:
-        """One round trip: the reply to each call, or in its place the server's error."""
+        """Return the reply to each call, or in its place the server's error."""
         runs = list(_group_into_runs(calls))
         with wrap_redis_errors():
-            replies = self._send(runs, barrier)
-            if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies):
-                # A new or restarted server. Not one call has run: all of them are this one script.
+            run_replies = self._send(runs, barrier)
+            if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in run_replies):
+                # A new or restarted server. No call has run: all of them are this one script.
                 self._redis.script_load(self._text)
-                replies = self._send(runs, barrier)
-        of_runs = zip(runs, replies[: len(runs)], strict=True)
-        found = [reply for run, of_run in of_runs for reply in run.split_reply(of_run)]
-        if any(isinstance(reply, redis.exceptions.ReadOnlyError) for reply in found):
-            # The server was made a replica and keeps its connections; a new one may lead to the primary.
+                run_replies = self._send(runs, barrier)
+        replies = [reply for run, own in zip(runs, run_replies, strict=False) for reply in run.split_reply(own)]
+        if any(isinstance(reply, redis.exceptions.ReadOnlyError) for reply in replies):
+            # The server became a replica and keeps its connections; a new one may lead to the primary.
             self._redis.connection_pool.disconnect(inuse_connections=False)
-        if barrier and not any(isinstance(reply, Exception) for reply in found):  # else that is what is raised
-            self._check_durable(replies[-1])
-        return found
+        if barrier and not any(isinstance(reply, Exception) for reply in replies):  # else that error is raised
+            self._check_durable(run_replies[-1])
+        return replies
 
     def _send(self, runs: Sequence[_ScriptRun], barrier: tuple[Any, ...]) -> list[Any]:
         clock = "" if self._clock is None else repr(self._clock())
-        if len(runs) == 1 and not barrier:
-            return [self._send_one(clock, runs[0])]
+        commands = [
+            (self._sha, 0, run.operation, self._prefix, clock, run.arguments_per_call or "", *run.arguments)
+            for run in runs
+        ]
+        if len(commands) == 1 and not barrier:  # the most frequent case: a pipeline would double the client's work
+            try:
+                # redis-py's own `evalsha` has wrappers that take as long as sending does.
+                return [self._redis.execute_command("EVALSHA", *commands[0])]
+            except redis.exceptions.ResponseError as error:
+                return [error]
         with self._redis.pipeline(transaction=False) as pipe:
-            for run in runs:
-                pipe.evalsha(self._sha, 0, *self._arguments(clock, run))
+            for command in commands:
+                pipe.evalsha(*command)
             if barrier:
-                # On the same connection, behind the calls it is about: the server waits for all that was written up to
-                # them, by whomever, so that a repeated call that finds its work done is not durable before the first.
+                # On the same connection, after the calls it confirms. The server waits for everything that was written
+                # before it, by any client: a repeated call that finds its work done is not durable before the first.
                 pipe.execute_command(*barrier)
-            found: list[Any] = pipe.execute(raise_on_error=False)
-            return found
-
-    def _send_one(self, clock: str, run: _ScriptRun) -> Any:
-        """Without a pipeline: the most frequent case, and half the work."""
-        try:
-            # Not by redis-py's `evalsha`, whose wrappers take as long as sending does.
-            return self._redis.execute_command("EVALSHA", self._sha, 0, *self._arguments(clock, run))
-        except redis.exceptions.ResponseError as error:
-            return error
-
-    def _arguments(self, clock: str, run: _ScriptRun) -> tuple[Any, ...]:
-        return (run.operation, self._prefix, clock, *self._settings, run.arguments_per_call or "", *run.arguments)
+            replies: list[Any] = pipe.execute(raise_on_error=False)
+            return replies
 
     def _check_durable(self, reply: Any) -> None:
         if isinstance(reply, Exception):
@@ -213,7 +237,7 @@ class Script:
 
 
 def _raise_first_error(replies: list[Any]) -> list[Any]:
-    """The replies; the first error among them is raised."""
+    """Return the replies, or raise the first error among them."""
     with wrap_redis_errors():
         for reply in replies:
             if isinstance(reply, Exception):
@@ -223,12 +247,11 @@ def _raise_first_error(replies: list[Any]) -> list[Any]:
 
 
 def _group_into_runs(calls: Sequence[Call]) -> Iterator[_ScriptRun]:
-    """Neighbours of one kind together."""
-    for (operation, each), alike in groupby(calls, lambda call: (call[0], len(call) - 1)):
-        at_once = max(1, min(_MAX_CALLS_PER_RUN, _MAX_ARGUMENTS_PER_RUN // each)) if each else 1
-        while some := list(islice(alike, at_once)):
-            arguments = [argument for call in some for argument in call[1:]]
-            yield _ScriptRun(operation, each if len(some) > 1 else 0, arguments)
+    """Group neighbouring calls of one operation with the same number of arguments."""
+    for (operation, size), alike in groupby(calls, lambda call: (call[0], len(call) - 1)):
+        max_calls = max(1, min(_MAX_CALLS_PER_RUN, _MAX_ARGUMENTS_PER_RUN // size)) if size else 1
+        while group := list(islice(alike, max_calls)):
+            yield _ScriptRun(operation, size if len(group) > 1 else 0, [value for call in group for value in call[1:]])
 
 
 def _barrier_command(durability: str, milliseconds: int) -> tuple[Any, ...]:

@@ -14,7 +14,6 @@ from ecs_queue.doctor.finding import Finding, Severity
 from ecs_queue.doctor.workers import check_config, check_workers
 from ecs_queue.ledger.base import WorkerInfo
 from ecs_queue.ledger.memory import MemoryLedger
-from ecs_queue.ledger.retention import Retention
 from ecs_queue.local.ecs import local_environment
 from tests.protocol.settings import DEFAULT_SETTINGS
 
@@ -27,7 +26,7 @@ def config_of(**settings: str) -> Config:
 
 @pytest.fixture
 def ledger() -> MemoryLedger:
-    return MemoryLedger(time.time, DEFAULT_SETTINGS, Retention(seconds=60))
+    return MemoryLedger(time.time, DEFAULT_SETTINGS)
 
 
 def worker(**changes: Any) -> WorkerInfo:

@@ -17,7 +17,6 @@ import redis
 from ecs_queue.errors import ConfigError, LedgerUnavailable, WriteNotDurable
 from ecs_queue.ledger import RedisLedger
 from ecs_queue.ledger.redis_script import Script, connect
-from ecs_queue.ledger.retention import Retention
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.protocol.operations import RefusalKind, ResultCode
 from ecs_queue.protocol.states import State
@@ -50,7 +49,7 @@ def harness(client: Any) -> LedgerHarness:
 
 
 def _ledger(client: redis.Redis, durability: str = "server", barrier_seconds: float = 4.0) -> RedisLedger:
-    return RedisLedger(client, "test", DEFAULT_SETTINGS, Retention(), durability, barrier_seconds)
+    return RedisLedger(client, "test", DEFAULT_SETTINGS, durability, barrier_seconds)
 
 
 def _now_submission(ledger: RedisLedger, record_id: str = "job", **fields: Any) -> Any:
@@ -242,7 +241,7 @@ def test_only_the_failing_call_of_a_shared_round_trip_gets_the_error(client: Any
         assert let_go.wait(10)  # the first trip is under way until the others wait for the next
         return 100.0
 
-    script = Script(client, f"{PREFIX}:l:", ["1"] * 9, "server", 1.0, clock)
+    script = Script(client, f"{PREFIX}:l:", DEFAULT_SETTINGS, "server", 1.0, clock)
     client.set(f"{PREFIX}:l:r:broken", "not a hash")
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(script.run_batched, "stop", "a", "me", 1)
@@ -265,7 +264,7 @@ def test_threads_share_a_round_trip_whatever_they_call(client: Any) -> None:
         assert let_go.wait(10)
         return 100.0
 
-    script = Script(client, f"{PREFIX}:l:", ["1"] * 9, "server", 1.0, clock)
+    script = Script(client, f"{PREFIX}:l:", DEFAULT_SETTINGS, "server", 1.0, clock)
     calls: list[tuple[Any, ...]] = [
         ("stop", "a", "me", 1),
         ("record_event_fact", "source", "timely_at", "7.000"),
@@ -285,7 +284,7 @@ def test_threads_share_a_round_trip_whatever_they_call(client: Any) -> None:
 
 
 def test_what_cannot_be_sent_fails_its_own_call_before_it_goes(client: Any) -> None:
-    script = Script(client, f"{PREFIX}:l:", ["1"] * 9, "server", 1.0, None)
+    script = Script(client, f"{PREFIX}:l:", DEFAULT_SETTINGS, "server", 1.0, None)
     with pytest.raises(UnicodeEncodeError):
         script.run_batched("stop", "a", "\ud800", 1)
     assert script.run_batched("stop", "a", "me", 1) == [b"not_found"]
@@ -347,8 +346,8 @@ def test_an_index_entry_whose_record_was_lost_is_dropped(client: Any, harness: L
 
 
 def test_two_namespaces_on_one_server_share_nothing(client: Any) -> None:
-    one = RedisLedger(client, "one", DEFAULT_SETTINGS, Retention())
-    two = RedisLedger(client, "two", DEFAULT_SETTINGS, Retention())
+    one = RedisLedger(client, "one", DEFAULT_SETTINGS)
+    two = RedisLedger(client, "two", DEFAULT_SETTINGS)
     one.put([_now_submission(one)])
     assert two.get(["job"]) == [None]
     assert two.take_tokens("run", 1, 1.0, 1) == one.take_tokens("run", 1, 1.0, 1)
@@ -382,7 +381,7 @@ def test_calls_of_one_kind_run_together_and_none_is_held_up_for_long(client: Any
 
 
 def test_calls_of_different_kinds_are_answered_in_order(client: Any) -> None:
-    script = Script(client, f"{PREFIX}:l:", ["1"] * 9, "server", 1.0, lambda: 100.0)
+    script = Script(client, f"{PREFIX}:l:", DEFAULT_SETTINGS, "server", 1.0, lambda: 100.0)
     hold = [("begin_delivery", "a"), ("begin_delivery", "a"), ("begin_delivery", "b")]
 
     answers = script.run_many(

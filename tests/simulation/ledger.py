@@ -11,7 +11,6 @@ from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.ledger import MemoryLedger
 from ecs_queue.ledger.base import Ledger
 from ecs_queue.ledger.contracts import read_contracts
-from ecs_queue.ledger.retention import Retention
 from ecs_queue.protocol.operations import OperationResult
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.settings import ProtocolSettings
@@ -59,8 +58,8 @@ _Snapshot = tuple[dict[str, Record], dict[str, float], dict[str, float], dict[st
 class SimLedgerServer(MemoryLedger):
     """The memory ledger, looked at from outside the protocol, and with the second that a fail-over may lose."""
 
-    def __init__(self, context: SimulationContext, protocol_settings: ProtocolSettings, retention: Retention) -> None:
-        super().__init__(context.scheduler.clock, protocol_settings, retention)
+    def __init__(self, context: SimulationContext, settings: ProtocolSettings) -> None:
+        super().__init__(context.scheduler.clock, settings)
         self._snapshot: _Snapshot | None = None
         self.queue_limit = 0
 

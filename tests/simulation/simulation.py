@@ -17,7 +17,6 @@ from ecs_queue.broker.base import Broker
 from ecs_queue.config import Config, load_config
 from ecs_queue.ecs.gateway import EcsGateway
 from ecs_queue.ledger.base import Ledger
-from ecs_queue.ledger.retention import Retention
 from ecs_queue.protocol.settings import ProtocolSettings
 from tests.simulation import events as told
 from tests.simulation import faults as faulty
@@ -115,9 +114,7 @@ class Simulation:
         self._configs = [make_config(f"family:{number}", settings, url) for number in (1, 2)]
         config = self._configs[0]
         self.monitor = InvariantMonitor(context, config)
-        self.ledger = SimLedgerServer(
-            context, ProtocolSettings.from_config(config), Retention(seconds=config.retention_seconds)
-        )
+        self.ledger = SimLedgerServer(context, ProtocolSettings.from_config(config))
         self.ledger.queue_limit = config.base_profile.max_in_flight
         self.ecs = SimEcs(context.scheduler, rng, context.present_faults, self._task_created, self._task_changed)
         self.monitor.attach(self.ledger, self.ecs)

@@ -13,7 +13,6 @@ from ecs_queue.config.keyring import open_keyring
 from ecs_queue.ecs.clients import Target
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.ledger import MemoryLedger
-from ecs_queue.ledger.retention import Retention
 from ecs_queue.messages import envelope
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.settings import ProtocolSettings
@@ -220,7 +219,7 @@ class WorkerHarness:
         self.keyring = open_keyring(self.config)
         self.clock = FakeClock()
         self.rng = random.Random(seed)
-        self.memory_ledger = MemoryLedger(self.clock, ProtocolSettings.from_config(self.config), Retention())
+        self.memory_ledger = MemoryLedger(self.clock, ProtocolSettings.from_config(self.config))
         self.ledger = FlakyLedger(self.memory_ledger)
         self.ecs = FakeEcs(self.clock)
         self.published_results: list[Record] = []

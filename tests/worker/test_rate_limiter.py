@@ -6,7 +6,6 @@ import pytest
 
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ledger import MemoryLedger
-from ecs_queue.ledger.retention import Retention
 from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.rate_limiter import RateLimit, RateLimiter, TokenCache, stop_task_reserve
 from tests.fake_clock import FakeClock
@@ -18,7 +17,7 @@ class CountingLedger(MemoryLedger):
     """Counts the trips to it."""
 
     def __init__(self, clock: FakeClock) -> None:
-        super().__init__(clock, DEFAULT_SETTINGS, Retention())
+        super().__init__(clock, DEFAULT_SETTINGS)
         self.take_calls = 0
 
     def take_tokens(self, bucket: str, want: int, rate: float, burst: int, reserve: int = 0) -> tuple[int, float]:

@@ -12,7 +12,6 @@ import pytest
 
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.ledger import MemoryLedger
-from ecs_queue.ledger.retention import Retention
 from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.fair_queue import FairQueue, Job, JobKind
 from ecs_queue.worker.rate_limiter import RateLimit, TokenCache
@@ -55,7 +54,7 @@ class ThreadPoolHarness:
     def __init__(self, number: int) -> None:
         self.reasons: list[str] = []
         telemetry = Telemetry(lambda name, fields: self.reasons.append(str(fields.get("reason"))))
-        self.ledger = MemoryLedger(time.time, DEFAULT_SETTINGS, Retention())
+        self.ledger = MemoryLedger(time.time, DEFAULT_SETTINGS)
         self.token_cache = TokenCache(self.ledger, time.monotonic, telemetry)
         self.thread_pool = LaunchThreadPool(
             number, telemetry, self.token_cache, FairQueue(lambda queue: 1.0, AlwaysAdmit())

@@ -1,27 +1,27 @@
--- From put to launched.
+-- Operations on a request from `put` to `launched`.
 
--- A word; and the record, where it was there before.
-local function put(id, nonce, digest, queue, owner, relaunch, body, accept_until, expires_at, time_limit)
+-- The result code, and the record where it existed before. The arguments are the fields of Submission in its order.
+local function put(id, nonce, digest, queue, owner, relaunch, request, accept_until, expires_at, time_limit)
   local r = load(id)
   if not r then
     if NOW >= tonumber(accept_until) then return 'too_late' end
     r = new_record(id)
-    r.was = {}
+    r.before = {}
     set(r, 'nonce', nonce)
     set(r, 'digest', digest)
     set(r, 'queue', queue)
     set(r, 'owner', owner)
     set(r, 'relaunch', relaunch)
-    set(r, 'request', body)
+    set(r, 'request', request)
     set(r, 'accept_until', tonumber(accept_until))
     set(r, 'expires_at', tonumber(expires_at))
     set(r, 'time_limit', tonumber(time_limit))
     set(r, 'created_at', NOW)
     set(r, 'state', 'QUEUED')
-    store(r, NOW + SWEEP_AFTER)
+    store(r, NOW + SETTINGS.sweep_after_seconds)
     return 'created'
   end
-  if not LIVE_STATES[r.state] and (r.digest or '') == '' then -- a stop came first, for this very request
+  if not LIVE_STATES[r.state] and (r.digest or '') == '' then -- a stop came before the request
     set(r, 'nonce', nonce)
     set(r, 'digest', digest)
     if (r.owner or '') == '' then set(r, 'owner', owner) end -- else it was adopted
@@ -34,7 +34,7 @@ local function put(id, nonce, digest, queue, owner, relaunch, body, accept_until
   return r.digest == digest and 'unchanged' or 'conflict', r
 end
 
-local function reply_with(word, r) return r and { word, reply_record(r) } or { word } end
+local function reply_with(code, r) return r and { code, reply_record(r) } or { code } end
 
 function operations.put(...) return reply_with(put(...)) end
 
@@ -52,46 +52,50 @@ local function in_flight_of(queue)
   return tonumber(launching or 0) + tonumber(launched or 0)
 end
 
-local function find_claim_obstacle(r, limit)
+local function find_claim_obstacle(r, queue_limit)
   if redis.call('HEXISTS', P .. 'paused', r.queue) == 1 then return 'paused' end
-  if MAX_IN_FLIGHT > 0 and in_flight() >= MAX_IN_FLIGHT then return 'limit_reached' end
-  if limit > 0 and in_flight_of(r.queue) >= limit then return 'limit_reached' end
+  if SETTINGS.max_in_flight > 0 and in_flight() >= SETTINGS.max_in_flight then return 'limit_reached' end
+  if queue_limit > 0 and in_flight_of(r.queue) >= queue_limit then return 'limit_reached' end
 end
 
-local function set_claim(r, token, worker)
-  set(r, 'claim', token)
+-- When the worker that holds the record claimed it.
+local function claimed_at(r) return r.lease_until - SETTINGS.lease_seconds end
+
+local function set_claim(r, claim_token, worker)
+  set(r, 'claim', claim_token)
   set(r, 'worker', worker)
-  set(r, 'lease_until', NOW + LEASE)
+  set(r, 'lease_until', NOW + SETTINGS.lease_seconds)
   set(r, 'abandoned_claims', r.abandoned_claims + 1)
 end
 
--- Whether this very worker, not a later one of its name, was heard of lately.
+-- Whether the worker is registered, and by a process that started before `since`, not by a later one of its name.
 local function is_worker_alive(worker, since)
-  local said = redis.call('HGET', P .. 'workers', worker or '')
-  if not said then return false end
-  local forget_at, info = string.match(said, '^%S+ (%S+) (.*)$')
+  local entry = redis.call('HGET', P .. 'workers', worker or '')
+  if not entry then return false end
+  local forget_at, info = string.match(entry, '^%S+ (%S+) (.*)$')
   local started_at = tonumber(string.match(info or '', '"started_at":([%d.eE+-]+)'))
   return started_at ~= nil and tonumber(forget_at) > NOW and started_at <= since
 end
 
--- token '': no offer, only end what has expired. for_nonce '': what is offered fits any launch, else only this one
-local function claim(r, token, worker, args, target, container_name, max_attempts, spec_version, limit, for_nonce,
-                     for_launch)
+-- claim_token '': only end an expired record. for_nonce '': args are good for any launch, else only for the one named.
+-- The arguments are the fields of ClaimRequest in its order.
+local function claim(r, claim_token, worker, args, target, container_name, max_attempts, spec_version, queue_limit,
+                     for_nonce, for_launch)
   if r.state ~= 'QUEUED' then return { 'not_claimable', reply_record(r) } end
   if is_expired(r) then
     finish(r, 'EXPIRED', r.attempt - 1, NOW, expiry_reason(r))
     store(r)
     return { 'ended', reply_record(r) }
   end
-  if token == '' or r.not_before > NOW then return { 'not_claimable', reply_record(r) } end
+  if claim_token == '' or r.not_before > NOW then return { 'not_claimable', reply_record(r) } end
   if for_nonce ~= '' and (r.nonce ~= for_nonce or r.launch ~= tonumber(for_launch)) then
     return { 'not_claimable', reply_record(r) }
   end
-  local held = find_claim_obstacle(r, tonumber(limit))
-  if held then
-    set(r, 'not_before', NOW + 1)
+  local obstacle = find_claim_obstacle(r, tonumber(queue_limit))
+  if obstacle then
+    set(r, 'not_before', NOW + SETTINGS.claim_retry_seconds)
     store(r, r.not_before)
-    return { held }
+    return { obstacle }
   end
   if (r.args or '') == '' then
     set(r, 'args', args)
@@ -105,7 +109,7 @@ local function claim(r, token, worker, args, target, container_name, max_attempt
   set(r, 'calls', r.calls + 1)
   set(r, 'first_called_at', NOW)
   set(r, 'last_claim_at', NOW)
-  set_claim(r, token, worker)
+  set_claim(r, claim_token, worker)
   store(r, r.lease_until)
   return { 'run_task', reply_record(r) }
 end
@@ -116,40 +120,39 @@ function operations.claim(id, ...)
   return claim(r, ...)
 end
 
--- put, and claim only what this very request is the record of: {put's answer, claim's answer}
-function operations.put_and_claim(id, token, worker, args, target, container_name, max_attempts, spec_version, limit,
-                                  for_nonce, for_launch, ...)
-  local word, r = put(id, ...)
-  if word == 'too_late' then return { { word }, { 'not_found' } } end
-  if word ~= 'created' and word ~= 'unchanged' then return { reply_with(word, r), { 'not_claimable' } } end
-  return { { word }, claim(r or load(id), token, worker, args, target, container_name, max_attempts, spec_version, limit,
-                           for_nonce, for_launch) }
+-- put, then claim if the record is of this very request: {put's reply, claim's reply}
+function operations.put_and_claim(id, nonce, digest, queue, owner, relaunch, request, accept_until, expires_at,
+                                  time_limit, ...)
+  local code, r = put(id, nonce, digest, queue, owner, relaunch, request, accept_until, expires_at, time_limit)
+  if code == 'too_late' then return { { code }, { 'not_found' } } end
+  if code ~= 'created' and code ~= 'unchanged' then return { reply_with(code, r), { 'not_claimable' } } end
+  return { { code }, claim(r or load(id), ...) }
 end
 
-function operations.reclaim(id, token, worker)
+function operations.reclaim(id, claim_token, worker)
   local r = load(id)
   if not r then return { 'not_found' } end
   if r.state ~= 'LAUNCHING' or r.lease_until > NOW then return { 'not_claimable', reply_record(r) } end
-  if is_worker_alive(r.worker, r.lease_until - LEASE) then set(r, 'abandoned_claims', math.max(0, r.abandoned_claims - 1)) end
-  if r.abandoned_claims > 2 * MAX_DELIVERIES then
-    finish(r, 'UNKNOWN', r.attempt, NOW,
-      poison_reason() .. '; whether a task was started is not known: look for it by hand')
+  if is_worker_alive(r.worker, claimed_at(r)) then set(r, 'abandoned_claims', math.max(0, r.abandoned_claims - 1)) end
+  if r.abandoned_claims > SETTINGS.list_deliveries_factor * SETTINGS.max_deliveries then
+    finish(r, 'UNKNOWN', r.attempt, NOW, poison_reason() .. REASONS.poison_task_unknown)
     store(r)
     return { 'ended', reply_record(r) }
   end
   set(r, 'ambiguous', 1)
-  set_claim(r, token, worker)
+  set_claim(r, claim_token, worker)
   if is_poison(r) then
     set(r, 'retired', 1)
     set(r, 'reason', poison_reason())
   end
-  local look = has_stop(r) or r.retired == 1 or is_expired(r) or NOW - r.first_called_at >= LIST_ONLY_AFTER
-  if not look then
+  local list_only = has_stop(r) or r.retired == 1 or is_expired(r)
+    or NOW - r.first_called_at >= SETTINGS.list_only_after
+  if not list_only then
     set(r, 'calls', r.calls + 1)
     set(r, 'last_claim_at', NOW)
   end
   store(r, r.lease_until)
-  return { look and 'list_tasks' or 'run_task', reply_record(r, true) }
+  return { list_only and 'list_tasks' or 'run_task', reply_record(r, true) }
 end
 
 function operations.launched(id, nonce, launch, arn, wait)
@@ -168,11 +171,11 @@ function operations.launched(id, nonce, launch, arn, wait)
   return { 'ok' }
 end
 
-function operations.call_ambiguous(id, token, wait, reason, call_completed)
+function operations.call_ambiguous(id, claim_token, wait, reason, call_completed)
   local r = load(id)
-  if not has_claim(r, token) then return { 'claim_lost' } end
+  if not has_claim(r, claim_token) then return { 'claim_lost' } end
   if call_completed ~= '1' then set(r, 'ambiguous', 1) end
-  set(r, 'claim', '') -- its holder has given up: nothing it may say later is the word of a clean holder
+  set(r, 'claim', '') -- given up: no later write under it counts
   set(r, 'lease_until', NOW)
   set(r, 'reason', reason)
   reset_abandoned_claims(r)
@@ -180,9 +183,9 @@ function operations.call_ambiguous(id, token, wait, reason, call_completed)
   return { 'ok' }
 end
 
-function operations.no_effect(id, token, wait, reason)
+function operations.no_effect(id, claim_token, wait, reason)
   local r = load(id)
-  if not has_claim(r, token) then return { 'claim_lost' } end
+  if not has_claim(r, claim_token) then return { 'claim_lost' } end
   set(r, 'reason', reason)
   if r.ambiguous == 1 then
     set(r, 'lease_until', NOW)
@@ -204,9 +207,9 @@ function operations.no_effect(id, token, wait, reason)
   return { 'ok' }
 end
 
-function operations.refused(id, token, kind, reason, wait, max_attempts)
+function operations.refused(id, claim_token, kind, wait, reason, max_attempts)
   local r = load(id)
-  if not has_claim(r, token) then return { 'claim_lost' } end
+  if not has_claim(r, claim_token) then return { 'claim_lost' } end
   set(r, 'reason', reason)
   if r.ambiguous == 1 then
     set(r, 'retired', 1)
@@ -239,20 +242,19 @@ function operations.refused(id, token, kind, reason, wait, max_attempts)
   return { 'requeued', reply_record(r) }
 end
 
-function operations.task_absent(id, token, wait, why)
+function operations.task_absent(id, claim_token, wait, advice)
   local r = load(id)
-  if not has_claim(r, token) then return { 'claim_lost' } end
-  local absence_provable_at = r.last_claim_at + LEASE + SETTLE
-  -- The look was made after the claim: the claim, not this moment, must be at or after H. Half a millisecond for text().
-  if r.lease_until - LEASE < absence_provable_at - 0.0005 then
+  if not has_claim(r, claim_token) then return { 'claim_lost' } end
+  local absence_provable_at = r.last_claim_at + SETTINGS.lease_seconds + SETTINGS.settle_seconds
+  -- The tasks were listed after the claim, so the claim, not this moment, must be at H or later.
+  if claimed_at(r) < absence_provable_at - SETTINGS.time_tolerance then
     set(r, 'lease_until', NOW)
     reset_abandoned_claims(r)
     store(r, math.min(absence_provable_at, NOW + tonumber(wait)))
     return { 'too_early' }
   end
-  if NOW - r.first_called_at > ABSENCE_UNPROVABLE_AFTER then
-    finish(r, 'UNKNOWN', r.attempt, NOW,
-      'nobody saw whether RunTask started a task, and after an hour ECS cannot tell: ' .. why)
+  if NOW - r.first_called_at > SETTINGS.absence_unprovable_after then
+    finish(r, 'UNKNOWN', r.attempt, NOW, fill(REASONS.absence_unprovable, advice))
   elseif has_stop(r) then
     finish(r, 'REVOKED', r.attempt - 1, NOW, stop_reason(r))
   elseif is_poison(r) then

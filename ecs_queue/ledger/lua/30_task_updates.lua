@@ -1,15 +1,15 @@
--- From launched to the confirmed result.
+-- Operations on a request from `launched` to the confirmed result.
 
 local function final_state_and_reason(r, state, stopped_by_user, reason)
   if not (has_stop(r) and stopped_by_user == '1') then return state, reason end
   if r.stop_requested_by == 'expiry' then return r.started_at > 0 and 'FAILED' or 'EXPIRED', expiry_reason(r) end
   if r.stop_requested_by == 'time_limit' then
-    return 'FAILED', string.format('stopped: it ran longer than its time limit of %.15g s', r.time_limit)
+    return 'FAILED', string.format(REASONS.time_limit_exceeded, r.time_limit)
   end
   return 'REVOKED', stop_reason(r)
 end
 
--- When to look again. A look that has come due since the record was popped stays due: a stop asked for it.
+-- When to poll next. A record that a stop has made due since it was leased stays due.
 local function next_poll_at(r, wait)
   if has_stop(r) then
     local score = redis.call('ZSCORE', P .. 'due', r.id)
@@ -18,9 +18,9 @@ local function next_poll_at(r, wait)
   return NOW + tonumber(wait)
 end
 
--- state '': it still runs
-function operations.update_task(id, launch, arn, version, last_status, wait, started_at, state, retry, stopped_by_user,
-                            max_attempts, finished_at, exit_code, stop_code, reason)
+-- The arguments are the fields of TaskUpdate in its order. state '': the task still runs.
+function operations.update_task(id, launch, arn, version, last_status, wait, started_at, state, may_relaunch,
+                                stopped_by_user, max_attempts, finished_at, exit_code, stop_code, reason)
   local r = load(id)
   if not r then return { 'not_found' } end
   if r.state ~= 'LAUNCHED' or r.launch ~= tonumber(launch) or r.arn ~= arn then return { 'stale' } end
@@ -33,7 +33,7 @@ function operations.update_task(id, launch, arn, version, last_status, wait, sta
     store(r, next_poll_at(r, wait))
     return { 'ok' }
   end
-  if retry == '1' and not has_stop(r) and r.attempt < tonumber(max_attempts) then
+  if may_relaunch == '1' and not has_stop(r) and r.attempt < tonumber(max_attempts) then
     set(r, 'attempt', r.attempt + 1)
     set(r, 'reason', reason)
     set(r, 'calls', 0)
@@ -50,17 +50,17 @@ function operations.update_task(id, launch, arn, version, last_status, wait, sta
   return { 'ended', reply_record(r) }
 end
 
-function operations.stop(id, by, launch)
+function operations.stop(id, requested_by, launch)
   local r = load(id)
   launch = tonumber(launch)
   if not r then
     if launch > 0 then return { 'not_found' } end
     r = new_record(id)
-    r.was = {}
+    r.before = {}
     r.queue = ''
     set(r, 'created_at', NOW)
-    set(r, 'accept_until', NOW + ACCEPT)
-    set(r, 'stop_requested_by', by)
+    set(r, 'accept_until', NOW + SETTINGS.accept_seconds)
+    set(r, 'stop_requested_by', requested_by)
     set(r, 'stop_requested_at', NOW)
     finish(r, 'REVOKED', 0, NOW, stop_reason(r))
     store(r)
@@ -69,7 +69,7 @@ function operations.stop(id, by, launch)
   if not LIVE_STATES[r.state] then return { 'unchanged', reply_record(r) } end
   if launch > 0 and (r.state ~= 'LAUNCHED' or r.launch ~= launch) then return { 'stale', reply_record(r) } end
   if not has_stop(r) then
-    set(r, 'stop_requested_by', by)
+    set(r, 'stop_requested_by', requested_by)
     set(r, 'stop_requested_at', NOW)
   end
   if r.state == 'QUEUED' then
@@ -77,7 +77,7 @@ function operations.stop(id, by, launch)
     store(r)
     return { 'ended', reply_record(r) }
   end
-  -- A held lease stays: its worker learns of the stop when it writes, and the look comes when the lease is over.
+  -- A lease stays: its worker finds the stop when it writes, otherwise the record is due when the lease is over.
   store(r, math.max(NOW, r.lease_until))
   return { 'stop_requested', reply_record(r) }
 end
@@ -86,17 +86,17 @@ function operations.adopt(id, owner)
   local r = load(id)
   if not r then return { 'not_found' } end
   set(r, 'owner', owner)
-  if ended(r) then
+  if has_ended(r) then
     set(r, 'undelivered', owner ~= '' and 1 or 0)
     set(r, 'confirmed_at', 0)
   end
   store(r)
-  return { ended(r) and 'ended' or 'ok', reply_record(r) }
+  return { has_ended(r) and 'ended' or 'ok', reply_record(r) }
 end
 
 function operations.confirm(id, nonce, owner)
   local r = load(id)
-  if not r or not ended(r) or r.nonce ~= nonce or (r.owner or '') ~= owner then return { 'not_owner' } end
+  if not r or not has_ended(r) or r.nonce ~= nonce or (r.owner or '') ~= owner then return { 'not_owner' } end
   set(r, 'undelivered', 0)
   if r.confirmed_at == 0 then set(r, 'confirmed_at', NOW) end
   store(r)

@@ -1,4 +1,4 @@
-"""The ledgers that the suite runs against: memory, Redis as fakeredis plays it, and a real server."""
+"""The ledgers that the suite runs against: memory, Redis as fakeredis simulates it, and a real server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import fakeredis
 import pytest
 
 from ecs_queue.ledger.redis_script import connect
-from ecs_queue.ledger.retention import Retention
 from ecs_queue.protocol.settings import ProtocolSettings
 from tests.conformance.ledger.harness import SETTINGS, LedgerHarness, make_memory_harness, make_redis_harness
 
@@ -18,25 +17,25 @@ IMPLEMENTATIONS = ["memory", "fakeredis", pytest.param("redis", marks=pytest.mar
 
 
 class MakeHarness(Protocol):
-    """Makes a lab with rules of its own; one a test."""
+    """Makes a harness with settings of its own; once per test."""
 
-    def __call__(self, rules: ProtocolSettings = SETTINGS, retention: Retention | None = None) -> LedgerHarness: ...
+    def __call__(self, settings: ProtocolSettings = SETTINGS) -> LedgerHarness: ...
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
 def make_harness(request: pytest.FixtureRequest) -> Iterator[MakeHarness]:
-    """A maker of one form of the ledger."""
+    """Makes a harness of one implementation of the ledger."""
     with ExitStack() as stack:
 
-        def make(rules: ProtocolSettings = SETTINGS, retention: Retention | None = None) -> LedgerHarness:
+        def make(settings: ProtocolSettings = SETTINGS) -> LedgerHarness:
             if request.param == "memory":
-                return make_memory_harness(rules, retention)
+                return make_memory_harness(settings)
             if request.param == "fakeredis":
                 client = stack.enter_context(fakeredis.FakeRedis(server=fakeredis.FakeServer()))
             else:
                 url = request.getfixturevalue("redis_url")
                 client = stack.enter_context(connect(url, socket_timeout=5.0, max_connections=4))
-            return make_redis_harness(client, rules, retention)
+            return make_redis_harness(client, settings)
 
         yield make
 

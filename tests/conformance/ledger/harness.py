@@ -8,7 +8,6 @@ from typing import Any
 import redis
 
 from ecs_queue.ledger import Ledger, MemoryLedger, RedisLedger
-from ecs_queue.ledger.retention import Retention
 from ecs_queue.protocol.operations import ClaimRequest, OperationResult, RefusalKind, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import Record, Submission
 from ecs_queue.protocol.settings import ProtocolSettings
@@ -141,16 +140,14 @@ class LedgerHarness:
         return self.get_record(record_id)
 
 
-def make_memory_harness(settings: ProtocolSettings = SETTINGS, retention: Retention | None = None) -> LedgerHarness:
+def make_memory_harness(settings: ProtocolSettings = SETTINGS) -> LedgerHarness:
     """In this process."""
     clock = FakeClock()
-    return LedgerHarness(MemoryLedger(clock, settings, retention or Retention()), clock)
+    return LedgerHarness(MemoryLedger(clock, settings), clock)
 
 
-def make_redis_harness(
-    client: redis.Redis, settings: ProtocolSettings = SETTINGS, retention: Retention | None = None
-) -> LedgerHarness:
+def make_redis_harness(client: redis.Redis, settings: ProtocolSettings = SETTINGS) -> LedgerHarness:
     """On a server, or what plays one."""
     clock = FakeClock()
-    ledger = RedisLedger(client, NAMESPACE, settings, retention or Retention(), clock=clock)
+    ledger = RedisLedger(client, NAMESPACE, settings, clock=clock)
     return LedgerHarness(ledger, clock, client)

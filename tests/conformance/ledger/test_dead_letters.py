@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from importlib.resources import files
-
 from ecs_queue.ledger.base import DeadLetter
 from ecs_queue.protocol import settings
 from tests.conformance.ledger.harness import LedgerHarness
@@ -104,11 +101,3 @@ def test_old_dead_letters_are_dropped_with_the_next_one_or_by_prune(harness: Led
     harness.advance(settings.MAX_DEAD_LETTER_AGE / 2)
     assert harness.ledger.prune(10) == 0  # it counts records
     assert _keys(harness) == ["3"]
-
-
-def test_both_implementations_have_the_same_bounds() -> None:
-    schema = (files("ecs_queue.ledger") / "lua" / "00_schema.lua").read_text()
-    found = re.search(r"local MAX_DEAD_LETTERS, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTER_AGE = (.*)", schema)
-    assert found is not None
-    bounds = [eval(product) for product in found[1].split(", ")]
-    assert bounds == [settings.MAX_DEAD_LETTERS, settings.MAX_DEAD_LETTER_BYTES, settings.MAX_DEAD_LETTER_AGE]

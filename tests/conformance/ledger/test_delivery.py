@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_queue.ledger.retention import Retention
 from ecs_queue.protocol.operations import ResultCode
 from ecs_queue.protocol.settings import MAX_CLOCK_SKEW
 from ecs_queue.protocol.states import State
 from tests.conformance.ledger.conftest import MakeHarness
 from tests.conformance.ledger.harness import DAY, HOUR, LedgerHarness, make_submission
 from tests.fake_clock import START
+from tests.protocol.settings import make_settings
 
 
 def _waiting(harness: LedgerHarness, owner: str = "airflow") -> list[str]:
@@ -110,96 +110,93 @@ def test_an_adopted_tombstone_keeps_its_new_owner_when_the_request_arrives(harne
 
 
 @pytest.fixture
-def short_retention_harness(make_harness: MakeHarness) -> LedgerHarness:
+def short_retention(make_harness: MakeHarness) -> LedgerHarness:
     """Results are kept an hour, and unconfirmed ones two days."""
-    return make_harness(retention=Retention(seconds=HOUR, min_unconfirmed_seconds=2 * DAY))
+    return make_harness(make_settings(retention_seconds=HOUR, min_unconfirmed_retention=2 * DAY))
 
 
 def test_a_confirmed_result_is_kept_while_a_late_duplicate_could_still_come(
-    short_retention_harness: LedgerHarness,
+    short_retention: LedgerHarness,
 ) -> None:
-    short_retention_harness.make_ended()
-    short_retention_harness.ledger.confirm([("job", "nonce-01")], "airflow")
-    short_retention_harness.advance(DAY + MAX_CLOCK_SKEW - 0.125)
-    assert short_retention_harness.ledger.put([make_submission()])[0].code is ResultCode.UNCHANGED
-    short_retention_harness.advance(0.125)
-    assert short_retention_harness.ledger.get(["job"]) == [None]
-    assert short_retention_harness.ledger.put([make_submission()])[0].code is ResultCode.TOO_LATE
+    short_retention.make_ended()
+    short_retention.ledger.confirm([("job", "nonce-01")], "airflow")
+    short_retention.advance(DAY + MAX_CLOCK_SKEW - 0.125)
+    assert short_retention.ledger.put([make_submission()])[0].code is ResultCode.UNCHANGED
+    short_retention.advance(0.125)
+    assert short_retention.ledger.get(["job"]) == [None]
+    assert short_retention.ledger.put([make_submission()])[0].code is ResultCode.TOO_LATE
 
 
-def test_a_confirmed_result_is_kept_for_the_retention_time(short_retention_harness: LedgerHarness) -> None:
-    short_retention_harness.make_ended(accept_until=START + 1)
-    short_retention_harness.advance(100)
-    short_retention_harness.ledger.confirm([("job", "nonce-01")], "airflow")
-    short_retention_harness.advance(HOUR - 0.125)
-    assert short_retention_harness.get_state() is State.SUCCESS
-    short_retention_harness.advance(0.125)
-    assert short_retention_harness.ledger.get(["job"]) == [None]
+def test_a_confirmed_result_is_kept_for_the_retention_time(short_retention: LedgerHarness) -> None:
+    short_retention.make_ended(accept_until=START + 1)
+    short_retention.advance(100)
+    short_retention.ledger.confirm([("job", "nonce-01")], "airflow")
+    short_retention.advance(HOUR - 0.125)
+    assert short_retention.get_state() is State.SUCCESS
+    short_retention.advance(0.125)
+    assert short_retention.ledger.get(["job"]) == [None]
 
 
-def test_a_result_that_is_never_confirmed_is_kept_to_the_cap(short_retention_harness: LedgerHarness) -> None:
-    short_retention_harness.make_ended(accept_until=START + 1)
-    short_retention_harness.advance(2 * DAY - 0.125)
-    assert _waiting(short_retention_harness) == ["job"]
-    short_retention_harness.advance(0.125)
-    assert _waiting(short_retention_harness) == []
-    assert short_retention_harness.ledger.adopt(["job"], "bench")[0].code is ResultCode.NOT_FOUND
-    assert short_retention_harness.ledger.confirm([("job", "nonce-01")], "airflow")[0].code is ResultCode.NOT_OWNER
+def test_a_result_that_is_never_confirmed_is_kept_to_the_cap(short_retention: LedgerHarness) -> None:
+    short_retention.make_ended(accept_until=START + 1)
+    short_retention.advance(2 * DAY - 0.125)
+    assert _waiting(short_retention) == ["job"]
+    short_retention.advance(0.125)
+    assert _waiting(short_retention) == []
+    assert short_retention.ledger.adopt(["job"], "bench")[0].code is ResultCode.NOT_FOUND
+    assert short_retention.ledger.confirm([("job", "nonce-01")], "airflow")[0].code is ResultCode.NOT_OWNER
 
 
-def test_adoption_starts_the_time_of_a_result_again(short_retention_harness: LedgerHarness) -> None:
-    short_retention_harness.make_ended(accept_until=START + 1, owner="")
-    short_retention_harness.advance(HOUR - 1)
-    short_retention_harness.ledger.adopt(["job"], "bench")
-    short_retention_harness.advance(2 * DAY - 1)
-    assert _waiting(short_retention_harness, "bench") == ["job"]
+def test_adoption_starts_the_time_of_a_result_again(short_retention: LedgerHarness) -> None:
+    short_retention.make_ended(accept_until=START + 1, owner="")
+    short_retention.advance(HOUR - 1)
+    short_retention.ledger.adopt(["job"], "bench")
+    short_retention.advance(2 * DAY - 1)
+    assert _waiting(short_retention, "bench") == ["job"]
 
 
-def test_a_duplicate_does_not_lengthen_the_life_of_a_result(short_retention_harness: LedgerHarness) -> None:
-    short_retention_harness.make_ended(accept_until=START + 1)
-    short_retention_harness.ledger.confirm([("job", "nonce-01")], "airflow")
-    short_retention_harness.advance(HOUR - 1)
-    short_retention_harness.ledger.put([make_submission(accept_until=START + DAY)])
-    short_retention_harness.advance(1)
-    assert short_retention_harness.ledger.get(["job"]) == [None]
+def test_a_duplicate_does_not_lengthen_the_life_of_a_result(short_retention: LedgerHarness) -> None:
+    short_retention.make_ended(accept_until=START + 1)
+    short_retention.ledger.confirm([("job", "nonce-01")], "airflow")
+    short_retention.advance(HOUR - 1)
+    short_retention.ledger.put([make_submission(accept_until=START + DAY)])
+    short_retention.advance(1)
+    assert short_retention.ledger.get(["job"]) == [None]
 
 
-def test_a_tombstone_outlives_every_message_that_it_may_be_meant_for(short_retention_harness: LedgerHarness) -> None:
-    short_retention_harness.stop()
-    short_retention_harness.advance(DAY + MAX_CLOCK_SKEW - 0.125)
+def test_a_tombstone_outlives_every_message_that_it_may_be_meant_for(short_retention: LedgerHarness) -> None:
+    short_retention.stop()
+    short_retention.advance(DAY + MAX_CLOCK_SKEW - 0.125)
+    assert short_retention.ledger.put([make_submission(accept_until=START + 3 * DAY)])[0].code is ResultCode.ENDED
+
+
+def test_after_the_retention_an_id_is_free_for_another_request(short_retention: LedgerHarness) -> None:
+    short_retention.make_ended(accept_until=START + 1, owner="")
+    short_retention.advance(HOUR)
     assert (
-        short_retention_harness.ledger.put([make_submission(accept_until=START + 3 * DAY)])[0].code is ResultCode.ENDED
+        short_retention.ledger.put([make_submission(digest="e" * 32, nonce="nonce-02")])[0].code is ResultCode.CREATED
     )
-
-
-def test_after_the_retention_an_id_is_free_for_another_request(short_retention_harness: LedgerHarness) -> None:
-    short_retention_harness.make_ended(accept_until=START + 1, owner="")
-    short_retention_harness.advance(HOUR)
-    assert (
-        short_retention_harness.ledger.put([make_submission(digest="e" * 32, nonce="nonce-02")])[0].code
-        is ResultCode.CREATED
-    )
-    assert short_retention_harness.ledger.prune(10) == 0
-    record = short_retention_harness.get_record()
+    assert short_retention.ledger.prune(10) == 0
+    record = short_retention.get_record()
     assert (record.state, record.nonce, record.arn, record.attempts) == (State.QUEUED, "nonce-02", "", 0)
-    assert short_retention_harness.ledger.list_records("", 10)[0] == [record]
+    assert short_retention.ledger.list_records("", 10)[0] == [record]
 
 
-def test_a_live_record_is_never_forgotten(short_retention_harness: LedgerHarness) -> None:
-    short_retention_harness.make_launched(accept_until=START + 1)
-    short_retention_harness.advance(400 * DAY)
-    assert short_retention_harness.ledger.prune(10) == 0
-    assert short_retention_harness.get_state() is State.LAUNCHED
+def test_a_live_record_is_never_forgotten(short_retention: LedgerHarness) -> None:
+    short_retention.make_launched(accept_until=START + 1)
+    short_retention.advance(400 * DAY)
+    assert short_retention.ledger.prune(10) == 0
+    assert short_retention.get_state() is State.LAUNCHED
 
 
-def test_prune_drops_what_is_over_up_to_the_limit(short_retention_harness: LedgerHarness) -> None:
+def test_prune_drops_what_is_over_up_to_the_limit(short_retention: LedgerHarness) -> None:
     for name in ("one", "two", "three"):
-        short_retention_harness.make_ended(name, accept_until=START + 1, owner="")
-    short_retention_harness.make_ended("kept", accept_until=START + 3 * DAY, owner="")
-    short_retention_harness.advance(HOUR)
+        short_retention.make_ended(name, accept_until=START + 1, owner="")
+    short_retention.make_ended("kept", accept_until=START + 3 * DAY, owner="")
+    short_retention.advance(HOUR)
     assert [
-        short_retention_harness.ledger.prune(2),
-        short_retention_harness.ledger.prune(2),
-        short_retention_harness.ledger.prune(2),
+        short_retention.ledger.prune(2),
+        short_retention.ledger.prune(2),
+        short_retention.ledger.prune(2),
     ] == [2, 1, 0]
-    assert short_retention_harness.get_state("kept") is State.SUCCESS
+    assert short_retention.get_state("kept") is State.SUCCESS

@@ -1,0 +1,8 @@
+-- What is known about the sources of ECS events.
+
+function operations.record_event_fact(source, fact, at)
+  local field = source .. '|' .. fact
+  local latest = redis.call('HGET', P .. 'event_health', field)
+  if not latest or tonumber(latest) < tonumber(at) then redis.call('HSET', P .. 'event_health', field, at) end
+  return { 'ok' }
+end
