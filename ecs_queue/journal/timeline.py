@@ -1,7 +1,7 @@
 """One request's timeline: every launch with its phases, from the journal's events, or from the record alone.
 
-Pure. Times are seconds since the epoch: of the ledger's server for what ecs-queue did, of ECS for what a task did. Two
-clocks never agree quite, so a phase begins where the one before it has ended at the earliest.
+Pure. Times are seconds since the epoch: by the ledger's server for ecs-queue's actions, by ECS for a task's. The two
+clocks differ a little, so a phase never begins before the previous one has ended.
 """
 
 from __future__ import annotations
@@ -16,28 +16,33 @@ from ecs_queue.protocol.observation import parse_timestamp
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 
-#: In their order. `wait`: in the queue, or for the next attempt. `launch`: until RunTask has said yes, with every
-#: call. `provision`: until the image is pulled, or the container runs. `pull`: the image. `start`: from the image to
-#: the running container. `run`: the command. `stop`: from the order to stop, or the command's end, to STOPPED.
+#: In their order. `wait`: in the queue, or for the next attempt. `launch`: from the first RunTask call until one
+#: succeeds. `provision`: until the image pull begins, or the container runs. `pull`: the image. `start`: from the
+#: pulled image to the running container. `run`: the command. `stop`: from the stop request, or the command's end, to
+#: STOPPED.
 PHASES = ("wait", "launch", "provision", "pull", "start", "run", "stop")
 
 
 class Phase(msgspec.Struct, frozen=True):
-    """`end` None: it goes on."""
+    """One phase of a launch. Its `end` is None while it lasts."""
 
     name: str
     start: float
     end: float | None = None
 
     def seconds(self, now: float) -> float:
-        """How long it took, or has taken until now."""
+        """Return its duration, until `now` while it lasts."""
         return max(0.0, (now if self.end is None else self.end) - self.start)
 
 
 class LaunchTimeline(msgspec.Struct, kw_only=True):
-    """One launch number. `calls`: RunTask calls; `result`: what became of it, "" while it goes on; `reason`: why.
+    """One launch number.
 
-    `exit_code` and `reason` are those of the end of this launch, also when another one followed.
+    Attributes:
+        run_task_calls: number of RunTask calls.
+        result: how the launch ended; "" while it lasts.
+        exit_code, reason: those of the end of this launch, also when another launch followed.
+        ended_at: None while it lasts.
     """
 
     launch: int
@@ -53,30 +58,39 @@ class LaunchTimeline(msgspec.Struct, kw_only=True):
 
 
 class Timeline(msgspec.Struct, kw_only=True):
-    """`is_whole`: the journal has told of every launch; else there may have been more than are shown."""
+    """A request's launches.
+
+    Attributes:
+        end: None while the request lasts.
+        is_complete: the journal has every launch; otherwise there may have been more than `launches`.
+    """
 
     id: str
     start: float
-    end: float | None = None  # None: it goes on
+    end: float | None = None
     launches: list[LaunchTimeline] = []
     is_complete: bool = False
 
 
 def build_timeline(record: Record | None, events: Iterable[JournalEvent], record_id: str) -> Timeline | None:
-    """The timeline of a request; None when neither the ledger nor the journal knows it.
+    """Return the timeline of a request; None when neither the ledger nor the journal knows it.
 
-    `events`: the request's, in the order of their time. Of an id that was used again only the last use counts.
+    Args:
+        record: the ledger's record; None if there is none (any more).
+        events: the request's events in the order of their time. If the id was used several times, only the last use
+            counts.
+        record_id: the request's id.
     """
-    drafts = _TimelineBuilder(record_id)
+    builder = _TimelineBuilder(record_id)
     for event in events:
-        if event.name == "request.submitted" and drafts.has_ended:
-            drafts = _TimelineBuilder(record_id)  # an id used again: what came before was another request
-        drafts.add_event(event)
-    if not drafts.launches:
+        if event.name == "request.submitted" and builder.ended_at is not None:
+            builder = _TimelineBuilder(record_id)  # the id was used again: earlier events are of another request
+        builder.add_event(event)
+    if not builder.launches:
         return None if record is None else _timeline_from_record(record)
     if record is not None:
-        drafts.add_record(record)
-    return drafts.build()
+        builder.add_record(record)
+    return builder.build()
 
 
 class _LaunchBuilder:
@@ -90,87 +104,79 @@ class _LaunchBuilder:
         self.task: Mapping[str, Any] = {}
 
     def build(self) -> LaunchTimeline:
-        """With its phases."""
-        marks = _phase_starts(self.since, self.called_at, self.started_at, self.task)
-        phases = _build_phases(marks, self.timeline.ended_at)
-        return msgspec.structs.replace(self.timeline, phases=phases)
+        """Return the launch with its phases."""
+        starts = _phase_starts(self.since, self.called_at, self.started_at, self.task)
+        return msgspec.structs.replace(self.timeline, phases=_build_phases(starts, self.timeline.ended_at))
 
 
 class _TimelineBuilder:
-    """Reads the events of one request, in the order of their time."""
+    """Collects the events of one request in the order of their time."""
 
     def __init__(self, record_id: str) -> None:
         self._id = record_id
         self._started_at = 0.0
-        self._ended_at: float | None = None
+        self.ended_at: float | None = None
         self._is_complete = False
         self.launches: dict[int, _LaunchBuilder] = {}
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether its end was told."""
-        return self._ended_at is not None
-
     def add_event(self, event: JournalEvent) -> None:
-        """One event."""
-        data = event.data
+        """Add one event."""
         if event.name == "request.submitted":
             self._started_at, self._is_complete = event.at, True
         elif event.name == "request.retry_scheduled":
             self._end_launch(event, "retried")
         elif event.name == "request.ended":
-            self._end_launch(event, str(data.get("state", "")))
-            self._ended_at = event.at
+            self._end_launch(event, str(event.data.get("state", "")))
+            self.ended_at = event.at
         elif event.name in _EVENT_HANDLERS:
-            draft = self._launch_for(event)
-            if draft is not None:
-                _EVENT_HANDLERS[event.name](draft, event)
+            launch = self._launch_for(event)
+            if launch is not None:
+                _EVENT_HANDLERS[event.name](launch, event)
 
     def add_record(self, record: Record) -> None:
-        """What the ledger knows of the present launch and the journal may not have seen yet."""
+        """Add the ledger's facts about the present launch, which the journal may not have yet."""
         if self._is_complete and 1 in self.launches:
-            self._started_at = self.launches[1].since = record.created_at  # the client told it a little later
-        draft = self.launches.get(record.launch)
-        if draft is None:
+            self._started_at = self.launches[1].since = record.created_at  # the client's event came a little later
+        launch = self.launches.get(record.launch)
+        if launch is None:
             return
-        about = draft.timeline
-        about.arn = about.arn or record.arn
-        about.worker = about.worker or record.worker
-        draft.started_at = draft.started_at or record.launched_at
-        if record.started_at and "startedAt" not in draft.task:
-            draft.task = {**draft.task, "startedAt": record.started_at}
-        if record.is_terminal and not about.result:
-            about.result, about.reason, about.exit_code = record.state.value, record.reason, record.exit_code
-            about.ended_at = self._ended_at = record.finished_at
+        timeline = launch.timeline
+        timeline.arn = timeline.arn or record.arn
+        timeline.worker = timeline.worker or record.worker
+        launch.started_at = launch.started_at or record.launched_at
+        if record.started_at and "startedAt" not in launch.task:
+            launch.task = {**launch.task, "startedAt": record.started_at}
+        if record.is_terminal and not timeline.result:
+            timeline.result, timeline.reason, timeline.exit_code = record.state.value, record.reason, record.exit_code
+            timeline.ended_at = self.ended_at = record.finished_at
 
     def build(self) -> Timeline:
-        """All of it."""
-        attempts = [self.launches[launch].build() for launch in sorted(self.launches)]
-        start = self._started_at or attempts[0].phases[0].start
-        return Timeline(id=self._id, start=start, end=self._ended_at, launches=attempts, is_complete=self._is_complete)
+        """Return the timeline of all launches."""
+        launches = [self.launches[launch].build() for launch in sorted(self.launches)]
+        start = self._started_at or launches[0].phases[0].start
+        return Timeline(id=self._id, start=start, end=self.ended_at, launches=launches, is_complete=self._is_complete)
 
     def _launch_for(self, event: JournalEvent) -> _LaunchBuilder | None:
         launch = _launch_number(event)
         if launch and launch not in self.launches:
-            before = [draft.timeline.ended_at for draft in self.launches.values() if draft.timeline.ended_at]
-            since = max(before, default=self._started_at or event.at)
-            self.launches[launch] = _LaunchBuilder(
-                launch, int(event.data.get("attempt") or len(self.launches) + 1), since
-            )
+            ends = [other.timeline.ended_at for other in self.launches.values() if other.timeline.ended_at]
+            since = max(ends, default=self._started_at or event.at)
+            attempt = int(event.data.get("attempt") or len(self.launches) + 1)
+            self.launches[launch] = _LaunchBuilder(launch, attempt, since)
         if launch:
             return self.launches[launch]
         arn = event.data.get("arn")
-        return next((draft for draft in self.launches.values() if draft.timeline.arn == arn), None)
+        return next((other for other in self.launches.values() if other.timeline.arn == arn), None)
 
     def _end_launch(self, event: JournalEvent, result: str) -> None:
         if not self.launches:
-            self.launches[1] = _LaunchBuilder(1, 1, self._started_at or event.at)  # it never came to a call
-        about = self.launches[max(self.launches)].timeline
-        about.result, about.reason = result, str(event.data.get("reason", ""))
-        about.ended_at = event.at
-        code = event.data.get("exit_code")
-        if isinstance(code, int):
-            about.exit_code = code
+            self.launches[1] = _LaunchBuilder(1, 1, self._started_at or event.at)  # RunTask was never called
+        timeline = self.launches[max(self.launches)].timeline
+        timeline.result, timeline.reason = result, str(event.data.get("reason", ""))
+        timeline.ended_at = event.at
+        exit_code = event.data.get("exit_code")
+        if isinstance(exit_code, int):
+            timeline.exit_code = exit_code
 
 
 def _on_called(launch: _LaunchBuilder, event: JournalEvent) -> None:
@@ -200,17 +206,17 @@ def _on_refused(launch: _LaunchBuilder, event: JournalEvent) -> None:
 def _on_task_absent(launch: _LaunchBuilder, event: JournalEvent) -> None:
     if event.data.get("code") in ("requeued", "ended"):
         launch.timeline.result = "not started"
-        launch.timeline.reason = launch.timeline.reason or "looked for on ECS, and nothing was there"
+        launch.timeline.reason = launch.timeline.reason or "ECS listed no task of this launch"
         launch.timeline.ended_at = event.at
 
 
 def _on_polled(launch: _LaunchBuilder, event: JournalEvent) -> None:
-    look = event.data.get("poll_input")
-    task = event.data.get("task") or (look.get("task") if isinstance(look, Mapping) else None)
+    task = event.data.get("task") or _member(event.data.get("poll_input"), "task")
     if isinstance(task, Mapping):
         launch.task = {**launch.task, **task}
-        code = _decided_exit_code(event.data.get("decision"))
-        launch.timeline.exit_code = code if code is not None else launch.timeline.exit_code
+        exit_code = _member(_member(event.data.get("decision"), "update"), "exit_code")
+        if isinstance(exit_code, int):
+            launch.timeline.exit_code = exit_code
 
 
 _EVENT_HANDLERS = {
@@ -226,23 +232,20 @@ _EVENT_HANDLERS = {
 
 
 def _launch_number(event: JournalEvent) -> int:
-    look = event.data.get("poll_input")
-    if isinstance(look, Mapping) and isinstance(look.get("record"), Mapping):
-        return int(look["record"].get("launch") or 1)  # at its default it is left out
+    record = _member(event.data.get("poll_input"), "record")
+    if isinstance(record, Mapping):
+        return int(record.get("launch") or 1)  # left out at its default
     return int(event.data.get("launch") or 0)
 
 
-def _decided_exit_code(decision: object) -> int | None:
-    """Of what was decided on a look."""
-    outcome = decision.get("update") if isinstance(decision, Mapping) else None
-    code = outcome.get("exit_code") if isinstance(outcome, Mapping) else None
-    return code if isinstance(code, int) else None
+def _member(value: object, name: str) -> Any:
+    """A member of a JSON object; None for anything else."""
+    return value.get(name) if isinstance(value, Mapping) else None
 
 
 def _phase_starts(since: float, called: float, started: float, task: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """When each phase began; 0: it did not, or nobody knows."""
+    """When each phase began; 0 if it did not, or if that is not known."""
     at = {key: parse_timestamp(task.get(key)) or 0.0 for key in _TASK_TIME_KEYS}
-    runs = at["startedAt"]
     stops = [at[key] for key in ("stoppingAt", "executionStoppedAt", "stoppedAt") if at[key]]
     return [
         ("wait", since),
@@ -250,7 +253,7 @@ def _phase_starts(since: float, called: float, started: float, task: Mapping[str
         ("provision", started),
         ("pull", at["pullStartedAt"]),
         ("start", at["pullStoppedAt"] if at["pullStartedAt"] else 0.0),
-        ("run", runs),
+        ("run", at["startedAt"]),
         ("stop", min(stops, default=0.0)),
         ("", at["stoppedAt"]),
     ]
@@ -260,30 +263,29 @@ _TASK_TIME_KEYS = ("pullStartedAt", "pullStoppedAt", "startedAt", "stoppingAt", 
 
 
 def _build_phases(starts: list[tuple[str, float]], ended_at: float | None) -> list[Phase]:
-    """The phases between the marks that there are. The last one ends with the launch, or goes on."""
+    """The phases between the known starts. The last one ends with the launch, or lasts."""
     phases: list[Phase] = []
     known = [(name, at) for name, at in starts if at]
-    place = 0.0
-    for position, (name, at) in enumerate(known):
-        place = max(place, at)
+    start = 0.0
+    for index, (name, at) in enumerate(known):
+        start = max(start, at)
         if not name:
             break
-        following = [later for _, later in known[position + 1 :]]
-        end = max(place, following[0]) if following else ended_at
+        end = known[index + 1][1] if index + 1 < len(known) else ended_at
         if end is not None:
-            end = max(place, end)
-        if not (name in ("start", "stop") and end is not None and end - place < _MIN_PHASE_SECONDS):
-            phases.append(Phase(name, place, end))
+            end = max(start, end)
+        if not (name in ("start", "stop") and end is not None and end - start < _MIN_PHASE_SECONDS):
+            phases.append(Phase(name, start, end))
     return phases
 
 
-#: A start or a stop as short as this is no phase of its own: not everything has one. Seconds.
+#: A shorter `start` or `stop` is not shown: not every task has these phases. Seconds.
 _MIN_PHASE_SECONDS = 0.01
 
 
 def _timeline_from_record(record: Record) -> Timeline:
-    """The ledger knows the times of the present launch only."""
-    about = LaunchTimeline(
+    """The timeline without a journal: the ledger knows the times of the present launch only."""
+    launch = LaunchTimeline(
         launch=record.launch,
         attempt=record.attempts if record.is_terminal else record.attempt,
         worker=record.worker,
@@ -295,11 +297,11 @@ def _timeline_from_record(record: Record) -> Timeline:
         ended_at=record.finished_at or None,
     )
     called = record.first_called_at or record.launched_at
-    marks = [
+    starts = [
         ("wait", record.created_at),
         ("launch", called if record.state is not State.QUEUED else 0.0),
         ("provision", record.launched_at),
         ("run", record.started_at),
     ]
-    about.phases = _build_phases(marks, about.ended_at)
-    return Timeline(id=record.id, start=record.created_at, end=about.ended_at, launches=[about])
+    launch.phases = _build_phases(starts, launch.ended_at)
+    return Timeline(id=record.id, start=record.created_at, end=launch.ended_at, launches=[launch])
