@@ -42,7 +42,7 @@ def config(options: SharedOptions, as_json: bool) -> None:
         for line in _describe(loaded):
             print_json(line)
         return
-    settings = loaded.describe()
+    settings = loaded.effective_values
     print_table(("section", "key", "value", "from"), [(s.section, s.key, s.value, s.origin) for s in settings])
     for line in _describe(loaded):
         if line["kind"] == "profile":
@@ -52,7 +52,7 @@ def config(options: SharedOptions, as_json: bool) -> None:
 
 
 def _describe(loaded: Config) -> Iterator[dict[str, Any]]:
-    for s in loaded.describe():
+    for s in loaded.effective_values:
         yield {"kind": "setting", "section": s.section, "key": s.key, "value": s.value, "origin": s.origin}
     for profile in loaded.profiles():
         problem = ""

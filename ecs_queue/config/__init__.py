@@ -1,4 +1,4 @@
-"""The configuration: one loader, typed and checked values, one error that says what is wrong and where."""
+"""The configuration: one loader, typed and checked values, one error that names every problem and its origin."""
 
 from ecs_queue.config.loader import load_config
 from ecs_queue.config.model import Config, EffectiveValue

@@ -1,4 +1,4 @@
-"""The annotated configuration file, made from the one list of keys; conf/ecs_queue.cfg is its output."""
+"""Generates the annotated configuration file conf/ecs_queue.cfg from the list of keys."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE
 _FILE_HEADER = """\
 # The configuration of ecs-queue: every key with its default, commented out. To change one, remove the `# `.
 #
-# Named by --config or by ECS_QUEUE_CONFIG. An environment variable AIRFLOW__SECTION__KEY, for example
-# AIRFLOW__ECS_QUEUE__BROKER_URL, wins over this file, and a command-line option over both. These sections may
-# as well stand in an airflow.cfg; Airflow need not be installed. Durations are seconds. Lists and objects are
-# JSON. `ecs-queue config` shows every value in effect and where it comes from.
+# --config or ECS_QUEUE_CONFIG names this file. An environment variable AIRFLOW__SECTION__KEY, for example
+# AIRFLOW__ECS_QUEUE__BROKER_URL, wins over this file, and a command-line option wins over both. The
+# sections may also be in an airflow.cfg; Airflow need not be installed. Durations are seconds. Lists and
+# objects are JSON. `ecs-queue config` shows every value in effect and its origin.
 """
 _PROFILE_NOTE = """\
-# Where and how tasks are launched. A section [aws_ecs_executor.NAME] is for the tasks of the queue NAME,
-# and takes from here what it does not set itself; in the environment:
-# AIRFLOW__AWS_ECS_EXECUTOR_NAME__KEY.
+# Where and how tasks are launched. A section [aws_ecs_executor.NAME] is for the tasks of the queue NAME and
+# inherits the keys that it does not set; in the environment: AIRFLOW__AWS_ECS_EXECUTOR_NAME__KEY.
 """
 _PROFILE_EXAMPLE = """\
 # [aws_ecs_executor.gpu]
@@ -28,10 +27,7 @@ _PROFILE_EXAMPLE = """\
 
 
 def annotated_config() -> str:
-    """The text of an ini file that names every key with its default and its meaning.
-
-    Loading it changes nothing.
-    """
+    """Return the text of an ini file with every key, its default and its meaning, all commented out."""
     sections = (
         _FILE_HEADER,
         f"[{MAIN_SECTION}]\n{_render_keys(MAIN_KEYS)}",

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def open_keyring(config: Config) -> Keyring:
-    """The keys of `config`. ConfigError when encryption_keys are set and `cryptography` is not installed."""
+    """Return the keyring of `config`.
+
+    Raises:
+        ConfigError: encryption_keys are set and `cryptography` is not installed.
+    """
     cipher = FernetCipher(config.encryption_keys) if config.encryption_keys else None
     return Keyring(config.namespace, config.signing_keys or (), cipher)
 
@@ -27,7 +31,7 @@ class FernetCipher:
         self._invalid_token_error: type[Exception] = fernet.InvalidToken
 
     def __repr__(self) -> str:
-        """Without the keys."""
+        """Leave out the keys."""
         return "FernetCipher()"
 
     def encrypt(self, text: bytes) -> str:

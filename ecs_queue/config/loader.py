@@ -1,4 +1,4 @@
-"""Reads the layers, checks everything, and makes the `Config`, or one error that names all that is wrong."""
+"""Reads the layers, checks every value, and builds the `Config`, or raises one error that names all problems."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ecs_queue.config.sources import RawConfig, RawValue, RawValues, read_source
 from ecs_queue.errors import ConfigError
 
 DEFAULT_ORIGIN = "default"
-#: What the parts of a launch take of a lease that is shorter than the default one; together 80 %.
+#: Shares of the parts of a launch in a lease that is shorter than the default one; together 80 %.
 _LEASE_SHARES = {"call_budget_seconds": 0.15, "connect_timeout_seconds": 0.15, "read_timeout_seconds": 0.5}
-#: The launch protocol looks for a lost task between 40 and 60 minutes after its first call, while AWS still
-#: lists it: the proof that there is none must be possible within these 20 minutes.
+#: The launch protocol searches for a lost task between 40 and 60 minutes after its first call, while AWS still
+#: lists it: the proof that there is none must be possible within these 20 minutes (docs/protocol.md).
 _MAX_ABSENCE_PROOF_SECONDS = 1200.0
 _EXCLUSIVE_KEYS = ("launch_type", "capacity_provider_strategy")
 
@@ -28,15 +28,17 @@ def load_config(
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> Config:
-    """The configuration: defaults < ini file < AIRFLOW__SECTION__KEY < overrides.
+    """Return the configuration: defaults < ini file < AIRFLOW__SECTION__KEY < overrides.
 
-    `path`: the ini file; None: the one that ECS_QUEUE_CONFIG names, if any. `environ`: None is os.environ.
-    `overrides`: keys of [ecs_queue] as text, from command-line options. An empty value is no value.
-    ConfigError names each key that is wrong, what was expected, what was found (no secrets) and where it
-    came from.
+    Args:
+        path: the ini file; None means the one that ECS_QUEUE_CONFIG names, if any.
+        environ: environment variables; None means os.environ.
+        overrides: keys of [ecs_queue] as text, from command-line options. An empty value is ignored.
+
+    Raises:
+        ConfigError: names each wrong key, what was expected, what was found (no secrets) and where it came from.
     """
-    sources = read_sources(path, os.environ if environ is None else environ, overrides or {})
-    return _ConfigBuilder(sources).build()
+    return _ConfigBuilder(read_sources(path, os.environ if environ is None else environ, overrides or {})).build()
 
 
 class _ConfigBuilder:
@@ -48,15 +50,14 @@ class _ConfigBuilder:
     def build(self) -> Config:
         sources = self._sources
         self._reject_unknown_keys(MAIN_SECTION, sources.main, MAIN_KEYS)
-        parsed = self._parse(MAIN_SECTION, sources.main, MAIN_KEYS)
-        queue: dict[str, Any] = {name: parsed.get(name) for name in MAIN_KEYS}
-        self._derive_defaults(queue)
-        self._check_combinations(queue)
-        self._add_effective_values(MAIN_SECTION, MAIN_KEYS, sources.main, queue)
-        base, named = self._build_profiles(queue)
+        main: dict[str, Any] = dict.fromkeys(MAIN_KEYS) | self._parse(MAIN_SECTION, sources.main, MAIN_KEYS)
+        self._derive_defaults(main)
+        self._check_combinations(main)
+        self._add_effective_values(MAIN_SECTION, MAIN_KEYS, sources.main, main)
+        base, named = self._build_profiles(main)
         if self._problems:
             raise ConfigError("\n".join(dict.fromkeys(self._problems)))
-        return Config(**queue, base_profile=base, named_profiles=named, effective_values=tuple(self._effective_values))
+        return Config(**main, base_profile=base, named_profiles=named, effective_values=tuple(self._effective_values))
 
     def _build_profiles(self, main: Mapping[str, Any]) -> tuple[Profile, dict[str, Profile]]:
         sources = self._sources
@@ -78,7 +79,7 @@ class _ConfigBuilder:
         return base, named
 
     def _parse(self, section: str, values: RawValues, keys: Mapping[str, ConfigKey]) -> dict[str, Any]:
-        """The given keys of a section in their types. What is wrong becomes a problem and has no entry."""
+        """The values of a section's keys. A wrong value becomes a problem and has no entry."""
         parsed = {}
         for name, key in keys.items():
             value = values.get(name)
@@ -104,7 +105,7 @@ class _ConfigBuilder:
         self._problems.append(f"[{section}] {key}: {message} (from {origins})")
 
     def _derive_defaults(self, main: dict[str, Any]) -> None:
-        """The defaults that depend on other keys."""
+        """Set the defaults that depend on other keys."""
         given = self._sources.main
         if main["ledger_url"] is None and "ledger_url" not in _given_keys(given):
             main["ledger_url"] = main["broker_url"]
@@ -121,7 +122,7 @@ class _ConfigBuilder:
                 main["retry_base_seconds"] = cap
 
     def _check_combinations(self, main: dict[str, Any]) -> None:
-        """The rules between keys; a key that is wrong by itself is not judged again."""
+        """Check the rules between keys. A key that is wrong by itself is skipped."""
         given = self._sources.main
         lease, settle = main["lease_seconds"], main["settle_seconds"]
         parts = [main[name] for name in _LEASE_SHARES]
@@ -140,7 +141,7 @@ class _ConfigBuilder:
                 MAIN_SECTION,
                 "lease_seconds + settle_seconds",
                 f"expected at most {_MAX_ABSENCE_PROOF_SECONDS:g}, found {lease + settle:g}; AWS forgets "
-                "a stopped task after an hour, so a later look proves nothing",
+                "a stopped task after an hour, so a later ListTasks proves nothing",
                 *(given[name] for name in ("lease_seconds", "settle_seconds") if name in given),
             )
         base, cap = main["retry_base_seconds"], main["retry_cap_seconds"]
@@ -149,8 +150,8 @@ class _ConfigBuilder:
             self._add_problem(MAIN_SECTION, "retry_cap_seconds", message, given.get("retry_cap_seconds"))
 
     def _make_profile(self, section: str, queue: str, parsed: dict[str, Any], values: RawValues) -> Profile:
-        """The profile; an empty one when it cannot be made, after the problem was noted."""
-        given = {name: value for name, value in parsed.items() if value is not None or _none_is_a_value(name)}
+        """The profile; after a problem, an empty one."""
+        given = {name: value for name, value in parsed.items() if value is not None or PROFILE_KEYS[name].may_be_none}
         if "capacity_provider_strategy" in given:
             given["capacity_provider_strategy"] = tuple(given["capacity_provider_strategy"])
         try:
@@ -160,7 +161,7 @@ class _ConfigBuilder:
             key = message.partition(":")[0]
             origins = dict.fromkeys(value.origin for name, value in values.items() if name in key)
             problem = f"{message} (from {', '.join(origins)})"
-            # What a profile only inherits has been reported where it stands.
+            # A problem that a profile inherits has been reported for its own section.
             if not any(known.endswith(f"] {problem}") for known in self._problems):
                 self._problems.append(f"[{section}] {problem}")
             return Profile(queue)
@@ -168,13 +169,10 @@ class _ConfigBuilder:
     def _add_effective_values(
         self, section: str, keys: Mapping[str, ConfigKey], given: RawValues, effective: Mapping[str, Any] | None
     ) -> None:
-        """The settings of one section as text: as given, else the default or what was derived from others."""
+        """Add the values of one section as text: as given, otherwise the default or the derived value."""
         for name, key in keys.items():
             value = given.get(name)
-            if value is not None:
-                shown, origin = value.text, value.origin
-            else:
-                shown, origin = key.default or "", DEFAULT_ORIGIN
+            shown, origin = (key.default or "", DEFAULT_ORIGIN) if value is None else (value.text, value.origin)
             now = None if effective is None else effective[name]
             if now is not None and (not shown or (origin == DEFAULT_ORIGIN and key.parse(shown) != now)):
                 shown = f"{now:g}" if isinstance(now, float) else str(now)
@@ -183,17 +181,11 @@ class _ConfigBuilder:
 
 
 def _given_keys(values: RawValues) -> set[str]:
-    """The keys that have a value; an empty one is none."""
+    """The keys with a value that is not empty."""
     return {name for name, value in values.items() if value.text}
 
 
-def _none_is_a_value(name: str) -> bool:
-    """Whether None is a value of its own: it takes the place of the profile's default."""
-    key = PROFILE_KEYS[name]
-    return key.is_optional and key.default is not None
-
-
 def _inherited_by(inherited: Mapping[str, Any], own: RawValues) -> dict[str, Any]:
-    """What a profile takes over; one that chooses one of two exclusive keys does not inherit the other."""
+    """The values that a profile inherits. A profile that sets one of two exclusive keys does not inherit the other."""
     chosen = _given_keys(own).intersection(_EXCLUSIVE_KEYS)
     return {name: value for name, value in inherited.items() if not (chosen and name in _EXCLUSIVE_KEYS)}

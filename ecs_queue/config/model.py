@@ -1,4 +1,4 @@
-"""The configuration as the rest of the package sees it: frozen, typed, checked."""
+"""The configuration that the rest of the package uses: frozen, typed, checked."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ DEFAULT_QUEUE = "default"
 
 @lru_cache(maxsize=1024)
 def normalize_queue_name(name: str) -> str:
-    """A queue's name as it is compared: in lower case, everything but letters and digits as `_`."""
+    """Return the name by which queues are compared: lower case, with `_` for all but letters and digits."""
     return re.sub(r"[^a-z0-9]", "_", name.lower())
 
 
 @dataclass(frozen=True, slots=True)
 class EffectiveValue:
-    """One value in effect. `value` is text that may be shown; `origin` says where it came from."""
+    """One value in effect: its text with secrets redacted, and its origin."""
 
     section: str
     key: str
@@ -32,9 +32,9 @@ class EffectiveValue:
 
 @dataclass(frozen=True, repr=False)
 class Config:
-    """`[ecs_queue]` and the profiles, made by `load_config`. What each key means: `ecs_queue.config.keys`.
+    """`[ecs_queue]` and the profiles, built by `load_config`. `ecs_queue.config.keys` documents each key.
 
-    Durations are seconds, rates are calls a second of all workers; a rate or `max_in_flight` of 0 is no limit.
+    Durations are seconds. Rates are calls per second of all workers. A rate or `max_in_flight` of 0 is no limit.
     """
 
     broker_url: str
@@ -63,50 +63,40 @@ class Config:
     retry_base_seconds: float
     retry_cap_seconds: float
     socket_timeout_seconds: float
-    #: None: nothing is signed, or encrypted. The first of several is used, all are good.
+    #: None: nothing is signed, or encrypted. The first key signs and encrypts, all verify and decrypt.
     signing_keys: tuple[SigningKey, ...] | None
     encryption_keys: tuple[str, ...] | None
-    #: Of the queues whose profile has none of its own; the profiles have it already.
+    #: For queues whose profile sets none; the profiles have it already.
     allowed_overrides: tuple[str, ...]
     journal: bool
     journal_megabytes: int
     journal_retention_seconds: float
     base_profile: Profile
-    #: normal_queue(NAME) -> the profile of `[aws_ecs_executor.NAME]`
+    #: normalize_queue_name(NAME) -> the profile of `[aws_ecs_executor.NAME]`.
     named_profiles: Mapping[str, Profile] = field(hash=False)
+    #: Every value in effect; of a named profile only the values that it sets itself.
     effective_values: tuple[EffectiveValue, ...]
 
     def profile(self, queue: str) -> Profile:
-        """The profile of a queue: that of its own section, else `[aws_ecs_executor]`.
-
-        Any name is answered.
-        """
+        """Return a queue's profile: that of its own section, otherwise `[aws_ecs_executor]`. Any name has one."""
         found = self.named_profiles.get(normalize_queue_name(queue), self.base_profile)
         return found if found.queue == queue else found.for_queue(queue)
 
     def event_queue_url_for(self, queue: str) -> str:
-        """The URL of the events queue for this queue's tasks; "" for none."""
-        own = self.named_profiles.get(normalize_queue_name(queue), self.base_profile).event_queue_url
-        return own or self.event_queue_url or ""
+        """Return the URL of the event queue for this queue's tasks; "" for none."""
+        return self.profile(queue).event_queue_url or self.event_queue_url or ""
 
     def uses_events(self) -> bool:
-        """Whether any profile has an events queue."""
+        """Return whether any profile has an event queue."""
         return any((self.event_queue_url, *(profile.event_queue_url for profile in self.profiles())))
 
     def profiles(self) -> tuple[Profile, ...]:
-        """The profile of the queue `default`, then one for each section of its own, by name."""
+        """Return the profile of the queue `default`, then the named profiles by name."""
         names = sorted(name for name in self.named_profiles if name != DEFAULT_QUEUE)
         return (self.profile(DEFAULT_QUEUE), *(self.named_profiles[name] for name in names))
 
-    def describe(self) -> list[EffectiveValue]:
-        """Every value in effect and its origin, secrets hidden.
-
-        Of a named profile only what it sets itself.
-        """
-        return list(self.effective_values)
-
     def __repr__(self) -> str:
-        """The values in effect; no password and no value of an environment variable."""
+        """Show the values without passwords and values of environment variables."""
         shown = {
             name: redact_url(value) if value and name.endswith("_url") else value
             for name, value in vars(self).items()

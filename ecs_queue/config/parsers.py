@@ -1,4 +1,4 @@
-"""From the text of a configuration value to its type.
+"""Parsers from the text of a configuration value to its type.
 
 Each parser raises ConfigError("expected ..., found ...").
 """
@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,65 +28,49 @@ Parser = Callable[[str], Any]
 URL_SCHEMES = ("redis", "rediss", "memory")
 _UNSUPPORTED_SCHEMES = ("amqp", "amqps", "sqs", "sentinel", "redis+socket")
 _HOST = re.compile(r"[A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.%]+\]")
-_ROLE_ARN = re.compile(r"arn:[a-z-]+:iam::\d{12}:role/[\w+=,.@/-]+")
 
 
 def invalid_value(expected: str, text: str) -> ConfigError:
-    """The error for a value that is not what was expected; a URL's password is not shown."""
+    """Return the error for a value that is not what was expected; it does not show the password of a URL."""
     shown = redact_url(text)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     return ConfigError(f"expected {expected}, found {shown!r}")
 
 
 def text(value: str) -> str:
-    """Any text."""
+    """Accept any text."""
     return value
 
 
 def integer(minimum: int) -> Parser:
-    """A whole number, at least `least`."""
-
-    def parse(value: str) -> int:
-        try:
-            number = int(value)
-        except ValueError:
-            raise invalid_value(f"a whole number >= {minimum}", value) from None
-        if number < minimum:
-            raise invalid_value(f"a whole number >= {minimum}", value)
-        return number
-
-    return parse
+    """Return a parser of whole numbers >= `minimum`."""
+    return partial(_parse_number, int, lambda found: found >= minimum, f"a whole number >= {minimum}")
 
 
 def number(minimum: float, unit: str = "seconds") -> Parser:
-    """A finite number of `unit`, at least `least`; `least` = 0 allows 0."""
-
-    def parse(value: str) -> float:
-        expected = f"a number of {unit} >= {minimum:g}"
-        try:
-            found = float(value)
-        except ValueError:
-            raise invalid_value(expected, value) from None
-        if not math.isfinite(found) or found < minimum:
-            raise invalid_value(expected, value)
-        return found
-
-    return parse
+    """Return a parser of finite numbers of `unit` >= `minimum`."""
+    return partial(_parse_number, float, lambda found: found >= minimum, f"a number of {unit} >= {minimum:g}")
 
 
 def positive_seconds(value: str) -> float:
-    """A finite number of seconds above 0."""
+    """Parse a finite number of seconds above 0."""
+    return float(_parse_number(float, lambda found: found > 0, "a number of seconds above 0", value))
+
+
+def _parse_number(
+    convert: Callable[[str], float], is_valid: Callable[[float], bool], expected: str, value: str
+) -> float:
     try:
-        found = float(value)
+        found = convert(value)
     except ValueError:
-        raise invalid_value("a number of seconds above 0", value) from None
-    if not math.isfinite(found) or found <= 0:
-        raise invalid_value("a number of seconds above 0", value)
+        raise invalid_value(expected, value) from None
+    if not math.isfinite(found) or not is_valid(found):
+        raise invalid_value(expected, value)
     return found
 
 
 def boolean(value: str) -> bool:
-    """True or False in any usual spelling."""
+    """Parse True or False in any usual spelling."""
     found = parse_bool(value)
     if found is None:
         raise invalid_value("True or False", value)
@@ -93,7 +78,7 @@ def boolean(value: str) -> bool:
 
 
 def one_of(*choices: str) -> Parser:
-    """One of a few words, in lower case."""
+    """Return a parser of the given words, in any case."""
 
     def parse(value: str) -> str:
         if value.lower() not in choices:
@@ -104,7 +89,7 @@ def one_of(*choices: str) -> Parser:
 
 
 def matching(pattern: str, expected: str) -> Parser:
-    """Text that matches as a whole."""
+    """Return a parser of text that matches `pattern` completely."""
     compiled = re.compile(pattern)
 
     def parse(value: str) -> str:
@@ -116,7 +101,7 @@ def matching(pattern: str, expected: str) -> Parser:
 
 
 def store_url(value: str) -> str:
-    """The URL of a broker or a ledger: redis://, rediss:// or memory://."""
+    """Parse the URL of a broker or a ledger: redis://, rediss:// or memory://."""
     expected = "a URL such as redis://:PASSWORD@HOST:6379/0 (redis, rediss or memory)"
     scheme = value.partition("://")[0].lower()
     if scheme in _UNSUPPORTED_SCHEMES and "://" in value:
@@ -131,48 +116,42 @@ def store_url(value: str) -> str:
 def _check_redis_url(value: str, expected: str) -> None:
     try:
         parts = urlsplit(value)
-        place = parts.netloc.rpartition("@")[2]
-        host = re.sub(r":\d*$", "", place)
-        is_valid = parts.port != 0  # urlsplit looks at the port only when asked, and raises then
+        host_and_port = parts.netloc.rpartition("@")[2]
+        is_valid = parts.port != 0  # urlsplit checks the port only here, and raises
     except ValueError:
-        is_valid, host, place = False, "", ""
-    if not (is_valid and place and _HOST.fullmatch(host)):
+        is_valid, host_and_port = False, ""
+    if not (is_valid and host_and_port and _HOST.fullmatch(re.sub(r":\d*$", "", host_and_port))):
         raise invalid_value(f"{expected}, special characters of the password percent-encoded", value)
-    database = parts.path.strip("/")
-    if not re.fullmatch(r"[0-9]*", database):
+    if not re.fullmatch(r"[0-9]*", parts.path.strip("/")):
         raise invalid_value(f"{expected} with a database number", value)
 
 
 def http_url(value: str) -> str:
-    """An http or https URL."""
-    expected = "a URL such as http://127.0.0.1:4566"
+    """Parse an http or https URL."""
     try:
         parts = urlsplit(value)
         is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_valid = False
     if not is_valid:
-        raise invalid_value(expected, value)
+        raise invalid_value("a URL such as http://127.0.0.1:4566", value)
     return value
 
 
 def queue_url(value: str) -> str:
-    """The URL of an SQS queue; a password has no place in it."""
+    """Parse the URL of an SQS queue, which has no user, query or fragment."""
     parts = urlsplit(http_url(value))
     if "@" in parts.netloc or parts.query or parts.fragment or not parts.path.strip("/"):
         raise invalid_value("a URL such as https://sqs.eu-west-1.amazonaws.com/123456789012/ecs-queue-events", value)
     return value
 
 
-def role_arn(value: str) -> str:
-    """The ARN of an IAM role."""
-    if not _ROLE_ARN.fullmatch(value):
-        raise invalid_value("an ARN such as arn:aws:iam::123456789012:role/NAME", value)
-    return value
+#: Parses the ARN of an IAM role.
+role_arn = matching(r"arn:[a-z-]+:iam::\d{12}:role/[\w+=,.@/-]+", "an ARN such as arn:aws:iam::123456789012:role/NAME")
 
 
 def launch_type(value: str) -> str:
-    """A launch type that botocore's model of run_task knows, in capitals."""
+    """Parse a launch type of botocore's run_task model, in any case."""
     choices = run_task_shape().members["launchType"].choices
     if value.upper() not in choices:
         raise invalid_value(f"one of {', '.join(choices)}", value)
@@ -180,7 +159,7 @@ def launch_type(value: str) -> str:
 
 
 def text_list(value: str) -> tuple[str, ...]:
-    """Texts separated by commas, or a JSON list of texts."""
+    """Parse texts separated by commas, or a JSON list of texts."""
     if not value.lstrip().startswith("["):
         return tuple(item for item in map(str.strip, value.split(",")) if item)
     items = json_value(list, "texts separated by commas or a JSON list of texts")(value)
@@ -190,23 +169,23 @@ def text_list(value: str) -> tuple[str, ...]:
 
 
 def override_names(value: str) -> tuple[str, ...]:
-    """Names of overrides, `*` or `none`; separated by commas, or a JSON list."""
+    """Parse names of overrides, `*` or `none`, separated by commas, or a JSON list."""
     return parse_allowed_overrides(text_list(value))
 
 
 def json_value(json_type: type, expected: str) -> Parser:
-    """JSON of one kind. The value is never shown: it may hold an environment."""
+    """Return a parser of JSON of one type. Its errors never show the value, which may hold an environment."""
 
     def parse(value: str) -> Any:
         try:
             found = json.loads(value)
         except json.JSONDecodeError as error:
-            where = f"line {error.lineno}, column {error.colno}"
-            raise ConfigError(f"expected {expected}, found text that is no JSON ({where})") from None
+            position = f"line {error.lineno}, column {error.colno}"
+            raise ConfigError(f"expected {expected}, found text that is not JSON ({position})") from None
         except RecursionError:
             raise ConfigError(f"expected {expected}, found JSON that is nested too deep") from None
         if not isinstance(found, json_type):
-            raise ConfigError(f"expected {expected}, found JSON of another kind ({type(found).__name__})")
+            raise ConfigError(f"expected {expected}, found JSON of another type ({type(found).__name__})")
         return found
 
     return parse
@@ -216,7 +195,7 @@ _SIGNING_KEY = re.compile(r"([A-Za-z0-9_.-]{1,32}):(\S{32,})")
 
 
 def signing_keys(value: str) -> tuple[SigningKey, ...]:
-    """`ID:SECRET`, separated by commas. The key is the bytes of SECRET as it stands. No value is ever shown."""
+    """Parse `ID:SECRET`, separated by commas. The key is the bytes of SECRET. Errors never show a value."""
     expected = (
         "ID:SECRET, separated by commas, ID of 1 to 32 of A-Z a-z 0-9 _ . -, SECRET of 32 characters or more "
         "(openssl rand -hex 32)"
@@ -233,7 +212,7 @@ def signing_keys(value: str) -> tuple[SigningKey, ...]:
 
 
 def encryption_keys(value: str) -> tuple[str, ...]:
-    """Fernet keys, separated by commas. No value is ever shown."""
+    """Parse Fernet keys, separated by commas. Errors never show a value."""
     items = [item.strip() for item in value.split(",")]
     for position, item in enumerate(items, 1):
         try:

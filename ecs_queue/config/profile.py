@@ -1,4 +1,4 @@
-"""A profile: where and how the tasks of one queue are launched."""
+"""A profile: where and how one queue's tasks are launched."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ecs_queue.runtask.overrides import SAFE_OVERRIDES
 class Profile:
     """The keys of `[aws_ecs_executor.NAME]`, falling back to `[aws_ecs_executor]`, for the queue NAME.
 
-    `run_task_kwargs` is in run_task's own spelling whatever was given, and must not be changed by its
-    readers. `capacity_provider_strategy`: None = not set, empty = the cluster's default strategy. A profile
-    may be incomplete (a client needs no cluster); `require_launchable` says whether it is.
+    `run_task_kwargs` has run_task's spelling, whatever spelling was given; readers must not change it.
+    `capacity_provider_strategy`: None is not set, empty is the cluster's default strategy. A profile may be
+    incomplete (a client needs no cluster); `require_launchable` checks that.
     """
 
     queue: str
@@ -48,13 +48,13 @@ class Profile:
     allowed_overrides: tuple[str, ...] = SAFE_OVERRIDES
 
     def __post_init__(self) -> None:
-        """Bring what has a structure into run_task's spelling; ConfigError when it cannot be."""
+        """Convert JSON values into run_task's spelling; ConfigError when they do not fit its model."""
         try:
             if self.run_task_kwargs:
-                conformed = normalize_run_task_kwargs(self.run_task_kwargs, self.container_name)
-                object.__setattr__(self, "run_task_kwargs", conformed)
+                kwargs = normalize_run_task_kwargs(self.run_task_kwargs, self.container_name)
+                object.__setattr__(self, "run_task_kwargs", kwargs)
             if self.capacity_provider_strategy:
-                object.__setattr__(self, "capacity_provider_strategy", self._conform_strategy())
+                object.__setattr__(self, "capacity_provider_strategy", self._normalize_strategy())
         except InvalidRequest as error:
             raise ConfigError(str(error)) from None
         if self.launch_type and self.capacity_provider_strategy is not None:
@@ -62,26 +62,27 @@ class Profile:
                 "capacity_provider_strategy, launch_type: expected only one of them, found both; remove one"
             )
 
-    def _conform_strategy(self) -> tuple[dict[str, Any], ...]:
-        key = "capacity_provider_strategy"
+    def _normalize_strategy(self) -> tuple[dict[str, Any], ...]:
         shape = run_task_shape().members["capacityProviderStrategy"]
-        return tuple(normalize(list(self.capacity_provider_strategy or ()), shape, key))
+        return tuple(normalize(list(self.capacity_provider_strategy or ()), shape, "capacity_provider_strategy"))
 
     def require_launchable(self) -> None:
-        """ConfigError when no task can be launched with it alone; it names the queue and what to set.
+        """Check that a task can be launched with this profile alone.
 
-        Not found here: an unknown region (the gateway sees it), and what only AWS knows.
+        Raises:
+            ConfigError: names the queue and what to set. An unknown region (the gateway finds it) and facts that only
+                AWS knows are not checked.
         """
         check_launchable(self)
 
     def for_queue(self, queue: str) -> Profile:
-        """The same profile under another queue's name; shares everything with this one."""
+        """Return the same profile under another queue's name; it shares all values with this one."""
         other = copy.copy(self)
         object.__setattr__(other, "queue", queue)
         return other
 
     def __repr__(self) -> str:
-        """Every field; no password and no value of an environment variable."""
+        """Show every field without passwords and values of environment variables."""
         shown = {item.name: _redact_field(item.name, getattr(self, item.name)) for item in fields(self)}
         return f"Profile({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 

@@ -1,4 +1,4 @@
-"""What may be shown of a configuration: never a password, never a value of an environment variable."""
+"""Redacts configuration values for display: passwords and values of environment variables."""
 
 from __future__ import annotations
 
@@ -19,30 +19,29 @@ _PARAMETER = re.compile(r"([?&;])([^=&;?]*)=([^&;]*)")
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a value of this name is taken for a secret."""
+    """Return whether a value of this name counts as a secret."""
     return _SECRET_NAME.search(name) is not None
 
 
 def redact_url(url: str) -> str:
-    """The URL with its password, and the secrets among its query parameters, as `***`.
+    """Return the URL with `***` for its password and the secrets among its query parameters.
 
-    Never raises, and hides rather too much than too little: in a malformed URL everything up to the last
-    `@` is taken for the user and the password, and a user without a password may be a mistyped password and
-    is hidden too.
+    Never raises. When uncertain it redacts: in a malformed URL everything up to the last `@` counts as user and
+    password, and a user without a password, which may be a mistyped password, is redacted too.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "", url
-    place, question_mark, query = rest.partition("?")
+    location, question_mark, query = rest.partition("?")
     if "@" in query:
-        # Either the query has a secret or the password has a `?`: nobody can tell which part may be shown.
+        # Either the query has a secret or the password has a `?`: it is not known which part may be shown.
         return scheme + separator + REDACTED
-    user_info, at, host = place.rpartition("@")
+    user_info, at, host = location.rpartition("@")
     if at:
         user, colon, _ = user_info.partition(":")
         is_plain = bool(colon) and not re.search(r"[/#\s]", user)
-        place = f"{user if is_plain else ''}{':' if is_plain else ''}{REDACTED}@{host}"
-    return scheme + separator + place + _PARAMETER.sub(_redact_parameter, question_mark + query)
+        location = f"{user if is_plain else ''}{':' if is_plain else ''}{REDACTED}@{host}"
+    return scheme + separator + location + _PARAMETER.sub(_redact_parameter, question_mark + query)
 
 
 def _redact_parameter(match: re.Match[str]) -> str:
@@ -52,7 +51,7 @@ def _redact_parameter(match: re.Match[str]) -> str:
 
 
 def redact_run_task_kwargs(value: Any) -> Any:
-    """A copy without the values of environment variables, wherever in it an `environment` stands."""
+    """Return a copy without the values of environment variables, wherever in it an `environment` is."""
     if isinstance(value, Mapping):
         return {
             key: _redact_environment(item) if str(key).lower() == "environment" else redact_run_task_kwargs(item)
@@ -75,12 +74,12 @@ def _redact_environment(environment: Any) -> Any:
 
 
 def redact_config_value(key: str, text: str) -> str:
-    """The text of one configuration value, fit to be shown in a message or a table."""
+    """Return the text of one configuration value for display, secrets redacted."""
     if key.endswith("_keys"):
         return REDACTED if text else ""
     if key == "run_task_kwargs":
         try:
             return json.dumps(redact_run_task_kwargs(json.loads(text))) if text else ""
         except (ValueError, RecursionError):
-            return REDACTED  # what is no JSON cannot be searched for secrets
+            return REDACTED  # text that is not JSON cannot be searched for secrets
     return redact_url(text)

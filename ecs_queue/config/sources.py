@@ -1,4 +1,4 @@
-"""The layers of the configuration, read into one picture: section -> key -> text and origin."""
+"""Reads the layers of the configuration into one structure: section -> key -> text and origin."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE
 from ecs_queue.config.model import normalize_queue_name
 from ecs_queue.errors import ConfigError
 
-#: Names the ini file when none is given.
+#: The environment variable that names the ini file.
 CONFIG_FILE_VARIABLE = "ECS_QUEUE_CONFIG"
 _VARIABLE_PREFIX = "AIRFLOW__"
-# The names that a queue may have in a message.
+# Valid queue names, as in messages.
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class RawValue:
-    """The text of one key, stripped, and where it was found."""
+    """The stripped text of one key, and its origin."""
 
     text: str
     origin: str
@@ -31,10 +31,7 @@ RawValues = dict[str, RawValue]
 
 
 def _set_value(target: RawValues, key: str, value: RawValue) -> None:
-    """Lay one value over what is there.
-
-    An empty one is "none" where a key may be none, else it is nothing.
-    """
+    """Set a value over that of an earlier layer. An empty value is ignored unless it means None."""
     known = MAIN_KEYS.get(key) or PROFILE_KEYS.get(key)
     if value.text or (known is not None and known.is_optional):
         target[key] = value
@@ -42,9 +39,14 @@ def _set_value(target: RawValues, key: str, value: RawValue) -> None:
 
 @dataclass(slots=True)
 class RawConfig:
-    """What the layers say, later ones on top.
+    """The merged layers; a later layer wins.
 
-    `profiles`: normal name -> values; `names`: normal name -> queue.
+    Attributes:
+        main: values of [ecs_queue].
+        base: values of [aws_ecs_executor].
+        profiles: normalized queue name -> values.
+        queue_names: normalized queue name -> queue name.
+        problems: what was wrong.
     """
 
     main: RawValues = field(default_factory=dict)
@@ -55,7 +57,11 @@ class RawConfig:
 
 
 def read_sources(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, str]) -> RawConfig:
-    """File < environment < overrides. ConfigError when the file cannot be read."""
+    """Return the merged layers: file < environment < overrides.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
     sources = RawConfig()
     file = path or environ.get(CONFIG_FILE_VARIABLE)
     if file:
@@ -66,8 +72,8 @@ def read_sources(path: str | None, environ: Mapping[str, str], overrides: Mappin
     return sources
 
 
-def _read_file(sources: RawConfig, file: str, why: str) -> None:
-    parser = _parse_file(file, why)
+def _read_file(sources: RawConfig, file: str, origin_note: str) -> None:
+    parser = _parse_file(file, origin_note)
     for section in parser.sections():
         origin = f"{file} [{section}]"
         target = _section_values(sources, section, origin)
@@ -77,7 +83,7 @@ def _read_file(sources: RawConfig, file: str, why: str) -> None:
 
 
 def _section_values(sources: RawConfig, section: str, origin: str) -> RawValues | None:
-    """The place of a file's section; None for one that is not ours: the same file may be Airflow's own."""
+    """The values to fill from a section; None for a section of others, because the file may be Airflow's own."""
     lower = section.lower()
     if lower == MAIN_SECTION:
         return sources.main
@@ -106,23 +112,23 @@ def _section_values(sources: RawConfig, section: str, origin: str) -> RawValues 
     return None
 
 
-def _parse_file(file: str, why: str) -> configparser.ConfigParser:
-    # No interpolation: a `%` in a password or a URL is one. No default section: Airflow's files use none.
+def _parse_file(file: str, origin_note: str) -> configparser.ConfigParser:
+    # No interpolation: a `%` in a password or a URL is literal. No default section: Airflow's files use none.
     parser = configparser.ConfigParser(interpolation=None, default_section="\0", strict=True)
     try:
         parser.read_string(Path(file).expanduser().read_text(encoding="utf-8-sig"), source=file)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(
-            f"configuration file {file}{why}: expected a readable ini file, found: {reason}; "
+            f"configuration file {file}{origin_note}: expected a readable ini file, found: {reason}; "
             f"check --config and {CONFIG_FILE_VARIABLE}"
         ) from None
     except UnicodeDecodeError:
-        raise ConfigError(f"configuration file {file}{why}: expected UTF-8 text, found other bytes") from None
+        raise ConfigError(f"configuration file {file}{origin_note}: expected UTF-8 text, found other bytes") from None
     except configparser.Error as error:
-        # Without the parser's own words: they would show the line, and a password with it.
+        # Without the parser's message: it would show the line, which may hold a password.
         raise ConfigError(
-            f"configuration file {file}{why}: expected an ini file, found {_describe_parse_error(error)}"
+            f"configuration file {file}{origin_note}: expected an ini file, found {_describe_parse_error(error)}"
         ) from None
     return parser
 
@@ -135,11 +141,11 @@ def _describe_parse_error(error: configparser.Error) -> str:
     if isinstance(error, configparser.MissingSectionHeaderError):
         return f"a line before the first [section] (line {error.lineno})"
     lines = [str(line) for line, _ in getattr(error, "errors", ())]
-    return f"what is neither a section nor key = value (line {', '.join(lines) or '?'})"
+    return f"text that is neither a section nor key = value (line {', '.join(lines) or '?'})"
 
 
 def _read_environment(sources: RawConfig, environ: Mapping[str, str]) -> None:
-    """AIRFLOW__SECTION__KEY of our sections; every other variable is somebody else's."""
+    """Read AIRFLOW__SECTION__KEY of our sections; ignore all other variables."""
     for variable in sorted(environ):
         if not variable.startswith(_VARIABLE_PREFIX):
             continue

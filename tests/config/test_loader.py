@@ -35,7 +35,7 @@ def problem(section: str = "ECS_QUEUE", **keys: str) -> str:
 
 
 def origin(config: Config, key: str, section: str = "ecs_queue") -> str:
-    (found,) = [item.origin for item in config.describe() if (item.section, item.key) == (section, key)]
+    (found,) = [item.origin for item in config.effective_values if (item.section, item.key) == (section, key)]
     return found
 
 
@@ -146,7 +146,7 @@ def test_the_password_of_a_bad_url_is_not_in_the_message(url: str) -> None:
 
 def test_neither_repr_nor_description_shows_a_password() -> None:
     config = load(broker_url="redis://:hunter2@h:6379/0?password=hunter3")
-    shown = f"{config!r} {config} {config.describe()}"
+    shown = f"{config!r} {config} {config.effective_values}"
     assert "hunter" not in shown
     assert "redis://:***@h:6379/0" in shown
 

@@ -149,14 +149,14 @@ def test_run_task_kwargs_are_json_in_either_spelling() -> None:
             "FARGATE_SPOT",
             "expected a JSON list of capacity providers, found text that",
         ),
-        ("capacity_provider_strategy", "{}", "found JSON of another kind (dict)"),
+        ("capacity_provider_strategy", "{}", "found JSON of another type (dict)"),
         ("capacity_provider_strategy", '[{"weight": 1}]', "[0]: expected the key 'capacityProvider'"),
         (
             "run_task_kwargs",
             "{'a': 1}",
-            "expected a JSON object, found text that is no JSON (line 1, column 2)",
+            "expected a JSON object, found text that is not JSON (line 1, column 2)",
         ),
-        ("run_task_kwargs", "[]", "expected a JSON object, found JSON of another kind (list)"),
+        ("run_task_kwargs", "[]", "expected a JSON object, found JSON of another type (list)"),
         ("run_task_kwargs", '{"tagz": []}', "unknown key 'tagz'"),
         (
             "role_arn",
@@ -200,7 +200,7 @@ def test_no_environment_value_and_no_password_is_shown() -> None:
         AWS_ECS_EXECUTOR__RUN_TASK_KWARGS=secret,
         AWS_ECS_EXECUTOR__ENDPOINT_URL="http://u:hunter2@127.0.0.1:1",
     )
-    shown = f"{config.profile('default')!r} {config.describe()} {config!r}"
+    shown = f"{config.profile('default')!r} {config.effective_values} {config!r}"
     assert "hunter2" not in shown
     assert "TOKEN" in shown
     wrong = secret.replace('"hunter2"', '{"hunter2": 1}')
@@ -209,7 +209,7 @@ def test_no_environment_value_and_no_password_is_shown() -> None:
 
 def test_the_description_of_a_named_profile_is_what_it_sets_itself() -> None:
     config = load(AWS_ECS_EXECUTOR_GPU__CLUSTER="a")
-    (setting,) = [item for item in config.describe() if item.section == "aws_ecs_executor.gpu"]
+    (setting,) = [item for item in config.effective_values if item.section == "aws_ecs_executor.gpu"]
     assert (setting.key, setting.value, setting.origin) == (
         "cluster",
         "a",

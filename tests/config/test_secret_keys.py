@@ -60,13 +60,13 @@ def test_a_bad_encryption_key_is_named_by_its_place_and_not_shown(value: str) ->
 
 def test_no_key_is_shown_anywhere() -> None:
     config = load(signing_keys=f"k1:{SECRET}", encryption_keys=FERNET)
-    shown = f"{config!r} {config} {config.describe()} {config.profile('x')!r} {vars(config)!r}".replace(
+    shown = f"{config!r} {config} {config.effective_values} {config.profile('x')!r} {vars(config)!r}".replace(
         repr(config.encryption_keys), ""
     )
 
     assert "hunter2" not in shown
     assert FERNET not in shown
-    values = {setting.key: setting.value for setting in config.describe()}
+    values = {setting.key: setting.value for setting in config.effective_values}
     assert (values["signing_keys"], values["encryption_keys"]) == ("***", "***")
 
 
