@@ -22,15 +22,6 @@ def open_ledger(config: Config) -> Ledger:
     settings = ProtocolSettings.from_config(config)
     if config.ledger_url.startswith("memory:"):
         return MemoryLedger(time.time, settings)
-    client = connect(
-        config.ledger_url,
-        socket_timeout=config.socket_timeout_seconds,
-        max_connections=config.concurrency + 16,
-    )
-    return RedisLedger(
-        client,
-        config.namespace,
-        settings,
-        durability=config.durability,
-        barrier_seconds=0.8 * config.socket_timeout_seconds,
-    )
+    timeout = config.socket_timeout_seconds
+    client = connect(config.ledger_url, socket_timeout=timeout, max_connections=config.concurrency + 16)
+    return RedisLedger(client, config.namespace, settings, config.durability, barrier_seconds=0.8 * timeout)

@@ -78,7 +78,7 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
 class RequestOperations(Protocol):
     """The operations that change one record."""
 
-    @contract("CREATED", "UNCHANGED", "CONFLICT", "TOO_LATE", "ENDED")
+    @contract("CREATED UNCHANGED CONFLICT TOO_LATE ENDED")
     def put(self, submissions: Sequence[Submission]) -> list[OperationResult]:
         """Create the records that do not exist yet.
 
@@ -88,17 +88,7 @@ class RequestOperations(Protocol):
         ...
 
     @contract(
-        "CREATED",
-        "UNCHANGED",
-        "CONFLICT",
-        "TOO_LATE",
-        "ENDED",
-        "RUN_TASK",
-        "LIMIT_REACHED",
-        "PAUSED",
-        "NOT_CLAIMABLE",
-        "NOT_FOUND",
-        barrier=True,
+        "CREATED UNCHANGED CONFLICT TOO_LATE ENDED RUN_TASK LIMIT_REACHED PAUSED NOT_CLAIMABLE NOT_FOUND", barrier=True
     )
     def put_and_claim(
         self, submission: Submission, claim_request: ClaimRequest
@@ -111,12 +101,12 @@ class RequestOperations(Protocol):
         """
         ...
 
-    @contract("RUN_TASK", "ENDED", "LIMIT_REACHED", "PAUSED", "NOT_CLAIMABLE", "NOT_FOUND", barrier=True)
+    @contract("RUN_TASK ENDED LIMIT_REACHED PAUSED NOT_CLAIMABLE NOT_FOUND", barrier=True)
     def claim(self, record_id: str, claim_request: ClaimRequest | None) -> OperationResult:
         """Claim a QUEUED record for one RunTask call. Without a claim request only an expired record is ended."""
         ...
 
-    @contract("RUN_TASK", "LIST_TASKS", "ENDED", "NOT_CLAIMABLE", "NOT_FOUND", barrier=True)
+    @contract("RUN_TASK LIST_TASKS ENDED NOT_CLAIMABLE NOT_FOUND", barrier=True)
     def reclaim(self, record_id: str, claim_request: ClaimRequest) -> OperationResult:
         """Take over a LAUNCHING record whose lease is over.
 
@@ -126,12 +116,12 @@ class RequestOperations(Protocol):
         """
         ...
 
-    @contract("OK", "UNCHANGED", "UNWANTED")
+    @contract("OK UNCHANGED UNWANTED")
     def launched(self, record_id: str, nonce: str, launch: int, arn: str, wait: float) -> OperationResult:
         """Record the task of a launch. It is due in `wait` seconds, at once when a stop is requested."""
         ...
 
-    @contract("OK", "CLAIM_LOST")
+    @contract("OK CLAIM_LOST")
     def call_ambiguous(
         self, record_id: str, claim: str, wait: float, reason: str, call_completed: str = ""
     ) -> OperationResult:
@@ -146,12 +136,12 @@ class RequestOperations(Protocol):
         """
         ...
 
-    @contract("OK", "ENDED", "CLAIM_LOST")
+    @contract("OK ENDED CLAIM_LOST")
     def no_effect(self, record_id: str, claim: str, wait: float, reason: str) -> OperationResult:
         """The call was throttled or never sent. It consumes no launch number and no attempt."""
         ...
 
-    @contract("OK", "REQUEUED", "ENDED", "CLAIM_LOST", barrier=True)
+    @contract("OK REQUEUED ENDED CLAIM_LOST", barrier=True)
     def refused(
         self, record_id: str, claim: str, kind: RefusalKind, wait: float, reason: str, max_attempts: int
     ) -> OperationResult:
@@ -161,7 +151,7 @@ class RequestOperations(Protocol):
         """
         ...
 
-    @contract("REQUEUED", "ENDED", "TOO_EARLY", "CLAIM_LOST", barrier=True)
+    @contract("REQUEUED ENDED TOO_EARLY CLAIM_LOST", barrier=True)
     def task_absent(
         self, record_id: str, claim: str, wait: float, advice: str = MANUAL_SEARCH_ADVICE
     ) -> OperationResult:
@@ -178,12 +168,12 @@ class RequestOperations(Protocol):
         """
         ...
 
-    @contract("OK", "REQUEUED", "ENDED", "STALE", "NOT_FOUND")
+    @contract("OK REQUEUED ENDED STALE NOT_FOUND")
     def update_tasks(self, updates: Sequence[TaskUpdate]) -> list[OperationResult]:
         """Record what was observed of tasks. One result each, in order; REQUEUED and ENDED with the record."""
         ...
 
-    @contract("ENDED", "STOP_REQUESTED", "UNCHANGED", "STALE", "NOT_FOUND", barrier=True)
+    @contract("ENDED STOP_REQUESTED UNCHANGED STALE NOT_FOUND", barrier=True)
     def stop(self, ids: Sequence[str], requested_by: str, launch: int = 0) -> list[OperationResult]:
         """Request a stop. An unknown id leaves a tombstone: ENDED. Each result has its record.
 
@@ -195,12 +185,12 @@ class RequestOperations(Protocol):
         """
         ...
 
-    @contract("OK", "ENDED", "NOT_FOUND", barrier=True)
+    @contract("OK ENDED NOT_FOUND", barrier=True)
     def adopt(self, ids: Sequence[str], owner: str) -> list[OperationResult]:
         """Deliver the results of these requests to `owner` from now on. ENDED: delivered again. With the record."""
         ...
 
-    @contract("OK", "NOT_OWNER")
+    @contract("OK NOT_OWNER")
     def confirm(self, results: Sequence[tuple[str, str]], owner: str) -> list[OperationResult]:
         """Record that the owner has the results of these (id, nonce) pairs. Retention starts."""
         ...

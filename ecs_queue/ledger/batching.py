@@ -1,7 +1,7 @@
-"""Lets threads share round trips: calls that come while one is under way go together with the next.
+"""Lets threads share round trips: calls that arrive during one round trip are sent together in the next.
 
-Nobody waits for company: a lone call goes at once. The more threads call, the more calls a trip has. A trip that takes
-long, because its connection is dead, delays those that wait for it by no more than a moment: they go without it.
+A lone call is sent immediately. The more threads call, the more calls a round trip carries. A round trip that takes
+long, because its connection is dead, delays the calls that wait for it only briefly: then they are sent without it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from ecs_queue.errors import LedgerUnavailable
 #: An operation's name and its arguments.
 Call = tuple[Any, ...]
 
-#: After so many seconds the trip under way is not waited for any more; usually it takes about a millisecond.
+#: Seconds that a call waits for the round trip in progress, which usually takes about a millisecond.
 _OVERDUE_SECONDS = 0.2
 
 
 class _PendingCall:
-    """One thread's call. `turn` is released when there is its answer, or when it is to lead the next trip."""
+    """One thread's call. `wakeup` is released when its reply is there, or when it must lead the next round trip."""
 
     __slots__ = ("call", "error", "is_leader", "result", "wakeup")
 
-    def __init__(self, call: Call, *, leads: bool) -> None:
+    def __init__(self, call: Call, *, is_leader: bool) -> None:
         self.call = call
-        self.is_leader = leads
+        self.is_leader = is_leader
         self.result: Any = None
         self.error: BaseException | None = None
         self.wakeup = threading.Lock()
@@ -34,41 +34,49 @@ class _PendingCall:
 
 
 class CallBatcher:
-    """Thread-safe. `send`: carries calls to the server, an answer for each; `most`: calls of one trip."""
+    """Thread-safe.
+
+    Args:
+        send: Sends calls to the server in one round trip and returns a reply for each.
+        max_batch: Number of calls in one round trip.
+        overdue_seconds: How long a call waits for the round trip in progress.
+    """
 
     def __init__(
         self, send: Callable[[Sequence[Call]], list[Any]], max_batch: int, overdue_seconds: float = _OVERDUE_SECONDS
     ) -> None:
-        """`overdue`: seconds after which a trip is not waited for any more."""
         self._send = send
         self._max_batch = max_batch
         self._overdue_seconds = overdue_seconds
         self._lock = threading.Lock()
         self._pending: list[_PendingCall] = []
-        self._leader: _PendingCall | None = None  # of the trip that others wait for
+        self._leader: _PendingCall | None = None  # of the round trip that others wait for
 
     def run(self, call: Call) -> Any:
-        """The answer to this call. What `send` raises fails all calls of its trip: LedgerUnavailable, but for whoever
-        led it."""
+        """Return the reply to this call.
+
+        Raises:
+            LedgerUnavailable: The round trip failed; it fails all its calls. The leader raises what `send` raised.
+        """
         with self._lock:
-            mine = _PendingCall(call, leads=self._leader is None)
-            if mine.is_leader:
-                self._leader = mine
+            pending = _PendingCall(call, is_leader=self._leader is None)
+            if pending.is_leader:
+                self._leader = pending
             else:
-                self._pending.append(mine)
+                self._pending.append(pending)
         try:
-            if not mine.is_leader:
-                self._wait(mine)
-            if mine.is_leader:
-                return self._send_batch(mine)
+            if not pending.is_leader:
+                self._wait(pending)
+            if pending.is_leader:
+                return self._send_batch(pending)
         finally:
-            self._hand_over(mine)
-        if mine.error is not None:  # an exception of one's own: the others' must not be raised in two threads
-            raise LedgerUnavailable(str(mine.error) or type(mine.error).__name__) from mine.error
-        return mine.result
+            self._hand_over(pending)
+        if pending.error is not None:  # an own exception: one must not be raised in two threads
+            raise LedgerUnavailable(str(pending.error) or type(pending.error).__name__) from pending.error
+        return pending.result
 
     def _wait(self, pending: _PendingCall) -> None:
-        """Until there is an answer, or `mine` is to lead."""
+        """Wait for the reply, or to become the leader."""
         if pending.wakeup.acquire(timeout=self._overdue_seconds):
             return
         with self._lock:
@@ -76,28 +84,28 @@ class CallBatcher:
                 self._pending.remove(pending)
                 self._leader = pending
                 pending.is_leader = True
-        if not pending.is_leader:  # on a trip by now, or made a leader at this moment
+        if not pending.is_leader:  # being sent by now, or just made the leader
             pending.wakeup.acquire()
 
     def _send_batch(self, pending: _PendingCall) -> Any:
         with self._lock:
             others, self._pending = self._pending[: self._max_batch - 1], self._pending[self._max_batch - 1 :]
         try:
-            own, *answers = self._send([pending.call, *(one.call for one in others)])
-            for one, answer in zip(others, answers, strict=True):
-                one.result = answer
+            own, *replies = self._send([pending.call, *(other.call for other in others)])
+            for other, reply in zip(others, replies, strict=True):
+                other.result = reply
         except BaseException as error:
-            for one in others:
-                one.error = error
+            for other in others:
+                other.error = error
             raise
         finally:
-            self._hand_over(pending)  # before the others are woken: the next trip need not wait for them
-            for one in others:
-                one.wakeup.release()
+            self._hand_over(pending)  # before the others wake up: the next round trip need not wait for them
+            for other in others:
+                other.wakeup.release()
         return own
 
     def _hand_over(self, pending: _PendingCall) -> None:
-        """Whatever has happened, nobody is left waiting for `mine`."""
+        """Make the next pending call the leader, so that no call waits for this one, whatever happened to it."""
         with self._lock:
             if pending in self._pending:  # interrupted
                 self._pending.remove(pending)

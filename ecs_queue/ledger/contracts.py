@@ -19,11 +19,13 @@ class OperationContract(msgspec.Struct, frozen=True):
     has_barrier: bool = False
 
 
-def contract(*results: str, barrier: bool = False) -> Callable[[_Method], _Method]:
-    """Declare the names of the `ResultCode` members that a method may return, and its barrier."""
+def contract(results: str = "", *, barrier: bool = False) -> Callable[[_Method], _Method]:
+    """Declare the `ResultCode` members that a method may return, by name, and its barrier."""
 
     def declare(method: _Method) -> _Method:
-        method.__dict__["contract"] = OperationContract(frozenset(ResultCode[name] for name in results), barrier)
+        method.__dict__["contract"] = OperationContract(
+            frozenset(ResultCode[name] for name in results.split()), barrier
+        )
         return method
 
     return declare

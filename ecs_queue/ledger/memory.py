@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -45,7 +45,7 @@ class MemoryLedger(MemoryCoordination):
         self._due_at: dict[str, float] = {}  # live records: when they are due next
         self._start_deadlines: dict[str, float] = {}  # QUEUED records with a deadline: when they are to be ended
         self._forget_at: dict[str, float] = {}  # finished records: when they are forgotten
-        self._terminal_counts: defaultdict[tuple[str, State], int] = defaultdict(int)
+        self._terminal_counts: Counter[tuple[str, State]] = Counter()
 
     def put(self, submissions: Sequence[Submission]) -> list[OperationResult]:
         """See `Ledger.put`."""
@@ -278,12 +278,10 @@ class MemoryLedger(MemoryCoordination):
     def count_by_state(self) -> dict[str, dict[State, int]]:
         """See `Ledger.count_by_state`."""
         with self._lock:
+            live = Counter((record.queue, record.state) for record in self._records.values() if not record.is_terminal)
             totals: dict[str, dict[State, int]] = defaultdict(dict)
-            for (queue, state), number in self._terminal_counts.items():
+            for (queue, state), number in (self._terminal_counts | live).items():
                 totals[queue][state] = number
-            for record in self._records.values():
-                if not record.is_terminal:
-                    totals[record.queue][record.state] = totals[record.queue].get(record.state, 0) + 1
             return dict(totals)
 
     def prune(self, limit: int) -> int:
@@ -293,7 +291,7 @@ class MemoryLedger(MemoryCoordination):
             ids = _keys_until(now, self._forget_at)[:limit]
             for record_id in ids:
                 del self._records[record_id], self._forget_at[record_id]
-            self._dead_letters.trim(now)
+            self._trim_dead_letters()
             return len(ids)
 
     def check_server(self) -> list[str]:
@@ -348,10 +346,10 @@ class MemoryLedger(MemoryCoordination):
         return [record for record_id in self._records if (record := self._find_record(record_id))]
 
     def _count_in_flight(self, record: Record, claim_request: ClaimRequest | None) -> InFlightCounts:
+        has_limit = self._settings.max_in_flight or (claim_request and claim_request.queue_limit)
+        records = self._records.values() if has_limit else ()
+        queues = [other.queue for other in records if other.state in _IN_FLIGHT_STATES]
         paused = record.queue in self._paused_since
-        if not (self._settings.max_in_flight or (claim_request and claim_request.queue_limit)):
-            return InFlightCounts(paused=paused)
-        queues = [other.queue for other in self._records.values() if other.state in _IN_FLIGHT_STATES]
         return InFlightCounts(total=len(queues), queue=queues.count(record.queue), paused=paused)
 
 

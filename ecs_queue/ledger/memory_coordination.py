@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from ecs_queue.ledger.base import DeadLetter, WorkerInfo
-from ecs_queue.ledger.dead_letters import DeadLetterStore
 from ecs_queue.protocol.event_health import EventFact, EventHealth
+from ecs_queue.protocol.settings import MAX_DEAD_LETTER_AGE, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS
 from ecs_queue.protocol.token_bucket import TokenBucket
 
 
@@ -24,7 +24,8 @@ class MemoryCoordination:
         self._event_health: dict[str, EventHealth] = {}
         self._paused_since: dict[str, float] = {}
         self._open_deliveries: defaultdict[str, int] = defaultdict(int)
-        self._dead_letters = DeadLetterStore()
+        self._dead_letters: dict[str, DeadLetter] = {}
+        self._dead_letter_bytes = 0
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
 
     def now(self) -> float:
@@ -75,12 +76,19 @@ class MemoryCoordination:
     def add_dead_letter(self, dead_letter: DeadLetter) -> None:
         """See `Ledger.add_dead_letter`."""
         with self._lock:
-            self._dead_letters.add(dead_letter, self.now())
+            if dead_letter.key not in self._dead_letters:
+                # Each a little later than the one before, so that the times give the order in which they were added.
+                newest = max(map(_added_at, self._dead_letters.values()), default=0.0)
+                added_at = max(self.now(), round(newest + 1e-6, 6))
+                self._dead_letters[dead_letter.key] = msgspec.structs.replace(dead_letter, added_at=added_at)
+                self._dead_letter_bytes += _stored_size(dead_letter)
+                self._trim_dead_letters()
 
     def list_dead_letters(self, limit: int, before: DeadLetter | None = None) -> list[DeadLetter]:
         """See `Ledger.list_dead_letters`."""
         with self._lock:
-            return self._dead_letters.list_newest(limit, before)
+            dead_letters = sorted(self._dead_letters.values(), key=_added_at, reverse=True)
+            return [each for each in dead_letters if before is None or each.added_at < before.added_at][:limit]
 
     def get_dead_letters(self, keys: Sequence[str]) -> list[DeadLetter | None]:
         """See `Ledger.get_dead_letters`."""
@@ -90,7 +98,22 @@ class MemoryCoordination:
     def delete_dead_letters(self, keys: Sequence[str]) -> list[bool]:
         """See `Ledger.delete_dead_letters`."""
         with self._lock:
-            return [self._dead_letters.delete(key) for key in keys]
+            return [self._delete_dead_letter(key) for key in keys]
+
+    def _delete_dead_letter(self, key: str) -> bool:
+        dead_letter = self._dead_letters.pop(key, None)
+        if dead_letter is not None:
+            self._dead_letter_bytes -= _stored_size(dead_letter)
+        return dead_letter is not None
+
+    def _trim_dead_letters(self) -> None:
+        """Drop the oldest beyond a bound."""
+        while self._dead_letters:
+            oldest, number = min(self._dead_letters.values(), key=_added_at), len(self._dead_letters)
+            is_over = number > MAX_DEAD_LETTERS or (self._dead_letter_bytes > MAX_DEAD_LETTER_BYTES and number > 1)
+            if not is_over and oldest.added_at > self.now() - MAX_DEAD_LETTER_AGE:
+                return
+            self._delete_dead_letter(oldest.key)
 
     def heartbeat(self, info: WorkerInfo, ttl: float) -> None:
         """See `Ledger.heartbeat`."""
@@ -120,3 +143,12 @@ class MemoryCoordination:
         """Whether a worker is registered, and by a process that started before `since`, not by a later one."""
         info, forget_at = self._workers.get(name, (None, 0.0))
         return info is not None and forget_at > self.now() and info.started_at <= since
+
+
+def _added_at(dead_letter: DeadLetter) -> float:
+    return dead_letter.added_at
+
+
+def _stored_size(dead_letter: DeadLetter) -> int:
+    """Bytes as Redis counts them: without the time at which it was added."""
+    return len(msgspec.json.encode(msgspec.structs.replace(dead_letter, added_at=0.0)))

@@ -167,7 +167,8 @@ class RedisLedger:
             for record_id in ids:
                 pipe.hgetall(f"{self._prefix}r:{record_id}")
             found = pipe.execute()
-        return [_decode_hash(record_id, fields) for record_id, fields in zip(ids, found, strict=True)]
+        flat = [(record_id.encode(), *chain(*fields.items())) for record_id, fields in zip(ids, found, strict=True)]
+        return [decode_record(fields) if len(fields) > 1 else None for fields in flat]
 
     def find_id_by_arn(self, arn: str) -> str | None:
         """See `Ledger.find_id_by_arn`."""
@@ -195,11 +196,9 @@ class RedisLedger:
 
     def count_by_state(self) -> dict[str, dict[State, int]]:
         """See `Ledger.count_by_state`."""
-        with wrap_redis_errors():
-            flat = self._redis.hgetall(f"{self._prefix}counts")
         totals: dict[str, dict[State, int]] = {}
-        for key, number in flat.items():
-            queue, _, state = key.decode().rpartition("|")
+        for key, number in self._read_hash("counts").items():
+            queue, _, state = key.rpartition("|")
             if int(number) and state in _STATES:  # other states are a newer version's
                 totals.setdefault(queue, {})[State(state)] = int(number)
         return totals
@@ -223,9 +222,7 @@ class RedisLedger:
 
     def list_paused_queues(self) -> dict[str, float]:
         """See `Ledger.list_paused_queues`."""
-        with wrap_redis_errors():
-            found = self._redis.hgetall(f"{self._prefix}paused")
-        return {queue.decode(): float(since) for queue, since in found.items()}
+        return {queue: float(since) for queue, since in self._read_hash("paused").items()}
 
     def record_event_facts(self, facts: Sequence[EventFact]) -> None:
         """See `Ledger.record_event_facts`."""
@@ -235,11 +232,9 @@ class RedisLedger:
 
     def get_event_health(self) -> dict[str, EventHealth]:
         """See `Ledger.get_event_health`."""
-        with wrap_redis_errors():
-            found = self._redis.hgetall(f"{self._prefix}event_health")
         by_source: dict[str, dict[str, float]] = {}
-        for key, at in found.items():
-            source, _, fact = key.decode().rpartition("|")
+        for key, at in self._read_hash("event_health").items():
+            source, _, fact = key.rpartition("|")
             by_source.setdefault(source, {})[fact] = float(at)
         return {source: msgspec.convert(facts, EventHealth) for source, facts in by_source.items()}
 
@@ -292,16 +287,17 @@ class RedisLedger:
         """See `Ledger.prune`. The records themselves expire by the TTL of their keys."""
         return int(self._script.run_one("prune", min(limit, 5000)))
 
+    def _read_hash(self, key: str) -> dict[str, str]:
+        with wrap_redis_errors():
+            return {name.decode(): value.decode() for name, value in self._redis.hgetall(self._prefix + key).items()}
+
     def check_server(self) -> list[str]:
         """Check eviction, and what `durability` needs of the server."""
         with wrap_redis_errors():
             info = self._redis.info()
         findings = []
-        policy = info.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            findings.append(
-                f"maxmemory-policy is {policy}: the server may drop records; set it to noeviction (CONFIG SET)"
-            )
+        if (policy := info.get("maxmemory_policy", "noeviction")) != "noeviction":
+            findings.append(f"maxmemory-policy is {policy}: the server may drop records; set it to noeviction")
         if self._durability == "aof" and not info.get("aof_enabled"):
             findings.append("durability = aof needs an append-only file: set appendonly yes on the server")
         if self._durability == "aof" and not _supports_waitaof(info):
@@ -329,12 +325,6 @@ def _split_call(operation: str, arguments: Sequence[str], size: int) -> list[Cal
 
 def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
     return zip(flat[::2], flat[1::2], strict=True)
-
-
-def _decode_hash(record_id: str, fields: Mapping[bytes, bytes]) -> Record | None:
-    if not fields:
-        return None
-    return decode_record([record_id.encode(), *chain.from_iterable(fields.items())])
 
 
 def _supports_waitaof(info: Mapping[str, Any]) -> bool:

@@ -45,16 +45,14 @@ _READ_ONLY_ADVICE = (
 
 def render_script(settings: ProtocolSettings) -> str:
     """Return the script: the protocol's numbers, reasons and states, then lua/*.lua in the order of their names."""
-    numeric_defaults = {
-        field.name: field.default for field in msgspec.structs.fields(Record) if field.type in (int, float, bool)
-    }
+    numbers = [field for field in msgspec.structs.fields(Record) if field.type in (int, float, bool)]
     folder = files("ecs_queue.ledger") / "lua"
     parts = sorted((path for path in folder.iterdir() if path.name.endswith(".lua")), key=lambda path: path.name)
     return "\n".join(
         [
             _render_table("SETTINGS", protocol_numbers(settings)),
             _render_table("REASONS", REASON_TEMPLATES),
-            _render_table("RECORD_NUMBERS", {name: default + 0 for name, default in numeric_defaults.items()}),
+            _render_table("RECORD_NUMBERS", {field.name: field.default + 0 for field in numbers}),
             _render_table("LIVE_STATES", dict.fromkeys(LIVE_STATES, 1)),
             _render_table("TERMINAL_STATES", dict.fromkeys(TERMINAL_STATES, 1)),
             *(part.read_text() for part in parts),
@@ -146,7 +144,10 @@ class Script:
         self._redis: Any = client  # redis-py's own types mix its sync and async replies
         self._prefix = prefix
         self._durability = durability
-        self._barrier = _barrier_command(durability, int(barrier_seconds * 1000))
+        milliseconds = int(barrier_seconds * 1000)
+        barriers = {"aof": ("WAITAOF", 1, 0, milliseconds), "replica": ("WAIT", 1, milliseconds)}
+        #: docs/protocol.md, "When the ledger loses a second".
+        self._barrier: tuple[Any, ...] = barriers.get(durability, ())
         self._clock = clock
         self._batcher = CallBatcher(self._send_batch, _MAX_CALLS_PER_RUN)
         self._text = render_script(settings)
@@ -252,12 +253,3 @@ def _group_into_runs(calls: Sequence[Call]) -> Iterator[_ScriptRun]:
         max_calls = max(1, min(_MAX_CALLS_PER_RUN, _MAX_ARGUMENTS_PER_RUN // size)) if size else 1
         while group := list(islice(alike, max_calls)):
             yield _ScriptRun(operation, size if len(group) > 1 else 0, [value for call in group for value in call[1:]])
-
-
-def _barrier_command(durability: str, milliseconds: int) -> tuple[Any, ...]:
-    """Confirms a write (docs/protocol.md, "When the ledger loses a second"), () when none is needed."""
-    if durability == "aof":
-        return ("WAITAOF", 1, 0, milliseconds)
-    if durability == "replica":
-        return ("WAIT", 1, milliseconds)
-    return ()
