@@ -1,1 +1,1 @@
-"""The pure core: no I/O, no clock and no randomness of its own. It imports nothing of ours but errors."""
+"""The launch protocol as pure rules: records, states, operations and decisions (docs/protocol.md). No I/O, no clock."""

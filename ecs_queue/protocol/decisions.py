@@ -1,36 +1,38 @@
-"""The launcher's decisions, pure: what to write after a RunTask call, what a look at a task means, what to do next.
+"""The worker's decisions as pure functions: what to write after a RunTask call or a list, and what a poll means.
 
-Given the same record, answer, clock and random source, the decision is the same: nothing here does I/O. The journal
-keeps inputs and decision of each, and `ecs_queue.replay.decisions` calls the same functions with them again.
+The same record, ECS result, clock and random source give the same decision. The journal records the inputs and the
+decision of each; `ecs_queue.replay.decisions` calls the same functions with them again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from ecs_queue.protocol.ecs_results import ListTasksResult, ReadErrorKind, RunTaskResult, RunTaskResultKind
-from ecs_queue.protocol.event_health import EventHealth, trusted_poll_wait
-from ecs_queue.protocol.observation import Observation, observe, poll_interval
+from ecs_queue.protocol.event_health import EventHealth
+from ecs_queue.protocol.observation import Observation, observe
 from ecs_queue.protocol.operations import RefusalKind, ResultCode, TaskUpdate
+from ecs_queue.protocol.polling import poll_interval, trusted_poll_wait
 from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record
 from ecs_queue.protocol.retry import Backoff, RandomSource
 from ecs_queue.protocol.settings import ABSENCE_UNPROVABLE_AFTER
 from ecs_queue.protocol.states import State
 
-#: Seconds between looks for a task of a launch in doubt, when the look itself has failed.
-_LIST_RETRY_SECONDS = 30.0
-#: Of ListTasks: what does not pass by itself.
+#: Seconds until the tasks of an ambiguous launch are listed again after ListTasks failed.
+LIST_RETRY_SECONDS = 30.0
+#: The errors of ListTasks that do not pass by themselves.
 LASTING_READ_ERRORS = frozenset({ReadErrorKind.CLUSTER_NOT_FOUND, ReadErrorKind.DENIED, ReadErrorKind.INVALID})
-#: Seconds until the next look after a StopTask.
+#: Seconds until the next poll after a StopTask call.
 POLL_AFTER_STOP_SECONDS = 1.0
 
 
 class LedgerWrite(StrEnum):
-    """The ledger operation that follows a RunTask call, or a look for what one has started."""
+    """The ledger operation that follows a RunTask call, or a list of the tasks that one started."""
 
     LAUNCHED = "launched"
     NO_EFFECT = "no_effect"
@@ -38,12 +40,19 @@ class LedgerWrite(StrEnum):
     REFUSED = "refused"
     TASK_ABSENT = "task_absent"
     DESCRIBE_CONFLICT = "describe_conflict"
-    """The token was used with other arguments: describe the tasks it names before anything is written."""
+    """The client token was used with other arguments: describe the conflicting tasks before anything is written."""
 
 
 class CallDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """What to write after a call. `arn`: of LAUNCHED. `wait`: seconds. `answered`: "1" when ECS itself ended the
-    call."""
+    """What to write after a call.
+
+    Attributes:
+        arn: The task, if `write` is LAUNCHED.
+        wait: Seconds until the record is due again.
+        call_completed: "1" when ECS itself ended the call with a 5xx, so that it cannot take effect later.
+        refusal_kind: What a refusal consumes, if `write` is REFUSED.
+        opens_circuit: Whether the profile is unusable, so that its queues stop launching.
+    """
 
     write: LedgerWrite
     arn: str = ""
@@ -54,45 +63,35 @@ class CallDecision(msgspec.Struct, frozen=True, kw_only=True):
     opens_circuit: bool = False
 
 
-_REFUSAL_KINDS = {
-    RunTaskResultKind.CAPACITY: RefusalKind.CAPACITY,
-    RunTaskResultKind.START_FAILURE: RefusalKind.START_FAILURE,
-    RunTaskResultKind.PERMANENT: RefusalKind.PERMANENT,
-}
+#: The kinds of results that are refusals, under their common names.
+_REFUSAL_KINDS = {kind.value: kind for kind in RefusalKind}
 
 
 def decide_call(result: RunTaskResult, record: Record, backoff: Backoff, rng: RandomSource) -> CallDecision:
-    """One decision for each kind of answer (DESIGN.md, invariants 2 and 3)."""
-    if result.kind is RunTaskResultKind.STARTED:
+    """Return what to write after a RunTask call: one decision for each kind of result (docs/protocol.md)."""
+    kind = result.kind
+    if kind is RunTaskResultKind.STARTED:
         return CallDecision(write=LedgerWrite.LAUNCHED, arn=result.arn or "")
-    wait = backoff.delay(record.calls, rng)
-    reason = result.reason or result.error_code
-    if result.kind is RunTaskResultKind.CONFLICT:
-        return CallDecision(write=LedgerWrite.DESCRIBE_CONFLICT, reason=reason, wait=wait)
-    if result.kind in _REFUSAL_KINDS:
-        return CallDecision(
-            write=LedgerWrite.REFUSED, reason=reason, wait=wait, refusal_kind=_REFUSAL_KINDS[result.kind]
-        )
-    if result.kind is RunTaskResultKind.AMBIGUOUS:
-        return CallDecision(write=LedgerWrite.CALL_AMBIGUOUS, reason=reason, wait=wait)
-    if result.kind is RunTaskResultKind.ANSWERED_5XX:
-        return CallDecision(write=LedgerWrite.CALL_AMBIGUOUS, reason=reason, wait=wait, call_completed="1")
-    return CallDecision(
-        write=LedgerWrite.NO_EFFECT,
-        reason=reason,
-        wait=wait,
-        opens_circuit=result.kind is RunTaskResultKind.UNUSABLE_PROFILE,
-    )
+    decide = partial(CallDecision, reason=result.reason or result.error_code, wait=backoff.delay(record.calls, rng))
+    if kind is RunTaskResultKind.CONFLICT:
+        return decide(write=LedgerWrite.DESCRIBE_CONFLICT)
+    if kind.value in _REFUSAL_KINDS:
+        return decide(write=LedgerWrite.REFUSED, refusal_kind=_REFUSAL_KINDS[kind.value])
+    if kind is RunTaskResultKind.AMBIGUOUS:
+        return decide(write=LedgerWrite.CALL_AMBIGUOUS)
+    if kind is RunTaskResultKind.ANSWERED_5XX:
+        return decide(write=LedgerWrite.CALL_AMBIGUOUS, call_completed="1")
+    return decide(write=LedgerWrite.NO_EFFECT, opens_circuit=kind is RunTaskResultKind.UNUSABLE_PROFILE)
 
 
 def decide_conflict(
     call_decision: CallDecision, started_by: str, conflicting_arns: Sequence[str], tasks: Sequence[Mapping[str, Any]]
 ) -> CallDecision:
-    """ConflictException, and the tasks that ECS shows for the ARNs it names: adopted only when `startedBy` is ours."""
+    """Return what to write after a ConflictException: the task is adopted only if its `startedBy` is ours."""
     for task in tasks:
         if task.get("startedBy") == started_by:
             return CallDecision(write=LedgerWrite.LAUNCHED, arn=str(task["taskArn"]))
-    if len(tasks) < max(1, len(conflicting_arns)):  # one that is not shown may be ours
+    if len(tasks) < max(1, len(conflicting_arns)):  # a task that ECS does not show may be ours
         return CallDecision(
             write=LedgerWrite.CALL_AMBIGUOUS, reason=call_decision.reason, wait=call_decision.wait, call_completed="1"
         )
@@ -100,41 +99,44 @@ def decide_conflict(
 
 
 def decide_list(result: ListTasksResult, age: float, retry_after: float) -> CallDecision:
-    """LOOK: what ListTasks shows exists; what it does not show is proof only after H. `again`: seconds to the next.
+    """Return what to write after ListTasks.
 
-    `age`: seconds since the launch was first called. Trouble that will not pass by itself proves nothing (where the
-    cluster does not exist, the credentials may be another account's), but once nobody could prove anything any more, it
-    is as good as an empty list: UNKNOWN, and `reason` says why nobody could look.
+    A listed task exists. An empty list is proof only from `absence_provable_at` on. A lasting error proves nothing
+    either (where the cluster does not exist, the credentials may be another account's). But once absence is unprovable
+    anyway, it counts as an empty list: the record ends UNKNOWN, with the error as its reason.
+
+    Args:
+        result: The result of ListTasks.
+        age: Seconds since RunTask was first called for this launch.
+        retry_after: Seconds until the next list.
     """
     if result.arns:
         return CallDecision(write=LedgerWrite.LAUNCHED, arn=result.arns[0])
-    trouble = result.error
-    if trouble is not None and not (trouble.kind in LASTING_READ_ERRORS and age > ABSENCE_UNPROVABLE_AFTER):
-        return CallDecision(write=LedgerWrite.CALL_AMBIGUOUS, reason=trouble.reason, wait=_LIST_RETRY_SECONDS)
-    return CallDecision(
-        write=LedgerWrite.TASK_ABSENT, reason=trouble.reason if trouble is not None else "", wait=retry_after
-    )
+    error = result.error
+    if error is None:
+        return CallDecision(write=LedgerWrite.TASK_ABSENT, wait=retry_after)
+    if error.kind in LASTING_READ_ERRORS and age > ABSENCE_UNPROVABLE_AFTER:
+        return CallDecision(write=LedgerWrite.TASK_ABSENT, reason=error.reason, wait=retry_after)
+    return CallDecision(write=LedgerWrite.CALL_AMBIGUOUS, reason=error.reason, wait=LIST_RETRY_SECONDS)
 
 
 class NextAction(StrEnum):
-    """What the launcher does after a word of the ledger."""
+    """What a worker does after an operation of the ledger."""
 
     RUN_TASK = "run_task"
     LIST_TASKS = "list_tasks"
     STOP_TASK = "stop_task"
-    """Stop the task: it belongs to no present launch."""
+    """Stop the task: it belongs to no current launch."""
     PUBLISH_RESULT = "publish_result"
-    """Publish the result."""
     AWAIT_RELAUNCH = "await_relaunch"
     """The task is over, and the request waits for its next launch."""
     ADD_DEAD_LETTER = "add_dead_letter"
-    """The message goes to the dead letters."""
+    """Store the message as a dead letter."""
     REJECT_TOO_LATE = "reject_too_late"
-    """So does this one, and its owner is told."""
+    """Store the message as a dead letter, and publish to its owner that it arrived too late."""
     REPORT_CLAIM_LOST = "report_claim_lost"
     """Another worker has taken the launch over."""
     NOTHING = "nothing"
-    """Nothing more."""
 
 
 _NEXT_ACTIONS = {
@@ -155,14 +157,26 @@ _NEXT_ACTIONS = {
 
 
 def next_action(operation: str, code: ResultCode) -> NextAction:
-    """What follows the ledger's answer to put, claim, reclaim, launched, outcome, or to what is written after a call
-    or a look that started nothing ("write")."""
+    """Return what follows the result of an operation.
+
+    Args:
+        operation: put, claim, reclaim, launched, update_task, or "write" for what is written after a call or a list
+            that found no task.
+        code: The operation's result.
+    """
     return _NEXT_ACTIONS.get((operation, code), NextAction.NOTHING)
 
 
 class PollInput(msgspec.Struct, frozen=True, kw_only=True):
-    """One look at a launched task. `task`: as ECS shows it; `container` decides; `now`: the ledger's clock;
-    `in_flight` tasks share `rate` DescribeTasks calls a second; `flow`: of its events, while they are trusted."""
+    """One poll of a launched task.
+
+    Attributes:
+        task: The task as ECS shows it.
+        container_name: The container that decides how the task ended.
+        now: The ledger's clock.
+        in_flight: The number of tasks that share `describe_tasks_rate` calls a second.
+        event_health: The health of the task's event source, while its events are trusted; else None.
+    """
 
     record: Record
     task: Mapping[str, Any]
@@ -176,8 +190,13 @@ class PollInput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PollDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """What a look means. `stop`: why the task is to be stopped, or ""; `wait`: seconds until the next look; `outcome`:
-    what the ledger is told, None when it knows already."""
+    """What a poll means.
+
+    Attributes:
+        stop_cause: Why the task is to be stopped; "" if it may go on.
+        wait: Seconds until the next poll.
+        update: The update for the ledger; None if the record holds these facts already.
+    """
 
     observation: Observation
     stop_cause: str
@@ -187,40 +206,46 @@ class PollDecision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decide_poll(poll_input: PollInput, rng: RandomSource) -> PollDecision:
-    """What a look at a task means, and what follows."""
+    """Return what a poll of a task means, and what follows."""
     record = poll_input.record
-    seen = observe(poll_input.task, poll_input.container_name)
-    why = find_stop_cause(record, seen, poll_input.now)
-    wait = POLL_AFTER_STOP_SECONDS if why else _next_poll_wait(poll_input, seen)
-    news = is_new_observation(record, seen)
-    outcome = None
-    if news:
-        retry_wait = poll_input.backoff.delay(record.attempt, rng)
-        outcome = build_task_update(record, seen, poll_input.max_attempts, wait, retry_wait)
-    return PollDecision(observation=seen, stop_cause=why, is_new=news, wait=wait, update=outcome)
+    observation = observe(poll_input.task, poll_input.container_name)
+    stop_cause = find_stop_cause(record, observation, poll_input.now)
+    wait = POLL_AFTER_STOP_SECONDS if stop_cause else _next_poll_wait(poll_input, observation)
+    is_new = is_new_observation(record, observation)
+    update = None
+    if is_new:
+        relaunch_wait = poll_input.backoff.delay(record.attempt, rng)
+        update = build_task_update(record, observation, poll_input.max_attempts, wait, relaunch_wait)
+    return PollDecision(observation=observation, stop_cause=stop_cause, is_new=is_new, wait=wait, update=update)
 
 
 def _next_poll_wait(poll_input: PollInput, observation: Observation) -> float:
-    if poll_input.event_health is not None:
-        return trusted_poll_wait(
-            poll_input.record, observation, poll_input.event_health, poll_input.in_flight, poll_input.now
-        )
-    return poll_interval(
-        poll_input.now - poll_input.record.launched_at, poll_input.in_flight, poll_input.describe_tasks_rate
-    )
+    record, health, now = poll_input.record, poll_input.event_health, poll_input.now
+    if health is not None:
+        return trusted_poll_wait(record, observation, health, poll_input.in_flight, now)
+    return poll_interval(now - record.launched_at, poll_input.in_flight, poll_input.describe_tasks_rate)
 
 
 def decide_missing(record: Record, missing_for: float, grace: float, ecs_reason: str = "") -> TaskUpdate | float:
-    """MISSING: right after RunTask it means "not visible yet"; only after the grace time is the task lost. Seconds
-    until the next look, or the end. `gone_for`: seconds for which ECS has not shown it; `why`: what more it said."""
+    """Return what follows when ECS does not show a task: right after RunTask the task may not be visible yet.
+
+    Args:
+        record: The LAUNCHED record of the task.
+        missing_for: Seconds for which ECS has not shown the task.
+        grace: Seconds after which the task is lost.
+        ecs_reason: The reason that ECS gave, if any.
+
+    Returns:
+        Seconds until the next poll, or the update that ends the request as UNKNOWN.
+    """
     if missing_for < grace:
         return min(10.0, max(POLL_AFTER_STOP_SECONDS, grace / 10))
-    reason = f"ECS has not known {record.arn} for {missing_for:.0f} s and nobody saw it end: look at its logs"
+    reason = f"ECS has not known {record.arn} for {missing_for:.0f} s, and its end was not observed: look at its logs"
     return build_lost_update(record, f"{reason} ({ecs_reason})" if ecs_reason else reason)
 
 
 def is_new_observation(record: Record, observation: Observation) -> bool:
-    """Whether the ledger does not know this yet."""
+    """Return whether the record lacks these facts."""
     if observation.version and record.version:
         return observation.version > record.version
     return (
@@ -231,20 +256,20 @@ def is_new_observation(record: Record, observation: Observation) -> bool:
 
 
 def build_task_update(
-    record: Record, observation: Observation, max_attempts: int, wait: float, retry_wait: float
+    record: Record, observation: Observation, max_attempts: int, wait: float, relaunch_wait: float
 ) -> TaskUpdate:
-    """What the ledger is told of a look. `wait`: seconds to the next look; `retry_wait`: to the next launch."""
-    end = _terminal_state(observation) if observation.has_ended else None
+    """Return the update for the ledger; `wait` seconds until the next poll, `relaunch_wait` until the next launch."""
+    end_state = _terminal_state(observation) if observation.has_ended else None
     return TaskUpdate(
         id=record.id,
         launch=record.launch,
         arn=record.arn,
         version=observation.version,
         last_status=observation.last_status,
-        wait=retry_wait if end else wait,
+        wait=relaunch_wait if end_state else wait,
         started_at=observation.started_at or 0.0,
-        end_state=end,
-        may_relaunch=end is not None and may_relaunch(record.relaunch, observation),
+        end_state=end_state,
+        may_relaunch=end_state is not None and may_relaunch(record.relaunch, observation),
         stopped_by_user=observation.end_kind == "stopped",
         max_attempts=max_attempts,
         finished_at=observation.stopped_at or 0.0,
@@ -255,7 +280,7 @@ def build_task_update(
 
 
 def may_relaunch(policy: str, observation: Observation) -> bool:
-    """Relaunch only what is safe (invariant 4). What somebody stopped by hand is never started again."""
+    """Return whether the relaunch policy allows another attempt. A task that a user stopped is never relaunched."""
     if observation.end_kind == "start_failure":
         return True
     if observation.end_kind == "interrupted":
@@ -264,7 +289,7 @@ def may_relaunch(policy: str, observation: Observation) -> bool:
 
 
 def build_lost_update(record: Record, reason: str) -> TaskUpdate:
-    """ECS has not known the task for longer than it keeps any: UNKNOWN, reported and never relaunched."""
+    """Return the update for a task that ECS has not known for longer than it keeps any: UNKNOWN, never relaunched."""
     return TaskUpdate(
         id=record.id,
         launch=record.launch,
@@ -278,7 +303,7 @@ def build_lost_update(record: Record, reason: str) -> TaskUpdate:
 
 
 def find_stop_cause(record: Record, observation: Observation, now: float) -> str:
-    """Why this task has to be stopped now: a stop that is marked, an expiry, the time limit; "" if it may go on."""
+    """Return why the task must be stopped now: the requested stop, expiry or time limit; "" if it may go on."""
     if observation.has_ended or observation.desired_status == "STOPPED":
         return ""
     if record.stop_requested_by:

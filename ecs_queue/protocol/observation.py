@@ -26,12 +26,6 @@ _HOST_LOST_REASON = re.compile(
 #: Docker leaves exit code 127 or 128 on a container that it could not start: nothing of the user's ran.
 _NEVER_STARTED_REASON = re.compile(r"\s*Cannot(?:Start|Create|Pull)\w*Error", re.IGNORECASE)
 
-#: Seconds of age below which a task is looked at every so many seconds; older ones every _OLD_INTERVAL.
-_POLL_INTERVALS = ((30.0, 1.0), (120.0, 2.0), (600.0, 5.0))
-_LONGEST_POLL_INTERVAL = 10.0
-#: DescribeTasks takes 100 ARNs; half of the quota is left to lists, checks and other users of the account.
-_DESCRIBE_BATCH = 100
-_DESCRIBE_SHARE = 0.5
 #: The longest reason, in characters: a stoppedReason may hold a whole registry's answer.
 _MAX_REASON_CHARACTERS = 1000
 
@@ -90,18 +84,6 @@ def observe(task: Mapping[str, Any], container_name: str | None) -> Observation:
         stopped_at=parse_timestamp(task.get("stoppedAt")),
         end_kind=end,
     )
-
-
-def poll_interval(age: float, in_flight: int, rate: float) -> float:
-    """Seconds until the next look at a task of this age (seconds since its launch).
-
-    Young tasks are looked at every second, old ones every ten; `in_flight` tasks together never ask for more
-    than half of `rate` DescribeTasks calls a second (0: no limit), at 100 tasks a call.
-    """
-    by_age = next((seconds for below, seconds in _POLL_INTERVALS if age < below), _LONGEST_POLL_INTERVAL)
-    if rate <= 0:
-        return by_age
-    return max(by_age, in_flight / (_DESCRIBE_SHARE * rate * _DESCRIBE_BATCH))
 
 
 def parse_timestamp(value: object) -> float | None:

@@ -1,4 +1,4 @@
-"""The vocabulary of the launch protocol: what its operations are given and what they answer (PROTOCOL.md)."""
+"""The arguments and results of the ledger's operations (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -11,53 +11,62 @@ from ecs_queue.protocol.states import State
 
 
 class ResultCode(StrEnum):
-    """What an operation answers."""
+    """The result of an operation."""
 
     CREATED = "created"
     UNCHANGED = "unchanged"
+    """The record holds this already."""
     CONFLICT = "conflict"
+    """Another request has this id."""
     TOO_LATE = "too_late"
+    """The request arrived after its accept_until."""
     RUN_TASK = "run_task"
-    """Call RunTask with the record's token, frozen arguments and target."""
+    """Call RunTask with the record's client token, frozen arguments and target."""
     LIST_TASKS = "list_tasks"
-    """Do not call; list the tasks started by this launch."""
+    """Do not call RunTask; list the tasks that this launch started."""
     LIMIT_REACHED = "limit_reached"
     """max_in_flight of the namespace or of the queue is reached; the record waits."""
     PAUSED = "paused"
     """The queue is paused; the record waits."""
     NOT_CLAIMABLE = "not_claimable"
-    """Not in the state this operation starts from: somebody else has taken it further, or it is not due."""
+    """The record is not in the state that the operation starts from (another worker changed it), or it is not due."""
     ENDED = "ended"
-    """The operation has brought the record to its terminal state; its result must be published."""
+    """The record has reached its terminal state; its result must be published."""
     OK = "ok"
     REQUEUED = "requeued"
     """Queued again with the next launch number."""
     CLAIM_LOST = "claim_lost"
-    """The claim is not held any more; what the caller knows must not be written."""
+    """The caller no longer holds the claim; nothing was written."""
     UNWANTED = "unwanted"
-    """The task belongs to no present launch of the record: stop it, at best effort."""
+    """The task does not belong to the current launch of the record: stop it, at best effort."""
     TOO_EARLY = "too_early"
+    """An empty list proves nothing yet."""
     STALE = "stale"
+    """The record has newer facts; nothing was written."""
     NOT_FOUND = "not_found"
     """No such record."""
     NOT_OWNER = "not_owner"
+    """The result belongs to another owner or to another submission."""
     STOP_REQUESTED = "stop_requested"
-    """A stop is noted on the live record; a worker carries it out."""
+    """The live record is marked; a worker carries the stop out."""
 
 
 class OperationResult(msgspec.Struct, frozen=True):
-    """A word, and the record after the operation where the caller has a use for it."""
+    """The result code and, where the caller has a use for it, the record after the operation."""
 
     code: ResultCode
     record: Record | None = None
 
 
 class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker brings to a claim: a fresh random token and what it would send, frozen if nothing is yet.
+    """What a worker hands to a claim.
 
-    `container_name`, `max_attempts`, `spec_version`: of `args`, stored beside them for what follows the task.
-    `queue_limit`: how many tasks the record's queue may have in flight; 0: no limit.
-    `nonce`, `launch`: the only ones that `args` may be frozen for, when they are signed or sealed; "" and 0: any.
+    Attributes:
+        claim: A new random claim token.
+        args: The RunTask arguments that the worker would send; frozen in the record unless it holds some already.
+        container_name, max_attempts, spec_version: Properties of `args`, stored beside them for following the task.
+        queue_limit: Maximum number of tasks in flight of the record's queue; 0: no limit.
+        nonce, launch: The only submission and launch that signed or sealed `args` may be frozen for; "" and 0: any.
     """
 
     claim: str
@@ -73,7 +82,7 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InFlightCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a claim finds around its record: tasks in flight in the namespace and in the queue, and its pause."""
+    """What limits a claim: tasks in flight in the namespace and in the record's queue, and whether that is paused."""
 
     total: int = 0
     queue: int = 0
@@ -81,7 +90,7 @@ class InFlightCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefusalKind(StrEnum):
-    """What a definitive "no" of ECS costs."""
+    """What a definitive refusal of RunTask consumes."""
 
     CAPACITY = "capacity"  # no attempt
     START_FAILURE = "start_failure"  # an attempt
@@ -89,11 +98,15 @@ class RefusalKind(StrEnum):
 
 
 class TaskUpdate(msgspec.Struct, frozen=True, kw_only=True):
-    """What one look at an ECS task showed. `wait`: seconds until the next look, or until the retry.
+    """What ECS showed of a task.
 
-    `end` is None while it runs; else the state it would get, and `retry` whether the policy allows another attempt.
-    `by_user`: ECS says that StopTask ended it. `version`: ECS's own; for an end that nobody saw (UNKNOWN) the record's
-    version + 1, so that it loses against any newer word.
+    Attributes:
+        version: ECS's own version of the task. For an end that was not observed (UNKNOWN), the record's version + 1, so
+            that any newer fact replaces it.
+        wait: Seconds until the next poll, or until the next launch.
+        end_state: None while the task runs; else the state that the request would get.
+        may_relaunch: Whether the relaunch policy allows another attempt.
+        stopped_by_user: Whether ECS says that StopTask ended the task.
     """
 
     id: str

@@ -1,6 +1,7 @@
-"""Requests that break their workers: how the ledger tells, with `Record.holds`, from holders that are never heard of.
+"""Poison requests, which kill the workers that claim them.
 
-Part of the launch protocol (`protocol/state_machine.py`).
+`Record.abandoned_claims` distinguishes them from workers that died for another cause: it counts the consecutive claims
+whose holder never reported back (docs/protocol.md).
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from ecs_queue.protocol.settings import ProtocolSettings
 
 
 def claimed_at(record: Record, settings: ProtocolSettings) -> float:
-    """When the holder that has not said a word took the record."""
+    """Return when the holder that has not reported back claimed the record."""
     return record.lease_until - settings.lease_seconds
 
 
 def is_poison(record: Record, settings: ProtocolSettings) -> bool:
-    """Whether max_deliveries workers in a row took it in hand and died. Only a task that is found clears it of that."""
+    """Return whether more than max_deliveries consecutive claims were abandoned. Only finding a task clears it."""
     return record.abandoned_claims > settings.max_deliveries
 
 
 def reset_abandoned_claims(record: Record, settings: ProtocolSettings) -> None:
-    """The holder lives, and the record stays LAUNCHING."""
+    """Note that the holder is alive while the record stays LAUNCHING; a poison request stays one."""
     record.abandoned_claims = settings.max_deliveries + 1 if is_poison(record, settings) else 0

@@ -1,4 +1,4 @@
-"""The record of one request in the ledger: every fact the system knows about it (PROTOCOL.md, "The record")."""
+"""The record of one request in the ledger: every fact that the system knows about it (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import msgspec
 
 from ecs_queue.protocol.states import TERMINAL_STATES, State
 
-#: Reserved words of `Record.stop_by`; anything else names the person or program that asked for the stop.
+#: Reserved values of `Record.stop_requested_by`; any other value names the person or program that requested the stop.
 STOPPED_BY_EXPIRY = "expiry"
 STOPPED_BY_TIME_LIMIT = "time_limit"
 
 
 class Record(msgspec.Struct, kw_only=True):
-    """One request. Times are seconds since the epoch by the ledger's clock; 0 stands for "never".
+    """One request. Times are seconds since the epoch by the ledger's clock; 0 means never.
 
-    `request` (the envelope as published) and `args` (the frozen run_task arguments, JSON) are scrubbed at the end.
+    `request` is the envelope as published, `args` are the frozen RunTask arguments as JSON. Both are erased when the
+    request reaches its terminal state.
     """
 
     id: str
@@ -32,7 +33,7 @@ class Record(msgspec.Struct, kw_only=True):
     state: State = State.QUEUED
     launch: int = 1
     attempt: int = 1
-    calls: int = 0  # claims of the present launch number: what the backoff grows with
+    calls: int = 0  # claims of the current launch number; the backoff grows with them
     not_before: float = 0.0
 
     claim: str = ""
@@ -42,7 +43,7 @@ class Record(msgspec.Struct, kw_only=True):
     last_claim_at: float = 0.0
     ambiguous: bool = False
     retired: bool = False
-    abandoned_claims: int = 0  # claims in a row whose holder has not said a word (since)
+    abandoned_claims: int = 0  # consecutive claims whose holder never reported back
     target: str = ""
     args: str = ""
     container_name: str = ""  # of `args`: the container that decides how the task ended
@@ -61,23 +62,23 @@ class Record(msgspec.Struct, kw_only=True):
     finished_at: float = 0.0
     exit_code: int | None = None
     stop_code: str = ""
-    reason: str = ""  # of the end; before it, why the request waits
-    attempts: int = 0  # made in all, set at the end
+    reason: str = ""  # why it ended; before the end, why it waits
+    attempts: int = 0  # attempts made in total, set at the end
     undelivered: bool = False
     confirmed_at: float = 0.0
 
     @property
     def is_terminal(self) -> bool:
-        """Whether it has reached its one terminal state."""
+        """Whether it has reached a terminal state."""
         return self.state in TERMINAL_STATES
 
     def __repr__(self) -> str:
-        """Without the payload: commands and environments hold secrets."""
+        """Return a text without the payload: commands and environments hold secrets."""
         return f"Record(id={self.id!r}, state={self.state}, launch={self.launch}, attempt={self.attempt})"
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
-    """What `put` needs of an envelope; `body` is the envelope exactly as published."""
+    """What `put` stores of a request; `request` is the envelope exactly as published."""
 
     id: str
     nonce: str
@@ -91,15 +92,15 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     time_limit: float = 0.0
 
     def __repr__(self) -> str:
-        """Without the payload."""
+        """Return a text without the payload."""
         return f"Submission(id={self.id!r}, nonce={self.nonce!r}, queue={self.queue!r})"
 
 
 def build_started_by(namespace: str, record_id: str, nonce: str, launch: int) -> str:
-    """The only durable link from an ECS task back to its request; at most 128 of ECS's alphabet."""
+    """Return RunTask's startedBy, the only durable link from an ECS task to its request: at most 128 characters."""
     return f"{namespace}/{record_id}/{nonce}/{launch}"
 
 
 def build_client_token(record_id: str, nonce: str, launch: int) -> str:
-    """RunTask's clientToken: at most 48 + 1 + 8 + 1 + 6 = 64 characters."""
+    """Return RunTask's clientToken: at most 48 + 1 + 8 + 1 + 6 = 64 characters."""
     return f"{record_id}.{nonce}.{launch}"

@@ -1,11 +1,11 @@
-"""The launch protocol as pure functions over one record: each decides one atomic operation (PROTOCOL.md).
+"""The rules of the launch protocol as pure functions over one record (docs/protocol.md).
 
-Every function takes the record, changes it in place and answers with a `Word`; `now` is the ledger's clock. The
-in-memory ledger calls these; the Redis ledger runs the same rules in Lua, and one conformance suite plus a random
-comparison of both holds them together.
+Each function decides one atomic operation: it takes the record, changes it in place and returns a `ResultCode`; `now`
+is the ledger's clock. The in-memory ledger calls these functions, the Redis ledger runs the same rules in Lua; one
+conformance suite and a random comparison keep both equal.
 
-Positive facts ("task X exists for launch n") are accepted from anyone; negative facts ("nothing was started") only
-from the clean holder of the claim.
+Positive facts ("task X exists for launch n") are accepted from any worker; negative facts ("nothing was started") only
+from the holder of the claim, and only while no earlier call of the launch is ambiguous.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from ecs_queue.protocol import reasons
 from ecs_queue.protocol.operations import ClaimRequest, InFlightCounts, RefusalKind, ResultCode, TaskUpdate
-from ecs_queue.protocol.poison import is_poison, reset_abandoned_claims
+from ecs_queue.protocol.poison import claimed_at, is_poison, reset_abandoned_claims
 from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record, Submission
 from ecs_queue.protocol.settings import (
     ABSENCE_UNPROVABLE_AFTER,
@@ -28,23 +28,18 @@ from ecs_queue.protocol.states import State
 
 
 def put(record: Record | None, submission: Submission, now: float) -> tuple[ResultCode, Record | None]:
-    """created / same / conflict / too_late, with the record there is now."""
+    """Store a request: CREATED, UNCHANGED, CONFLICT, TOO_LATE or ENDED, and the record that there is now."""
     if record is None:
         if now >= submission.accept_until:
             return ResultCode.TOO_LATE, None
         return ResultCode.CREATED, Record(**msgspec.structs.asdict(submission), created_at=now)
-    if record.is_terminal and not record.digest:  # a stop came before the request: this is the request it was meant for
+    if record.is_terminal and not record.digest:  # a stop created the record; this is the request that it was meant for
         record.nonce, record.digest = submission.nonce, submission.digest
-        record.owner = record.owner or submission.owner  # an adoption may have come before, too
+        record.owner = record.owner or submission.owner  # set already if the record was adopted
         record.queue, record.accept_until = submission.queue, submission.accept_until
         record.undelivered = bool(record.owner)
         return ResultCode.ENDED, record
     return (ResultCode.UNCHANGED if record.digest == submission.digest else ResultCode.CONFLICT), record
-
-
-def is_expired(record: Record, now: float, settings: ProtocolSettings) -> bool:
-    """Whether it is too late to start it."""
-    return _is_past_start_deadline(record, now, settings.startup_allowance)
 
 
 def claim(
@@ -54,23 +49,23 @@ def claim(
     settings: ProtocolSettings,
     in_flight: InFlightCounts,
 ) -> ResultCode:
-    """QUEUED and due: CALL, ENDED (expired), PAUSED, FULL or MOVED_ON. No offer: only end what has expired.
+    """Claim a due QUEUED record: RUN_TASK, ENDED (expired), PAUSED, LIMIT_REACHED or NOT_CLAIMABLE.
 
-    A stopped record is never QUEUED: whatever would queue it again ends it instead.
+    Without a `claim_request`, a record that has expired is ended and nothing else is done. A stopped record is never
+    QUEUED: the operation that would queue it again ends it instead.
     """
     if record.state is not State.QUEUED:
         return ResultCode.NOT_CLAIMABLE
-    if is_expired(record, now, settings):
-        _finish(record, State.EXPIRED, record.attempt - 1, now, _expiry_reason(record))
-        return ResultCode.ENDED
+    if _is_expired(record, now, settings.startup_allowance):
+        return _finish(record, State.EXPIRED, record.attempt - 1, now, _expiry_reason(record))
     if claim_request is None or record.not_before > now:
         return ResultCode.NOT_CLAIMABLE
     if claim_request.nonce and (claim_request.nonce, claim_request.launch) != (record.nonce, record.launch):
         return ResultCode.NOT_CLAIMABLE
-    held = _find_claim_obstacle(claim_request, settings, in_flight)
-    if held is not None:
+    obstacle = _find_claim_obstacle(claim_request, settings, in_flight)
+    if obstacle is not None:
         record.not_before = now + CLAIM_RETRY_SECONDS
-        return held
+        return obstacle
     if not record.args:
         record.args, record.target = claim_request.args, claim_request.target
         record.container_name, record.max_attempts = claim_request.container_name, claim_request.max_attempts
@@ -86,11 +81,10 @@ def claim(
 def reclaim(
     record: Record, claim_request: ClaimRequest, now: float, settings: ProtocolSettings, is_holder_alive: bool
 ) -> ResultCode:
-    """Take over a LAUNCHING record whose lease is over: CALL again, or only LOOK.
+    """Take over a LAUNCHING record whose lease is over: RUN_TASK again, only LIST_TASKS, ENDED or NOT_CLAIMABLE.
 
-    `holder_lives`: the former holder was heard of lately, so it lost the ledger's answer and did not die of the record.
-    Of one that breaks its workers no call is made any more, and when looking for it breaks them too, nobody looks:
-    ENDED.
+    A live former holder (`is_holder_alive`: it sent a heartbeat lately) lost the ledger's reply and did not die of the
+    record. RunTask is never called again for a poison request; when listing its tasks kills workers too, it ENDED.
     """
     if record.state is not State.LAUNCHING or record.lease_until > now:
         return ResultCode.NOT_CLAIMABLE
@@ -98,8 +92,7 @@ def reclaim(
         record.abandoned_claims = max(0, record.abandoned_claims - 1)
     if record.abandoned_claims > LIST_DELIVERIES_FACTOR * settings.max_deliveries:
         reason = reasons.POISON % settings.max_deliveries + reasons.POISON_TASK_UNKNOWN
-        _finish(record, State.UNKNOWN, record.attempt, now, reason)
-        return ResultCode.ENDED
+        return _finish(record, State.UNKNOWN, record.attempt, now, reason)
     record.ambiguous = True
     _set_claim(record, claim_request, now, settings)
     if is_poison(record, settings):
@@ -113,22 +106,22 @@ def reclaim(
 
 
 def is_list_only(record: Record, now: float, startup_allowance: float) -> bool:
-    """Whether a LAUNCHING record whose lease is over must not be called again, only looked for."""
+    """Return whether a worker that takes over a LAUNCHING record must list its tasks and not call RunTask."""
     return (
         bool(record.stop_requested_by)
         or record.retired
-        or _is_past_start_deadline(record, now, startup_allowance)
+        or _is_expired(record, now, startup_allowance)
         or now - record.first_called_at >= LIST_ONLY_AFTER
     )
 
 
 def absence_provable_at(record: Record, settings: ProtocolSettings) -> float:
-    """H: from then on an empty list proves that nothing was started."""
+    """Return the time from which an empty list proves that no task was started."""
     return record.last_claim_at + settings.lease_seconds + settings.settle_seconds
 
 
 def launched(record: Record, nonce: str, launch: int, arn: str, now: float) -> ResultCode:
-    """A task exists for this launch: OK, SAME, or STOP_IT when the record has no use for it."""
+    """Record the task of a launch: OK, UNCHANGED, or UNWANTED when the record has no use for the task."""
     if record.nonce != nonce or record.launch != launch:
         return ResultCode.UNWANTED
     if record.arn == arn and record.state is not State.QUEUED:
@@ -148,32 +141,27 @@ def launched(record: Record, nonce: str, launch: int, arn: str, now: float) -> R
 def call_ambiguous(
     record: Record, claim_token: str, call_completed: str, reason: str, now: float, settings: ProtocolSettings
 ) -> ResultCode:
-    """The call may have taken effect. `answered` "1": ECS has ended the call with a 5xx, so it cannot act later."""
+    """Note that the call may have taken effect. `call_completed` "1": ECS answered with a 5xx, it cannot act later."""
     if not _has_claim(record, claim_token):
         return ResultCode.CLAIM_LOST
     if call_completed != "1":
         record.ambiguous = True
-    record.claim = ""  # its holder has given up: nothing it may say later is the word of a clean holder
-    record.lease_until = now
+    record.claim = ""  # nothing that this holder reports later may count as a negative fact
     record.reason = reason
-    reset_abandoned_claims(record, settings)
-    return ResultCode.OK
+    return _release_lease(record, now, settings)
 
 
 def no_effect(
     record: Record, claim_token: str, wait: float, reason: str, now: float, settings: ProtocolSettings
 ) -> ResultCode:
-    """Throttled or never sent: the same launch number again later, unless an earlier call of it is in doubt."""
+    """Note a throttled or unsent call: the same launch number is called later, unless an earlier call is ambiguous."""
     if not _has_claim(record, claim_token):
         return ResultCode.CLAIM_LOST
     record.reason = reason
     if record.ambiguous:
-        record.lease_until = now
-        reset_abandoned_claims(record, settings)
-        return ResultCode.OK
+        return _release_lease(record, now, settings)
     if record.stop_requested_by:
-        _finish(record, State.REVOKED, record.attempt - 1, now, _stop_reason(record))
-        return ResultCode.ENDED
+        return _finish(record, State.REVOKED, record.attempt - 1, now, _stop_reason(record))
     record.state = State.QUEUED
     record.not_before = now + wait
     record.first_called_at = record.last_claim_at = 0.0
@@ -191,66 +179,54 @@ def refused(
     now: float,
     settings: ProtocolSettings,
 ) -> ResultCode:
-    """A definitive "no". From a holder in doubt it proves nothing: the number is burnt, only looks follow."""
+    """Note a definitive refusal. Of an ambiguous launch it proves nothing: its number is retired, only lists follow."""
     if not _has_claim(record, claim_token):
         return ResultCode.CLAIM_LOST
     record.reason = reason
     if record.ambiguous:
         record.retired = True
-        record.lease_until = now
-        reset_abandoned_claims(record, settings)
-        return ResultCode.OK
+        return _release_lease(record, now, settings)
     if record.stop_requested_by:
-        made = record.attempt - 1 if kind is RefusalKind.CAPACITY else record.attempt
-        _finish(record, State.REVOKED, made, now, _stop_reason(record))
-        return ResultCode.ENDED
+        attempts = record.attempt - 1 if kind is RefusalKind.CAPACITY else record.attempt
+        return _finish(record, State.REVOKED, attempts, now, _stop_reason(record))
     if kind is RefusalKind.PERMANENT:
-        _finish(record, State.FAILED, record.attempt, now, reason)
-        return ResultCode.ENDED
+        return _finish(record, State.FAILED, record.attempt, now, reason)
     if kind is RefusalKind.START_FAILURE:
         if record.attempt >= max_attempts:
-            _finish(record, State.REMOVED, record.attempt, now, reason)
-            return ResultCode.ENDED
+            return _finish(record, State.REMOVED, record.attempt, now, reason)
         record.attempt += 1
         record.calls = 0
-    _queue_next_launch(record, now + wait)
-    return ResultCode.REQUEUED
+    return _queue_next_launch(record, now + wait)
 
 
 def task_absent(
     record: Record, claim_token: str, wait: float, advice: str, now: float, settings: ProtocolSettings
 ) -> ResultCode:
-    """Looked, and found nothing: proof after H, and only while ECS would still list a short task.
+    """Note an empty list: proof from `absence_provable_at` on, and only while ECS would still list a short task.
 
-    The look was made at some time after the claim, and before now: so the claim itself must not be older than H,
-    else a call that arrives between the look and H would be missed. `why`: what to do when nothing is proof any more.
+    The list was made between the claim and `now`. So the claim itself must not be older than `absence_provable_at`,
+    else a call that takes effect between the list and that time would be missed. `advice` says what to do when nothing
+    can be proved any more.
     """
     if not _has_claim(record, claim_token):
         return ResultCode.CLAIM_LOST
-    claimed_at = record.lease_until - settings.lease_seconds
-    if claimed_at < absence_provable_at(record, settings) - TIME_TOLERANCE:
-        record.lease_until = now
-        reset_abandoned_claims(record, settings)
+    if claimed_at(record, settings) < absence_provable_at(record, settings) - TIME_TOLERANCE:
+        _release_lease(record, now, settings)
         return ResultCode.TOO_EARLY
     if now - record.first_called_at > ABSENCE_UNPROVABLE_AFTER:
-        reason = reasons.ABSENCE_UNPROVABLE % advice
-        _finish(record, State.UNKNOWN, record.attempt, now, reason)
-        return ResultCode.ENDED
+        return _finish(record, State.UNKNOWN, record.attempt, now, reasons.ABSENCE_UNPROVABLE % advice)
+    attempts = record.attempt - 1
     if record.stop_requested_by:
-        _finish(record, State.REVOKED, record.attempt - 1, now, _stop_reason(record))
-        return ResultCode.ENDED
+        return _finish(record, State.REVOKED, attempts, now, _stop_reason(record))
     if is_poison(record, settings):
-        _finish(record, State.FAILED, record.attempt - 1, now, reasons.POISON % settings.max_deliveries)
-        return ResultCode.ENDED
-    if is_expired(record, now, settings):
-        _finish(record, State.EXPIRED, record.attempt - 1, now, _expiry_reason(record))
-        return ResultCode.ENDED
-    _queue_next_launch(record, now + wait)
-    return ResultCode.REQUEUED
+        return _finish(record, State.FAILED, attempts, now, reasons.POISON % settings.max_deliveries)
+    if _is_expired(record, now, settings.startup_allowance):
+        return _finish(record, State.EXPIRED, attempts, now, _expiry_reason(record))
+    return _queue_next_launch(record, now + wait)
 
 
 def update_task(record: Record, update: TaskUpdate, now: float) -> ResultCode:
-    """What a look showed: OK (noted), RETRY, ENDED, or STALE when the record knows better."""
+    """Record what ECS shows of the task: OK, REQUEUED, ENDED, or STALE when the record has newer facts."""
     if record.state is not State.LAUNCHED or record.launch != update.launch or record.arn != update.arn:
         return ResultCode.STALE
     unversioned = update.version == 0 and record.version == 0
@@ -265,17 +241,18 @@ def update_task(record: Record, update: TaskUpdate, now: float) -> ResultCode:
         record.attempt += 1
         record.reason = update.reason
         record.calls = 0
-        _queue_next_launch(record, now + update.wait)
-        return ResultCode.REQUEUED
-    state, reason = _final_state_and_reason(record, update)
+        return _queue_next_launch(record, now + update.wait)
+    state, reason = _final_state_and_reason(record, update.end_state, update)
     record.exit_code = update.exit_code
     record.stop_code = update.stop_code
-    _finish(record, state, record.attempt, update.finished_at or now, reason)
-    return ResultCode.ENDED
+    return _finish(record, state, record.attempt, update.finished_at or now, reason)
 
 
 def stop(record: Record, requested_by: str, launch: int, now: float) -> ResultCode:
-    """Ask for a stop. QUEUED ends at once; a live one is marked. `launch` > 0: only if LAUNCHED with this number."""
+    """Request a stop: a QUEUED record ends at once, another live one is marked.
+
+    With a `launch` above 0 only a record that is LAUNCHED with this number is stopped, else the result is STALE.
+    """
     if record.is_terminal:
         return ResultCode.UNCHANGED
     if launch and (record.state is not State.LAUNCHED or record.launch != launch):
@@ -283,23 +260,25 @@ def stop(record: Record, requested_by: str, launch: int, now: float) -> ResultCo
     record.stop_requested_by = record.stop_requested_by or requested_by
     record.stop_requested_at = record.stop_requested_at or now
     if record.state is State.QUEUED:
-        _finish(record, State.REVOKED, record.attempt - 1, now, _stop_reason(record))
-        return ResultCode.ENDED
+        return _finish(record, State.REVOKED, record.attempt - 1, now, _stop_reason(record))
     return ResultCode.STOP_REQUESTED
 
 
 def build_tombstone(record_id: str, requested_by: str, now: float, settings: ProtocolSettings) -> Record:
-    """What a stop leaves for a request that has not arrived yet, for as long as it may still arrive."""
-    accept_until = now + settings.accept_seconds
+    """Return the record that a stop creates for a request that has not arrived, kept as long as it may still arrive."""
     record = Record(
-        id=record_id, created_at=now, accept_until=accept_until, stop_requested_by=requested_by, stop_requested_at=now
+        id=record_id,
+        created_at=now,
+        accept_until=now + settings.accept_seconds,
+        stop_requested_by=requested_by,
+        stop_requested_at=now,
     )
     _finish(record, State.REVOKED, 0, now, _stop_reason(record))
     return record
 
 
 def adopt(record: Record, owner: str) -> ResultCode:
-    """Results go to another owner from now on; a finished one is delivered again."""
+    """Send results to another owner from now on; a finished one is delivered again."""
     record.owner = owner
     if not record.is_terminal:
         return ResultCode.OK
@@ -309,7 +288,7 @@ def adopt(record: Record, owner: str) -> ResultCode:
 
 
 def confirm(record: Record, nonce: str, owner: str, now: float) -> ResultCode:
-    """The owner has the result."""
+    """Note that the owner has the result."""
     if not record.is_terminal or record.nonce != nonce or record.owner != owner:
         return ResultCode.NOT_OWNER
     record.undelivered = False
@@ -317,7 +296,7 @@ def confirm(record: Record, nonce: str, owner: str, now: float) -> ResultCode:
     return ResultCode.OK
 
 
-def _is_past_start_deadline(record: Record, now: float, startup_allowance: float) -> bool:
+def _is_expired(record: Record, now: float, startup_allowance: float) -> bool:
     return bool(record.expires_at) and now + startup_allowance >= record.expires_at
 
 
@@ -326,22 +305,16 @@ def _find_claim_obstacle(
 ) -> ResultCode | None:
     if in_flight.paused:
         return ResultCode.PAUSED
-    if settings.max_in_flight and in_flight.total >= settings.max_in_flight:
-        return ResultCode.LIMIT_REACHED
-    return (
-        ResultCode.LIMIT_REACHED if claim_request.queue_limit and in_flight.queue >= claim_request.queue_limit else None
-    )
+    limits = ((settings.max_in_flight, in_flight.total), (claim_request.queue_limit, in_flight.queue))
+    return ResultCode.LIMIT_REACHED if any(limit and count >= limit for limit, count in limits) else None
 
 
-def _final_state_and_reason(record: Record, update: TaskUpdate) -> tuple[State, str]:
-    """The state and reason of an ended task: a stop of ours names the end only if ECS says a user stopped it."""
-    if update.end_state is None:
-        raise ValueError("the task has not ended")
+def _final_state_and_reason(record: Record, end_state: State, update: TaskUpdate) -> tuple[State, str]:
+    """The state and reason of an ended task: a requested stop decides them only if ECS says that a user stopped it."""
     if not (record.stop_requested_by and update.stopped_by_user):
-        return update.end_state, update.reason
+        return end_state, update.reason
     if record.stop_requested_by == STOPPED_BY_EXPIRY:
-        state = State.FAILED if record.started_at else State.EXPIRED
-        return state, _expiry_reason(record)
+        return State.FAILED if record.started_at else State.EXPIRED, _expiry_reason(record)
     if record.stop_requested_by == STOPPED_BY_TIME_LIMIT:
         return State.FAILED, reasons.TIME_LIMIT_EXCEEDED % record.time_limit
     return State.REVOKED, _stop_reason(record)
@@ -377,7 +350,14 @@ def _clear_claim(record: Record) -> None:
     record.abandoned_claims = 0
 
 
-def _queue_next_launch(record: Record, not_before: float) -> None:
+def _release_lease(record: Record, now: float, settings: ProtocolSettings) -> ResultCode:
+    """The record stays LAUNCHING: the next worker resolves the launch."""
+    record.lease_until = now
+    reset_abandoned_claims(record, settings)
+    return ResultCode.OK
+
+
+def _queue_next_launch(record: Record, not_before: float) -> ResultCode:
     """QUEUED under the next number: nothing of the old launch is carried over."""
     record.state = State.QUEUED
     record.launch += 1
@@ -387,9 +367,10 @@ def _queue_next_launch(record: Record, not_before: float) -> None:
     record.max_attempts = record.spec_version = record.version = 0
     record.launched_at = record.started_at = 0.0
     _clear_claim(record)
+    return ResultCode.REQUEUED
 
 
-def _finish(record: Record, state: State, attempts: int, at: float, reason: str) -> None:
+def _finish(record: Record, state: State, attempts: int, at: float, reason: str) -> ResultCode:
     record.state = state
     record.attempts = attempts
     record.finished_at = at
@@ -399,3 +380,4 @@ def _finish(record: Record, state: State, attempts: int, at: float, reason: str)
     record.args = ""
     record.not_before = 0.0
     _clear_claim(record)
+    return ResultCode.ENDED

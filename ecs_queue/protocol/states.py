@@ -1,4 +1,4 @@
-"""The states of a request and the moves between them, as data; docs/states.md draws the same table."""
+"""The states of a request and its transitions, as data; docs/states.md draws the same table."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a request stands. A stop is a field of the record, not a state."""
+    """The state of a request. A stop is a field of the record, not a state."""
 
     QUEUED = "QUEUED"
-    """Provably nothing exists on ECS for the present launch number."""
+    """No task exists on ECS for the current launch number; this is proven."""
     LAUNCHING = "LAUNCHING"
-    """A worker has claimed it: a RunTask call may be under way, or may have taken effect unseen."""
+    """A worker has claimed it: a RunTask call may be in progress, or may have started a task not recorded yet."""
     LAUNCHED = "LAUNCHED"
     """An ECS task exists; its ARN is in the record."""
     SUCCESS = "SUCCESS"
@@ -19,13 +19,13 @@ class State(StrEnum):
     FAILED = "FAILED"
     """The container ran and failed, or the request can never run; the reason says which."""
     REMOVED = "REMOVED"
-    """It never started, and the attempts are used up."""
+    """It never started, and no attempt is left."""
     REVOKED = "REVOKED"
     """Stopped on request."""
     EXPIRED = "EXPIRED"
     """`expires_at` or the launch deadline passed before it started."""
     UNKNOWN = "UNKNOWN"
-    """ECS no longer knows the task, and nobody saw its end."""
+    """ECS no longer knows the task, and its end was not observed."""
 
 
 LIVE_STATES = frozenset({State.QUEUED, State.LAUNCHING, State.LAUNCHED})
@@ -33,25 +33,20 @@ TERMINAL_STATES = frozenset(State) - LIVE_STATES
 
 _QUEUED, _LAUNCHING, _LAUNCHED = State.QUEUED, State.LAUNCHING, State.LAUNCHED
 
-#: operation -> the moves it may make. None stands for "no record". An operation may also leave the state as it is.
+
+def _from(start: State | None, *ends: State) -> frozenset[tuple[State | None, State]]:
+    return frozenset((start, end) for end in ends)
+
+
+#: operation -> its transitions. None stands for "no record". An operation may also leave the state unchanged.
 TRANSITIONS: dict[str, frozenset[tuple[State | None, State]]] = {
-    "put": frozenset({(None, _QUEUED)}),
-    "claim": frozenset({(_QUEUED, _LAUNCHING), (_QUEUED, State.EXPIRED)}),  # a stop has ended a QUEUED one before
+    "put": _from(None, _QUEUED),
+    "claim": _from(_QUEUED, _LAUNCHING, State.EXPIRED),  # a stopped record is never QUEUED
     "launched": frozenset({(_LAUNCHING, _LAUNCHED), (_QUEUED, _LAUNCHED)}),
-    "no_effect": frozenset({(_LAUNCHING, _QUEUED), (_LAUNCHING, State.REVOKED)}),
-    "refused": frozenset(
-        {(_LAUNCHING, _QUEUED), (_LAUNCHING, State.REVOKED), (_LAUNCHING, State.FAILED), (_LAUNCHING, State.REMOVED)}
-    ),
-    "task_absent": frozenset(
-        {
-            (_LAUNCHING, _QUEUED),
-            (_LAUNCHING, State.FAILED),
-            (_LAUNCHING, State.REVOKED),
-            (_LAUNCHING, State.EXPIRED),
-            (_LAUNCHING, State.UNKNOWN),
-        }
-    ),
-    "reclaim": frozenset({(_LAUNCHING, State.UNKNOWN)}),
-    "update_task": frozenset({(_LAUNCHED, _QUEUED)} | {(_LAUNCHED, end) for end in TERMINAL_STATES}),
+    "no_effect": _from(_LAUNCHING, _QUEUED, State.REVOKED),
+    "refused": _from(_LAUNCHING, _QUEUED, State.REVOKED, State.FAILED, State.REMOVED),
+    "task_absent": _from(_LAUNCHING, _QUEUED, State.FAILED, State.REVOKED, State.EXPIRED, State.UNKNOWN),
+    "reclaim": _from(_LAUNCHING, State.UNKNOWN),
+    "update_task": _from(_LAUNCHED, _QUEUED, *TERMINAL_STATES),
     "stop": frozenset({(None, State.REVOKED), (_QUEUED, State.REVOKED)}),
 }

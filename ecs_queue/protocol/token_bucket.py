@@ -1,8 +1,8 @@
-"""A token bucket whose rate adapts: the rules of one API quota that all workers share. Pure: `now` is handed in.
+"""A token bucket whose rate adapts to throttling: one API quota that all workers share. Pure: `now` is an argument.
 
-The configured rate is a ceiling. Where AWS throttles all the same, somebody else uses the account: the rate drops by a
-quarter, at most once in a while, and rises again with time (additive increase, multiplicative decrease). The Redis
-ledger runs the same rules in Lua.
+The configured rate is a maximum. AWS throttles below it when other programs use the account. Then the rate drops by a
+quarter, at most once per DECREASE_INTERVAL, and recovers over time (additive increase, multiplicative decrease). The
+Redis ledger runs the same rules in Lua.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ecs_queue.protocol.settings import DECREASE_FACTOR, DECREASE_INTERVAL, RECO
 
 
 class TokenBucket(msgspec.Struct):
-    """`tokens` at the time `at`, negative while in debt; `share` of the rate since `lowered_at`."""
+    """`tokens` at `updated_at` (negative while tokens are owed), and the `rate_share` set at `lowered_at`."""
 
     tokens: float
     updated_at: float
@@ -23,11 +23,15 @@ class TokenBucket(msgspec.Struct):
     lowered_at: float = 0.0
 
     def rate_share_at(self, now: float) -> float:
-        """What is in effect of the configured rate, 0 to 1."""
+        """Return the share of the configured rate that is in effect, 0 to 1."""
         return min(1.0, self.rate_share + RECOVERY_PER_SECOND * max(0.0, now - self.lowered_at))
 
     def take(self, want: int, rate: float, burst: int, reserve: int, now: float) -> tuple[int, float]:
-        """Up to `want` tokens, seconds until the next one. `reserve` tokens stay; a negative one may be owed."""
+        """Take up to `want` tokens and leave `reserve` of them (a negative reserve allows debt).
+
+        Returns:
+            The number of granted tokens, and the seconds until the next one.
+        """
         actual = rate * self.rate_share_at(now)
         self.tokens = min(float(burst), self.tokens + max(0.0, now - self.updated_at) * actual)
         granted = max(0, min(want, math.floor(self.tokens - reserve + TOKEN_TOLERANCE)))
@@ -36,7 +40,7 @@ class TokenBucket(msgspec.Struct):
         return granted, max(0.0, (1 + reserve - self.tokens) / actual)
 
     def record_throttle(self, now: float) -> float:
-        """AWS has refused a call: the new share, 0 when this throttle lowers nothing."""
+        """Lower the rate because AWS throttled a call. Returns the new share; 0 when this throttle lowers nothing."""
         if self.lowered_at and now - self.lowered_at < DECREASE_INTERVAL:
             return 0.0
         self.rate_share = self.rate_share_at(now) * DECREASE_FACTOR

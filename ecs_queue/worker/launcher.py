@@ -15,6 +15,7 @@ from ecs_queue.messages import envelope
 from ecs_queue.messages.envelope import TaskRequest
 from ecs_queue.protocol.decisions import (
     LASTING_READ_ERRORS,
+    LIST_RETRY_SECONDS,
     CallDecision,
     LedgerWrite,
     NextAction,
@@ -34,9 +35,6 @@ from ecs_queue.worker.completion import Completion, build_expired_record, decide
 from ecs_queue.worker.context import WorkerContext
 from ecs_queue.worker.prepared_launch import PreparedLaunch, prepare_delivery, prepare_launch
 from ecs_queue.worker.rate_limiter import RateLimiter
-
-#: The most seconds between looks for a task of a launch in doubt.
-_MAX_LIST_INTERVAL = 30.0
 
 
 class Launcher:
@@ -149,7 +147,7 @@ class Launcher:
         ledger = self._context.ledger
         self._context.telemetry.emit("launch.ambiguous", id=record.id, launch=record.launch, reason=reason)
         if ledger.now() - record.first_called_at <= ABSENCE_UNPROVABLE_AFTER:
-            ledger.reschedule_poll({record.id: _MAX_LIST_INTERVAL})
+            ledger.reschedule_poll({record.id: LIST_RETRY_SECONDS})
             return
         offer = ClaimRequest(claim=self._context.new_id(), worker=self._context.worker_name, args="", target="")
         answer = ledger.reclaim(record.id, offer)
@@ -157,7 +155,7 @@ class Launcher:
         step = self._decide_next_action("reclaim", record.id, answer.code)
         if step is NextAction.LIST_TASKS:
             answer = ledger.task_absent(
-                record.id, offer.claim, _MAX_LIST_INTERVAL, f"{reason} {self._manual_check_hint(record)}"
+                record.id, offer.claim, LIST_RETRY_SECONDS, f"{reason} {self._manual_check_hint(record)}"
             )
             crash_point("launch.unknown")
             self._completion.handle_write_result(record, answer)
@@ -360,7 +358,7 @@ class Launcher:
         return f"look by hand for a task with startedBy {wanted}"
 
     def _list_interval(self) -> float:
-        return min(_MAX_LIST_INTERVAL, max(1.0, self._context.config.settle_seconds / 10))
+        return min(LIST_RETRY_SECONDS, max(1.0, self._context.config.settle_seconds / 10))
 
     def _decide_next_action(self, operation: str, id: str, code: ResultCode) -> NextAction:
         return decide_next_action(self._context.telemetry, operation, id, code)

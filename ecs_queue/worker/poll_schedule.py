@@ -18,12 +18,11 @@ from ecs_queue.protocol.event_health import (
     queue_of_source,
     queue_source,
 )
-from ecs_queue.protocol.observation import Observation, poll_interval
+from ecs_queue.protocol.observation import Observation
+from ecs_queue.protocol.polling import FIRST_POLL_DELAY, first_poll_wait, poll_interval
 from ecs_queue.protocol.record import Record
 from ecs_queue.telemetry import Telemetry
 
-#: Seconds until the first look at a new task without events.
-FIRST_POLL_DELAY = 1.0
 #: How often the ledger is asked what is known of the events. Seconds.
 _REFRESH_INTERVAL = 2.0
 #: The same fact about one source is written at most so often by one worker. Seconds.
@@ -124,7 +123,7 @@ class EventAwareSchedule(PollOnlySchedule):
         """See `Pace`."""
         if self._clock_offset is None or not self._is_trusted(record, arn):
             return FIRST_POLL_DELAY
-        return event_health.first_poll_wait(self.now())
+        return first_poll_wait(self.now())
 
     def trusted_event_health(self, record: Record) -> EventHealth | None:
         """See `Pace`."""

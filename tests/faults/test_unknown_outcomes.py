@@ -50,7 +50,7 @@ def test_a_task_that_ecs_has_forgotten_ends_unknown_and_is_not_run_again(
             result = queue.handle("a").result(timeout=60.0)
 
     assert (result.state, result.attempts, result.task_arn) == ("UNKNOWN", 1, arn)
-    assert "nobody saw it end: look at its logs" in result.reason
+    assert "its end was not observed: look at its logs" in result.reason
 
 
 def test_a_task_whose_cluster_was_deleted_ends_unknown_and_says_so(

@@ -28,7 +28,7 @@ def encoded(name: str, **fields: Any) -> dict[str, Any]:
 
 
 def call_event(answer: RunTaskResult, record: Record) -> dict[str, Any]:
-    backoff, draw = Backoff(), RecordedDraw(value=0.5)
+    backoff, draw = Backoff(2.0, 60.0), RecordedDraw(value=0.5)
     took = decide_call(answer, record, backoff, draw)
     inputs = {"record": record, "result": answer, "backoff": backoff, "draw": draw.value, "decision": took}
     return encoded("decision.run_task", id="a", launch=1, write=took.write.value, **inputs)
@@ -44,7 +44,7 @@ def look_event(task: dict[str, Any], record: Record | None = None) -> dict[str, 
         now=5.0,
         in_flight=1,
         describe_tasks_rate=20.0,
-        backoff=Backoff(),
+        backoff=Backoff(2.0, 60.0),
     )
     draw = RecordedDraw(value=0.5)
     took = decide_poll(look, draw)

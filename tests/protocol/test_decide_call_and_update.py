@@ -30,7 +30,7 @@ ARN = "arn:aws:ecs:us-east-1:123456789012:task/jobs/1"
 
 def _decide(kind: RunTaskResultKind, calls: int = 1) -> CallDecision:
     answer = RunTaskResult(kind, reason="said so")
-    return decide_call(answer, Record(id="a", calls=calls), Backoff(), random.Random(1))
+    return decide_call(answer, Record(id="a", calls=calls), Backoff(2.0, 60.0), random.Random(1))
 
 
 def _observed(**changes: Any) -> Observation:
@@ -89,7 +89,7 @@ class TestDecideCall:
     def test_all_others_wait_at_least_the_base_and_tell_the_reason(self, kind: RunTaskResultKind) -> None:
         decision = _decide(kind)
 
-        assert decision.wait >= Backoff().base
+        assert decision.wait >= Backoff(2.0, 60.0).base
         assert decision.reason == "said so"
 
     def test_the_wait_grows_with_the_calls_of_the_launch(self) -> None:
@@ -114,13 +114,13 @@ class TestIsNewObservation:
 
 class TestBuildTaskUpdate:
     def test_a_running_task_has_no_end_state_and_the_wait_of_the_next_poll(self) -> None:
-        outcome = build_task_update(Record(id="a", launch=4, arn=ARN), _observed(), 3, wait=5.0, retry_wait=9.0)
+        outcome = build_task_update(Record(id="a", launch=4, arn=ARN), _observed(), 3, wait=5.0, relaunch_wait=9.0)
 
         assert (outcome.id, outcome.launch, outcome.arn, outcome.version) == ("a", 4, ARN, 2)
         assert (outcome.end_state, outcome.wait, outcome.may_relaunch, outcome.started_at) == (None, 5.0, False, NOW)
 
     def test_an_ended_one_has_its_facts_and_the_wait_of_the_next_launch(self) -> None:
-        outcome = build_task_update(Record(id="a", arn=ARN), _observed_end(3), 3, wait=5.0, retry_wait=9.0)
+        outcome = build_task_update(Record(id="a", arn=ARN), _observed_end(3), 3, wait=5.0, relaunch_wait=9.0)
 
         assert (outcome.end_state, outcome.exit_code, outcome.wait) == (State.FAILED, 3, 9.0)
         assert (outcome.stop_code, outcome.finished_at) == ("EssentialContainerExited", NOW + 9)

@@ -95,7 +95,7 @@ class TestDecideMissing:
 
         assert isinstance(outcome, TaskUpdate)
         assert (outcome.end_state, outcome.version) == (State.UNKNOWN, 5)
-        assert outcome.reason.endswith("has not known arn:1 for 600 s and nobody saw it end: look at its logs")
+        assert outcome.reason.endswith("has not known arn:1 for 600 s, and its end was not observed: look at its logs")
 
     def test_the_reason_says_what_more_ecs_said(self) -> None:
         outcome = decide_missing(self.RECORD, 600.0, 600.0, "the cluster jobs does not exist")

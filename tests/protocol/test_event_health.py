@@ -1,29 +1,21 @@
-"""When ECS's events are trusted, and how often tasks are looked at then."""
+"""When ECS's events are trusted, and what a poll says about them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import pytest
 
 from ecs_queue.protocol.event_health import (
     DISTRUST_SECONDS,
-    FIRST_POLL_DELAY,
     LATE_AFTER,
-    SILENT_AFTER,
-    SILENT_POLL_INTERVAL,
-    TRUSTED_POLL_INTERVAL,
     UNREAD_AFTER,
     EventHealth,
     cluster_of_task,
     cluster_source,
-    first_poll_wait,
     is_event_missed,
-    poll_deadline,
     queue_of_source,
     queue_source,
-    sparse_poll_wait,
 )
 from ecs_queue.protocol.observation import Observation, observe
 from ecs_queue.protocol.record import Record
@@ -105,49 +97,3 @@ class TestIsEventMissed:
     def test_a_change_without_a_time_proves_nothing(self) -> None:
         assert not is_event_missed(Record(id="a", version=1), observed(lastStatus="PENDING"), NOW)
         assert not is_event_missed(Record(id="a", version=1), observed(lastStatus="STOPPED"), NOW)
-
-
-class TestPollWaits:
-    def test_a_few_tasks_are_all_looked_at_together(self) -> None:
-        flow = EventHealth(timely_at=NOW)
-        times = {
-            round(NOW + wait + sparse_poll_wait(f"t{n}", flow, 500, NOW + wait), 3) for n, wait in enumerate((0, 7, 50))
-        }
-        assert len(times) == 1
-
-    def test_many_tasks_are_spread_in_parts_that_fill_their_calls(self) -> None:
-        flow = EventHealth(timely_at=NOW)
-        parts: dict[float, int] = {}
-        for number in range(10_000):
-            at = round(sparse_poll_wait(f"t{number}", flow, 10_000, NOW), 3)
-            assert 0 < at <= TRUSTED_POLL_INTERVAL
-            parts[at] = parts.get(at, 0) + 1
-        assert len(parts) == 10
-        assert all(900 < size < 1100 for size in parts.values())
-
-    def test_after_a_long_silence_the_looks_are_more_frequent(self) -> None:
-        assert (
-            max(sparse_poll_wait(f"t{n}", EventHealth(timely_at=NOW - SILENT_AFTER), 9000, NOW) for n in range(100))
-            <= SILENT_POLL_INTERVAL
-        )
-
-    def test_the_first_look_leaves_events_their_time(self) -> None:
-        waits = [first_poll_wait(NOW + tenth / 10) for tenth in range(200)]
-        assert min(waits) >= FIRST_POLL_DELAY
-        assert max(waits) <= 2 * FIRST_POLL_DELAY
-
-
-class TestPollDeadline:
-    record = Record(id="a", expires_at=NOW + 60, time_limit=30.0)
-
-    def test_a_task_that_has_not_started_must_be_looked_at_when_it_expires(self) -> None:
-        assert poll_deadline(self.record, observed(lastStatus="PENDING")) == NOW + 60
-
-    def test_a_task_that_runs_must_be_looked_at_at_its_time_limit(self) -> None:
-        assert poll_deadline(self.record, observed(startedAt=NOW)) == NOW + 30
-        known = msgspec.structs.replace(self.record, started_at=NOW - 5)
-        assert poll_deadline(known, observed()) == NOW + 25
-
-    def test_without_limits_there_is_none(self) -> None:
-        assert poll_deadline(Record(id="a"), observed()) is None
-        assert poll_deadline(Record(id="a", expires_at=NOW + 5), observed(startedAt=NOW)) is None

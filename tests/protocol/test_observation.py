@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecs_queue.protocol.observation import observe, parse_timestamp, poll_interval
+from ecs_queue.protocol.observation import observe, parse_timestamp
 from ecs_queue.tasks import EcsTaskState
 
 ARN = "arn:aws:ecs:eu-central-1:123456789012:task/jobs/0123456789abcdef0123456789abcdef"
@@ -279,20 +279,3 @@ def test_every_description_gets_a_consistent_observation(task: dict[str, Any], n
         assert (seen.state, seen.exit_code) == (EcsTaskState.REMOVED, None)
     if seen.end_kind == "interrupted":
         assert seen.state is EcsTaskState.FAILED
-
-
-@pytest.mark.parametrize(
-    ("age", "interval"),
-    [(-1, 1), (0, 1), (29.9, 1), (30, 2), (119, 2), (120, 5), (599, 5), (600, 10), (86_400, 10)],
-)
-def test_young_tasks_are_polled_faster(age: float, interval: float) -> None:
-    assert poll_interval(age, in_flight=1, rate=20) == interval
-
-
-def test_many_tasks_share_half_of_the_describe_rate_limit() -> None:
-    assert poll_interval(0, in_flight=10_000, rate=20) == 10
-    assert poll_interval(3600, in_flight=50_000, rate=20) == 50
-
-
-def test_without_a_rate_limit_only_the_age_counts() -> None:
-    assert poll_interval(0, in_flight=1_000_000, rate=0) == 1

@@ -1,4 +1,4 @@
-"""How long to wait before the next try."""
+"""The wait before the next attempt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ecs_queue.config import load_config
 from ecs_queue.protocol.retry import Backoff
+
+BACKOFF = Backoff(2.0, 60.0)
 
 seconds = st.floats(min_value=0.05, max_value=3600)
 
@@ -30,12 +33,15 @@ def test_the_longest_delay_doubles_with_every_try() -> None:
 def test_delays_of_the_same_try_differ() -> None:
     rng = random.Random(1)
 
-    assert len({Backoff().delay(3, rng) for _ in range(20)}) == 20
+    assert len({BACKOFF.delay(3, rng) for _ in range(20)}) == 20
 
 
 def test_the_same_random_source_gives_the_same_delay() -> None:
-    assert Backoff().delay(3, random.Random(7)) == Backoff().delay(3, random.Random(7))
+    assert BACKOFF.delay(3, random.Random(7)) == BACKOFF.delay(3, random.Random(7))
 
 
 def test_the_base_is_two_seconds_unless_it_is_set() -> None:
-    assert (Backoff().base, Backoff().cap) == (2.0, 60.0)
+    """One second that a ledger loses at a fail-over must not contain two launch numbers."""
+    config = load_config(environ={})
+
+    assert (config.retry_base_seconds, config.retry_cap_seconds) == (2.0, 60.0)

@@ -17,7 +17,6 @@ from ecs_queue.config import Config
 from ecs_queue.ecs import gateway
 from ecs_queue.protocol import decisions, state_machine
 from ecs_queue.protocol.decisions import LedgerWrite, build_lost_update, decide_call
-from ecs_queue.protocol.ecs_results import RunTaskResultKind
 from ecs_queue.protocol.operations import RefusalKind, ResultCode
 from ecs_queue.protocol.record import Record, Submission, build_client_token
 from ecs_queue.protocol.settings import ProtocolSettings
@@ -170,7 +169,7 @@ def relaunch_policy_ignored() -> list[Patch]:
 
 def capacity_failure_costs_attempt() -> list[Patch]:
     """A wait is taken for a failure."""
-    costs = {**decisions._REFUSAL_KINDS, RunTaskResultKind.CAPACITY: RefusalKind.START_FAILURE}
+    costs = {**decisions._REFUSAL_KINDS, RefusalKind.CAPACITY.value: RefusalKind.START_FAILURE}
     return [(decisions, "_REFUSAL_KINDS", costs)]
 
 

@@ -18,17 +18,17 @@ from ecs_queue.protocol.ecs_results import StopTaskResult, StopTaskResultKind
 from ecs_queue.protocol.event_health import (
     DISTRUST_SECONDS,
     LATE_AFTER,
-    TRUSTED_POLL_INTERVAL,
     UNREAD_AFTER,
     EventFact,
     EventFactKind,
     queue_source,
 )
+from ecs_queue.protocol.polling import FIRST_POLL_DELAY, TRUSTED_POLL_INTERVAL
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 from ecs_queue.replay.decisions import compare_decision
 from ecs_queue.worker.event_listener import EventListener, find_event_queues
-from ecs_queue.worker.poll_schedule import FIRST_POLL_DELAY, EventAwareSchedule
+from ecs_queue.worker.poll_schedule import EventAwareSchedule
 from tests.fake_ecs import LostAnswer
 from tests.fake_event_queue import FakeEventQueue, build_event_message
 from tests.worker.harness import TARGET, SteppedWorker, WorkerHarness
