@@ -20,11 +20,11 @@ _SHOWN_LINES = 40
 def main(arguments: Sequence[str]) -> int:
     """0: nothing found. 1: something that must not happen; the first seed with a finding ends the run."""
     options = _parser().parse_args(arguments)
-    mix = PROTOCOL_RULES[options.broken].faults if options.broken else None
+    faults = PROTOCOL_RULES[options.disable_rule].faults if options.disable_rule else None
     with ExitStack() as stack:
-        if options.broken:
-            stack.enter_context(disable_rule(options.broken))
-        return _run(range(options.seed, options.seed + options.seeds), mix, options.trace)
+        if options.disable_rule:
+            stack.enter_context(disable_rule(options.disable_rule))
+        return _run(range(options.seed, options.seed + options.seeds), faults, options.trace)
 
 
 def replay_command(seed: int, rule: str = "") -> str:

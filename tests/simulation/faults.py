@@ -87,7 +87,7 @@ _USUAL_CHANCE = SimFaults(
 _FREQUENT_FACTOR = 4.0
 
 #: What only says how a task lives and dies: that stays when the faults are switched off.
-_TASK_LIFE_FIELDS = ("stale", "never_starts", "interrupted", "exits_1")
+_TASK_LIFE_FIELDS = ("stale_read", "never_starts", "interrupted", "exits_1")
 
 
 def draw_faults(rng: random.Random) -> SimFaults:

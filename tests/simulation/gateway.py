@@ -182,7 +182,7 @@ class _SingleClient:
     def client(self, target: Target) -> SimBotoClient:
         return self._client
 
-    def forget(self, target: Target, client: SimBotoClient) -> None:
+    def invalidate(self, target: Target, client: SimBotoClient) -> None:
         """The next call has another one anyway."""
 
 

@@ -59,7 +59,7 @@ class InvariantMonitor:
     def on_ledger_operation(self, operation: str, answer: Any) -> None:
         """The ledger has carried out an operation."""
         job = self._context.scheduler.current
-        by_event = job is not None and job.name == "events"
+        by_event = job is not None and job.name == "event-listener"
         for each in _operation_results(answer):
             self.coverage[f"{operation} {each.code.value}"] += 1
             if by_event:
