@@ -35,7 +35,7 @@ def test_all_is_well() -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "tasks", "told"),
+    ("record", "tasks", "expected"),
     [
         ({"state": State.LAUNCHED}, [FIRST, SECOND], "a has not ended"),
         ({"attempts": 3}, [FIRST, SECOND], "a made 3 attempts of 2"),

@@ -23,8 +23,6 @@ from ecs_queue.protocol.retry import Backoff, RandomSource
 from ecs_queue.protocol.settings import ABSENCE_UNPROVABLE_AFTER
 from ecs_queue.protocol.states import State
 
-#: Seconds until the tasks of an ambiguous launch are listed again after ListTasks failed.
-LIST_RETRY_SECONDS = 30.0
 #: The errors of ListTasks that do not pass by themselves.
 LASTING_READ_ERRORS = frozenset({ReadErrorKind.CLUSTER_NOT_FOUND, ReadErrorKind.DENIED, ReadErrorKind.INVALID})
 #: Seconds until the next poll after a StopTask call.
@@ -117,7 +115,7 @@ def decide_list(result: ListTasksResult, age: float, retry_after: float) -> Call
         return CallDecision(write=LedgerWrite.TASK_ABSENT, wait=retry_after)
     if error.kind in LASTING_READ_ERRORS and age > ABSENCE_UNPROVABLE_AFTER:
         return CallDecision(write=LedgerWrite.TASK_ABSENT, reason=error.reason, wait=retry_after)
-    return CallDecision(write=LedgerWrite.CALL_AMBIGUOUS, reason=error.reason, wait=LIST_RETRY_SECONDS)
+    return CallDecision(write=LedgerWrite.CALL_AMBIGUOUS, reason=error.reason, wait=retry_after)
 
 
 class NextAction(StrEnum):

@@ -13,8 +13,8 @@ from ecs_queue.protocol.states import State
 from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.context import WorkerContext
 
-#: Seconds that a record waits for a worker that can read it.
-_UNREADABLE_RETRY_DELAY = 30.0
+#: The most seconds that a record waits for a worker that can read it.
+_MAX_UNREADABLE_DELAY = 30.0
 
 
 class Completion:
@@ -49,7 +49,7 @@ class Completion:
             return
         reason = str(error) if isinstance(error, SealedMessage) else f"{error}: update the workers"
         self._context.telemetry.emit("launch.no_effect", id=record.id, launch=record.launch, reason=reason)
-        wait = _UNREADABLE_RETRY_DELAY
+        wait = min(_MAX_UNREADABLE_DELAY, self._context.config.lease_seconds)
         answer = self._context.ledger.no_effect(record.id, record.claim, wait, reason)
         crash_point("completion.deferred")
         self.handle_write_result(record, answer)

@@ -17,66 +17,32 @@ from ecs_queue.broker.base import Broker, Delivery, ResultConsumer
 from ecs_queue.crash_points import ENVIRONMENT_VARIABLE, EXIT_CODE, POINTS, CrashPlan
 from ecs_queue.ecs.gateway import EcsGateway
 from ecs_queue.errors import UsageError
-from ecs_queue.ledger.base import Ledger
+from ecs_queue.ledger.base import DeadLetters, DeliveryCounts, RequestOperations, RequestSchedule
 from tests.airflow.crash_scenarios import SCENARIOS as OF_SCHEDULERS
 from tests.crash.scenarios import SCENARIOS
 
 PACKAGE = Path(ecs_queue.__file__).parent
-#: Where the steps of a request are.
-EFFECT_FILES = (
-    *sorted((PACKAGE / "worker").glob("*.py")),
-    *sorted((PACKAGE / "airflow").glob("*.py")),
-    PACKAGE / "client.py",
-    PACKAGE / "waiting.py",
-)
+#: The modules with the steps of a request.
+EFFECT_FILES = sorted(path for folder in ("worker", "airflow", "client") for path in (PACKAGE / folder).glob("*.py"))
 
-#: A thing by the end of its name -> what it can do, and what of that no invariant speaks of: reads, tokens, leases.
-INTERFACES: dict[str, tuple[type, set[str]]] = {
-    "ledger": (
-        Ledger,
-        {
-            "now",
-            "get_records",
-            "find_id_by_arn",
-            "list_undelivered",
-            "list_records",
-            "count_by_state",
-            "list_dead_letters",
-            "list_workers",
-            "check_server",
-            "close",
-        }
-        | {
-            "heartbeat",
-            "prune",
-            "take_tokens",
-            "record_throttle",
-            "pause_queues",
-            "resume_queues",
-            "list_paused_queues",
-            "reschedule_poll",
-        }
-        | {"record_event_facts", "get_event_health", "poll_soon"},
-    ),
-    "broker": (Broker, {"backlog", "check", "close", "receive_results", "consume_requests", "delete_result_queue"}),
-    "gateway": (EcsGateway, {"check_cluster"}),
-    "delivery": (Delivery, {"body", "queue", "redelivered"}),
-    "inbox": (ResultConsumer, {"close"}),
-    # Its other methods have the points inside.
-    "ledger_access": (
-        LedgerAccess,
-        {
-            "open",
-            "is_backing_off",
-            "prepare",
-            "pause_journal",
-            "send_in_background",
-            "receive_results",
-            "get_undelivered_results",
-            "get_records",
-        }
-        | {"find_problems", "close"},
-    ),
+
+def _methods(*interfaces: type) -> set[str]:
+    return {name for interface in interfaces for name in vars(interface) if not name.startswith("_")}
+
+
+#: The end of a variable's name -> the methods of what it holds that have an effect. Without reads, tokens, postponed
+#: polls and what has no invariant; without those of LedgerAccess that have crash points inside.
+EFFECTS: dict[str, set[str]] = {
+    "ledger": _methods(RequestOperations, RequestSchedule, DeliveryCounts, DeadLetters)
+    - {"reschedule_poll", "poll_soon", "prune", "list_dead_letters"},
+    "broker": _methods(Broker)
+    - {"backlog", "check", "close", "consume_requests", "consume_results", "delete_result_queue"},
+    "gateway": _methods(EcsGateway) - {"check_cluster"},
+    "delivery": _methods(Delivery) - {"body", "queue", "redelivered"},
+    "inbox": _methods(ResultConsumer) - {"close"},
+    "ledger_access": _methods(LedgerAccess)
+    - {"open", "close", "prepare", "pause_journal", "send_in_background", "is_backing_off", "find_problems"}
+    - {"receive_results", "get_undelivered_results", "get_records"},
 }
 
 
@@ -103,9 +69,9 @@ def effect_name(node: ast.AST) -> str:
     """ "ledger.claim" when the node names an effect, else ""."""
     if not isinstance(node, ast.Attribute):
         return ""
-    for thing, (protocol, without) in INTERFACES.items():
-        if ast.unparse(node.value).endswith(thing) and hasattr(protocol, node.attr) and node.attr not in without:
-            return f"{thing}.{node.attr}"
+    for name, methods in EFFECTS.items():
+        if ast.unparse(node.value).endswith(name) and node.attr in methods:
+            return f"{name}.{node.attr}"
     return ""
 
 
@@ -175,7 +141,7 @@ def test_a_point_that_does_not_exist_is_an_error(text: str) -> None:
 
 
 def test_a_process_that_is_not_armed_passes_by() -> None:
-    code = "from ecs_queue.crash_points import POINTS, reach\nfor point in POINTS: reach(point)\nprint('alive')"
+    code = "from ecs_queue.crash_points import *\nfor point in POINTS: crash_point(point)\nprint('alive')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "alive\n"
 
@@ -183,7 +149,8 @@ def test_a_process_that_is_not_armed_passes_by() -> None:
 def test_a_process_that_is_armed_dies_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "ecs.sending")
     code = (
-        "import atexit\nfrom ecs_queue.crash_points import reach\natexit.register(print, 'bye')\nreach('ecs.sending')"
+        "import atexit\nfrom ecs_queue.crash_points import crash_point\n"
+        "atexit.register(print, 'bye')\ncrash_point('ecs.sending')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (EXIT_CODE, "")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.docs import DOCS, ROOT
+
 ROW = re.compile(r"^\| (\d+|Celery) \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)
 
 
 def read_fault_table() -> list[tuple[str, list[str]]]:
     """(number, names of tests) of each row."""
-    text = (ROOT / "docs" / "airflow.md").read_text()
+    text = (DOCS / "airflow.md").read_text()
     return [(number, re.findall(r"`(test_\w+)`", tests)) for number, tests in ROW.findall(text)]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 import pytest
@@ -14,8 +13,9 @@ from ecs_queue.cli.local import FAULTS
 from ecs_queue.cli.main import cli
 from ecs_queue.client.client import TASK_FIELDS
 from ecs_queue.messages.envelope import RESULT_LINE_FIELDS
+from tests.docs import DOCS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+PAGE = (DOCS / "cli.md").read_text()
 SHARED = {option for parameter in cli.params for option in parameter.opts}
 
 

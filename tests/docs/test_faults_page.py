@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import re
 from functools import cache
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "faults.md"
+from tests.docs import DOCS, ROOT
+
+PAGE = DOCS / "faults.md"
 
 
 @cache

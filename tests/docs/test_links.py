@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import ecs_queue
+from tests.docs import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 #: Folders with files of the project; what tests write stays outside them.
 FOLDERS = ("ecs_queue", "docs", "conf", "bench", "examples", "tests", ".ci")

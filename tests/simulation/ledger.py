@@ -9,7 +9,14 @@ import msgspec
 
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.ledger import MemoryLedger
-from ecs_queue.ledger.base import Ledger
+from ecs_queue.ledger.base import (
+    DeliveryCounts,
+    EventHealthStore,
+    Ledger,
+    LedgerServer,
+    RateLimits,
+    RequestReader,
+)
 from ecs_queue.ledger.contracts import read_contracts
 from ecs_queue.protocol.operations import OperationResult
 from ecs_queue.protocol.record import Record
@@ -17,35 +24,18 @@ from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
 from tests.simulation.process import SimProcess, SimulationContext
 
-#: Reads, what is only advice, and what a caller asks for under a lock that no other job could wait for: token buckets,
-#: bodies in hand.
-_WITHOUT_STEP = frozenset(
-    {
-        "now",
-        "take_tokens",
-        "record_throttle",
-        "begin_delivery",
-        "end_delivery",
-        "record_event_facts",
-        "get_event_health",
-    }
-)
+#: Advice, and what a caller does under a lock on which no other simulated thread could wait: no step of their own.
+_WITHOUT_STEP = frozenset({"now", *read_contracts(RateLimits, DeliveryCounts, EventHealthStore)})
 _READ_OPERATIONS = frozenset(
     {
-        "now",
-        "get",
-        "find_id_by_arn",
-        "list_undelivered",
-        "list_records",
-        "count_by_state",
+        *read_contracts(RequestReader, LedgerServer),
         "list_dead_letters",
         "get_dead_letters",
         "list_workers",
-        "check_server",
         "list_paused_queues",
     }
 )
-#: What each of these has written, and all before it, outlives a fail-over once it has answered.
+#: When one of these has returned, what it and all earlier operations wrote outlives a fail-over.
 _BARRIER_OPERATIONS = frozenset(
     name for name, contract in read_contracts(*Ledger.__bases__).items() if contract.has_barrier
 )
