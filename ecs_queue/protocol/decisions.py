@@ -23,6 +23,8 @@ from ecs_queue.protocol.retry import Backoff, RandomSource
 from ecs_queue.protocol.settings import ABSENCE_UNPROVABLE_AFTER
 from ecs_queue.protocol.states import State
 
+#: The most seconds until the tasks of an ambiguous launch are listed again.
+LIST_RETRY_SECONDS = 30.0
 #: The errors of ListTasks that do not pass by themselves.
 LASTING_READ_ERRORS = frozenset({ReadErrorKind.CLUSTER_NOT_FOUND, ReadErrorKind.DENIED, ReadErrorKind.INVALID})
 #: Seconds until the next poll after a StopTask call.
