@@ -1,4 +1,4 @@
-"""What needs Airflow is collected only where it is installed (`make airflow-test`); the rest is tested everywhere."""
+"""Collects the tests with the marker `airflow` only where Airflow is installed (`make airflow-test`)."""
 
 from __future__ import annotations
 
@@ -11,27 +11,14 @@ from pathlib import Path
 
 import pytest
 
-#: These files import Airflow; the value says whether they take minutes.
-_NEEDS_AIRFLOW = {
-    "test_airflow_3_4.py": False,
-    "test_callbacks_system.py": False,
-    "test_cli.py": False,
-    "test_crash_points.py": True,
-    "test_executor.py": False,
-    "test_faults.py": False,
-    "test_local_airflow.py": True,
-    "test_local_airflow_schedulers.py": True,
-    "test_metrics.py": False,
-    "test_obsolete_requests.py": False,
-    "test_obsolete_requests_system.py": True,
-    "test_teams.py": False,
-}
-
 if find_spec("airflow") is None:
-    collect_ignore = sorted(_NEEDS_AIRFLOW)
+    # A file with the marker `airflow` imports Airflow, so it cannot even be collected without it.
+    collect_ignore = sorted(
+        path.name for path in Path(__file__).parent.glob("test_*.py") if "pytest.mark.airflow" in path.read_text()
+    )
     print(f"not collected without Airflow: {', '.join(collect_ignore)}; `make airflow-test` runs them", file=sys.stderr)
 else:
-    # Before Airflow is imported: a home of this process's own, so that nobody's installation is touched.
+    # Before Airflow is imported: a home for this process alone, so that no installation is touched.
     _home = Path(tempfile.mkdtemp(prefix="ecs-queue-airflow-"))
     os.environ |= {
         "AIRFLOW_HOME": str(_home),
@@ -51,15 +38,11 @@ else:
         from tests.airflow.harness import AirflowHarness
 
     def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-        """Warnings of Airflow and its libraries are not ours to be errors."""
+        """Only warnings of ecs_queue are errors, not those of Airflow and its libraries."""
         for item in items:
             if Path(__file__).parent in item.path.parents:
                 item.add_marker(pytest.mark.filterwarnings("ignore"), append=False)
                 item.add_marker(pytest.mark.filterwarnings("error:::ecs_queue"), append=True)
-                if item.path.name in _NEEDS_AIRFLOW:
-                    item.add_marker(pytest.mark.airflow)
-                    if _NEEDS_AIRFLOW[item.path.name]:
-                        item.add_marker(pytest.mark.slow)
 
     @pytest.fixture(scope="session", autouse=True)
     def _airflow_home() -> Iterator[None]:
@@ -71,18 +54,18 @@ else:
     @pytest.fixture
     def harness() -> Iterator[AirflowHarness]:
         """An executor of the installed Airflow on a ledger and a broker in memory."""
-        with AirflowHarness.in_memory() as made:
-            yield made
+        with AirflowHarness.in_memory() as harness:
+            yield harness
 
     @pytest.fixture
     def make_harness() -> Iterator[Callable[[str], AirflowHarness]]:
-        """More executors on one real server; by scheduler job."""
-        made: list[AirflowHarness] = []
+        """Makes executors on a real server, each for a scheduler job."""
+        harnesses: list[AirflowHarness] = []
 
         def make(url: str, job_id: int = 7) -> AirflowHarness:
-            made.append(AirflowHarness.on_redis(url, job_id))
-            return made[-1]
+            harnesses.append(AirflowHarness.on_redis(url, job_id))
+            return harnesses[-1]
 
         yield make
-        for one in made:
-            one.close()
+        for harness in harnesses:
+            harness.close()

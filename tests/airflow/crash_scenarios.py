@@ -26,23 +26,23 @@ class SchedulerCrashHarness:
         self.started_jobs = 0
 
     def start_scheduler(self, *names: str, crash_point: str = "", action: str = "run") -> subprocess.Popen[bytes]:
-        """Start one, armed for points."""
+        """Start a scheduler; it crashes at the named points."""
         self.started_jobs += 1
         command = [sys.executable, "-W", "ignore", "-m", "tests.airflow.fake_scheduler", str(self.database._path)]
         return self.crash.start_process([*command, str(self.started_jobs), action, *names], crash_point)
 
     def crash_scheduler_at(self, point: str, *names: str, action: str = "run") -> None:
-        """A scheduler does, at the point."""
+        """Start a scheduler and wait until it has crashed at the point."""
         self.crash.wait_for_crash(
             self.start_scheduler(*names, crash_point=point, action=action), point, AIRFLOW_TIMEOUT_SECONDS
         )
 
     def owner_of_job(self, job: int) -> str:
-        """Of the results of a job."""
+        """Return the owner of a job's requests."""
         return f"airflow-{job}"
 
     def list_records(self) -> list[Record]:
-        """All that the ledger has."""
+        """Return all records of the ledger."""
         found, after = self.crash.queue.ledger.list_records("", 100)
         while after:
             more, after = self.crash.queue.ledger.list_records(after, 100)
@@ -51,30 +51,30 @@ class SchedulerCrashHarness:
 
 
 def crash_while_sending(harness: SchedulerCrashHarness, point: str) -> None:
-    """No worker has seen them when it dies."""
+    """The scheduler dies before a worker has received the requests."""
     harness.crash_scheduler_at(point, *TASK_NAMES)
 
 
 def crash_while_processing_results(harness: SchedulerCrashHarness, point: str) -> None:
-    """With results."""
+    """The scheduler dies while it processes the results."""
     harness.crash.start_worker()
     harness.crash_scheduler_at(point, *TASK_NAMES)
 
 
 def crash_while_revoking(harness: SchedulerCrashHarness, point: str) -> None:
-    """They were stuck in queued."""
+    """The scheduler dies while it revokes tasks that were stuck in queued."""
     harness.crash_scheduler_at(point, *TASK_NAMES, action="revoke")
 
 
 def kill_scheduler_after_sending(harness: SchedulerCrashHarness, *names: str) -> None:
-    """A scheduler is killed with requests whose ids the database has."""
+    """Kill a scheduler after it has sent requests whose ids are in the database."""
     scheduler = harness.start_scheduler(*names)
 
     def are_sent() -> bool:
-        known = {entry["request"] for entry in harness.database.read_rows().values()}
-        return len(known) == len(names) and {record.id for record in harness.list_records()} == known
+        ids = {row["request"] for row in harness.database.read_rows().values()}
+        return len(ids) == len(names) and {record.id for record in harness.list_records()} == ids
 
-    wait_until(are_sent, "they are sent", AIRFLOW_TIMEOUT_SECONDS)
+    wait_until(are_sent, "the requests are sent", AIRFLOW_TIMEOUT_SECONDS)
     harness.crash.kill(scheduler)
 
 
@@ -84,22 +84,22 @@ def crash_while_adopting(harness: SchedulerCrashHarness, point: str) -> None:
 
 
 def crash_while_readopting(harness: SchedulerCrashHarness, point: str) -> None:
-    """A fail-over of the ledger loses the adoption."""
+    """The ledger loses the adoption in a fail-over; the scheduler dies while it adopts again."""
     kill_scheduler_after_sending(harness, *TASK_NAMES)
-    heir = harness.start_scheduler(crash_point=point)
+    next_scheduler = harness.start_scheduler(crash_point=point)
     crash = harness.crash
     wait_until(
         lambda: {r.owner for r in harness.list_records()} == {harness.owner_of_job(2)},
-        "adopted",
+        "the adoption",
         AIRFLOW_TIMEOUT_SECONDS,
     )
     for record in harness.list_records():
         crash.redis.hset(f"{crash.namespace}:l:r:{record.id}", "owner", harness.owner_of_job(1))
-    crash.wait_for_crash(heir, point, AIRFLOW_TIMEOUT_SECONDS)
+    crash.wait_for_crash(next_scheduler, point, AIRFLOW_TIMEOUT_SECONDS)
 
 
 def crash_while_adopting_callback(harness: SchedulerCrashHarness, point: str) -> None:
-    """A callback has one id for ever: the next scheduler meets the request of the one before."""
+    """A callback keeps one id: the next scheduler finds the earlier scheduler's request."""
     kill_scheduler_after_sending(harness, *CALLBACK_NAMES)
     harness.crash_scheduler_at(point)
 

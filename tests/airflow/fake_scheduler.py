@@ -1,8 +1,8 @@
-"""A scheduler as far as its executor sees one: `python -m tests.airflow.fake_scheduler BOOK JOB ACT NAME...`.
+"""A scheduler as its executor sees it: `python -m tests.airflow.fake_scheduler DATABASE JOB ACTION NAME...`.
 
-The book is what Airflow's database keeps: a line is a commit, so a scheduler that is killed leaves it to the next.
-ACT is `run` (the tasks come to their ends) or `revoke` (they are taken back first, as when they are stuck in queued).
-A name that begins with "callback" is a callback's.
+DATABASE is the file of a FakeDatabase, which outlives a scheduler that is killed. ACTION is `run` (until all tasks have
+ended) or `revoke` (the tasks are first revoked, as if they were stuck in queued). A name that begins with "callback" is
+a callback's.
 """
 
 from __future__ import annotations
@@ -36,63 +36,65 @@ class FakeScheduler:
         self._names_by_key: dict[Any, str] = {}
 
     def schedule(self, names: Sequence[str]) -> None:
-        """They are to run, and nobody has queued them."""
+        """Add the tasks and callbacks that the database does not have yet."""
         for name in names:
             if name not in self._database.read_rows():
                 self._database.commit(name, id=str(uuid.uuid4()), state="scheduled", request=None)
 
     def adopt(self) -> None:
-        """What an earlier scheduler has queued; what the executor does not take is to be queued again."""
+        """Adopt the tasks of an earlier scheduler; schedule again those that the executor does not adopt."""
         orphans = []
-        for name, entry in self._database.read_rows().items():
-            if entry["state"] == "queued" and is_callback(name):
+        for name, row in self._database.read_rows().items():
+            if row["state"] == "queued" and is_callback(name):
                 self._database.commit(name, state="scheduled")
-            elif entry["state"] == "queued":
-                orphans.append(FakeTaskInstance(self._build_workload(name, entry), entry["request"]))
-        left = self._harness.executor.try_adopt_task_instances(orphans) if orphans else []
-        for orphan in left:
+            elif row["state"] == "queued":
+                orphans.append(FakeTaskInstance(self._build_workload(name, row), row["request"]))
+        not_adopted = self._harness.executor.try_adopt_task_instances(orphans) if orphans else []
+        for orphan in not_adopted:
             self._database.commit(self._names_by_key[orphan.key], state="scheduled", request=None)
 
     def queue(self) -> None:
-        """As the scheduler does: the state is committed first, with the id where Airflow assigns one."""
-        for name, entry in self._database.read_rows().items():
-            if entry["state"] == "scheduled":
-                item = self._build_workload(name, entry)
-                assigned = item.callback.id if is_callback(name) else getattr(item.ti, "external_executor_id", None)
+        """Queue what is scheduled. As in Airflow the state is committed first, with the id if Airflow assigns one."""
+        for name, row in self._database.read_rows().items():
+            if row["state"] == "scheduled":
+                workload = self._build_workload(name, row)
+                task = None if is_callback(name) else workload.ti
+                assigned = workload.callback.id if task is None else getattr(task, "external_executor_id", None)
                 self._database.commit(name, state="queued", request=assigned)
-                self._harness.queue(item)
+                self._harness.queue(workload)
 
     def revoke(self) -> None:
-        """They are to be queued anew."""
-        for name, entry in self._database.read_rows().items():
+        """Revoke all tasks, so that they are queued again."""
+        for name, row in self._database.read_rows().items():
             self._database.commit(name, state="scheduled", request=None)
-            self._harness.executor.revoke_task(ti=FakeTaskInstance(self._build_workload(name, entry), entry["request"]))
+            self._harness.executor.revoke_task(ti=FakeTaskInstance(self._build_workload(name, row), row["request"]))
 
     def heartbeat(self) -> None:
-        """One heartbeat; what the executor says is committed."""
+        """Make one heartbeat and commit the executor's events."""
         self._harness.heartbeat()
         for key, (state, info) in self._harness.collect_events().items():
-            known = {"request": info} if state == "queued" else {}
-            self._database.commit(self._names_by_key[key], state=state, **known)
+            reported = {"request": info} if state == "queued" else {}
+            self._database.commit(self._names_by_key[key], state=state, **reported)
 
     @property
     def is_idle(self) -> bool:
-        """Every end is in the book, and all that is to be said to the ledger is said."""
-        returns = self._harness.executor._result_processor
-        ended = all(entry["state"] in {"success", "failed"} for entry in self._database.read_rows().values())
-        return ended and not returns and not returns._to_confirm and not returns._to_stop
+        """Whether everything has ended in the database, and every stop and confirmation has been sent."""
+        processor = self._harness.executor._result_processor
+        ended = all(row["state"] in {"success", "failed"} for row in self._database.read_rows().values())
+        return ended and not processor and not processor._to_confirm and not processor._to_stop
 
     def close(self) -> None:
         self._harness.close()
 
     def _build_workload(self, name: str, row: dict[str, Any]) -> Any:
-        item = _build_callback(row["id"]) if is_callback(name) else make_task_workload(name, id=uuid.UUID(row["id"]))
-        self._names_by_key[self._harness.executor.workload_key(item)] = name
-        return item
+        is_task = not is_callback(name)
+        workload = make_task_workload(name, id=uuid.UUID(row["id"])) if is_task else _build_callback(row["id"])
+        self._names_by_key[self._harness.executor.workload_key(workload)] = name
+        return workload
 
-    def _find_unprocessed(self, flights: Sequence[TrackedWorkload]) -> set[str]:
-        entries = self._database.read_rows()
-        return {flight.request_id for flight in flights if entries[self._names_by_key[flight.key]]["state"] == "queued"}
+    def _find_unprocessed(self, tracked_workloads: Sequence[TrackedWorkload]) -> set[str]:
+        rows = self._database.read_rows()
+        return {one.request_id for one in tracked_workloads if rows[self._names_by_key[one.key]]["state"] == "queued"}
 
 
 def _build_callback(callback_id: str) -> Any:
@@ -108,7 +110,7 @@ def _build_callback(callback_id: str) -> Any:
 
 
 def main(database_path: str, job_id: str, action: str, *names: str) -> None:
-    """To the end of all that the book has."""
+    """Run until everything in the database has ended."""
     scheduler = FakeScheduler(FakeDatabase(Path(database_path)), int(job_id))
     scheduler.adopt()
     scheduler.schedule(names)

@@ -1,4 +1,4 @@
-"""The installed Airflow's real BaseExecutor on ledgers and brokers in our hands; workers are played by a few words."""
+"""The executor on the installed Airflow's real BaseExecutor, with ledgers and brokers that a test controls."""
 
 from __future__ import annotations
 
@@ -40,9 +40,11 @@ ARN = "arn:aws:ecs:eu-west-1:123456789012:task/jobs/0123456789abcdef"
 
 
 class FlakyProxy:
-    """Stands before a ledger or broker: counts the calls, and closes on demand.
+    """Passes calls on to a ledger or a broker, records their names, and fails on demand.
 
-    `down`: every call fails before it has an effect. `deaf`: the effect is there, the answer is lost.
+    Attributes:
+        is_unavailable: Every call fails before it has an effect.
+        loses_answers: Every call has its effect and then fails.
     """
 
     def __init__(self, inner: Any, error: type[Exception]) -> None:
@@ -60,17 +62,17 @@ class FlakyProxy:
         def call(*args: Any, **kwargs: Any) -> Any:
             self.calls.append(name)
             if self.is_unavailable:
-                raise self._error("it is down")
-            answer = method(*args, **kwargs)
+                raise self._error("the server is unavailable")
+            result = method(*args, **kwargs)
             if self.loses_answers:
                 raise self._error("the answer was lost")
-            return answer
+            return result
 
         return call
 
 
 class MemoryBroker:
-    """Keeps what was published; one inbox an owner."""
+    """Keeps the published requests, and the results of each owner."""
 
     def __init__(self) -> None:
         self.requests: list[RequestMessage] = []
@@ -108,9 +110,11 @@ class MemoryInbox:
 
 
 class AirflowHarness:
-    """One scheduler's executor.
+    """One scheduler's executor; the methods play its scheduler, its workers and Airflow's database.
 
-    `waiting`: the requests that "the database" says are not settled. `unwanted`: those that no task waits for.
+    Attributes:
+        unprocessed: The requests whose results the scheduler has not processed, according to the database.
+        obsolete: The requests, or the task instances, for which no task waits, according to the database.
     """
 
     def __init__(
@@ -140,7 +144,7 @@ class AirflowHarness:
 
     @classmethod
     def from_executor(cls, executor: EcsQueueExecutor) -> AirflowHarness:
-        """By the executor's own configuration."""
+        """Use the servers in the executor's own configuration."""
         config = executor._load_config()
         return cls(open_ledger(config), open_broker(config), config, executor.job_id, executor)
 
@@ -160,7 +164,7 @@ class AirflowHarness:
         return cls(open_ledger(config), open_broker(config), config, job_id)
 
     def another_scheduler(self, job_id: int = 8) -> AirflowHarness:
-        """Another scheduler on the same ledger and broker."""
+        """Return another scheduler on the same ledger and broker."""
         return AirflowHarness(self.ledger.inner, self.broker.inner, self.executor.ledger_access.config, job_id)
 
     def close(self) -> None:
@@ -174,70 +178,70 @@ class AirflowHarness:
     ) -> None:
         self.close()
 
-    def _find_unprocessed(self, flights: Sequence[TrackedWorkload]) -> set[str]:
-        return {flight.request_id for flight in flights} & self.unprocessed
+    def _find_unprocessed(self, tracked_workloads: Sequence[TrackedWorkload]) -> set[str]:
+        return {tracked.request_id for tracked in tracked_workloads} & self.unprocessed
 
-    def _find_obsolete(self, flights: Sequence[TrackedWorkload]) -> set[str]:
-        return {flight.request_id for flight in flights if {flight.request_id, flight.task_instance_id} & self.obsolete}
+    def _find_obsolete(self, tracked_workloads: Sequence[TrackedWorkload]) -> set[str]:
+        return {one.request_id for one in tracked_workloads if {one.request_id, one.task_instance_id} & self.obsolete}
 
     def advance_clock(self, seconds: float) -> None:
-        """For what waits by the monotonic clock, of the leftovers and of results that are held."""
+        """Advance the monotonic clock of the result processor and the obsolete request stopper."""
         self.clock_offset += seconds
 
     def queue(self, *workloads: Any) -> None:
-        for item in workloads:
-            self.executor.queue_workload(item, session=None)
+        for workload in workloads:
+            self.executor.queue_workload(workload, session=None)
 
     def heartbeat(self) -> None:
-        """One heartbeat, as if time had passed: nothing rests, everything periodic is due."""
-        for outage in (self.executor.ledger_access.ledger_guard, self.executor.ledger_access.broker_guard):
-            outage._backs_off_until = float("-inf")
+        """Make one heartbeat in which no server is backing off and all periodic work is due."""
+        for guard in (self.executor.ledger_access.ledger_guard, self.executor.ledger_access.broker_guard):
+            guard._backs_off_until = float("-inf")
         self.executor._result_processor._ledger_checked_at = self.executor._result_processor._database_checked_at = (
             float("-inf")
         )
         self.executor.heartbeat()
 
     def collect_events(self) -> dict[Any, tuple[str, Any]]:
-        """What the scheduler collects: key -> (state, info)."""
-        found = self.executor.get_event_buffer()
-        return {key: (str(getattr(state, "value", state)), info) for key, (state, info) in found.items()}
+        """Return the events that the scheduler collects: key -> (state, info)."""
+        events = self.executor.get_event_buffer()
+        return {key: (str(getattr(state, "value", state)), info) for key, (state, info) in events.items()}
 
     def take_event_log(self) -> list[tuple[str, str]]:
-        """(event, extra) of the task event log since the last call."""
+        """Return (event, extra) of the entries in the task event log since the last call."""
         logs = [(log.event, log.extra) for log in self.executor._task_event_logs]
         self.executor._task_event_logs.clear()
         return logs
 
     def record(self, record_id: str) -> Record | None:
-        found: Record | None = self.ledger.inner.get([record_id])[0]
-        return found
+        record: Record | None = self.ledger.inner.get([record_id])[0]
+        return record
 
     def request_id_of(self, workload: Any) -> str:
-        """The request that the executor has made of a workload."""
-        flight = self.executor._tracked_workloads.get_by_key(self.executor.workload_key(workload))
-        assert flight is not None
-        return flight.request_id
+        """Return the id of the request that the executor has made from a workload."""
+        tracked = self.executor._tracked_workloads.get_by_key(self.executor.workload_key(workload))
+        assert tracked is not None
+        return tracked.request_id
 
     def launch_request(self, record_id: str) -> Record:
-        """A worker's part, up to the running task."""
+        """Launch the request's task, as a worker does."""
         ledger = self.ledger.inner
-        offer = ClaimRequest(claim=uuid.uuid4().hex, worker="w", args='{"container_name": "main"}', target="{}")
-        assert ledger.claim(record_id, offer).code is ResultCode.RUN_TASK
+        claim = ClaimRequest(claim=uuid.uuid4().hex, worker="w", args='{"container_name": "main"}', target="{}")
+        assert ledger.claim(record_id, claim).code is ResultCode.RUN_TASK
         record = ledger.get([record_id])[0]
         assert ledger.launched(record_id, record.nonce, record.launch, f"{ARN}{record_id}", 1.0).code is ResultCode.OK
-        found: Record = ledger.get([record_id])[0]
-        return found
+        launched: Record = ledger.get([record_id])[0]
+        return launched
 
     def finish_request(
         self, record_id: str, state: State = State.SUCCESS, *, publish_result: bool = True, **observation: Any
     ) -> Record:
-        """A worker's part, to the end. `announce`: whether the result message arrives."""
+        """End the request, as a worker does; launch it first if needed. `publish_result`: a result message arrives."""
         record = self.record(record_id)
         assert record is not None
         if record.state is State.QUEUED:
             record = self.launch_request(record_id)
-        known = {"exit_code": 0 if state is State.SUCCESS else 1, **observation}
-        outcome = TaskUpdate(
+        observed = {"exit_code": 0 if state is State.SUCCESS else 1, **observation}
+        update = TaskUpdate(
             id=record_id,
             launch=record.launch,
             arn=record.arn,
@@ -246,18 +250,18 @@ class AirflowHarness:
             wait=1.0,
             end_state=state,
             finished_at=time.time(),
-            **known,
+            **observed,
         )
-        answer = self.ledger.inner.update_tasks([outcome])[0]
-        assert answer.code is ResultCode.ENDED
-        ended: Record = answer.record
+        result = self.ledger.inner.update_tasks([update])[0]
+        assert result.code is ResultCode.ENDED
+        ended: Record = result.record
         if publish_result:
             self.broker.inner.publish_results([(ended.owner, envelope.encode(envelope.build_result(ended)))])
         return ended
 
 
 class FakeTaskInstance:
-    """What `try_adopt_task_instances` uses of a TaskInstance."""
+    """The part of a TaskInstance that `try_adopt_task_instances` uses."""
 
     def __init__(self, workload: Any, external_executor_id: str | None) -> None:
         self.id = workload.ti.id
@@ -271,7 +275,7 @@ def task_key(workload: Any) -> TaskInstanceKey:
 
 
 def make_token(expires_in: float = 600.0) -> str:
-    """A JWT whose signature nobody looks at."""
+    """Return a JWT without a valid signature."""
     claims = json.dumps({"exp": time.time() + expires_in}).encode()
     return f"e30.{base64.urlsafe_b64encode(claims).decode().rstrip('=')}.c2ln"
 
@@ -279,8 +283,8 @@ def make_token(expires_in: float = 600.0) -> str:
 def make_task_workload(
     name: str = "task", *, assigned: str | None = "new", workload_token: str | None = None, **fields: Any
 ) -> Any:
-    """An ExecuteTask workload. `assigned`: the external_executor_id, "new" for a fresh one where Airflow has them."""
-    known = {
+    """Return an ExecuteTask workload. `assigned`: its external_executor_id; "new" makes one, if Airflow assigns any."""
+    defaults = {
         "id": uuid.uuid4(),
         "dag_version_id": uuid.uuid4(),
         "task_id": name,
@@ -295,9 +299,9 @@ def make_task_workload(
     model = workloads.ExecuteTask.model_fields["ti"].annotation
     assert model is not None
     if "external_executor_id" in model.model_fields:
-        known["external_executor_id"] = str(uuid.uuid4()) if assigned == "new" else assigned
+        defaults["external_executor_id"] = str(uuid.uuid4()) if assigned == "new" else assigned
     return workloads.ExecuteTask(
-        ti=model(**(known | fields)),
+        ti=model(**(defaults | fields)),
         dag_rel_path="dag.py",
         token=make_token() if workload_token is None else workload_token,
         bundle_info=workloads.BundleInfo(name="dags"),

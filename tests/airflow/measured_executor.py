@@ -1,4 +1,4 @@
-"""The executor, with a note of each heartbeat: how long it took of the scheduler, and whether it raised."""
+"""The executor with a log of its heartbeats: how long each took, and whether it raised."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 from ecs_queue.airflow.executor import EcsQueueExecutor
 
-#: Names the file of the notes; one JSON object a line.
+#: The environment variable with the path of the log; each line is a JSON object.
 HEARTBEAT_LOG_VARIABLE = "TEST_HEARTBEAT_LOG"
 
 
 class TimedExecutor(EcsQueueExecutor):
-    """For `[core] executor`."""
+    """An executor for `[core] executor`."""
 
     def heartbeat(self) -> None:
-        """As ever."""
-        at, began, queued = time.time(), time.monotonic(), _read_cpu_wait_seconds()
+        """Make a heartbeat and log it."""
+        at, started, waited_before = time.time(), time.monotonic(), _read_cpu_wait_seconds()
         raised = ""
         try:
             super().heartbeat()
@@ -26,15 +26,17 @@ class TimedExecutor(EcsQueueExecutor):
             raised = repr(error)
             raise
         finally:
-            seconds = time.monotonic() - began
-            waited = _read_cpu_wait_seconds() - queued
-            with Path(os.environ[HEARTBEAT_LOG_VARIABLE]).open("a") as notes:
-                print(json.dumps({"at": at, "seconds": seconds, "waited": waited, "raised": raised}), file=notes)
+            seconds = time.monotonic() - started
+            waited = _read_cpu_wait_seconds() - waited_before
+            with Path(os.environ[HEARTBEAT_LOG_VARIABLE]).open("a") as log:
+                print(json.dumps({"at": at, "seconds": seconds, "waited": waited, "raised": raised}), file=log)
 
 
 def _read_cpu_wait_seconds() -> float:
-    """Seconds that this thread was ready to run while others ran. They say what else the machine has to do, not what
-    a heartbeat costs. 0.0 where the kernel does not count them."""
+    """Return for how many seconds this thread was ready to run while others ran, which is no cost of a heartbeat.
+
+    0.0 where the kernel does not count it.
+    """
     try:
         return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
     except (OSError, IndexError, ValueError):

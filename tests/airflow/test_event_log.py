@@ -1,4 +1,4 @@
-"""What users are told."""
+"""The texts for users."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def make_result(state: State, **fields: object) -> TaskResult:
     return build_result(Record(id="job", state=state, **fields))  # type: ignore[arg-type]
 
 
-def test_a_failure_says_why_with_exit_code_stop_code_and_arn() -> None:
-    told = format_info(
+def test_a_failure_has_its_reason_exit_code_stop_code_and_arn() -> None:
+    text = format_info(
         make_result(State.FAILED, reason="OutOfMemory", exit_code=137, stop_code="EssentialContainerExited", arn=ARN)
     )
-    assert told == f"ecs-queue FAILED; OutOfMemory; exit code 137; stop code EssentialContainerExited; {ARN}"
+    assert text == f"ecs-queue FAILED; OutOfMemory; exit code 137; stop code EssentialContainerExited; {ARN}"
 
 
-def test_an_expired_request_speaks_of_the_token() -> None:
+def test_an_expired_request_names_the_token_timeout() -> None:
     assert "task_queued_timeout" in format_info(make_result(State.EXPIRED))
 
 

@@ -32,6 +32,8 @@ from tests.airflow.harness import (
     task_key,
 )
 
+pytestmark = pytest.mark.airflow
+
 
 class TestSubmission:
     def test_a_task_becomes_a_request_under_the_id_that_airflow_assigned(self, harness: AirflowHarness) -> None:
@@ -147,8 +149,8 @@ def make_connection_test() -> Any:
 
 
 class TestCallbacksAndConnectionTests:
-    @pytest.mark.parametrize(("end", "told"), [(State.SUCCESS, "success"), (State.FAILED, "failed")])
-    def test_a_callback_ends_as_its_container_does(self, harness: AirflowHarness, end: State, told: str) -> None:
+    @pytest.mark.parametrize(("state", "reported"), [(State.SUCCESS, "success"), (State.FAILED, "failed")])
+    def test_a_callback_ends_as_its_container_does(self, harness: AirflowHarness, state: State, reported: str) -> None:
         item = make_callback()
         harness.queue(item)
         harness.heartbeat()
@@ -156,10 +158,10 @@ class TestCallbacksAndConnectionTests:
         assert not harness.executor.queued_callbacks
         body = json.loads(harness.broker.inner.requests[0].body)
         assert body["priority"] == 9
-        assert body["command"][1] == "-c"  # Airflow's own program would end with 0 whatever happened
-        harness.finish_request(harness.request_id_of(item), end)
+        assert body["command"][1] == "-c"  # Airflow's own program would exit with 0 in any case
+        harness.finish_request(harness.request_id_of(item), state)
         harness.heartbeat()
-        assert harness.collect_events()[harness.executor.workload_key(item)][0] == told
+        assert harness.collect_events()[harness.executor.workload_key(item)][0] == reported
         assert not harness.executor.running
 
     def test_the_scheduler_finds_a_callback_in_its_database_by_the_key_of_its_event(
@@ -215,16 +217,16 @@ def test_an_idle_sync_checks_a_bounded_number_of_tasks(harness: AirflowHarness) 
     harness.queue(*(make_task_workload(f"t{number}") for number in range(3000)))
     harness.heartbeat()
     harness.ledger.calls.clear()
-    asked: list[int] = []
+    batch_sizes: list[int] = []
     real = harness.ledger.inner.get
 
     def get(ids: list[str]) -> Any:
-        asked.append(len(ids))
+        batch_sizes.append(len(ids))
         return real(ids)
 
     harness.ledger.inner.get = get
     harness.heartbeat()
-    assert sum(asked) <= 200
+    assert sum(batch_sizes) <= 200
     assert len(harness.ledger.calls) <= 4
     del harness.ledger.inner.get
 
@@ -243,7 +245,7 @@ def test_between_two_checks_a_sync_does_not_call_the_ledger(harness: AirflowHarn
 
 
 class EndlessInbox:
-    """Has always another result, of a request that nobody here knows."""
+    """Always has more results, of a request that the executor does not know."""
 
     def __init__(self, body: bytes) -> None:
         self.body = body
@@ -264,13 +266,13 @@ def test_a_sync_ends_when_its_time_is_up_however_many_results_there_are(
     harness.queue(item)
     harness.heartbeat()
     ended = harness.finish_request(harness.request_id_of(item), publish_result=False)
-    foreign = msgspec.structs.replace(envelope.build_result(ended), id="somebody-elses")
+    foreign = msgspec.structs.replace(envelope.build_result(ended), id="another-request")
     inbox = EndlessInbox(envelope.encode(foreign))
     monkeypatch.setattr(executor_module, "SYNC_BUDGET_SECONDS", 0.05)
     monkeypatch.setattr(harness.executor.ledger_access, "_inbox", inbox)
     harness.heartbeat()
     assert inbox.drained >= 1
-    assert harness.collect_events()[task_key(item)][0] == "success"  # the ledger was still asked
+    assert harness.collect_events()[task_key(item)][0] == "success"  # the ledger was still read
 
 
 def test_a_queue_without_a_profile_is_mentioned_once(harness: AirflowHarness, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""What other executors are known to get wrong, one test each; the numbers are those of the list in docs/airflow.md."""
+"""Known faults of other executors, with one or two tests each; the numbers are those in docs/airflow.md."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import pytest
 from ecs_queue.airflow import executor as executor_module
 from ecs_queue.protocol.states import State
 from tests.airflow.harness import AirflowHarness, FakeTaskInstance, make_task_workload, make_token, task_key
+
+pytestmark = pytest.mark.airflow
 
 
 def queue_tasks(harness: AirflowHarness, count: int = 1) -> list[Any]:
@@ -112,12 +114,12 @@ def test_fault_06_a_request_whose_answer_is_lost_is_sent_again_as_the_same_reque
     assert len(harness.ledger.inner.list_records("", 10)[0]) == 1
 
 
-@pytest.mark.parametrize(("end", "told"), [(State.SUCCESS, "success"), (State.FAILED, "failed")])
-def test_fault_07_every_end_is_an_end_also_without_exit_codes(harness: AirflowHarness, end: State, told: str) -> None:
+@pytest.mark.parametrize(("end", "event"), [(State.SUCCESS, "success"), (State.FAILED, "failed")])
+def test_fault_07_every_end_is_an_end_also_without_exit_codes(harness: AirflowHarness, end: State, event: str) -> None:
     [item] = queue_tasks(harness)
     harness.finish_request(harness.request_id_of(item), end, exit_code=None)
     harness.heartbeat()
-    assert harness.collect_events()[task_key(item)][0] == told
+    assert harness.collect_events()[task_key(item)][0] == event
     assert not harness.executor.running
 
 
@@ -289,7 +291,7 @@ def test_celery_revoking_stops_a_container_that_runs(harness: AirflowHarness) ->
     assert (record.state, record.stop_requested_by) == (
         State.LAUNCHED,
         "airflow",
-    )  # the worker's next look calls StopTask
+    )  # the worker calls StopTask when it next polls the task
 
 
 def test_adoption_reads_the_ledger_once_for_any_number_of_tasks(harness: AirflowHarness) -> None:
@@ -317,7 +319,7 @@ def test_an_event_that_the_scheduler_dropped_is_reported_again_and_then_confirme
     harness.finish_request(request_id)
     harness.heartbeat()
     assert harness.collect_events()[task_key(item)][0] == "success"
-    assert harness.ledger.inner.list_undelivered("airflow-7", 10)  # not yet: nobody knows whether it was taken in
+    assert harness.ledger.inner.list_undelivered("airflow-7", 10)  # the scheduler may not have processed it
     harness.heartbeat()
     assert harness.collect_events()[task_key(item)][0] == "success"
     harness.unprocessed = set()
@@ -341,7 +343,7 @@ def test_a_result_that_arrives_twice_is_reported_once(harness: AirflowHarness) -
     assert harness.collect_events() == {}
 
 
-def test_a_task_that_is_queued_again_after_a_deferral_does_not_hear_of_its_old_container(
+def test_a_task_that_is_queued_again_after_a_deferral_ignores_its_old_container(
     harness: AirflowHarness,
 ) -> None:
     [first] = queue_tasks(harness)
@@ -389,7 +391,7 @@ def test_a_put_that_the_ledger_lost_at_a_failover_is_put_again(harness: AirflowH
 
 
 def test_an_unavailable_database_keeps_the_result_and_raises_nothing(harness: AirflowHarness) -> None:
-    def broken(flights: object) -> set[str]:
+    def broken(tracked_workloads: object) -> set[str]:
         raise OSError("no database")
 
     [item] = queue_tasks(harness)
@@ -415,9 +417,9 @@ def test_on_a_real_server_a_heartbeat_of_a_thousand_is_launchable(
     harness = make_harness(redis_url)
     items = [make_task_workload(f"t{number}") for number in range(1000)]
     harness.queue(*items)
-    began = time.process_time()
+    started = time.process_time()
     harness.executor.heartbeat()
-    print(f"heartbeat of 1000: {time.process_time() - began:.3f} s of CPU")
+    print(f"heartbeat of 1000: {time.process_time() - started:.3f} s of CPU")
     assert len(harness.executor.running) == 1000
     harness.collect_events()
     request_id = harness.request_id_of(items[7])
@@ -438,9 +440,9 @@ def test_on_a_real_server_that_dies_the_heartbeat_neither_raises_nor_blocks(
         harness.heartbeat()
         server.kill()
         harness.queue(after)
-        began = time.monotonic()
+        started = time.monotonic()
         harness.heartbeat()
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - started < 1.0
         assert task_key(after) in harness.executor.queued_tasks
         server.start()
         harness.heartbeat()
@@ -461,12 +463,12 @@ def test_on_a_real_server_that_hangs_a_heartbeat_takes_less_than_a_second(
         os.kill(server.pid, signal.SIGSTOP)
         try:
             harness.queue(after)
-            began = time.monotonic()
+            started = time.monotonic()
             harness.heartbeat()
-            assert time.monotonic() - began < 1.0
-            began = time.monotonic()
-            harness.executor.heartbeat()  # it is left alone
-            assert time.monotonic() - began < 0.1
+            assert time.monotonic() - started < 1.0
+            started = time.monotonic()
+            harness.executor.heartbeat()  # it makes no call
+            assert time.monotonic() - started < 0.1
         finally:
             os.kill(server.pid, signal.SIGCONT)
         harness.heartbeat()
@@ -480,8 +482,7 @@ def test_fault_12_an_outage_that_outlives_the_token_launches_nothing(harness: Ai
     harness.ledger.is_unavailable = True
     harness.heartbeat()
     harness.ledger.is_unavailable = False
-    intake = harness.executor._submitter
-    intake._clock = lambda: time.time() + 61
+    harness.executor._submitter._clock = lambda: time.time() + 61
     harness.heartbeat()
     assert task_key(item) in harness.executor.queued_tasks
     assert harness.broker.inner.requests == []
@@ -489,9 +490,9 @@ def test_fault_12_an_outage_that_outlives_the_token_launches_nothing(harness: Ai
 
 def test_constructing_it_needs_no_network_and_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__ECS_QUEUE__BROKER_URL", "nonsense")
-    made = executor_module.EcsQueueExecutor(parallelism=4)
-    made.end()
-    assert made.slots_available == 4
+    executor = executor_module.EcsQueueExecutor(parallelism=4)
+    executor.end()
+    assert executor.slots_available == 4
 
 
 def test_start_reports_an_unavailable_ledger_and_goes_on(harness: AirflowHarness) -> None:

@@ -1,4 +1,4 @@
-"""The example DAGs, and what else goes through the queue, on a whole Airflow: real processes down to the containers."""
+"""The example DAGs, callbacks and connection tests on a complete Airflow: all of its parts are real processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.airflow import system_queries
 from tests.airflow.system_queries import TIMEOUT_SECONDS
 from tests.servers import require_redis_binary
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(600)]
 
 #: The examples and how many tasks they have. Airflow 3.1 has no callbacks on executors, and 3.2 none of DAG files:
 #: there the last is missing.
@@ -34,34 +34,34 @@ TASKS_BY_EXAMPLE = {"chain": 3, "configured": 1, "deferred": 1, "mapped": 20, "r
 
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
-    """On SQLite, with one run of each example under way, and what else the tests look at."""
+    """An Airflow on SQLite, with one run of each example and of the DAG `failing` in progress."""
     require_redis_binary()
     directory = tmp_path_factory.mktemp("airflow")
     settings = {"AIRFLOW__CORE__TEST_CONNECTION": "Enabled", "AIRFLOW__ECS_QUEUE__MAX_IN_FLIGHT": "10"}
-    with LocalAirflow(directory / "home", system_queries.copy_dags(directory / "dags"), settings=settings) as made:
-        known = made.wait_for_dags()
-        for dag_id in [dag_id for dag_id in TASKS_BY_EXAMPLE if dag_id in known]:
-            made.trigger_dag(dag_id, RUN_ID)
-        made.trigger_dag("failing", "failing")
-        yield made
+    with LocalAirflow(directory / "home", system_queries.copy_dags(directory / "dags"), settings=settings) as started:
+        dag_ids = started.wait_for_dags()
+        for dag_id in [dag_id for dag_id in TASKS_BY_EXAMPLE if dag_id in dag_ids]:
+            started.trigger_dag(dag_id, RUN_ID)
+        started.trigger_dag("failing", "failing")
+        yield started
 
 
 @pytest.fixture(scope="module")
 def finished_airflow(airflow: LocalAirflow) -> LocalAirflow:
-    """As above, when all runs have ended, and their results have come."""
+    """The same Airflow after all runs and their requests have ended."""
     wait_for_completion(airflow, TIMEOUT_SECONDS)
     sent = airflow.fetch_rows("select external_executor_id from task_instance where task_id <> 'rejected'")
     ids = [row["external_executor_id"] for row in sent if row["external_executor_id"] is not None]
     airflow.wait_for(
         lambda: all(r.is_terminal for r in system_queries.get_records(airflow, ids)),
         TIMEOUT_SECONDS,
-        "the containers' ends",
+        "the end of the containers",
     )
     return airflow
 
 
 def list_event_log(airflow: LocalAirflow, kind: str) -> list[Row]:
-    """The entries of the event log that are ours."""
+    """Return the entries of one kind in the event log."""
     return airflow.fetch_rows("select task_id, map_index, extra from log where event like :kind", kind=kind)
 
 
@@ -82,8 +82,8 @@ def test_the_example_dags_end_as_they_should(finished_airflow: LocalAirflow) -> 
 
 def test_no_task_runs_twice(finished_airflow: LocalAirflow) -> None:
     tasks = list_example_tasks(finished_airflow)
-    # Each try is a container of its own, a deferred task's two halves are two, and so is a callback; the tests' own
-    # DAG has one, and a connection test may be under way.
+    # Each try has a container of its own. So have the two halves of the deferred task, each callback, and the task
+    # `killed`; a connection test may be running.
     expected = len(tasks) + 1 + 1 + len(list_deadline_callbacks(finished_airflow)) + 1
     assert finished_airflow.ecs.stats()["tasks_created"] - count_connection_tests(finished_airflow) == expected
     records = system_queries.get_records(finished_airflow, [task["external_executor_id"] for task in tasks])
@@ -101,13 +101,13 @@ def test_the_id_of_each_task_is_that_of_its_request(finished_airflow: LocalAirfl
 def test_the_reasons_are_in_the_event_log(finished_airflow: LocalAirflow) -> None:
     tasks = list_example_tasks(finished_airflow)
 
-    def all_are_there() -> bool:
+    def all_entries_exist() -> bool:
         return len(
             {(row["task_id"], row["map_index"]) for row in list_event_log(finished_airflow, "ecs task finished")}
         ) >= len(tasks)
 
-    # The last results come when the DAG runs have ended; a container that was left for a new one has no entry.
-    finished_airflow.wait_for(all_are_there, TIMEOUT_SECONDS, "the entries")
+    # The last results arrive after the DAG runs have ended; a deferred task has an entry for its last container only.
+    finished_airflow.wait_for(all_entries_exist, TIMEOUT_SECONDS, "the entries")
     finished = list_event_log(finished_airflow, "ecs task finished")
     assert all("arn:aws:ecs:" in row["extra"] and "exit code 0" in row["extra"] for row in finished)
     (killed,) = list_event_log(finished_airflow, "ecs task failed")
@@ -128,12 +128,12 @@ def test_a_callback_runs_through_the_queue(finished_airflow: LocalAirflow) -> No
     assert (record.state, record.launch, record.exit_code) == (State.SUCCESS, 1, 0)
     # 3.2 writes no log of a callback: there is the container's output.
     logs = Path("logs", "executor_callbacks") if hasattr(BaseExecutor, "run_workload") else Path("tasks")
-    said = [path.read_text() for path in (finished_airflow.directory / logs).rglob("*") if path.is_file()]
-    assert "with_deadline has not ended in 1 s" in "".join(said)
+    logs_text = [path.read_text() for path in (finished_airflow.directory / logs).rglob("*") if path.is_file()]
+    assert "with_deadline has not ended in 1 s" in "".join(logs_text)
 
 
 def count_connection_tests(airflow: LocalAirflow) -> int:
-    """How many have been asked for."""
+    """Count the requested connection tests."""
     if not airflow.has_table("connection_test_request"):
         return 0
     return len(airflow.fetch_rows("select id from connection_test_request"))
@@ -147,16 +147,18 @@ def test_a_connection_test_runs_through_the_queue(airflow: LocalAirflow, path: s
     body = {"connection_id": name, "conn_type": "fs", "extra": json.dumps({"path": path})}
     token = airflow.call_api("/connections/enqueue-test", body)["token"]
 
-    def answer() -> Any:
+    def read_status() -> Any:
         return airflow.call_api("/connections/enqueue-test", **{"Airflow-Connection-Test-Token": token})
 
-    airflow.wait_for(lambda: answer()["state"] in {"success", "failed"}, TIMEOUT_SECONDS, "the connection test")
-    assert answer()["state"] == state
-    assert path in answer()["result_message"]
+    airflow.wait_for(lambda: read_status()["state"] in {"success", "failed"}, TIMEOUT_SECONDS, "the connection test")
+    assert read_status()["state"] == state
+    assert path in read_status()["result_message"]
     (row,) = airflow.fetch_rows("select id from connection_test_request where connection_id = :name", name=name)
     (record,) = system_queries.get_records(airflow, [row["id"]])
     airflow.wait_for(
-        lambda: system_queries.get_records(airflow, [row["id"]])[0].is_terminal, TIMEOUT_SECONDS, "the container's end"
+        lambda: system_queries.get_records(airflow, [row["id"]])[0].is_terminal,
+        TIMEOUT_SECONDS,
+        "its container",
     )
     assert record.launch == 1
     assert uuid.UUID(record.id) == uuid.UUID(str(row["id"]))

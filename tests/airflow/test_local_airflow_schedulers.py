@@ -1,4 +1,4 @@
-"""Schedulers that die, lose Redis, and work side by side: a whole Airflow on PostgreSQL, real processes all the way."""
+"""Schedulers that die, lose Redis, or run at the same time, in a complete Airflow on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tests.airflow.postgres import PostgresServer
 from tests.airflow.system_queries import TIMEOUT_SECONDS
 from tests.servers import require_redis_binary
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
-#: What a scheduler of Airflow says when an executor and the database differ.
+#: What Airflow's scheduler logs when its executor and the database disagree.
 EXECUTOR_MISMATCH = re.compile(r"reported that the task instance|TI try_number mismatch|an unexpected error|Traceback")
 
 
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
-    """With one scheduler; ten containers at once, however many tasks Airflow has sent."""
+    """An Airflow with one scheduler, and at most ten containers at once."""
     require_redis_binary()
     directory = tmp_path_factory.mktemp("airflow")
     settings = {
@@ -43,36 +43,36 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
     }
     with PostgresServer() as database:
         dags = system_queries.copy_dags(directory / "dags")
-        with LocalAirflow(directory / "home", dags, database=database.url, settings=settings) as made:
-            made.wait_for_dags()
-            yield made
+        with LocalAirflow(directory / "home", dags, database=database.url, settings=settings) as started:
+            started.wait_for_dags()
+            yield started
 
 
 def read_heartbeats(airflow: LocalAirflow, since: float) -> list[Row]:
-    """The scheduler's notes from a time on (seconds since the epoch)."""
+    """Return the logged heartbeats since a time (seconds since the epoch)."""
     lines = Path(airflow.environ[HEARTBEAT_LOG_VARIABLE]).read_text().splitlines()
-    return [note for note in map(json.loads, lines) if note["at"] >= since]
+    return [heartbeat for heartbeat in map(json.loads, lines) if heartbeat["at"] >= since]
 
 
 def list_live_jobs(airflow: LocalAirflow) -> set[int]:
-    """The schedulers that the database takes for running."""
+    """Return the schedulers that are running according to the database."""
     rows = airflow.fetch_rows("select id from job where job_type = 'SchedulerJob' and state = 'running'")
     return {int(row["id"]) for row in rows}
 
 
 def start_twenty(airflow: LocalAirflow, run_id: str) -> None:
-    """Returns when ten run and ten are queued, which they do until their gate is opened."""
+    """Start a run of `blocking`; return when ten tasks run and ten are queued, until the test releases them."""
     airflow.trigger_dag("blocking", run_id)
 
-    def are_half_way() -> bool:
+    def ten_are_running() -> bool:
         is_half = system_queries.count_states(airflow, run_id) == {"running": 10, "queued": 10}
         return is_half and len(system_queries.count_executions(airflow, run_id)) == 10
 
-    airflow.wait_for(are_half_way, TIMEOUT_SECONDS, "ten tasks that run and ten that are queued")
+    airflow.wait_for(ten_are_running, TIMEOUT_SECONDS, "ten running and ten queued tasks")
 
 
 def assert_each_succeeds_once(airflow: LocalAirflow, run_id: str, count: int) -> None:
-    """Each task has succeeded, at its first try, by one launch; and its scheduler, if it lives, has taken that in."""
+    """Each task succeeds at its first try with one launch, and its scheduler, if it still runs, confirms the result."""
     airflow.wait_for(
         lambda: system_queries.count_states(airflow, run_id) == {"success": count},
         TIMEOUT_SECONDS,
@@ -91,7 +91,7 @@ def assert_each_succeeds_once(airflow: LocalAirflow, run_id: str, count: int) ->
 
 
 def wait_for_confirmation(airflow: LocalAirflow, tasks: list[Row]) -> None:
-    """Their scheduler has taken in how they ended, and has told the ledger so."""
+    """Wait until the tasks' scheduler has confirmed their results to the ledger."""
     ids = [task["external_executor_id"] for task in tasks]
 
     def are_confirmed() -> bool:
@@ -100,23 +100,24 @@ def wait_for_confirmation(airflow: LocalAirflow, tasks: list[Row]) -> None:
     airflow.wait_for(are_confirmed, TIMEOUT_SECONDS, "the confirmation of results")
 
 
-def test_a_scheduler_that_is_killed_leaves_its_tasks_to_the_next(airflow: LocalAirflow) -> None:
+def test_the_next_scheduler_adopts_the_tasks_of_a_killed_one(airflow: LocalAirflow) -> None:
     before = airflow.ecs.stats()["tasks_created"]
     start_twenty(airflow, "killed")
     (dead,) = list_live_jobs(airflow)
     assert {task["queued_by_job_id"] for task in system_queries.list_run_tasks(airflow, "killed")} == {dead}
     airflow.kill("scheduler")
-    system_queries.release_tasks(
-        airflow, "killed", 3
-    )  # three end while nobody looks, and three of those that wait start
+    # Three tasks end while no scheduler runs, and three of those that are queued start.
+    system_queries.release_tasks(airflow, "killed", 3)
     airflow.wait_for(
-        lambda: system_queries.count_states(airflow, "killed")["success"] == 3, TIMEOUT_SECONDS, "three ends"
+        lambda: system_queries.count_states(airflow, "killed")["success"] == 3,
+        TIMEOUT_SECONDS,
+        "three tasks",
     )
     airflow.start_component("scheduler")
 
     def are_adopted() -> bool:
-        rest = [task for task in system_queries.list_run_tasks(airflow, "killed") if task["state"] != "success"]
-        return len(rest) == 17 and dead not in {task["queued_by_job_id"] for task in rest}
+        unfinished = [task for task in system_queries.list_run_tasks(airflow, "killed") if task["state"] != "success"]
+        return len(unfinished) == 17 and dead not in {task["queued_by_job_id"] for task in unfinished}
 
     airflow.wait_for(are_adopted, TIMEOUT_SECONDS, "the adoption")
     system_queries.release_tasks(airflow, "killed", 20)
@@ -124,14 +125,14 @@ def test_a_scheduler_that_is_killed_leaves_its_tasks_to_the_next(airflow: LocalA
     assert airflow.ecs.stats()["tasks_created"] - before == 20
 
 
-def test_a_redis_that_is_gone_for_20_seconds_delays_and_loses_nothing(airflow: LocalAirflow) -> None:
-    """Twice: frozen (connections are accepted, nothing is answered), then killed (connections are refused)."""
+def test_a_redis_outage_of_20_seconds_delays_tasks_and_loses_nothing(airflow: LocalAirflow) -> None:
+    """Redis is first frozen (it accepts connections and does not answer), then killed (connections are refused)."""
     before, since = airflow.ecs.stats()["tasks_created"], time.time()
     start_twenty(airflow, "outage")
     os.kill(airflow.redis.pid, signal.SIGSTOP)
     run_through_outage(airflow, "frozen", passing=5)
     os.kill(airflow.redis.pid, signal.SIGCONT)
-    wait_for_confirmation(airflow, system_queries.list_run_tasks(airflow, "outage")[:5])  # all go on
+    wait_for_confirmation(airflow, system_queries.list_run_tasks(airflow, "outage")[:5])  # all processes continue
     airflow.redis.kill()
     run_through_outage(airflow, "dead", passing=10)
     airflow.redis.start()
@@ -139,19 +140,19 @@ def test_a_redis_that_is_gone_for_20_seconds_delays_and_loses_nothing(airflow: L
     for run_id, count in (("outage", 20), ("frozen", 10), ("dead", 10)):
         assert_each_succeeds_once(airflow, run_id, count)
     assert airflow.ecs.stats()["tasks_created"] - before == 40
-    notes = read_heartbeats(airflow, since)
-    assert not [note["raised"] for note in notes if note["raised"]]
-    assert max(note["seconds"] - note["waited"] for note in notes) <= 1.0
+    heartbeats = read_heartbeats(airflow, since)
+    assert not [heartbeat["raised"] for heartbeat in heartbeats if heartbeat["raised"]]
+    assert max(heartbeat["seconds"] - heartbeat["waited"] for heartbeat in heartbeats) <= 1.0
 
 
 def run_through_outage(airflow: LocalAirflow, run_id: str, *, passing: int) -> None:
-    """20 s in which tasks end and nobody can report it, and tasks are to be started and nobody can take them."""
-    began = time.time()
+    """Spend 20 s in which `passing` tasks end and ten are queued, while Redis is unavailable."""
+    outage_started = time.time()
     system_queries.release_tasks(airflow, "outage", passing)
     airflow.trigger_dag("ten_tasks", run_id)
-    time.sleep(20)  # what is tested is the length of the outage
+    time.sleep(20)  # the length of the outage is what is tested
     assert system_queries.count_states(airflow, run_id) == {"queued": 10}
-    assert len(read_heartbeats(airflow, began)) >= 10  # scheduling goes on
+    assert len(read_heartbeats(airflow, outage_started)) >= 10  # scheduling continues
 
 
 def test_two_schedulers_at_once_finish_each_task_once(airflow: LocalAirflow) -> None:
@@ -162,7 +163,7 @@ def test_two_schedulers_at_once_finish_each_task_once(airflow: LocalAirflow) -> 
     assert_each_succeeds_once(airflow, "both", 100)
     assert airflow.ecs.stats()["tasks_created"] - before == 100
     shares = Counter(task["queued_by_job_id"] for task in system_queries.list_run_tasks(airflow, "both"))
-    assert set(shares) == list_live_jobs(airflow)  # both had a part in it
+    assert set(shares) == list_live_jobs(airflow)  # both have queued some
     unfinished = "select id from dag_run where state not in ('success', 'failed')"
     airflow.wait_for(lambda: not airflow.fetch_rows(unfinished), TIMEOUT_SECONDS, "the runs")
     for name in ("scheduler", "scheduler-2"):

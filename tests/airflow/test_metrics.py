@@ -1,4 +1,4 @@
-"""The executor's metrics, as Airflow's backends get them."""
+"""The executor's metrics, as Airflow's backends receive them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from ecs_queue.airflow.metrics import COUNTERS, GAUGES, PREFIX, TIMERS, Executor
 from ecs_queue.protocol.states import State
 from tests.airflow.harness import AirflowHarness, FakeTaskInstance, make_task_workload
 
+pytestmark = pytest.mark.airflow
+
 DOCS = Path(__file__).parents[2] / "docs" / "airflow.md"
 
 
 class FakeStatsBackend:
-    """Keeps what Airflow's Stats is given."""
+    """Records the calls of Airflow's metrics client."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -45,9 +47,9 @@ class FakeStatsBackend:
 
 @pytest.fixture
 def stats_backend(harness: AirflowHarness) -> FakeStatsBackend:
-    made = FakeStatsBackend()
-    harness.executor.metrics = ExecutorMetrics(None, made)
-    return made
+    backend = FakeStatsBackend()
+    harness.executor.metrics = ExecutorMetrics(None, backend)
+    return backend
 
 
 def read_counts(stats_backend: FakeStatsBackend) -> dict[str, int]:
@@ -175,7 +177,7 @@ def test_airflows_own_statsd_client_sends_them(monkeypatch: pytest.MonkeyPatch, 
 
 
 def reset_airflow_stats() -> None:
-    """Later versions set the backend up anew with each executor; 3.1 and 3.2 keep the first."""
+    """Reset the client: later versions configure it again for each executor, 3.1 and 3.2 keep the first."""
     stats: Any = getattr(base_executor, "Stats", None)
     if "initialize" in vars(type(stats)):  # 3.2
         stats.factory = stats.instance = None

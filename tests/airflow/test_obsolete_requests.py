@@ -1,4 +1,4 @@
-"""What Airflow no longer waits for, and does not say so: cleared, marked, skipped with the DAG run."""
+"""Requests that Airflow no longer waits for, because the task was cleared, marked, or skipped with its DAG run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from ecs_queue.protocol.operations import TaskUpdate
 from ecs_queue.protocol.states import State
 from tests.airflow.harness import AirflowHarness, make_task_workload, task_key
 
+pytestmark = pytest.mark.airflow
+
 
 def send_task(harness: AirflowHarness, name: str = "task") -> tuple[Any, str]:
-    """A task that the ledger has, and its request."""
+    """Send a task; return its workload and the id of its request."""
     item = make_task_workload(name)
     harness.queue(item)
     harness.heartbeat()
@@ -28,12 +30,12 @@ def run_checks(harness: AirflowHarness, times: int = 2) -> None:
 
 
 def report_running(harness: AirflowHarness, request_id: str) -> None:
-    """A worker's part, up to a container that ECS shows as running."""
+    """Launch the request's task and report that its container runs, as a worker does."""
     record = harness.launch_request(request_id)
-    seen = TaskUpdate(
+    update = TaskUpdate(
         id=request_id, launch=1, arn=record.arn, version=2, last_status="RUNNING", wait=1.0, started_at=1.7e9
     )
-    harness.ledger.inner.update_tasks([seen])
+    harness.ledger.inner.update_tasks([update])
 
 
 def read_stop(harness: AirflowHarness, request_id: str) -> tuple[State, str]:
@@ -72,7 +74,7 @@ def test_a_request_that_is_not_obsolete_is_kept(harness: AirflowHarness) -> None
     assert read_stop(harness, request_id) == (State.QUEUED, "")
 
 
-def test_a_task_that_waits_for_the_ledger_to_come_back_is_not_sent_any_more(harness: AirflowHarness) -> None:
+def test_an_obsolete_task_that_waits_for_the_ledger_is_never_sent(harness: AirflowHarness) -> None:
     item = make_task_workload()
     harness.ledger.is_unavailable = True
     harness.queue(item)
@@ -119,7 +121,10 @@ def test_a_launched_container_that_ecs_does_not_start_is_stopped_after_a_while(h
     harness.launch_request(request_id)
     harness.obsolete = {request_id}
     run_checks(harness, 3)
-    assert read_stop(harness, request_id) == (State.LAUNCHED, "")  # it may run, and nobody has seen it yet
+    assert read_stop(harness, request_id) == (
+        State.LAUNCHED,
+        "",
+    )  # the ledger may not know yet that it runs
     harness.advance_clock(START_REPORT_DELAY_SECONDS)
     run_checks(harness)
     harness.heartbeat()
@@ -140,24 +145,24 @@ def test_during_a_ledger_outage_it_is_withdrawn_after_the_outage(harness: Airflo
 
 
 def test_many_requests_are_checked_in_batches_and_all_in_turn(harness: AirflowHarness) -> None:
-    asked: list[int] = []
-    names: set[str] = set()
+    batch_sizes: list[int] = []
+    ids: set[str] = set()
 
-    def unwanted(flights: Any) -> set[str]:
-        asked.append(len(flights))
-        names.update(flight.request_id for flight in flights)
+    def find_obsolete(tracked_workloads: Any) -> set[str]:
+        batch_sizes.append(len(tracked_workloads))
+        ids.update(tracked.request_id for tracked in tracked_workloads)
         return set()
 
-    harness.executor._obsolete_request_stopper._find_obsolete = unwanted
+    harness.executor._obsolete_request_stopper._find_obsolete = find_obsolete
     harness.queue(*(make_task_workload(f"t{number}") for number in range(1000)))
     harness.heartbeat()
     run_checks(harness, 5)
-    assert max(asked) <= 300
-    assert len(names) == 1000
+    assert max(batch_sizes) <= 300
+    assert len(ids) == 1000
 
 
 def test_an_unavailable_database_withdraws_nothing_and_raises_nothing(harness: AirflowHarness) -> None:
-    def broken(flights: Any) -> set[str]:
+    def broken(tracked_workloads: Any) -> set[str]:
         raise OSError("no database")
 
     _, request_id = send_task(harness)
@@ -167,7 +172,7 @@ def test_an_unavailable_database_withdraws_nothing_and_raises_nothing(harness: A
 
 
 class TestExpiry:
-    """A token that expired while the task was queued: Airflow queues it again, without using up a try."""
+    """The token expires while the task is queued: Airflow queues the task again without using up a try."""
 
     def expire_task(self, harness: AirflowHarness) -> tuple[Any, str]:
         item, request_id = send_task(harness)
@@ -194,14 +199,14 @@ class TestExpiry:
         again = make_task_workload(item.ti.task_id)
         harness.queue(again)
         harness.heartbeat()
-        told = harness.collect_events()
+        events = harness.collect_events()
         harness.heartbeat()
         harness.heartbeat()
-        told |= harness.collect_events()
+        events |= harness.collect_events()
         assert harness.ledger.inner.list_undelivered("airflow-7", 10) == []
         assert harness.executor.running == {task_key(again)}
         assert harness.request_id_of(again) != request_id
-        assert "failed" not in {state for state, _ in told.values()}
+        assert "failed" not in {state for state, _ in events.values()}
 
     def test_a_task_that_airflow_never_queues_again_is_failed_in_the_end(self, harness: AirflowHarness) -> None:
         item, _ = self.expire_task(harness)

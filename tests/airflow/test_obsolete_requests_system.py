@@ -1,6 +1,6 @@
-"""A container of a task that Airflow no longer waits for, against Airflow's real API server, supervisor and database.
+"""Obsolete tasks against Airflow's real API server, supervisor and database.
 
-The command is the one that our request carries, run as a container would run it.
+The command is that of the request, run as a container would run it.
 """
 
 from __future__ import annotations
@@ -29,25 +29,27 @@ from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import insert, select, update
 
-from ecs_queue.airflow.task_instances import find_obsolete, find_unprocessed
+from ecs_queue.airflow.task_instances import _to_stored_id, find_obsolete, find_unprocessed
 from ecs_queue.airflow.tracked_workloads import TrackedWorkload
 from ecs_queue.protocol.states import State
 from tests.airflow.harness import AirflowHarness, make_task_workload
+
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 DAG = """
 import os
 from airflow.sdk import dag, task
 
 @dag(schedule=None)
-def noted():
+def recorded():
     for name in ("waiting", "cleared", "marked", "elsewhere"):
         @task(task_id=name)
-        def note(name):
-            with open(os.environ["NOTES"], "a") as notes:
-                notes.write(name + "\\n")
-        note(name)
+        def record(name):
+            with open(os.environ["EXECUTIONS"], "a") as executions:
+                executions.write(name + "\\n")
+        record(name)
 
-noted()
+recorded()
 """
 
 
@@ -62,10 +64,10 @@ def database() -> Iterator[None]:
     import_all_models()
     Base.metadata.create_all(settings.engine)
     now = datetime.now(UTC)
-    run = {"dag_id": "noted", "run_id": "r1", "run_type": "manual", "state": "running"}
+    run = {"dag_id": "recorded", "run_id": "r1", "run_type": "manual", "state": "running"}
     with create_session() as session:
         session.execute(insert(DagBundleModel).values(name="dags-folder"))
-        session.add(DagModel(dag_id="noted", bundle_name="dags-folder", relative_fileloc="noted.py"))
+        session.add(DagModel(dag_id="recorded", bundle_name="dags-folder", relative_fileloc="recorded.py"))
         session.flush()
         session.execute(insert(DagRun).values(logical_date=now, run_after=now, start_date=now, **run))
     yield
@@ -73,7 +75,7 @@ def database() -> Iterator[None]:
 
 
 class RecordingApi:
-    """The execution API as an ASGI application that keeps what it answered: path -> status codes."""
+    """The execution API as an ASGI application that records its responses: path -> status codes."""
 
     def __init__(self, app: Any) -> None:
         self.url = ""
@@ -81,25 +83,25 @@ class RecordingApi:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def keep(message: Any) -> None:
+        async def record(message: Any) -> None:
             if message["type"] == "http.response.start":
                 self.status_codes[scope["path"]].append(message["status"])
             await send(message)
 
-        await self._app(scope, receive, keep)
+        await self._app(scope, receive, record)
 
 
 @pytest.fixture
 def api(database: None) -> Iterator[RecordingApi]:
-    """The execution API at a URL, with its real tokens."""
+    """The execution API on a real port, with real tokens."""
     import uvicorn
     from airflow.api_fastapi.common.dagbag import create_dag_bag
-    from airflow.api_fastapi.execution_api.app import create_task_execution_api_app  # it warns when it is imported
+    from airflow.api_fastapi.execution_api.app import create_task_execution_api_app  # importing it emits warnings
 
     app = create_task_execution_api_app()
     app.state.dag_bag = create_dag_bag()
-    made = RecordingApi(app)
-    server = uvicorn.Server(uvicorn.Config(made, host="127.0.0.1", port=0, log_level="warning"))
+    recording = RecordingApi(app)
+    server = uvicorn.Server(uvicorn.Config(recording, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     deadline = time.monotonic() + 30
@@ -107,30 +109,30 @@ def api(database: None) -> Iterator[RecordingApi]:
         assert time.monotonic() < deadline, "the API server did not start"
         assert thread.is_alive()
         time.sleep(0.02)
-    made.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    yield made
+    recording.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    yield recording
     server.should_exit = True
     thread.join(30)
     assert not thread.is_alive()
 
 
 def insert_queued_task(harness: AirflowHarness, name: str) -> Any:
-    """A task that Airflow has queued, and its workload with a real token."""
+    """Insert a queued task into the database; return its workload with a real token."""
     assigned = str(uuid.uuid4())
-    item = make_task_workload(name, dag_id="noted", run_id="r1", assigned=assigned)
+    item = make_task_workload(name, dag_id="recorded", run_id="r1", assigned=assigned)
     item = item.model_copy(
         update={
             "token": generate_token(str(item.ti.id), harness.executor.jwt_generator),
-            "dag_rel_path": Path("noted.py"),
+            "dag_rel_path": Path("recorded.py"),
             "bundle_info": workloads.BundleInfo(name="dags-folder"),
         }
     )
     with create_session() as session:
         session.execute(
             insert(TaskInstance).values(
-                id=_to_stored_id(item),
+                id=_to_stored_id(item.ti.id),
                 task_id=name,
-                dag_id="noted",
+                dag_id="recorded",
                 run_id="r1",
                 map_index=-1,
                 try_number=1,
@@ -146,16 +148,10 @@ def insert_queued_task(harness: AirflowHarness, name: str) -> Any:
 
 
 def generate_token(task_id: str, generator: Any) -> str:
-    """As `ExecuteTask.make` makes it."""
+    """Return a token as `ExecuteTask.make` makes it."""
     generate = getattr(workloads.ExecuteTask, "generate_token", None)
-    made: str = generator.generate({"sub": task_id}) if generate is None else generate(task_id, generator)
-    return made
-
-
-def _to_stored_id(item: Any) -> Any:
-    from ecs_queue.airflow.task_instances import _to_stored_id
-
-    return _to_stored_id(uuid.UUID(str(item.ti.id)))
+    token: str = generator.generate({"sub": task_id}) if generate is None else generate(task_id, generator)
+    return token
 
 
 def update_task(name: str, **values: Any) -> None:
@@ -164,7 +160,7 @@ def update_task(name: str, **values: Any) -> None:
 
 
 def clear_task(name: str) -> None:
-    """As the UI does it."""
+    """Clear the task as the UI does."""
     with create_session() as session:
         found = session.scalars(select(TaskInstance).where(TaskInstance.task_id == name)).all()
         clear_task_instances(list(found), session, dag_run_state=False)
@@ -177,10 +173,10 @@ def read_task_state(name: str) -> str | None:
 
 
 @pytest.mark.timeout(300)  # an API server and four containers, each of which imports all of Airflow
-def test_airflow_refuses_a_container_that_starts_too_late_and_the_executor_withdraws_it(
+def test_airflow_refuses_an_obsolete_container_and_the_executor_withdraws_it(
     harness: AirflowHarness, api: RecordingApi, tmp_path: Path
 ) -> None:
-    (tmp_path / "noted.py").write_text(DAG)
+    (tmp_path / "recorded.py").write_text(DAG)
     items = {name: insert_queued_task(harness, name) for name in ("waiting", "cleared", "marked", "elsewhere")}
     harness.executor._obsolete_request_stopper._find_obsolete = find_obsolete
     harness.queue(*items.values())
@@ -198,7 +194,7 @@ def test_airflow_refuses_a_container_that_starts_too_late_and_the_executor_withd
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": api.url,
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(tmp_path / "logs"),
         "AIRFLOW_IS_EXECUTOR_CONTAINER": "true",
-        "NOTES": str(tmp_path / "notes"),
+        "EXECUTIONS": str(tmp_path / "executions"),
     }
     running = [
         subprocess.Popen([sys.executable, *command[1:]], env=environ, stdout=log, stderr=subprocess.STDOUT)
@@ -207,17 +203,17 @@ def test_airflow_refuses_a_container_that_starts_too_late_and_the_executor_withd
     ]
     for process in running:
         process.wait(200)
-    shown = {name: (tmp_path / f"{name}.log").read_text() for name in commands}
-    notes = tmp_path / "notes"
-    assert (notes.read_text() if notes.exists() else "") == "waiting\n", shown
+    outputs = {name: (tmp_path / f"{name}.log").read_text() for name in commands}
+    executions = tmp_path / "executions"
+    assert (executions.read_text() if executions.exists() else "") == "waiting\n", outputs
     assert read_task_state("waiting") == "success"
     assert read_task_state("cleared") is None
     assert read_task_state("marked") == "failed"
     assert read_task_state("elsewhere") == "running"
-    answered = {name: api.status_codes[f"/task-instances/{item.ti.id}/run"] for name, item in items.items()}
-    assert answered == {"waiting": [200], "cleared": [404], "marked": [409], "elsewhere": [409]}
+    status_codes = {name: api.status_codes[f"/task-instances/{item.ti.id}/run"] for name, item in items.items()}
+    assert status_codes == {"waiting": [200], "cleared": [404], "marked": [409], "elsewhere": [409]}
 
-    # What has not started is taken back without that, by Airflow's own database.
+    # The executor withdraws what has not started, because Airflow's database shows it.
     for _ in range(2):
         harness.advance_clock(5)
         harness.heartbeat()
@@ -231,23 +227,23 @@ def test_airflow_refuses_a_container_that_starts_too_late_and_the_executor_withd
 
 def test_the_database_shows_which_requests_are_obsolete(harness: AirflowHarness, database: None) -> None:
     with closing(harness):
-        flights = {}
+        tracked = {}
         for state in ("queued", "running", "restarting", "scheduled", "success", "failed", "deferred", None):
             item = insert_queued_task(harness, f"is-{state}")
-            flights[state] = TrackedWorkload(state, f"id-{state}", task_instance_id=str(item.ti.id), id_generated=True)
+            tracked[state] = TrackedWorkload(state, f"id-{state}", task_instance_id=str(item.ti.id), id_generated=True)
             update_task(f"is-{state}", state=state)
-        flights["unknown"] = TrackedWorkload("unknown", "unknown", task_instance_id=str(uuid.uuid4()))
-        wanted = {flight.request_id for flight in flights.values()} - find_obsolete(list(flights.values()))
-        assert wanted == {flights[state].request_id for state in ("queued", "running", "restarting", "scheduled")}
-        assert find_unprocessed(list(flights.values())) == wanted - {flights["scheduled"].request_id}
+        tracked["unknown"] = TrackedWorkload("unknown", "unknown", task_instance_id=str(uuid.uuid4()))
+        needed = {one.request_id for one in tracked.values()} - find_obsolete(list(tracked.values()))
+        assert needed == {tracked[state].request_id for state in ("queued", "running", "restarting", "scheduled")}
+        assert find_unprocessed(list(tracked.values())) == needed - {tracked["scheduled"].request_id}
 
 
 def test_a_request_whose_task_was_queued_again_elsewhere_is_obsolete(harness: AirflowHarness, database: None) -> None:
     item = insert_queued_task(harness, "again")
-    flight = TrackedWorkload("again", "mine", task_instance_id=str(item.ti.id))
-    update_task("again", external_executor_id=flight.request_id)
-    assert find_obsolete([flight]) == set()
+    tracked = TrackedWorkload("again", "mine", task_instance_id=str(item.ti.id))
+    update_task("again", external_executor_id=tracked.request_id)
+    assert find_obsolete([tracked]) == set()
     update_task("again", external_executor_id="another")
-    assert find_obsolete([flight]) == {flight.request_id}
-    update_task("again", external_executor_id=None)  # its QUEUED event is still to be taken in
-    assert find_obsolete([flight]) == set()
+    assert find_obsolete([tracked]) == {tracked.request_id}
+    update_task("again", external_executor_id=None)  # the scheduler has not processed its QUEUED event yet
+    assert find_obsolete([tracked]) == set()

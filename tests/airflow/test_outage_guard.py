@@ -1,4 +1,4 @@
-"""A server that is away."""
+"""The guard of an unavailable server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FakeServer:
         self.calls += 1
         if self.is_unavailable:
             raise LedgerUnavailable
-        return "here"
+        return "result"
 
 
 def test_after_a_failure_it_is_not_called_during_the_backoff() -> None:
@@ -41,7 +41,7 @@ def test_it_is_used_again_as_soon_as_it_answers() -> None:
     server.call_guarded()
     server.is_unavailable = False
     server.now += BACKOFF_SECONDS
-    assert [server.call_guarded(), server.call_guarded()] == ["here", "here"]
+    assert [server.call_guarded(), server.call_guarded()] == ["result", "result"]
 
 
 def test_a_long_outage_is_mentioned_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""What Airflow is told about the package."""
+"""The package's description for Airflow."""
 
 from __future__ import annotations
 

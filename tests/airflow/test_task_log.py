@@ -1,4 +1,4 @@
-"""The log of a container while it runs."""
+"""The log of a task's container while it runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LAUNCH_SPEC = LaunchSpec("main", 3, {"taskDefinition": "family:7"}).encode()
 
 
 class FakeLedger:
-    """Knows one record."""
+    """Returns one record."""
 
     def __init__(self, record: Record | None) -> None:
         self.record = record
@@ -40,7 +40,7 @@ class MissingError(Exception):
 
 
 class FakeAws:
-    """Plays both services; remembers what was asked."""
+    """Stands for ECS and CloudWatch; records the calls."""
 
     class exceptions:  # noqa: N801 - boto3's own name
         ResourceNotFoundException = MissingError
@@ -106,7 +106,7 @@ def test_a_stream_that_is_not_there_yet_is_no_error(config: Config, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("container", "message"),
     [
         ({"name": "main"}, "no awslogs log driver"),
         ({"name": "other"}, "no container 'main'"),
@@ -114,10 +114,10 @@ def test_a_stream_that_is_not_there_yet_is_no_error(config: Config, monkeypatch:
     ],
 )
 def test_a_missing_log_configuration_is_reported(
-    config: Config, monkeypatch: pytest.MonkeyPatch, found: dict[str, Any], said: str
+    config: Config, monkeypatch: pytest.MonkeyPatch, container: dict[str, Any], message: str
 ) -> None:
-    messages, lines = read_log(config, monkeypatch, make_running_record(), FakeAws(found, []))
-    assert said in messages[0]
+    messages, lines = read_log(config, monkeypatch, make_running_record(), FakeAws(container, []))
+    assert message in messages[0]
     assert lines == []
 
 
@@ -129,7 +129,7 @@ def test_the_local_ecs_keeps_a_file(config: Config, monkeypatch: pytest.MonkeyPa
     assert lines == ["one", "two"]
 
 
-def test_a_request_without_a_container_says_what_it_waits_for(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_without_a_container_has_its_reason(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record(id="job", state=State.QUEUED, reason="RESOURCE:CPU")
     assert "RESOURCE:CPU" in read_log(config, monkeypatch, record)[0][0]
 

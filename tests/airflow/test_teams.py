@@ -20,16 +20,19 @@ from ecs_queue.config import Config, load_config
 from tests.airflow.harness import SETTINGS, AirflowHarness, FakeTaskInstance, make_task_workload, task_key
 from tests.airflow.test_config import FakeAirflowConf
 
-pytestmark = pytest.mark.skipif(
-    "team_name" not in inspect.signature(conf.get).parameters or not hasattr(BaseExecutor, "supports_multi_team"),
-    reason="this Airflow has no teams",
-)
+pytestmark = [
+    pytest.mark.airflow,
+    pytest.mark.skipif(
+        "team_name" not in inspect.signature(conf.get).parameters or not hasattr(BaseExecutor, "supports_multi_team"),
+        reason="this Airflow has no teams",
+    ),
+]
 
 
 def make_executor(team: str | None, job_id: int = 7) -> EcsQueueExecutor:
-    made = EcsQueueExecutor(parallelism=100, team_name=team)
-    made.job_id = job_id
-    return made
+    executor = EcsQueueExecutor(parallelism=100, team_name=team)
+    executor.job_id = job_id
+    return executor
 
 
 @pytest.fixture
@@ -45,9 +48,9 @@ def teams(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Ec
 
 def make_started_harness(executor: EcsQueueExecutor) -> AirflowHarness:
     """The team's executor, as `start` would set it up, with its real ledger and broker."""
-    made = AirflowHarness.from_executor(executor)
+    harness = AirflowHarness.from_executor(executor)
     executor.start()
-    return made
+    return harness
 
 
 def test_two_teams_on_one_server_share_no_queue_record_or_result(teams: Callable[[str], EcsQueueExecutor]) -> None:
@@ -108,19 +111,19 @@ def test_a_teams_task_is_adopted_by_the_same_teams_executor_alone(teams: Callabl
         one.close()
 
 
-def test_a_team_takes_nothing_from_what_is_everybodys(
+def test_a_team_uses_nothing_of_the_global_configuration(
     teams: Callable[[str], EcsQueueExecutor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "ecs_queue.cfg"
-    file.write_text("[ecs_queue]\nnamespace = everybody\n[aws_ecs_executor]\nplatform_version = 1.3.0\n")
+    file.write_text("[ecs_queue]\nnamespace = global\n[aws_ecs_executor]\nplatform_version = 1.3.0\n")
     monkeypatch.setenv("ECS_QUEUE_CONFIG", str(file))
     monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__PLATFORM_VERSION", "1.4.0")
     config = teams("red")._load_config()
     assert config.namespace == "ecs-queue-red"
     assert config.base_profile.platform_version not in ("1.3.0", "1.4.0")
-    everybodys = make_executor(None)._load_config()
-    assert everybodys.namespace == "everybody"
-    assert everybodys.base_profile.platform_version == "1.4.0"
+    global_config = make_executor(None)._load_config()
+    assert global_config.namespace == "global"
+    assert global_config.base_profile.platform_version == "1.4.0"
 
 
 def test_a_teams_profiles_are_found_in_the_environment_and_in_its_sections(
@@ -128,7 +131,7 @@ def test_a_teams_profiles_are_found_in_the_environment_and_in_its_sections(
 ) -> None:
     assert set(teams("red")._load_config().named_profiles) == {"gpu"}
     conf = FakeAirflowConf({("aws_ecs_executor.spot", "cluster"): "spots"})
-    sections = ["aws_ecs_executor.everybodys", "red=aws_ecs_executor.spot", "blue=aws_ecs_executor.big"]
+    sections = ["aws_ecs_executor.global", "red=aws_ecs_executor.spot", "blue=aws_ecs_executor.big"]
     config = load_config(environ=build_config_environ(conf, sections, {}, "red"))
     assert set(config.named_profiles) == {"spot"}
 
@@ -141,10 +144,10 @@ def test_the_owner_names_the_team() -> None:
     ("team", "namespace"), [("red", "ecs-queue-red"), ("a.b", "ecs-queue-a_b"), ("x" * 50, "ecs-queue-xxxxxxxxxxxxx-")]
 )
 def test_a_teams_namespace_is_one_that_can_be_configured(team: str, namespace: str) -> None:
-    made = team_namespace(team)
-    assert made.startswith(namespace)
-    environ = {"AIRFLOW__ECS_QUEUE__NAMESPACE": made, "AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://"}
-    assert load_config(environ=environ).namespace == made
+    name = team_namespace(team)
+    assert name.startswith(namespace)
+    environ = {"AIRFLOW__ECS_QUEUE__NAMESPACE": name, "AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://"}
+    assert load_config(environ=environ).namespace == name
 
 
 def test_long_names_of_teams_do_not_meet() -> None:
@@ -173,15 +176,15 @@ class TestTeamOption:
         self, teams: object, exported: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
-        monkeypatch.setenv("AIRFLOW__ECS_QUEUE__NAMESPACE", "everybody")
-        monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR_BIG__CLUSTER", "everybodys")
-        assert exported().namespace == "everybody"
+        monkeypatch.setenv("AIRFLOW__ECS_QUEUE__NAMESPACE", "global")
+        monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR_BIG__CLUSTER", "global")
+        assert exported().namespace == "global"
         config = exported(team="blue")
         assert config.namespace == "ecs-queue-blue"
         assert config.base_profile.cluster == "cluster-blue"
         assert "big" not in config.named_profiles
 
-    def test_without_multi_team_a_team_is_refused(self, exported: Callable[..., Config]) -> None:
+    def test_a_team_without_multi_team_is_rejected(self, exported: Callable[..., Config]) -> None:
         with pytest.raises(SystemExit, match="multi_team"):
             exported(team="blue")
 

@@ -1,4 +1,4 @@
-"""Checking thousands of requests that differ in their command only."""
+"""Validating many requests that differ only in their commands."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def make_request(command: str = "x", **fields: Any) -> TaskRequest:
 
 @pytest.fixture
 def validated_requests(monkeypatch: pytest.MonkeyPatch) -> list[TaskRequest]:
-    """What was validated in full."""
-    seen: list[Any] = []
+    """The tasks that were validated in full."""
+    tasks: list[Any] = []
 
     def validate(profile: Any, task: Any) -> dict[str, Any]:
-        seen.append(task)
+        tasks.append(task)
         return validate_request(profile, task)
 
     monkeypatch.setattr(validation_cache, "validate_request", validate)
-    return seen
+    return tasks
 
 
 def make_cache() -> validation_cache.ValidationCache:
@@ -42,31 +42,31 @@ def make_cache() -> validation_cache.ValidationCache:
 
 
 def test_equal_requests_are_validated_once(validated_requests: list[TaskRequest]) -> None:
-    check = make_cache()
+    cache = make_cache()
     for number in range(100):
-        check.validate(make_request(f"number {number}"))
+        cache.validate(make_request(f"number {number}"))
     assert len(validated_requests) == 1
 
 
 def test_another_queue_or_executor_config_is_validated_by_itself(validated_requests: list[TaskRequest]) -> None:
-    check = make_cache()
-    check.validate(make_request())
-    check.validate(make_request(queue="gpu"))
-    check.validate(make_request(executor_config={"cpu": 256}))
+    cache = make_cache()
+    cache.validate(make_request())
+    cache.validate(make_request(queue="gpu"))
+    cache.validate(make_request(executor_config={"cpu": 256}))
     assert len(validated_requests) == 3
 
 
-def test_a_command_that_is_too_long_is_refused_also_after_short_ones() -> None:
-    check = make_cache()
-    check.validate(make_request())
+def test_a_command_that_is_too_long_is_rejected_also_after_short_ones() -> None:
+    cache = make_cache()
+    cache.validate(make_request())
     with pytest.raises(InvalidRequest, match="8192"):
-        check.validate(make_request("x" * 8192))
+        cache.validate(make_request("x" * 8192))
 
 
 @pytest.mark.parametrize("letter", ["x", "ä", "\N{PILE OF POO}", '"'])
 def test_the_limit_is_that_of_the_full_validation(letter: str) -> None:
-    check = make_cache()
-    check.validate(make_request())
+    cache = make_cache()
+    cache.validate(make_request())
     longest = 0
     for length in range(1900, 8192, 97):
         text = letter * length
@@ -74,15 +74,15 @@ def test_the_limit_is_that_of_the_full_validation(letter: str) -> None:
             make_cache().validate(make_request(text))
         except InvalidRequest:
             with pytest.raises(InvalidRequest):
-                check.validate(make_request(text))
+                cache.validate(make_request(text))
         else:
-            check.validate(make_request(text))
+            cache.validate(make_request(text))
             longest = length
     assert longest > 0
 
 
-def test_a_wrong_one_is_refused_every_time() -> None:
-    check = make_cache()
+def test_an_invalid_request_is_rejected_every_time() -> None:
+    cache = make_cache()
     for _ in range(2):
         with pytest.raises(InvalidRequest):
-            check.validate(make_request(executor_config={"nonsense": 1}))
+            cache.validate(make_request(executor_config={"nonsense": 1}))

@@ -1,13 +1,11 @@
-"""From a workload to a task line."""
+"""Converting a workload to the members of a task line."""
 
 from __future__ import annotations
 
 import base64
-import json
-import subprocess
 import sys
 import uuid
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -28,10 +26,10 @@ def test_each_doubling_of_the_weight_is_one_step_of_priority(weight: int, priori
 
 
 def test_the_generated_key_of_a_callback_can_be_looked_up_as_a_uuid() -> None:
-    known = uuid.uuid4()
-    key = workload_conversion.non_task_key(SimpleNamespace(callback=SimpleNamespace(key=str(known))))
-    assert key == str(known)
-    assert key.hex == known.hex
+    callback_id = uuid.uuid4()
+    key = workload_conversion.non_task_key(SimpleNamespace(callback=SimpleNamespace(key=str(callback_id))))
+    assert key == str(callback_id)
+    assert key.hex == callback_id.hex
 
 
 def test_the_expiry_is_that_of_the_token() -> None:
@@ -63,7 +61,7 @@ def test_the_marker_is_added_to_the_variables_of_a_flat_executor_config() -> Non
     assert [pair["name"] for pair in override["environment"]] == ["A", "AIRFLOW_IS_EXECUTOR_CONTAINER"]
 
 
-def test_an_executor_config_that_is_not_for_ecs_is_refused() -> None:
+def test_an_executor_config_that_is_not_for_ecs_is_rejected() -> None:
     with pytest.raises(InvalidRequest, match="pod_override"):
         workload_conversion.add_container_marker({"pod_override": object()}, "main")
 
@@ -73,19 +71,27 @@ def test_an_id_that_no_request_can_have_is_not_used(given: str | None) -> None:
     assert workload_conversion.validate_request_id(given) is None
 
 
-def test_the_exit_status_of_a_callback_is_its_own() -> None:
+def test_the_exit_status_of_a_callback_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class BaseExecutor:
+        run_workload = staticmethod(lambda *args, **kwargs: 7)
+
+    airflow_program = SimpleNamespace(main=lambda: BaseExecutor.run_workload("workload"))
+    for name in ("airflow", "airflow.executors", "airflow.sdk"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    fakes = {
+        "airflow.executors.base_executor": SimpleNamespace(BaseExecutor=BaseExecutor),
+        "airflow.sdk.execution_time": SimpleNamespace(execute_workload=airflow_program),
+    }
+    for name, module in fakes.items():
+        monkeypatch.setitem(sys.modules, name, module)
     command = workload_conversion.build_command("{}", report_exit_status=True)
-    fake = """
-import sys, types
-statuses = iter([7])
-class BaseExecutor:
-    run_workload = staticmethod(lambda *a, **k: next(statuses))
-for name in ("airflow", "airflow.executors", "airflow.executors.base_executor", "airflow.sdk",
-             "airflow.sdk.execution_time", "airflow.sdk.execution_time.execute_workload"):
-    sys.modules[name] = types.ModuleType(name)
-sys.modules["airflow.executors.base_executor"].BaseExecutor = BaseExecutor
-sys.modules["airflow.sdk.execution_time.execute_workload"].main = lambda: BaseExecutor.run_workload("w")
-"""
-    ended = subprocess.run([sys.executable, "-c", fake + command[2]], check=False)
-    assert ended.returncode == 7
-    assert json.loads(command[-1]) == {}
+    assert (command[:2], command[3:]) == (["python", "-c"], ["--json-string", "{}"])
+    with pytest.raises(SystemExit) as exited:
+        exec(command[2], {"__name__": "__main__"})
+    assert exited.value.code == 7
+
+
+def test_the_exit_status_program_is_short_and_has_no_comments() -> None:
+    program = workload_conversion.build_command("{}", report_exit_status=True)[2]
+    assert len(program) < 2000  # ECS accepts 8,192 characters of overrides
+    assert "#" not in program
