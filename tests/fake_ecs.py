@@ -14,13 +14,12 @@ from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import DESCRIBE_BATCH_SIZE
 from ecs_queue.protocol.ecs_results import (
     DescribeTasksResult,
+    EcsError,
+    EcsErrorKind,
     ListTasksResult,
-    ReadError,
-    ReadErrorKind,
     RunTaskResult,
     RunTaskResultKind,
     StopTaskResult,
-    StopTaskResultKind,
 )
 
 Task = dict[str, Any]
@@ -68,8 +67,8 @@ class FakeEcs:
         self.stop_task_results: deque[StopTaskResult] = deque()
         self.hidden_arns: set[str] = set()
         self.invalid_arns: set[str] = set()
-        self.describe_error: ReadError | None = None
-        self.list_error: ReadError | None = None
+        self.describe_error: EcsError | None = None
+        self.list_error: EcsError | None = None
 
     def run_task(
         self, target: Target, kwargs: Mapping[str, Any], *, client_token: str, started_by: str, deadline: float
@@ -124,7 +123,7 @@ class FakeEcs:
                 self.finish(arn, exit_code=143, stop_code="UserInitiated", reason=reason)
             elif task["lastStatus"] != "STOPPED":
                 self._update_task(arn, lastStatus="STOPPED", desiredStatus="STOPPED", stopCode="UserInitiated")
-            return StopTaskResult(StopTaskResultKind.OK)
+            return StopTaskResult()
 
     def list_tasks(self, target: Target, started_by: str) -> ListTasksResult:
         with self._lock:
@@ -212,7 +211,7 @@ class FakeEcs:
         }
 
 
-INVALID_ARN = ReadError(ReadErrorKind.INVALID, "ECS: one of the ARNs is invalid")
-CLUSTER_NOT_FOUND = ReadError(ReadErrorKind.CLUSTER_NOT_FOUND, "ECS: cluster not found")
-THROTTLED = ReadError(ReadErrorKind.THROTTLED, "ECS: rate exceeded")
-DENIED = ReadError(ReadErrorKind.DENIED, "ECS: not authorized")
+INVALID_ARN = EcsError(EcsErrorKind.INVALID, "ECS: one of the ARNs is invalid")
+CLUSTER_NOT_FOUND = EcsError(EcsErrorKind.CLUSTER_NOT_FOUND, "ECS: cluster not found")
+THROTTLED = EcsError(EcsErrorKind.THROTTLED, "ECS: rate exceeded")
+DENIED = EcsError(EcsErrorKind.DENIED, "ECS: not authorized")

@@ -19,7 +19,7 @@ from ecs_queue.doctor.server import is_loopback
 from ecs_queue.doctor.task_definition import check_task_definition
 from ecs_queue.ecs.clients import Target
 from ecs_queue.errors import EcsQueueError
-from ecs_queue.protocol.ecs_results import ReadErrorKind
+from ecs_queue.protocol.ecs_results import EcsErrorKind
 
 #: A client of an AWS service, by its name, with the credentials of the queue's profile.
 ClientFactory = Callable[[str], Any]
@@ -76,7 +76,7 @@ def _identity(reporter: Reporter, sts: Any) -> Iterator[Finding]:
 def _cluster(reporter: Reporter, ecs: Any, target: Target) -> Iterator[Finding]:
     where = f"cluster {target.cluster} in {target.region}"
     answer, reason, trouble = call_aws(ecs.describe_clusters, clusters=[target.cluster])
-    if trouble is ReadErrorKind.DENIED:
+    if trouble is EcsErrorKind.DENIED:
         yield reporter.info("aws.cluster", f"{where} cannot be looked at: {reason}")
         return
     if trouble is not None:
@@ -108,9 +108,9 @@ def check_permissions(reporter: Reporter, profile: Profile, target: Target, ecs:
     granted, unknown = [], []
     for action, call in calls.items():
         _, reason, trouble = call_aws(call)
-        if trouble is ReadErrorKind.DENIED:
+        if trouble is EcsErrorKind.DENIED:
             yield reporter.error("aws.permissions", f"{action} is denied: {reason}", POLICY_ADVICE)
-        elif trouble in (ReadErrorKind.UNAVAILABLE, ReadErrorKind.THROTTLED, ReadErrorKind.UNUSABLE_PROFILE):
+        elif trouble in (EcsErrorKind.UNAVAILABLE, EcsErrorKind.THROTTLED, EcsErrorKind.UNUSABLE_PROFILE):
             unknown.append(f"{action}: {reason}")
         else:
             granted.append(action)

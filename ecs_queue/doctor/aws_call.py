@@ -8,10 +8,10 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ecs_queue.ecs.classify import classify_read_error
-from ecs_queue.protocol.ecs_results import ReadErrorKind
+from ecs_queue.protocol.ecs_results import EcsErrorKind
 
 
-def call_aws(call: Callable[..., Any], **arguments: Any) -> tuple[Mapping[str, Any], str, ReadErrorKind | None]:
+def call_aws(call: Callable[..., Any], **arguments: Any) -> tuple[Mapping[str, Any], str, EcsErrorKind | None]:
     """(answer, reason, kind of trouble): what AWS says, or why it says nothing."""
     try:
         answer: Mapping[str, Any] = call(**arguments)
@@ -19,7 +19,7 @@ def call_aws(call: Callable[..., Any], **arguments: Any) -> tuple[Mapping[str, A
         return (
             {},
             classify_read_error(error).reason,
-            ReadErrorKind.DENIED if is_access_denied(error) else classify_read_error(error).kind,
+            EcsErrorKind.DENIED if is_access_denied(error) else classify_read_error(error).kind,
         )
     return answer, "", None
 

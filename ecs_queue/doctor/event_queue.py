@@ -7,7 +7,7 @@ from typing import Any
 
 from ecs_queue.doctor.aws_call import call_aws
 from ecs_queue.doctor.finding import Finding, Reporter, Severity
-from ecs_queue.protocol.ecs_results import ReadErrorKind
+from ecs_queue.protocol.ecs_results import EcsErrorKind
 
 _CHECK_NAME = "aws.event_queue"
 _POLICY_ADVICE = "grant it as in conf/iam-events-policy.json"
@@ -31,7 +31,7 @@ def _permissions(reporter: Reporter, url: str, sqs: Any) -> Iterator[Finding]:
     _, reason, trouble = call_aws(
         sqs.receive_message, QueueUrl=url, MaxNumberOfMessages=1, VisibilityTimeout=0, WaitTimeSeconds=0
     )
-    if trouble is ReadErrorKind.DENIED:
+    if trouble is EcsErrorKind.DENIED:
         yield reporter.error(_CHECK_NAME, f"sqs:ReceiveMessage is denied: {reason}", _POLICY_ADVICE)
         return
     if trouble is not None:
@@ -40,7 +40,7 @@ def _permissions(reporter: Reporter, url: str, sqs: Any) -> Iterator[Finding]:
         return
     entries = [{"Id": "0", "ReceiptHandle": _INVALID_HANDLE}]
     _, reason, trouble = call_aws(sqs.delete_message_batch, QueueUrl=url, Entries=entries)
-    if trouble is ReadErrorKind.DENIED:
+    if trouble is EcsErrorKind.DENIED:
         yield reporter.error(_CHECK_NAME, f"sqs:DeleteMessage is denied: {reason}", _POLICY_ADVICE)
         return
     yield reporter.ok(_CHECK_NAME, "the events queue can be read, and its messages deleted")

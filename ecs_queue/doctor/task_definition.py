@@ -10,7 +10,7 @@ from ecs_queue.doctor.aws_call import call_aws
 from ecs_queue.doctor.finding import Finding, Reporter
 from ecs_queue.ecs.awslogs import awslogs_options
 from ecs_queue.ecs.clients import Target
-from ecs_queue.protocol.ecs_results import ReadErrorKind
+from ecs_queue.protocol.ecs_results import EcsErrorKind
 
 
 def check_task_definition(
@@ -34,11 +34,11 @@ def check_task_definition(
     yield from _log_group(reporter, profile, target, definition, logs)
 
 
-def _describe_failure(reporter: Reporter, name: str, reason: str, error_kind: ReadErrorKind) -> Finding:
-    if error_kind is ReadErrorKind.DENIED:
+def _describe_failure(reporter: Reporter, name: str, reason: str, error_kind: EcsErrorKind) -> Finding:
+    if error_kind is EcsErrorKind.DENIED:
         text = f"task definition {name} cannot be looked at: ecs:DescribeTaskDefinition is denied"
         return reporter.info("aws.task_definition", text, "conf/iam-doctor-policy.json lets the doctor look")
-    if error_kind in (ReadErrorKind.UNAVAILABLE, ReadErrorKind.THROTTLED):
+    if error_kind in (EcsErrorKind.UNAVAILABLE, EcsErrorKind.THROTTLED):
         return reporter.info("aws.task_definition", reason, "run the doctor again")
     text = f"task definition {name} is not there: {reason}"
     return reporter.error("aws.task_definition", text, "check task_definition and region_name, or register it")

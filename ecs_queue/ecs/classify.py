@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from botocore import exceptions as boto
@@ -14,12 +15,10 @@ from botocore import exceptions as boto
 from ecs_queue.ecs.error_rules import CAPACITY_FAILURE_PATTERN, ERROR_RULES, THROTTLE_CODES, ErrorMeaning
 from ecs_queue.errors import EcsQueueError, InvalidRequest
 from ecs_queue.protocol.ecs_results import (
-    ReadError,
-    ReadErrorKind,
+    EcsError,
+    EcsErrorKind,
     RunTaskResult,
     RunTaskResultKind,
-    StopTaskResult,
-    StopTaskResultKind,
 )
 
 #: The longest reason, in characters: an "encoded authorization failure message" alone may have thousands.
@@ -44,21 +43,13 @@ _RUN_TASK_KINDS = {
     ErrorMeaning.REFUSED: RunTaskResultKind.PERMANENT,
 }
 _READ_ERROR_KINDS = {
-    ErrorMeaning.THROTTLED: ReadErrorKind.THROTTLED,
-    ErrorMeaning.SERVER_ERROR: ReadErrorKind.UNAVAILABLE,
-    ErrorMeaning.INTERMEDIARY: ReadErrorKind.UNAVAILABLE,
-    ErrorMeaning.CAPACITY: ReadErrorKind.UNAVAILABLE,
-    ErrorMeaning.PROFILE: ReadErrorKind.UNUSABLE_PROFILE,
-    ErrorMeaning.CLUSTER_NOT_FOUND: ReadErrorKind.CLUSTER_NOT_FOUND,
-    ErrorMeaning.DENIED: ReadErrorKind.DENIED,
-}
-_STOP_TASK_KINDS = {
-    ReadErrorKind.THROTTLED: StopTaskResultKind.THROTTLED,
-    ReadErrorKind.UNAVAILABLE: StopTaskResultKind.UNAVAILABLE,
-    ReadErrorKind.UNUSABLE_PROFILE: StopTaskResultKind.UNUSABLE_PROFILE,
-    ReadErrorKind.DENIED: StopTaskResultKind.DENIED,
-    ReadErrorKind.CLUSTER_NOT_FOUND: StopTaskResultKind.TASK_NOT_FOUND,
-    ReadErrorKind.INVALID: StopTaskResultKind.INVALID,
+    ErrorMeaning.THROTTLED: EcsErrorKind.THROTTLED,
+    ErrorMeaning.SERVER_ERROR: EcsErrorKind.UNAVAILABLE,
+    ErrorMeaning.INTERMEDIARY: EcsErrorKind.UNAVAILABLE,
+    ErrorMeaning.CAPACITY: EcsErrorKind.UNAVAILABLE,
+    ErrorMeaning.PROFILE: EcsErrorKind.UNUSABLE_PROFILE,
+    ErrorMeaning.CLUSTER_NOT_FOUND: EcsErrorKind.CLUSTER_NOT_FOUND,
+    ErrorMeaning.DENIED: EcsErrorKind.DENIED,
 }
 
 #: Nothing can be sent before these are put right; raised while a client is built or a request is signed.
@@ -155,31 +146,31 @@ def is_connection_failure(error: Exception) -> bool:
     return False
 
 
-def classify_read_error(error: Exception) -> ReadError:
+def classify_read_error(error: Exception) -> EcsError:
     """Any exception out of DescribeTasks, ListTasks, StopTask or DescribeClusters."""
     if isinstance(error, boto.ClientError):
         code, message, status = _error_fields(error)
         meaning, advice = _lookup_meaning(code, message, status)
-        kind = _READ_ERROR_KINDS.get(meaning, ReadErrorKind.INVALID)
+        kind = _READ_ERROR_KINDS.get(meaning, EcsErrorKind.INVALID)
         if error.operation_name not in _ECS_OPERATIONS and kind not in _TRANSIENT:
-            kind = ReadErrorKind.UNUSABLE_PROFILE
-        return ReadError(kind, format_reason(f"{error.operation_name} failed", message, code, advice), code)
+            kind = EcsErrorKind.UNUSABLE_PROFILE
+        return EcsError(kind, format_reason(f"{error.operation_name} failed", message, code, advice), code)
     if isinstance(error, boto.ParamValidationError):
-        kind = ReadErrorKind.INVALID
+        kind = EcsErrorKind.INVALID
     elif _is_profile_error(error):
-        kind = ReadErrorKind.UNUSABLE_PROFILE
+        kind = EcsErrorKind.UNUSABLE_PROFILE
     else:
-        kind = ReadErrorKind.UNAVAILABLE
-    return ReadError(kind, format_reason("ECS was not reached", str(error), _class_name(error), ""), _class_name(error))
+        kind = EcsErrorKind.UNAVAILABLE
+    return EcsError(kind, format_reason("ECS was not reached", str(error), _class_name(error), ""), _class_name(error))
 
 
-def classify_stop_error(error: Exception) -> StopTaskResult:
-    """Any exception out of StopTask. A task or cluster that ECS does not know is GONE."""
-    trouble = classify_read_error(error)
-    kind = _STOP_TASK_KINDS[trouble.kind]
-    if isinstance(error, boto.ClientError) and _lookup_meaning(*_error_fields(error))[0] is ErrorMeaning.TASK_NOT_FOUND:
-        kind = StopTaskResultKind.TASK_NOT_FOUND
-    return StopTaskResult(kind, trouble.reason, trouble.error_code)
+def classify_stop_error(error: Exception) -> EcsError:
+    """Any exception out of StopTask. Where ECS does not know the task or its cluster: TASK_NOT_FOUND."""
+    found = classify_read_error(error)
+    is_unknown = found.kind is EcsErrorKind.CLUSTER_NOT_FOUND
+    if isinstance(error, boto.ClientError):
+        is_unknown |= _lookup_meaning(*_error_fields(error))[0] is ErrorMeaning.TASK_NOT_FOUND
+    return replace(found, kind=EcsErrorKind.TASK_NOT_FOUND) if is_unknown else found
 
 
 def format_reason(summary: str, detail: str, code: str, advice: str) -> str:
@@ -204,7 +195,7 @@ _SUMMARIES = {
 }
 #: Errors of any other operation come from those that fetch the credentials.
 _ECS_OPERATIONS = frozenset({"DescribeClusters", "DescribeTasks", "ListTasks", "RunTask", "StopTask"})
-_TRANSIENT = frozenset({ReadErrorKind.THROTTLED, ReadErrorKind.UNAVAILABLE})
+_TRANSIENT = frozenset({EcsErrorKind.THROTTLED, EcsErrorKind.UNAVAILABLE})
 
 
 def _lookup_meaning(code: str, message: str, status: int) -> tuple[ErrorMeaning, str]:

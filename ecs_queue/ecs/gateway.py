@@ -19,13 +19,12 @@ from ecs_queue.ecs.clients import EcsClients, Target
 from ecs_queue.errors import UsageError
 from ecs_queue.protocol.ecs_results import (
     DescribeTasksResult,
+    EcsError,
+    EcsErrorKind,
     ListTasksResult,
-    ReadError,
-    ReadErrorKind,
     RunTaskResult,
     RunTaskResultKind,
     StopTaskResult,
-    StopTaskResultKind,
 )
 from ecs_queue.runtask.botocore_model import run_task_shape, validate
 
@@ -118,7 +117,7 @@ class BotoEcsGateway:
         if not arns:
             return DescribeTasksResult()
         response = self._read(target, "describe_tasks", cluster=target.cluster, tasks=list(arns))
-        if isinstance(response, ReadError):
+        if isinstance(response, EcsError):
             return DescribeTasksResult(error=response)
         missing: list[str] = []
         other: dict[str, str] = {}
@@ -131,7 +130,7 @@ class BotoEcsGateway:
         tasks = list(response.get("tasks") or ())
         trouble = None
         if not (tasks or missing or other):
-            trouble = ReadError(ReadErrorKind.UNAVAILABLE, "ECS answered DescribeTasks with nothing at all.")
+            trouble = EcsError(EcsErrorKind.UNAVAILABLE, "ECS answered DescribeTasks with nothing at all.")
         return DescribeTasksResult(tasks, missing, trouble, other)
 
     def stop_task(self, target: Target, arn: str, reason: str) -> StopTaskResult:
@@ -140,8 +139,8 @@ class BotoEcsGateway:
             client = self._clients.client(target)
             response = client.stop_task(cluster=target.cluster, task=arn, reason=reason[:MAX_STOP_REASON_LENGTH])
         except Exception as error:  # noqa: BLE001 - whatever botocore raises is an answer to the protocol
-            return classify_stop_error(error)
-        return StopTaskResult(StopTaskResultKind.OK, task=response.get("task"))
+            return StopTaskResult(error=classify_stop_error(error))
+        return StopTaskResult(response.get("task"))
 
     def list_tasks(self, target: Target, started_by: str) -> ListTasksResult:
         """All tasks with this startedBy: at least two calls against the quota of DescribeTasks and ListTasks.
@@ -151,7 +150,7 @@ class BotoEcsGateway:
         found: dict[str, None] = {}
         for status in ("RUNNING", "STOPPED"):
             for page in self._list_pages(target, startedBy=started_by, desiredStatus=status):
-                if isinstance(page, ReadError):
+                if isinstance(page, EcsError):
                     return ListTasksResult(list(found), page)
                 found.update(dict.fromkeys(page))
         return ListTasksResult(list(found))
@@ -160,8 +159,8 @@ class BotoEcsGateway:
         """What stands in the way of launching there, as sentences; [] when nothing does. One call."""
         response = self._read(target, "describe_clusters", clusters=[target.cluster])
         where = f"Cluster {target.cluster} in {target.region}"
-        if isinstance(response, ReadError):
-            if response.kind is ReadErrorKind.DENIED:
+        if isinstance(response, EcsError):
+            if response.kind is EcsErrorKind.DENIED:
                 return [
                     f"{where} cannot be checked: {response.reason} "
                     "Without ecs:DescribeClusters set check_health_on_startup = False."
@@ -175,28 +174,28 @@ class BotoEcsGateway:
             return [f"{where} is {status}, not ACTIVE: no task can be started there."]
         return []
 
-    def _list_pages(self, target: Target, **arguments: str) -> Iterator[list[str] | ReadError]:
+    def _list_pages(self, target: Target, **arguments: str) -> Iterator[list[str] | EcsError]:
         """The pages of one ListTasks; trouble ends them."""
         token: str | None = None
         while True:
             more = {"nextToken": token} if token else {}
             response = self._read(target, "list_tasks", cluster=target.cluster, **arguments, **more)
-            if isinstance(response, ReadError):
+            if isinstance(response, EcsError):
                 yield response
                 return
             if "taskArns" not in response:
-                yield ReadError(ReadErrorKind.UNAVAILABLE, "ECS answered ListTasks with nothing at all.")
+                yield EcsError(EcsErrorKind.UNAVAILABLE, "ECS answered ListTasks with nothing at all.")
                 return
             yield list(response["taskArns"])
             following = response.get("nextToken")
             if following and following == token:
-                yield ReadError(ReadErrorKind.UNAVAILABLE, "ListTasks gave the same page token twice.")
+                yield EcsError(EcsErrorKind.UNAVAILABLE, "ListTasks gave the same page token twice.")
                 return
             if not following:
                 return
             token = following
 
-    def _read(self, target: Target, method: str, **arguments: Any) -> Mapping[str, Any] | ReadError:
+    def _read(self, target: Target, method: str, **arguments: Any) -> Mapping[str, Any] | EcsError:
         """The answer of one read, or why there is none."""
         client = None
         try:
@@ -204,7 +203,7 @@ class BotoEcsGateway:
             response: Mapping[str, Any] = getattr(client, method)(**arguments)
         except Exception as error:  # noqa: BLE001 - whatever botocore raises is an answer to the protocol
             trouble = classify_read_error(error)
-            if trouble.kind is ReadErrorKind.UNUSABLE_PROFILE and client is not None:
+            if trouble.kind is EcsErrorKind.UNUSABLE_PROFILE and client is not None:
                 self._clients.invalidate(target, client)
             return trouble
         return response

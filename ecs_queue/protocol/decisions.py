@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ecs_queue.protocol.ecs_results import ListTasksResult, ReadErrorKind, RunTaskResult, RunTaskResultKind
+from ecs_queue.protocol.ecs_results import EcsErrorKind, ListTasksResult, RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.event_health import EventHealth
 from ecs_queue.protocol.observation import Observation, observe
 from ecs_queue.protocol.operations import RefusalKind, ResultCode, TaskUpdate
@@ -26,7 +26,7 @@ from ecs_queue.protocol.states import State
 #: The most seconds until the tasks of an ambiguous launch are listed again.
 LIST_RETRY_SECONDS = 30.0
 #: The errors of ListTasks that do not pass by themselves.
-LASTING_READ_ERRORS = frozenset({ReadErrorKind.CLUSTER_NOT_FOUND, ReadErrorKind.DENIED, ReadErrorKind.INVALID})
+LASTING_READ_ERRORS = frozenset({EcsErrorKind.CLUSTER_NOT_FOUND, EcsErrorKind.DENIED, EcsErrorKind.INVALID})
 #: Seconds until the next poll after a StopTask call.
 POLL_AFTER_STOP_SECONDS = 1.0
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
-from ecs_queue.protocol.ecs_results import ReadError, ReadErrorKind
+from ecs_queue.protocol.ecs_results import EcsError, EcsErrorKind
 from ecs_queue.telemetry import Telemetry
 
-_NEEDS_OPERATOR = frozenset({ReadErrorKind.UNUSABLE_PROFILE, ReadErrorKind.DENIED, ReadErrorKind.CLUSTER_NOT_FOUND})
+_NEEDS_OPERATOR = frozenset({EcsErrorKind.UNUSABLE_PROFILE, EcsErrorKind.DENIED, EcsErrorKind.CLUSTER_NOT_FOUND})
 _MIN_PAUSE, _MAX_PAUSE = 5.0, 60.0
 
 
@@ -46,7 +46,7 @@ class CircuitBreakers:
         found = self._open.get(queue)
         return found is not None and found[0] > self._monotonic()
 
-    def report_read_error(self, queue: str, operation: str, error: ReadError) -> None:
+    def report_read_error(self, queue: str, operation: str, error: EcsError) -> None:
         """A read failed in a way that somebody has to mend: health says so until it works. The queue goes on: what can
         be launched is, and what cannot be followed now is followed then."""
         if error.kind not in _NEEDS_OPERATOR:

@@ -23,7 +23,7 @@ from ecs_queue.protocol.decisions import (
     decide_conflict,
     decide_list,
 )
-from ecs_queue.protocol.ecs_results import ReadErrorKind, RunTaskResult, RunTaskResultKind
+from ecs_queue.protocol.ecs_results import EcsErrorKind, RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.operations import ClaimRequest, OperationResult, ResultCode
 from ecs_queue.protocol.record import Record, build_client_token, build_started_by
 from ecs_queue.protocol.retry import Backoff, RecordedDraw
@@ -320,7 +320,7 @@ class Launcher:
             target, build_started_by(parts.config.namespace, record.id, record.nonce, record.launch)
         )
         crash_point("launch.tasks_listed")
-        if listed.error is not None and listed.error.kind is ReadErrorKind.THROTTLED:
+        if listed.error is not None and listed.error.kind is EcsErrorKind.THROTTLED:
             parts.read_limiter.report_throttled(target)
         elif listed.error is None:
             parts.circuit_breakers.clear_read_errors([record.queue], "ListTasks")

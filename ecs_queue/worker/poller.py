@@ -18,7 +18,7 @@ from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import DESCRIBE_BATCH_SIZE
 from ecs_queue.errors import PermanentError, RetryableError
 from ecs_queue.protocol.decisions import build_lost_update, decide_missing
-from ecs_queue.protocol.ecs_results import ReadError, ReadErrorKind
+from ecs_queue.protocol.ecs_results import EcsError, EcsErrorKind
 from ecs_queue.protocol.operations import TaskUpdate
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.state_machine import is_list_only
@@ -180,11 +180,11 @@ class Poller:
         shown = self._context.gateway.describe_tasks(target, [record.arn for record in batch])
         crash_point("poller.described")
         trouble = shown.error
-        if trouble is not None and trouble.kind is ReadErrorKind.INVALID and len(batch) > 1:
+        if trouble is not None and trouble.kind is EcsErrorKind.INVALID and len(batch) > 1:
             # One bad ARN spoils the batch: find it by halves.
             self._describe_in_batches(target, batch, (len(batch) + 1) // 2)
             return
-        if trouble is not None and trouble.kind is ReadErrorKind.THROTTLED:
+        if trouble is not None and trouble.kind is EcsErrorKind.THROTTLED:
             self._context.read_limiter.report_throttled(target)
         queues = {record.queue for record in batch}
         if trouble is None:
@@ -194,7 +194,7 @@ class Poller:
             return
         for queue in queues:
             self._context.circuit_breakers.report_read_error(queue, "DescribeTasks", trouble)
-        if trouble.kind is ReadErrorKind.CLUSTER_NOT_FOUND:
+        if trouble.kind is EcsErrorKind.CLUSTER_NOT_FOUND:
             self._reconcile_batch(target, batch, {}, dict.fromkeys((record.arn for record in batch), trouble.reason))
         else:
             self._reschedule_failed(batch, trouble.reason, _retry_delay(trouble))
@@ -274,6 +274,6 @@ class Poller:
             self._context.poll_schedule.in_flight = sum(states.get(State.LAUNCHED, 0) for states in counts)
 
 
-def _retry_delay(error: ReadError) -> float:
-    lasting = error.kind in (ReadErrorKind.INVALID, ReadErrorKind.DENIED)
+def _retry_delay(error: EcsError) -> float:
+    lasting = error.kind in (EcsErrorKind.INVALID, EcsErrorKind.DENIED)
     return _LASTING_ERROR_DELAY if lasting else _ERROR_DELAY

@@ -7,7 +7,7 @@ from functools import partial
 
 from ecs_queue.crash_points import crash_point
 from ecs_queue.ecs.clients import Target
-from ecs_queue.protocol.ecs_results import StopTaskResultKind
+from ecs_queue.protocol.ecs_results import EcsErrorKind
 from ecs_queue.protocol.record import Record
 from ecs_queue.worker.context import WorkerContext
 from ecs_queue.worker.fair_queue import NO_QUEUE, Job, JobKind
@@ -60,16 +60,14 @@ class TaskStopper:
 
     def _call_stop_task(self, target: Target, record: Record, stop_by: str) -> float:
         crash_point("task_stopper.calling")
-        answer = self._context.gateway.stop_task(target, record.arn, f"ecs-queue: stopped by {stop_by}")
+        error = self._context.gateway.stop_task(target, record.arn, f"ecs-queue: stopped by {stop_by}").error
         crash_point("task_stopper.answered")
-        self._context.telemetry.emit("stop_task.answered", id=record.id, arn=record.arn, result=answer.kind.value)
-        if answer.kind in (StopTaskResultKind.OK, StopTaskResultKind.TASK_NOT_FOUND):
+        result = error.kind.value if error else "ok"
+        self._context.telemetry.emit("stop_task.answered", id=record.id, arn=record.arn, result=result)
+        if error is None or error.kind is EcsErrorKind.TASK_NOT_FOUND:
             return _REPEAT_DELAY
-        if answer.kind is StopTaskResultKind.THROTTLED:
+        if error.kind is EcsErrorKind.THROTTLED:
             self._context.stop_task_limiter.report_throttled(target)
-        self._context.telemetry.emit("stop_task.failed", id=record.id, arn=record.arn, reason=answer.reason)
-        return (
-            _UNAVAILABLE_DELAY
-            if answer.kind in (StopTaskResultKind.THROTTLED, StopTaskResultKind.UNAVAILABLE)
-            else _REFUSED_DELAY
-        )
+        self._context.telemetry.emit("stop_task.failed", id=record.id, arn=record.arn, reason=error.reason)
+        is_transient = error.kind in (EcsErrorKind.THROTTLED, EcsErrorKind.UNAVAILABLE)
+        return _UNAVAILABLE_DELAY if is_transient else _REFUSED_DELAY

@@ -21,7 +21,7 @@ from ecs_queue.ecs.classify import (
 )
 from ecs_queue.ecs.error_rules import ERROR_RULES, ErrorMeaning
 from ecs_queue.errors import ConfigError
-from ecs_queue.protocol.ecs_results import ReadErrorKind, RunTaskResultKind, StopTaskResultKind
+from ecs_queue.protocol.ecs_results import EcsErrorKind, RunTaskResultKind
 
 URL = "https://ecs.eu-central-1.amazonaws.com/"
 ARN = "arn:aws:ecs:eu-central-1:123456789012:task/jobs/1"
@@ -321,23 +321,23 @@ def test_no_error_answer_is_unclassified_or_taken_for_a_start(code: str, message
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (client_error("DescribeTasks", "ThrottlingException"), ReadErrorKind.THROTTLED),
-        (client_error("DescribeTasks", "ServerException", status=500), ReadErrorKind.UNAVAILABLE),
-        (client_error("DescribeTasks", "502", status=502), ReadErrorKind.UNAVAILABLE),
-        (client_error("DescribeTasks", "ExpiredTokenException"), ReadErrorKind.UNUSABLE_PROFILE),
-        (client_error("DescribeTasks", "AccessDeniedException", "not authorized"), ReadErrorKind.DENIED),
-        (client_error("DescribeTasks", "ClusterNotFoundException"), ReadErrorKind.CLUSTER_NOT_FOUND),
-        (client_error("DescribeTasks", "InvalidParameterException", "Invalid id"), ReadErrorKind.INVALID),
-        (client_error("AssumeRole", "AccessDenied", status=403), ReadErrorKind.UNUSABLE_PROFILE),
-        (client_error("AssumeRole", "Throttling"), ReadErrorKind.THROTTLED),
-        (boto.ReadTimeoutError(endpoint_url=URL), ReadErrorKind.UNAVAILABLE),
-        (boto.EndpointConnectionError(endpoint_url=URL), ReadErrorKind.UNAVAILABLE),
-        (boto.NoCredentialsError(), ReadErrorKind.UNUSABLE_PROFILE),
-        (boto.ParamValidationError(report="x"), ReadErrorKind.INVALID),
-        (KeyError("x"), ReadErrorKind.UNAVAILABLE),
+        (client_error("DescribeTasks", "ThrottlingException"), EcsErrorKind.THROTTLED),
+        (client_error("DescribeTasks", "ServerException", status=500), EcsErrorKind.UNAVAILABLE),
+        (client_error("DescribeTasks", "502", status=502), EcsErrorKind.UNAVAILABLE),
+        (client_error("DescribeTasks", "ExpiredTokenException"), EcsErrorKind.UNUSABLE_PROFILE),
+        (client_error("DescribeTasks", "AccessDeniedException", "not authorized"), EcsErrorKind.DENIED),
+        (client_error("DescribeTasks", "ClusterNotFoundException"), EcsErrorKind.CLUSTER_NOT_FOUND),
+        (client_error("DescribeTasks", "InvalidParameterException", "Invalid id"), EcsErrorKind.INVALID),
+        (client_error("AssumeRole", "AccessDenied", status=403), EcsErrorKind.UNUSABLE_PROFILE),
+        (client_error("AssumeRole", "Throttling"), EcsErrorKind.THROTTLED),
+        (boto.ReadTimeoutError(endpoint_url=URL), EcsErrorKind.UNAVAILABLE),
+        (boto.EndpointConnectionError(endpoint_url=URL), EcsErrorKind.UNAVAILABLE),
+        (boto.NoCredentialsError(), EcsErrorKind.UNUSABLE_PROFILE),
+        (boto.ParamValidationError(report="x"), EcsErrorKind.INVALID),
+        (KeyError("x"), EcsErrorKind.UNAVAILABLE),
     ],
 )
-def test_a_read_that_fails_says_whether_to_ask_again(error: Exception, kind: ReadErrorKind) -> None:
+def test_a_read_that_fails_says_whether_to_ask_again(error: Exception, kind: EcsErrorKind) -> None:
     trouble = classify_read_error(error)
     assert trouble.kind is kind
     assert trouble.reason
@@ -349,17 +349,17 @@ def test_a_read_that_fails_says_whether_to_ask_again(error: Exception, kind: Rea
     [
         (
             client_error("StopTask", "InvalidParameterException", "The referenced task was not found."),
-            StopTaskResultKind.TASK_NOT_FOUND,
+            EcsErrorKind.TASK_NOT_FOUND,
         ),
-        (client_error("StopTask", "ClusterNotFoundException"), StopTaskResultKind.TASK_NOT_FOUND),
-        (client_error("StopTask", "ThrottlingException"), StopTaskResultKind.THROTTLED),
-        (client_error("StopTask", "AccessDeniedException", "not authorized"), StopTaskResultKind.DENIED),
-        (client_error("StopTask", "ExpiredTokenException"), StopTaskResultKind.UNUSABLE_PROFILE),
-        (client_error("StopTask", "InvalidParameterException", "bad"), StopTaskResultKind.INVALID),
-        (boto.ReadTimeoutError(endpoint_url=URL), StopTaskResultKind.UNAVAILABLE),
+        (client_error("StopTask", "ClusterNotFoundException"), EcsErrorKind.TASK_NOT_FOUND),
+        (client_error("StopTask", "ThrottlingException"), EcsErrorKind.THROTTLED),
+        (client_error("StopTask", "AccessDeniedException", "not authorized"), EcsErrorKind.DENIED),
+        (client_error("StopTask", "ExpiredTokenException"), EcsErrorKind.UNUSABLE_PROFILE),
+        (client_error("StopTask", "InvalidParameterException", "bad"), EcsErrorKind.INVALID),
+        (boto.ReadTimeoutError(endpoint_url=URL), EcsErrorKind.UNAVAILABLE),
     ],
 )
-def test_a_stop_that_fails_says_whether_to_order_it_again(error: Exception, kind: StopTaskResultKind) -> None:
+def test_a_stop_that_fails_says_whether_to_order_it_again(error: Exception, kind: EcsErrorKind) -> None:
     assert classify_stop_error(error).kind is kind
 
 

@@ -14,7 +14,7 @@ from botocore.stub import Stubber
 from ecs_queue.ecs.clients import ClientOptions, CredentialSource, EcsClients, Target
 from ecs_queue.ecs.gateway import BotoEcsGateway, EcsGateway
 from ecs_queue.errors import UsageError
-from ecs_queue.protocol.ecs_results import ReadErrorKind, RunTaskResult, RunTaskResultKind, StopTaskResultKind
+from ecs_queue.protocol.ecs_results import EcsErrorKind, RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.observation import observe
 from tests.ecs.scripted_endpoint import ScriptedEndpoint, ScriptedReply, error_reply, ok_reply
 from tests.fake_clock import FakeClock
@@ -268,19 +268,19 @@ def test_describe_gives_tasks_missing_and_other_failures(
 @pytest.mark.parametrize(
     ("reply", "kind"),
     [
-        (ScriptedReply(b""), ReadErrorKind.UNAVAILABLE),
-        (ScriptedReply(b"<html>"), ReadErrorKind.UNAVAILABLE),
-        (ScriptedReply(fault="reset"), ReadErrorKind.UNAVAILABLE),
-        (error_reply("ServerException", "oops", 500), ReadErrorKind.UNAVAILABLE),
-        (error_reply("ThrottlingException", "Rate exceeded"), ReadErrorKind.THROTTLED),
-        (error_reply("ClusterNotFoundException", "Cluster not found."), ReadErrorKind.CLUSTER_NOT_FOUND),
-        (error_reply("AccessDeniedException", "not authorized"), ReadErrorKind.DENIED),
-        (error_reply("UnrecognizedClientException", "bad token"), ReadErrorKind.UNUSABLE_PROFILE),
-        (error_reply("InvalidParameterException", "Invalid identifier"), ReadErrorKind.INVALID),
+        (ScriptedReply(b""), EcsErrorKind.UNAVAILABLE),
+        (ScriptedReply(b"<html>"), EcsErrorKind.UNAVAILABLE),
+        (ScriptedReply(fault="reset"), EcsErrorKind.UNAVAILABLE),
+        (error_reply("ServerException", "oops", 500), EcsErrorKind.UNAVAILABLE),
+        (error_reply("ThrottlingException", "Rate exceeded"), EcsErrorKind.THROTTLED),
+        (error_reply("ClusterNotFoundException", "Cluster not found."), EcsErrorKind.CLUSTER_NOT_FOUND),
+        (error_reply("AccessDeniedException", "not authorized"), EcsErrorKind.DENIED),
+        (error_reply("UnrecognizedClientException", "bad token"), EcsErrorKind.UNUSABLE_PROFILE),
+        (error_reply("InvalidParameterException", "Invalid identifier"), EcsErrorKind.INVALID),
     ],
 )
 def test_a_describe_that_fails_says_nothing_about_any_task(
-    gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint, reply: ScriptedReply, kind: ReadErrorKind
+    gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint, reply: ScriptedReply, kind: EcsErrorKind
 ) -> None:
     endpoint.enqueue(reply)
     answer = gateway.describe_tasks(target, [ARN])
@@ -305,7 +305,7 @@ def test_a_describe_without_credentials_is_an_error_of_the_profile(
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     trouble = gateway.describe_tasks(target, [ARN]).error
     assert trouble is not None
-    assert (trouble.kind, trouble.error_code) == (ReadErrorKind.UNUSABLE_PROFILE, "NoCredentialsError")
+    assert (trouble.kind, trouble.error_code) == (EcsErrorKind.UNUSABLE_PROFILE, "NoCredentialsError")
 
 
 def test_stop_cuts_the_reason_and_returns_the_task(
@@ -313,7 +313,7 @@ def test_stop_cuts_the_reason_and_returns_the_task(
 ) -> None:
     endpoint.enqueue(ok_reply(task={"taskArn": ARN, "lastStatus": "STOPPING"}))
     answer = gateway.stop_task(target, ARN, "r" * 300)
-    assert answer.kind is StopTaskResultKind.OK
+    assert answer.error is None
     assert answer.task == {"taskArn": ARN, "lastStatus": "STOPPING"}
     assert endpoint.requests[0].body == {"cluster": "jobs", "task": ARN, "reason": "r" * 255}
 
@@ -323,21 +323,22 @@ def test_stop_cuts_the_reason_and_returns_the_task(
     [
         (
             error_reply("InvalidParameterException", "The referenced task was not found."),
-            StopTaskResultKind.TASK_NOT_FOUND,
+            EcsErrorKind.TASK_NOT_FOUND,
         ),
-        (error_reply("ThrottlingException", "Rate exceeded"), StopTaskResultKind.THROTTLED),
-        (error_reply("ServerException", "", 500), StopTaskResultKind.UNAVAILABLE),
-        (error_reply("AccessDeniedException", "not authorized to perform: ecs:StopTask"), StopTaskResultKind.DENIED),
-        (ScriptedReply(fault="reset"), StopTaskResultKind.UNAVAILABLE),
+        (error_reply("ThrottlingException", "Rate exceeded"), EcsErrorKind.THROTTLED),
+        (error_reply("ServerException", "", 500), EcsErrorKind.UNAVAILABLE),
+        (error_reply("AccessDeniedException", "not authorized to perform: ecs:StopTask"), EcsErrorKind.DENIED),
+        (ScriptedReply(fault="reset"), EcsErrorKind.UNAVAILABLE),
     ],
 )
 def test_a_stop_that_fails_says_how(
-    gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint, reply: ScriptedReply, kind: StopTaskResultKind
+    gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint, reply: ScriptedReply, kind: EcsErrorKind
 ) -> None:
     endpoint.enqueue(reply)
-    answer = gateway.stop_task(target, ARN, "asked to")
-    assert answer.kind is kind
-    assert answer.reason
+    error = gateway.stop_task(target, ARN, "asked to").error
+    assert error is not None
+    assert error.kind is kind
+    assert error.reason
 
 
 def test_list_asks_for_running_then_stopped_and_follows_pages(clients: EcsClients, clock: FakeClock) -> None:

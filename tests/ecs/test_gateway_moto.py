@@ -9,7 +9,7 @@ import pytest
 
 from ecs_queue.ecs.clients import EcsClients, Target
 from ecs_queue.ecs.gateway import BotoEcsGateway
-from ecs_queue.protocol.ecs_results import ReadErrorKind, RunTaskResultKind, StopTaskResultKind
+from ecs_queue.protocol.ecs_results import EcsErrorKind, RunTaskResultKind
 from ecs_queue.protocol.observation import observe
 from ecs_queue.tasks import EcsTaskState
 
@@ -77,7 +77,7 @@ def test_a_task_is_launched_found_followed_and_ends(gateway: BotoEcsGateway, tar
 def test_a_task_is_stopped(gateway: BotoEcsGateway, target: Target, cluster: str) -> None:
     arn = launch(gateway, target, cluster, "stopped")
     answer = gateway.stop_task(target, arn, "asked to")
-    assert answer.kind is StopTaskResultKind.OK
+    assert answer.error is None
     assert answer.task is not None
     assert answer.task["taskArn"] == arn
 
@@ -88,7 +88,7 @@ def test_silence_about_a_task_is_not_taken_for_missing(gateway: BotoEcsGateway, 
     answer = gateway.describe_tasks(target, [f"arn:aws:ecs:{REGION}:123456789012:task/jobs/{'0' * 32}"])
     assert (answer.tasks, answer.missing_arns) == ([], [])
     assert answer.error is not None
-    assert answer.error.kind is ReadErrorKind.UNAVAILABLE
+    assert answer.error.kind is EcsErrorKind.UNAVAILABLE
 
 
 @pytest.mark.usefixtures("cluster")
@@ -104,7 +104,7 @@ def test_an_unknown_cluster_is_the_profiles_fault(gateway: BotoEcsGateway, moto_
     assert (answer.kind, answer.error_code) == (RunTaskResultKind.UNUSABLE_PROFILE, "ClusterNotFoundException")
     trouble = gateway.describe_tasks(elsewhere, ["x"]).error
     assert trouble is not None
-    assert trouble.kind is ReadErrorKind.CLUSTER_NOT_FOUND
+    assert trouble.kind is EcsErrorKind.CLUSTER_NOT_FOUND
     assert "does not exist" in gateway.check_cluster(elsewhere)[0]
 
 

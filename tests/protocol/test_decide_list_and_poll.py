@@ -20,7 +20,7 @@ from ecs_queue.protocol.decisions import (
     decide_poll,
     next_action,
 )
-from ecs_queue.protocol.ecs_results import ListTasksResult, ReadError, ReadErrorKind
+from ecs_queue.protocol.ecs_results import EcsError, EcsErrorKind, ListTasksResult
 from ecs_queue.protocol.operations import RefusalKind, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.retry import Backoff, RecordedDraw
@@ -56,7 +56,7 @@ class TestDecideConflict:
 
 class TestDecideList:
     def test_what_is_listed_exists_even_beside_an_error(self) -> None:
-        trouble = ReadError(ReadErrorKind.UNAVAILABLE, "timed out")
+        trouble = EcsError(EcsErrorKind.UNAVAILABLE, "timed out")
 
         decision = decide_list(ListTasksResult(["arn:1", "arn:2"], trouble), 0.0, 5.0)
 
@@ -65,20 +65,20 @@ class TestDecideList:
     def test_an_empty_list_is_none_found(self) -> None:
         assert decide_list(ListTasksResult(), 0.0, 5.0) == CallDecision(write=LedgerWrite.TASK_ABSENT, wait=5.0)
 
-    @pytest.mark.parametrize("kind", [kind for kind in ReadErrorKind if kind not in LASTING_READ_ERRORS])
-    def test_a_transient_error_proves_nothing_at_any_age(self, kind: ReadErrorKind) -> None:
-        decision = decide_list(ListTasksResult([], ReadError(kind, "said so")), 1e6, 5.0)
+    @pytest.mark.parametrize("kind", [kind for kind in EcsErrorKind if kind not in LASTING_READ_ERRORS])
+    def test_a_transient_error_proves_nothing_at_any_age(self, kind: EcsErrorKind) -> None:
+        decision = decide_list(ListTasksResult([], EcsError(kind, "said so")), 1e6, 5.0)
 
         assert (decision.write, decision.reason) == (LedgerWrite.CALL_AMBIGUOUS, "said so")
 
-    @pytest.mark.parametrize("kind", [kind for kind in ReadErrorKind if kind in LASTING_READ_ERRORS])
+    @pytest.mark.parametrize("kind", [kind for kind in EcsErrorKind if kind in LASTING_READ_ERRORS])
     @pytest.mark.parametrize(
         ("age", "write"), [(3600.0, LedgerWrite.CALL_AMBIGUOUS), (3600.1, LedgerWrite.TASK_ABSENT)]
     )
     def test_what_will_not_pass_is_as_good_as_an_empty_list_once_nobody_can_prove_anything(
-        self, age: float, write: LedgerWrite, kind: ReadErrorKind
+        self, age: float, write: LedgerWrite, kind: EcsErrorKind
     ) -> None:
-        decision = decide_list(ListTasksResult([], ReadError(kind, "said so")), age, 5.0)
+        decision = decide_list(ListTasksResult([], EcsError(kind, "said so")), age, 5.0)
 
         assert (decision.write, decision.reason) == (write, "said so")
 

@@ -14,7 +14,7 @@ from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.journal import JournalEvent
 from ecs_queue.journal.codec import encode_event
 from ecs_queue.protocol import decisions
-from ecs_queue.protocol.ecs_results import StopTaskResult, StopTaskResultKind
+from ecs_queue.protocol.ecs_results import StopTaskResult
 from ecs_queue.protocol.event_health import (
     DISTRUST_SECONDS,
     LATE_AFTER,
@@ -376,7 +376,7 @@ class TestMessages:
 class TestStops:
     def test_a_stop_that_is_marked_is_ordered_at_an_event_too(self, harness: EventListenerHarness) -> None:
         arn = harness.launch()
-        harness.ecs.stop_task_results.append(StopTaskResult(StopTaskResultKind.OK))
+        harness.ecs.stop_task_results.append(StopTaskResult())
         harness.memory_ledger.stop(["a"], "ann")
         harness.ecs.mark_running(arn)
 

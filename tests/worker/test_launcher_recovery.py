@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ecs_queue.errors import LedgerUnavailable
-from ecs_queue.protocol.ecs_results import ReadError, RunTaskResult, RunTaskResultKind
+from ecs_queue.protocol.ecs_results import EcsError, RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.states import State
 from tests.fake_clock import START
 from tests.fake_ecs import CLUSTER_NOT_FOUND, DENIED, THROTTLED, LostAnswer, RunTaskCall
@@ -159,7 +159,7 @@ class TestAmbiguousCall:
         "trouble", [CLUSTER_NOT_FOUND, DENIED], ids=["a cluster that is gone", "ListTasks denied for ever"]
     )
     def test_what_will_not_pass_ends_it_unknown_when_nobody_can_tell_any_more(
-        self, harness: WorkerHarness, trouble: ReadError
+        self, harness: WorkerHarness, trouble: EcsError
     ) -> None:
         harness.ecs.run_task_results.append(LostAnswer.NO_EFFECT)
         harness.ecs.list_error = trouble

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_queue.protocol.ecs_results import StopTaskResult, StopTaskResultKind
+from ecs_queue.protocol.ecs_results import EcsError, EcsErrorKind, StopTaskResult
 from ecs_queue.protocol.states import State
 from tests.fake_clock import START
 from tests.worker.harness import WorkerHarness
@@ -198,7 +198,7 @@ class TestStops:
 
     def test_a_stop_that_was_throttled_is_ordered_again(self, harness: WorkerHarness) -> None:
         harness.launch()
-        harness.ecs.stop_task_results.append(StopTaskResult(StopTaskResultKind.THROTTLED, reason="rate exceeded"))
+        harness.ecs.stop_task_results.append(StopTaskResult(error=EcsError(EcsErrorKind.THROTTLED, "rate exceeded")))
         harness.memory_ledger.stop(["a"], "alice")
 
         harness.advance_in_steps(10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ecs_queue.messages.envelope import decode_request
-from ecs_queue.protocol.ecs_results import ReadError
+from ecs_queue.protocol.ecs_results import EcsError
 from ecs_queue.protocol.operations import ClaimRequest
 from ecs_queue.protocol.states import State
 from ecs_queue.worker.prepared_launch import prepare_launch
@@ -89,7 +89,7 @@ class TestMissing:
 
 class TestReadErrors:
     @pytest.mark.parametrize("trouble", [THROTTLED, DENIED], ids=["throttled", "denied"])
-    def test_a_failed_describe_keeps_everything_as_it_is(self, harness: WorkerHarness, trouble: ReadError) -> None:
+    def test_a_failed_describe_keeps_everything_as_it_is(self, harness: WorkerHarness, trouble: EcsError) -> None:
         arn = harness.launch()
         harness.ecs.finish(arn)
         harness.ecs.describe_error = trouble

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_queue.protocol.ecs_results import StopTaskResult, StopTaskResultKind
+from ecs_queue.protocol.ecs_results import EcsError, EcsErrorKind, StopTaskResult
 from ecs_queue.protocol.record import Record
 from ecs_queue.worker.task_stopper import TaskStopper
 from tests.worker.harness import TARGET, WorkerHarness
@@ -45,16 +45,16 @@ def test_no_more_orders_wait_than_there_is_room_for(harness: WorkerHarness, task
 @pytest.mark.parametrize(
     ("kind", "seconds"),
     [
-        (StopTaskResultKind.OK, 5),
-        (StopTaskResultKind.THROTTLED, 2),
-        (StopTaskResultKind.UNAVAILABLE, 2),
-        (StopTaskResultKind.DENIED, 30),
+        (None, 5),
+        (EcsErrorKind.THROTTLED, 2),
+        (EcsErrorKind.UNAVAILABLE, 2),
+        (EcsErrorKind.DENIED, 30),
     ],
 )
 def test_it_is_ordered_again_after_a_while(
-    harness: WorkerHarness, task_stopper: TaskStopper, kind: StopTaskResultKind, seconds: float
+    harness: WorkerHarness, task_stopper: TaskStopper, kind: EcsErrorKind | None, seconds: float
 ) -> None:
-    harness.ecs.stop_task_results.append(StopTaskResult(kind, reason="ECS said so"))
+    harness.ecs.stop_task_results.append(StopTaskResult(error=EcsError(kind, "ECS said so") if kind else None))
     task_stopper.request_stop(TARGET, RECORD, "alice")
 
     harness.clock.advance(seconds - 0.1)
@@ -94,7 +94,7 @@ def test_launches_never_take_the_last_token_from_an_order() -> None:
 def test_a_throttled_order_slows_launches_down() -> None:
     harness = WorkerHarness(run_task_rate=1, run_task_burst=3)
     task_stopper = TaskStopper(harness.worker.context, harness.worker.thread_pool)
-    harness.ecs.stop_task_results.append(StopTaskResult(StopTaskResultKind.THROTTLED, reason="Rate exceeded"))
+    harness.ecs.stop_task_results.append(StopTaskResult(error=EcsError(EcsErrorKind.THROTTLED, "Rate exceeded")))
 
     task_stopper.request_stop(TARGET, RECORD, "alice")
 

@@ -10,13 +10,13 @@ import pytest
 
 from ecs_queue.ecs.clients import Target
 from ecs_queue.messages import envelope
-from ecs_queue.protocol.ecs_results import DescribeTasksResult, ReadError, ReadErrorKind, StopTaskResult
+from ecs_queue.protocol.ecs_results import DescribeTasksResult, EcsError, EcsErrorKind, StopTaskResult
 from ecs_queue.protocol.states import State
 from tests.fake_ecs import DENIED, LostAnswer
 from tests.worker.harness import TARGET, WorkerHarness
 
 LEASE, HOUR = 30.0, 3600.0
-EXPIRED_TOKEN = ReadError(ReadErrorKind.UNUSABLE_PROFILE, "ECS: ExpiredTokenException: renew the credentials")
+EXPIRED_TOKEN = EcsError(EcsErrorKind.UNUSABLE_PROFILE, "ECS: ExpiredTokenException: renew the credentials")
 
 
 @pytest.fixture
@@ -175,9 +175,7 @@ class TestRemovedProfile:
 
 class TestPersistentReadErrors:
     @pytest.mark.parametrize("trouble", [EXPIRED_TOKEN, DENIED], ids=["bad credentials", "denied"])
-    def test_health_says_so_until_it_works_and_nothing_is_lost(
-        self, harness: WorkerHarness, trouble: ReadError
-    ) -> None:
+    def test_health_says_so_until_it_works_and_nothing_is_lost(self, harness: WorkerHarness, trouble: EcsError) -> None:
         arn = harness.launch()
         harness.ecs.finish(arn)
         harness.ecs.describe_error = trouble
@@ -195,7 +193,7 @@ class TestPersistentReadErrors:
 
     def test_a_transient_error_is_no_ill_health(self, harness: WorkerHarness) -> None:
         harness.launch()
-        harness.ecs.describe_error = ReadError(ReadErrorKind.UNAVAILABLE, "a time-out")
+        harness.ecs.describe_error = EcsError(EcsErrorKind.UNAVAILABLE, "a time-out")
 
         harness.advance_in_steps(60, step=5)
 
