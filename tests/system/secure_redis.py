@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from ecs_queue.local.redis_server import HOST, _free_port
+from ecs_queue.local.redis_server import HOST, find_free_port
 from tests.servers import require_redis_binary
 
 USERS = Path(__file__).parents[2] / "conf" / "redis-users.acl"
@@ -117,7 +117,7 @@ class _ServerExited(Exception):  # noqa: N818
 
 @contextmanager
 def _run_with_tls(binary: str, folder: Path, acl: Path, files: tuple[Path, Path, Path]) -> Iterator[int]:
-    port = _free_port()
+    port = find_free_port()
     ca, certificate, key = map(str, files)
     tls = ["--tls-port", str(port), "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", ca]
     with _run_server(
@@ -130,7 +130,7 @@ def _run_with_tls(binary: str, folder: Path, acl: Path, files: tuple[Path, Path,
 @contextmanager
 def _run_behind_proxy(binary: str, folder: Path, acl: Path, files: tuple[Path, Path, Path]) -> Iterator[int]:
     ca, certificate, key = files
-    behind = _free_port()
+    behind = find_free_port()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca)
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(certificate, key)

@@ -1,13 +1,11 @@
-"""A local ECS: an endpoint on loopback that boto3 talks to unchanged and that runs commands as local
-processes.
+"""A local ECS: an endpoint on loopback for an unmodified boto3 that runs commands as local processes.
 
-A development tool. It runs whatever it is asked to as the user who started it, checks no credentials, and is
-therefore bound to 127.0.0.1 only. What it models and what it leaves out is said where it is done:
-``operations`` (calls), ``life`` (statuses), ``tokens`` (idempotency), ``runners`` (processes).
+This is a development tool. It runs every command as the user who started it and checks no credentials. Therefore it
+listens on 127.0.0.1 only. These modules document what they model and what they leave out: `operations` (calls),
+`task_lifecycle` (statuses), `client_tokens` (idempotency), `processes` (containers).
 """
 
-from ecs_queue.local.ecs.environment import local_environment
-from ecs_queue.local.ecs.options import EventFaultOptions, FaultOptions, LocalEcsOptions, Quota
+from ecs_queue.local.ecs.options import EventFaultOptions, FaultOptions, LocalEcsOptions, Quota, local_environment
 from ecs_queue.local.ecs.processes import ProcessRunner
 from ecs_queue.local.ecs.runners import ContainerListener, ContainerRunner, ContainerSpec, RunningContainer, TimerRunner
 from ecs_queue.local.ecs.server import LocalEcs, run_local_ecs

@@ -13,37 +13,36 @@ _ID_LENGTHS = "taskId length should be one of [32,36]"
 
 @dataclass(frozen=True, slots=True)
 class ArnCodec:
-    """Makes and reads ARNs in the long form."""
+    """Builds and parses ARNs in the long form."""
 
     region: str
     account: str
 
     def cluster_arn(self, cluster: str) -> str:
-        """``arn:aws:ecs:REGION:ACCOUNT:cluster/NAME``."""
+        """Return `arn:aws:ecs:REGION:ACCOUNT:cluster/NAME`."""
         return self._arn("cluster", cluster)
 
     def task_arn(self, cluster: str, task_id: str) -> str:
-        """``arn:aws:ecs:REGION:ACCOUNT:task/CLUSTER/ID``."""
+        """Return `arn:aws:ecs:REGION:ACCOUNT:task/CLUSTER/ID`."""
         return self._arn("task", f"{cluster}/{task_id}")
 
     def container_arn(self, cluster: str, task_id: str, container_id: str) -> str:
-        """``arn:aws:ecs:REGION:ACCOUNT:container/CLUSTER/TASK/ID``."""
+        """Return `arn:aws:ecs:REGION:ACCOUNT:container/CLUSTER/TASK/ID`."""
         return self._arn("container", f"{cluster}/{task_id}/{container_id}")
 
     def task_definition_arn(self, family: str, revision: int) -> str:
-        """``arn:aws:ecs:REGION:ACCOUNT:task-definition/FAMILY:REVISION``."""
+        """Return `arn:aws:ecs:REGION:ACCOUNT:task-definition/FAMILY:REVISION`."""
         return self._arn("task-definition", f"{family}:{revision}")
 
     def cluster_name(self, given: str | None) -> str:
-        """The name in a ``cluster`` parameter: a name, an ARN, or ``default`` when it is missing."""
-        if given is None:
-            return "default"
-        if not given.startswith("arn:"):
-            return given
-        return self._resource(given, "cluster")
+        """Return the name in a `cluster` parameter: a name, an ARN, or `default` when it is missing."""
+        name = "default" if given is None else given.removeprefix(self.cluster_arn(""))
+        if name.startswith("arn:"):
+            raise cluster_not_found()
+        return name
 
     def task_id(self, given: str) -> str:
-        """The id in a ``task`` parameter: an id, or an ARN in the long or the old short form."""
+        """Return the id in a `task` parameter: an id, or an ARN in the long or the old short form."""
         if given.startswith("arn:"):
             given = given.rpartition("/")[2]
         if not _TASK_ID.fullmatch(given):
@@ -51,7 +50,7 @@ class ArnCodec:
         return given.replace("-", "")
 
     def family_and_revision(self, given: str) -> tuple[str, int | None]:
-        """``("name", 3)`` from ``name:3`` or an ARN; None as the revision means the newest."""
+        """Return `("name", 3)` for `name:3` or an ARN; the revision None means the newest."""
         if given.startswith("arn:"):
             given = given.partition(":task-definition/")[2]
         family, _, revision = given.partition(":")
@@ -61,9 +60,3 @@ class ArnCodec:
 
     def _arn(self, kind: str, rest: str) -> str:
         return f"arn:aws:ecs:{self.region}:{self.account}:{kind}/{rest}"
-
-    def _resource(self, arn: str, kind: str) -> str:
-        prefix = self._arn(kind, "")
-        if not arn.startswith(prefix):
-            raise cluster_not_found()
-        return arn.removeprefix(prefix)

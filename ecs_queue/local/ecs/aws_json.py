@@ -1,4 +1,4 @@
-"""AWS JSON 1.1 as ECS speaks it: targets, errors, answers. Pure."""
+"""AWS JSON 1.1 as ECS uses it: targets, parameters, errors. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONTENT_TYPE = "application/x-amz-json-1.1"
 
 
 class ApiError(EcsQueueError):
-    """An error answer of the endpoint, by AWS's code; it never leaves the server as an exception."""
+    """An error response with AWS's code. It never leaves the server as an exception."""
 
     def __init__(self, code: str, message: str, status: int = 400, **members: Any) -> None:
         super().__init__(message)
@@ -24,41 +24,41 @@ class ApiError(EcsQueueError):
         self.members = members
 
     def body(self) -> bytes:
-        """The JSON that boto3 makes its exception from."""
+        """Return the JSON from which boto3 makes its exception."""
         return msgspec.json.encode({"__type": self.code, "message": self.message, **self.members})
 
 
 def invalid_parameter(message: str) -> ApiError:
-    """InvalidParameterException, HTTP 400."""
+    """Return InvalidParameterException, HTTP 400."""
     return ApiError("InvalidParameterException", message)
 
 
 def client_exception(message: str) -> ApiError:
-    """ClientException, HTTP 400."""
+    """Return ClientException, HTTP 400."""
     return ApiError("ClientException", message)
 
 
 def cluster_not_found() -> ApiError:
-    """ClusterNotFoundException with AWS's sentence."""
+    """Return ClusterNotFoundException with AWS's message."""
     return ApiError("ClusterNotFoundException", "Cluster not found.")
 
 
 def operation_name(headers: Mapping[str, str]) -> str:
-    """The name in ``X-Amz-Target: AmazonEC2ContainerServiceV20141113.NAME``; ApiError otherwise."""
+    """Return the name in `X-Amz-Target: AmazonEC2ContainerServiceV20141113.NAME`; ApiError otherwise."""
     target = headers.get("X-Amz-Target", "")
     prefix, _, operation = target.partition(".")
     if prefix != TARGET_PREFIX or not operation:
         raise ApiError(
             "UnknownOperationException",
             f"expected the header X-Amz-Target: {TARGET_PREFIX}.<operation>, found {target!r}: "
-            "this speaks ECS only, point AWS_ENDPOINT_URL_ECS at it rather than AWS_ENDPOINT_URL",
+            "this server has the ECS API only, set AWS_ENDPOINT_URL_ECS to it instead of AWS_ENDPOINT_URL",
         )
     return operation
 
 
 def decode_parameters(body: bytes) -> dict[str, Any]:
-    """The parameters of a call; an empty body is no parameters. ApiError when it is no JSON object."""
+    """Return the parameters of a call; none for an empty body. ApiError when it is not a JSON object."""
     try:
         return msgspec.json.decode(body or b"{}", type=dict[str, Any])
     except msgspec.DecodeError as error:
-        raise ApiError("SerializationException", f"the body is no JSON object: {error}") from None
+        raise ApiError("SerializationException", f"the body is not a JSON object: {error}") from None

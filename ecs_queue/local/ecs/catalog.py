@@ -1,4 +1,4 @@
-"""Clusters and task definitions, and the calls about them."""
+"""Clusters and task definitions, and the operations on them."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _CLUSTER_LISTS = ("statistics", "settings", "capacityProviders", "defaultCapacit
 
 @dataclass(slots=True)
 class TaskDefinition:
-    """One revision of a task definition, as DescribeTaskDefinition shows it, and its tags."""
+    """One revision of a task definition, as DescribeTaskDefinition returns it, and its tags."""
 
     body: dict[str, Any]
     tags: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def main_container(self) -> dict[str, Any]:
-        """The container that really runs: the first essential one."""
+        """The container that is executed: the first essential one."""
         containers: list[dict[str, Any]] = self.body["containerDefinitions"]
-        return next((one for one in containers if one["essential"]), containers[0])
+        return next(container for container in containers if container["essential"])
 
 
 class Catalog:
-    """What is registered. ``active_tasks`` says how many tasks of a cluster are pending and running."""
+    """The registered clusters and task definitions. `active_tasks` counts a cluster's pending and running tasks."""
 
     def __init__(self, arns: ArnCodec, clock: Callable[[], float], active_tasks: ActiveTaskCounts) -> None:
         self._arns = arns
@@ -46,14 +46,14 @@ class Catalog:
         self._families: dict[str, list[TaskDefinition]] = {}
 
     def require_cluster(self, given: str | None) -> str:
-        """The name of an existing cluster; ClusterNotFoundException."""
+        """Return the name of an existing cluster; ClusterNotFoundException for any other."""
         name = self._arns.cluster_name(given)
         if name not in self._clusters:
             raise cluster_not_found()
         return name
 
     def find_task_definition(self, given: str) -> TaskDefinition | None:
-        """The revision that is meant, the newest when none is named."""
+        """Return the given revision; the newest when none is given."""
         family, revision = self._arns.family_and_revision(given)
         revisions = self._families.get(family, [])
         if revision is None:
@@ -61,35 +61,33 @@ class Catalog:
         return revisions[revision - 1] if 1 <= revision <= len(revisions) else None
 
     def create_cluster(self, parameters: Parameters) -> dict[str, Any]:
-        """CreateCluster; an existing one is answered as it is."""
+        """CreateCluster. An existing cluster is returned unchanged."""
         name = parameters.get("clusterName", "default")
         if not _NAME.fullmatch(name):
             raise invalid_parameter(
                 "Identifiers must contain only letters, numbers, hyphens and underscores, at most 255."
             )
         if name not in self._clusters:
-            given: Parameters = {key: value for key, value in parameters.items() if key in _CLUSTER_OPTIONS}
-            given |= {key: parameters.get(key, []) for key in _CLUSTER_LISTS}
             self._clusters[name] = {
                 "clusterArn": self._arns.cluster_arn(name),
                 "clusterName": name,
                 "status": "ACTIVE",
-                **given,
+                **{key: value for key, value in parameters.items() if key in _CLUSTER_OPTIONS},
+                **{key: parameters.get(key, []) for key in _CLUSTER_LISTS},
             }
         return {"cluster": self._describe_cluster(name, {"TAGS", "SETTINGS", "CONFIGURATIONS"})}
 
     def delete_cluster(self, parameters: Parameters) -> dict[str, Any]:
-        """DeleteCluster; ClusterContainsTasksException while tasks are active. It is forgotten then."""
+        """DeleteCluster. ClusterContainsTasksException while tasks are active; otherwise the cluster is removed."""
         name = self.require_cluster(parameters["cluster"])
         if any(self._active_tasks(name)):
-            message = "The Cluster cannot be deleted while Tasks are active."
-            raise ApiError("ClusterContainsTasksException", message)
+            raise ApiError("ClusterContainsTasksException", "The Cluster cannot be deleted while Tasks are active.")
         cluster = {**self._describe_cluster(name, set()), "status": "INACTIVE"}
         del self._clusters[name]
         return {"cluster": cluster}
 
     def describe_clusters(self, parameters: Parameters) -> dict[str, Any]:
-        """DescribeClusters; unknown ones are ``failures`` MISSING."""
+        """DescribeClusters. Unknown clusters are `failures` MISSING."""
         include = set(parameters.get("include", ()))
         clusters, failures = [], []
         for given in parameters.get("clusters") or ["default"]:
@@ -101,7 +99,7 @@ class Catalog:
         return {"clusters": clusters, "failures": failures}
 
     def register_task_definition(self, parameters: Parameters) -> dict[str, Any]:
-        """RegisterTaskDefinition; each call makes a new revision."""
+        """RegisterTaskDefinition. Each call makes a new revision."""
         family = parameters["family"]
         if not _NAME.fullmatch(family):
             raise client_exception("Family contains invalid characters.")
@@ -123,26 +121,24 @@ class Catalog:
         return {"taskDefinition": body, "tags": definition.tags}
 
     def describe_task_definition(self, parameters: Parameters) -> dict[str, Any]:
-        """DescribeTaskDefinition; ClientException when there is none."""
+        """DescribeTaskDefinition. ClientException when there is none."""
         definition = self.find_task_definition(parameters["taskDefinition"])
         if definition is None:
             raise client_exception("Unable to describe task definition.")
-        answer: dict[str, Any] = {"taskDefinition": definition.body}
-        if "TAGS" in parameters.get("include", ()):
-            answer["tags"] = definition.tags
-        return answer
+        tags = {"tags": definition.tags} if "TAGS" in parameters.get("include", ()) else {}
+        return {"taskDefinition": definition.body, **tags}
 
     def _describe_cluster(self, name: str, include: set[str]) -> dict[str, Any]:
         pending, running = self._active_tasks(name)
-        hidden = {"TAGS": "tags", "SETTINGS": "settings", "CONFIGURATIONS": "configuration"}
-        left_out = {member for option, member in hidden.items() if option not in include}
-        body = {key: value for key, value in self._clusters[name].items() if key not in left_out}
+        optional = {"TAGS": "tags", "SETTINGS": "settings", "CONFIGURATIONS": "configuration"}
+        omitted = {member for option, member in optional.items() if option not in include}
+        body = {key: value for key, value in self._clusters[name].items() if key not in omitted}
         counts = {"pendingTasksCount": pending, "runningTasksCount": running}
         return {**body, **dict.fromkeys(_CLUSTER_COUNTS, 0), **counts}
 
 
 def _container_definitions(given: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The container definitions with ECS's defaults; ClientException for what ECS refuses."""
+    """Add ECS's defaults to container definitions; ClientException for definitions that ECS refuses."""
     containers = [{**_CONTAINER_DEFAULTS, **{key: [] for key in _CONTAINER_LISTS}, **container} for container in given]
     if not containers:
         raise client_exception("Container list cannot be empty.")

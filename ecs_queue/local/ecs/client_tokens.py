@@ -1,8 +1,8 @@
-"""clientToken idempotency as AWS documents it for RunTask. Pure: times are handed in.
+"""clientToken idempotency as AWS documents it for RunTask. Pure: times are parameters.
 
-A token is scoped to a cluster and known for the shorter of 24 hours and the tasks' lifetime plus one hour.
-The same token with the same parameters answers for the tasks of the first call; with other parameters it is a
-conflict that names them. A call that started nothing is remembered with its failures, for one hour.
+A token belongs to a cluster and is known for the shorter of 24 hours and the tasks' lifetime plus one hour. A call
+with the same token and parameters returns the tasks of the first call; with other parameters it is a conflict that
+names them. A call that started no task is stored with its failures for one hour.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ecs_queue.local.ecs.aws_json import ApiError
 
 @dataclass(slots=True)
 class ClientTokenEntry:
-    """What one token has started. ``expires`` is seconds since 1970."""
+    """The result of one token's call. `expires_at` is seconds since the epoch."""
 
     digest: bytes
     arns: tuple[str, ...]
@@ -37,7 +37,7 @@ class ClientTokenStore:
         return len(self._entries)
 
     def find(self, cluster: str, token: str, digest: bytes, now: float) -> ClientTokenEntry | None:
-        """The entry of the same call made before, None for a new token, else ConflictException."""
+        """Return the entry of the same earlier call; None for a new token; ConflictException for another call."""
         self._purge(now)
         entry = self._entries.get((cluster, token))
         if entry is not None and entry.digest != digest:
@@ -57,16 +57,16 @@ class ClientTokenStore:
         failures: tuple[dict[str, str], ...],
         now: float,
     ) -> None:
-        """This token has started these tasks, or failed with these failures."""
-        life = self._seconds if arns else min(self._seconds, self._seconds_after_stop)
-        entry = ClientTokenEntry(digest, arns, failures, now + life, running_tasks=len(arns))
+        """Store the tasks that the token's call started, or its failures."""
+        lifetime = self._seconds if arns else min(self._seconds, self._seconds_after_stop)
+        entry = ClientTokenEntry(digest, arns, failures, now + lifetime, running_tasks=len(arns))
         self._entries[cluster, token] = entry
         heapq.heappush(self._expirations, (entry.expires_at, (cluster, token)))
 
     def task_stopped(self, cluster: str, token: str, arn: str, now: float) -> None:
-        """One task of this token has stopped; after the last one the shorter time counts."""
+        """Count a stopped task of this token; after the last one the shorter time applies."""
         entry = self._entries.get((cluster, token))
-        if entry is None or arn not in entry.arns:  # the token is forgotten, or used again by now
+        if entry is None or arn not in entry.arns:  # the token has expired, or was used again
             return
         entry.running_tasks -= 1
         if entry.running_tasks == 0 and now + self._seconds_after_stop < entry.expires_at:

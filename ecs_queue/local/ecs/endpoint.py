@@ -1,4 +1,4 @@
-"""The HTTP side: calls in, answers out, delays and faults on the way."""
+"""The HTTP endpoint: dispatches calls to operations, with delays, throttling and injected faults."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 INDEX_PAGE = """\
 ecs-queue's local ECS: a development tool.
 
-It answers the Amazon ECS API for boto3 and runs the commands of tasks as processes of the user who started
+It implements the Amazon ECS API for boto3 and runs the commands of tasks as processes of the user who started
 it, without any check of credentials. It listens on 127.0.0.1 only. Do not expose it.
 
     AWS_ENDPOINT_URL_ECS={url}
@@ -36,7 +36,7 @@ _LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost"})
 
 
 def build_operations(tasks: TaskOperations, catalog: Catalog) -> dict[str, Operation]:
-    """Every operation by its name."""
+    """Return every operation by its name."""
     plain: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         "DescribeTasks": tasks.describe_tasks,
         "StopTask": tasks.stop_task,
@@ -47,13 +47,11 @@ def build_operations(tasks: TaskOperations, catalog: Catalog) -> dict[str, Opera
         "RegisterTaskDefinition": catalog.register_task_definition,
         "DescribeTaskDefinition": catalog.describe_task_definition,
     }
-    table: dict[str, Operation] = {name: _without_fault(call) for name, call in plain.items()}
-    table["RunTask"] = tasks.run_task
-    return table
+    return {"RunTask": tasks.run_task, **{name: _ignore_fault(call) for name, call in plain.items()}}
 
 
 class Endpoint:
-    """Answers requests. The counters may be read from any thread."""
+    """Handles HTTP requests. The counters may be read from any thread."""
 
     def __init__(
         self,
@@ -66,7 +64,7 @@ class Endpoint:
         new_id: Callable[[], str],
     ) -> None:
         self._operations = operations
-        self._shapes = ParameterValidator(operations)
+        self._validator = ParameterValidator(operations)
         self._throttle = throttle
         self._fault_injector = fault_injector
         self._half_latency = latency / 2
@@ -78,14 +76,14 @@ class Endpoint:
         self.faults: Counter[str] = Counter()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Any request."""
+        """Handle one request."""
         if request.headers.get("Origin") or request.url.host not in _LOOPBACK_NAMES:
-            # A page in the user's browser must not run commands here, under any name it gives this address.
-            return web.Response(status=403, text="This server answers local programs only, not web pages.\n")
+            # A page in the user's browser must not run commands here, whatever host name it uses for this address.
+            return web.Response(status=403, text="This server serves local programs only, not web pages.\n")
         if request.method == "GET":
             return self._page(request)
         if request.method != "POST":
-            return web.Response(status=405, text="POST an ECS call, or GET / to read what this is.\n")
+            return web.Response(status=405, text="POST an ECS call, or GET / for a description.\n")
         return await self._call(request)
 
     def _page(self, request: web.BaseRequest) -> web.Response:
@@ -94,7 +92,7 @@ class Endpoint:
         if request.path == "/":
             names = ", ".join(sorted(self._operations))
             return web.Response(text=INDEX_PAGE.format(url=request.url.origin(), operations=names))
-        return web.Response(status=404, text=f"There is / and {STATS_PATH}.\n")
+        return web.Response(status=404, text=f"The pages are / and {STATS_PATH}.\n")
 
     async def _call(self, request: web.BaseRequest) -> web.Response:
         body = await request.read()
@@ -104,9 +102,9 @@ class Endpoint:
         except ApiError as error:
             response = self._error_response(error)
         except Exception:
-            # A bug of ours must look like AWS's own failures to the caller, and be seen by the developer.
-            log.exception("the local ECS failed on a request")
-            response = self._error_response(ApiError("ServerException", "the local ECS failed, its log says why", 500))
+            # The caller gets an error such as AWS's own; the developer sees the cause in the log.
+            log.exception("the local ECS failed to handle a request")
+            response = self._error_response(ApiError("ServerException", "the local ECS failed; see its log", 500))
         response.headers["Content-Type"] = CONTENT_TYPE
         response.headers["x-amzn-RequestId"] = request_id
         return response
@@ -119,8 +117,8 @@ class Endpoint:
         name = operation_name(headers)
         operation = self._operations.get(name)
         if operation is None:
-            have = ", ".join(sorted(self._operations))
-            raise ApiError("UnknownOperationException", f"the local ECS has no {name}; it has {have}")
+            known = ", ".join(sorted(self._operations))
+            raise ApiError("UnknownOperationException", f"the local ECS has no {name}; it has {known}")
         self.calls[name] += 1
         fault = self._fault_injector.next_fault(name)
         within_quota = self._throttle.allows(name)
@@ -129,8 +127,8 @@ class Endpoint:
         try:
             self._raise_refusal(name, fault, within_quota=within_quota)
             parameters = decode_parameters(body)
-            self._shapes.validate(name, parameters)
-            answer = msgspec.json.encode(operation(parameters, fault))
+            self._validator.validate(name, parameters)
+            result = msgspec.json.encode(operation(parameters, fault))
         finally:
             if self._half_latency:
                 await asyncio.sleep(self._half_latency)
@@ -138,10 +136,10 @@ class Endpoint:
             self.faults[fault.value] += 1
         if fault is Fault.ACCEPT_THEN_DROP and request.transport is not None:
             request.transport.abort()
-        return answer
+        return result
 
     def _raise_refusal(self, name: str, fault: Fault | None, *, within_quota: bool) -> None:
-        """What AWS refuses before anything happens."""
+        """Raise the errors that AWS returns before a call has any effect."""
         if fault is Fault.SERVER_ERROR:
             self.faults[fault.value] += 1
             raise ApiError("ServerException", "Service Unavailable. Please try again later.", 500)
@@ -152,5 +150,5 @@ class Endpoint:
             raise ApiError("ThrottlingException", "Rate exceeded")
 
 
-def _without_fault(call: Callable[[dict[str, Any]], dict[str, Any]]) -> Operation:
+def _ignore_fault(call: Callable[[dict[str, Any]], dict[str, Any]]) -> Operation:
     return lambda parameters, _fault: call(parameters)

@@ -1,4 +1,4 @@
-"""What a local ECS can be told: where it listens, how slow it is, what it allows, what goes wrong."""
+"""Options of a local ECS: port, latency, quotas, injected faults; and the environment that uses it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 @dataclass(frozen=True, kw_only=True)
 class Quota:
-    """A token bucket: ``burst`` calls at once, refilled by ``rate`` calls a second."""
+    """A token bucket: `burst` calls at once, refilled by `rate` calls per second."""
 
     rate: float
     burst: float
@@ -28,14 +28,15 @@ class Quota:
 
 @dataclass(frozen=True, kw_only=True)
 class FaultOptions:
-    """Probabilities (0 to 1) of things that go wrong on purpose; the same seed and calls give the same faults.
+    """Probabilities (0 to 1) of injected faults. The same seed and calls give the same faults.
 
-    throttle: ThrottlingException, nothing happened.
-    server_error: HTTP 500 ServerException, nothing happened.
-    accept_then_drop: it happened, but the connection closes without an answer.
-    capacity: RunTask answers HTTP 200 with ``failures`` RESOURCE:CPU.
-    start_failure: the task is accepted and ends as TaskFailedToStart.
-    operations: where the first three apply; the last two are RunTask's by nature.
+    Attributes:
+        throttle: ThrottlingException, without effect.
+        server_error: HTTP 500 ServerException, without effect.
+        accept_then_drop: the call has its effect, but the connection closes without a response.
+        capacity: RunTask returns HTTP 200 with `failures` RESOURCE:CPU.
+        start_failure: RunTask succeeds and the task ends as TaskFailedToStart.
+        operations: the operations to which the first three apply.
     """
 
     throttle: float = 0.0
@@ -48,17 +49,18 @@ class FaultOptions:
 
     def __post_init__(self) -> None:
         for name in ("throttle", "server_error", "accept_then_drop", "capacity", "start_failure"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ConfigError(f"fault {name}: expected a probability from 0 to 1, found {value!r}")
+            _check_probability(f"fault {name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventFaultOptions:
-    """Probabilities (0 to 1) of what happens to an event; the same seed and events give the same faults.
+    """Probabilities (0 to 1) of faults of an event. The same seed and events give the same faults.
 
-    drop: it is lost. double: it is sent twice. delay: it comes up to ``delay_seconds`` late.
-    reorder: it is held back for up to a second, so that later ones overtake it.
+    Attributes:
+        drop: the event is lost.
+        duplicate: it is sent twice.
+        delay: it comes up to `delay_seconds` late.
+        reorder: it is delayed for up to a second, so that later events overtake it.
     """
 
     drop: float = 0.0
@@ -70,28 +72,28 @@ class EventFaultOptions:
 
     def __post_init__(self) -> None:
         for name in ("drop", "duplicate", "delay", "reorder"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ConfigError(f"event fault {name}: expected a probability from 0 to 1, found {value!r}")
+            _check_probability(f"event fault {name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalEcsOptions:
-    """How one local ECS behaves. Times are seconds; the defaults of time are those AWS documents.
+    """How one local ECS behaves. Times are seconds; their defaults are those that AWS documents.
 
-    port: 0 takes a free one.
-    log_dir: one ``<task id>.log`` a task; None is a temporary directory that goes when the server stops in order.
-    clusters, task_definition, container_name: what exists from the start.
-    latency_seconds: of each call, half of it before the effect and half after.
-    run_task_quota: shared by RunTask and StopTask (AWS: 40 a second, burst 100); None is no limit.
-    describe_tasks_quota: shared by DescribeTasks and ListTasks (AWS: 20 a second, burst 100); None is no limit.
-    startup_delay_seconds: from the call to the start of the command, half PROVISIONING, half PENDING.
-    shutdown_delay_seconds: DEPROVISIONING.
-    stop_timeout_seconds: from SIGTERM to SIGKILL where the task definition has no stopTimeout.
-    retention_seconds: how long a stopped task can be described.
-    client_token_seconds, client_token_after_stop_seconds: a clientToken is known for the shorter of the first
-    since the call and the second since the task stopped.
-    event_queue_url: the URL of an SQS queue that gets an event for each change of a task, as EventBridge sends them.
+    Attributes:
+        port: 0 chooses a free port.
+        log_dir: for one `<task id>.log` per task; None uses a temporary directory that is removed on `stop`.
+        clusters, task_definition, container_name: what exists from the start.
+        latency_seconds: of each call, half of it before the effect and half after.
+        run_task_quota: shared by RunTask and StopTask (AWS: 40 per second, burst 100); None is no limit.
+        describe_tasks_quota: shared by DescribeTasks and ListTasks (AWS: 20 per second, burst 100); None is no limit.
+        startup_delay_seconds: from the call to the start of the command, half PROVISIONING, half PENDING.
+        shutdown_delay_seconds: DEPROVISIONING.
+        stop_timeout_seconds: from SIGTERM to SIGKILL if the task definition has no stopTimeout.
+        retention_seconds: how long a stopped task can be described.
+        client_token_seconds, client_token_after_stop_seconds: a clientToken is known for the shorter of the first since
+            the call and the second since the task stopped.
+        event_queue_url: an SQS queue that gets an event for each change of a task, as EventBridge sends them.
+        event_faults: faults of these events.
     """
 
     port: int = 0
@@ -124,3 +126,30 @@ class LocalEcsOptions:
         for name in (*self.clusters, self.task_definition, self.container_name):
             if not _NAME.fullmatch(name):
                 raise ConfigError(f"expected a name of letters, digits, _ and - (at most 255), found {name!r}")
+
+
+def local_environment(endpoint_url: str, redis_url: str, options: LocalEcsOptions | None = None) -> dict[str, str]:
+    """Return the variables with which ecs-queue and boto3 use a local stack.
+
+    The credentials are placeholders, so that no real account can be reached; the local ECS ignores them.
+    """
+    options = options or LocalEcsOptions()
+    return {
+        "AWS_ENDPOINT_URL_ECS": endpoint_url,
+        "AWS_REGION": options.region,
+        "AWS_DEFAULT_REGION": options.region,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AIRFLOW__ECS_QUEUE__BROKER_URL": redis_url,
+        "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": options.clusters[-1],
+        "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": options.task_definition,
+        "AIRFLOW__AWS_ECS_EXECUTOR__CONTAINER_NAME": options.container_name,
+        "AIRFLOW__AWS_ECS_EXECUTOR__LAUNCH_TYPE": "FARGATE",
+        "AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": "subnet-local",
+    }
+
+
+def _check_probability(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{name}: expected a probability from 0 to 1, found {value!r}")
