@@ -1,4 +1,4 @@
-"""ECS Task State Change events, as EventBridge would put them into an SQS queue: in its form, and with its habits."""
+"""Sends ECS Task State Change events to an SQS queue, in the form and with the faults of EventBridge."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ecs_queue.local.ecs.options import EventFaultOptions
 
-#: SQS takes so many messages at once.
+#: Maximum number of messages in one call of SQS.
 _MAX_BATCH = 10
-#: Events that wait for a queue that cannot be reached; the oldest beyond are lost, as EventBridge loses them at last.
+#: Maximum number of events that wait for an unreachable queue; the oldest are dropped, as EventBridge does.
 _MAX_QUEUED = 100_000
 _RETRY_SECONDS = 1.0
-#: What still waits when the server stops is sent for so long.
+#: How long pending events are sent after the server stops. Seconds.
 _SHUTDOWN_SECONDS = 2.0
-#: How long an event is held back that others are to overtake. Seconds.
+#: Maximum delay of an event that later events overtake. Seconds.
 _REORDER_DELAY_SECONDS = 1.0
 
 
 class EventSender:
-    """Sends from a thread of its own: no call of ECS waits for it. `clock`: seconds since 1970."""
+    """Sends events on a separate thread, so that no ECS call waits for it. `clock` returns seconds since the epoch."""
 
     def __init__(
         self, queue_url: str, region: str, account: str, faults: EventFaultOptions, clock: Callable[[], float]
@@ -45,36 +45,40 @@ class EventSender:
         self._clock = clock
         self._random = random.Random(faults.seed)
         self._order = itertools.count()
-        self._queue: list[tuple[float, int, str]] = []  # when to send (monotonic), order, message
+        self._queue: list[tuple[float, int, str]] = []  # send time (monotonic), order, message
         self._changed = threading.Condition()
         self._deadline: float | None = None
         self._thread = threading.Thread(target=self._run, name="local-ecs-events", daemon=True)
         self.sent_count = 0
 
     def start(self) -> None:
-        """Start sending."""
+        """Start the sending thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Send what waits and is due, for a moment, and end."""
+        """Send the events that are due, for a limited time, and end the thread."""
         with self._changed:
             self._deadline = time.monotonic() + _SHUTDOWN_SECONDS
             self._changed.notify_all()
         self._thread.join()
 
     def send(self, description: bytes) -> None:
-        """A task has changed: its description, as DescribeTasks answers it. Does not block."""
+        """Send the event of a changed task. Does not block.
+
+        Args:
+            description: the task, as DescribeTasks returns it.
+        """
         faults, rng = self._faults, self._random
         if rng.random() < faults.drop:
             return
         message = build_event(description, self._region, self._account, self._clock())
         for _ in range(2 if rng.random() < faults.duplicate else 1):
-            held = 0.0
+            delay = 0.0
             if rng.random() < faults.delay:
-                held = rng.uniform(0.0, faults.delay_seconds)
+                delay = rng.uniform(0.0, faults.delay_seconds)
             elif rng.random() < faults.reorder:
-                held = rng.uniform(0.0, _REORDER_DELAY_SECONDS)
-            self._enqueue(time.monotonic() + held, message)
+                delay = rng.uniform(0.0, _REORDER_DELAY_SECONDS)
+            self._enqueue(time.monotonic() + delay, message)
 
     def _enqueue(self, at: float, message: str) -> None:
         with self._changed:
@@ -84,21 +88,20 @@ class EventSender:
             self._changed.notify()
 
     def _run(self) -> None:
-        sqs = _client(self._queue_url, self._region)
-        with contextlib.closing(sqs):
+        with contextlib.closing(_client(self._queue_url, self._region)) as sqs:
             while batch := self._next_batch():
                 try:
                     entries = [{"Id": str(number), "MessageBody": body} for number, (*_, body) in enumerate(batch)]
-                    answer = sqs.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
-                    refused = [batch[int(failure["Id"])] for failure in answer.get("Failed") or ()]
+                    result = sqs.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
+                    failed = [batch[int(failure["Id"])] for failure in result.get("Failed") or ()]
                 except (BotoCoreError, ClientError):
-                    refused = batch
-                self.sent_count += len(batch) - len(refused)
-                for _, _, body in refused:
+                    failed = batch
+                self.sent_count += len(batch) - len(failed)
+                for _, _, body in failed:
                     self._enqueue(time.monotonic() + _RETRY_SECONDS, body)
 
     def _next_batch(self) -> list[tuple[float, int, str]]:
-        """What is due, when something is; nothing at the end."""
+        """Wait for due events and return them; [] at the end."""
         with self._changed:
             while True:
                 now = time.monotonic()
@@ -113,7 +116,7 @@ class EventSender:
 
 
 def build_event(description: bytes, region: str, account: str, now: float) -> str:
-    """The message for a task's description: EventBridge's envelope around it, with times in its form."""
+    """Return the message for a task's description: EventBridge's envelope, with times in its format."""
     detail: dict[str, Any] = msgspec.json.decode(description)
     for name, value in detail.items():
         if name.endswith("At") and isinstance(value, int | float):
@@ -134,7 +137,7 @@ def build_event(description: bytes, region: str, account: str, now: float) -> st
 
 
 def _event_id(detail: dict[str, Any]) -> str:
-    """The same for the same version of a task: a doubled event is the very same event."""
+    """An id that depends on the task and its version: a duplicate has the same id."""
     digits = f"{detail['taskArn'].rpartition('/')[2][:24]:0>24}{detail['version']:08x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
@@ -145,11 +148,11 @@ def _iso_time(moment: float, precision: str) -> str:
 
 
 def _client(queue_url: str, region: str) -> Any:
-    """The endpoint is the queue URL's own; without credentials some for a stand-in."""
+    """A client of the queue URL's own endpoint; without credentials in the environment it gets placeholders."""
     parts = urlsplit(queue_url)
-    stand_in = {} if os.environ.get("AWS_ACCESS_KEY_ID") else {"aws_access_key_id": "local"}
-    if stand_in:
-        stand_in["aws_secret_access_key"] = "local"  # noqa: S105 - no secret
+    credentials = {}
+    if not os.environ.get("AWS_ACCESS_KEY_ID"):
+        credentials = dict.fromkeys(("aws_access_key_id", "aws_secret_access_key"), "local")
     config = Config(retries={"total_max_attempts": 1, "mode": "standard"}, connect_timeout=2, read_timeout=5)
     endpoint = f"{parts.scheme}://{parts.netloc}"
-    return boto3.Session().client("sqs", region_name=region, endpoint_url=endpoint, config=config, **stand_in)
+    return boto3.Session().client("sqs", region_name=region, endpoint_url=endpoint, config=config, **credentials)

@@ -1,4 +1,4 @@
-"""Quotas and faults of a local ECS. Pure: the clock and the seed are handed in."""
+"""Throttling and injected faults of a local ECS. Pure: the clock and the seed are parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DESCRIBE_LIST_OPERATIONS = frozenset({"DescribeTasks", "ListTasks"})
 
 
 class Fault(Enum):
-    """What goes wrong with one call."""
+    """The fault of one call."""
 
     THROTTLE = "throttle"
     SERVER_ERROR = "server_error"
@@ -23,7 +23,7 @@ class Fault(Enum):
 
 
 class AwsTokenBucket:
-    """AWS's way to limit a rate: ``burst`` tokens, ``rate`` new ones a second, a call takes one."""
+    """AWS's rate limit: `burst` tokens, `rate` new tokens per second, one token per call."""
 
     def __init__(self, quota: Quota, clock: Callable[[], float]) -> None:
         self._quota = quota
@@ -32,7 +32,7 @@ class AwsTokenBucket:
         self._refilled_at = clock()
 
     def take(self) -> bool:
-        """Take one token if there is one; never waits."""
+        """Take one token; False when there is none. Never waits."""
         now = self._clock()
         self._tokens = min(self._quota.burst, self._tokens + (now - self._refilled_at) * self._quota.rate)
         self._refilled_at = now
@@ -43,22 +43,22 @@ class AwsTokenBucket:
 
 
 class ApiThrottle:
-    """The buckets that operations share."""
+    """The token buckets that operations share."""
 
-    def __init__(self, launch: Quota | None, describe: Quota | None, clock: Callable[[], float]) -> None:
+    def __init__(self, run_task: Quota | None, describe_tasks: Quota | None, clock: Callable[[], float]) -> None:
         self._buckets: dict[str, AwsTokenBucket] = {}
-        for quota, operations in ((launch, RUN_STOP_OPERATIONS), (describe, DESCRIBE_LIST_OPERATIONS)):
+        for quota, operations in ((run_task, RUN_STOP_OPERATIONS), (describe_tasks, DESCRIBE_LIST_OPERATIONS)):
             if quota is not None:
                 self._buckets.update(dict.fromkeys(operations, AwsTokenBucket(quota, clock)))
 
     def allows(self, operation: str) -> bool:
-        """True when the call is within its quota, or has none."""
+        """Return whether the call is within its quota, or has none."""
         bucket = self._buckets.get(operation)
         return bucket is None or bucket.take()
 
 
 class FaultInjector:
-    """Decides for each call whether it goes wrong and how; at most one fault a call."""
+    """Chooses the faults of calls; at most one fault per call."""
 
     def __init__(self, faults: FaultOptions) -> None:
         self._random = random.Random(faults.seed)
@@ -75,7 +75,7 @@ class FaultInjector:
         }
 
     def next_fault(self, operation: str) -> Fault | None:
-        """The fault of this call, or None."""
+        """Return the fault of this call, or None."""
         for fault, chance in self._probabilities.get(operation, ()):
             if self._random.random() < chance:
                 return fault

@@ -1,10 +1,11 @@
-"""RunTask, DescribeTasks, StopTask and ListTasks."""
+"""The operations RunTask, DescribeTasks, StopTask and ListTasks."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hashlib
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +18,7 @@ from ecs_queue.local.ecs.catalog import Catalog, Parameters
 from ecs_queue.local.ecs.client_tokens import ClientTokenEntry, ClientTokenStore
 from ecs_queue.local.ecs.faults import Fault
 from ecs_queue.local.ecs.task_manager import TaskManager
-from ecs_queue.local.ecs.tasks import LocalTask, stopped_task_json
+from ecs_queue.local.ecs.tasks import LocalTask
 
 MAX_RUN_COUNT = 10
 MAX_DESCRIBE_TASKS = 100
@@ -29,7 +30,7 @@ _DIGEST_EXCLUDED = ("clientToken", "cluster")
 
 
 class TaskOperations:
-    """The calls about tasks. Each answers what AWS documents, or raises ApiError."""
+    """The operations on tasks. Each returns what AWS documents, or raises ApiError."""
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class TaskOperations:
         self._clock = clock
 
     def run_task(self, parameters: Parameters, fault: Fault | None) -> dict[str, Any]:
-        """RunTask. The same clientToken and parameters answer for the tasks of the first call."""
+        """RunTask. A repeated call with the same clientToken and parameters returns the tasks of the first call."""
         cluster = self._catalog.require_cluster(parameters.get("cluster"))
         _check_run_task(parameters)
         token = parameters.get("clientToken")
@@ -56,14 +57,13 @@ class TaskOperations:
         now = self._clock()
         entry = self._tokens.find(cluster, token, digest, now)
         if entry is not None:
-            return self._repeated_answer(entry)
-        answer, tasks = self._run_new(parameters, cluster, token, fault)
-        arns = tuple(task.arn for task in tasks)
-        self._tokens.add(cluster, token, digest, arns, tuple(answer["failures"]), now)
-        return answer
+            return self._repeated_result(entry)
+        result, arns = self._run_new(parameters, cluster, token, fault)
+        self._tokens.add(cluster, token, digest, arns, tuple(result["failures"]), now)
+        return result
 
     def describe_tasks(self, parameters: Parameters) -> dict[str, Any]:
-        """DescribeTasks; unknown ones are ``failures`` MISSING."""
+        """DescribeTasks. Unknown tasks are `failures` MISSING."""
         cluster = self._catalog.require_cluster(parameters.get("cluster"))
         given = parameters["tasks"]
         if not given:
@@ -76,14 +76,13 @@ class TaskOperations:
             task_id = self._arns.task_id(identifier)
             task = self._task_manager.find(cluster, task_id)
             if task is None:
-                arn = self._arns.task_arn(cluster, task_id)
-                failures.append({"arn": arn, "reason": "MISSING"})
+                failures.append({"arn": self._arns.task_arn(cluster, task_id), "reason": "MISSING"})
             else:
                 tasks.append(task.json_with_tags() if with_tags else task.json())
         return {"tasks": tasks, "failures": failures}
 
     def stop_task(self, parameters: Parameters) -> dict[str, Any]:
-        """StopTask; a stopped task is answered as it is."""
+        """StopTask. A stopped task is returned unchanged."""
         cluster = self._catalog.require_cluster(parameters.get("cluster"))
         reason = parameters.get("reason") or "Task stopped by user"
         if len(reason) > 255:
@@ -100,34 +99,29 @@ class TaskOperations:
         _check_list_tasks(parameters)
         size = parameters.get("maxResults", MAX_PAGE_SIZE)
         after = _parse_page_token(parameters.get("nextToken"))
-        arns: list[str] = []
-        last = after
-        for task in self._matching(cluster, parameters):
-            if task.sequence_number <= after:
-                continue
-            if len(arns) == size:
-                return {"taskArns": arns, "nextToken": _make_page_token(last)}
-            arns.append(task.arn)
-            last = task.sequence_number
-        return {"taskArns": arns}
+        found = (task for task in self._find_matching(cluster, parameters) if task.sequence_number > after)
+        page = list(itertools.islice(found, size))
+        arns = [task.arn for task in page]
+        if next(found, None) is None:
+            return {"taskArns": arns}
+        return {"taskArns": arns, "nextToken": _make_page_token(page[-1].sequence_number)}
 
-    def _matching(self, cluster: str, parameters: Parameters) -> Iterator[LocalTask]:
+    def _find_matching(self, cluster: str, parameters: Parameters) -> Iterator[LocalTask]:
         status = parameters.get("desiredStatus", "RUNNING")
-        group = f"family:{parameters['family']}" if "family" in parameters else None
-        launch_type = parameters.get("launchType")
+        family, launch_type = parameters.get("family"), parameters.get("launchType")
         for task in self._task_manager.find_all(cluster, parameters.get("startedBy")):
             body = task.body
-            if body["desiredStatus"] != status:
-                continue
-            if group is not None and f"family:{_task_family(body)}" != group:
-                continue
-            if launch_type is not None and body.get("launchType") != launch_type:
-                continue
-            yield task
+            if (
+                body["desiredStatus"] == status
+                and family in (None, _task_family(body))
+                and launch_type in (None, body.get("launchType"))
+            ):
+                yield task
 
     def _run_new(
         self, parameters: Parameters, cluster: str, token: str | None, fault: Fault | None
-    ) -> tuple[dict[str, Any], list[LocalTask]]:
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """The result, and the ARNs of the new tasks."""
         definition = self._catalog.find_task_definition(parameters["taskDefinition"])
         if definition is None:
             raise client_exception("TaskDefinition not found.")
@@ -140,24 +134,28 @@ class TaskOperations:
                 )
         count = parameters.get("count", 1)
         if fault is Fault.CAPACITY:
-            lacking = {"arn": self._arns.cluster_arn(cluster), "reason": "RESOURCE:CPU"}
-            return {"tasks": [], "failures": [lacking] * count}, []
+            failure = {"arn": self._arns.cluster_arn(cluster), "reason": "RESOURCE:CPU"}
+            return {"tasks": [], "failures": [failure] * count}, ()
         tasks = [self._task_manager.create(parameters, cluster, definition, token) for _ in range(count)]
-        answer = {"tasks": [task.json_with_tags() for task in tasks], "failures": []}
+        result = {"tasks": [task.json_with_tags() for task in tasks], "failures": []}
         for task in tasks:
             self._task_manager.start(task, start_fails=fault is Fault.START_FAILURE)
-        return answer, tasks
+        return result, tuple(task.arn for task in tasks)
 
-    def _repeated_answer(self, entry: ClientTokenEntry) -> dict[str, Any]:
-        tasks = []
+    def _repeated_result(self, entry: ClientTokenEntry) -> dict[str, Any]:
+        """The tasks of an earlier call; of a stopped task only ARN and statuses."""
+        tasks: list[Any] = []
         for arn in entry.arns:
             task = self._task_manager.find_by_arn(arn)
-            tasks.append(stopped_task_json(arn) if task is None else task.repeated_call_json())
+            if task is None or task.last_status == "STOPPED":
+                tasks.append({"taskArn": arn, "lastStatus": "STOPPED", "desiredStatus": "STOPPED"})
+            else:
+                tasks.append(task.json_with_tags())
         return {"tasks": tasks, "failures": list(entry.failures)}
 
 
 def _check_run_task(parameters: Parameters) -> None:
-    """The rules of RunTask that the service model does not state."""
+    """Check the rules of RunTask that are not in the service model."""
     count = parameters.get("count", 1)
     if not 1 <= count <= MAX_RUN_COUNT:
         raise invalid_parameter(f"count: expected 1 to {MAX_RUN_COUNT}, found {count}")
@@ -171,7 +169,7 @@ def _check_run_task(parameters: Parameters) -> None:
         raise invalid_parameter(
             "Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again."
         )
-    # Bytes are at least as many as characters: the exact count is needed near the limit only.
+    # There are at least as many bytes as characters: characters are counted only near the limit.
     overrides = msgspec.json.encode(parameters.get("overrides", {}))
     if len(overrides) > MAX_OVERRIDES_LENGTH and len(overrides.decode()) > MAX_OVERRIDES_LENGTH:
         raise invalid_parameter(f"Container Overrides length must be at most {MAX_OVERRIDES_LENGTH}")
@@ -180,9 +178,7 @@ def _check_run_task(parameters: Parameters) -> None:
 def _check_list_tasks(parameters: Parameters) -> None:
     for member in ("containerInstance", "serviceName", "daemonName"):
         if member in parameters:
-            raise invalid_parameter(
-                f"{member}: the local ECS has none, it can list by startedBy, family and launchType"
-            )
+            raise invalid_parameter(f"{member}: not supported, the local ECS lists by startedBy, family and launchType")
     others = sorted({"family", "launchType"} & parameters.keys())
     if "startedBy" in parameters and others:
         raise invalid_parameter(
@@ -194,7 +190,7 @@ def _check_list_tasks(parameters: Parameters) -> None:
 
 
 def _digest(parameters: Parameters) -> bytes:
-    """What makes two calls the same; the cluster is part of the token's scope."""
+    """Identifies calls with the same parameters; the cluster belongs to the token."""
     compared = {key: value for key, value in parameters.items() if key not in _DIGEST_EXCLUDED}
     encoded = msgspec.json.encode(compared, order="deterministic")
     return hashlib.blake2b(encoded, digest_size=16).digest()
@@ -213,9 +209,9 @@ def _parse_page_token(token: str | None) -> int:
     if token is None:
         return 0
     try:
-        word, _, number = base64.urlsafe_b64decode(token).decode().partition(":")
-        if word == "after":
+        name, _, number = base64.urlsafe_b64decode(token).decode().partition(":")
+        if name == "after":
             return int(number)
     except (ValueError, binascii.Error):
-        pass  # refused below like any other token that this server never made
+        pass  # refused below, as any other token that this server did not make
     raise invalid_parameter("Invalid token")

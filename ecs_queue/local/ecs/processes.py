@@ -1,4 +1,4 @@
-"""Main containers as local processes: own process group, own directory, output in a log file."""
+"""Runs main containers as local processes: each has a process group, a directory and a log file."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pathlib import Path
 from ecs_queue.local.ecs.runners import ContainerListener, ContainerSpec, RunningContainer
 from ecs_queue.local.reaper import Reaper
 
-_SPAWN_THREADS = 4  # a spawn takes a few ms of waiting for the child's exec; more threads gain little
+_SPAWN_THREADS = 4  # a spawn waits a few ms for the child's exec; more threads gain little
 
 
 class ProcessRunner:
-    """Runs each command as the user who started the server, in a process group and a directory of its own.
+    """Runs each command as the user who started the server, in its own process group and directory.
 
-    When the main process ends, what is left of its group is killed, as a container's other processes are.
-    When the server ends, in order or by SIGKILL, every group is killed (``keeper`` says how). Not modelled:
-    image, workingDirectory, user, secrets, limits of CPU and memory.
+    When the main process ends, the rest of its group is killed, as in a container. When the server ends, also by
+    SIGKILL, every group is killed (see `ecs_queue.local.reaper`). Not modelled: image, workingDirectory, user,
+    secrets, limits of CPU and memory.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class ProcessRunner:
         self._reaper: Reaper | None = None
 
     async def open(self) -> None:
-        """Make the directory of the tasks' directories and start the keeper."""
+        """Make the directory for the tasks' directories and start the reaper."""
         loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(_SPAWN_THREADS, thread_name_prefix="local-ecs-spawn")
         self._directory = Path(tempfile.mkdtemp(prefix="ecs-queue-tasks-"))
@@ -43,8 +43,8 @@ class ProcessRunner:
         self._reaper.watch_directory(self._directory)
 
     def start(self, spec: ContainerSpec, listener: ContainerListener) -> RunningContainer:
-        """Start the process soon."""
-        assert self._reaper is not None, "open() comes first"
+        """Start the process in the background."""
+        assert self._reaper is not None, "call open() first"
         assert self._pool is not None
         run = _ContainerProcess(spec, listener, self._directory / spec.task_id, self._reaper, self._pool)
         task = asyncio.get_running_loop().create_task(run.run_to_exit())
@@ -53,7 +53,7 @@ class ProcessRunner:
         return run
 
     async def close(self) -> None:
-        """Kill every group, wait for the ends, remove the directories."""
+        """Kill every process group, wait for their ends, and remove the directories."""
         for run in self._runs:
             run.kill()
         await asyncio.gather(*self._runs.values(), return_exceptions=True)
@@ -66,7 +66,7 @@ class ProcessRunner:
 
 
 class _ContainerProcess:
-    """One process from spawn to exit. All in the event loop but for the spawn itself."""
+    """One process from spawn to exit. Only the spawn is outside the event loop."""
 
     def __init__(
         self,
@@ -86,21 +86,20 @@ class _ContainerProcess:
         self._kill_timer: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:
-        """SIGTERM now (or as soon as it is spawned), SIGKILL after the stop timeout."""
+        """Send SIGTERM now (or after the spawn), and SIGKILL after the stop timeout."""
         if self._requested_signal is not None:
             return
         self._requested_signal = signal.SIGTERM
         self._signal(signal.SIGTERM)
-        loop = asyncio.get_running_loop()
-        self._kill_timer = loop.call_later(self._spec.stop_timeout, self.kill)
+        self._kill_timer = asyncio.get_running_loop().call_later(self._spec.stop_timeout, self.kill)
 
     def kill(self) -> None:
-        """SIGKILL now, or as soon as it is spawned."""
+        """Send SIGKILL now, or after the spawn."""
         self._requested_signal = signal.SIGKILL
         self._signal(signal.SIGKILL)
 
     async def run_to_exit(self) -> None:
-        """Spawn, report, wait for the end, report."""
+        """Spawn the process, wait for its exit, and notify the listener of both."""
         loop = asyncio.get_running_loop()
         try:
             process = await loop.run_in_executor(self._pool, self._spawn)
@@ -123,7 +122,7 @@ class _ContainerProcess:
             raise ValueError("no command")
         self._directory.mkdir()
         with open(self._spec.log_path, "ab") as log:
-            process = subprocess.Popen(  # noqa: S603 - running what it is asked to is what this tool is for
+            process = subprocess.Popen(  # noqa: S603 - this tool's purpose is to run the given command
                 self._spec.command,
                 env=self._spec.environment,
                 cwd=self._directory,
@@ -136,7 +135,7 @@ class _ContainerProcess:
         return process
 
     async def _wait_for_exit(self, process: subprocess.Popen[bytes]) -> int:
-        """Wait for the exit; kill what is left of the group while the zombie still holds its number."""
+        """Wait for the exit; kill the rest of the group while the zombie still holds its number."""
         try:
             descriptor = os.pidfd_open(process.pid)
         except (AttributeError, OSError):  # not Linux, or a kernel before 5.3
@@ -150,21 +149,21 @@ class _ContainerProcess:
 
     def _signal(self, number: signal.Signals) -> None:
         if self._group is not None:
-            # PermissionError: on macOS a group of nothing but zombies.
+            # PermissionError: on macOS, a group that has only zombies.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._group, number)
 
 
 async def _wait_until_readable(descriptor: int) -> None:
-    """Wait until a pidfd says that its process has ended; closes it."""
+    """Wait until a pidfd reports the end of its process, and close it."""
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
 
-    def see() -> None:
+    def on_readable() -> None:
         loop.remove_reader(descriptor)
         ended.set_result(None)
 
-    loop.add_reader(descriptor, see)
+    loop.add_reader(descriptor, on_readable)
     try:
         await ended
     finally:
@@ -173,7 +172,7 @@ async def _wait_until_readable(descriptor: int) -> None:
 
 
 async def _wait_in_thread(process: subprocess.Popen[bytes]) -> None:
-    """Where there is no pidfd: a thread waits."""
+    """Wait without a pidfd."""
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
 
@@ -186,18 +185,18 @@ async def _wait_in_thread(process: subprocess.Popen[bytes]) -> None:
 
 
 def _start_failure_reason(spec: ContainerSpec, error: OSError | ValueError) -> str:
-    """The sentence of ECS for a container whose program does not start."""
+    """ECS's message for a container whose program does not start."""
     program = spec.command[0] if spec.command else ""
     if isinstance(error, OSError) and error.filename not in (None, program):
-        what = f"cannot prepare the task: {error}"  # its directory or its log file, not the program
+        cause = f"cannot prepare the task: {error}"  # its directory or its log file, not the program
     elif not program:
-        what = "no command specified"
+        cause = "no command specified"
     elif isinstance(error, ValueError):
-        what = f'exec: "{program}": invalid argument: {error}'
+        cause = f'exec: "{program}": invalid argument: {error}'
     elif error.errno == errno.ENOENT and "/" not in program:
-        what = f'exec: "{program}": executable file not found in $PATH'
+        cause = f'exec: "{program}": executable file not found in $PATH'
     elif error.errno == errno.ENOENT:
-        what = f'exec: "{program}": stat {program}: no such file or directory'
+        cause = f'exec: "{program}": stat {program}: no such file or directory'
     else:
-        what = f'exec: "{program}": {(error.strerror or str(error)).lower()}'
-    return f"CannotStartContainerError: unable to start container process: {what}"
+        cause = f'exec: "{program}": {(error.strerror or str(error)).lower()}'
+    return f"CannotStartContainerError: unable to start container process: {cause}"

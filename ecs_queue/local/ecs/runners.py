@@ -1,7 +1,7 @@
-"""What a task's main container really does: a local process, or nothing but time.
+"""How main containers run: the protocols, and a runner that only waits instead of running a process.
 
-A runner calls its ``Report`` from the server's event loop: ``started`` once and then ``ended`` once, or
-``failed`` once. ``Run.stop`` asks for the end; the report still says how it ended.
+A runner calls its `ContainerListener` from the server's event loop: `on_started` once and then `on_exited` once, or
+`on_start_failed` once. `RunningContainer.stop` requests the end; the listener still gets the exit code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SIGTERM_EXIT_CODE = 128 + 15
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """One main container: argv, whole environment, output file, seconds from SIGTERM to SIGKILL."""
+    """One main container: argv, complete environment, output file, seconds from SIGTERM to SIGKILL."""
 
     task_id: str
     command: tuple[str, ...]
@@ -28,55 +28,55 @@ class ContainerSpec:
 
 
 class ContainerListener(Protocol):
-    """What a runner tells the task."""
+    """Gets the events of one container."""
 
     def on_started(self) -> None:
-        """The command runs."""
+        """The command has started."""
 
     def on_start_failed(self, reason: str) -> None:
-        """The command could not be started; ``reason`` is ECS's sentence."""
+        """The command could not be started; `reason` is ECS's message."""
 
     def on_exited(self, exit_code: int) -> None:
-        """It ran to its end; killed by signal n is 128 + n."""
+        """The command has ended; signal n gives the exit code 128 + n."""
 
 
 class RunningContainer(Protocol):
-    """One piece of work under way."""
+    """A container that was started."""
 
     def stop(self) -> None:
-        """Ask it to end; SIGKILL follows after the stop timeout. May be called twice."""
+        """Request its end; SIGKILL follows after the stop timeout. May be called twice."""
 
 
 class ContainerRunner(Protocol):
     """Runs main containers. All methods are called in the server's event loop."""
 
     async def open(self) -> None:
-        """Get ready; called once before the first launch."""
+        """Prepare; called once before the first start."""
 
     def start(self, spec: ContainerSpec, listener: ContainerListener) -> RunningContainer:
-        """Start the work soon; must not block and must not report before it returns."""
+        """Start the container. Must not block, and must not call the listener before it returns."""
         ...
 
     async def close(self) -> None:
-        """End everything that still runs, at once."""
+        """Kill every running container."""
 
 
 class TimerRunner:
-    """Runs no process: a task "runs" for the seconds its command or environment names. For load tests.
+    """Runs no process: a task "runs" for the seconds that its command or environment gives. For load tests.
 
-    ``["sleep", "5"]`` runs 5 s and exits 0; ``["exit", "3"]`` exits 3 at once; LOCAL_ECS_SECONDS and
-    LOCAL_ECS_EXIT_CODE in the container's environment say the same for any command. Everything else runs for
-    ``default_seconds`` and exits 0. A stopped task ends at once with 143, as one does that heeds SIGTERM.
+    `["sleep", "5"]` runs 5 s and exits 0; `["exit", "3"]` exits 3 at once; LOCAL_ECS_SECONDS and LOCAL_ECS_EXIT_CODE
+    in the container's environment set both for any command. Every other command runs for `default_seconds` and exits
+    0. A stopped task ends at once with 143, as a process that obeys SIGTERM.
     """
 
     def __init__(self, default_seconds: float = 0.0) -> None:
         self._default_seconds = default_seconds
 
     async def open(self) -> None:
-        """Nothing to get ready."""
+        """Do nothing."""
 
     def start(self, spec: ContainerSpec, listener: ContainerListener) -> RunningContainer:
-        """Schedule start and end."""
+        """Schedule the start and the end."""
         try:
             seconds, exit_code = self._duration_and_exit_code(spec)
         except ValueError as error:
@@ -84,7 +84,7 @@ class TimerRunner:
         return _TimedContainer(listener, seconds, exit_code)
 
     async def close(self) -> None:
-        """Timers end with their loop."""
+        """Do nothing: timers end with their loop."""
 
     def _duration_and_exit_code(self, spec: ContainerSpec) -> tuple[float, int]:
         seconds = float(spec.environment.get("LOCAL_ECS_SECONDS", self._default_seconds))
@@ -108,9 +108,9 @@ class _TimedContainer:
 
     def stop(self) -> None:
         self._timer.cancel()
-        # A process that is stopped while it starts has started: the report keeps its order.
-        then = self._exit if self._is_running else self._start_and_exit
-        self._timer = asyncio.get_running_loop().call_soon(then, SIGTERM_EXIT_CODE)
+        # A process that is stopped while it starts has started: the listener gets both events in order.
+        exit_now = self._exit if self._is_running else self._start_and_exit
+        self._timer = asyncio.get_running_loop().call_soon(exit_now, SIGTERM_EXIT_CODE)
 
     def _start(self, seconds: float, exit_code: int) -> None:
         assert self._listener is not None
@@ -122,9 +122,9 @@ class _TimedContainer:
         self._start(0.0, exit_code)
 
     def _exit(self, exit_code: int) -> None:
-        report, self._listener = self._listener, None
-        if report is not None:
-            report.on_exited(exit_code)
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.on_exited(exit_code)
 
 
 class _FailedContainer:
@@ -134,4 +134,4 @@ class _FailedContainer:
         asyncio.get_running_loop().call_soon(listener.on_start_failed, reason)
 
     def stop(self) -> None:
-        """It fails anyway."""
+        """Do nothing: it fails anyway."""
