@@ -21,9 +21,7 @@ def run(tasks: int) -> list[Measurement]:
         server = redis.Redis.from_url(parts.redis.url)
         empty = int(server.info("memory")["used_memory"])
         _launch(client, tasks)
-        wait_until(
-            lambda: sum(worker.tasks_followed for worker in client.ledger.list_workers()) >= tasks, 120, interval=0.5
-        )
+        wait_until(lambda: any(worker.read_call_rate for worker in client.ledger.list_workers()), 120, interval=0.5)
         resident = parts.worker_process().memory_info().rss
         used = int(server.info("memory")["used_memory"])
         polled = _measure_load(parts)

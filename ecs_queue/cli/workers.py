@@ -18,7 +18,6 @@ _HEADERS = (
     "name",
     "queues",
     "launching",
-    "tracking",
     "launched",
     "ended",
     "rate",
@@ -36,11 +35,10 @@ _HEADERS = (
 def workers(options: SharedOptions, as_json: bool) -> None:
     """List the workers that were heard of in the last 15 seconds.
 
-    `launching`: requests it launches right now, of how many at once. `tracking`: tasks it has launched or looked at
-    lately. `launched`, `ended`: in all. `rate`: launches a second over the last minute. `usage`: what its calls are
-    of the configured run_task_rate and describe_tasks_rate, which all workers share. `polled`: how long ago it
-    asked the broker and, behind the /, ECS. `health` is ok, or says which queues are paused and why (credentials,
-    a missing cluster).
+    `launching`: requests it launches right now, of how many at once. `launched`, `ended`: in all. `rate`: launches a
+    second over the last minute. `usage`: what its calls are of the configured run_task_rate and describe_tasks_rate,
+    which all workers share. `polled`: how long ago it asked the broker and, behind the /, ECS. `health` is ok, or says
+    which queues are paused and why (credentials, a missing cluster).
 
     \b
     Examples:
@@ -81,7 +79,6 @@ def _row(worker: WorkerInfo, now: float) -> list[str]:
         worker.name,
         ", ".join(worker.queues),
         f"{worker.launches_in_progress}/{worker.concurrency}",
-        str(worker.tasks_followed),
         str(worker.launched_total),
         str(worker.ended_total),
         f"{worker.launch_rate:.1f}/s",

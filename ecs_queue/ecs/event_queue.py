@@ -14,6 +14,8 @@ from ecs_queue.errors import EventQueueUnavailable
 
 #: The most messages of one receipt or deletion (SQS's limit).
 MAX_BATCH_SIZE = 10
+#: How long a received message is hidden from other readers. Seconds.
+VISIBILITY_TIMEOUT = 30
 _REGION = re.compile(r"(?:^|\.)(?:sqs\.)?([a-z]{2}(?:-[a-z]+)+-\d)(?:\.|$)")
 
 
@@ -87,7 +89,7 @@ class SqsEventQueue:
 
 
 def open_event_queue(
-    clients: EcsClients, target: Target, url: str, read_timeout: float, visibility_timeout: int
+    clients: EcsClients, target: Target, url: str, read_timeout: float, visibility_timeout: int = VISIBILITY_TIMEOUT
 ) -> EventQueue:
     """The queue at this URL, with the credentials of a queue's profile."""
     # Not longer than a worker that stops may take, and answered before the client gives up.

@@ -60,7 +60,6 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     queues: list[str]
     concurrency: int
     launches_in_progress: int
-    tasks_followed: int
     launched_total: int
     ended_total: int
     health: str  # "ok", or the reason why a queue is paused

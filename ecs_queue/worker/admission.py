@@ -1,20 +1,21 @@
-"""Whether a queue may start tasks now, as far as this worker knows: paused, full, or its circuit open.
+"""Whether a queue may start tasks now, as far as this worker knows: not paused, not full, circuit breaker closed.
 
-A cache: `Ledger.claim` decides. It keeps a queue that may launch nothing from taking messages, tokens and slots.
+This is a cache; `Ledger.claim` decides. It keeps a queue that may launch nothing from taking messages, tokens and
+threads.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from ecs_queue.config import Config
 from ecs_queue.ledger.base import Ledger
 from ecs_queue.protocol.states import State
 from ecs_queue.worker.circuit_breaker import CircuitBreakers
 
-#: How often the ledger is asked. Seconds.
+#: How often the cache is read from the ledger. Seconds.
 _REFRESH_INTERVAL = 0.5
 
 
@@ -32,14 +33,14 @@ class Admission:
         self._paused: frozenset[str] = frozenset()
         self._available_in_total = math.inf
         self._available_by_queue: dict[str, float] = {}
-        self._refreshed: Callable[[], None] = lambda: None
+        self._on_refresh: Callable[[], None] = lambda: None
 
     def on_refresh(self, call: Callable[[], None]) -> None:
-        """Call it whenever the ledger was asked: a queue may have opened."""
-        self._refreshed = call
+        """Call it after every refresh, when a queue may have become admissible."""
+        self._on_refresh = call
 
     def step(self) -> float:
-        """Ask the ledger; how many seconds to rest."""
+        """Refresh the cache; return the seconds until the next refresh."""
         paused = frozenset(self._ledger.list_paused_queues())
         in_flight = self._count_in_flight() if self._limit or any(self._limits.values()) else {}
         with self._lock:
@@ -49,39 +50,35 @@ class Admission:
             self._available_by_queue = {
                 queue: limit - in_flight.get(queue, 0) for queue, limit in self._limits.items() if limit
             }
-        self._refreshed()
+        self._on_refresh()
         return _REFRESH_INTERVAL
 
     def available(self, queue: str) -> float:
-        """How many tasks the queue may start now; infinity: as many as it likes."""
+        """Return how many tasks the queue may start now; infinity when nothing limits it."""
         if self._circuit_breakers.is_open(queue):
             return 0
         with self._lock:
-            return self._available(queue) if self._may_launch(queue) else 0
+            if queue in self._paused:
+                return 0
+            return max(0, min(self._available_in_total, self._available_by_queue.get(queue, math.inf)))
 
     def may_launch(self, queue: str) -> bool:
-        """Whether `room` is above 0."""
+        """Return whether the queue may start a task now."""
         return self.available(queue) > 0
 
     def launch_started(self, queue: str) -> None:
-        """A launch of this queue begins."""
+        """Count a launch of this queue that begins."""
         with self._lock:
             self._available_in_total -= 1
             if queue in self._available_by_queue:
                 self._available_by_queue[queue] -= 1
 
     def claim_refused(self, queue: str) -> None:
-        """A claim has found the queue full or paused: nothing more until the ledger was asked again."""
+        """Admit nothing of this queue until the next refresh: a claim has found it full or paused."""
         with self._lock:
             self._available_by_queue[queue] = 0
 
-    def _may_launch(self, queue: str) -> bool:
-        return queue not in self._paused and self._available(queue) > 0
-
-    def _available(self, queue: str) -> float:
-        return min(self._available_in_total, self._available_by_queue.get(queue, math.inf))
-
-    def _count_in_flight(self) -> Mapping[str, int]:
+    def _count_in_flight(self) -> dict[str, int]:
         return {
             queue: states.get(State.LAUNCHING, 0) + states.get(State.LAUNCHED, 0)
             for queue, states in self._ledger.count_by_state().items()

@@ -1,4 +1,4 @@
-"""A circuit for each queue: bad credentials or a missing cluster pause it, and nothing is failed."""
+"""A circuit breaker for each queue: bad credentials or a missing cluster pause the queue, and no request fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MIN_PAUSE, _MAX_PAUSE = 5.0, 60.0
 
 
 class CircuitBreakers:
-    """`monotonic`: this worker's own clock. After a pause the queue is tried again; a failure doubles the pause."""
+    """Thread-safe. After a pause, by this worker's own clock, the queue is tried again; a failure doubles the pause."""
 
     def __init__(self, monotonic: Callable[[], float], telemetry: Telemetry) -> None:
         self._monotonic = monotonic
@@ -23,7 +23,7 @@ class CircuitBreakers:
         self._read_errors: dict[tuple[str, str], str] = {}  # (queue, AWS's operation) -> reason
 
     def open(self, queue: str, reason: str) -> None:
-        """Pause the queue. While it is paused already, nothing changes."""
+        """Pause the queue; does nothing while it is paused already."""
         with self._lock:
             now = self._monotonic()
             until, pause, _ = self._open.get(queue, (0.0, _MIN_PAUSE / 2, ""))
@@ -34,21 +34,23 @@ class CircuitBreakers:
         self._telemetry.emit("circuit.opened", queue=queue, reason=reason, seconds=round(pause))
 
     def close(self, queue: str) -> None:
-        """A call has worked."""
+        """End the pause: a call has worked."""
         if queue in self._open:  # the usual case takes no lock
             with self._lock:
-                was = self._open.pop(queue, None)
-            if was:
+                was_open = self._open.pop(queue, None)
+            if was_open:
                 self._telemetry.emit("circuit.closed", queue=queue)
 
     def is_open(self, queue: str) -> bool:
-        """Whether the queue is paused now."""
+        """Return whether the queue is paused now."""
         found = self._open.get(queue)
         return found is not None and found[0] > self._monotonic()
 
     def report_read_error(self, queue: str, operation: str, error: EcsError) -> None:
-        """A read failed in a way that somebody has to mend: health says so until it works. The queue goes on: what can
-        be launched is, and what cannot be followed now is followed then."""
+        """Report a read error that an operator has to mend as degraded health, until the read works again.
+
+        The queue is not paused: what can be launched is launched, and followed once reads work.
+        """
         if error.kind not in _NEEDS_OPERATOR:
             return
         with self._lock:
@@ -58,15 +60,15 @@ class CircuitBreakers:
             self._telemetry.emit("health.degraded", queue=queue, reason=error.reason)
 
     def clear_read_errors(self, queues: Iterable[str], operation: str) -> None:
-        """The read has worked."""
+        """Clear the read errors of these queues: the read has worked."""
         if self._read_errors:  # the usual case takes no lock
             with self._lock:
                 for queue in queues:
                     self._read_errors.pop((queue, operation), None)
 
     def health(self) -> str:
-        """ "ok", or why queues are paused, and which tasks cannot be followed."""
+        """Return "ok", or why queues are paused and which tasks cannot be followed."""
         with self._lock:
-            told = [f"{queue}: {reason}" for queue, (_, _, reason) in self._open.items()]
-            told += [f"{queue}: {reason}" for (queue, _), reason in self._read_errors.items()]
-            return "; ".join(dict.fromkeys(told)) or "ok"
+            reasons = [f"{queue}: {reason}" for queue, (_, _, reason) in self._open.items()]
+            reasons += [f"{queue}: {reason}" for (queue, _), reason in self._read_errors.items()]
+            return "; ".join(dict.fromkeys(reasons)) or "ok"

@@ -1,4 +1,4 @@
-"""Takes request messages from the broker, as many of each queue as may soon be launched, on one thread."""
+"""Takes request messages from the broker on one thread: as many of each queue as may soon be launched."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ecs_queue.worker.fair_queue import Job, JobKind
 from ecs_queue.worker.launcher import Launcher
 from ecs_queue.worker.thread_pool import LaunchThreadPool
 
-#: A drain longer than this would leave the restore of lost messages to chance (KOMBU: it runs between drains).
+#: The longest drain: the broker restores lost messages between drains. Seconds.
 _DRAIN_TIMEOUT = 1.0
 #: How long a message that cannot be dealt with now is kept before it is given back, so that it does not spin. Seconds.
 _RELEASE_DELAY = 1.0
-#: Unreadable elements that wait for a lost ledger; the oldest ones beyond are lost.
+#: Undecodable elements that wait for a lost ledger; the oldest ones beyond are lost.
 _MAX_UNDECODABLE = 1000
-#: Between looks for room while there is none: in the lanes, and for tasks of any queue (paused, full). Seconds.
+#: Time between checks for room while there is none in the fair queue, and while no queue may launch. Seconds.
 _FULL_INTERVAL, _BLOCKED_INTERVAL = 0.02, 0.2
-#: Nothing is taken of a queue with enough waiting here until half of it is gone, or for so long. Seconds.
+#: A queue with enough waiting messages is paused until half of them are gone, or for this time. Seconds.
 _MAX_PAUSE = 0.05
 
 
 class Consumer:
-    """One thread calls `step`, and `close` at the end: the connection and every acknowledgement are that thread's."""
+    """One thread calls `step`, and `close` at the end: it owns the connection and makes every acknowledgement."""
 
     def __init__(
         self,
@@ -47,17 +47,17 @@ class Consumer:
         self._max_waiting = _max_waiting_messages(context)
         self._prefetch = context.config.concurrency + len(queues) * self._max_waiting
         self._consumer: RequestConsumer | None = None
-        self._paused: dict[str, float] = {}  # since when
+        self._paused: dict[str, float] = {}  # queue -> since when
         self._undecodable: deque[tuple[str, bytes, str]] = deque(maxlen=_MAX_UNDECODABLE)
         self._restored_at = float("-inf")
         self._drained_queues: set[str] = set()
 
     def is_drained(self, queue: str) -> bool:
-        """Whether a drain found the queue empty, or the broker could not be reached: no message will come."""
+        """Return whether no message will come: a drain found the queue empty, or the broker could not be reached."""
         return queue in self._drained_queues
 
     def step(self) -> float:
-        """Drain once; how many seconds to rest."""
+        """Drain once; return the seconds until the next drain."""
         try:
             consumer = self._consumer or self._connect()
             self._flush_undecodable()
@@ -65,15 +65,13 @@ class Consumer:
             self._restore_unacked(consumer)
             if len(self._paused) == len(self._queues):
                 consumer.drain(0.0)
-                return (
-                    _FULL_INTERVAL if any(map(self._context.admission.may_launch, self._queues)) else _BLOCKED_INTERVAL
-                )
+                may_launch = any(map(self._context.admission.may_launch, self._queues))
+                return _FULL_INTERVAL if may_launch else _BLOCKED_INTERVAL
             if not consumer.drain(_DRAIN_TIMEOUT, room):
-                # A queue that is held, or whose messages wait here, may have more.
-                asked = set(self._queues) - self._paused.keys()
-                self._drained_queues |= {
-                    queue for queue in asked if not self._thread_pool.waiting(queue, JobKind.MESSAGE)
-                }
+                # A queue that is paused, or whose messages wait here, may have more.
+                for queue in set(self._queues) - self._paused.keys():
+                    if not self._thread_pool.waiting(queue, JobKind.MESSAGE):
+                        self._drained_queues.add(queue)
         except BrokerUnavailable:
             self._drained_queues = set(self._queues)
             self.close()
@@ -81,13 +79,13 @@ class Consumer:
         return 0.0
 
     def close(self) -> None:
-        """Give back what is not acknowledged."""
+        """Close the connection; what is not acknowledged goes back to the broker."""
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
 
     def shut_down(self, timeout: float) -> None:
-        """Take nothing more; until nothing is in hand carry out acknowledgements, at most `timeout` seconds."""
+        """Take nothing more, and make acknowledgements until nothing is in hand or `timeout` seconds are over."""
         deadline = time.monotonic() + timeout
         try:
             self._pause_all()
@@ -98,7 +96,7 @@ class Consumer:
                 self._thread_pool.wait_until_idle(0.005)  # with every queue paused a drain does not wait
             self._flush_undecodable()
         except (BrokerUnavailable, LedgerUnavailable):
-            # The broker gives what is not acknowledged to others; the calls in hand are finished all the same.
+            # The broker gives what is not acknowledged to other workers; the calls in hand are still finished.
             self._thread_pool.wait_until_idle(max(0.0, deadline - time.monotonic()))
 
     def _pause_all(self) -> None:
@@ -115,36 +113,35 @@ class Consumer:
         return self._consumer
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        self._drained_queues.discard(delivery.queue)
-        permit = self._context.rate_limit_for(delivery.queue)
+        queue = delivery.queue
+        self._drained_queues.discard(queue)
+        rate_limit = self._context.rate_limit_for(queue)
         priority = envelope.read_priority(delivery.body)
         handle = partial(self._handle, delivery)
         crash_point("consumer.received")
-        self._thread_pool.submit(
-            Job(handle, JobKind.MESSAGE, delivery.queue, priority, permit, delivery.requeue_at_front)
-        )
+        self._thread_pool.submit(Job(handle, JobKind.MESSAGE, queue, priority, rate_limit, delivery.requeue_at_front))
 
     def _handle(self, delivery: Delivery) -> None:
-        """Acknowledged or given back, whatever happens: else the broker would hand over less and less."""
-        if self._context.wait_for_stop(0.0):  # the worker stops: what is not begun is another one's
+        """Acknowledge the message or give it back in any case, else the broker would deliver less and less."""
+        if self._context.wait_for_stop(0.0):  # the worker stops: other workers take what is not begun
             _requeue(delivery)
             return
         try:
-            dealt_with = self._launcher.handle_message(delivery)
+            is_handled = self._launcher.handle_message(delivery)
         except Exception:
             self._context.wait_for_stop(_RELEASE_DELAY)
             _requeue(delivery)
             raise
-        if dealt_with:
+        if is_handled:
             crash_point("consumer.handled")
             delivery.ack()
             return
-        if not self._context.circuit_breakers.is_open(delivery.queue):  # an open one is paused at the next step
+        if not self._context.circuit_breakers.is_open(delivery.queue):  # else the next step pauses the queue
             self._context.wait_for_stop(_RELEASE_DELAY)
         _requeue(delivery)
 
     def _on_undecodable(self, queue: str, raw: bytes, reason: str) -> None:
-        """Nobody has it any more but this process, so it is kept until the ledger has it."""
+        """Keep the element until the ledger has it: it is nowhere else any more."""
         self._undecodable.append((queue, raw, reason))
         crash_point("consumer.undecodable")
         self._flush_undecodable()
@@ -152,21 +149,21 @@ class Consumer:
     def _flush_undecodable(self) -> None:
         while self._undecodable:
             try:
-                self._launcher.add_dead_letter(*self._undecodable[0])
+                self._launcher.completion.add_dead_letter(*self._undecodable[0])
             except LedgerUnavailable:
-                return  # at the next step again
+                return  # the next step tries again
             self._undecodable.popleft()
 
     def _pause_full_queues(self, consumer: RequestConsumer) -> dict[str, int]:
-        """No more is taken than may be launched soon: the rest stays in the broker, in its order, and for others.
+        """Pause and resume queues, so that the rest stays in the broker, in order and for other workers.
 
-        For how many messages of each queue there is room.
+        Returns:
+            For how many messages of each queue there is room.
         """
         rooms = {}
         for queue in self._queues:
             waiting = self._thread_pool.waiting(queue, JobKind.MESSAGE)
-            room = int(min(self._max_waiting, self._context.admission.available(queue))) - waiting
-            rooms[queue] = room
+            room = rooms[queue] = int(min(self._max_waiting, self._context.admission.available(queue))) - waiting
             if room <= 0 and queue not in self._paused:
                 consumer.pause(queue)
                 self._paused[queue] = self._context.monotonic()
@@ -179,7 +176,7 @@ class Consumer:
         return rooms
 
     def _may_resume(self, queue: str, waiting: int) -> bool:
-        """Several come with one trip, but no urgent one waits long for that."""
+        """Several messages come with one round trip, but an urgent one does not wait long for that."""
         has_waited = self._context.monotonic() - self._paused[queue] >= _MAX_PAUSE
         return has_waited or 2 * waiting <= self._max_waiting
 
@@ -196,6 +193,6 @@ def _requeue(delivery: Delivery) -> None:
 
 
 def _max_waiting_messages(context: WorkerContext) -> int:
-    """How many messages of one queue wait here for a slot: no more than leave within about a second."""
+    """Return how many messages of one queue may wait here for a thread: those launched within about a second."""
     rate = context.config.run_task_rate
     return context.config.concurrency if rate <= 0 else max(2, min(context.config.concurrency, int(rate)))

@@ -1,6 +1,6 @@
-"""What waits for a slot, and whose turn it is: weighted round robin between queues, priority within one.
+"""Jobs that wait for a thread, in their order: weighted round robin between queues, priority within one.
 
-A queue whose jobs lack a token, or that may launch nothing now, is passed over: it holds nobody else up.
+A queue whose jobs lack a token, or that may launch nothing now, is passed over and holds no other queue up.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 from ecs_queue.worker.rate_limiter import RateLimit
 
-#: Of jobs that are not for any queue: they go before all queues.
+#: The queue of jobs that belong to none: they go before all queues.
 NO_QUEUE = ""
-#: A launch in doubt goes before all launches of its queue.
+#: Ambiguous launches go before all launches of their queue.
 AMBIGUOUS_PRIORITY = 10
 
 
@@ -30,13 +30,13 @@ class JobKind(Enum):
     MESSAGE = "message"
 
 
-#: Kinds that start something new: the queue's limit and pause hold them.
+#: Kinds that start something new: the queue's limit and pause hold them back.
 _LAUNCH_KINDS = frozenset({JobKind.RETRY, JobKind.MESSAGE})
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`permit`: the token that `run` uses, taken before it runs. `drop`: it will not be run here."""
+    """`run` uses a token of `rate_limit`, which is taken before; `on_drop` is called when it will not run here."""
 
     run: Callable[[], None]
     kind: JobKind
@@ -50,7 +50,7 @@ _Heap = list[tuple[int, int, Job]]
 
 
 class AdmissionControl(Protocol):
-    """What holds launches of a queue back."""
+    """Holds launches of a queue back."""
 
     def may_launch(self, queue: str) -> bool: ...
 
@@ -58,7 +58,7 @@ class AdmissionControl(Protocol):
 
 
 class FairQueue:
-    """Not thread-safe. `weight(queue)`: its share beside the others'."""
+    """Not thread-safe. `weight(queue)` is a queue's share relative to the others'."""
 
     def __init__(self, weight: Callable[[str], float], admission: AdmissionControl) -> None:
         self._weight = weight
@@ -73,59 +73,54 @@ class FairQueue:
         return self._waiting.total()
 
     def waiting(self, queue: str, kind: JobKind) -> int:
-        """How many of these wait."""
+        """Return how many jobs of this kind wait."""
         return self._waiting[queue, kind]
 
     def add(self, job: Job) -> None:
-        """A queue that was empty does not catch up on the turns that it has missed."""
+        """Add a job. A queue that was empty does not catch up on the turns that it has missed."""
         heaps = self._heaps.setdefault(job.queue, {})
         if not heaps:
             self._virtual_starts[job.queue] = max(self._virtual_starts.get(job.queue, 0.0), self._virtual_now)
-        entry = (-job.priority, next(self._order), job)
-        heapq.heappush(heaps.setdefault(job.rate_limit, []), entry)
+        heapq.heappush(heaps.setdefault(job.rate_limit, []), (-job.priority, next(self._order), job))
         self._waiting[job.queue, job.kind] += 1
 
     def pop(self, take_token: Callable[[RateLimit | None], bool]) -> Job | None:
-        """The next job that may run now; `spend` takes its token, if there is one here."""
-        for queue in self._queues_in_order():
-            for permit, heap in sorted(self._heaps[queue].items(), key=lambda lane: lane[1][0][:2]):
-                if self._is_blocked(heap[0][2]) or not take_token(permit):
-                    continue
-                job = heapq.heappop(heap)[2]
-                self._account_for(job)
-                return job
+        """Return the next job that may run now; `take_token` takes its token and returns whether there was one."""
+        for queue in sorted(self._heaps, key=lambda queue: (queue != NO_QUEUE, self._virtual_starts[queue])):
+            for rate_limit, heap in sorted(self._heaps[queue].items(), key=lambda item: item[1][0][:2]):
+                if not self._is_blocked(heap[0][2]) and take_token(rate_limit):
+                    job = heapq.heappop(heap)[2]
+                    self._account_for(job)
+                    return job
         return None
 
     def waiting_rate_limits(self) -> dict[RateLimit, int]:
-        """Permits that jobs wait for which nothing else holds, and how many jobs."""
+        """Return how many jobs wait only for a token of each rate limit."""
         wanted: Counter[RateLimit] = Counter()
         for heaps in self._heaps.values():
-            for permit, heap in heaps.items():
-                if permit is not None and not self._is_blocked(heap[0][2]):
-                    wanted[permit] += len(heap)
+            for rate_limit, heap in heaps.items():
+                if rate_limit is not None and not self._is_blocked(heap[0][2]):
+                    wanted[rate_limit] += len(heap)
         return wanted
 
     def remove(self, queue: str, kind: JobKind) -> list[Job]:
-        """Take these out, the next one first."""
+        """Remove and return the jobs of this kind, the next one first."""
         found: _Heap = []
-        for permit, heap in list(self._heaps.get(queue, {}).items()):
+        for rate_limit, heap in list(self._heaps.get(queue, {}).items()):
             found += [entry for entry in heap if entry[2].kind is kind]
             left = [entry for entry in heap if entry[2].kind is not kind]
             heapq.heapify(left)
-            self._heaps[queue][permit] = left
-            self._remove_empty(queue, permit)
+            self._heaps[queue][rate_limit] = left
+            self._remove_empty(queue, rate_limit)
         self._waiting[queue, kind] -= len(found)
         return [job for _, _, job in sorted(found)]
 
     def clear(self) -> list[Job]:
-        """Take everything out, the next of each queue first."""
+        """Remove and return all jobs, the next one of each queue first."""
         entries = [entry for heaps in self._heaps.values() for heap in heaps.values() for entry in heap]
         self._heaps.clear()
         self._waiting.clear()
         return [job for _, _, job in sorted(entries)]
-
-    def _queues_in_order(self) -> Iterator[str]:
-        return iter(sorted(self._heaps, key=lambda queue: (queue != NO_QUEUE, self._virtual_starts[queue])))
 
     def _is_blocked(self, job: Job) -> bool:
         return job.kind in _LAUNCH_KINDS and not self._admission.may_launch(job.queue)

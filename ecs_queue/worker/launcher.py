@@ -1,15 +1,19 @@
 """Takes one request from QUEUED to LAUNCHED, or as far as ECS lets it.
 
 Every step is written so that the process may die before or after it: the claim is in the ledger before RunTask is
-sent, the ARN is in the ledger before the message is acknowledged, and what is in doubt is settled by whoever comes
-next (PROTOCOL.md).
+sent, the ARN is in the ledger before the message is acknowledged, and the next worker resolves ambiguous calls
+(docs/protocol.md).
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Any
+
 from ecs_queue.broker.base import Delivery
 from ecs_queue.crash_points import crash_point
 from ecs_queue.ecs.clients import Target
+from ecs_queue.ecs.gateway import DESCRIBE_BATCH_SIZE
 from ecs_queue.errors import PermanentError, UndecodableMessage
 from ecs_queue.messages import envelope
 from ecs_queue.messages.envelope import TaskRequest
@@ -25,340 +29,331 @@ from ecs_queue.protocol.decisions import (
 )
 from ecs_queue.protocol.ecs_results import EcsErrorKind, RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.operations import ClaimRequest, OperationResult, ResultCode
-from ecs_queue.protocol.record import Record, build_client_token, build_started_by
-from ecs_queue.protocol.retry import Backoff, RecordedDraw
+from ecs_queue.protocol.record import Record, build_client_token
+from ecs_queue.protocol.retry import RecordedDraw
 from ecs_queue.protocol.settings import ABSENCE_UNPROVABLE_AFTER
 from ecs_queue.protocol.states import State
 from ecs_queue.runtask.launch_spec import LaunchSpec, build_queued_task, build_submission
 from ecs_queue.telemetry import emit_request_submitted
-from ecs_queue.worker.completion import Completion, build_expired_record, decide_next_action
+from ecs_queue.worker.completion import Completion
 from ecs_queue.worker.context import WorkerContext
-from ecs_queue.worker.prepared_launch import PreparedLaunch, prepare_delivery, prepare_launch
+from ecs_queue.worker.prepared_launch import PreparedLaunch, prepare_launch, receive_request
 from ecs_queue.worker.rate_limiter import RateLimiter
 
 
 class Launcher:
-    """Thread-safe: each call works on one request, and has been given the token of its call (`slots.Slots`)."""
+    """Launches requests. Thread-safe: each call works on one request, with the token of its ECS call already taken."""
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
-        self._backoff = Backoff(context.config.retry_base_seconds, context.config.retry_cap_seconds)
-        self._completion = Completion(context, self._backoff.base)
+        self.completion = Completion(context)
 
     def handle_message(self, delivery: Delivery) -> bool:
-        """A message: store its request if it is new, claim and launch it. False: not dealt with, do not acknowledge."""
-        parts = self._context
-        nonce = envelope.compute_nonce(parts.config.namespace, delivery.body)
-        if not delivery.redelivered:
-            draft, dead = prepare_delivery(parts, delivery, nonce)
-        else:
-            with parts.poison_guard.guard_delivery(nonce) as harm:
-                draft, dead = (None, harm) if harm else prepare_delivery(parts, delivery, nonce)
-        if dead:
-            self.add_dead_letter(delivery.queue, delivery.body, dead)
+        """Store the message's request if it is new, claim its record and launch it.
+
+        Returns:
+            False when the message was not dealt with and must not be acknowledged.
+        """
+        context = self._context
+        nonce = envelope.compute_nonce(context.config.namespace, delivery.body)
+        guard = context.poison_guard.guard_delivery(nonce) if delivery.redelivered else nullcontext("")
+        with guard as dead_reason:
+            if not dead_reason:
+                try:
+                    request = receive_request(context, delivery)
+                    prepared = prepare_launch(context, build_queued_task(request, 1, 0.0), nonce, 1)
+                except UndecodableMessage as error:
+                    dead_reason = str(error)
+        if dead_reason:
+            self.completion.add_dead_letter(delivery.queue, delivery.body, dead_reason)
             return True
-        if draft is None:
+        if prepared is None:
             return False
-        request = draft.request
-        submission = build_submission(request, delivery.body, nonce, parts.config.launch_deadline)
-        offer = draft.build_claim_request(parts)
+        submission = build_submission(request, delivery.body, nonce, context.config.launch_deadline)
+        claim_request = prepared.build_claim_request(context)
         deadline = self._call_deadline()
-        stored, claimed = parts.ledger.put_and_claim(submission, offer)
+        stored, claimed = context.ledger.put_and_claim(submission, claim_request)
         crash_point("launch.admitted")
         if stored.code is ResultCode.CREATED:  # a producer of another kind, which keeps no journal
-            emit_request_submitted(parts.telemetry, parts.config.namespace, submission)
-        step = self._decide_next_action("put", request.id, stored.code)
-        if step is NextAction.ADD_DEAD_LETTER:
-            parts.run_task_limiter.return_token(draft.target)
-            self.add_dead_letter(delivery.queue, delivery.body, f"another request has the id {request.id}")
+            emit_request_submitted(context.telemetry, context.config.namespace, submission)
+        action = context.decide_next_action("put", request.id, stored.code)
+        if action in (NextAction.ADD_DEAD_LETTER, NextAction.REJECT_TOO_LATE):
+            context.run_task_limiter.return_token(prepared.target)
+            self._reject(delivery, request, nonce, is_too_late=action is NextAction.REJECT_TOO_LATE)
             return True
-        if step is NextAction.REJECT_TOO_LATE:
-            parts.run_task_limiter.return_token(draft.target)
-            self.add_dead_letter(delivery.queue, delivery.body, "it arrived after its accept_until")
-            parts.publish_result(build_expired_record(request, nonce))
-            return True
-        if step is NextAction.PUBLISH_RESULT and stored.record is not None:
-            self._completion.complete(stored.record)
-        self._handle_claim(request.id, claimed, draft, offer, deadline)
+        if action is NextAction.PUBLISH_RESULT and stored.record is not None:
+            self.completion.complete(stored.record)
+        self._handle_claim(request.id, claimed, prepared, claim_request, deadline)
         return True
 
     def launch_queued(self, record: Record) -> None:
-        """A QUEUED record that is due: its delayed retry, or its message was lost."""
-        parts = self._context
-        if parts.wait_for_stop(0.0):
-            return  # the worker stops: it comes due again when the lease is over
-        with parts.poison_guard.guard_delivery(record.nonce) as harm:
-            draft = None if harm else self._prepare_queued(record)
-        if harm:
-            self._completion.fail_poison(record, harm)
+        """Launch a QUEUED record that is due: its retry was delayed, or its message was lost."""
+        context = self._context
+        if context.wait_for_stop(0.0):
+            return  # the worker stops: the record comes due again when its lease is over
+        with context.poison_guard.guard_delivery(record.nonce) as poison_reason:
+            prepared = None if poison_reason else self._prepare_queued(record)
+        if poison_reason:
+            self.completion.fail_poison(record, poison_reason)
+        if prepared is None:
             return
-        if draft is None:
-            return
-        offer = draft.build_claim_request(parts)
+        claim_request = prepared.build_claim_request(context)
         deadline = self._call_deadline()
-        answer = parts.ledger.claim(record.id, offer)
+        result = context.ledger.claim(record.id, claim_request)
         crash_point("launch.claimed")
-        self._handle_claim(record.id, answer, draft, offer, deadline)
+        self._handle_claim(record.id, result, prepared, claim_request, deadline)
 
     def expire(self, record_id: str) -> None:
         """End a QUEUED record whose deadline has passed."""
-        answer = self._context.ledger.claim(record_id, None)
+        result = self._context.ledger.claim(record_id, None)
         crash_point("launch.expired")
-        if (
-            self._decide_next_action("claim", record_id, answer.code) is NextAction.PUBLISH_RESULT
-            and answer.record is not None
-        ):
-            self._completion.complete(answer.record)
+        action = self._context.decide_next_action("claim", record_id, result.code)
+        if action is NextAction.PUBLISH_RESULT and result.record is not None:
+            self.completion.complete(result.record)
 
     def recover(self, record: Record, limiter: RateLimiter) -> None:
-        """A LAUNCHING record whose lease is over: its worker died or is in doubt. Call again, or look.
+        """Take over a LAUNCHING record whose lease is over, and call again or search for its task.
 
-        `quota`: whose token is here; which one is needed shows only in the ledger's answer.
+        Args:
+            record: Its worker died, or could not find out whether its call had an effect.
+            limiter: Whose token was taken. Only the ledger's answer shows which call follows: the token is exchanged.
         """
-        parts = self._context
+        context = self._context
         try:
-            target = Target.decode(parts.verifier.encoded_target(record))
+            target = Target.decode(context.verifier.encoded_target(record))
         except PermanentError as error:
             self._recover_unreadable(record, str(error))
             return
-        if parts.wait_for_stop(0.0):
-            return  # the worker stops: it comes due again when the lease is over
-        offer = ClaimRequest(claim=parts.new_id(), worker=parts.worker_name, args="", target="")
+        if context.wait_for_stop(0.0):
+            return  # the worker stops: the record comes due again when its lease is over
         deadline = self._call_deadline()
-        answer = parts.ledger.reclaim(record.id, offer)
+        result = context.ledger.reclaim(record.id, context.new_claim_without_args())
         crash_point("launch.reclaimed")
-        step = self._decide_next_action("reclaim", record.id, answer.code)
-        if answer.record is None or step not in (NextAction.RUN_TASK, NextAction.LIST_TASKS):
+        action = context.decide_next_action("reclaim", record.id, result.code)
+        if result.record is None or action not in (NextAction.RUN_TASK, NextAction.LIST_TASKS):
             limiter.return_token(target)
-            if step is NextAction.PUBLISH_RESULT and answer.record is not None:
-                self._completion.complete(answer.record)
-            return
-        if step is NextAction.LIST_TASKS:
-            self._exchange_token(limiter, parts.read_limiter, target)
-            self._find_task(answer.record, target)
-        elif not answer.record.args:
-            self._completion.refuse(answer.record, "the run_task arguments could not be built")
+            if action is NextAction.PUBLISH_RESULT and result.record is not None:
+                self.completion.complete(result.record)
+        elif action is NextAction.LIST_TASKS:
+            _exchange_token(limiter, context.read_limiter, target)
+            self._find_task(result.record, target)
+        elif not result.record.args:
+            self.completion.refuse(result.record, "the run_task arguments could not be built")
         else:
-            self._exchange_token(limiter, parts.run_task_limiter, target)
-            self._call_frozen(answer.record, target, None, deadline)
+            _exchange_token(limiter, context.run_task_limiter, target)
+            self._call_frozen(result.record, target, deadline, is_request_verified=False)
 
     def _recover_unreadable(self, record: Record, reason: str) -> None:
-        """A newer worker may know the target. Without one nobody can look: UNKNOWN when nothing would be proof."""
+        """Wait for a newer worker, which may know the target; UNKNOWN when no search could prove anything any more."""
         ledger = self._context.ledger
         self._context.telemetry.emit("launch.ambiguous", id=record.id, launch=record.launch, reason=reason)
         if ledger.now() - record.first_called_at <= ABSENCE_UNPROVABLE_AFTER:
             ledger.reschedule_poll({record.id: LIST_RETRY_SECONDS})
             return
-        offer = ClaimRequest(claim=self._context.new_id(), worker=self._context.worker_name, args="", target="")
-        answer = ledger.reclaim(record.id, offer)
+        claim_request = self._context.new_claim_without_args()
+        result = ledger.reclaim(record.id, claim_request)
         crash_point("launch.reclaimed_unreadable")
-        step = self._decide_next_action("reclaim", record.id, answer.code)
-        if step is NextAction.LIST_TASKS:
-            answer = ledger.task_absent(
-                record.id, offer.claim, LIST_RETRY_SECONDS, f"{reason} {self._manual_check_hint(record)}"
-            )
+        action = self._context.decide_next_action("reclaim", record.id, result.code)
+        if action is NextAction.LIST_TASKS:
+            advice = f"{reason} {self._manual_search_advice(record)}"
+            result = ledger.task_absent(record.id, claim_request.claim, LIST_RETRY_SECONDS, advice)
             crash_point("launch.unknown")
-            self._completion.handle_write_result(record, answer)
-        elif step is NextAction.PUBLISH_RESULT and answer.record is not None:
-            self._completion.complete(answer.record)
+            self.completion.handle_write_result(record, result)
+        elif action is NextAction.PUBLISH_RESULT and result.record is not None:
+            self.completion.complete(result.record)
 
-    def _exchange_token(self, given: RateLimiter, needed: RateLimiter, target: Target) -> None:
-        if given is not needed:
-            given.return_token(target)
-            needed.charge(target)
-
-    def add_dead_letter(self, queue: str, body: bytes, reason: str) -> None:
-        """Keep a message that cannot be used as a dead letter."""
-        self._completion.add_dead_letter(queue, body, reason)
+    def _reject(self, delivery: Delivery, request: TaskRequest, nonce: str, *, is_too_late: bool) -> None:
+        """Keep the message as a dead letter; the owner of one that came too late gets a result."""
+        late = "it arrived after its accept_until"
+        reason = late if is_too_late else f"another request has the id {request.id}"
+        self.completion.add_dead_letter(delivery.queue, delivery.body, reason)
+        if is_too_late:
+            expired = Record(id=request.id, nonce=nonce, queue=request.queue, owner=request.owner)
+            expired.state, expired.reason = State.EXPIRED, f"{late}; submit it again"
+            self._context.publish_result(expired)
 
     def _prepare_queued(self, record: Record) -> PreparedLaunch | None:
-        """The draft of a QUEUED record. None: not now, and its reason says why."""
+        """Return what would be sent; None when the request has to wait, for the reason now in its record."""
         try:
             request = self._context.verifier.decode_request(record)
         except UndecodableMessage as error:
-            self._completion.refuse_or_defer_queued(record, error)
+            self.completion.refuse_or_defer_queued(record, error)
             return None
-        return prepare_launch(self._context, request, record.nonce, record.launch)
+        task = build_queued_task(request, record.attempt, record.not_before)
+        return prepare_launch(self._context, task, record.nonce, record.launch)
 
     def _call_deadline(self) -> float:
-        """RunTask must not be sent later: counted from before the claim, for a lease cannot fence ECS."""
+        """Return when RunTask must have been sent: counted from before the claim, since a lease cannot fence ECS."""
         return self._context.monotonic() + self._context.config.call_budget_seconds
 
     def _handle_claim(
-        self, id: str, result: OperationResult, prepared: PreparedLaunch, claim_request: ClaimRequest, deadline: float
+        self,
+        record_id: str,
+        result: OperationResult,
+        prepared: PreparedLaunch,
+        claim_request: ClaimRequest,
+        deadline: float,
     ) -> None:
-        record = result.record
-        step = self._decide_next_action("claim", id, result.code)
-        if step is not NextAction.RUN_TASK or record is None:
-            self._context.run_task_limiter.return_token(prepared.target)
-            if step is NextAction.PUBLISH_RESULT and record is not None:
-                self._completion.complete(record)
+        context, record = self._context, result.record
+        action = context.decide_next_action("claim", record_id, result.code)
+        if action is not NextAction.RUN_TASK or record is None:
+            context.run_task_limiter.return_token(prepared.target)
+            if action is NextAction.PUBLISH_RESULT and record is not None:
+                self.completion.complete(record)
             elif result.code in (ResultCode.LIMIT_REACHED, ResultCode.PAUSED):
-                self._context.admission.claim_refused(prepared.request.queue)
-            return
-        if not record.args:
-            self._completion.refuse(record, prepared.invalid_reason or "the run_task arguments could not be built")
-            return
-        # What an earlier claim of the same launch number froze counts, not what this worker would send.
-        frozen = record.args != claim_request.args or record.target != claim_request.target
-        if frozen or prepared.spec is None:
-            self._call_frozen(record, prepared.target, prepared.request, deadline)
-        else:
-            self._call_run_task(record, prepared.spec, prepared.target, prepared.request, deadline)
+                context.admission.claim_refused(prepared.queue)
+        elif not record.args:
+            reason = prepared.invalid_reason or "the run_task arguments could not be built"
+            self.completion.refuse(record, reason)
+        elif prepared.spec and (record.args, record.target) == (claim_request.args, claim_request.target):
+            self._call_run_task(record, prepared.spec, prepared.target, deadline)
+        else:  # what an earlier claim of this launch froze counts, not what this worker would send
+            self._call_frozen(record, prepared.target, deadline, is_request_verified=True)
 
-    def _call_frozen(self, record: Record, charged: Target, request: TaskRequest | None, deadline: float) -> None:
-        """Call with what the record says, when it is signed for this launch and can be read here.
+    def _call_frozen(self, record: Record, charged: Target, deadline: float, *, is_request_verified: bool) -> None:
+        """Call with the frozen arguments, if they are signed for this launch and this worker can read them.
 
-        `charged`: whose token is here. `request`: None when it was not read yet; when only others can read it, too.
+        `charged` is the target whose token was taken.
         """
+        verifier = self._context.verifier
         try:
-            plan, target = self._context.verifier.decode_launch_spec(record), Target.decode(record.target)
-            request = request or self._context.verifier.decode_verified_request(record)
+            spec, target = verifier.decode_launch_spec(record), Target.decode(record.target)
+            if not is_request_verified:
+                verifier.verify_request(record)
         except PermanentError as error:
             self._context.run_task_limiter.return_token(charged)
-            self._completion.refuse_or_defer(record, error)
+            self.completion.refuse_or_defer(record, error)
             return
-        self._call_run_task(record, plan, target, request, deadline)
+        self._call_run_task(record, spec, target, deadline)
 
-    def _call_run_task(
-        self, record: Record, spec: LaunchSpec, target: Target, request: TaskRequest | None, deadline: float
-    ) -> None:
-        parts = self._context
-        told = {"id": record.id, "launch": record.launch}
-        parts.telemetry.emit(
-            "launch.called", **told, attempt=record.attempt, launch_spec=record.args, target=record.target
-        )
+    def _call_run_task(self, record: Record, spec: LaunchSpec, target: Target, deadline: float) -> None:
+        context, ids = self._context, _ids(record)
+        call = {"attempt": record.attempt, "launch_spec": record.args, "target": record.target}
+        context.telemetry.emit("launch.called", **ids, **call)
         crash_point("launch.calling")
-        answer = parts.gateway.run_task(
+        result = context.gateway.run_task(
             target,
             spec.run_task,
             client_token=build_client_token(record.id, record.nonce, record.launch),
-            started_by=build_started_by(parts.config.namespace, record.id, record.nonce, record.launch),
+            started_by=context.started_by(record),
             deadline=deadline,
         )
         crash_point("launch.answered")
-        if answer.kind is RunTaskResultKind.THROTTLED:
-            parts.run_task_limiter.report_throttled(target)
-        draw = RecordedDraw(parts.rng)
-        decision = decide_call(answer, record, self._backoff, draw)
-        inputs = {"record": record, "result": answer, "backoff": self._backoff, "draw": draw.value}
-        parts.telemetry.emit("decision.run_task", **told, write=decision.write.value, **inputs, decision=decision)
+        if result.kind is RunTaskResultKind.THROTTLED:
+            context.run_task_limiter.report_throttled(target)
+        draw = RecordedDraw(context.rng)
+        decision = decide_call(result, record, context.backoff, draw)
+        inputs = {"record": record, "result": result, "backoff": context.backoff, "draw": draw.value}
+        context.telemetry.emit("decision.run_task", **ids, write=decision.write.value, **inputs, decision=decision)
         if decision.write is LedgerWrite.DESCRIBE_CONFLICT:
-            decision = self._resolve_conflict(record, target, answer, decision)
+            decision = self._resolve_conflict(record, target, result, decision)
         if decision.write is LedgerWrite.LAUNCHED and decision.arn:
-            self._record_launched(record, target, request, decision.arn)
+            self._record_launched(record, target, decision.arn)
         else:
             self._record_not_launched(record, spec, decision)
         if decision.opens_circuit:
-            parts.circuit_breakers.open(record.queue, decision.reason)
+            context.circuit_breakers.open(record.queue, decision.reason)
         elif decision.write in (LedgerWrite.LAUNCHED, LedgerWrite.REFUSED):
-            parts.circuit_breakers.close(record.queue)
+            context.circuit_breakers.close(record.queue)
 
-    def _record_launched(self, record: Record, target: Target, request: TaskRequest | None, arn: str) -> None:
-        parts = self._context
-        if request is not None:
-            # In flight first: the tracker may look at it the moment the ledger knows it.
-            parts.in_flight.add(arn, build_queued_task(request, record.attempt, record.not_before))
-        wait = parts.poll_schedule.first_poll_delay(record, arn)
-        answer = parts.ledger.launched(record.id, record.nonce, record.launch, arn, wait)
+    def _record_launched(self, record: Record, target: Target, arn: str) -> None:
+        context = self._context
+        wait = context.poll_schedule.first_poll_delay(record, arn)
+        result = context.ledger.launched(record.id, record.nonce, record.launch, arn, wait)
         crash_point("launch.launched")
-        if self._decide_next_action("launched", record.id, answer.code) is NextAction.STOP_TASK:
-            parts.in_flight.drop(record.id)
-            parts.telemetry.emit("launch.unwanted", id=record.id, launch=record.launch, arn=arn)
-            parts.stop_task_limiter.charge(target)
+        if context.decide_next_action("launched", record.id, result.code) is NextAction.STOP_TASK:
+            context.telemetry.emit("launch.unwanted", **_ids(record), arn=arn)
+            context.stop_task_limiter.charge(target)
             crash_point("launch.unwanted")
-            parts.gateway.stop_task(target, arn, "ecs-queue: this launch is not wanted any more")
+            context.gateway.stop_task(target, arn, "ecs-queue: this launch is not wanted any more")
             return
-        parts.telemetry.emit("launch.started", id=record.id, launch=record.launch, arn=arn)
+        context.telemetry.emit("launch.started", **_ids(record), arn=arn)
 
     def _record_not_launched(self, record: Record, spec: LaunchSpec, decision: CallDecision) -> None:
-        parts = self._context
-        told = {"id": record.id, "launch": record.launch, "reason": decision.reason}
+        ledger, emit = self._context.ledger, self._context.telemetry.emit
+        reason, wait = decision.reason, decision.wait
         if decision.write is LedgerWrite.NO_EFFECT:
-            parts.telemetry.emit("launch.no_effect", **told)
-            answer = parts.ledger.no_effect(record.id, record.claim, decision.wait, decision.reason)
+            emit("launch.no_effect", **_ids(record), reason=reason)
+            result = ledger.no_effect(record.id, record.claim, wait, reason)
             crash_point("launch.no_effect")
         elif decision.write is LedgerWrite.CALL_AMBIGUOUS:
-            parts.telemetry.emit("launch.ambiguous", **told)
-            answer = parts.ledger.call_ambiguous(
-                record.id, record.claim, decision.wait, decision.reason, decision.call_completed
-            )
+            emit("launch.ambiguous", **_ids(record), reason=reason)
+            result = ledger.call_ambiguous(record.id, record.claim, wait, reason, decision.call_completed)
             crash_point("launch.ambiguous")
         else:
-            parts.telemetry.emit("launch.refused", kind=decision.refusal_kind.value, **told)
-            answer = parts.ledger.refused(
-                record.id, record.claim, decision.refusal_kind, decision.wait, decision.reason, spec.max_attempts
-            )
+            kind = decision.refusal_kind
+            emit("launch.refused", **_ids(record), kind=kind.value, reason=reason)
+            result = ledger.refused(record.id, record.claim, kind, wait, reason, spec.max_attempts)
             crash_point("launch.refused")
-        self._completion.handle_write_result(record, answer)
+        self.completion.handle_write_result(record, result)
 
     def _resolve_conflict(
         self, record: Record, target: Target, result: RunTaskResult, call_decision: CallDecision
     ) -> CallDecision:
-        """ConflictException: adopt the task it names only when its startedBy is ours."""
-        parts = self._context
-        wanted = build_started_by(parts.config.namespace, record.id, record.nonce, record.launch)
-        parts.read_limiter.charge(target)
-        shown = parts.gateway.describe_tasks(target, result.conflicting_arns[:100]).tasks
+        """After a ConflictException: adopt the task that it names only if its startedBy is this launch's."""
+        context = self._context
+        context.read_limiter.charge(target)
+        tasks = context.gateway.describe_tasks(target, result.conflicting_arns[:DESCRIBE_BATCH_SIZE]).tasks
         crash_point("launch.conflict_described")
-        decision = decide_conflict(call_decision, wanted, result.conflicting_arns, shown)
-        inputs = {
+        inputs: dict[str, Any] = {
             "call_decision": call_decision,
-            "started_by": wanted,
+            "started_by": context.started_by(record),
             "conflicting_arns": result.conflicting_arns,
-            "tasks": shown,
+            "tasks": tasks,
         }
-        told = {"id": record.id, "launch": record.launch, "write": decision.write.value}
-        parts.telemetry.emit("decision.conflict", **told, **inputs, decision=decision)
+        decision = decide_conflict(**inputs)
+        write = decision.write.value
+        context.telemetry.emit("decision.conflict", **_ids(record), write=write, **inputs, decision=decision)
         return decision
 
     def _find_task(self, record: Record, target: Target) -> None:
-        """LOOK: what ListTasks shows exists; what it does not show is proof only after H."""
-        parts = self._context
-        parts.read_limiter.charge(target)  # the second call: RUNNING, then STOPPED
-        listed = parts.gateway.list_tasks(
-            target, build_started_by(parts.config.namespace, record.id, record.nonce, record.launch)
-        )
+        """Search with ListTasks: what it shows exists; an empty list is proof only after H (docs/protocol.md)."""
+        context = self._context
+        context.read_limiter.charge(target)  # the second call: RUNNING, then STOPPED
+        listed = context.gateway.list_tasks(target, context.started_by(record))
         crash_point("launch.tasks_listed")
         if listed.error is not None and listed.error.kind is EcsErrorKind.THROTTLED:
-            parts.read_limiter.report_throttled(target)
+            context.read_limiter.report_throttled(target)
         elif listed.error is None:
-            parts.circuit_breakers.clear_read_errors([record.queue], "ListTasks")
+            context.circuit_breakers.clear_read_errors([record.queue], "ListTasks")
         is_lasting = listed.error is not None and listed.error.kind in LASTING_READ_ERRORS
-        age = parts.ledger.now() - record.first_called_at if is_lasting else 0.0
-        inputs = {"result": listed, "age": age, "retry_after": self._list_interval()}
-        decision = decide_list(**inputs)  # type: ignore[arg-type]
-        told = {"id": record.id, "launch": record.launch}
-        parts.telemetry.emit("decision.list_tasks", **told, write=decision.write.value, **inputs, decision=decision)
+        age = context.ledger.now() - record.first_called_at if is_lasting else 0.0
+        retry_after = min(LIST_RETRY_SECONDS, max(1.0, context.config.settle_seconds / 10))
+        inputs: dict[str, Any] = {"result": listed, "age": age, "retry_after": retry_after}
+        decision = decide_list(**inputs)
+        write = decision.write.value
+        context.telemetry.emit("decision.list_tasks", **_ids(record), write=write, **inputs, decision=decision)
         if decision.write is LedgerWrite.LAUNCHED:
-            parts.telemetry.emit("launch.task_found", **told, arn=decision.arn)
-            self._record_launched(record, target, parts.verifier.decode_request_or_none(record), decision.arn)
+            context.telemetry.emit("launch.task_found", **_ids(record), arn=decision.arn)
+            self._record_launched(record, target, decision.arn)
         elif decision.write is LedgerWrite.CALL_AMBIGUOUS:
             if listed.error is not None:
-                parts.circuit_breakers.report_read_error(record.queue, "ListTasks", listed.error)
-            parts.telemetry.emit("launch.ambiguous", **told, reason=decision.reason)
-            answer = parts.ledger.call_ambiguous(record.id, record.claim, decision.wait, decision.reason)
+                context.circuit_breakers.report_read_error(record.queue, "ListTasks", listed.error)
+            context.telemetry.emit("launch.ambiguous", **_ids(record), reason=decision.reason)
+            written = context.ledger.call_ambiguous(record.id, record.claim, decision.wait, decision.reason)
             crash_point("launch.list_failed")
-            self._completion.handle_write_result(record, answer)
+            self.completion.handle_write_result(record, written)
         else:
             self._record_task_absent(record, decision)
 
     def _record_task_absent(self, record: Record, decision: CallDecision) -> None:
-        why = f"{decision.reason} {self._manual_check_hint(record)}".lstrip()
-        answer = self._context.ledger.task_absent(record.id, record.claim, decision.wait, why)
+        advice = f"{decision.reason} {self._manual_search_advice(record)}".lstrip()
+        result = self._context.ledger.task_absent(record.id, record.claim, decision.wait, advice)
         crash_point("launch.task_absent")
-        told = {"id": record.id, "launch": record.launch, "code": answer.code.value}
-        self._context.telemetry.emit("launch.task_absent", **told)
-        if answer.record is not None and answer.record.state is State.FAILED:  # it broke its workers
-            self.add_dead_letter(record.queue, record.request, answer.record.reason)
-        self._completion.handle_write_result(record, answer)
+        self._context.telemetry.emit("launch.task_absent", **_ids(record), code=result.code.value)
+        if result.record is not None and result.record.state is State.FAILED:  # it broke its workers
+            self.completion.add_dead_letter(record.queue, record.request, result.record.reason)
+        self.completion.handle_write_result(record, result)
 
-    def _manual_check_hint(self, record: Record) -> str:
-        wanted = build_started_by(self._context.config.namespace, record.id, record.nonce, record.launch)
-        return f"look by hand for a task with startedBy {wanted}"
+    def _manual_search_advice(self, record: Record) -> str:
+        return f"look by hand for a task with startedBy {self._context.started_by(record)}"
 
-    def _list_interval(self) -> float:
-        return min(LIST_RETRY_SECONDS, max(1.0, self._context.config.settle_seconds / 10))
 
-    def _decide_next_action(self, operation: str, id: str, code: ResultCode) -> NextAction:
-        return decide_next_action(self._context.telemetry, operation, id, code)
+def _ids(record: Record) -> dict[str, Any]:
+    return {"id": record.id, "launch": record.launch}
+
+
+def _exchange_token(given: RateLimiter, needed: RateLimiter, target: Target) -> None:
+    if given is not needed:
+        given.return_token(target)
+        needed.charge(target)

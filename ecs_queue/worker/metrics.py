@@ -1,4 +1,4 @@
-"""How a worker is doing: its calls to ECS a second, and when it last asked the broker and ECS for something."""
+"""A worker's metrics: its calls to ECS a second, and when it last polled the broker and ECS."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ecs_queue.protocol.ecs_results import (
     StopTaskResult,
 )
 
-#: Rates are over so many seconds.
+#: Rates are averages over this time. Seconds.
 RATE_WINDOW = 60.0
 
 
 class Meter:
-    """Counts events. Thread-safe. `monotonic`: seconds, a clock that never goes back."""
+    """Counts events. Thread-safe. `monotonic` is a clock that never goes back, in seconds."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -32,7 +32,7 @@ class Meter:
         self._last: float | None = None
 
     def mark(self) -> None:
-        """One event, now."""
+        """Count one event now."""
         now = self._monotonic()
         with self._lock:
             self._last = now
@@ -44,14 +44,14 @@ class Meter:
                 self._forget(now)
 
     def rate(self) -> float:
-        """Events a second over the last minute, or since the start if that is less."""
+        """Return the events a second over the last minute, or since the start if that is less."""
         now = self._monotonic()
         with self._lock:
             self._forget(now)
             return sum(number for _, number in self._seconds) / max(1.0, min(RATE_WINDOW, now - self._started_at))
 
     def age(self) -> float | None:
-        """How many seconds ago the last one was; None: there was none."""
+        """Return the seconds since the last event; None when there was none."""
         with self._lock:
             return None if self._last is None else self._monotonic() - self._last
 
@@ -61,8 +61,7 @@ class Meter:
 
 
 class WorkerMetrics:
-    """What a worker tells of itself beside its counters. `starts`: RunTask and StopTask, which share a quota, as
-    `reads` do: DescribeTasks and ListTasks."""
+    """`start_calls` are RunTask and StopTask, `read_calls` DescribeTasks and ListTasks: each pair shares a limit."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self.launches = Meter(monotonic)
@@ -71,14 +70,14 @@ class WorkerMetrics:
         self.broker_polls = Meter(monotonic)
 
     def count_broker_polls(self, step: Callable[[], float]) -> Callable[[], float]:
-        """The consumer's step, which asks the broker; counted when it has not failed."""
+        """Return the consumer's step, which polls the broker, counted when it does not raise."""
 
-        def polled() -> float:
-            rest = step()
+        def counted() -> float:
+            delay = step()
             self.broker_polls.mark()
-            return rest
+            return delay
 
-        return polled
+        return counted
 
 
 class MeteredGateway:
@@ -92,14 +91,14 @@ class MeteredGateway:
         self, target: Target, kwargs: Mapping[str, Any], *, client_token: str, started_by: str, deadline: float
     ) -> RunTaskResult:
         """See `BotoEcsGateway`."""
-        answer = self._gateway.run_task(
+        result = self._gateway.run_task(
             target, kwargs, client_token=client_token, started_by=started_by, deadline=deadline
         )
-        if answer.was_sent:
+        if result.was_sent:
             self._metrics.start_calls.mark()
-        if answer.kind is RunTaskResultKind.STARTED:
+        if result.kind is RunTaskResultKind.STARTED:
             self._metrics.launches.mark()
-        return answer
+        return result
 
     def describe_tasks(self, target: Target, arns: Sequence[str]) -> DescribeTasksResult:
         """See `BotoEcsGateway`."""

@@ -1,27 +1,27 @@
-"""For how long ECS has not shown a task, as far as this worker has looked."""
+"""Measures for how long ECS has not shown a task, as far as this worker has polled it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-#: Two looks of one worker at a task may be so far apart, other workers take the looks in between. Seconds.
+#: Two polls of a task by one worker may be this far apart; other workers make the polls in between. Seconds.
 _MIN_GAP = 60.0
 
 
 class MissingTasks:
-    """By ARN. One thread uses it.
+    """Tasks that ECS does not show, by ARN. One thread uses it.
 
-    A task counts as missing since the first of a row of looks that did not show it. Where two of them are further
-    apart than the grace time, another worker may have seen it in between: the row begins anew.
+    A task is missing since the first poll in a row of polls that did not show it. Where two of them are further apart
+    than the grace time, another worker may have seen it in between: a new row begins.
     """
 
     def __init__(self, monotonic: Callable[[], float], grace: float) -> None:
         self._monotonic = monotonic
         self._max_gap = max(grace, _MIN_GAP)
-        self._missing_spans: dict[str, tuple[float, float]] = {}  # ARN -> first and last look that did not show it
+        self._missing_spans: dict[str, tuple[float, float]] = {}  # ARN -> first and last poll that did not show it
 
     def mark_missing(self, arn: str) -> float:
-        """ECS did not show it; seconds since it did not for the first time."""
+        """Note that ECS did not show the task; return the seconds since the first time."""
         now = self._monotonic()
         first, last = self._missing_spans.get(arn, (now, now))
         if now - last > self._max_gap:
@@ -30,14 +30,13 @@ class MissingTasks:
         return now - first
 
     def clear(self, arn: str) -> None:
-        """ECS has shown it, or nobody asks for it any more."""
+        """Note that ECS has shown the task, or that it is not polled any more."""
         self._missing_spans.pop(arn, None)
 
     def forget_old(self) -> None:
-        """Drop what another worker follows by now."""
+        """Drop tasks that another worker follows by now."""
         limit = self._monotonic() - self._max_gap
-        for arn in [arn for arn, (_, last) in self._missing_spans.items() if last < limit]:
-            del self._missing_spans[arn]
+        self._missing_spans = {arn: span for arn, span in self._missing_spans.items() if span[1] >= limit}
 
     def __len__(self) -> int:
         return len(self._missing_spans)

@@ -1,9 +1,10 @@
-"""Requests that may break their worker: counted before they are touched, handled one at a time.
+"""Guards against requests that break their worker: counted before they are handled, handled one at a time.
 
-A segmentation fault, `os._exit` or the kernel's OOM killer leaves no word behind. So what comes again is counted in the
-ledger before anything is done with it, and let go of after; what was taken in hand `max_deliveries` times in a row and
-never let go of is given up. One at a time, so that the innocent in the same worker are not counted with the culprit.
-The steps from the claim on are counted by the record itself (`Record.holds`).
+A segmentation fault, `os._exit` or the kernel's OOM killer leaves no report. So a redelivered request is counted in the
+ledger before anything is done with it, and uncounted afterwards; a request that was counted more than `max_deliveries`
+times in a row and never uncounted is given up. They are handled one at a time, so that an innocent request in the same
+worker is not counted with the culprit. The record itself counts the steps from the claim on
+(`Record.abandoned_claims`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ecs_queue.protocol import reasons
 
 
 class PoisonGuard:
-    """Thread-safe. `limit`: max_deliveries."""
+    """Thread-safe."""
 
     def __init__(self, ledger: Ledger, max_deliveries: int) -> None:
         self._ledger = ledger
@@ -27,11 +28,15 @@ class PoisonGuard:
 
     @contextmanager
     def guard_delivery(self, nonce: str) -> Iterator[str]:
-        """Hold the request with this nonce: "" when it may be touched, else the reason why it must not be."""
+        """Count the request with this nonce while it is handled.
+
+        Yields:
+            "" when it may be handled, else the reason why it must not be.
+        """
         with self._lock:
-            held = self._ledger.begin_delivery(nonce)
+            deliveries = self._ledger.begin_delivery(nonce)
             crash_point("poison.delivery_begun")
-            if held > self._max_deliveries:
+            if deliveries > self._max_deliveries:
                 yield reasons.POISON % self._max_deliveries
                 return
             try:

@@ -1,14 +1,14 @@
-"""Follows launched tasks to their end: due records, in batches of 100, with DescribeTasks at most at the quota.
+"""Follows launched tasks to their end: polls due records in batches of 100, within the DescribeTasks rate limit.
 
 No worker is special: `Ledger.lease_due` leases what it hands out, and when this worker dies the records come due again
-elsewhere. Two trackers on one task do no harm: an outcome is a compare-and-set.
+elsewhere. Two pollers on one task do no harm, since an update is a compare-and-set.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -19,38 +19,39 @@ from ecs_queue.ecs.gateway import DESCRIBE_BATCH_SIZE
 from ecs_queue.errors import PermanentError, RetryableError
 from ecs_queue.protocol.decisions import build_lost_update, decide_missing
 from ecs_queue.protocol.ecs_results import EcsError, EcsErrorKind
-from ecs_queue.protocol.operations import TaskUpdate
+from ecs_queue.protocol.operations import OperationResult, TaskUpdate
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.state_machine import is_list_only
 from ecs_queue.protocol.states import State
-from ecs_queue.runtask.launch_spec import build_queued_task
+from ecs_queue.tasks import EcsExecutorTask, EcsTaskCollection
 from ecs_queue.worker.context import WorkerContext
 from ecs_queue.worker.fair_queue import AMBIGUOUS_PRIORITY, Job, JobKind
 from ecs_queue.worker.missing_tasks import MissingTasks
 from ecs_queue.worker.rate_limiter import RateLimiter
 from ecs_queue.worker.reconciler import Reconciler
+from ecs_queue.worker.task_stopper import TaskStopper
 from ecs_queue.worker.thread_pool import LaunchThreadPool
 
-#: The most records that one round takes: ten describe calls.
+#: The largest number of records in one round: ten DescribeTasks calls.
 _ROUND_SIZE = 1000
-#: Seconds between rounds: how long a marked stop may wait for somebody to see it.
+#: Time between rounds, and so the longest time until a worker sees a marked stop. Seconds.
 _INTERVAL = 0.25
-#: How often the number of tasks in flight is read, which the polling adapts to, and what is over is forgotten. Seconds.
+#: How often finished tasks are forgotten, and the number of tasks in flight is read, to which polling adapts. Seconds.
 _MAINTENANCE_INTERVAL = 5.0
-#: Seconds until the next look after trouble, and after trouble that will not pass by itself.
+#: Time until the next poll after an error, and after an error that will not pass by itself. Seconds.
 _ERROR_DELAY, _LASTING_ERROR_DELAY = 2.0, 60.0
-#: How often, and after how many seconds, a suspect asks for its turn before it is left for later.
+#: How often, and at which interval in seconds, a poison suspect tries to get its turn before it is put off.
 _LOCK_ATTEMPTS, _LOCK_DELAY = 20, 0.05
-#: A cluster that does not exist must have been missed for so many times the grace time (an hour by default).
+#: A cluster that does not exist must be missing for this many grace times (an hour by default).
 _CLUSTER_GONE_FACTOR = 6
-#: Seconds until a launch in doubt is looked at again for which there was no room.
+#: Time until an ambiguous launch for which the thread pool had no room is tried again. Seconds.
 _POOL_FULL_DELAY = 2.0
 
 
 class Poller:
-    """`recover` takes LAUNCHING records whose lease is over, with the quota whose token it is given.
+    """Polls launched tasks, and submits ambiguous launches whose lease is over to `recover`. One thread calls `step`.
 
-    One thread calls `step`.
+    `recover` gets the record and the rate limiter whose token was taken for it.
     """
 
     def __init__(
@@ -60,56 +61,57 @@ class Poller:
         self._thread_pool = thread_pool
         self._recover = recover
         self._missing = MissingTasks(context.monotonic, context.config.settle_seconds)
-        self.reconciler = Reconciler(context, thread_pool)
+        self._task_stopper = TaskStopper(context, thread_pool)
+        self.reconciler = Reconciler(context, self._task_stopper)
         self._poison_lock = threading.Lock()
         self._maintained_at = float("-inf")
 
     def step(self) -> float:
-        """One round; how many seconds to rest before the next."""
+        """Poll what is due; return the seconds until the next round."""
         due = self._context.ledger.lease_due(_ROUND_SIZE)
         if due:
             crash_point("poller.leased")
         self._maintain(bool(due))
         self._submit_recoveries([record for record in due if record.state is State.LAUNCHING])
-        batches: dict[str, list[Record]] = {}
+        by_target: dict[str, list[Record]] = {}
         for record in due:
             if record.state is State.LAUNCHED:
-                batches.setdefault(self._context.verifier.encoded_target(record), []).append(record)
-        for encoded, records in batches.items():
+                by_target.setdefault(self._context.verifier.encoded_target(record), []).append(record)
+        for encoded, records in by_target.items():
             self._poll_target(encoded, records)
         return 0.0 if len(due) == _ROUND_SIZE else _INTERVAL
 
     def _submit_recoveries(self, records: Sequence[Record]) -> None:
-        """As many as there is room for: after an outage there may be thousands, and each comes due again and again."""
-        later: dict[str, float] = {}
+        """Submit what there is room for: after an outage thousands may be due, and each comes due again and again."""
+        delays: dict[str, float] = {}
         now = self._context.ledger.now() if records else 0.0
         for record in records:
             if self._thread_pool.remaining_capacity(record.queue, JobKind.RECOVER):
                 self._context.telemetry.emit("launch.lease_expired", id=record.id, launch=record.launch)
                 self._thread_pool.submit(self._build_recovery_job(record, now))
             else:
-                later[record.id] = _POOL_FULL_DELAY
-        if later:
-            self._context.ledger.reschedule_poll(later)
+                delays[record.id] = _POOL_FULL_DELAY
+        if delays:
+            self._context.ledger.reschedule_poll(delays)
 
     def _build_recovery_job(self, record: Record, now: float) -> Job:
-        """With the token of the call that it will most probably be."""
-        parts = self._context
-        looks = is_list_only(record, now, parts.config.startup_allowance)
-        quota = parts.read_limiter if looks else parts.run_task_limiter
+        """Return a job that needs the token of the call that will most probably follow."""
+        context = self._context
+        list_only = is_list_only(record, now, context.config.startup_allowance)
+        limiter = context.read_limiter if list_only else context.run_task_limiter
         target: Target | None = None
-        with suppress(PermanentError):  # `recover` tells of it
-            target = Target.decode(parts.verifier.encoded_target(record))
-        permit = None if target is None else quota.limit_for(target)
-        recover = partial(self._recover, record, quota)
-        if record.abandoned_claims:  # no word came of its last holder: it died?
-            recover = partial(self._recover_exclusively, record, quota, target)
-        return Job(recover, JobKind.RECOVER, record.queue, AMBIGUOUS_PRIORITY, permit)
+        with suppress(PermanentError):  # `recover` reports it
+            target = Target.decode(context.verifier.encoded_target(record))
+        rate_limit = None if target is None else limiter.limit_for(target)
+        recover = partial(self._recover, record, limiter)
+        if record.abandoned_claims:  # its last holder never reported back: it may have died of this record
+            recover = partial(self._recover_exclusively, record, limiter, target)
+        return Job(recover, JobKind.RECOVER, record.queue, AMBIGUOUS_PRIORITY, rate_limit)
 
     def _recover_exclusively(self, record: Record, limiter: RateLimiter, target: Target | None) -> None:
-        """One suspect at a time: it may break this worker, and the others must not be counted with it.
+        """Recover one suspect at a time: if it breaks this worker, others must not be counted with it.
 
-        `target`: where the token is for; None: there is none.
+        `target` is what the token was taken for; None: there is no token.
         """
         for _ in range(_LOCK_ATTEMPTS):
             if self._poison_lock.acquire(blocking=False):
@@ -128,150 +130,166 @@ class Poller:
         try:
             target = Target.decode(encoded)
         except PermanentError as error:
-            if encoded:  # else it is only this worker that has no configuration for their queue
+            if encoded:  # without a target only this worker lacks a configuration for the queue
                 self._end_unreadable_stopped(records, str(error))
             self._reschedule_failed(records, str(error), _LASTING_ERROR_DELAY)
-            return
-        self._register_in_flight(records)
-        self._describe_in_batches(target, records, DESCRIBE_BATCH_SIZE)
+        else:
+            self._describe_in_batches(target, records, DESCRIBE_BATCH_SIZE)
 
     def _describe_in_batches(self, target: Target, records: list[Record], size: int) -> None:
-        """As many as the quota allows now; the others' looks are put off, and another account's need not wait."""
+        """Describe as many as the rate limit allows now, and put the rest off, so that no other account waits."""
         for start in range(0, len(records), size):
-            wait = self._context.read_limiter.try_acquire(
-                target, expected_calls=math.ceil((len(records) - start) / size)
-            )
+            calls = math.ceil((len(records) - start) / size)
+            wait = self._context.read_limiter.try_acquire(target, expected_calls=calls)
             if wait:
                 late = records[start:]
-                self._context.ledger.reschedule_poll(
-                    dict.fromkeys((record.id for record in late), max(wait, _INTERVAL))
-                )
+                self._context.ledger.reschedule_poll({record.id: max(wait, _INTERVAL) for record in late})
                 return
             self._describe_batch(target, records[start : start + size])
 
     def _end_unreadable_stopped(self, records: Sequence[Record], reason: str) -> None:
-        """A newer worker may know the target. Somebody who asks for a stop must not wait for one: UNKNOWN."""
-        stopped = [record for record in records if record.stop_requested_by]
-        news = [
+        """End as UNKNOWN what is to be stopped: a newer worker may know the target, but a stop must not wait for it."""
+        stopped = {record.id: record for record in records if record.stop_requested_by}
+        updates = [
             build_lost_update(
                 record, f"it was to be stopped (by {record.stop_requested_by}), but {reason} Stop {record.arn} by hand"
             )
-            for record in stopped
+            for record in stopped.values()
         ]
-        if not news:
-            return
-        answers = self._context.ledger.update_tasks(news)
-        crash_point("poller.unreadable_ended")
-        for record, outcome, answer in zip(stopped, news, answers, strict=True):
-            self.reconciler.handle_outcome_result(record, outcome, answer)
+        if updates:
+            results = self._context.ledger.update_tasks(updates)
+            crash_point("poller.unreadable_ended")
+            self._handle_results(stopped, updates, results)
 
-    def _register_in_flight(self, records: Sequence[Record]) -> None:
-        """Launched elsewhere, followed here from now on: fetch what the due records leave out."""
-        unknown = self._context.in_flight.untracked_ids([record.id for record in records])
-        for record in self._context.ledger.get(unknown) if unknown else ():
-            if record is not None and record.state is State.LAUNCHED and record.request:
-                request = self._context.verifier.decode_request_or_none(record)
-                if request is None:
-                    continue  # a newer worker's: it is followed all the same
-                self._context.in_flight.add(record.arn, build_queued_task(request, record.attempt, record.not_before))
-
-    def _describe_batch(self, target: Target, batch: list[Record]) -> None:
-        """The token of this call has been taken."""
-        shown = self._context.gateway.describe_tasks(target, [record.arn for record in batch])
+    def _describe_batch(self, target: Target, records: list[Record]) -> None:
+        """Make one DescribeTasks call, whose token was taken."""
+        batch = collect_tasks(records)
+        result = self._context.gateway.describe_tasks(target, batch.get_all_arns())
         crash_point("poller.described")
-        trouble = shown.error
-        if trouble is not None and trouble.kind is EcsErrorKind.INVALID and len(batch) > 1:
+        error = result.error
+        if error is not None and error.kind is EcsErrorKind.INVALID and len(records) > 1:
             # One bad ARN spoils the batch: find it by halves.
-            self._describe_in_batches(target, batch, (len(batch) + 1) // 2)
+            self._describe_in_batches(target, records, (len(records) + 1) // 2)
             return
-        if trouble is not None and trouble.kind is EcsErrorKind.THROTTLED:
-            self._context.read_limiter.report_throttled(target)
-        queues = {record.queue for record in batch}
-        if trouble is None:
+        queues = {record.queue for record in records}
+        if error is None:
             self._context.circuit_breakers.clear_read_errors(queues, "DescribeTasks")
-            by_arn = {str(task.get("taskArn")): task for task in shown.tasks}
-            self._reconcile_batch(target, batch, by_arn, dict.fromkeys(shown.missing_arns, ""))
+            self._reconcile_batch(target, records, batch, result.tasks, dict.fromkeys(result.missing_arns, ""))
             return
+        if error.kind is EcsErrorKind.THROTTLED:
+            self._context.read_limiter.report_throttled(target)
         for queue in queues:
-            self._context.circuit_breakers.report_read_error(queue, "DescribeTasks", trouble)
-        if trouble.kind is EcsErrorKind.CLUSTER_NOT_FOUND:
-            self._reconcile_batch(target, batch, {}, dict.fromkeys((record.arn for record in batch), trouble.reason))
+            self._context.circuit_breakers.report_read_error(queue, "DescribeTasks", error)
+        if error.kind is EcsErrorKind.CLUSTER_NOT_FOUND:
+            self._reconcile_batch(target, records, batch, (), dict.fromkeys(batch.get_all_arns(), error.reason))
         else:
-            self._reschedule_failed(batch, trouble.reason, _retry_delay(trouble))
+            self._reschedule_failed(records, error.reason, _retry_delay(error))
 
     def _reconcile_batch(
-        self, target: Target, batch: list[Record], by_arn: Mapping[str, Mapping[str, Any]], missing: Mapping[str, str]
+        self,
+        target: Target,
+        records: Sequence[Record],
+        batch: EcsTaskCollection,
+        tasks: Iterable[Mapping[str, Any]],
+        missing: Mapping[str, str],
     ) -> None:
-        """`missing`: the ARNs that ECS does not know, each with the reason when there is more to say than that."""
+        """Write what has changed; whatever remains in the batch has nothing new and is polled again later.
+
+        `missing` maps each ARN that ECS does not know to ECS's reason, "" without one.
+        """
         now = self._context.ledger.now()
-        looks: dict[str, float] = {}
-        news: list[TaskUpdate] = []
-        records = {record.id: record for record in batch}
-        for record in batch:
-            found = self._reconcile_record(target, record, by_arn.get(record.arn), missing.get(record.arn), now)
+        shown = {str(task.get("taskArn")): task for task in tasks}
+        by_id = {record.id: record for record in records}
+        delays: dict[str, float] = {}
+        updates: list[TaskUpdate] = []
+        for arn in batch.get_all_arns():
+            record = by_id[str(batch.arn_to_key[arn])]
+            if arn in shown:
+                batch.update_task(EcsExecutorTask.from_boto(shown[arn]))
+            found = self._reconcile_record(target, record, shown.get(arn), missing.get(arn), now)
             if isinstance(found, TaskUpdate):
-                news.append(found)
+                batch.pop_by_key(record.id)
+                updates.append(found)
             else:
-                looks[record.id] = found
-        if looks:
-            self._context.ledger.reschedule_poll(looks)
+                delays[record.id] = found
+        if len(batch):
+            self._context.ledger.reschedule_poll({str(key): delays[str(key)] for key in batch.get_all_task_keys()})
             crash_point("poller.rescheduled")
-        answers = self._context.ledger.update_tasks(news)
-        if news:
+        if updates:
+            results = self._context.ledger.update_tasks(updates)
             crash_point("poller.outcomes_written")
-        for outcome, answer in zip(news, answers, strict=True):
-            self.reconciler.handle_outcome_result(records[outcome.id], outcome, answer)
+            self._handle_results(by_id, updates, results)
+
+    def _handle_results(
+        self, records: Mapping[str, Record], updates: Sequence[TaskUpdate], results: Sequence[OperationResult]
+    ) -> None:
+        for update, result in zip(updates, results, strict=True):
+            self.reconciler.handle_update_result(records[update.id], update, result)
 
     def _reconcile_record(
         self, target: Target, record: Record, task: Mapping[str, Any] | None, missing: str | None, now: float
     ) -> TaskUpdate | float:
-        """News for the ledger, or in how many seconds to look again."""
+        """Return the update for the ledger, or the seconds until the next poll."""
         if task is None:
             return _ERROR_DELAY if missing is None else self._handle_missing(record, missing, now)
         self._missing.clear(record.arn)
         try:
-            return self.reconciler.reconcile_poll(target, record, task, now)
+            found, observation = self.reconciler.reconcile(target, record, task, now)
+            self._context.poll_schedule.note_poll(record, observation, now)
         except RetryableError:
             raise
-        except Exception as error:  # noqa: BLE001 - one task that nobody can read must not hide the others
+        except Exception as error:  # noqa: BLE001 - one task that cannot be read must not hide the others
             reason = f"{record.arn}: {type(error).__name__}: {error}"
             self._context.telemetry.emit("describe_tasks.failed", tasks=1, reason=reason)
             return _LASTING_ERROR_DELAY
+        return found
 
     def _handle_missing(self, record: Record, ecs_reason: str, now: float) -> TaskUpdate | float:
-        """MISSING: right after RunTask it means "not visible yet"; only after the grace time is the task lost.
+        """Handle MISSING: right after RunTask it means "not visible yet"; only after the grace time is the task lost.
 
-        `why`: the cluster is gone, says ECS. Wrong credentials look the same, so that is given more time.
+        `ecs_reason` is set when the cluster is gone. Wrong credentials look the same, so that takes more time.
         """
-        self._context.telemetry.emit("task.missing", id=record.id, arn=record.arn)
-        grace = self._context.config.settle_seconds * (_CLUSTER_GONE_FACTOR if ecs_reason else 1)
-        gone_for = min(self._missing.mark_missing(record.arn), now - record.launched_at)
-        if gone_for >= grace and not self._context.poll_schedule.may_be_lost(record, now - gone_for, now):
+        context = self._context
+        context.telemetry.emit("task.missing", id=record.id, arn=record.arn)
+        grace = context.config.settle_seconds * (_CLUSTER_GONE_FACTOR if ecs_reason else 1)
+        missing_for = min(self._missing.mark_missing(record.arn), now - record.launched_at)
+        if missing_for >= grace and not context.poll_schedule.may_be_lost(record, now - missing_for, now):
             grace = math.inf  # its end may be among the events
-        found = decide_missing(record, gone_for, grace, ecs_reason)
+        found = decide_missing(record, missing_for, grace, ecs_reason)
         if isinstance(found, TaskUpdate):
-            told = {"id": record.id, "arn": record.arn}
-            inputs = {"record": record, "missing_for": gone_for, "grace": grace, "ecs_reason": ecs_reason}
-            self._context.telemetry.emit("decision.missing_task", **told, **inputs, decision=found)
+            inputs = {"record": record, "missing_for": missing_for, "grace": grace, "ecs_reason": ecs_reason}
+            context.telemetry.emit("decision.missing_task", id=record.id, arn=record.arn, **inputs, decision=found)
             self._missing.clear(record.arn)
         return found
 
-    def _reschedule_failed(self, records: Sequence[Record], reason: str, wait: float) -> None:
+    def _reschedule_failed(self, records: Sequence[Record], reason: str, delay: float) -> None:
         self._context.telemetry.emit("describe_tasks.failed", tasks=len(records), reason=reason)
-        self._context.ledger.reschedule_poll(dict.fromkeys((record.id for record in records), wait))
+        self._context.ledger.reschedule_poll({record.id: delay for record in records})
 
     def _maintain(self, has_work: bool) -> None:
-        """Now and then: forget what is over, and count what all workers follow, for the quota is shared."""
-        if self._context.monotonic() - self._maintained_at < _MAINTENANCE_INTERVAL:
+        """Now and then forget what is over, and count the tasks of all workers, since they share the rate limit."""
+        context = self._context
+        if context.monotonic() - self._maintained_at < _MAINTENANCE_INTERVAL:
             return
-        self._maintained_at = self._context.monotonic()
-        self._context.in_flight.forget_untouched()
+        self._maintained_at = context.monotonic()
         self._missing.forget_old()
-        self.reconciler.forget_old()
-        # With events hardly anything is due, and what they tell of is given its next look by this number, too.
-        if has_work or self._context.config.uses_events():
-            counts = self._context.ledger.count_by_state().values()
-            self._context.poll_schedule.in_flight = sum(states.get(State.LAUNCHED, 0) for states in counts)
+        self._task_stopper.forget_old()
+        # With events hardly anything is due, and this number also sets the next poll after an event.
+        if has_work or context.config.uses_events():
+            counts = context.ledger.count_by_state().values()
+            context.poll_schedule.in_flight = sum(states.get(State.LAUNCHED, 0) for states in counts)
+
+
+def collect_tasks(records: Iterable[Record]) -> EcsTaskCollection:
+    """Return the records' tasks as the ledger knows them, by ARN and by request id.
+
+    Commands and configurations stay empty: following a task needs neither, and they may be sealed.
+    """
+    batch = EcsTaskCollection()
+    for record in records:
+        task = EcsExecutorTask(record.arn, record.last_status, "RUNNING", [], started_at=record.started_at or None)
+        batch.add_task(task, record.id, record.queue, [], {}, record.attempt)
+    return batch
 
 
 def _retry_delay(error: EcsError) -> float:

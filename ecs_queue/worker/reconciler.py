@@ -1,4 +1,4 @@
-"""Carries out what a look at a task means: the one path from a poll or an event to the ledger and to the owner."""
+"""Carries out what an observation of a task means: the one path from a poll or an event to the ledger and the owner."""
 
 from __future__ import annotations
 
@@ -11,88 +11,77 @@ from ecs_queue.protocol.decisions import NextAction, PollInput, decide_poll
 from ecs_queue.protocol.observation import Observation
 from ecs_queue.protocol.operations import OperationResult, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import Record
-from ecs_queue.protocol.retry import Backoff, RecordedDraw
+from ecs_queue.protocol.retry import RecordedDraw
 from ecs_queue.runtask.launch_spec import launch_spec_header
-from ecs_queue.tasks import EcsExecutorTask
-from ecs_queue.worker.completion import decide_next_action, emit_request_ended
+from ecs_queue.worker.completion import Completion
 from ecs_queue.worker.context import WorkerContext
 from ecs_queue.worker.task_stopper import TaskStopper
-from ecs_queue.worker.thread_pool import LaunchThreadPool
 
 
 class Reconciler:
-    """Thread-safe. Records are as the ledger gave them; it has the last word on what is news."""
+    """Compares records with what ECS shows. Thread-safe; the ledger decides whether an update is newer."""
 
-    def __init__(self, context: WorkerContext, thread_pool: LaunchThreadPool) -> None:
+    def __init__(self, context: WorkerContext, task_stopper: TaskStopper) -> None:
         self._context = context
-        self._task_stopper = TaskStopper(context, thread_pool)
-        self._backoff = Backoff(context.config.retry_base_seconds, context.config.retry_cap_seconds)
+        self._task_stopper = task_stopper
+        self._completion = Completion(context)
 
-    def reconcile_poll(self, target: Target, record: Record, task: Mapping[str, Any], now: float) -> TaskUpdate | float:
-        """News for the ledger, or in how many seconds to look again: of a task as DescribeTasks shows it."""
-        found, seen = self._reconcile(target, record, task, now)
-        self._context.poll_schedule.note_poll(record, seen, now)
-        return found
-
-    def reconcile_event(
-        self, target: Target, record: Record, task: Mapping[str, Any], now: float
-    ) -> TaskUpdate | float:
-        """The same of a task as an event shows it."""
-        return self._reconcile(target, record, task, now)[0]
-
-    def _reconcile(
+    def reconcile(
         self, target: Target, record: Record, task: Mapping[str, Any], now: float
     ) -> tuple[TaskUpdate | float, Observation]:
-        parts = self._context
-        head = launch_spec_header(record)
-        look = PollInput(
+        """Order a stop where one is due, and decide what the ledger has to know.
+
+        Args:
+            task: As DescribeTasks or an event shows it.
+            now: The ledger's clock.
+
+        Returns:
+            The update for the ledger, or without one the seconds until the next poll; and the observation.
+
+        Raises:
+            UndecodableMessage: the record's arguments are of another version, so other workers follow its task.
+        """
+        context = self._context
+        header = launch_spec_header(record)
+        poll_input = PollInput(
             record=record,
             task=task,
-            container_name=head.container_name,
-            max_attempts=head.max_attempts,
+            container_name=header.container_name,
+            max_attempts=header.max_attempts,
             now=now,
-            in_flight=parts.poll_schedule.in_flight,
-            describe_tasks_rate=parts.config.describe_tasks_rate,
-            backoff=self._backoff,
-            event_health=parts.poll_schedule.trusted_event_health(record),
+            in_flight=context.poll_schedule.in_flight,
+            describe_tasks_rate=context.config.describe_tasks_rate,
+            backoff=context.backoff,
+            event_health=context.poll_schedule.trusted_event_health(record),
         )
-        draw = RecordedDraw(parts.rng)
-        found = decide_poll(look, draw)
-        if found.is_new or found.stop_cause:  # else it is one of many looks that showed nothing new
-            told = {"id": record.id, "arn": record.arn, "status": found.observation.last_status}
-            parts.telemetry.emit("decision.poll", **told, poll_input=look, draw=draw.value, decision=found)
-        if found.stop_cause:
-            self._stop(target, record, found.stop_cause)
-        if found.update is None:
-            return found.wait, found.observation
-        parts.in_flight.update(record.id, EcsExecutorTask.from_boto(task))
-        return found.update, found.observation
+        draw = RecordedDraw(context.rng)
+        decision = decide_poll(poll_input, draw)
+        observation = decision.observation
+        if decision.is_new or decision.stop_cause:  # else it is one of many polls that showed nothing new
+            fields = {"id": record.id, "arn": record.arn, "status": observation.last_status}
+            inputs = {"poll_input": poll_input, "draw": draw.value}
+            context.telemetry.emit("decision.poll", **fields, **inputs, decision=decision)
+        if decision.stop_cause:
+            self._stop(target, record, decision.stop_cause)
+        return decision.wait if decision.update is None else decision.update, observation
 
-    def handle_outcome_result(self, record: Record, outcome: TaskUpdate, result: OperationResult) -> None:
-        """What the ledger has made of an outcome."""
-        parts = self._context
-        step = decide_next_action(parts.telemetry, "update_task", record.id, result.code)
+    def handle_update_result(self, record: Record, update: TaskUpdate, result: OperationResult) -> None:
+        """Report what the ledger made of an update; publish the result when the record has ended."""
+        context = self._context
+        action = context.decide_next_action("update_task", record.id, result.code)
         if result.code is ResultCode.OK:
-            parts.telemetry.emit("task.status_changed", id=record.id, arn=record.arn, status=outcome.last_status)
-            return
-        parts.in_flight.drop(record.id)
-        if step is NextAction.AWAIT_RELAUNCH:
-            parts.telemetry.emit(
-                "request.retry_scheduled", id=record.id, attempt=record.attempt + 1, reason=outcome.reason
-            )
-        elif step is NextAction.PUBLISH_RESULT and result.record is not None:
-            emit_request_ended(parts.telemetry, result.record)
-            parts.publish_result(result.record)
-
-    def forget_old(self) -> None:
-        """Drop what is over."""
-        self._task_stopper.forget_old()
+            context.telemetry.emit("task.status_changed", id=record.id, arn=record.arn, status=update.last_status)
+        elif action is NextAction.AWAIT_RELAUNCH:
+            attempt = record.attempt + 1
+            context.telemetry.emit("request.retry_scheduled", id=record.id, attempt=attempt, reason=update.reason)
+        elif action is NextAction.PUBLISH_RESULT and result.record is not None:
+            self._completion.complete(result.record)
 
     def _stop(self, target: Target, record: Record, stop_by: str) -> None:
-        """Mark what was not marked yet, then order the stop; seen again at the next look, it is ordered again."""
+        """Mark a stop that is not marked yet, then order it; the next poll that shows the task running repeats it."""
         if not record.stop_requested_by:
-            answer = self._context.ledger.stop([record.id], stop_by, record.launch)[0]
+            result = self._context.ledger.stop([record.id], stop_by, record.launch)[0]
             crash_point("reconciler.stop_marked")
-            if answer.code is not ResultCode.STOP_REQUESTED:
+            if result.code is not ResultCode.STOP_REQUESTED:
                 return
         self._task_stopper.request_stop(target, record, stop_by)

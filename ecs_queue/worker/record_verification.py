@@ -1,7 +1,7 @@
-"""What of a record may be believed: whoever can write to the ledger can write anything into one.
+"""Checks what a worker may believe of a record: anyone who can write to the ledger can write anything into one.
 
 With signing keys a request and its frozen arguments are used only when they are signed for this very record. The
-rest of a record is state, and not authenticated: see docs/security.md.
+rest of a record is state and not authenticated: see docs/security.md.
 """
 
 from __future__ import annotations
@@ -17,40 +17,43 @@ from ecs_queue.runtask.launch_spec import LaunchSpec, decode_launch_spec, record
 
 
 class RecordVerifier:
-    """`target_for`: a queue's target by this worker's own configuration; ConfigError."""
+    """Verifies and decodes records. `target_for` returns a queue's target by this worker's own configuration."""
 
     def __init__(self, keyring: Keyring, target_for: Callable[[str], Target]) -> None:
         self._keyring = keyring
         self._target_for = target_for
 
     def decode_request(self, record: Record) -> TaskRequest:
-        """See `request_of`: UndecodableMessage, and of its kinds UnverifiedMessage and SealedMessage."""
+        """Return the record's request.
+
+        Raises:
+            UndecodableMessage: also as UnverifiedMessage (not signed for this record) or SealedMessage (no key here).
+        """
         return decode_record_request(record, self._keyring)
 
-    def decode_verified_request(self, record: Record) -> TaskRequest | None:
-        """The request, where its frozen arguments are launched; None: only others can read it. UnverifiedMessage."""
-        try:
-            return self.decode_request(record)
-        except UnverifiedMessage:
-            raise
-        except UndecodableMessage:
-            return None
+    def verify_request(self, record: Record) -> None:
+        """Check that the request is signed, where its frozen arguments are launched.
 
-    def decode_request_or_none(self, record: Record) -> TaskRequest | None:
-        """The request, where it only serves to show what runs."""
+        A request that only other workers can read passes.
+
+        Raises:
+            UnverifiedMessage: it is not signed for this record.
+        """
         try:
-            return self.decode_request(record)
-        except UndecodableMessage:
-            return None
+            self.decode_request(record)
+        except UndecodableMessage as error:
+            if isinstance(error, UnverifiedMessage):
+                raise
 
     def decode_launch_spec(self, record: Record) -> LaunchSpec:
-        """The frozen arguments; UndecodableMessage, and of its kinds UnverifiedMessage and SealedMessage."""
+        """Return the frozen arguments; raises as `decode_request` does."""
         return decode_launch_spec(record.args, self._keyring, record_args_scope(record))
 
     def encoded_target(self, record: Record) -> str:
-        """Where the record's task is looked for: its frozen target, or where nobody vouches for that the queue's own.
+        """Return the target at which the record's task is looked for; "" when none is known.
 
-        A target names a role to assume and an endpoint to talk to: a forged one is not followed. "": neither is known.
+        That is its frozen target or, where no signature vouches for that, its queue's own: a target names a role to
+        assume and an endpoint to talk to, so a forged one is not followed.
         """
         if record.target and self._is_verified(record):
             return record.target

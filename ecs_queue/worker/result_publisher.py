@@ -1,9 +1,8 @@
-"""Announces results on the broker. A hint that makes delivery fast: the ledger keeps what is undelivered."""
+"""Publishes results on the broker: a hint that makes delivery fast, since the ledger keeps what is undelivered."""
 
 from __future__ import annotations
 
 import queue
-import threading
 
 from ecs_queue.broker.base import Broker
 from ecs_queue.crash_points import crash_point
@@ -12,51 +11,38 @@ from ecs_queue.messages.envelope import build_result, encode
 from ecs_queue.messages.keyring import NO_KEYS, Keyring
 from ecs_queue.protocol.record import Record
 from ecs_queue.telemetry import Telemetry
+from ecs_queue.worker.service import ThreadService
 
 _BATCH_SIZE = 500
-#: For so long after a batch the next is gathered: many small ones cost the broker's client far more. Seconds.
+#: Time for which the next batch is gathered: many small ones cost the broker's client far more. Seconds.
 _BATCH_INTERVAL = 0.02
-#: Results that wait for a lost broker; beyond, the oldest are left to their owners' look into the ledger.
+#: The most results that wait for a lost broker; beyond, the owners of the oldest find them in the ledger.
 _MAX_PENDING = 20_000
 
 
-class ResultPublisher:
-    """A `Service`: publishes in batches on a thread of its own, so that no launch or poll waits for the broker."""
+class ResultPublisher(ThreadService):
+    """Publishes in batches on its own thread, so that no launch or poll waits for the broker."""
 
     def __init__(
         self, broker: Broker, telemetry: Telemetry, error_delay: float = 1.0, keyring: Keyring = NO_KEYS
     ) -> None:
-        """`keyring`: signs the results."""
+        """`keyring` signs the results."""
+        super().__init__("result-publisher")
         self._broker = broker
         self._telemetry = telemetry
         self._error_delay = error_delay
         self._keyring = keyring
         self._pending: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def publish(self, record: Record) -> None:
-        """Announce the result of an ended record, if anybody waits for it. Does not block."""
+        """Publish the result of an ended record that has an owner. Does not block."""
         if record.owner:
             self._pending.put(record)
 
-    def start(self) -> None:
-        """See `Service`."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="result-publisher", daemon=True)
-            self._thread.start()
-
     def stop(self) -> None:
-        """See `Service`. What waits is still published, once."""
-        self._stopping.set()
+        """See `Service`. Pending results are still published, with one try."""
+        super().stop()
         self._pending.put(None)
-
-    def join(self, timeout: float) -> bool:
-        """See `Service`."""
-        if self._thread is None:
-            return True
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while True:
@@ -72,7 +58,10 @@ class ResultPublisher:
         record = self._pending.get()
         batch: list[tuple[str, bytes]] = []
         while record is not None:
-            self._append_encoded(record, batch)
+            try:
+                batch.append((record.owner, encode(build_result(record), self._keyring)))
+            except (TypeError, ValueError) as error:  # ECS's text is not valid in JSON
+                self._report_unpublished(1, f"{record.id}: {error}")
             if len(batch) == _BATCH_SIZE:
                 break
             try:
@@ -80,12 +69,6 @@ class ResultPublisher:
             except queue.Empty:
                 break
         return batch
-
-    def _append_encoded(self, record: Record, batch: list[tuple[str, bytes]]) -> None:
-        try:
-            batch.append((record.owner, encode(build_result(record), self._keyring)))
-        except (TypeError, ValueError) as error:  # words of ECS that JSON cannot hold
-            self._report_unpublished(1, f"{record.id}: {error}")
 
     def _publish_batch(self, batch: list[tuple[str, bytes]]) -> None:
         while True:
@@ -97,7 +80,7 @@ class ResultPublisher:
                 if self._stopping.is_set() or self._pending.qsize() > _MAX_PENDING:
                     return self._report_unpublished(len(batch), str(error))
                 self._stopping.wait(self._error_delay)
-            except Exception as error:  # noqa: BLE001 - it must not end the thread: later results want to be told too
+            except Exception as error:  # noqa: BLE001 - it must not end the thread: later results have to be published
                 return self._report_unpublished(len(batch), f"{type(error).__name__}: {error}")
             else:
                 return None

@@ -11,7 +11,7 @@ from ecs_queue.telemetry import Telemetry
 
 
 class Service(Protocol):
-    """`start` returns at once; `stop` asks for the end and is idempotent; `join` waits for it, and says if it came."""
+    """`start` and `stop` return at once; `stop` is idempotent; `join` waits for the end and returns whether it came."""
 
     def start(self) -> None: ...
 
@@ -20,26 +20,11 @@ class Service(Protocol):
     def join(self, timeout: float) -> bool: ...
 
 
-class PeriodicService:
-    """Runs `step` again and again on a thread of its own; `step` answers how many seconds to rest before the next.
+class ThreadService:
+    """A `Service` with one thread, on which `_run` returns some time after `_stopping` is set."""
 
-    What `step` raises is told and does not end the service: after an error it rests for `rest_after_error` seconds.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        step: Callable[[], float],
-        telemetry: Telemetry,
-        error_delay: float = 1.0,
-        finish: Callable[[], None] | None = None,
-    ) -> None:
-        """`finish` runs on the same thread after the last step."""
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._step = step
-        self._telemetry = telemetry
-        self._error_delay = error_delay
-        self._finish = finish
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -61,22 +46,46 @@ class PeriodicService:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        raise NotImplementedError
+
+
+class PeriodicService(ThreadService):
+    """Runs `step` again and again on its own thread; `step` returns the seconds until its next run.
+
+    An exception of `step` is reported and does not end the service: the next run is after `error_delay` seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[], float],
+        telemetry: Telemetry,
+        error_delay: float = 1.0,
+        finish: Callable[[], None] | None = None,
+    ) -> None:
+        """`finish` runs on the same thread after the last step."""
+        super().__init__(name)
+        self._step = step
+        self._telemetry = telemetry
+        self._error_delay = error_delay
+        self._finish = finish
+
+    def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                rest = self._step()
+                delay = self._step()
             except RetryableError as error:
-                self._telemetry.emit("service.failed", service=self._name, reason=str(error))
-                rest = self._error_delay
+                delay = self._report(str(error))
             except Exception as error:  # noqa: BLE001 - a service that dies silently would stop the whole worker
-                self._telemetry.emit("service.failed", service=self._name, reason=f"{type(error).__name__}: {error}")
-                rest = self._error_delay
-            if rest > 0:
-                self._stopping.wait(rest)
+                delay = self._report(f"{type(error).__name__}: {error}")
+            if delay > 0:
+                self._stopping.wait(delay)
         if self._finish is not None:
-            self._run_finish(self._finish)
+            try:
+                self._finish()
+            except Exception as error:  # noqa: BLE001 - no caller is left to handle it
+                self._report(f"{type(error).__name__}: {error}")
 
-    def _run_finish(self, finish: Callable[[], None]) -> None:
-        try:
-            finish()
-        except Exception as error:  # noqa: BLE001 - nobody is left who could take it
-            self._telemetry.emit("service.failed", service=self._name, reason=f"{type(error).__name__}: {error}")
+    def _report(self, reason: str) -> float:
+        self._telemetry.emit("service.failed", service=self._name, reason=reason)
+        return self._error_delay

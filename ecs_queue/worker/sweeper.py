@@ -1,6 +1,6 @@
-"""Finds what no message speaks of: due retries, requests whose message was lost, expired ones, old index entries.
+"""Finds what no message leads to: due retries, requests whose message was lost, expired ones, old index entries.
 
-It claims directly, and only when there are free slots: publishing again would multiply the messages of a backlog.
+The sweeper claims directly, and only for free threads: publishing messages again would multiply those of a backlog.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ from ecs_queue.worker.fair_queue import Job, JobKind
 from ecs_queue.worker.launcher import Launcher
 from ecs_queue.worker.thread_pool import LaunchThreadPool
 
-_INTERVAL = 0.5
+_INTERVAL, _BUSY_INTERVAL = 0.5, 0.05
 _EXPIRED_BATCH = 200
 _PRUNE_BATCH = 1000
 
 
 class Sweeper:
-    """`idle(queue)`: the consumer has found the queue empty; before, a silent record's message may only be waiting."""
+    """One thread calls `step`.
+
+    `is_drained(queue)` says whether the consumer has found the queue empty: before that, the message of an unclaimed
+    record may only be waiting in the broker.
+    """
 
     def __init__(
         self,
@@ -39,8 +43,8 @@ class Sweeper:
         self._is_drained = is_drained
 
     def step(self) -> float:
-        """One round; how many seconds to rest before the next."""
-        ledger = self._context.ledger
+        """Sweep once; return the seconds until the next round."""
+        ledger, pool = self._context.ledger, self._thread_pool
         expired = ledger.lease_expired(_EXPIRED_BATCH)
         if expired:
             crash_point("sweeper.expired_leased")
@@ -49,21 +53,18 @@ class Sweeper:
         found = 0
         for queue in self._queues:
             # A retry was submitted before most of a backlog, so it does not wait for that to be over.
-            found += self._submit_due(
-                queue,
-                partial(ledger.lease_due_retries, queue),
-                self._thread_pool.remaining_capacity(queue, JobKind.RETRY),
-            )
+            retries = partial(ledger.lease_due_retries, queue)
+            found += self._submit_due(queue, retries, pool.remaining_capacity(queue, JobKind.RETRY))
             if self._is_drained(queue):
-                found += self._submit_due(queue, partial(ledger.lease_unclaimed, queue), self._thread_pool.free_threads)
+                found += self._submit_due(queue, partial(ledger.lease_unclaimed, queue), pool.free_threads)
         ledger.prune(_PRUNE_BATCH)
-        return 0.05 if found else _INTERVAL
+        return _BUSY_INTERVAL if found else _INTERVAL
 
-    def _submit_due(self, queue: str, pop: Callable[[int], list[Record]], capacity: int) -> int:
-        """A leased record that is not claimed comes due again, so nothing is popped without a slot for it."""
+    def _submit_due(self, queue: str, lease: Callable[[int], list[Record]], capacity: int) -> int:
+        """Lease only what a thread is free for: a leased record that is not claimed has to come due again."""
         waiting = self._thread_pool.waiting(queue, JobKind.RETRY)
         capacity = int(min(capacity, self._context.admission.available(queue) - waiting))
-        records = pop(capacity) if capacity > 0 else []
+        records = lease(capacity) if capacity > 0 else []
         if records:
             crash_point("sweeper.leased")
         for record in records:

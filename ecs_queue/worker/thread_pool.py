@@ -1,6 +1,6 @@
-"""The slots of a worker: how many calls it makes at the same time, and what waits for one.
+"""The threads on which a worker makes its calls, and the jobs that wait for one.
 
-A job gets its slot when its token is here: no slot is held by what has to wait for AWS's quota.
+A job gets its thread when its token is here: no thread is held by a job that waits for AWS's rate limit.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.fair_queue import FairQueue, Job, JobKind
 from ecs_queue.worker.rate_limiter import RateLimit, TokenCache
 
-#: After a ledger that could not be asked for tokens. Seconds.
+#: Time until tokens are fetched again after the ledger could not be reached. Seconds.
 _ERROR_DELAY = 1.0
 
 
 class LaunchThreadPool:
-    """`number` threads, started when they are needed. Thread-safe."""
+    """`size` threads, started when they are needed. Thread-safe."""
 
     def __init__(self, size: int, telemetry: Telemetry, token_cache: TokenCache, fair_queue: FairQueue) -> None:
         self._size = size
@@ -36,48 +36,47 @@ class LaunchThreadPool:
 
     @property
     def outstanding(self) -> int:
-        """Jobs that are running or waiting for a slot."""
+        """Jobs that are running or waiting for a thread."""
         return self._running + len(self._fair_queue)
 
     @property
     def free_threads(self) -> int:
-        """Slots that nothing waits for."""
+        """Threads for which no job waits."""
         return max(0, self._size - self.outstanding)
 
     def remaining_capacity(self, queue: str, kind: JobKind) -> int:
-        """How many more of these may wait: so many that slots never idle, and no lane grows without bound."""
-        most = 2 * self._size if kind is JobKind.STOP else self._size
-        with self._changed:
-            return max(0, most - self._fair_queue.waiting(queue, kind))
+        """Return how many more such jobs may wait: enough to keep every thread busy, without growing unbounded."""
+        capacity = 2 * self._size if kind is JobKind.STOP else self._size
+        return max(0, capacity - self.waiting(queue, kind))
 
     def waiting(self, queue: str, kind: JobKind) -> int:
-        """How many of these wait for a slot."""
+        """Return how many such jobs wait for a thread."""
         with self._changed:
             return self._fair_queue.waiting(queue, kind)
 
     def submit(self, job: Job) -> None:
-        """Run it when its turn has come, there is a slot and, if it needs one, a token. What it raises is told."""
+        """Run the job in its turn, when a thread and the token it needs are there. Its exceptions are reported."""
         with self._changed:
-            if self._closed:  # it stays with the broker or the ledger, another worker takes it
+            if self._closed:  # its request stays with the broker or the ledger, and another worker takes it
                 return
             self._fair_queue.add(job)
         self.wake()
 
     def wake(self) -> None:
-        """Something may run that could not before."""
+        """Check again what may run."""
         with self._changed:
             if self._fair_queue:
                 self._wake_one()
 
     def drop(self, queue: str, kind: JobKind) -> None:
-        """Let go of what waits of these, the next one last: given back to the head of a queue it is first again."""
+        """Drop such jobs that wait, the next one last: given back to the head of a queue, it is first again."""
         with self._changed:
             jobs = self._fair_queue.remove(queue, kind)
         for job in reversed(jobs):
             job.on_drop()
 
     def drop_all(self) -> None:
-        """Let go of everything that waits."""
+        """Drop every job that waits."""
         with self._changed:
             jobs = self._fair_queue.clear()
             self._idle.notify_all()
@@ -85,12 +84,12 @@ class LaunchThreadPool:
             job.on_drop()
 
     def wait_until_idle(self, timeout: float) -> bool:
-        """Whether nothing was in hand within `timeout` seconds."""
+        """Wait until no job runs or waits; return False if `timeout` seconds were not enough."""
         with self._changed:
             return self._idle.wait_for(lambda: self.outstanding == 0, timeout)
 
     def close(self) -> None:
-        """Take no more; what waits for a slot is dropped."""
+        """Accept no more jobs, and forget those that wait."""
         with self._changed:
             self._closed = True
             self._fair_queue.clear()
@@ -107,16 +106,14 @@ class LaunchThreadPool:
     def _run_thread(self) -> None:
         while True:
             with self._changed:
-                step = self._next_work()
-                while isinstance(step, float):
+                while isinstance(work := self._next_work(), float):
                     if self._closed:
                         return
-                    self._wait(step)
-                    step = self._next_work()
-            self._perform(step)
+                    self._wait(work)
+            self._perform(work)
 
     def _wait(self, seconds: float) -> None:
-        """One thread keeps time for all; the others wait to be woken."""
+        """Wait to be woken; one thread also keeps time for all."""
         is_timer = not self._has_timer and seconds < math.inf
         self._has_timer = self._has_timer or is_timer
         self._waiting_threads += 1
@@ -128,7 +125,7 @@ class LaunchThreadPool:
                 self._has_timer = False
 
     def _next_work(self) -> Job | RateLimit | float:
-        """A job to run, a permit to fetch tokens for, or seconds until there may be one. Under the lock."""
+        """Return a job to run, a rate limit to fetch tokens of, or the seconds until there may be either."""
         job = self._fair_queue.pop(self._token_cache.spend)
         if job is not None:
             self._running += 1
@@ -136,15 +133,15 @@ class LaunchThreadPool:
                 self._wake_one()
             return job
         soonest = math.inf
-        for permit in self._fair_queue.waiting_rate_limits():
-            if permit in self._fetching:
+        for rate_limit in self._fair_queue.waiting_rate_limits():
+            if rate_limit in self._fetching:
                 continue
-            wait = self._token_cache.fetch_delay(permit)
-            if wait <= 0:
-                self._fetching.add(permit)
+            delay = self._token_cache.fetch_delay(rate_limit)
+            if delay <= 0:
+                self._fetching.add(rate_limit)
                 self._wake_one()  # to keep time for the others
-                return permit
-            soonest = min(soonest, wait)
+                return rate_limit
+            soonest = min(soonest, delay)
         return soonest
 
     def _perform(self, work: Job | RateLimit) -> None:
@@ -155,12 +152,12 @@ class LaunchThreadPool:
 
     def _fetch_tokens(self, rate_limit: RateLimit) -> None:
         with self._changed:
-            want = min(self._fair_queue.waiting_rate_limits().get(rate_limit, 1), self._size - self._running)
+            count = min(self._fair_queue.waiting_rate_limits().get(rate_limit, 1), self._size - self._running)
         try:
-            self._token_cache.fetch(rate_limit, want)
-        except Exception as error:  # noqa: BLE001 - what waits is tried again
+            self._token_cache.fetch(rate_limit, count)
+        except Exception as error:  # noqa: BLE001 - the jobs wait for the next try
             self._token_cache.delay_fetch(rate_limit, _ERROR_DELAY)
-            self._telemetry.emit("service.failed", service="rate_limiter", reason=f"{type(error).__name__}: {error}")
+            self._report("rate_limiter", error)
         finally:
             with self._changed:
                 self._fetching.discard(rate_limit)
@@ -168,9 +165,12 @@ class LaunchThreadPool:
     def _run_job(self, job: Job) -> None:
         try:
             job.run()
-        except Exception as error:  # noqa: BLE001 - one request must not take a slot with it
-            self._telemetry.emit("service.failed", service="thread_pool", reason=f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - one request must not end a thread
+            self._report("thread_pool", error)
         finally:
             with self._changed:
                 self._running -= 1
                 self._idle.notify_all()
+
+    def _report(self, service: str, error: Exception) -> None:
+        self._telemetry.emit("service.failed", service=service, reason=f"{type(error).__name__}: {error}")

@@ -38,7 +38,6 @@ def test_status_shows_each_queue_with_its_states_backlog_and_workers(
         queues=["default", "reports"],
         concurrency=32,
         launches_in_progress=0,
-        tasks_followed=0,
         launched_total=0,
         ended_total=0,
         health="ok",
@@ -59,7 +58,7 @@ def test_status_tells_why_a_worker_is_ill(
     invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
 ) -> None:
     assert "no worker is alive: start one" in invoke("status", env=no_worker_environ).stdout
-    facts = {"concurrency": 1, "launches_in_progress": 0, "tasks_followed": 0, "launched_total": 4, "ended_total": 3}
+    facts = {"concurrency": 1, "launches_in_progress": 0, "launched_total": 4, "ended_total": 3}
     now = client.ledger.now()
     for name, health in (("w1", "ok"), ("w2", "default: no credentials")):
         ill = WorkerInfo(

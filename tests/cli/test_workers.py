@@ -25,7 +25,6 @@ def info(**fields: Any) -> WorkerInfo:
         "queues": ["default", "etl"],
         "concurrency": 32,
         "launches_in_progress": 3,
-        "tasks_followed": 120,
         "launched_total": 1234,
         "ended_total": 1200,
         "health": "ok",
@@ -92,7 +91,6 @@ _OF_OLD = frozenset(
         "queues",
         "concurrency",
         "launches_in_progress",
-        "tasks_followed",
         "launched_total",
         "ended_total",
     )

@@ -31,7 +31,7 @@ def ledger() -> MemoryLedger:
 
 def worker(**changes: Any) -> WorkerInfo:
     facts: dict[str, Any] = {"name": "w1", "host": "h", "pid": 1, "version": "1", "queues": ["default"]}
-    numbers = {"concurrency": 1, "launches_in_progress": 0, "tasks_followed": 0, "launched_total": 0, "ended_total": 0}
+    numbers = {"concurrency": 1, "launches_in_progress": 0, "launched_total": 0, "ended_total": 0}
     return WorkerInfo(**{**facts, **numbers, "health": "ok", "started_at": 1.0, **changes})
 
 

@@ -7,10 +7,9 @@ import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ecs_queue.ecs.event_queue import MAX_BATCH_SIZE, EventMessage
+from ecs_queue.ecs.event_queue import MAX_BATCH_SIZE, VISIBILITY_TIMEOUT, EventMessage
 from ecs_queue.errors import EventQueueUnavailable
 from ecs_queue.local.ecs.events import build_event
-from ecs_queue.worker.poll_schedule import VISIBILITY_TIMEOUT
 from tests.simulation.ecs import SimTask
 from tests.simulation.process import SimProcess, SimulationContext
 

@@ -16,18 +16,14 @@ from ecs_queue.ledger.base import Ledger
 from ecs_queue.protocol.event_health import queue_source
 from ecs_queue.protocol.record import Record
 from ecs_queue.telemetry import Telemetry
-from ecs_queue.worker.admission import Admission
-from ecs_queue.worker.circuit_breaker import CircuitBreakers
 from ecs_queue.worker.consumer import Consumer
 from ecs_queue.worker.context import WorkerContext
 from ecs_queue.worker.event_listener import EventListener
 from ecs_queue.worker.fair_queue import FairQueue
-from ecs_queue.worker.in_flight import InFlightTasks
 from ecs_queue.worker.launcher import Launcher
-from ecs_queue.worker.poison import PoisonGuard
-from ecs_queue.worker.poll_schedule import EventAwareSchedule, build_poll_schedule
+from ecs_queue.worker.poll_schedule import EventAwareSchedule
 from ecs_queue.worker.poller import Poller
-from ecs_queue.worker.rate_limiter import RateLimiter, TokenCache, stop_task_reserve
+from ecs_queue.worker.rate_limiter import TokenCache
 from ecs_queue.worker.result_publisher import ResultPublisher
 from ecs_queue.worker.service import PeriodicService
 from ecs_queue.worker.sweeper import Sweeper
@@ -157,26 +153,41 @@ class SimWorker(SimProcess):
         ledger, broker, gateway = connect(self)
         self._stopping = SimEvent(self.context.scheduler)
         self._result_publisher = SimResultPublisher(self, broker, self.telemetry)
-        self._token_cache = TokenCache(ledger, context.scheduler.clock, self.telemetry)
         self._ids = 0
-        parts = self._make_context(config, ledger, gateway)
-        self._thread_pool = SimThreadPool(
-            self, config.concurrency, self.telemetry, self._token_cache, FairQueue(lambda queue: 1.0, parts.admission)
+        queues = ["default"]
+        worker_context = WorkerContext(
+            config=config,
+            worker_name=self.name,
+            queues=queues,
+            ledger=ledger,
+            gateway=gateway,
+            target_for=lambda queue: TARGET,
+            publish_result=self._result_publisher.publish,
+            telemetry=self.telemetry,
+            monotonic=context.scheduler.clock,
+            wait_for_stop=self._stopping.wait,
+            new_id=self._new_id,
+            rng=context.rng,
         )
-        parts.admission.on_refresh(self._thread_pool.wake)
-        launcher = Launcher(parts)
-        self._consumer = Consumer(parts, broker, launcher, self._thread_pool, ["default"])
-        sweeper = Sweeper(parts, launcher, self._thread_pool, ["default"], self._consumer.is_drained)
-        tracker = Poller(parts, self._thread_pool, launcher.recover)
+        admission = worker_context.admission
+        fair_queue = FairQueue(lambda queue: 1.0, admission)
+        self._thread_pool = SimThreadPool(
+            self, config.concurrency, self.telemetry, worker_context.token_cache, fair_queue
+        )
+        admission.on_refresh(self._thread_pool.wake)
+        launcher = Launcher(worker_context)
+        self._consumer = Consumer(worker_context, broker, launcher, self._thread_pool, queues)
+        sweeper = Sweeper(worker_context, launcher, self._thread_pool, queues, self._consumer.is_drained)
+        poller = Poller(worker_context, self._thread_pool, launcher.recover)
         self._consumer_service = SimPeriodicService(
             "consumer", lambda: self._consumer.step(), self, self._release_messages
         )
         self._services = [
             self._consumer_service,
-            SimPeriodicService("poller", lambda: tracker.step(), self),
+            SimPeriodicService("poller", lambda: poller.step(), self),
             SimPeriodicService("sweeper", lambda: sweeper.step(), self),
-            SimPeriodicService("admission", lambda: parts.admission.step(), self),
-            *self._event_services(parts, tracker, event_server),
+            SimPeriodicService("admission", lambda: admission.step(), self),
+            *self._event_services(worker_context, poller, event_server),
         ]
 
     def start(self) -> None:
@@ -207,43 +218,18 @@ class SimWorker(SimProcess):
         self._consumer.close()
 
     def _event_services(
-        self, parts: WorkerContext, tracker: Poller, event_server: SimEventQueueServer | None
+        self, worker_context: WorkerContext, poller: Poller, event_server: SimEventQueueServer | None
     ) -> list[SimPeriodicService]:
-        pace = parts.poll_schedule
-        if event_server is None or not isinstance(pace, EventAwareSchedule):
+        schedule = worker_context.poll_schedule
+        if event_server is None or not isinstance(schedule, EventAwareSchedule):
             return []
         source = queue_source(EVENT_QUEUE_URL)
-        readers = [
-            EventListener(parts, tracker.reconciler, pace, SimEventQueue(self, event_server), source) for _ in range(2)
+        listeners = [
+            EventListener(worker_context, poller.reconciler, schedule, SimEventQueue(self, event_server), source)
+            for _ in range(2)
         ]
-        services = [SimPeriodicService("event-listener", reader.step, self) for reader in readers]
-        return [*services, SimPeriodicService("poll-schedule", pace.step, self)]
-
-    def _make_context(self, config: Config, ledger: Ledger, gateway: EcsGateway) -> WorkerContext:
-        clock, tokens = self.context.scheduler.clock, self._token_cache
-        launch, read = config.run_task_burst, config.describe_tasks_burst
-        circuits = CircuitBreakers(clock, self.telemetry)
-        return WorkerContext(
-            config=config,
-            worker_name=self.name,
-            ledger=ledger,
-            gateway=gateway,
-            target_for=lambda queue: TARGET,
-            run_task_limiter=RateLimiter(tokens, "run_task", config.run_task_rate, launch, stop_task_reserve(launch)),
-            stop_task_limiter=RateLimiter(tokens, "run_task", config.run_task_rate, launch),
-            read_limiter=RateLimiter(tokens, "describe_tasks", config.describe_tasks_rate, read),
-            poison_guard=PoisonGuard(ledger, config.max_deliveries),
-            circuit_breakers=circuits,
-            admission=Admission(ledger, config, circuits, ["default"]),
-            in_flight=InFlightTasks(clock),
-            poll_schedule=build_poll_schedule(ledger, config, clock, self.telemetry),
-            publish_result=self._result_publisher.publish,
-            telemetry=self.telemetry,
-            monotonic=clock,
-            wait_for_stop=self._stopping.wait,
-            new_id=self._new_id,
-            rng=self.context.rng,
-        )
+        services = [SimPeriodicService("event-listener", listener.step, self) for listener in listeners]
+        return [*services, SimPeriodicService("poll-schedule", schedule.step, self)]
 
     def _new_id(self) -> str:
         self._ids += 1

@@ -19,16 +19,10 @@ from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
 from ecs_queue.runtask.launch_spec import build_submission
 from ecs_queue.telemetry import Telemetry
-from ecs_queue.worker.admission import Admission
-from ecs_queue.worker.circuit_breaker import CircuitBreakers
 from ecs_queue.worker.context import WorkerContext
 from ecs_queue.worker.fair_queue import FairQueue, Job
-from ecs_queue.worker.in_flight import InFlightTasks
 from ecs_queue.worker.launcher import Launcher
-from ecs_queue.worker.poison import PoisonGuard
-from ecs_queue.worker.poll_schedule import PollSchedule, build_poll_schedule
 from ecs_queue.worker.poller import Poller
-from ecs_queue.worker.rate_limiter import RateLimiter, TokenCache, stop_task_reserve
 from ecs_queue.worker.sweeper import Sweeper
 from ecs_queue.worker.thread_pool import LaunchThreadPool
 from tests.fake_clock import FakeClock
@@ -153,26 +147,14 @@ class SteppedWorker:
         telemetry = Telemetry(lambda name, fields: self.events.append((name, fields)))
         self.stopping = threading.Event()
         self.waits: list[float] = []
-        self.circuit_breakers = CircuitBreakers(harness.clock, telemetry)
-        tokens = TokenCache(harness.ledger, harness.clock, telemetry)
-        launch, read = config.run_task_burst, config.describe_tasks_burst
-        self.admission = Admission(harness.ledger, config, self.circuit_breakers, harness.queues)
         self.target_for: Callable[[str], Target] = lambda queue: TARGET
-        self.poll_schedule: PollSchedule = build_poll_schedule(harness.ledger, config, harness.clock, telemetry)
-        self.context = WorkerContext(
+        context = self.context = WorkerContext(
             config=config,
             worker_name="w",
+            queues=harness.queues,
             ledger=harness.ledger,
             gateway=harness.ecs,
             target_for=lambda queue: self.target_for(queue),
-            run_task_limiter=RateLimiter(tokens, "run_task", config.run_task_rate, launch, stop_task_reserve(launch)),
-            stop_task_limiter=RateLimiter(tokens, "run_task", config.run_task_rate, launch),
-            read_limiter=RateLimiter(tokens, "describe_tasks", config.describe_tasks_rate, read),
-            poison_guard=PoisonGuard(harness.ledger, config.max_deliveries),
-            circuit_breakers=self.circuit_breakers,
-            admission=self.admission,
-            in_flight=InFlightTasks(harness.clock),
-            poll_schedule=self.poll_schedule,
             publish_result=harness.published_results.append,
             telemetry=telemetry,
             monotonic=harness.clock,
@@ -180,12 +162,14 @@ class SteppedWorker:
             new_id=harness.new_id,
             rng=harness.rng,
         )
-        lanes = FairQueue(lambda queue: config.profile(queue).weight, self.admission)
-        self.thread_pool = InlineThreadPool(config.concurrency, telemetry, tokens, lanes)
+        self.circuit_breakers, self.admission = context.circuit_breakers, context.admission
+        self.poll_schedule = context.poll_schedule
+        fair_queue = FairQueue(lambda queue: config.profile(queue).weight, context.admission)
+        self.thread_pool = InlineThreadPool(config.concurrency, telemetry, context.token_cache, fair_queue)
         self.admission.on_refresh(self.thread_pool.wake)
-        self.launcher = Launcher(self.context)
-        self.poller = Poller(self.context, self.thread_pool, self.launcher.recover)
-        self.sweeper = Sweeper(self.context, self.launcher, self.thread_pool, harness.queues, lambda queue: True)
+        self.launcher = Launcher(context)
+        self.poller = Poller(context, self.thread_pool, self.launcher.recover)
+        self.sweeper = Sweeper(context, self.launcher, self.thread_pool, harness.queues, lambda queue: True)
 
     def emitted(self, name: str) -> list[dict[str, Any]]:
         """The fields of the events of one type, in order."""

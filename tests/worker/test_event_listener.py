@@ -107,7 +107,6 @@ class TestEnds:
         assert harness.published_results == [record]
         assert harness.ecs.describe_calls == []
         assert len(harness.event_queue) == 0
-        assert len(harness.worker.context.in_flight) == 0
 
     def test_doubled_and_reordered_events_give_the_same_end_once(self) -> None:
         rng = random.Random(4)

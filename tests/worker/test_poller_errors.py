@@ -8,6 +8,7 @@ from ecs_queue.messages.envelope import decode_request
 from ecs_queue.protocol.ecs_results import EcsError
 from ecs_queue.protocol.operations import ClaimRequest
 from ecs_queue.protocol.states import State
+from ecs_queue.runtask.launch_spec import build_queued_task
 from ecs_queue.worker.prepared_launch import prepare_launch
 from tests.fake_ecs import CLUSTER_NOT_FOUND, DENIED, THROTTLED
 from tests.worker.harness import WorkerHarness
@@ -209,9 +210,10 @@ class TestBatches:
 
 
 def _claim_request(harness: WorkerHarness, record_id: str) -> ClaimRequest:
-    draft = prepare_launch(harness.worker.context, decode_request(harness.record(record_id).request), "", 1)
-    assert draft is not None
-    return draft.build_claim_request(harness.worker.context)
+    task = build_queued_task(decode_request(harness.record(record_id).request), 1, 0.0)
+    prepared = prepare_launch(harness.worker.context, task, "", 1)
+    assert prepared is not None
+    return prepared.build_claim_request(harness.worker.context)
 
 
 class TestForgetting:
@@ -232,5 +234,5 @@ class TestForgetting:
         harness.launch("busy")
         harness.advance_in_steps(2 * GRACE, step=1)
 
-        assert len(mine.context.in_flight) == 1
         assert len(mine.poller._missing) == 0
+        assert not mine.poller._task_stopper._next_stop_at

@@ -22,7 +22,6 @@ def _worker(name: str) -> WorkerInfo:
         queues=["a b", "c"],
         concurrency=4,
         launches_in_progress=1,
-        tasks_followed=2,
         launched_total=3,
         ended_total=4,
         health="ok",

@@ -38,7 +38,6 @@ def _heartbeat(harness: LedgerHarness, name: str, started_at: float = START - 1.
         queues=["default"],
         concurrency=1,
         launches_in_progress=0,
-        tasks_followed=0,
         launched_total=0,
         ended_total=0,
         health="ok",
