@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
 from airflow.executors import workloads
 from airflow.models.taskinstancekey import TaskInstanceKey
 
@@ -306,4 +307,30 @@ def make_task_workload(
         token=make_token() if workload_token is None else workload_token,
         bundle_info=workloads.BundleInfo(name="dags"),
         log_path="a.log",
+    )
+
+
+def make_callback(**data: Any) -> Any:
+    """An ExecuteCallback workload; skips where this Airflow sends none to executors."""
+    if not hasattr(workloads, "ExecuteCallback"):
+        pytest.skip("this Airflow sends no callbacks to executors")
+    from airflow.executors.workloads.callback import CallbackDTO, CallbackFetchMethod
+
+    return workloads.ExecuteCallback(
+        callback=CallbackDTO(
+            id=str(uuid.uuid4()), fetch_method=CallbackFetchMethod.IMPORT_PATH, data=data or {"path": "a.b"}
+        ),
+        dag_rel_path="dag.py",
+        token=make_token(),
+        bundle_info=workloads.BundleInfo(name="dags"),
+        log_path="a.log",
+    )
+
+
+def make_connection_test() -> Any:
+    """A TestConnection workload; skips where this Airflow sends none to executors."""
+    if not hasattr(workloads, "TestConnection"):
+        pytest.skip("this Airflow sends no connection tests to executors")
+    return workloads.TestConnection(
+        connection_test_id=uuid.uuid4(), connection_id="db", timeout=60, queue=None, token=make_token()
     )

@@ -13,8 +13,7 @@ import pytest
 from airflow.executors import workloads
 
 from ecs_queue.protocol.states import State
-from tests.airflow.harness import AirflowHarness
-from tests.airflow.test_executor import make_callback, make_connection_test
+from tests.airflow.harness import AirflowHarness, make_callback, make_connection_test
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]  # a container imports all of Airflow
 

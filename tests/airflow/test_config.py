@@ -6,16 +6,7 @@ from pathlib import Path
 
 from ecs_queue.airflow.config import MAX_SOCKET_TIMEOUT_SECONDS, load_airflow_config, resolve_queue
 from ecs_queue.config import load_config
-
-
-class FakeAirflowConf:
-    """Stands for Airflow's: (section, key) -> value."""
-
-    def __init__(self, values: dict[tuple[str, str], str]) -> None:
-        self.values = values
-
-    def get(self, section: str, key: str, *, fallback: str | None = None) -> str | None:
-        return self.values.get((section, key), fallback)
+from tests.airflow.fake_conf import FakeAirflowConf
 
 
 def test_values_come_from_airflow_wherever_it_has_them_from() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from airflow.executors import workloads
 from airflow.executors.base_executor import BaseExecutor
 from sqlalchemy import Uuid
 from sqlalchemy.dialects import mysql
@@ -27,6 +26,8 @@ from tests.airflow.harness import (
     AirflowHarness,
     FakeTaskInstance,
     MemoryBroker,
+    make_callback,
+    make_connection_test,
     make_task_workload,
     make_token,
     task_key,
@@ -120,32 +121,6 @@ class TestEventLog:
         harness.executor.sync()
         gc.collect()
         assert entry() is None
-
-
-def make_callback(**data: Any) -> Any:
-    """An ExecuteCallback workload; skips where this Airflow sends none to executors."""
-    if not hasattr(workloads, "ExecuteCallback"):
-        pytest.skip("this Airflow sends no callbacks to executors")
-    from airflow.executors.workloads.callback import CallbackDTO, CallbackFetchMethod
-
-    return workloads.ExecuteCallback(
-        callback=CallbackDTO(
-            id=str(uuid.uuid4()), fetch_method=CallbackFetchMethod.IMPORT_PATH, data=data or {"path": "a.b"}
-        ),
-        dag_rel_path="dag.py",
-        token=make_token(),
-        bundle_info=workloads.BundleInfo(name="dags"),
-        log_path="a.log",
-    )
-
-
-def make_connection_test() -> Any:
-    """A TestConnection workload; skips where this Airflow sends none to executors."""
-    if not hasattr(workloads, "TestConnection"):
-        pytest.skip("this Airflow sends no connection tests to executors")
-    return workloads.TestConnection(
-        connection_test_id=uuid.uuid4(), connection_id="db", timeout=60, queue=None, token=make_token()
-    )
 
 
 class TestCallbacksAndConnectionTests:

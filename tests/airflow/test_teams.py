@@ -17,8 +17,8 @@ from ecs_queue.airflow.config import build_config_environ, is_config_variable, t
 from ecs_queue.airflow.executor import EcsQueueExecutor
 from ecs_queue.cli import main
 from ecs_queue.config import Config, load_config
+from tests.airflow.fake_conf import FakeAirflowConf
 from tests.airflow.harness import SETTINGS, AirflowHarness, FakeTaskInstance, make_task_workload, task_key
-from tests.airflow.test_config import FakeAirflowConf
 
 pytestmark = [
     pytest.mark.airflow,

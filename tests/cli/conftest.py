@@ -15,11 +15,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ecs_queue.cli.main import cli
+from ecs_queue.cli.ui.journal_access import open_journal_reader
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.local.ecs import local_environment
 from ecs_queue.local.stack import LocalStack, StackOptions
 from tests.processes import CLI_COMMAND, QUICK_SETTINGS
 from tests.servers import require_redis_binary
+from tests.wait import wait_until
 
 Invoke = Callable[..., Result]
 
@@ -102,3 +104,15 @@ def task_file(folder: Path, *tasks: Mapping[str, Any] | str) -> Path:
 
 
 PYTHON = sys.executable
+
+
+def run_failing_request(deployment: Deployment, record_id: str, command: list[str], config: Mapping[str, Any]) -> None:
+    """A request that has failed with exit 3 on the stack, and of which the journal has everything."""
+    with deployment.make_client() as queue:
+        result = queue.submit(command, id=record_id, executor_config=dict(config)).result(timeout=30)
+        assert (result.state, result.exit_code) == ("FAILED", 3)
+        with open_journal_reader(queue.config) as journal:
+            wanted = {"request.submitted", "launch.called", "launch.started", "decision.poll", "request.ended"}
+            wait_until(
+                lambda: wanted <= {event.name for event in journal.request_events(record_id)}, "the journal has it", 20
+            )

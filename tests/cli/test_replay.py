@@ -7,7 +7,6 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,7 @@ from ecs_queue.cli.ui.journal_access import open_journal_reader
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.journal.base import newest_envelope
 from ecs_queue.messages.envelope import TaskRequest, decode_request
-from tests.cli.conftest import PYTHON, Deployment, Invoke, json_lines
+from tests.cli.conftest import PYTHON, Deployment, Invoke, json_lines, run_failing_request
 from tests.wait import wait_until
 
 _SCRIPT = 'echo "hello $WHO, $DB_PASSWORD"; echo oops >&2; test -z "$SECRET_OF_THE_SHELL" || exit 9; exit 3'
@@ -31,22 +30,10 @@ def client(no_worker_environ: dict[str, str]) -> Iterator[EcsQueue]:
         yield queue
 
 
-def failed(deployment: Deployment, record_id: str, command: list[str], config: Mapping[str, Any]) -> None:
-    """A request that has failed with exit 3 on the stack, and of which the journal has everything."""
-    with deployment.make_client() as queue:
-        result = queue.submit(command, id=record_id, executor_config=dict(config)).result(timeout=30)
-        assert (result.state, result.exit_code) == ("FAILED", 3)
-        with open_journal_reader(queue.config) as journal:
-            wanted = {"request.submitted", "launch.called", "launch.started", "decision.poll", "request.ended"}
-            wait_until(
-                lambda: wanted <= {event.name for event in journal.request_events(record_id)}, "the journal has it", 20
-            )
-
-
 @pytest.fixture(scope="module")
 def past(deployment: Deployment) -> Deployment:
     """The installation, with a request `broken` in its past."""
-    failed(deployment, "broken", ["sh", "-c", _SCRIPT], _CONFIG)
+    run_failing_request(deployment, "broken", ["sh", "-c", _SCRIPT], _CONFIG)
     return deployment
 
 

@@ -15,8 +15,8 @@ from ecs_queue.local.ecs import LocalEcs, local_environment
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.protocol.states import State
 from tests.faults.harness import FaultHarness
+from tests.invariants import list_all_tasks
 from tests.processes import QUICK_SETTINGS, merged_environ, run_worker
-from tests.system.test_submit_file import all_tasks
 from tests.wait import wait_until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -48,7 +48,7 @@ def test_workers_ten_minutes_ahead_and_behind_and_one_that_is_killed_change_noth
 
     assert sorted(result.id for result in results) == sorted(names)
     assert {(result.state, result.attempts) for result in results} == {("SUCCESS", 1)}
-    started = [task["startedBy"] for task in all_tasks(local_ecs)]
+    started = [task["startedBy"] for task in list_all_tasks(local_ecs.endpoint_url)]
     assert len(started) == len(set(started)) == len(names)
 
 

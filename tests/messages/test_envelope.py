@@ -6,7 +6,6 @@ import json
 import re
 import string
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -30,14 +29,9 @@ from ecs_queue.messages.envelope import (
 )
 from ecs_queue.protocol.record import Record, build_client_token, build_started_by
 from ecs_queue.protocol.states import State
+from tests.messages.golden_messages import GOLDEN, golden
 
-GOLDEN = Path(__file__).parent / "golden"
 _START = 1_700_000_000.25
-
-
-def golden(name: str) -> bytes:
-    """The bytes of one golden message."""
-    return (GOLDEN / f"{name}.json").read_bytes()
 
 
 def _request(**fields: Any) -> TaskRequest:

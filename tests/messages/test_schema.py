@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from ecs_queue.messages.schema import SCHEMA_FILES, build_schema, render_schema, write_schemas
-from tests.messages.test_envelope import GOLDEN
+from tests.messages.golden_messages import GOLDEN
 
 _PUBLISHED = Path(__file__).parents[2] / "docs" / "schema"
 

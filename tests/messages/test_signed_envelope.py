@@ -37,7 +37,7 @@ from ecs_queue.runtask.launch_spec import (
     decode_launch_spec,
     launch_spec_header,
 )
-from tests.messages.test_envelope import golden
+from tests.messages.golden_messages import golden
 
 # The keys of the golden files.
 SECRET = b"golden-key-golden-key-golden-key-0001"

@@ -11,11 +11,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from ecs_queue.local.ecs import LocalEcs, local_environment
 from ecs_queue.local.redis_server import RedisServer
+from tests.invariants import list_all_tasks
 from tests.processes import CLI_COMMAND, QUICK_SETTINGS, merged_environ, read_json_lines, run_worker, write_json_lines
 from tests.wait import wait_until
 
@@ -87,7 +87,7 @@ class SubmitProcess:
         for line in lines:
             found = (line["state"], line["exit_code"], line["attempts"])
             assert found == EXPECTED[line["id"].split("-")[0]], line
-        launches = collections.Counter(task["startedBy"] for task in all_tasks(ecs))
+        launches = collections.Counter(task["startedBy"] for task in list_all_tasks(ecs.endpoint_url))
         assert [name for name, number in launches.items() if number > 1] == []
 
     def _cli(self, *arguments: str) -> str:
@@ -95,25 +95,6 @@ class SubmitProcess:
             [*CLI_COMMAND, *arguments], env=dict(self.environ), capture_output=True, timeout=30, check=True
         )
         return done.stdout.decode()
-
-
-def all_tasks(ecs: LocalEcs) -> list[dict[str, Any]]:
-    """Every ECS task there ever was."""
-    client = boto3.client(
-        "ecs",
-        endpoint_url=ecs.endpoint_url,
-        region_name="us-east-1",
-        aws_access_key_id="local",
-        aws_secret_access_key="local",
-    )
-    arns: list[str] = []
-    for status in ("RUNNING", "STOPPED"):
-        for page in client.get_paginator("list_tasks").paginate(cluster="local", desiredStatus=status):
-            arns += page["taskArns"]
-    tasks: list[dict[str, Any]] = []
-    for start in range(0, len(arns), 100):
-        tasks += client.describe_tasks(cluster="local", tasks=arns[start : start + 100])["tasks"]
-    return tasks
 
 
 def test_two_workers_turn_two_hundred_commands_into_two_hundred_right_results(

@@ -27,7 +27,7 @@ from ecs_queue.protocol.states import State
 from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.worker import Worker
 from tests.wait import wait_until
-from tests.worker.test_worker import LiveWorkerHarness
+from tests.worker.live_harness import LiveWorkerHarness
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 

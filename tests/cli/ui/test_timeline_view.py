@@ -7,8 +7,7 @@ import pytest
 from ecs_queue.cli.ui import timeline_view
 from ecs_queue.cli.ui.timeline_view import print_timeline, timeline_summary, timeline_to_dicts
 from ecs_queue.journal.timeline import LaunchTimeline, Phase, Timeline
-from tests.cli.conftest import Deployment, Invoke, json_lines
-from tests.cli.test_replay import failed
+from tests.cli.conftest import Deployment, Invoke, json_lines, run_failing_request
 
 _T = 1_700_000_000.0
 _ARN = "arn:aws:ecs:eu-west-1:123456789012:task/production/0123456789abcdef0123456789abcdef"
@@ -102,7 +101,7 @@ def test_json_has_every_phase_with_its_seconds() -> None:
 def test_status_draws_a_request_of_the_stack_and_the_journal_outlives_the_record(
     invoke: Invoke, deployment: Deployment
 ) -> None:
-    failed(deployment, "drawn", ["sh", "-c", "exit 3"], {})
+    run_failing_request(deployment, "drawn", ["sh", "-c", "exit 3"], {})
     (facts,) = json_lines(invoke("status", "drawn", "--json", env=deployment.environ).stdout)
     (attempt,) = facts["timeline"]
     names = [phase["name"] for phase in attempt["phases"]]
