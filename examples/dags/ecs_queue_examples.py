@@ -60,7 +60,7 @@ def retried():
 
 @dag(schedule=None, tags=["ecs-queue"])
 def configured():
-    """A task with more memory and a variable of its own."""
+    """A task with more memory and an additional variable."""
 
     @task(
         executor_config={
@@ -115,7 +115,7 @@ if SyncCallback is not None:
         ),
     )
     def with_deadline():
-        """Misses its deadline, so its callback runs, in a container of its own."""
+        """Misses its deadline, so its callback runs in another container."""
 
         @task
         def take_long() -> None:

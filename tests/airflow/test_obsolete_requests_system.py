@@ -104,7 +104,7 @@ def api(database: None) -> Iterator[RecordingApi]:
     server = uvicorn.Server(uvicorn.Config(recording, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not server.started:
         assert time.monotonic() < deadline, "the API server did not start"
         assert thread.is_alive()
