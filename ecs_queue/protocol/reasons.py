@@ -10,18 +10,18 @@ NOT_STARTED_IN_TIME = "not started before its deadline (expires_in or launch_dea
 #: Follows NOT_STARTED_IN_TIME. Arguments: why the request was waiting.
 WAITED_BECAUSE = "; it waited because: %s"
 #: Follows NOT_STARTED_IN_TIME when no worker ever claimed the request. Arguments: its queue.
-NEVER_CLAIMED = "; no worker came to it: is one alive that takes from the queue %s?"
+NEVER_CLAIMED = "; no worker received it: check that a worker takes from the queue %s"
 #: Arguments: max_deliveries.
 POISON = (
-    "workers died %d times in a row with it in hand, so it is not tried again (max_deliveries): "
-    "see their logs, mend the request and submit it under another id"
+    "%d workers in a row died while they processed it, so it is not tried again (max_deliveries): "
+    "read their logs, correct the request and submit it under another id"
 )
 #: Follows POISON when listing the tasks of the launch killed workers, too.
-POISON_TASK_UNKNOWN = "; whether a task was started is not known: look for it by hand"
+POISON_TASK_UNKNOWN = "; whether a task was started is not known: search for it by hand"
 #: Arguments: what to do next.
-ABSENCE_UNPROVABLE = "nobody saw whether RunTask started a task, and after an hour ECS cannot tell: %s"
+ABSENCE_UNPROVABLE = "it is not known whether RunTask started a task, and after an hour ECS cannot show it: %s"
 #: What to do about a launch of which nothing can be proved any more.
-MANUAL_SEARCH_ADVICE = "look for it by hand"
+MANUAL_SEARCH_ADVICE = "search for it by hand"
 
 #: Every template by its name in lower case, for the Lua script.
 REASON_TEMPLATES = {name.lower(): template for name, template in list(globals().items()) if name.isupper()}

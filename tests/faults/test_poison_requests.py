@@ -55,7 +55,7 @@ def test_it_takes_down_so_many_workers_and_no_more_and_harms_no_other_request(
 
         poison = queue.status("poison")
         assert poison.state is State.FAILED
-        assert f"workers died {MAX_DELIVERIES} times in a row with it in hand" in poison.reason
+        assert f"{MAX_DELIVERIES} workers in a row died while they processed it" in poison.reason
         assert [queue.status(name).state for name in GOOD] == [State.SUCCESS] * len(GOOD)
         # The first delivery of a message is not counted: most workers never meet a second one.
         assert MAX_DELIVERIES <= deaths <= MAX_DELIVERIES + 1

@@ -169,7 +169,7 @@ class TestRemovedProfile:
         harness.advance_in_steps(320, step=10)
 
         assert harness.state() is State.EXPIRED
-        assert harness.record().reason.endswith("is one alive that takes from the queue removed?")
+        assert harness.record().reason.endswith("check that a worker takes from the queue removed")
         assert harness.published_results == [harness.record()]
 
 
