@@ -270,19 +270,19 @@ class Launcher:
         context.telemetry.emit("launch.started", **_ids(record), arn=arn)
 
     def _record_not_launched(self, record: Record, spec: LaunchSpec, decision: CallDecision) -> None:
-        ledger, emit = self._context.ledger, self._context.telemetry.emit
+        ledger, telemetry = self._context.ledger, self._context.telemetry
         reason, wait = decision.reason, decision.wait
         if decision.write is LedgerWrite.NO_EFFECT:
-            emit("launch.no_effect", **_ids(record), reason=reason)
+            telemetry.emit("launch.no_effect", **_ids(record), reason=reason)
             result = ledger.no_effect(record.id, record.claim, wait, reason)
             crash_point("launch.no_effect")
         elif decision.write is LedgerWrite.CALL_AMBIGUOUS:
-            emit("launch.ambiguous", **_ids(record), reason=reason)
+            telemetry.emit("launch.ambiguous", **_ids(record), reason=reason)
             result = ledger.call_ambiguous(record.id, record.claim, wait, reason, decision.call_completed)
             crash_point("launch.ambiguous")
         else:
             kind = decision.refusal_kind
-            emit("launch.refused", **_ids(record), kind=kind.value, reason=reason)
+            telemetry.emit("launch.refused", **_ids(record), kind=kind.value, reason=reason)
             result = ledger.refused(record.id, record.claim, kind, wait, reason, spec.max_attempts)
             crash_point("launch.refused")
         self.completion.handle_write_result(record, result)

@@ -145,8 +145,10 @@ class EventAwareSchedule(PollSchedule):
     def _update_trust(self, source: str, is_trusted: bool) -> None:
         if is_trusted is self._trusted.get(source):
             return
-        self._telemetry.emit("ecs_events.trusted" if is_trusted else "ecs_events.distrusted", source=source)
-        if not is_trusted:
+        if is_trusted:
+            self._telemetry.emit("ecs_events.trusted", source=source)
+        else:
+            self._telemetry.emit("ecs_events.distrusted", source=source)
             spread = max(_MIN_SPREAD, poll_interval(math.inf, self.in_flight, self._config.describe_tasks_rate))
             while self._ledger.poll_soon(spread, _POLL_SOON_BATCH) == _POLL_SOON_BATCH:
                 pass
