@@ -57,7 +57,7 @@ class TaskOperations:
         now = self._clock()
         entry = self._tokens.find(cluster, token, digest, now)
         if entry is not None:
-            return self._repeated_result(entry)
+            return self._repeated_result(cluster, entry)
         result, arns = self._run_new(parameters, cluster, token, fault)
         self._tokens.add(cluster, token, digest, arns, tuple(result["failures"]), now)
         return result
@@ -142,11 +142,11 @@ class TaskOperations:
             self._task_manager.start(task, start_fails=fault is Fault.START_FAILURE)
         return result, tuple(task.arn for task in tasks)
 
-    def _repeated_result(self, entry: ClientTokenEntry) -> dict[str, Any]:
+    def _repeated_result(self, cluster: str, entry: ClientTokenEntry) -> dict[str, Any]:
         """The tasks of an earlier call; of a stopped task only ARN and statuses."""
         tasks: list[Any] = []
         for arn in entry.arns:
-            task = self._task_manager.find_by_arn(arn)
+            task = self._task_manager.find(cluster, self._arns.task_id(arn))
             if task is None or task.last_status == "STOPPED":
                 tasks.append({"taskArn": arn, "lastStatus": "STOPPED", "desiredStatus": "STOPPED"})
             else:

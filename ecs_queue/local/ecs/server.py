@@ -1,17 +1,17 @@
-"""The server: an event loop in a thread of its own, or a foreground process until a signal."""
+"""The server: an event loop in a separate thread, or in the foreground until a signal."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import tempfile
 import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -34,18 +34,12 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 _AIOHTTP_MISSING = "the local ECS needs aiohttp: pip install 'ecs-queue[local]'"
-_SHUTDOWN_SECONDS = 1.0  # for answers under way when the server stops
+_SHUTDOWN_SECONDS = 1.0  # for responses in progress when the server stops
 _BACKLOG = 1024  # load tests open hundreds of connections at once
 
 
 class LocalEcs:
-    """A local ECS on 127.0.0.1; ``start`` returns when it answers, ``stop`` when all its processes have
-    ended.
-
-    runner: what main containers really do; None runs their commands as local processes.
-    clock: seconds since 1970, for timestamps, retention and tokens. new_id: 32 hexadecimal digits.
-    State lives from ``start`` to ``stop``. The methods may be called from any thread.
-    """
+    """A local ECS on 127.0.0.1. Its state exists from `start` to `stop`. Thread-safe."""
 
     def __init__(
         self,
@@ -55,6 +49,14 @@ class LocalEcs:
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
+        """Configure the server; `start` starts it.
+
+        Args:
+            options: how it behaves.
+            runner: runs main containers; None runs their commands as local processes.
+            clock: seconds since the epoch, for timestamps, retention and tokens.
+            new_id: returns 32 hexadecimal digits.
+        """
         self._options = options or LocalEcsOptions()
         self._runner = runner or ProcessRunner()
         self._clock = clock
@@ -63,7 +65,6 @@ class LocalEcs:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_requested: asyncio.Event | None = None
-        self._failure: BaseException | None = None
         self._port = self._options.port
         self._endpoint: Endpoint | None = None
         self._task_manager: TaskManager | None = None
@@ -71,33 +72,35 @@ class LocalEcs:
 
     @property
     def port(self) -> int:
-        """The port it listens on. UsageError before the first start when it is to be a free one."""
+        """The port that it listens on. UsageError before the first start if a free port is to be chosen."""
         if not self._port:
             raise UsageError("the local ECS has no port yet: call start() first")
         return self._port
 
     @property
     def endpoint_url(self) -> str:
-        """``http://127.0.0.1:PORT``."""
+        """`http://127.0.0.1:PORT`."""
         return f"http://{HOST}:{self.port}"
 
     def start(self) -> None:
-        """Start it, unless it runs already. UsageError: the port is taken, or aiohttp is missing."""
+        """Start the server, if it is not running, and return when it accepts calls.
+
+        Raises:
+            UsageError: the port is taken, or aiohttp is not installed.
+        """
         if self._thread is not None:
             return
-        ready = threading.Event()
-        self._failure = None
-        self._thread = threading.Thread(target=self._run, args=(ready,), name="local-ecs", daemon=True)
+        started = Future[None]()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="local-ecs", daemon=True)
         self._thread.start()
-        ready.wait()
-        failure = self._pop_failure()
+        failure = started.exception()
         if failure is not None:
             self._thread.join()
             self._thread = None
             raise failure
 
     def stop(self) -> None:
-        """Stop answering, kill every process group of a task. May be called twice."""
+        """Stop the server, and return when all processes of tasks were killed. May be called twice."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -108,9 +111,11 @@ class LocalEcs:
         self._port = self._options.port
 
     def stats(self) -> dict[str, Any]:
-        """Counters since the start: ``calls`` and ``throttled`` by operation, ``errors`` by code, ``faults``
-        by kind,
-        ``tasks`` by lastStatus (those that can be described now), ``tasks_created``, ``events`` that were sent."""
+        """Return counters since the start.
+
+        `calls` and `throttled` are by operation, `errors` by code, `faults` by kind; `tasks` counts the tasks that can
+        be described now by lastStatus; `tasks_created` and `events` count created tasks and sent events.
+        """
         if self._endpoint is None or self._task_manager is None:
             raise UsageError("the local ECS has no counters yet: call start() first")
         return {
@@ -124,7 +129,7 @@ class LocalEcs:
         }
 
     def log_path(self, task_id: str) -> Path:
-        """The file with a task's stdout and stderr, by id or ARN; it exists once the command was started."""
+        """Return the file of a task's stdout and stderr, by id or ARN; it exists after the command was started."""
         if self._task_manager is None:
             raise UsageError("the local ECS has no logs yet: call start() first")
         return self._task_manager.log_path(self._arns.task_id(task_id))
@@ -138,46 +143,42 @@ class LocalEcs:
     ) -> None:
         self.stop()
 
-    def _pop_failure(self) -> BaseException | None:
-        failure, self._failure = self._failure, None
-        return failure
-
-    def _run(self, ready: threading.Event) -> None:
+    def _run(self, started: Future[None]) -> None:
         try:
-            asyncio.run(self._main(ready))
-        except BaseException as error:  # noqa: BLE001 - start() raises it in the caller's thread
-            self._failure = error
-            ready.set()
+            asyncio.run(self._main(started))
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)  # start() raises it in the caller's thread
 
-    async def _main(self, ready: threading.Event) -> None:
+    async def _main(self, started: Future[None]) -> None:
         self._loop, self._stop_requested = asyncio.get_running_loop(), asyncio.Event()
         with _log_directory(self._options.log_dir) as log_dir, self._sending_events():
             await self._runner.open()
             try:
                 async with self._listening(log_dir):
-                    ready.set()
+                    started.set_result(None)
                     await self._stop_requested.wait()
             finally:
                 await self._runner.close()
 
     @contextlib.contextmanager
     def _sending_events(self) -> Iterator[None]:
-        """Send events, where they are wanted."""
+        """Run the event sender if there is an event queue."""
         options = self._options
         if options.event_queue_url is None:
             yield
             return
-        from ecs_queue.local.ecs.events import EventSender  # boto3 takes its time
+        from ecs_queue.local.ecs.events import EventSender  # importing boto3 is slow
 
-        sender = EventSender(
+        self._event_sender = EventSender(
             options.event_queue_url, options.region, options.account, options.event_faults, self._clock
         )
-        self._event_sender = sender
-        sender.start()
+        self._event_sender.start()
         try:
             yield
         finally:
-            sender.stop()
+            self._event_sender.stop()
 
     def _send_event(self, task: LocalTask) -> None:
         if self._event_sender is not None:
@@ -199,20 +200,21 @@ class LocalEcs:
             try:
                 await site.start()
             except OSError as error:
-                message = f"cannot listen on {HOST}:{self._options.port}: {error.strerror}; choose another port"
-                raise UsageError(message) from error
+                raise UsageError(
+                    f"cannot listen on {HOST}:{self._options.port}: {error.strerror}; choose another port"
+                ) from error
             self._port = server.addresses[0][1]
             yield
         finally:
             await server.cleanup()
 
     def _build_endpoint(self, log_dir: Path) -> Endpoint:
-        """Wire the parts together."""
+        """Create and connect the parts."""
         from ecs_queue.local.ecs.endpoint import Endpoint, build_operations
 
         options = self._options
         tokens = ClientTokenStore(options.client_token_seconds, options.client_token_after_stop_seconds)
-        workshop = TaskManager(
+        task_manager = TaskManager(
             options,
             self._arns,
             self._runner,
@@ -223,12 +225,11 @@ class LocalEcs:
             new_id=self._new_id,
             on_change=self._send_event,
         )
-        catalog = Catalog(self._arns, self._clock, workshop.active_counts)
+        catalog = Catalog(self._arns, self._clock, task_manager.active_counts)
         _register_defaults(catalog, options)
-        self._task_manager = workshop
-        operations = TaskOperations(self._arns, catalog, workshop, tokens, self._clock)
+        self._task_manager = task_manager
         return Endpoint(
-            build_operations(operations, catalog),
+            build_operations(TaskOperations(self._arns, catalog, task_manager, tokens, self._clock), catalog),
             ApiThrottle(options.run_task_quota, options.describe_tasks_quota, time.monotonic),
             FaultInjector(options.faults),
             latency=options.latency_seconds,
@@ -240,24 +241,29 @@ class LocalEcs:
 def run_local_ecs(
     options: LocalEcsOptions, on_ready: Callable[[str], None], runner: ContainerRunner | None = None
 ) -> None:
-    """Run a local ECS in the foreground until SIGINT or SIGTERM; ``ready`` gets its URL. Main thread only."""
-    over = threading.Event()
-    previous = {number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Run a local ECS in the foreground until SIGINT or SIGTERM; call it on the main thread.
+
+    Args:
+        options: how it behaves.
+        on_ready: gets the endpoint's URL.
+        runner: see `LocalEcs`.
+    """
+    stopped = threading.Event()
+    previous = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with LocalEcs(options, runner) as server:
             on_ready(server.endpoint_url)
-            over.wait()
+            stopped.wait()
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def base_environment(options: LocalEcsOptions) -> dict[str, str]:
-    """What every container gets before its own variables: PATH and HOME of the user, and Fargate's AWS
-    variables.
+    """Return the variables of every container: PATH and HOME of the user, and Fargate's AWS variables.
 
-    Nothing else of the server's environment reaches a task. There is no ECS_CONTAINER_METADATA_URI: no
-    metadata endpoint is modelled.
+    No other variable of the server's environment reaches a task. There is no ECS_CONTAINER_METADATA_URI, because the
+    metadata endpoint is not modelled.
     """
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return {
@@ -269,7 +275,7 @@ def base_environment(options: LocalEcsOptions) -> dict[str, str]:
 
 
 def _register_defaults(catalog: Catalog, options: LocalEcsOptions) -> None:
-    """What exists from the start, so that nobody has to set anything up."""
+    """Register the clusters and the task definition of the options, so that no set-up is needed."""
     for name in options.clusters:
         catalog.create_cluster({"clusterName": name})
     catalog.register_task_definition(
@@ -286,13 +292,10 @@ def _register_defaults(catalog: Catalog, options: LocalEcsOptions) -> None:
 
 @contextlib.contextmanager
 def _log_directory(given: Path | None) -> Iterator[Path]:
-    """The directory of the logs; one of our own ends with the server."""
+    """The directory of the logs; a temporary one is removed at the end."""
     if given is not None:
         given.mkdir(parents=True, exist_ok=True)
         yield given.absolute()
         return
-    own = Path(tempfile.mkdtemp(prefix="ecs-queue-logs-"))
-    try:
-        yield own
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="ecs-queue-logs-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)

@@ -1,7 +1,7 @@
-"""The life of one task: PROVISIONING, PENDING, RUNNING, DEPROVISIONING, STOPPED.
+"""The lifecycle of one task: PROVISIONING, PENDING, RUNNING, DEPROVISIONING, STOPPED.
 
-Left out are ACTIVATING, DEACTIVATING and STOPPING, which belong to load balancers and services. Only the main
-container really runs; sidecars are containers that run exactly as long as it does and exit with 0.
+ACTIVATING, DEACTIVATING and STOPPING, which belong to load balancers and services, are not modelled. Only the main
+container is executed; sidecars run as long as it does and exit with 0.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INJECTED_START_FAILURE = (
 
 
 class TaskLifecycle:
-    """Drives one task; it is the ``Report`` that its runner talks to. Lives in the server's event loop."""
+    """Drives one task; it is the `ContainerListener` of its container. Used in the server's event loop only."""
 
     __slots__ = ("_clock", "_container", "_on_stopped", "_options", "_runner", "_spec", "_task", "_timer")
 
@@ -44,19 +44,13 @@ class TaskLifecycle:
         self._container: RunningContainer | None = None
         self._timer: asyncio.Handle | None = None
 
-    def start(self) -> None:
-        """Lead to the start of the command."""
-        self._schedule(self._options.startup_delay_seconds / 2, self._enter_pending, self._start_container)
-
-    def start_and_fail(self) -> None:
-        """Lead to a start that fails."""
-        delay = self._options.startup_delay_seconds / 2
-        self._schedule(delay, self._enter_pending, lambda: self.on_start_failed(INJECTED_START_FAILURE))
+    def start(self, *, start_fails: bool) -> None:
+        """Start the command after the start-up delay, or let the start fail."""
+        self._schedule(self._options.startup_delay_seconds / 2, self._enter_pending, start_fails)
 
     def stop(self, reason: str) -> None:
-        """StopTask. A task that ends already keeps its own reason."""
-        body = self._task.body
-        if body["desiredStatus"] == "STOPPED":
+        """StopTask. A task that is stopping already keeps its reason."""
+        if self._task.body["desiredStatus"] == "STOPPED":
             return
         self._task.tags = []  # StopTask deletes the tags
         self._task.update(
@@ -70,33 +64,36 @@ class TaskLifecycle:
         self._enter_deprovisioning({}, {})
 
     def on_started(self) -> None:
-        """The command runs."""
+        """See `ContainerListener`."""
         now = self._clock()
         running = {"lastStatus": "RUNNING", "healthStatus": "UNKNOWN"}
         self._task.update_containers(running, running)
         self._task.update(lastStatus="RUNNING", pullStoppedAt=now, startedAt=now)
 
     def on_start_failed(self, reason: str) -> None:
-        """The command could not be started."""
+        """See `ContainerListener`."""
         self._set_stop_reason("TaskFailedToStart", reason)
         self._enter_deprovisioning({"reason": reason}, {})
 
     def on_exited(self, exit_code: int) -> None:
-        """The command ran to its end."""
+        """See `ContainerListener`."""
         self._set_stop_reason("EssentialContainerExited", "Essential container in task exited")
         self._enter_deprovisioning({"exitCode": exit_code}, {"exitCode": 0}, executionStoppedAt=self._clock())
 
-    def _enter_pending(self, launch: Callable[[], None]) -> None:
+    def _enter_pending(self, start_fails: bool) -> None:
         self._task.update_containers({"lastStatus": "PENDING"}, {"lastStatus": "PENDING"})
         self._task.update(lastStatus="PENDING", pullStartedAt=self._clock())
-        self._schedule(self._options.startup_delay_seconds / 2, launch)
+        self._schedule(self._options.startup_delay_seconds / 2, self._start_container, start_fails)
 
-    def _start_container(self) -> None:
+    def _start_container(self, start_fails: bool) -> None:
+        if start_fails:
+            self.on_start_failed(INJECTED_START_FAILURE)
+            return
         self._timer = None
         self._container = self._runner.start(self._spec, self)
 
     def _set_stop_reason(self, stop_code: str, reason: str) -> None:
-        """The end came by itself, unless somebody asked for it."""
+        """Set the reason of an end that was not requested."""
         if self._task.body["desiredStatus"] != "STOPPED":
             self._task.body.update(
                 desiredStatus="STOPPED", stopCode=stop_code, stoppedReason=reason, stoppingAt=self._clock()
@@ -115,7 +112,4 @@ class TaskLifecycle:
 
     def _schedule(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
         loop = asyncio.get_running_loop()
-        if seconds > 0:
-            self._timer = loop.call_later(seconds, call, *arguments)
-        else:
-            self._timer = loop.call_soon(call, *arguments)
+        self._timer = loop.call_later(seconds, call, *arguments) if seconds > 0 else loop.call_soon(call, *arguments)

@@ -1,4 +1,4 @@
-"""The tasks of a local ECS: made, run, found, and forgotten after the retention time."""
+"""The tasks of a local ECS: creates, starts and finds them, and deletes them after the retention time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ _STARTING_STATUSES = ("PROVISIONING", "PENDING")
 
 
 class TaskManager:
-    """Keeps the tasks, in the server's event loop. ``base_environment`` is what every container gets.
-
-    ``told`` is called with each new task and after each change of one.
-    """
+    """Holds the tasks. Used in the server's event loop only."""
 
     def __init__(
         self,
@@ -37,6 +34,19 @@ class TaskManager:
         new_id: Callable[[], str],
         on_change: Callable[[LocalTask], None] = lambda _: None,
     ) -> None:
+        """Wire the parts.
+
+        Args:
+            options: of the local ECS.
+            arns: builds ARNs.
+            runner: runs main containers.
+            tokens: gets stopped tasks.
+            log_dir: directory of the tasks' output.
+            base_environment: variables of every container.
+            clock: seconds since the epoch.
+            new_id: returns 32 hexadecimal digits.
+            on_change: called with each new task and after each change of a task.
+        """
         self._on_change = on_change
         self._options = options
         self._arns = arns
@@ -54,7 +64,7 @@ class TaskManager:
         self.created_count = 0
 
     def create(self, parameters: Parameters, cluster: str, definition: TaskDefinition, token: str | None) -> LocalTask:
-        """A new task in PROVISIONING; ``begin`` sets it going."""
+        """Return a new task in PROVISIONING; `start` starts it."""
         self.created_count += 1
         body = self._task_body(parameters, cluster, definition)
         tags = list(parameters.get("tags", ()))
@@ -72,59 +82,50 @@ class TaskManager:
         )
         self._tasks[task.task_id] = task
         self._by_started_by[cluster, body.get("startedBy", "")][task.task_id] = task
-        work = self._container_spec(parameters, definition.main_container, task.task_id)
+        spec = self._container_spec(parameters, definition.main_container, task.task_id)
         self._lifecycles[task.task_id] = TaskLifecycle(
-            task, work, self._runner, self._options, self._clock, self._on_stopped
+            task, spec, self._runner, self._options, self._clock, self._on_stopped
         )
         return task
 
     def start(self, task: LocalTask, *, start_fails: bool) -> None:
-        """Set it going."""
+        """Start a new task, or let its start fail."""
         self._on_change(task)
-        life = self._lifecycles[task.task_id]
-        if start_fails:
-            life.start_and_fail()
-        else:
-            life.start()
+        self._lifecycles[task.task_id].start(start_fails=start_fails)
 
     def stop(self, task: LocalTask, reason: str) -> None:
-        """Ask it to end; nothing happens to one that has."""
-        life = self._lifecycles.get(task.task_id)
-        if life is not None:
-            life.stop(reason)
+        """Stop a task; a stopped task stays as it is."""
+        lifecycle = self._lifecycles.get(task.task_id)
+        if lifecycle is not None:
+            lifecycle.stop(reason)
 
     def find(self, cluster: str, task_id: str) -> LocalTask | None:
-        """The task, unless it is unknown, in another cluster, or stopped too long ago."""
+        """Return the task; None if it is unknown, in another cluster, or was deleted after the retention time."""
         self._delete_expired()
         task = self._tasks.get(task_id)
         return task if task is not None and task.cluster == cluster else None
 
-    def find_by_arn(self, arn: str) -> LocalTask | None:
-        """The task, unless it is unknown or stopped too long ago."""
-        self._delete_expired()
-        return self._tasks.get(arn.rpartition("/")[2])
-
     def find_all(self, cluster: str, started_by: str | None) -> Iterable[LocalTask]:
-        """The tasks of a cluster, oldest first; only those with this startedBy when one is given."""
+        """Return the tasks of a cluster, oldest first; only those with this startedBy if it is given."""
         self._delete_expired()
         if started_by is not None:
             return self._by_started_by.get((cluster, started_by), {}).values()
         return (task for task in self._tasks.values() if task.cluster == cluster)
 
     def active_counts(self, cluster: str) -> tuple[int, int]:
-        """How many tasks of a cluster are pending and how many run or are ending."""
+        """Return the number of a cluster's tasks that are pending, and of those that run or are ending."""
         statuses = Counter(task.last_status for task in self._tasks.values() if task.cluster == cluster)
         pending = sum(statuses[status] for status in _STARTING_STATUSES)
         return pending, statuses["RUNNING"] + statuses["DEPROVISIONING"]
 
     def log_path(self, task_id: str) -> Path:
-        """Where the task's output goes."""
+        """Return the file of a task's output."""
         return self._log_dir / f"{task_id}.log"
 
     def _task_body(self, parameters: Parameters, cluster: str, definition: TaskDefinition) -> dict[str, Any]:
         now = self._clock()
         task_id = self._new_id()
-        described = definition.body
+        defined = definition.body
         overrides = parameters.get("overrides", {})
         body = {
             "attachments": [],
@@ -133,31 +134,30 @@ class TaskManager:
             "clusterArn": self._arns.cluster_arn(cluster),
             "connectivity": "CONNECTED",
             "connectivityAt": now,
-            "cpu": overrides.get("cpu") or described.get("cpu", "256"),
+            "cpu": overrides.get("cpu") or defined.get("cpu", "256"),
             "createdAt": now,
             "desiredStatus": "RUNNING",
             "enableExecuteCommand": False,
-            "group": parameters.get("group", f"family:{described['family']}"),
+            "group": parameters.get("group", f"family:{defined['family']}"),
             "healthStatus": "UNKNOWN",
             "lastStatus": "PROVISIONING",
-            "memory": overrides.get("memory") or described.get("memory", "512"),
+            "memory": overrides.get("memory") or defined.get("memory", "512"),
             "overrides": {"containerOverrides": [], "inferenceAcceleratorOverrides": [], **overrides},
             "taskArn": self._arns.task_arn(cluster, task_id),
-            "taskDefinitionArn": described["taskDefinitionArn"],
+            "taskDefinitionArn": defined["taskDefinitionArn"],
             "version": 1,
         }
         body["containers"] = self._containers(cluster, task_id, definition)
         return {**body, **_placement_members(parameters)}
 
     def _containers(self, cluster: str, task_id: str, definition: TaskDefinition) -> list[dict[str, Any]]:
-        """The main one first."""
+        """The descriptions of the containers, the main one first."""
         main = definition.main_container
-        others = [one for one in definition.body["containerDefinitions"] if one is not main]
-        task_arn = self._arns.task_arn(cluster, task_id)
+        sidecars = [container for container in definition.body["containerDefinitions"] if container is not main]
         return [
             {
                 "containerArn": self._arns.container_arn(cluster, task_id, self._new_id()),
-                "taskArn": task_arn,
+                "taskArn": self._arns.task_arn(cluster, task_id),
                 "name": container["name"],
                 "image": container["image"],
                 "lastStatus": "PENDING",
@@ -165,15 +165,15 @@ class TaskManager:
                 "healthStatus": "UNKNOWN",
                 "cpu": str(container["cpu"]),
             }
-            for container in (main, *others)
+            for container in (main, *sidecars)
         ]
 
     def _container_spec(self, parameters: Parameters, main: dict[str, Any], task_id: str) -> ContainerSpec:
         """The main container's argv and environment: base, then task definition, then override, by name."""
         override: dict[str, Any] = {}
-        for one in parameters.get("overrides", {}).get("containerOverrides", ()):
-            if one.get("name") == main["name"]:
-                override.update(one)
+        for candidate in parameters.get("overrides", {}).get("containerOverrides", ()):
+            if candidate.get("name") == main["name"]:
+                override.update(candidate)
         environment = dict(self._base_environment)
         for pair in (*main["environment"], *override.get("environment", ())):
             environment[pair.get("name", "")] = pair.get("value", "")
@@ -206,19 +206,19 @@ class TaskManager:
 
 
 def _placement_members(parameters: Parameters) -> dict[str, Any]:
-    """Launch type or capacity provider, platform, startedBy: only what the call or AWS's defaults say."""
-    where: dict[str, Any] = {}
+    """Launch type or capacity provider, platform and startedBy, from the call or AWS's defaults."""
+    members: dict[str, Any] = {}
     strategy = parameters.get("capacityProviderStrategy")
     launch_type = None if strategy else parameters.get("launchType", "EC2")
     if strategy:
-        where["capacityProviderName"] = strategy[0]["capacityProvider"]
-    if strategy and where["capacityProviderName"].startswith("FARGATE"):
+        members["capacityProviderName"] = strategy[0]["capacityProvider"]
+    if strategy and members["capacityProviderName"].startswith("FARGATE"):
         launch_type = "FARGATE"
     if launch_type:
-        where["launchType"] = launch_type
+        members["launchType"] = launch_type
     if launch_type == "FARGATE":
-        where["platformVersion"] = parameters.get("platformVersion", "LATEST").replace("LATEST", "1.4.0")
-        where["platformFamily"] = "Linux"
+        members["platformVersion"] = parameters.get("platformVersion", "LATEST").replace("LATEST", "1.4.0")
+        members["platformFamily"] = "Linux"
     if "startedBy" in parameters:
-        where["startedBy"] = parameters["startedBy"]
-    return where
+        members["startedBy"] = parameters["startedBy"]
+    return members

@@ -1,4 +1,4 @@
-"""The record of one task, in the very form in which ECS describes it."""
+"""The description of one task, in the form of DescribeTasks."""
 
 from __future__ import annotations
 
@@ -8,26 +8,17 @@ from typing import Any
 
 import msgspec
 
-STOPPED = "STOPPED"
-
 
 class LocalTask:
-    """A task's description: every change counts ``version`` up, and the JSON is made once a version.
+    """A task's description. Every change increments `version`, and the JSON is encoded once per version.
 
-    ``told`` is called after each change. Not modelled: the network attachment of awsvpc tasks, health checks, managed
-    agents.
+    `on_change` is called after each change. Not modelled: the network attachment of awsvpc tasks, health checks,
+    managed agents.
     """
 
     __slots__ = (
-        "_encoded",
-        "_on_change",
-        "_status_counts",
-        "body",
-        "client_token",
-        "cluster",
-        "sequence_number",
-        "tags",
-        "task_id",
+        *("_encoded", "_on_change", "_status_counts", "body", "client_token"),
+        *("cluster", "sequence_number", "tags", "task_id"),
     )
 
     def __init__(
@@ -54,23 +45,16 @@ class LocalTask:
 
     @property
     def arn(self) -> str:
-        """The long form."""
-        arn: str = self.body["taskArn"]
-        return arn
+        """The ARN in the long form."""
+        return str(self.body["taskArn"])
 
     @property
     def last_status(self) -> str:
         """PROVISIONING, PENDING, RUNNING, DEPROVISIONING or STOPPED."""
-        status: str = self.body["lastStatus"]
-        return status
-
-    @property
-    def is_stopped(self) -> bool:
-        """It has reached its last status."""
-        return self.last_status == STOPPED
+        return str(self.body["lastStatus"])
 
     def update(self, **members: Any) -> None:
-        """Set members of the description, as one new version."""
+        """Set members of the description. This makes one new version."""
         status = members.get("lastStatus")
         if status is not None:
             self._status_counts[self.last_status] -= 1
@@ -81,29 +65,17 @@ class LocalTask:
         self._on_change(self)
 
     def update_containers(self, main: Mapping[str, Any], sidecars: Mapping[str, Any]) -> None:
-        """Set members of the containers; the first one is the main one. ``change`` makes the version."""
+        """Set members of the containers, the first of which is the main one. `update` makes the version."""
         for index, container in enumerate(self.body["containers"]):
             container.update(sidecars if index else main)
         self._encoded = None
 
     def json(self) -> msgspec.Raw:
-        """Its description without tags, encoded."""
+        """Return the encoded description without tags."""
         if self._encoded is None:
             self._encoded = msgspec.Raw(msgspec.json.encode(self.body))
         return self._encoded
 
     def json_with_tags(self) -> msgspec.Raw:
-        """Its description with tags, encoded."""
+        """Return the encoded description with tags."""
         return msgspec.Raw(msgspec.json.encode({**self.body, "tags": self.tags}))
-
-    def repeated_call_json(self) -> msgspec.Raw:
-        """RunTask's answer to a token used before: all of it, or of a stopped task ARN and statuses."""
-        if not self.is_stopped:
-            return self.json_with_tags()
-        return stopped_task_json(self.arn)
-
-
-def stopped_task_json(arn: str) -> msgspec.Raw:
-    """RunTask's answer for a task of an earlier call that has stopped since."""
-    body = {"taskArn": arn, "lastStatus": STOPPED, "desiredStatus": STOPPED}
-    return msgspec.Raw(msgspec.json.encode(body))

@@ -1,4 +1,4 @@
-"""Parameters checked against botocore's own service model of ECS, compiled once into plain functions."""
+"""Checks parameters against botocore's service model of ECS, compiled once into plain functions."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _INTEGER_RANGES: dict[str, tuple[int, int]] = {
 }
 
 
-class ShapeMismatch(Exception):  # noqa: N818 - it names a finding, and never leaves this module
-    """A value does not have its shape; ``path`` grows from the inside out on the way up."""
+class ShapeMismatch(Exception):  # noqa: N818 - never leaves this module
+    """A value does not match its shape. `path` is collected from the inside out."""
 
     def __init__(self, expected: str, found: Any) -> None:
         super().__init__(expected)
@@ -29,14 +29,14 @@ class ShapeMismatch(Exception):  # noqa: N818 - it names a finding, and never le
         self.path: list[str] = []
 
     def message(self) -> str:
-        """Member, expected, found."""
-        where = "".join(reversed(self.path)).lstrip(".") or "the request"
+        """Return a message with the member, what was expected and what was found."""
+        member = "".join(reversed(self.path)).lstrip(".") or "the request"
         found = repr(self.found)
-        return f"{where}: expected {self.expected}, found {found if len(found) <= 80 else found[:77] + '...'}"
+        return f"{member}: expected {self.expected}, found {found if len(found) <= 80 else found[:77] + '...'}"
 
 
 class ParameterValidator:
-    """One check an operation: required and unknown members, types, lengths, ranges, enumerations."""
+    """One check per operation: required and unknown members, types, lengths, ranges, enumerations."""
 
     def __init__(self, operations: Iterable[str]) -> None:
         model = _service_model()
@@ -44,7 +44,7 @@ class ParameterValidator:
         self._checks = {name: self._compile(model.operation_model(name).input_shape) for name in sorted(operations)}
 
     def validate(self, operation: str, parameters: dict[str, Any]) -> None:
-        """Raise ApiError InvalidParameterException that names member, expectation and finding."""
+        """Raise InvalidParameterException (ApiError) with the member, what was expected and what was found."""
         try:
             self._checks[operation](parameters)
         except ShapeMismatch as mismatch:
@@ -69,31 +69,22 @@ class ParameterValidator:
                 if name not in value:
                     raise ShapeMismatch(f"the required member {name}", value)
             for name, item in value.items():
-                member = members.get(name)
-                if member is None:
+                if name not in members:
                     raise ShapeMismatch("one of " + ", ".join(sorted(members)), name)
-                try:
-                    member(item)
-                except ShapeMismatch as mismatch:
-                    mismatch.path.append(f".{name}")
-                    raise
+                _check_member(members[name], item, f".{name}")
 
         return validate
 
     def _list(self, shape: Any) -> Checker:
         member = self._compile(shape.member)
-        measure = _check_length(shape, "items")
+        check_length = _length_checker(shape, "items")
 
         def validate(value: Any) -> None:
             if type(value) is not list:
                 raise ShapeMismatch("a list", value)
-            measure(value)
+            check_length(value)
             for index, item in enumerate(value):
-                try:
-                    member(item)
-                except ShapeMismatch as mismatch:
-                    mismatch.path.append(f"[{index}]")
-                    raise
+                _check_member(member, item, f"[{index}]")
 
         return validate
 
@@ -104,26 +95,30 @@ class ParameterValidator:
             if type(value) is not dict:
                 raise ShapeMismatch("an object", value)
             for name, item in value.items():
-                try:
-                    key(name)
-                    member(item)
-                except ShapeMismatch as mismatch:
-                    mismatch.path.append(f".{name}")
-                    raise
+                _check_member(key, name, f".{name}")
+                _check_member(member, item, f".{name}")
 
         return validate
 
 
+def _check_member(check: Checker, value: Any, path: str) -> None:
+    try:
+        check(value)
+    except ShapeMismatch as mismatch:
+        mismatch.path.append(path)
+        raise
+
+
 def _scalar(shape: Any) -> Checker:
-    kind = shape.type_name
-    if kind in _INTEGER_RANGES:
-        return _integer(shape, *_INTEGER_RANGES[kind])
-    if kind == "string":
+    type_name = shape.type_name
+    if type_name in _INTEGER_RANGES:
+        return _integer(shape, *_INTEGER_RANGES[type_name])
+    if type_name == "string":
         return _string(shape)
     expected, types = {
         "boolean": ("true or false", (bool,)),
         "timestamp": ("seconds since 1970", (int, float)),
-    }.get(kind, ("a number", (int, float)))
+    }.get(type_name, ("a number", (int, float)))
 
     def check(value: Any) -> None:
         if type(value) not in types:
@@ -132,8 +127,8 @@ def _scalar(shape: Any) -> Checker:
     return check
 
 
-def _integer(shape: Any, least: int, most: int) -> Checker:
-    low, high = shape.metadata.get("min", least), shape.metadata.get("max", most)
+def _integer(shape: Any, minimum: int, maximum: int) -> Checker:
+    low, high = shape.metadata.get("min", minimum), shape.metadata.get("max", maximum)
 
     def check(value: Any) -> None:
         if type(value) is not int or not low <= value <= high:
@@ -144,19 +139,19 @@ def _integer(shape: Any, least: int, most: int) -> Checker:
 
 def _string(shape: Any) -> Checker:
     allowed = frozenset(shape.enum)
-    measure = _check_length(shape, "characters")
+    check_length = _length_checker(shape, "characters")
 
     def check(value: Any) -> None:
         if type(value) is not str:
             raise ShapeMismatch("a string", value)
         if allowed and value not in allowed:
             raise ShapeMismatch("one of " + ", ".join(sorted(allowed)), value)
-        measure(value)
+        check_length(value)
 
     return check
 
 
-def _check_length(shape: Any, unit: str) -> Checker:
+def _length_checker(shape: Any, unit: str) -> Checker:
     low, high = shape.metadata.get("min"), shape.metadata.get("max")
 
     def check(value: Any) -> None:
