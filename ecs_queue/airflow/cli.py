@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import MutableMapping
+from functools import partial
 from typing import Any
 
 import click
@@ -22,7 +23,7 @@ def get_cli_commands() -> list[Any]:
         ActionCommand(
             name=name,
             help=command.get_short_help_str(100),
-            func=_CommandRunner(name, command),
+            func=partial(_run_command, name, command),
             args=[*map(_to_airflow_argument, filter(_is_exposed, command.params)), team],
         )
         for name, command in cli.commands.items()
@@ -66,31 +67,26 @@ def _export_config(environ: MutableMapping[str, str], team: str | None) -> None:
     environ.update(variables)
 
 
-class _CommandRunner:
-    """Runs a command with the arguments that Airflow's argparse has parsed."""
+def _run_command(name: str, command: click.Command, arguments: Any) -> None:
+    """Run a command with the arguments that Airflow's argparse has parsed."""
+    from ecs_queue.cli.main import cli
 
-    def __init__(self, name: str, command: click.Command) -> None:
-        self._name = name
-        self._command = command
+    _export_config(os.environ, getattr(arguments, "team", None))
+    cli.main([name, *_build_argv(command, arguments)])
 
-    def __call__(self, arguments: Any) -> None:
-        from ecs_queue.cli.main import cli
 
-        _export_config(os.environ, getattr(arguments, "team", None))
-        cli.main([self._name, *self._build_argv(arguments)])
-
-    def _build_argv(self, arguments: Any) -> list[str]:
-        options: list[str] = []
-        operands: list[str] = []
-        for parameter in filter(_is_exposed, self._command.params):
-            value = getattr(arguments, str(parameter.name), None)
-            if value is None or value is False:
-                continue
-            values = value if isinstance(value, list | tuple) else [value]
-            if isinstance(parameter, click.Argument):
-                operands += map(str, values)
-            elif value is True:
-                options.append(parameter.opts[0])
-            else:
-                options += [word for one in values for word in (parameter.opts[0], str(one))]
-        return [*options, "--", *operands] if operands else options
+def _build_argv(command: click.Command, arguments: Any) -> list[str]:
+    options: list[str] = []
+    operands: list[str] = []
+    for parameter in filter(_is_exposed, command.params):
+        value = getattr(arguments, str(parameter.name), None)
+        if value is None or value is False:
+            continue
+        values = value if isinstance(value, list | tuple) else [value]
+        if isinstance(parameter, click.Argument):
+            operands += map(str, values)
+        elif value is True:
+            options.append(parameter.opts[0])
+        else:
+            options += [word for one in values for word in (parameter.opts[0], str(one))]
+    return [*options, "--", *operands] if operands else options

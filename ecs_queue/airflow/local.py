@@ -8,13 +8,12 @@ import os
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +22,7 @@ from ecs_queue.airflow.task_log import LOCAL_LOG_VARIABLE
 from ecs_queue.errors import RetryableError, UsageError
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, local_environment
 from ecs_queue.local.reaper import Reaper
-from ecs_queue.local.redis_server import RedisServer
+from ecs_queue.local.redis_server import RedisServer, find_free_port
 
 EXECUTOR = "ecs_queue.airflow.executor.EcsQueueExecutor"
 #: In the order in which they are started. Deferred tasks need the triggerer.
@@ -76,7 +75,7 @@ class LocalAirflow:
         self._services = ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._reaper = Reaper()
-        self._port = _find_free_port()
+        self._port = find_free_port()
         self.environ: dict[str, str] = {}
         self.redis = RedisServer(data_dir=self.directory / "redis", appendonly="always")
         self._ecs_options = LocalEcsOptions(log_dir=self.directory / "tasks")
@@ -86,11 +85,6 @@ class LocalAirflow:
     def url(self) -> str:
         """The URL of the UI and the API."""
         return f"http://127.0.0.1:{self._port}"
-
-    @property
-    def pids(self) -> dict[str, int]:
-        """Name -> process id of the running processes."""
-        return {name: process.pid for name, process in self._processes.items() if process.poll() is None}
 
     def start(self, on_progress: Callable[[str], None] = lambda _: None) -> None:
         """Start everything; return when the API answers.
@@ -106,7 +100,7 @@ class LocalAirflow:
             for number in range(1, self._workers + 1):
                 self.spawn(f"worker-{number}", "-m", "ecs_queue", "worker", "--name", f"worker-{number}")
             for component in COMPONENTS:
-                self.spawn(component, "-m", "airflow", component)
+                self.start_component(component)
             on_progress("waiting for the API server")
             self.wait_for(self._is_api_up, _START_TIMEOUT_SECONDS, "the start of the API server")
         except BaseException:
@@ -272,7 +266,7 @@ class LocalAirflow:
             "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(32),
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
-            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(_find_free_port()),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(find_free_port()),
             # For the tasks' calls. A small machine that starts many containers at once exceeds the default, 5 s.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             # The number of containers at once: each of them starts an Airflow, however small its task is.
@@ -311,12 +305,6 @@ class LocalAirflow:
 def _defines_dags(file: Path) -> bool:
     """Whether the file probably defines DAGs; Airflow guesses in the same way."""
     return re.search(r"@dag\b|\bDAG\(", file.read_text(errors="replace")) is not None
-
-
-def _find_free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _is_inherited_setting(name: str) -> bool:

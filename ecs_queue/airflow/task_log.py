@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ecs_queue.config import Config, Profile
 from ecs_queue.config.keyring import open_keyring
@@ -26,21 +26,15 @@ LOCAL_LOG_VARIABLE = "ECS_QUEUE_LOCAL_LOG_DIR"
 _MAX_LINES = 5000
 
 MessagesAndLines = tuple[list[str], list[str]]
-
-
-class AwsClients(Protocol):
-    """Makes boto3 clients."""
-
-    def client(self, service: str, region: str, profile: Profile) -> Any:
-        """Return a client of a service in a region, with the profile's credentials."""
-        ...
+#: Returns a boto3 client of a service in a region, with a profile's credentials.
+ClientFactory = Callable[[str, str, Profile], Any]
 
 
 def read_task_log(
     config: Config,
     request_id: str | None,
     *,
-    clients: AwsClients | None = None,
+    make_client: ClientFactory | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> MessagesAndLines:
     """Return (messages about the source of the log, its lines). Raises the errors of AWS and the ledger unchanged."""
@@ -58,7 +52,7 @@ def read_task_log(
     directory = (os.environ if environ is None else environ).get(LOCAL_LOG_VARIABLE)
     if directory:
         return _read_local_log(Path(directory) / f"{record.arn.rsplit('/', 1)[-1]}.log")
-    return _read_cloudwatch_log(config, record, clients or _Boto3Clients())
+    return _read_cloudwatch_log(config, record, make_client or _build_client_factory())
 
 
 def _read_local_log(path: Path) -> MessagesAndLines:
@@ -67,19 +61,18 @@ def _read_local_log(path: Path) -> MessagesAndLines:
     return [f"ecs-queue: the local ECS's {path.name}"], path.read_text(errors="replace").splitlines()[-_MAX_LINES:]
 
 
-def _read_cloudwatch_log(config: Config, record: Record, clients: AwsClients) -> MessagesAndLines:
+def _read_cloudwatch_log(config: Config, record: Record, make_client: ClientFactory) -> MessagesAndLines:
     profile = config.profile(record.queue)
     region, task_id = record.arn.split(":")[3], record.arn.rsplit("/", 1)[-1]
     spec = try_decode_launch_spec(record, open_keyring(config))
     container = (spec.container_name if spec else None) or profile.container_name
     task_definition = spec.run_task.get("taskDefinition") if spec else profile.task_definition
-    ecs = clients.client("ecs", region, profile)
-    description = ecs.describe_task_definition(taskDefinition=task_definition)
+    description = make_client("ecs", region, profile).describe_task_definition(taskDefinition=task_definition)
     options = awslogs_options(description["taskDefinition"], container)
     if isinstance(options, str):
         return [f"ecs-queue: {options}"], []
     group, stream = options["awslogs-group"], f"{options['awslogs-stream-prefix']}/{container}/{task_id}"
-    logs = clients.client("logs", options.get("awslogs-region", region), profile)
+    logs = make_client("logs", options.get("awslogs-region", region), profile)
     source = f"ecs-queue: CloudWatch {group}, {stream}"
     try:
         response = logs.get_log_events(logGroupName=group, logStreamName=stream, limit=_MAX_LINES, startFromHead=False)
@@ -100,13 +93,12 @@ def _format_line(event: Mapping[str, Any]) -> str:
     return f"[{time}] {message}"
 
 
-class _Boto3Clients:
-    """Uses the credentials that a worker would use: the profile's connection and role, else boto3's own."""
+def _build_client_factory() -> ClientFactory:
+    """The clients have the credentials that a worker would use: the profile's connection and role, else boto3's own."""
+    clients = EcsClients(ClientOptions(connect_timeout=3, read_timeout=5, max_pool_connections=1))
 
-    def __init__(self) -> None:
-        self._clients = EcsClients(ClientOptions(connect_timeout=3, read_timeout=5, max_pool_connections=1))
-
-    def client(self, service: str, region: str, profile: Profile) -> Any:
+    def make_client(service: str, region: str, profile: Profile) -> Any:
         endpoint, role, connection = profile.endpoint_url or None, profile.role_arn or None, profile.conn_id or None
-        target = Target(region, endpoint, role, profile.cluster or "", connection)
-        return self._clients.client_for_service(target, service)
+        return clients.client_for_service(Target(region, endpoint, role, profile.cluster or "", connection), service)
+
+    return make_client

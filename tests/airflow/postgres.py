@@ -6,17 +6,16 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
-from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ecs_queue.local.reaper import Reaper
+from ecs_queue.local.redis_server import find_free_port
 from tests.servers import skip_or_fail
 
 _START_TIMEOUT_SECONDS = 60.0
@@ -39,9 +38,7 @@ class PostgresServer:
         # Not pytest's own directory: that is closed to other users.
         self._directory = Path(tempfile.mkdtemp(prefix="ecs-queue-postgres-"))
         self._process: subprocess.Popen[bytes] | None = None
-        with closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
+        self._port = find_free_port()
 
     @property
     def url(self) -> str:

@@ -84,7 +84,7 @@ def test_the_log_of_an_encrypted_task_is_found_by_its_profile(monkeypatch: pytes
     task_definitions: list[str] = []
 
     class Aws:
-        def client(self, service: str, region: str, profile: object) -> Any:
+        def make_client(self, service: str, region: str, profile: object) -> Any:
             return self
 
         def describe_task_definition(self, taskDefinition: str) -> Any:  # noqa: N803 - boto3's
@@ -92,7 +92,7 @@ def test_the_log_of_an_encrypted_task_is_found_by_its_profile(monkeypatch: pytes
             return {"taskDefinition": {"containerDefinitions": []}}
 
     monkeypatch.setattr("ecs_queue.airflow.task_log.open_ledger", lambda config: worker_harness.memory_ledger)
-    messages, _ = read_task_log(make_config(), "a", clients=Aws(), environ={})
+    messages, _ = read_task_log(make_config(), "a", make_client=Aws().make_client, environ={})
 
     assert task_definitions == ["family:1"]
     assert "no container 'main'" in messages[0]

@@ -50,7 +50,7 @@ class FakeAws:
         self.events = events
         self.calls: list[Any] = []
 
-    def client(self, service: str, region: str, profile: Profile) -> FakeAws:
+    def make_client(self, service: str, region: str, profile: Profile) -> FakeAws:
         self.calls.append((service, region))
         return self
 
@@ -78,7 +78,9 @@ def read_log(
     environ: dict[str, str] | None = None,
 ) -> tuple[list[str], list[str]]:
     monkeypatch.setattr(task_log, "open_ledger", lambda config: FakeLedger(record))
-    return task_log.read_task_log(config, "job", clients=aws, environ=environ or {})
+    return task_log.read_task_log(
+        config, "job", make_client=None if aws is None else aws.make_client, environ=environ or {}
+    )
 
 
 def make_running_record(**fields: Any) -> Record:
