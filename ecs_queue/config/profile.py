@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ecs_queue.config.redact import redact_run_task_kwargs, redact_url
 from ecs_queue.errors import ConfigError, InvalidRequest
-from ecs_queue.runtask.arguments import check_launchable
+from ecs_queue.runtask.arguments import RunTaskProfile, check_launchable
 from ecs_queue.runtask.botocore_model import normalize, run_task_shape
 from ecs_queue.runtask.config_keys import CONFIG_DEFAULTS
 from ecs_queue.runtask.executor_config import normalize_run_task_kwargs
-from ecs_queue.runtask.overrides import SAFE_OVERRIDES
 
 
 @dataclass(frozen=True, repr=False)
-class Profile:
+class Profile(RunTaskProfile):
     """The keys of `[aws_ecs_executor.NAME]`, falling back to `[aws_ecs_executor]`, for the queue NAME.
 
     `run_task_kwargs` has run_task's spelling, whatever spelling was given; readers must not change it.
@@ -25,27 +24,15 @@ class Profile:
     incomplete (a client needs no cluster); `require_launchable` checks that.
     """
 
-    queue: str
     conn_id: str | None = CONFIG_DEFAULTS["conn_id"]
     region_name: str | None = None
-    assign_public_ip: bool = False
-    cluster: str | None = None
-    capacity_provider_strategy: tuple[dict[str, Any], ...] | None = field(default=None, hash=False)
-    container_name: str | None = None
-    launch_type: str | None = None
-    platform_version: str | None = CONFIG_DEFAULTS["platform_version"]
-    security_groups: tuple[str, ...] = ()
-    subnets: tuple[str, ...] = ()
-    task_definition: str | None = None
     max_run_task_attempts: int = int(CONFIG_DEFAULTS["max_run_task_attempts"])
-    run_task_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
     check_health_on_startup: bool = True
     weight: int = 1
     max_in_flight: int = 0
     event_queue_url: str | None = None
     role_arn: str | None = None
     endpoint_url: str | None = None
-    allowed_overrides: tuple[str, ...] = SAFE_OVERRIDES
 
     def __post_init__(self) -> None:
         """Convert JSON values into run_task's spelling; ConfigError when they do not fit its model."""

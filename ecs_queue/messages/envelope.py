@@ -32,12 +32,15 @@ VERSION = 1
 #: anything near this size could never be launched.
 MAX_BODY_BYTES = 128 * 1024
 
+#: RunTask's clientToken is made of the id: at most 64 characters in all.
+MAX_ID_LENGTH = 48
+
 Relaunch = Literal["never_started", "interrupted", "any_failure"]
 # (?!\n): Python's `$` alone would let one line break through; ECMAScript's, which JSON schema means, would not.
-TaskId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,48}(?!\n)$")]
+TaskId = Annotated[str, msgspec.Meta(pattern=rf"^[A-Za-z0-9_-]{{1,{MAX_ID_LENGTH}}}(?!\n)$")]
 QueueName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}(?!\n)$")]
 OwnerName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}(?!\n)$")]
-OriginId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{0,48}(?!\n)$")]
+OriginId = Annotated[str, msgspec.Meta(pattern=rf"^[A-Za-z0-9_-]{{0,{MAX_ID_LENGTH}}}(?!\n)$")]
 Command = Annotated[list[str], msgspec.Meta(min_length=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 #: Up to the year 9999: what a ledger can keep time with. Milliseconds, a usual mistake, are refused by it.

@@ -1,90 +1,86 @@
-"""From a profile and a queued task to the arguments of boto3's run_task."""
+"""The arguments of boto3's run_task, from a profile and a queued task."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ecs_queue.errors import ConfigError, InvalidRequest
 from ecs_queue.runtask.botocore_model import run_task_shape, validate
 from ecs_queue.runtask.casing import parse_assign_public_ip
+from ecs_queue.runtask.config_keys import CONFIG_DEFAULTS
 from ecs_queue.runtask.executor_config import normalize_executor_config
-from ecs_queue.runtask.executor_config import validate_executor_config as validate_executor_config
 from ecs_queue.runtask.merge import merge_run_task
-from ecs_queue.runtask.overrides import check_overrides_allowed
+from ecs_queue.runtask.overrides import SAFE_OVERRIDES, check_overrides_allowed
 from ecs_queue.tasks import EcsQueuedTask
 
 #: ECS: "Container Overrides length must be at most 8192", in characters of JSON, its punctuation included.
 MAX_OVERRIDES_CHARACTERS = 8192
-#: The capacity providers that are Fargate; any other one is made of instances.
+#: The capacity providers of Fargate; any other one consists of instances.
 _FARGATE_PROVIDERS = frozenset({"FARGATE", "FARGATE_SPOT"})
 
 
-class RunTaskProfile(Protocol):
-    """What a profile must say to be launched with; `ecs_queue.config.Profile` is one.
+@dataclass(frozen=True, repr=False)
+class RunTaskProfile:
+    """Where and how the tasks of one queue are launched; `ecs_queue.config.Profile` extends it.
 
-    `run_task_kwargs` is in run_task's own spelling. `capacity_provider_strategy`: None = not set, empty = the
-    cluster's own default strategy.
+    `run_task_kwargs` has run_task's spelling; readers must not change it. `capacity_provider_strategy`: None is not
+    set, empty is the cluster's default strategy.
     """
 
-    @property
-    def queue(self) -> str: ...
-    @property
-    def cluster(self) -> str | None: ...
-    @property
-    def task_definition(self) -> str | None: ...
-    @property
-    def container_name(self) -> str | None: ...
-    @property
-    def launch_type(self) -> str | None: ...
-    @property
-    def capacity_provider_strategy(self) -> Sequence[Mapping[str, Any]] | None: ...
-    @property
-    def platform_version(self) -> str | None: ...
-    @property
-    def subnets(self) -> Sequence[str]: ...
-    @property
-    def security_groups(self) -> Sequence[str]: ...
-    @property
-    def assign_public_ip(self) -> bool: ...
-    @property
-    def run_task_kwargs(self) -> Mapping[str, Any]: ...
-    @property
-    def allowed_overrides(self) -> Collection[str]: ...
+    queue: str
+    cluster: str | None = None
+    task_definition: str | None = None
+    container_name: str | None = None
+    launch_type: str | None = None
+    capacity_provider_strategy: tuple[dict[str, Any], ...] | None = field(default=None, hash=False)
+    platform_version: str | None = CONFIG_DEFAULTS["platform_version"]
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    assign_public_ip: bool = False
+    run_task_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
+    allowed_overrides: tuple[str, ...] = SAFE_OVERRIDES
 
 
 def render_run_task_kwargs(profile: RunTaskProfile, task: EcsQueuedTask) -> dict[str, Any]:
-    """The arguments of boto3's run_task for one task, all but clientToken and startedBy.
+    """Return the arguments of boto3's run_task for one task, without clientToken and startedBy.
 
-    The layers: the profile's keys < its run_task_kwargs < the task's executor_config; then the command is
-    set on the main container. The same input gives the same answer, and nothing in it is shared with the
-    input. InvalidRequest: the executor_config or the command is wrong, or it overrides what it may not.
-    ConfigError: the profile is; it says what to set.
+    Each layer overrides the one before: the profile's keys, its run_task_kwargs, the task's executor_config, and at
+    last the command of the main container. The same input gives the same result, which shares nothing with the input.
+
+    Raises:
+        InvalidRequest: The executor_config or the command is wrong, or overrides what the queue does not allow.
+        ConfigError: The profile is incomplete or contradicts itself; the message says what to set.
     """
     main = _require_main_container(profile)
     _check_command(task.command)
-    asked = normalize_executor_config(task.executor_config, main)
-    check_overrides_allowed(asked, profile.allowed_overrides, profile.queue)
+    requested = normalize_executor_config(task.executor_config, main)
+    check_overrides_allowed(requested, profile.allowed_overrides, profile.queue)
     defaults = _name_main_container(profile.run_task_kwargs, main)
-    where = _choose_capacity(profile, defaults, asked)
-    extra = _without_capacity(merge_run_task(defaults, asked))
-    command = {"overrides": {"containerOverrides": [{"name": main, "command": list(task.command)}]}}
-    base = {"cluster": profile.cluster, "taskDefinition": profile.task_definition, "count": 1, **where}
+    capacity = _choose_capacity(profile, defaults, requested)
+    layers = merge_run_task(defaults, requested)
+    for key in ("launchType", "capacityProviderStrategy"):
+        layers.pop(key, None)
+    base = {"cluster": profile.cluster, "taskDefinition": profile.task_definition, "count": 1, **capacity}
     if profile.platform_version:
         base["platformVersion"] = profile.platform_version
-    kwargs = merge_run_task(merge_run_task(base, extra), command)
-    if not _is_fargate(where):
+    command = {"overrides": {"containerOverrides": [{"name": main, "command": list(task.command)}]}}
+    kwargs = merge_run_task(merge_run_task(base, layers), command)
+    if not _is_fargate(capacity):
         kwargs.pop("platformVersion", None)
-    _add_network_configuration(kwargs, profile, where)
+    _add_network_configuration(kwargs, profile, capacity)
     return kwargs
 
 
 def validate_request(profile: RunTaskProfile, task: EcsQueuedTask) -> dict[str, Any]:
-    """Render, then check everything that can be checked without asking AWS; returns what was rendered.
+    """Return the rendered arguments after every check that needs no call to AWS.
 
-    What passes here can be refused by AWS only for what it alone knows (names, rights, capacity).
-    Errors as in render_run_task_kwargs and check_overrides_length.
+    AWS can refuse these arguments only for what it alone knows (names, permissions, capacity).
+
+    Raises:
+        InvalidRequest, ConfigError: As from `render_run_task_kwargs` and `check_overrides_length`.
     """
     kwargs = render_run_task_kwargs(profile, task)
     validate(kwargs, run_task_shape(), "run_task")
@@ -93,10 +89,10 @@ def validate_request(profile: RunTaskProfile, task: EcsQueuedTask) -> dict[str, 
 
 
 def check_overrides_length(overrides: Mapping[str, Any]) -> None:
-    """InvalidRequest with the number when `overrides` is longer than ECS takes: 8192 characters of JSON.
+    """Raise InvalidRequest if `overrides` is longer than ECS accepts: 8192 characters of JSON.
 
-    Counted as the shortest JSON with characters as they are; one outside the Basic Multilingual Plane
-    counts as two, as it does in AWS's own strings.
+    The shortest JSON is counted, without escapes. A character outside the Basic Multilingual Plane counts as two, as
+    in AWS's own strings.
     """
     text = json.dumps(overrides, separators=(",", ":"), ensure_ascii=False)
     length = len(text.encode("utf-16-le", "surrogatepass")) // 2
@@ -108,11 +104,10 @@ def check_overrides_length(overrides: Mapping[str, Any]) -> None:
 
 
 def check_launchable(profile: RunTaskProfile) -> None:
-    """ConfigError, naming the queue and what to set, when nothing can be launched with this profile alone."""
+    """Raise ConfigError, naming the queue and what to set, if no task can be launched with this profile alone."""
     main = _require_main_container(profile)
     defaults = _name_main_container(profile.run_task_kwargs, main)
-    where = _choose_capacity(profile, defaults, {})
-    _add_network_configuration(dict(defaults), profile, where)
+    _add_network_configuration(dict(defaults), profile, _choose_capacity(profile, defaults, {}))
 
 
 def _require_main_container(profile: RunTaskProfile) -> str:
@@ -134,15 +129,15 @@ def _missing_key_error(profile: RunTaskProfile, key: str) -> ConfigError:
 
 def _check_command(command: object) -> None:
     is_list = isinstance(command, list | tuple) and len(command) > 0
-    if not is_list or not all(isinstance(word, str) for word in command):  # type: ignore[attr-defined]
+    if not is_list or not all(isinstance(item, str) for item in command):  # type: ignore[attr-defined]
         raise InvalidRequest(
-            'command: expected a list of words, such as ["echo", "hello"], found '
+            'command: expected a list of strings, such as ["echo", "hello"], found '
             + ("an empty one" if command in ([], ()) else type(command).__name__)
         )
 
 
 def _name_main_container(run_task_kwargs: Mapping[str, Any], main_container: str) -> Mapping[str, Any]:
-    """The profile's defaults, the container override without a name being the main container's."""
+    """The profile's run_task_kwargs; a container override without a name gets the main container's."""
     containers = run_task_kwargs.get("overrides", {}).get("containerOverrides", ())
     if all("name" in container for container in containers):
         return run_task_kwargs
@@ -154,9 +149,9 @@ def _name_main_container(run_task_kwargs: Mapping[str, Any], main_container: str
 def _choose_capacity(
     profile: RunTaskProfile, defaults: Mapping[str, Any], executor_config: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """launchType or capacityProviderStrategy, of the last layer that names one; FARGATE when none does."""
+    """launchType or capacityProviderStrategy of the last layer that sets one; FARGATE if none does."""
     own = {"launchType": profile.launch_type, "capacityProviderStrategy": profile.capacity_provider_strategy}
-    where: dict[str, Any] = {"launchType": "FARGATE"}
+    capacity: dict[str, Any] = {"launchType": "FARGATE"}
     for layer, error in ((own, ConfigError), (defaults, ConfigError), (executor_config, InvalidRequest)):
         chosen = {key: layer[key] for key in own if layer.get(key) is not None}
         if len(chosen) > 1:
@@ -164,13 +159,9 @@ def _choose_capacity(
                 f"queue {profile.queue!r}: expected capacity_provider_strategy or launch_type, found both; "
                 "leave one of them out"
             )
-        where = chosen or where
-    # An empty strategy means the cluster's default one, which RunTask takes when neither argument is sent.
-    return {key: value for key, value in where.items() if value}
-
-
-def _without_capacity(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in kwargs.items() if k not in ("launchType", "capacityProviderStrategy")}
+        capacity = chosen or capacity
+    # An empty strategy means the cluster's default one, which RunTask uses if neither argument is sent.
+    return {key: value for key, value in capacity.items() if value}
 
 
 def _is_fargate(capacity: Mapping[str, Any]) -> bool:
@@ -181,18 +172,17 @@ def _is_fargate(capacity: Mapping[str, Any]) -> bool:
 
 
 def _add_network_configuration(kwargs: dict[str, Any], profile: RunTaskProfile, capacity: Mapping[str, Any]) -> None:
-    """The network configuration from the profile's keys, below what run_task_kwargs and the request say."""
+    """Add the profile's network configuration; run_task_kwargs and the request override it."""
     is_fargate = _is_fargate(capacity)
-    asked = kwargs.get("networkConfiguration", {}).get("awsvpcConfiguration", {})
+    requested = kwargs.get("networkConfiguration", {}).get("awsvpcConfiguration", {})
     network: dict[str, Any] = {}
     if profile.subnets:
         network["subnets"] = list(profile.subnets)
     if profile.security_groups:
         network["securityGroups"] = list(profile.security_groups)
-    needed = bool(is_fargate or network or asked or profile.assign_public_ip)
-    network.update(asked)
-    if not needed:
+    if not (is_fargate or network or requested or profile.assign_public_ip):
         return
+    network.update(requested)
     if not network.get("subnets"):
         raise ConfigError(
             f"queue {profile.queue!r}: expected at least one subnet to run a task, found none; set subnets "

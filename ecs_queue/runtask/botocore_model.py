@@ -1,12 +1,12 @@
-"""botocore's own model of run_task's arguments: which keys there are, how they are spelled, what they take.
+"""botocore's model of run_task's arguments: the keys, their spelling, and the values that they take.
 
-The model is read once from botocore's files and kept as a small tree; the rest of botocore's model is let go.
+The model is read once from botocore's files and kept as a small tree; the rest of botocore's model is discarded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -26,7 +26,7 @@ _EXPECTED_TEXT = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One argument: a structure with members, a list of elements, or a plain value."""
+    """The shape of one argument: a structure with members, a list of elements, or a plain value."""
 
     kind: str
     members: Mapping[str, Shape] = field(default_factory=dict)
@@ -40,10 +40,7 @@ class Shape:
     member_by_letters: Mapping[str, str] = field(default_factory=dict)
 
     def find_member(self, key: str) -> str | None:
-        """The member that `key` means in any spelling (`container_overrides`.
-
-        `containerOverrides`), or None.
-        """
+        """Return the member that `key` names in any spelling (`container_overrides`, `containerOverrides`), or None."""
         return key if key in self.members else self.member_by_letters.get(_letters_only(key))
 
 
@@ -53,9 +50,9 @@ def _letters_only(key: str) -> str:
 
 @cache
 def run_task_shape() -> Shape:
-    """What boto3's run_task takes; reads botocore's files at the first call, then answers from memory."""
-    # Here: a client that sends no executor_config need not load botocore. The loader alone, without a session:
-    # an AWS_PROFILE that names no profile must not break whoever only submits.
+    """Return the shape of run_task's arguments; only the first call reads botocore's files."""
+    # Imported here, so that a client without executor_config does not load botocore. The loader works without a
+    # session: a client that only submits must not fail because AWS_PROFILE names no profile.
     from botocore.loaders import create_loader
     from botocore.model import ServiceModel
 
@@ -65,7 +62,7 @@ def run_task_shape() -> Shape:
 
 @cache
 def container_override_shape() -> Shape:
-    """What one entry of `overrides.containerOverrides` takes."""
+    """Return the shape of one entry of `overrides.containerOverrides`."""
     element = run_task_shape().members["overrides"].members["containerOverrides"].element
     if element is None:
         raise TypeError("botocore's model of containerOverrides is no list")
@@ -74,12 +71,11 @@ def container_override_shape() -> Shape:
 
 def _convert_shape(shape: Any) -> Shape:
     meta = shape.metadata
-    bounds = (meta.get("min"), meta.get("max"))
     common: dict[str, Any] = {
         "kind": shape.type_name,
         "choices": tuple(meta.get("enum", ())),
-        "minimum": bounds[0],
-        "maximum": bounds[1],
+        "minimum": meta.get("min"),
+        "maximum": meta.get("max"),
         "is_sensitive": bool(meta.get("sensitive")),
     }
     if shape.type_name == "structure":
@@ -96,43 +92,42 @@ def _convert_shape(shape: Any) -> Shape:
 
 
 def normalize(value: Any, shape: Shape, path: str) -> Any:
-    """A copy of `value` with every key as the model spells it; nothing in it is shared with `value`.
+    """Return a copy of `value` with every key in the model's spelling; it shares nothing with `value`.
 
-    Keys may be snake_case; those below `tags` must be as they are. A required member may be missing only
-    where another layer can still add it, that is not inside a list. InvalidRequest names the key, what was
-    expected and what was found; what the model marks as sensitive (environment variables) is never shown.
+    Keys may be snake_case, except those below `tags`. A required member may be missing where another layer can still
+    add it, that is outside of lists.
+
+    Raises:
+        InvalidRequest: Names the key, what was expected and what was found, but no value that the model marks as
+            sensitive (environment variables).
     """
-    return _Normalizer(accepts_any_casing=True, requires_all=False, is_sensitive=False).normalize(value, shape, path)
+    return _Normalizer().normalize(value, shape, path)
 
 
 def validate(value: Mapping[str, Any], shape: Shape, path: str) -> None:
-    """Check whole arguments, all required members present and keys exactly as the model has them.
-
-    InvalidRequest.
-    """
-    _Normalizer(accepts_any_casing=False, requires_all=True, is_sensitive=False).normalize(value, shape, path)
+    """Raise InvalidRequest unless all required members are present and every key has the model's spelling."""
+    _Normalizer(accepts_any_casing=False, requires_all=True).normalize(value, shape, path)
 
 
-def unknown_key_error(path: str, key: object, known: Mapping[str, Any], what: str) -> InvalidRequest:
-    """The error for a key that the model does not have, with the nearest one that it has."""
-    near = get_close_matches(str(key), known, n=1)
+def unknown_key_error(path: str, key: object, known: Iterable[str], owner: str) -> InvalidRequest:
+    """Return the error for a key that `owner` does not have, with the nearest key that it has."""
+    names = sorted(known)
+    near = get_close_matches(str(key), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return InvalidRequest(
-        f"{path}: unknown key {_describe_value(key)}, expected a key of {what} ({', '.join(sorted(known))}){hint}"
+        f"{path}: unknown key {_describe_value(key)}, expected a key of {owner} ({', '.join(names)}){hint}"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Normalizer:
-    accepts_any_casing: bool
-    requires_all: bool
-    is_sensitive: bool
+    accepts_any_casing: bool = True
+    requires_all: bool = False
+    is_sensitive: bool = False
 
     def normalize(self, value: Any, shape: Shape, path: str) -> Any:
         if shape.is_sensitive and not self.is_sensitive:
-            return _Normalizer(self.accepts_any_casing, self.requires_all, is_sensitive=True).normalize(
-                value, shape, path
-            )
+            return replace(self, is_sensitive=True).normalize(value, shape, path)
         if shape.kind == "structure":
             return self._normalize_structure(value, shape, path)
         if shape.kind == "list":
@@ -149,7 +144,7 @@ class _Normalizer:
                 raise unknown_key_error(path, key, shape.members, "ECS")
             if name in result:
                 raise InvalidRequest(f"{path}.{name}: expected once, found in two spellings")
-            inner = _Normalizer(False, True, self.is_sensitive) if name == "tags" else self
+            inner = replace(self, accepts_any_casing=False, requires_all=True) if name == "tags" else self
             result[name] = inner.normalize(item, shape.members[name], f"{path}.{name}")
         missing = sorted(shape.required - result.keys()) if self.requires_all else ()
         if missing:
@@ -167,8 +162,7 @@ class _Normalizer:
         if not isinstance(value, list | tuple) or shape.element is None:
             raise self._mismatch_error(path, "a list", value)
         self._check_bounds(len(value), shape, path, "{} entries")
-        # An entry of a list is never completed by another layer: lists are replaced.
-        inner = _Normalizer(self.accepts_any_casing, True, self.is_sensitive)
+        inner = replace(self, requires_all=True)  # no layer completes an entry of a list: lists are replaced
         return [inner.normalize(item, shape.element, f"{path}[{i}]") for i, item in enumerate(value)]
 
     def _check_value(self, value: Any, shape: Shape, path: str) -> Any:
@@ -218,7 +212,7 @@ def _describe_type(value: object) -> str:
 
 
 def _describe_value(value: object) -> str:
-    """A value for a message. Objects and lists are only named: they may hold an environment."""
+    """A value for an error message. Objects and lists are only named, because they may hold an environment."""
     if isinstance(value, Mapping):
         return _describe_keys(value)
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""How values and keys are spelled: booleans in configuration, keys in run_task's arguments."""
+"""The spellings of booleans in the configuration and of keys in run_task's arguments."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ import inflection
 
 from ecs_queue.errors import ConfigError
 
-#: The usual spellings of a boolean; configparser's, and those that AWS and YAML users write.
-TRUE_WORDS = frozenset({"true", "1", "yes", "y", "on", "t", "enabled"})
-FALSE_WORDS = frozenset({"false", "0", "no", "n", "off", "f", "disabled"})
+#: The usual spellings of a boolean: those of configparser, and those that AWS and YAML users write.
+_BOOLEANS = {
+    **dict.fromkeys(("true", "1", "yes", "y", "on", "t", "enabled"), True),
+    **dict.fromkeys(("false", "0", "no", "n", "off", "f", "disabled"), False),
+}
 
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 
 
 def parse_bool(value: object) -> bool | None:
-    """True or False in any usual spelling; None when it is neither."""
-    word = str(value).strip().lower()
-    if word in TRUE_WORDS:
-        return True
-    return False if word in FALSE_WORDS else None
+    """Return the boolean that `value` means in any usual spelling; None if it means none."""
+    return _BOOLEANS.get(str(value).strip().lower())
 
 
 def parse_assign_public_ip(assign_public_ip: object, is_launch_type_ec2: bool = False) -> str | None:
     """Convert "assign_public_ip" from True/False to ENABLED/DISABLED.
 
-    None or an empty text is False. Returns None for the launch type EC2, where run_task takes no such
-    argument. ConfigError for what is no boolean.
+    None and an empty text mean False. Returns None for the launch type EC2, for which run_task takes no such argument.
+    Raises ConfigError for any other value that is not a boolean.
     """
     if is_launch_type_ec2:
         return None
@@ -43,9 +42,9 @@ def parse_assign_public_ip(assign_public_ip: object, is_launch_type_ec2: bool = 
 def camelize_dict_keys(nested_dict: dict[Any, Any]) -> dict[Any, Any]:
     """Accept a potentially nested dictionary and recursively convert all keys into camelCase.
 
-    Lists of dictionaries too. What stands under `tags` stays as it is: it is the user's own. Keys that are
-    no plain names (`my-key`, `_x`, numbers) stay; values are never changed. Doing it again changes nothing.
-    A new dictionary is returned; what is not converted is shared with the old one.
+    Dictionaries in lists are converted too. The user's own keys below `tags`, keys that are no plain names (`my-key`,
+    `_x`, numbers) and values stay unchanged. A second conversion changes nothing. The result is a new dictionary that
+    shares unconverted parts with the old one.
     """
     result = {}
     for key, value in nested_dict.items():
@@ -64,7 +63,7 @@ def _camelize_value(value: Any) -> Any:
 
 
 def _camelize_key(key: Any) -> Any:
-    """One key in camelCase. inflection alone would lose the name of `_x` and needs two rounds for `a__b`."""
+    """One key in camelCase. inflection alone would lose the name of `_x`, and `a__b` needs two rounds."""
     if not isinstance(key, str) or not _PLAIN_NAME.fullmatch(key):
         return key
     while (camel := inflection.camelize(key, uppercase_first_letter=False)) != key:

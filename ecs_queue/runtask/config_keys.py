@@ -1,4 +1,4 @@
-"""The keys of `[aws_ecs_executor]`, by the names of the upstream executor, and its built-in defaults."""
+"""The keys of `[aws_ecs_executor]` under the upstream executor's names, and its built-in defaults."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 CONFIG_GROUP_NAME = "aws_ecs_executor"
 
-#: What holds when neither a file nor the environment says anything; text, as it would stand in a file.
+#: The values that apply when neither a file nor the environment sets a key, as text in a file.
 CONFIG_DEFAULTS = {
     "conn_id": "aws_default",
     "max_run_task_attempts": "3",
@@ -18,26 +18,19 @@ CONFIG_DEFAULTS = {
 
 def _values(cls: type) -> list[str]:
     """The values of the public text attributes of a class and its bases, the base's first."""
-    found: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        found.update(
-            (name, value) for name, value in vars(base).items() if not name.startswith("_") and isinstance(value, str)
-        )
-    return list(found.values())
+    attributes = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
+    return [value for name, value in attributes.items() if not name.startswith("_") and isinstance(value, str)]
 
 
 class _IterableClass(type):
-    """Lets a class of keys be iterated as its instances are."""
+    """Makes a class of keys iterable, as its instances are."""
 
     def __iter__(cls) -> Iterator[str]:
         return iter(_values(cls))
 
 
 class BaseConfigKeys(metaclass=_IterableClass):
-    """Keys loaded into the configuration.
-
-    Class and instances iterate over the values, inherited ones first.
-    """
+    """Keys loaded into the configuration. Class and instances iterate over the values, inherited ones first."""
 
     def __iter__(self) -> Iterator[str]:
         return iter(_values(type(self)))

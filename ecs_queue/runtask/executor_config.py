@@ -1,7 +1,7 @@
-"""A request's `executor_config` and a profile's `run_task_kwargs`: checked, in run_task's own form.
+"""Checks a request's `executor_config` and a profile's `run_task_kwargs` and converts them to run_task's form.
 
-Both may be written in two spellings: flat keys of a ContainerOverride meant for the main container
-(`{"cpu": 512, "environment": [...]}`), or run_task's own (`{"overrides": {"containerOverrides": [...]}}`).
+Both may be given in two forms: flat keys of a container override, which mean the main container
+(`{"cpu": 512, "environment": [...]}`), or run_task's own form (`{"overrides": {"containerOverrides": [...]}}`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 from ecs_queue.errors import InvalidRequest
 from ecs_queue.runtask.botocore_model import container_override_shape, normalize, run_task_shape, unknown_key_error
 
-#: Arguments that are not the user's, and why.
+#: Arguments that a user may not set, and why.
 RESERVED_KEYS = {
-    "clientToken": "ecs-queue sets it, so that no launch happens twice",
-    "startedBy": "ecs-queue sets it, to find its tasks again",
+    "clientToken": "ecs-queue sets it so that no launch happens twice",
+    "startedBy": "ecs-queue sets it to find its tasks again",
     "count": "one request is one task; submit more requests",
     "cluster": "it belongs to the queue; set cluster in [aws_ecs_executor.NAME] and submit to the queue NAME",
 }
@@ -25,29 +25,22 @@ _FORBIDDEN_KEYS = {
 }
 
 
-def validate_executor_config(executor_config: Mapping[str, Any] | None, container_name: str | None = None) -> None:
-    """Refuse an `executor_config` that cannot become run_task arguments, before anything is queued.
+def normalize_executor_config(
+    executor_config: Mapping[str, Any] | None, container_name: str | None = None
+) -> dict[str, Any]:
+    """Return a copy of `executor_config` in run_task's form; {} for None.
 
-    `container_name` is the main container's; None when it is not known here, then a `command` for it is
-    found only where its container is not named. InvalidRequest names the key, what was expected and what
-    was found.
-    """
-    normalize_executor_config(executor_config, container_name)
+    `container_name` is the main container's. Without it, a `command` for the main container is found only in an
+    override without a name.
 
-
-def normalize_executor_config(executor_config: Mapping[str, Any] | None, container_name: str | None) -> dict[str, Any]:
-    """The `executor_config` in run_task's form, a copy; {} for None.
-
-    InvalidRequest as in validate_executor_config.
+    Raises:
+        InvalidRequest: It cannot become run_task arguments; names the key, what was expected and what was found.
     """
     return _normalize(executor_config, container_name, "executor_config")
 
 
 def normalize_run_task_kwargs(run_task_kwargs: Mapping[str, Any], container_name: str | None) -> dict[str, Any]:
-    """A profile's `run_task_kwargs` in run_task's form, a copy.
-
-    InvalidRequest names the key that is wrong.
-    """
+    """Return a copy of a profile's `run_task_kwargs` in run_task's form; InvalidRequest names the wrong key."""
     return _normalize(run_task_kwargs, container_name, "run_task_kwargs")
 
 
@@ -75,23 +68,21 @@ def _name_entry(main_container: str | None) -> dict[str, str]:
 
 
 def _split_keys(config: Mapping[Any, Any], path: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The keys of run_task and those of a container override, spelled and checked."""
+    """The keys of run_task and the flat keys of a container override, normalized and checked."""
     run_task, container = run_task_shape(), container_override_shape()
     whole: dict[str, Any] = {}
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        spelled = str(key)
-        is_flat = run_task.find_member(spelled) is None
+        given = str(key)
+        is_flat = run_task.find_member(given) is None
         shape, target = (container, flat) if is_flat else (run_task, whole)
-        name = shape.find_member(spelled)
+        name = shape.find_member(given)
         if name is None:
-            known = {**run_task.members, **container.members}
-            for own in (*RESERVED_KEYS, *_FORBIDDEN_KEYS):
-                known.pop(own, None)
+            known = {**run_task.members, **container.members}.keys() - {*RESERVED_KEYS, *_FORBIDDEN_KEYS}
             raise unknown_key_error(path, key, known, "ECS RunTask or of a container override")
-        why = RESERVED_KEYS.get(name) or _FORBIDDEN_KEYS.get(name)
-        if why:
-            raise InvalidRequest(f"{path}.{name}: expected no such key, found {spelled!r}: {why}")
+        reason = RESERVED_KEYS.get(name) or _FORBIDDEN_KEYS.get(name)
+        if reason:
+            raise InvalidRequest(f"{path}.{name}: expected no such key, found {given!r}: {reason}")
         if name in target:
             raise InvalidRequest(f"{path}.{name}: expected once, found in two spellings")
         target[name] = normalize(value, shape.members[name], f"{path}.{name}")
@@ -99,18 +90,18 @@ def _split_keys(config: Mapping[Any, Any], path: str) -> tuple[dict[str, Any], d
 
 
 def _check_container_overrides(containers: list[dict[str, Any]], main_container: str | None, path: str) -> None:
-    """Name the main container where no name stands; refuse its command, and a container that comes twice."""
-    seen: set[str | None] = set()
+    """Name the main container in unnamed overrides; refuse its command, and a second override of a container."""
+    names: set[str | None] = set()
     for position, container in enumerate(containers):
         if "name" not in container:
             container.update(_name_entry(main_container))
         name = container.get("name")
-        if name in seen:
+        if name in names:
             raise InvalidRequest(
                 f"{path}[{position}]: expected one entry a container, found a second one for "
                 f"{'the main container' if name in (None, main_container) else repr(name)}"
             )
-        seen.add(name)
+        names.add(name)
         if name in (None, main_container) and "command" in container:
             raise InvalidRequest(
                 f"{path}[{position}].command: expected no command for the main container, found one: "

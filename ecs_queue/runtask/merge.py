@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: Lists whose entries have a name and are merged by it; every other list is replaced as a whole.
+#: Lists whose entries are merged by name; every other list is replaced as a whole.
 NAMED_LISTS = frozenset({"containerOverrides", "environment"})
 
 
 def merge_run_task(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `over` on top; neither is changed, nothing in the result is shared with them.
+    """Return `base` overridden by `over`; neither is changed, and the result shares nothing with them.
 
-    Objects are merged key by key, containers by name, environments by variable name (a later one of the
-    same name wins, in the first one's place); other lists and plain values are replaced. Both must be in
-    run_task's spelling. The laws: merging with {} or with itself changes nothing, and (a + b) + c equals a
-    + (b + c), provided that each environment names a variable once.
+    Objects are merged key by key, containers by name, environments by variable name (a later variable of the same name
+    replaces the earlier one in its place). Other lists and plain values are replaced. Both must have run_task's
+    spelling. Merging with {} or with itself changes nothing, and (a + b) + c equals a + (b + c), provided that each
+    environment names a variable once.
     """
     result = {key: _copy(value) for key, value in base.items()}
     for key, value in over.items():
@@ -40,7 +40,7 @@ def _merge_named(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, An
 
 
 def _copy(value: Any) -> Any:
-    if isinstance(value, str):  # nearly all are, and to ask whether one is a Mapping takes long
+    if isinstance(value, str):  # the usual case; isinstance with Mapping is slow
         return value
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in value.items()}

@@ -1,8 +1,8 @@
-"""What a request's `executor_config` may override: a list of names that the operator keeps.
+"""The policy of what a request's `executor_config` may override: a list of names that the operator configures.
 
-A name is a key of a container override (`environment`, of any container), `overrides.KEY` for a key of the whole
-task's (`overrides.taskRoleArn`), or an argument of run_task (`networkConfiguration`). `safe` stands for the default
-ones, `*` for all, and `none`, alone, for not one.
+A name is a key of a container override (`environment`, of any container), `overrides.KEY` for a key of the task's
+overrides (`overrides.taskRoleArn`), or an argument of run_task (`networkConfiguration`). `safe` stands for the default
+names, `*` for all, and `none` as the only entry for no name.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ecs_queue.runtask.executor_config import RESERVED_KEYS
 ALLOW_EVERYTHING = "*"
 ALLOW_NOTHING = "none"
 ALLOW_SAFE = "safe"
-#: What changes only how much a container gets and what it is told: whoever may submit may run any command in it
-#: anyway. Not among them is whatever changes who the task is, where it runs, what it reaches or who may enter it;
-#: nor `environmentFiles`, which ECS reads with the rights of the execution role.
+#: Overrides that change only the resources and the input of a container: a client may run any command in it anyway.
+#: Not safe are those that change the task's identity, place, network or access to its containers, and
+#: `environmentFiles`, which ECS reads with the permissions of the execution role.
 SAFE_OVERRIDES = (
     "command",
     "environment",
@@ -38,7 +38,7 @@ _CONTAINER_OVERRIDES = "containerOverrides"
 
 
 def check_overrides_allowed(executor_config: Mapping[str, Any], allowed: Collection[str], queue: str) -> None:
-    """InvalidRequest for the first override that is not allowed. `asked`: an `executor_config` in run_task's form."""
+    """Raise InvalidRequest for the first override in a normalized `executor_config` that is not allowed."""
     if ALLOW_EVERYTHING in allowed:
         return
     for name in _overridden_names(executor_config):
@@ -51,11 +51,11 @@ def check_overrides_allowed(executor_config: Mapping[str, Any], allowed: Collect
 
 
 def parse_allowed_overrides(names: Sequence[str]) -> tuple[str, ...]:
-    """The names as `check_allowed` wants them, spelled as ECS does; ConfigError for an unknown one."""
+    """Return the names for `check_overrides_allowed`, in ECS's spelling; ConfigError for an unknown one."""
     if tuple(names) == (ALLOW_NOTHING,):
         return ()
-    each = (SAFE_OVERRIDES if name == ALLOW_SAFE else (_parse_override_name(name),) for name in names)
-    return tuple(dict.fromkeys(chain.from_iterable(each)))
+    parsed = (SAFE_OVERRIDES if name == ALLOW_SAFE else (_parse_override_name(name),) for name in names)
+    return tuple(dict.fromkeys(chain.from_iterable(parsed)))
 
 
 def _overridden_names(executor_config: Mapping[str, Any]) -> Iterator[str]:
@@ -75,18 +75,20 @@ def _parse_override_name(name: str) -> str:
         return name
     run_task, container = run_task_shape(), container_override_shape()
     task = run_task.members["overrides"]
+    known = {*run_task.members, *container.members} - {*RESERVED_KEYS, "overrides", "name"}
+    known |= {f"overrides.{key}" for key in task.members if key != _CONTAINER_OVERRIDES}
     head, dot, tail = name.partition(".")
-    if dot:
-        spelled = task.find_member(tail) if run_task.find_member(head) == "overrides" else None
-        found = None if spelled in (None, _CONTAINER_OVERRIDES) else f"overrides.{spelled}"
-    else:
+    if not dot:
         found = run_task.find_member(name) or container.find_member(name)
-    if found is not None and found not in (*RESERVED_KEYS, "overrides", "name"):
-        return found
-    own = {*run_task.members, *container.members} - {*RESERVED_KEYS, "overrides", "name"}
-    every = [*own, *(f"overrides.{key}" for key in task.members if key != _CONTAINER_OVERRIDES)]
-    near = get_close_matches(name, every, n=1)
-    hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(every))}"
+    elif run_task.find_member(head) == "overrides":
+        found = f"overrides.{task.find_member(tail)}"
+    else:
+        found = None
+    if found in known:
+        return str(found)
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(names)}"
     raise ConfigError(
         f"expected names of overrides, {ALLOW_SAFE}, {ALLOW_EVERYTHING} or {ALLOW_NOTHING}, found {name!r}{hint}"
     )

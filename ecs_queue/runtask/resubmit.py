@@ -1,4 +1,4 @@
-"""The same request again: a new one, with another id and what is to be changed, that names its origin."""
+"""Resubmits a request: a new request with another id and the requested changes, which names its origin."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from typing import Any
 
 import msgspec
 
-from ecs_queue.messages.envelope import TaskRequest
+from ecs_queue.messages.envelope import MAX_ID_LENGTH, TaskRequest
 from ecs_queue.runtask.executor_config import normalize_executor_config
 from ecs_queue.runtask.merge import merge_run_task
 
-#: Members of a request that may be changed, beside the queue and what stands in its executor_config.
+#: The members of a request that may be changed, beside its queue and its executor_config.
 CHANGEABLE_FIELDS = ("priority", "expires_in", "time_limit", "relaunch")
 _RESUBMIT_SUFFIX = re.compile(r"-r-[0-9a-f]{8}$")
-_MAX_ID_LENGTH = 48
 
 
 class ResubmitChanges(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be otherwise. `members`: of the request (`MEMBERS`); `overrides`: flat keys of the main container's
-    override, as in an executor_config; `environment`: variables of the main container."""
+    """What is to change in the new request.
+
+    Attributes:
+        queue: Another queue; "" keeps the queue.
+        fields: Members of the request (`CHANGEABLE_FIELDS`).
+        overrides: Flat keys of the main container's override, as in an executor_config.
+        environment: Variables of the main container.
+    """
 
     queue: str = ""
     fields: Mapping[str, Any] = {}
@@ -28,24 +33,31 @@ class ResubmitChanges(msgspec.Struct, frozen=True, kw_only=True):
     environment: Mapping[str, str] = {}
 
     def __repr__(self) -> str:
-        """Without the values: environments hold secrets."""
+        """Return the names without the values: environments hold secrets."""
         names = sorted({*self.fields, *self.overrides, *self.environment})
-        return f"Changes(queue={self.queue!r}, names={names})"
+        return f"ResubmitChanges(queue={self.queue!r}, names={names})"
 
 
 def build_resubmit_id(origin_id: str, suffix: str) -> str:
-    """An id that begins with the origin's, however often it was repeated. `suffix`: 8 hexadecimal digits."""
+    """Return an id that begins with the first origin's, however often it was resubmitted; `suffix` has 8 hex digits."""
     stem = _RESUBMIT_SUFFIX.sub("", origin_id)
     ending = f"-r-{suffix}"
-    return stem[: _MAX_ID_LENGTH - len(ending)] + ending
+    return stem[: MAX_ID_LENGTH - len(ending)] + ending
 
 
 def build_resubmit_line(
     request: TaskRequest, new_id: str, changes: ResubmitChanges, container_name: str | None
 ) -> dict[str, Any]:
-    """The task line of the new request. `container_name`: the main container of the queue it goes to.
+    """Return the task line of the new request; its `expires_in` counts from now again.
 
-    `expires_in` counts from now again. InvalidRequest: a change that run_task does not know.
+    Args:
+        request: The request to resubmit.
+        new_id: The id of the new request.
+        changes: What is to change.
+        container_name: The main container of the new request's queue.
+
+    Raises:
+        InvalidRequest: A change that run_task does not know.
     """
     return {
         "id": new_id,
@@ -60,12 +72,12 @@ def build_resubmit_line(
 def _build_executor_config(
     request: TaskRequest, changes: ResubmitChanges, container_name: str | None
 ) -> dict[str, Any] | None:
-    """Unchanged it stays as it was spelled; a change needs both in run_task's own form."""
+    """Without changes the given spelling stays; a merge needs both in run_task's own form."""
     flat = dict(changes.overrides)
     if changes.environment:
-        given = [{"name": name, "value": value} for name, value in changes.environment.items()]
-        flat["environment"] = [*flat.get("environment", ()), *given]
+        variables = [{"name": name, "value": value} for name, value in changes.environment.items()]
+        flat["environment"] = [*flat.get("environment", ()), *variables]
     if not flat:
         return request.executor_config
-    asked = normalize_executor_config(request.executor_config, container_name)
-    return merge_run_task(asked, normalize_executor_config(flat, container_name))
+    config = normalize_executor_config(request.executor_config, container_name)
+    return merge_run_task(config, normalize_executor_config(flat, container_name))

@@ -216,7 +216,7 @@ def test_a_complete_profile_is_launchable() -> None:
     ("command", "found"), [([], "an empty one"), ("echo", "str"), (["a", 1], "list"), (None, "NoneType")]
 )
 def test_a_command_that_is_no_list_of_words_is_refused(command: Any, found: str) -> None:
-    with pytest.raises(InvalidRequest, match=rf"command: expected a list of words.*found {found}"):
+    with pytest.raises(InvalidRequest, match=rf"command: expected a list of strings.*found {found}"):
         render_run_task_kwargs(profile(), queued(command=command))
 
 

@@ -12,7 +12,6 @@ from ecs_queue.errors import InvalidRequest
 from ecs_queue.runtask.executor_config import (
     normalize_executor_config,
     normalize_run_task_kwargs,
-    validate_executor_config,
 )
 
 
@@ -85,13 +84,13 @@ def test_an_override_without_a_name_is_the_main_containers() -> None:
 )
 def test_a_mistake_is_refused_before_anything_is_queued(config: Any, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        validate_executor_config(config, "main")
+        normalize_executor_config(config, "main")
 
 
 def test_without_the_main_containers_name_an_unnamed_command_is_still_refused() -> None:
     with pytest.raises(InvalidRequest, match="expected no command"):
-        validate_executor_config(containers({"command": ["x"]}))
-    validate_executor_config(containers({"name": "side", "command": ["x"]}))
+        normalize_executor_config(containers({"command": ["x"]}))
+    normalize_executor_config(containers({"name": "side", "command": ["x"]}))
 
 
 def test_tags_stay_as_they_are() -> None:
