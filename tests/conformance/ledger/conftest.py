@@ -42,5 +42,5 @@ def make_harness(request: pytest.FixtureRequest) -> Iterator[MakeHarness]:
 
 @pytest.fixture
 def harness(make_harness: MakeHarness) -> LedgerHarness:
-    """A ledger with the usual rules."""
+    """A ledger with the usual settings."""
     return make_harness()

@@ -1,4 +1,4 @@
-"""One ledger under test with its clock in our hands, and the shortest words for a request's life."""
+"""A ledger under test with a fake clock, and helpers that bring a request into each state."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ MINUTE = 60.0
 HOUR = 3600.0
 DAY = 86400.0
 SETTINGS = make_settings(lease_seconds=30.0, settle_seconds=600.0, sweep_after_seconds=5.0)
-#: When an empty list becomes proof, after the last claim.
+#: Seconds after the last claim from which an empty list is proof.
 ABSENCE_PROVABLE_AFTER = SETTINGS.lease_seconds + SETTINGS.settle_seconds
 
 
 def make_submission(record_id: str = "job", **fields: Any) -> Submission:
-    """A request accepted for a day, with the owner "airflow"."""
+    """Make a request that is accepted for a day, with the owner "airflow"."""
     known: dict[str, Any] = {
         "id": record_id,
         "nonce": "nonce-01",
@@ -47,17 +47,17 @@ def claim_request(
     target: str = "here",
     **fields: Any,
 ) -> ClaimRequest:
-    """What a worker brings to a claim."""
+    """Make what a worker passes to a claim."""
     return ClaimRequest(claim=claim, worker=worker, args=args, target=target, **fields)
 
 
 def make_refusal(kind: RefusalKind, wait: float = 2.0, max_attempts: int = 3) -> tuple[RefusalKind, float, str, int]:
-    """The arguments of `refused` for a definitive refusal: kind, wait, reason and max_attempts."""
+    """Return arguments of `refused`: kind, wait, reason and max_attempts."""
     return kind, wait, f"no: {kind.value}", max_attempts
 
 
 def task_update(record: Record, version: int = 1, **fields: Any) -> TaskUpdate:
-    """What a look at the record's task showed; running unless told."""
+    """Make an update of the record's task, which runs unless `end_state` is given."""
     known: dict[str, Any] = {
         "id": record.id,
         "launch": record.launch,
@@ -71,14 +71,14 @@ def task_update(record: Record, version: int = 1, **fields: Any) -> TaskUpdate:
 
 @dataclass
 class LedgerHarness:
-    """The ledger, and steps of a life that tests of later steps begin with."""
+    """A ledger and its clock. Its methods make the records that tests start from."""
 
     ledger: Ledger
     clock: FakeClock
     client: redis.Redis | None = None
 
     def advance(self, seconds: float) -> None:
-        """Time passes. A key's TTL runs by the server's own clock, which stands in nobody's hand: it is acted out."""
+        """Advance the clock, and delete the keys whose TTL is over: the server measures it by its own clock."""
         self.clock.advance(seconds)
         if self.client is not None:
             client: Any = self.client
@@ -86,68 +86,68 @@ class LedgerHarness:
                 client.delete(f"{PREFIX}r:{member.decode()}")
 
     def get_record(self, record_id: str = "job") -> Record:
-        """As it stands."""
+        """Return it as it is now."""
         found = self.ledger.get([record_id])[0]
         assert found is not None
         return found
 
     def get_state(self, record_id: str = "job") -> State:
-        """As it stands."""
+        """Return it as it is now."""
         return self.get_record(record_id).state
 
     def make_queued(self, record_id: str = "job", **fields: Any) -> Record:
-        """A new record."""
+        """Make a QUEUED record."""
         assert self.ledger.put([make_submission(record_id, **fields)])[0].code is ResultCode.CREATED
         return self.get_record(record_id)
 
     def make_launching(self, record_id: str = "job", claim: str = "claim-1", **fields: Any) -> Record:
-        """A new record, claimed."""
+        """Make a LAUNCHING record."""
         self.make_queued(record_id, **fields)
-        answer = self.ledger.claim(record_id, claim_request(claim))
-        assert answer.code is ResultCode.RUN_TASK
+        result = self.ledger.claim(record_id, claim_request(claim))
+        assert result.code is ResultCode.RUN_TASK
         return self.get_record(record_id)
 
     def make_launched(self, record_id: str = "job", arn: str = "arn:1", **fields: Any) -> Record:
-        """A new record with a task."""
+        """Make a LAUNCHED record."""
         record = self.make_launching(record_id, **fields)
         assert self.ledger.launched(record_id, record.nonce, record.launch, arn, 1.0).code is ResultCode.OK
         return self.get_record(record_id)
 
     def make_ended(self, record_id: str = "job", state: State = State.SUCCESS, **fields: Any) -> Record:
-        """A new record whose task has ended."""
+        """Make a record whose task has ended."""
         record = self.make_launched(record_id, arn=f"arn:{record_id}", **fields)
         assert self.update_task(record, end_state=state, exit_code=0).code is ResultCode.ENDED
         return self.get_record(record_id)
 
     def update_task(self, record: Record, version: int = 1, **fields: Any) -> OperationResult:
-        """One look."""
+        """Update one task."""
         return self.ledger.update_tasks([task_update(record, version, **fields)])[0]
 
     def stop(self, record_id: str = "job", requested_by: str = "ann", launch: int = 0) -> OperationResult:
-        """One stop."""
+        """Stop one request."""
         return self.ledger.stop([record_id], requested_by, launch)[0]
 
     def reclaim(self, claim: str = "claim-2", worker: str = "worker-2") -> OperationResult:
-        """Another worker's reclaim."""
+        """Reclaim the record "job" as another worker."""
         return self.ledger.reclaim("job", claim_request(claim, worker, args="other", target="elsewhere"))
 
     def make_list_only(self, record_id: str = "job") -> Record:
-        """Claimed, stopped, and taken over after H with the order to look."""
+        """Stop a LAUNCHING record and reclaim it after H, which returns LIST_TASKS."""
         self.stop(record_id)
         self.advance(ABSENCE_PROVABLE_AFTER)
-        answer = self.reclaim()
-        assert answer.code is ResultCode.LIST_TASKS
+        result = self.reclaim()
+        assert result.code is ResultCode.LIST_TASKS
         return self.get_record(record_id)
 
 
 def make_memory_harness(settings: ProtocolSettings = SETTINGS) -> LedgerHarness:
-    """In this process."""
+    """Make a harness of the in-memory ledger."""
     clock = FakeClock()
     return LedgerHarness(MemoryLedger(clock, settings), clock)
 
 
 def make_redis_harness(client: redis.Redis, settings: ProtocolSettings = SETTINGS) -> LedgerHarness:
-    """On a server, or what plays one."""
+    """Make a harness of the Redis ledger on a server or a simulated one."""
     clock = FakeClock()
     ledger = RedisLedger(client, NAMESPACE, settings, clock=clock)
     return LedgerHarness(ledger, clock, client)

@@ -1,7 +1,7 @@
-"""Random operations, the same on one or two ledgers, and what must be true after each of them.
+"""Random operations, the same on one or two ledgers, and checks of what must be true after each of them.
 
-Identifiers, claims and numbers are taken from the record as it stands most of the time, so that lives go deep, and
-are stale or wrong for the rest. Times are eighths of a second: their sums are exact in both forms.
+Identifiers, claims and numbers are mostly those of the present record, so that records reach late states; the others
+are stale or wrong. Times are eighths of a second: their sums are exact in both implementations.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Operation = Callable[[Ledger], Any]
 
 
 class RandomOperations:
-    """`labs`: the ledger, and the one to compare it with, if any."""
+    """Runs operations on `harnesses`: the ledger, and one to compare it with, if any."""
 
     def __init__(self, harnesses: Sequence[LedgerHarness], seed: int) -> None:
         self._harnesses = harnesses
@@ -41,12 +41,16 @@ class RandomOperations:
         self.results: set[tuple[str, ResultCode]] = set()
 
     def run(self, steps: int) -> None:
-        """So many operations; AssertionError with the last of them when the ledgers or the rules disagree."""
+        """Run `steps` operations.
+
+        Raises:
+            AssertionError: The ledgers differ, or a rule is broken. It names the last operations.
+        """
         for _ in range(steps):
             self.step()
 
     def step(self) -> None:
-        """One operation, compared and checked."""
+        """Run one operation, compare its results and check the records."""
         before = self.records()
         name, run = self._choose(before)
         history = f"after {self._history[-12:]}"
@@ -63,7 +67,7 @@ class RandomOperations:
             check_record(after[record_id], history)
 
     def records(self) -> Records:
-        """As they stand."""
+        """Return the records by id."""
         return dict(zip(IDS, self._harnesses[0].ledger.get(IDS), strict=True))
 
     def _check_transition(self, name: str, old: Record | None, new: Record | None, history: str) -> None:
@@ -86,7 +90,7 @@ class RandomOperations:
         rng = self._rng
         record = records[rng.choice(IDS)] or Record(id=rng.choice(IDS))
         names, weights = zip(*_WEIGHTS.items(), strict=True)
-        # What fits its state is chosen more often: else hardly anything would ever be launched.
+        # Operations that fit the state are chosen more often: otherwise hardly any record would be launched.
         name = rng.choice(_OPERATIONS_BY_STATE[record.state]) if rng.random() < 0.6 else rng.choices(names, weights)[0]
         if not record.digest and rng.random() < 0.7:
             name = rng.choice(("put", "put_and_claim"))
@@ -155,8 +159,8 @@ class RandomOperations:
         return lambda ledger: ledger.launched(record.id, nonce, launch, arn, wait)
 
     def _call_ambiguous(self, record: Record) -> Operation:
-        claim, wait, answered = self._claim_of(record), self._rng.choice(WAITS), self._rng.choice(("", "1"))
-        return lambda ledger: ledger.call_ambiguous(record.id, claim, wait, "in doubt", answered)
+        claim, wait, call_completed = self._claim_of(record), self._rng.choice(WAITS), self._rng.choice(("", "1"))
+        return lambda ledger: ledger.call_ambiguous(record.id, claim, wait, "ambiguous", call_completed)
 
     def _no_effect(self, record: Record) -> Operation:
         claim, wait = self._claim_of(record), self._rng.choice(WAITS)
@@ -174,7 +178,7 @@ class RandomOperations:
     def _update_task(self, record: Record) -> Operation:
         rng = self._rng
         end = rng.choice((None, None, None, *sorted(TERMINAL_STATES)))
-        words = task_update(
+        update = task_update(
             record,
             version=self._usually(record.version + 1, record.version, 0, record.version + 5),
             launch=self._usually(record.launch, record.launch + 1),
@@ -190,11 +194,11 @@ class RandomOperations:
             stop_code=rng.choice(("", "UserInitiated")),
             reason=rng.choice(("", "exit 137")),
         )
-        return lambda ledger: ledger.update_tasks([words])
+        return lambda ledger: ledger.update_tasks([update])
 
     def _reschedule_poll(self, record: Record) -> Operation:
-        looks = {record.id: self._rng.choice(WAITS)}
-        return lambda ledger: ledger.reschedule_poll(looks)
+        waits = {record.id: self._rng.choice(WAITS)}
+        return lambda ledger: ledger.reschedule_poll(waits)
 
     def _stop(self, record: Record) -> Operation:
         by = self._rng.choice(("ann", STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT))
@@ -284,7 +288,7 @@ _OPERATIONS_BY_STATE = {
 
 
 def _allowed_transitions(name: str) -> frozenset[Any]:
-    """The moves an operation may make; admit's are those of put, of claim, and of one after the other."""
+    """The transitions of an operation. Those of put_and_claim are put's, claim's, and both in a row."""
     if name == "put_and_claim":
         composed = {(None, end) for start, end in TRANSITIONS["claim"] if (None, start) in TRANSITIONS["put"]}
         return TRANSITIONS["put"] | TRANSITIONS["claim"] | composed
@@ -299,7 +303,7 @@ def _result_codes(value: Any) -> set[ResultCode]:
 
 
 def _comparable(value: Any) -> Any:
-    """Comparable: records as dictionaries, times to the millisecond."""
+    """Convert records to dictionaries and round times to the millisecond."""
     if isinstance(value, Record | OperationResult):
         value = {name: getattr(value, name) for name in value.__struct_fields__}
     if isinstance(value, dict):
@@ -310,7 +314,7 @@ def _comparable(value: Any) -> Any:
 
 
 def check_record(record: Record | None, history: str = "") -> None:
-    """What is true of a record at any time."""
+    """Check what is true of a record at any time."""
     if record is None:
         return
     assert not (record.state is State.QUEUED and (record.stop_requested_by or record.first_called_at)), history

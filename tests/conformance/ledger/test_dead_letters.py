@@ -1,4 +1,4 @@
-"""Dead letters: kept byte for byte, found by key and page by page, dropped one by one, and bounded."""
+"""Role `DeadLetters`: stored byte for byte, found by key and page by page, deleted one by one, and bounded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _add_dead_letters(harness: LedgerHarness, *keys: str, body: bytes = b"x") ->
 
 
 def _keys(harness: LedgerHarness) -> list[str]:
-    return [letter.key for letter in harness.ledger.list_dead_letters(100_000)]
+    return [dead_letter.key for dead_letter in harness.ledger.list_dead_letters(100_000)]
 
 
 def test_dead_letters_are_kept_byte_for_byte_newest_first(harness: LedgerHarness) -> None:
@@ -39,39 +39,39 @@ def test_adding_a_dead_letter_twice_stores_one(harness: LedgerHarness) -> None:
 
 def test_dead_letters_are_found_by_their_keys(harness: LedgerHarness) -> None:
     _add_dead_letters(harness, "1", "2")
-    found = harness.ledger.get_dead_letters(["2", "nobody", "1"])
-    assert [letter.key if letter else None for letter in found] == ["2", None, "1"]
+    found = harness.ledger.get_dead_letters(["2", "unknown", "1"])
+    assert [dead_letter.key if dead_letter else None for dead_letter in found] == ["2", None, "1"]
     assert found[2] == DeadLetter(key="1", queue="a", reason="because", body=b"x", added_at=START)
     assert harness.ledger.get_dead_letters([]) == []
 
 
-def test_pages_have_every_dead_letter_once_also_of_one_moment_and_while_some_come_and_go(
+def test_pages_have_every_dead_letter_once_while_others_are_added_and_deleted(
     harness: LedgerHarness,
 ) -> None:
     _add_dead_letters(harness, "old-2", "old-0", "old-1", "old-10", "old-9")
     harness.advance(1)
     _add_dead_letters(harness, "new-2", "new-0", "new-1", "new-10", "new-9")
-    seen: list[DeadLetter] = []
-    while page := harness.ledger.list_dead_letters(3, seen[-1] if seen else None):
-        seen += page
+    listed: list[DeadLetter] = []
+    while page := harness.ledger.list_dead_letters(3, listed[-1] if listed else None):
+        listed += page
         harness.ledger.delete_dead_letters([page[-1].key])  # the very one the next page begins after
         harness.advance(1)
-        _add_dead_letters(harness, f"late-{len(seen)}")
-    expected = [f"{age}-{n}" for age in ("new", "old") for n in (9, 10, 1, 0, 2)]  # the last one buried first
-    assert [letter.key for letter in seen] == expected
+        _add_dead_letters(harness, f"late-{len(listed)}")
+    expected = [f"{age}-{n}" for age in ("new", "old") for n in (9, 10, 1, 0, 2)]  # the last one added first
+    assert [dead_letter.key for dead_letter in listed] == expected
 
 
 def test_a_deleted_dead_letter_is_gone_and_the_others_stay(harness: LedgerHarness) -> None:
     _add_dead_letters(harness, "1", "2", "3")
-    assert harness.ledger.delete_dead_letters(["2", "nobody", "2"]) == [True, False, False]
+    assert harness.ledger.delete_dead_letters(["2", "unknown", "2"]) == [True, False, False]
     assert _keys(harness) == ["3", "1"]
     assert harness.ledger.get_dead_letters(["2"]) == [None]
 
 
-def test_many_keys_are_no_trouble(harness: LedgerHarness) -> None:
+def test_thousands_of_keys_are_found_at_once(harness: LedgerHarness) -> None:
     keys = [f"{n:04}" for n in range(130)]
     _add_dead_letters(harness, *keys)
-    assert [letter.key for letter in harness.ledger.get_dead_letters(keys) if letter] == keys
+    assert [dead_letter.key for dead_letter in harness.ledger.get_dead_letters(keys) if dead_letter] == keys
     assert harness.ledger.delete_dead_letters(keys) == [True] * len(keys)
     assert _keys(harness) == []
 

@@ -34,31 +34,32 @@ def _index_members(client: Any, key: str) -> set[str]:
 
 
 def check_indexes(harness: LedgerHarness) -> None:
-    """Every index says exactly what the records say."""
+    """Check that every index agrees with the records."""
     client: Any = harness.client
     records = [record for record in harness.ledger.get(IDS) if record is not None]
-    shelves = ["due", *(f"{kind}:{queue}" for kind in ("unclaimed", "retry") for queue in QUEUES)]
-    for shelf in shelves:
-        assert _index_members(client, shelf) == {r.id for r in records if _expected_index(r) == shelf}, shelf
-    waiting = {r.id for r in records if r.state is State.QUEUED and r.expires_at}
-    assert _index_members(client, "expiry") == waiting
+    indexes = ["due", *(f"{kind}:{queue}" for kind in ("unclaimed", "retry") for queue in QUEUES)]
+    for index in indexes:
+        assert _index_members(client, index) == {r.id for r in records if _expected_index(r) == index}, index
+    with_deadline = {r.id for r in records if r.state is State.QUEUED and r.expires_at}
+    assert _index_members(client, "expiry") == with_deadline
     assert _index_members(client, "live") == {r.id for r in records if not r.is_terminal}
     assert _index_members(client, "finished") >= {r.id for r in records if r.is_terminal}
     assert not _index_members(client, "finished") & _index_members(client, "live")
     arns = {arn.decode(): key.decode() for arn, key in client.hgetall(f"{PREFIX}arns").items()}
     assert arns == {r.arn: r.id for r in records if r.state is State.LAUNCHED}
     for owner in OWNERS:
-        mine = {r.id for r in records if r.undelivered and r.owner == owner}
-        assert mine <= _index_members(client, f"undelivered:{owner}") <= mine | (set(IDS) - {r.id for r in records})
+        waiting = {r.id for r in records if r.undelivered and r.owner == owner}
+        unknown = set(IDS) - {r.id for r in records}
+        assert waiting <= _index_members(client, f"undelivered:{owner}") <= waiting | unknown
     for record in records:
         assert (client.ttl(f"{PREFIX}r:{record.id}") > 0) == record.is_terminal
 
 
 def _run_both(client: Any, seed: int, steps: int) -> None:
     redis_side = make_redis_harness(client, _SETTINGS)
-    life = RandomOperations([make_memory_harness(_SETTINGS), redis_side], seed)
+    operations = RandomOperations([make_memory_harness(_SETTINGS), redis_side], seed)
     for _ in range(steps):
-        life.step()
+        operations.step()
         check_indexes(redis_side)
 
 

@@ -1,16 +1,24 @@
-"""What comes due, when, and to how many; pages, counts and look-ups."""
+"""Role `RequestSchedule`: which records are due, when, and to how many callers."""
 
 from __future__ import annotations
 
 import msgspec
-import pytest
 
 from ecs_queue.protocol.operations import RefusalKind, ResultCode
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 from tests.conformance.ledger.conftest import MakeHarness
-from tests.conformance.ledger.harness import DAY, SETTINGS, LedgerHarness, claim_request, make_refusal, make_submission
+from tests.conformance.ledger.harness import (
+    DAY,
+    HOUR,
+    SETTINGS,
+    LedgerHarness,
+    claim_request,
+    make_refusal,
+    make_submission,
+)
 from tests.fake_clock import START
+from tests.protocol.settings import make_settings
 
 
 def _ids(records: list[Record]) -> list[str]:
@@ -54,7 +62,7 @@ def test_a_retry_is_due_at_its_time_with_its_request_and_not_as_unclaimed(harnes
     assert _ids(harness.ledger.lease_due_retries("default", 10)) == ["job"]
 
 
-def test_a_claim_takes_a_record_out_of_both_waiting_lists(harness: LedgerHarness) -> None:
+def test_a_claim_removes_a_record_from_both_indexes_of_queued_records(harness: LedgerHarness) -> None:
     harness.make_queued("fresh")
     harness.make_launching("again")
     harness.ledger.no_effect("again", "claim-1", 0.0, "throttled")
@@ -65,7 +73,7 @@ def test_a_claim_takes_a_record_out_of_both_waiting_lists(harness: LedgerHarness
     assert set(_ids(harness.ledger.lease_due(10))) == {"fresh", "again"}
 
 
-def test_a_full_claim_waits_among_the_retries(make_harness: MakeHarness) -> None:
+def test_a_claim_at_the_limit_waits_among_the_retries(make_harness: MakeHarness) -> None:
     harness = make_harness(msgspec.structs.replace(SETTINGS, max_in_flight=1))
     harness.make_launching("one")
     harness.make_queued("two")
@@ -74,7 +82,7 @@ def test_a_full_claim_waits_among_the_retries(make_harness: MakeHarness) -> None
     assert _ids(harness.ledger.lease_due_retries("default", 10)) == ["two"]
 
 
-def test_due_shows_what_following_needs_without_the_payload(harness: LedgerHarness) -> None:
+def test_a_leased_due_record_has_all_but_the_payload(harness: LedgerHarness) -> None:
     record = harness.make_launched()
     harness.advance(1)
     found = harness.ledger.lease_due(10)
@@ -82,7 +90,7 @@ def test_due_shows_what_following_needs_without_the_payload(harness: LedgerHarne
     assert (found[0].arn, found[0].target, found[0].args) == ("arn:1", "here", '{"count": 1}')
 
 
-def test_due_is_popped_in_order_of_time_up_to_the_limit_and_to_one_only(harness: LedgerHarness) -> None:
+def test_due_records_are_leased_once_in_order_of_time_up_to_the_limit(harness: LedgerHarness) -> None:
     for number, wait in enumerate((3.0, 1.0, 2.0)):
         name = f"job-{number}"
         harness.make_launching(name)
@@ -118,7 +126,7 @@ def test_reschedule_poll_sets_the_next_poll_of_leased_records(harness: LedgerHar
 def test_reschedule_poll_adds_nothing_that_left_the_index(harness: LedgerHarness) -> None:
     harness.make_ended()
     harness.make_queued("queued")
-    harness.ledger.reschedule_poll({"job": 0.0, "queued": 0.0, "nobody": 0.0})
+    harness.ledger.reschedule_poll({"job": 0.0, "queued": 0.0, "unknown": 0.0})
     harness.ledger.reschedule_poll({})
     harness.advance(1)
     assert harness.ledger.lease_due(10) == []
@@ -128,12 +136,12 @@ def test_reschedule_poll_takes_thousands_at_once(harness: LedgerHarness) -> None
     harness.make_launched()
     harness.advance(1)
     harness.ledger.lease_due(10)
-    harness.ledger.reschedule_poll({f"nobody-{number}": 1.0 for number in range(2500)} | {"job": 1.0})
+    harness.ledger.reschedule_poll({f"unknown-{number}": 1.0 for number in range(2500)} | {"job": 1.0})
     harness.advance(1)
     assert _ids(harness.ledger.lease_due(10)) == ["job"]
 
 
-def test_expiry_is_due_once_a_lease_until_it_is_carried_out(harness: LedgerHarness) -> None:
+def test_an_expired_record_is_leased_until_a_claim_ends_it(harness: LedgerHarness) -> None:
     harness.make_queued("one", expires_at=START + 60)
     harness.make_queued("two", expires_at=START + 50)
     harness.make_queued("never")
@@ -147,7 +155,7 @@ def test_expiry_is_due_once_a_lease_until_it_is_carried_out(harness: LedgerHarne
     assert harness.ledger.lease_expired(10) == ["two"]
 
 
-def test_expiry_watches_a_record_only_while_it_is_queued(harness: LedgerHarness) -> None:
+def test_only_a_queued_record_stands_in_expiry(harness: LedgerHarness) -> None:
     harness.make_launching(expires_at=START + 60)
     harness.advance(60)
     assert harness.ledger.lease_expired(10) == []
@@ -155,80 +163,49 @@ def test_expiry_watches_a_record_only_while_it_is_queued(harness: LedgerHarness)
     assert harness.ledger.lease_expired(10) == ["job"]
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3, 10])
-def test_pages_show_every_record_once_live_ones_first_and_newest_first(harness: LedgerHarness, limit: int) -> None:
+def _make_launched(harness: LedgerHarness, number: int, wait: float) -> None:
+    harness.make_launching(f"job-{number}")
+    harness.ledger.launched(f"job-{number}", "nonce-01", 1, f"arn:{number}", wait)
+
+
+def test_poll_soon_brings_polls_forward_and_spreads_them(harness: LedgerHarness) -> None:
+    for number in range(4):
+        _make_launched(harness, number, 300.0)
+    assert harness.ledger.poll_soon(8.0, 100) == 4
+    found = []
+    for _ in range(4):
+        harness.advance(2.0)
+        found.append(len(harness.ledger.lease_due(10)))
+    assert found == [1, 1, 1, 1]
+    assert harness.ledger.poll_soon(60.0, 100) == 0
+
+
+def test_poll_soon_moves_neither_records_due_soon_nor_claimed_ones(harness: LedgerHarness) -> None:
+    _make_launched(harness, 1, 5.0)
+    harness.make_launching("claimed")  # due when its lease is over, after 30 s
+    assert harness.ledger.poll_soon(8.0, 100) == 0
+    harness.advance(5.0)
+    assert [record.id for record in harness.ledger.lease_due(10)] == ["job-1"]
+
+
+def test_poll_soon_takes_the_latest_polls_first(harness: LedgerHarness) -> None:
     for number in range(3):
-        harness.make_ended(f"done-{number}")
-        harness.advance(1)
-    for number in range(2):
-        harness.make_queued(f"live-{number}")
-        harness.advance(1)
-    shown: list[str] = []
-    cursor = ""
-    for _ in range(20):
-        records, cursor = harness.ledger.list_records(cursor, limit)
-        assert len(records) <= limit
-        shown += _ids(records)
-        if not cursor:
-            break
-    assert shown == ["live-1", "live-0", "done-2", "done-1", "done-0"]
+        _make_launched(harness, number, 100.0 * (number + 1))
+    assert harness.ledger.poll_soon(1.0, 2) == 2
+    harness.advance(1.0)
+    assert {record.id for record in harness.ledger.lease_due(10)} == {"job-1", "job-2"}
+    assert harness.ledger.poll_soon(1.0, 2) == 2  # the two wait for their lease
 
 
-def test_an_empty_ledger_has_no_pages(harness: LedgerHarness) -> None:
-    records, cursor = harness.ledger.list_records("", 10)
-    while cursor:
-        more, cursor = harness.ledger.list_records(cursor, 10)
-        records += more
-    assert records == []
-
-
-def test_counts_are_by_queue_and_state(harness: LedgerHarness) -> None:
-    assert harness.ledger.count_by_state() == {}
-    harness.make_queued("one")
-    harness.make_launching("two", queue="gpu")
-    harness.make_launched("three", arn="arn:three")
-    harness.make_ended("four")
-    harness.make_ended("five", state=State.FAILED)
-    harness.stop("six")
-    assert harness.ledger.count_by_state() == {
-        "default": {State.QUEUED: 1, State.LAUNCHED: 1, State.SUCCESS: 1, State.FAILED: 1},
-        "gpu": {State.LAUNCHING: 1},
-        "": {State.REVOKED: 1},
-    }
-
-
-def test_counts_of_the_ended_stay_after_their_retention(harness: LedgerHarness) -> None:
-    harness.make_ended()
-    harness.advance(60 * DAY)
-    harness.ledger.prune(10)
-    assert harness.ledger.count_by_state() == {"default": {State.SUCCESS: 1}}
-
-
-def test_counts_follow_a_record_through_its_life(harness: LedgerHarness) -> None:
-    harness.make_launched()
-    harness.update_task(harness.get_record(), end_state=State.FAILED, may_relaunch=True, max_attempts=2)
-    assert harness.ledger.count_by_state() == {"default": {State.QUEUED: 1}}
-    harness.stop()
-    assert harness.ledger.count_by_state() == {"default": {State.REVOKED: 1}}
-
-
-def test_a_task_is_found_by_its_arn_while_it_is_live(harness: LedgerHarness) -> None:
-    record = harness.make_launched(arn="arn:1")
-    assert harness.ledger.find_id_by_arn("arn:1") == "job"
-    assert harness.ledger.find_id_by_arn("arn:2") is None
-    harness.update_task(record, end_state=State.SUCCESS)
-    assert harness.ledger.find_id_by_arn("arn:1") is None
-
-
-def test_get_answers_in_order_with_none_for_the_unknown(harness: LedgerHarness) -> None:
-    harness.make_queued("one")
-    harness.make_queued("two")
-    found = harness.ledger.get(["two", "nobody", "one"])
-    assert [record.id if record else None for record in found] == ["two", None, "one"]
-    assert harness.ledger.get([]) == []
-
-
-def test_what_an_answer_holds_is_a_copy(harness: LedgerHarness) -> None:
-    harness.make_queued()
-    harness.get_record().state = State.FAILED
-    assert harness.get_state() is State.QUEUED
+def test_prune_drops_forgotten_records_up_to_the_limit(make_harness: MakeHarness) -> None:
+    harness = make_harness(make_settings(retention_seconds=HOUR))
+    for name in ("one", "two", "three"):
+        harness.make_ended(name, accept_until=START + 1, owner="")
+    harness.make_ended("kept", accept_until=START + 3 * DAY, owner="")
+    harness.advance(HOUR)
+    assert [
+        harness.ledger.prune(2),
+        harness.ledger.prune(2),
+        harness.ledger.prune(2),
+    ] == [2, 1, 0]
+    assert harness.get_state("kept") is State.SUCCESS

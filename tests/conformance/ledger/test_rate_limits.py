@@ -1,37 +1,13 @@
-"""What workers share beside the records: clock, quotas, heartbeats."""
+"""Role `RateLimits`: token buckets shared by all workers."""
 
 from __future__ import annotations
 
 import random
 
-import msgspec
 import pytest
 
-from ecs_queue.ledger.base import WorkerInfo
 from tests.conformance.ledger.conftest import MakeHarness
 from tests.conformance.ledger.harness import LedgerHarness, make_memory_harness
-from tests.fake_clock import START
-
-
-def _worker(name: str) -> WorkerInfo:
-    return WorkerInfo(
-        name=name,
-        host="h|{ost} ü",
-        pid=7,
-        version="0.1",
-        queues=["a b", "c"],
-        concurrency=4,
-        launches_in_progress=1,
-        launched_total=3,
-        ended_total=4,
-        health="ok",
-        started_at=START,
-    )
-
-
-def test_now_is_the_ledgers_clock(harness: LedgerHarness) -> None:
-    harness.advance(1.125)
-    assert harness.ledger.now() == START + 1.125
 
 
 def test_a_new_token_bucket_is_full_and_grants_no_more_than_its_burst(harness: LedgerHarness) -> None:
@@ -54,7 +30,7 @@ def test_a_token_bucket_fills_by_its_rate_up_to_its_burst(harness: LedgerHarness
     assert harness.ledger.take_tokens("run", 100, 2.0, 10)[0] == 10
 
 
-def test_a_token_bucket_grants_whole_tokens_at_the_time_it_named(harness: LedgerHarness) -> None:
+def test_a_token_bucket_grants_a_token_after_the_wait_it_returned(harness: LedgerHarness) -> None:
     harness.ledger.take_tokens("run", 3, 3.0, 3)
     for _ in range(5):
         granted, wait = harness.ledger.take_tokens("run", 1, 3.0, 3)
@@ -91,7 +67,7 @@ def test_tokens_in_reserve_stay_for_others_and_a_debt_is_paid_first(harness: Led
     assert harness.ledger.take_tokens("run", 50, 2.0, 10, -10)[0] == 10
 
 
-def test_a_throttle_lowers_the_rate_at_most_once_in_two_seconds_and_it_comes_back(harness: LedgerHarness) -> None:
+def test_a_throttle_lowers_the_rate_at_most_once_in_two_seconds_and_the_rate_recovers(harness: LedgerHarness) -> None:
     harness.ledger.take_tokens("run", 1, 8.0, 10)
     assert harness.ledger.record_throttle("run") == 0.75
     assert harness.ledger.record_throttle("run") == 0
@@ -118,30 +94,9 @@ def test_both_implementations_of_a_token_bucket_agree(make_harness: MakeHarness)
     for _ in range(300):
         seconds = rng.choice((0.0, 0.125, 0.5, 3.0, 60.0))
         want, reserve, throttled = rng.randint(0, 6), rng.choice((0, 2, -10)), rng.random() < 0.1
-        answers = []
+        results = []
         for harness in (one, other):
             harness.advance(seconds)
             share = harness.ledger.record_throttle("run") if throttled else 0.0
-            answers.append((share, *harness.ledger.take_tokens("run", want, 4.0, 10, reserve)))
-        assert answers[0] == pytest.approx(answers[1], abs=1e-4)
-
-
-def test_a_paused_queue_is_listed_since_its_first_pause_until_it_is_resumed(harness: LedgerHarness) -> None:
-    harness.ledger.pause_queues(["a", "b"])
-    harness.advance(5)
-    harness.ledger.pause_queues(["a", "c"])
-    assert harness.ledger.list_paused_queues() == {"a": START, "b": START, "c": START + 5}
-    harness.ledger.resume_queues(["a", "c", "never paused"])
-    assert harness.ledger.list_paused_queues() == {"b": START}
-
-
-def test_workers_are_listed_by_name_while_they_were_heard_of(harness: LedgerHarness) -> None:
-    assert harness.ledger.list_workers() == []
-    harness.ledger.heartbeat(_worker("b"), 10.0)
-    harness.ledger.heartbeat(_worker("a"), 5.0)
-    harness.advance(4.875)
-    harness.ledger.heartbeat(_worker("b"), 10.0)
-    expected = [(_worker("a"), START), (_worker("b"), START + 4.875)]
-    assert harness.ledger.list_workers() == [msgspec.structs.replace(w, last_seen_at=at) for w, at in expected]
-    harness.advance(0.125)
-    assert [worker.name for worker in harness.ledger.list_workers()] == ["b"]
+            results.append((share, *harness.ledger.take_tokens("run", want, 4.0, 10, reserve)))
+        assert results[0] == pytest.approx(results[1], abs=1e-4)

@@ -1,4 +1,4 @@
-"""After the end: delivery, adoption, confirmation, retention."""
+"""Role `RequestOperations`: adoption, confirmation and retention of results."""
 
 from __future__ import annotations
 
@@ -17,32 +17,16 @@ def _waiting(harness: LedgerHarness, owner: str = "airflow") -> list[str]:
     return [record.id for record in harness.ledger.list_undelivered(owner, 100)]
 
 
-def test_results_wait_for_their_owner_oldest_first(harness: LedgerHarness) -> None:
-    for name in ("late", "early", "other"):
-        harness.make_launched(name, arn=f"arn:{name}", owner="bench" if name == "other" else "airflow")
-    for name, at in (("late", 50), ("early", 40), ("other", 45)):
-        harness.update_task(harness.get_record(name), end_state=State.SUCCESS, exit_code=0, finished_at=START + at)
-    assert _waiting(harness) == ["early", "late"]
-    assert _waiting(harness, "bench") == ["other"]
-    assert [record.id for record in harness.ledger.list_undelivered("airflow", 1)] == ["early"]
-    assert harness.ledger.list_undelivered("airflow", 10) == [harness.get_record("early"), harness.get_record("late")]
-
-
-def test_a_result_that_nobody_waits_for_is_not_undelivered(harness: LedgerHarness) -> None:
-    assert not harness.make_ended(owner="").undelivered
-    assert _waiting(harness, "") == []
-
-
 def test_a_confirmed_result_is_delivered(harness: LedgerHarness) -> None:
     harness.make_ended()
     harness.advance(5)
-    assert [answer.code for answer in harness.ledger.confirm([("job", "nonce-01")], "airflow")] == [ResultCode.OK]
+    assert [result.code for result in harness.ledger.confirm([("job", "nonce-01")], "airflow")] == [ResultCode.OK]
     record = harness.get_record()
     assert (record.undelivered, record.confirmed_at) == (False, START + 5)
     assert _waiting(harness) == []
 
 
-def test_a_confirmation_may_come_twice(harness: LedgerHarness) -> None:
+def test_a_result_may_be_confirmed_twice(harness: LedgerHarness) -> None:
     harness.make_ended()
     harness.ledger.confirm([("job", "nonce-01")], "airflow")
     harness.advance(5)
@@ -53,8 +37,8 @@ def test_a_confirmation_may_come_twice(harness: LedgerHarness) -> None:
 def test_only_the_owner_of_this_very_result_can_confirm_it(harness: LedgerHarness) -> None:
     before = harness.make_ended()
     harness.make_launched("live", arn="arn:live")
-    pairs = [("job", "nonce-02"), ("nobody", "nonce-01"), ("live", "nonce-01")]
-    assert {answer.code for answer in harness.ledger.confirm(pairs, "airflow")} == {ResultCode.NOT_OWNER}
+    pairs = [("job", "nonce-02"), ("unknown", "nonce-01"), ("live", "nonce-01")]
+    assert {result.code for result in harness.ledger.confirm(pairs, "airflow")} == {ResultCode.NOT_OWNER}
     assert harness.ledger.confirm([("job", "nonce-01")], "bench")[0].code is ResultCode.NOT_OWNER
     assert harness.get_record() == before
 
@@ -62,9 +46,9 @@ def test_only_the_owner_of_this_very_result_can_confirm_it(harness: LedgerHarnes
 def test_adoption_delivers_a_finished_result_again_to_the_new_owner(harness: LedgerHarness) -> None:
     harness.make_ended()
     harness.ledger.confirm([("job", "nonce-01")], "airflow")
-    answer = harness.ledger.adopt(["job"], "bench")[0]
-    assert answer.code is ResultCode.ENDED
-    assert answer.record == harness.get_record()
+    result = harness.ledger.adopt(["job"], "bench")[0]
+    assert result.code is ResultCode.ENDED
+    assert result.record == harness.get_record()
     record = harness.get_record()
     assert (record.owner, record.undelivered, record.confirmed_at) == ("bench", True, 0.0)
     assert (_waiting(harness), _waiting(harness, "bench")) == ([], ["job"])
@@ -78,7 +62,7 @@ def test_a_late_confirmation_of_the_old_owner_is_refused(harness: LedgerHarness)
     assert harness.ledger.confirm([("job", "nonce-01")], "bench")[0].code is ResultCode.OK
 
 
-def test_adoption_by_the_same_owner_arms_the_delivery_again(harness: LedgerHarness) -> None:
+def test_adoption_by_the_same_owner_makes_the_result_undelivered_again(harness: LedgerHarness) -> None:
     harness.make_ended()
     harness.ledger.confirm([("job", "nonce-01")], "airflow")
     harness.ledger.adopt(["job"], "airflow")
@@ -87,19 +71,19 @@ def test_adoption_by_the_same_owner_arms_the_delivery_again(harness: LedgerHarne
 
 def test_the_result_of_an_adopted_live_record_goes_to_the_new_owner(harness: LedgerHarness) -> None:
     harness.make_launched()
-    answer = harness.ledger.adopt(["job"], "bench")[0]
-    assert answer.code is ResultCode.OK
-    assert answer.record is not None
-    assert answer.record.state is State.LAUNCHED
+    result = harness.ledger.adopt(["job"], "bench")[0]
+    assert result.code is ResultCode.OK
+    assert result.record is not None
+    assert result.record.state is State.LAUNCHED
     harness.update_task(harness.get_record(), end_state=State.SUCCESS)
     assert (_waiting(harness), _waiting(harness, "bench")) == ([], ["job"])
 
 
-def test_adoption_of_several_is_answered_in_order_and_unknown_ones_are_missing(harness: LedgerHarness) -> None:
+def test_a_batch_of_adoptions_returns_results_in_order_and_unknown_ids_are_not_found(harness: LedgerHarness) -> None:
     harness.make_ended("done")
     harness.make_queued("waiting")
-    answers = harness.ledger.adopt(["waiting", "nobody", "done"], "bench")
-    assert [answer.code for answer in answers] == [ResultCode.OK, ResultCode.NOT_FOUND, ResultCode.ENDED]
+    results = harness.ledger.adopt(["waiting", "unknown", "done"], "bench")
+    assert [result.code for result in results] == [ResultCode.OK, ResultCode.NOT_FOUND, ResultCode.ENDED]
 
 
 def test_an_adopted_tombstone_keeps_its_new_owner_when_the_request_arrives(harness: LedgerHarness) -> None:
@@ -115,7 +99,7 @@ def short_retention(make_harness: MakeHarness) -> LedgerHarness:
     return make_harness(make_settings(retention_seconds=HOUR, min_unconfirmed_retention=2 * DAY))
 
 
-def test_a_confirmed_result_is_kept_while_a_late_duplicate_could_still_come(
+def test_a_confirmed_result_is_kept_while_a_late_duplicate_could_be_accepted(
     short_retention: LedgerHarness,
 ) -> None:
     short_retention.make_ended()
@@ -187,16 +171,3 @@ def test_a_live_record_is_never_forgotten(short_retention: LedgerHarness) -> Non
     short_retention.advance(400 * DAY)
     assert short_retention.ledger.prune(10) == 0
     assert short_retention.get_state() is State.LAUNCHED
-
-
-def test_prune_drops_what_is_over_up_to_the_limit(short_retention: LedgerHarness) -> None:
-    for name in ("one", "two", "three"):
-        short_retention.make_ended(name, accept_until=START + 1, owner="")
-    short_retention.make_ended("kept", accept_until=START + 3 * DAY, owner="")
-    short_retention.advance(HOUR)
-    assert [
-        short_retention.ledger.prune(2),
-        short_retention.ledger.prune(2),
-        short_retention.ledger.prune(2),
-    ] == [2, 1, 0]
-    assert short_retention.get_state("kept") is State.SUCCESS

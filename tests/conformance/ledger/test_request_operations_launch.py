@@ -1,4 +1,4 @@
-"""From the claim to the task, or to the proof that there is none: launched, unsure, no_effect, refused, none."""
+"""Role `RequestOperations`: launched, call_ambiguous, no_effect, refused, task_absent."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_launched_is_the_same_for_the_task_of_a_finished_record(harness: LedgerH
         ("job", "nonce-01", 1, "arn:other"),
         ("job", "nonce-02", 1, "arn:1"),
         ("job", "nonce-01", 2, "arn:1"),
-        ("nobody", "nonce-01", 1, "arn:1"),
+        ("unknown", "nonce-01", 1, "arn:1"),
     ],
     ids=["a second task", "another submission", "another launch", "no record"],
 )
@@ -58,7 +58,7 @@ def test_launched_is_to_be_stopped_when_no_record_wants_it(
     before = harness.make_launched()
     assert harness.ledger.launched(record_id, nonce, launch, arn, 1.0).code is ResultCode.UNWANTED
     assert harness.get_record() == before
-    assert harness.ledger.get(["nobody"]) == [None]
+    assert harness.ledger.get(["unknown"]) == [None]
 
 
 def test_launched_is_to_be_stopped_after_the_record_went_to_the_next_number(harness: LedgerHarness) -> None:
@@ -92,7 +92,7 @@ def test_a_worker_that_lost_its_claim_is_still_believed_about_a_task(harness: Le
     assert not harness.get_record().ambiguous
 
 
-def test_a_stopped_record_is_looked_at_at_once_when_it_is_launched(harness: LedgerHarness) -> None:
+def test_a_record_with_a_stop_is_due_immediately_when_it_is_launched(harness: LedgerHarness) -> None:
     harness.make_launching()
     harness.stop()
     harness.ledger.launched("job", "nonce-01", 1, "arn:1", 10.0)
@@ -113,7 +113,7 @@ def test_an_ambiguous_call_stays_launching_and_may_be_reclaimed_at_once(harness:
     assert harness.reclaim().code is ResultCode.RUN_TASK
 
 
-def test_an_answered_5xx_does_not_make_the_record_ambiguous(harness: LedgerHarness) -> None:
+def test_a_call_completed_with_a_5xx_does_not_make_the_record_ambiguous(harness: LedgerHarness) -> None:
     harness.make_launching()
     assert harness.ledger.call_ambiguous("job", "claim-1", 4.0, "ServerException", "1").code is ResultCode.OK
     assert not harness.get_record().ambiguous
@@ -121,10 +121,12 @@ def test_an_answered_5xx_does_not_make_the_record_ambiguous(harness: LedgerHarne
     assert harness.get_record().ambiguous
 
 
-@pytest.mark.parametrize("answered", ["", "1"])
-def test_a_holder_that_reported_an_ambiguous_call_cannot_deny_it_later(harness: LedgerHarness, answered: str) -> None:
+@pytest.mark.parametrize("call_completed", ["", "1"])
+def test_a_worker_that_reported_an_ambiguous_call_cannot_report_its_absence_later(
+    harness: LedgerHarness, call_completed: str
+) -> None:
     harness.make_launching()
-    harness.ledger.call_ambiguous("job", "claim-1", 0.0, "in doubt", answered)
+    harness.ledger.call_ambiguous("job", "claim-1", 0.0, "ambiguous", call_completed)
     assert harness.ledger.no_effect("job", "claim-1", 1.0, "throttled").code is ResultCode.CLAIM_LOST
     assert harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.CAPACITY)).code is ResultCode.CLAIM_LOST
     assert harness.get_state() is State.LAUNCHING
@@ -153,11 +155,11 @@ def test_no_effect_leaves_an_ambiguous_record_launching(harness: LedgerHarness) 
 def test_no_effect_on_a_stopped_record_ends_it(harness: LedgerHarness) -> None:
     harness.make_launching()
     harness.stop()
-    answer = harness.ledger.no_effect("job", "claim-1", 4.0, "throttled")
-    assert answer.code is ResultCode.ENDED
-    assert answer.record is not None
-    assert (answer.record.state, answer.record.attempts) == (State.REVOKED, 0)
-    assert answer.record.reason == "stopped by ann"
+    result = harness.ledger.no_effect("job", "claim-1", 4.0, "throttled")
+    assert result.code is ResultCode.ENDED
+    assert result.record is not None
+    assert (result.record.state, result.record.attempts) == (State.REVOKED, 0)
+    assert result.record.reason == "stopped by ann"
 
 
 def test_what_following_the_task_needs_is_stored_with_the_arguments_and_cleared_with_them(
@@ -179,8 +181,8 @@ def test_what_following_the_task_needs_is_stored_with_the_arguments_and_cleared_
 
 def test_lack_of_capacity_takes_the_next_number_and_no_attempt(harness: LedgerHarness) -> None:
     harness.make_launching()
-    answer = harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.CAPACITY, wait=8.0))
-    assert answer.code is ResultCode.REQUEUED
+    result = harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.CAPACITY, wait=8.0))
+    assert result.code is ResultCode.REQUEUED
     record = harness.get_record()
     assert (record.state, record.launch, record.attempt) == (State.QUEUED, 2, 1)
     assert (record.not_before, record.reason, record.calls) == (START + 8, "no: capacity", 1)
@@ -198,8 +200,8 @@ def test_a_start_failure_takes_the_next_number_and_an_attempt(harness: LedgerHar
 
 def test_the_last_start_failure_removes_the_request(harness: LedgerHarness) -> None:
     harness.make_launching()
-    answer = harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.START_FAILURE, max_attempts=1))
-    assert answer.code is ResultCode.ENDED
+    result = harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.START_FAILURE, max_attempts=1))
+    assert result.code is ResultCode.ENDED
     record = harness.get_record()
     assert (record.state, record.attempts, record.reason) == (State.REMOVED, 1, "no: start_failure")
 
@@ -234,7 +236,7 @@ def test_a_refusal_retires_the_launch_number_of_an_ambiguous_record(harness: Led
     assert record.lease_until == START + 30
 
 
-def test_a_claim_that_was_taken_over_can_deny_nothing(harness: LedgerHarness) -> None:
+def test_a_claim_that_was_taken_over_writes_nothing(harness: LedgerHarness) -> None:
     harness.make_launching()
     harness.advance(30)
     harness.reclaim()
@@ -247,7 +249,7 @@ def test_a_claim_that_was_taken_over_can_deny_nothing(harness: LedgerHarness) ->
 
 
 @pytest.mark.parametrize("step", ["make_queued", "make_launched", "make_ended"])
-def test_an_empty_claim_holds_nothing_in_any_state(harness: LedgerHarness, step: str) -> None:
+def test_an_empty_claim_token_is_lost_in_any_state(harness: LedgerHarness, step: str) -> None:
     before = getattr(harness, step)()
     assert harness.ledger.call_ambiguous("job", "", 0.0, "x").code is ResultCode.CLAIM_LOST
     assert harness.ledger.no_effect("job", "", 0.0, "x").code is ResultCode.CLAIM_LOST
@@ -263,9 +265,9 @@ def test_a_claim_on_nothing_is_lost(harness: LedgerHarness) -> None:
     assert harness.ledger.task_absent("job", "claim-1", 0.0).code is ResultCode.CLAIM_LOST
 
 
-def test_the_holder_of_a_call_cannot_prove_that_nothing_was_started(harness: LedgerHarness) -> None:
+def test_the_claim_of_a_call_cannot_prove_that_nothing_was_started(harness: LedgerHarness) -> None:
     harness.make_launching()
-    harness.advance(ABSENCE_PROVABLE_AFTER)  # its lease is over, but nobody has taken over
+    harness.advance(ABSENCE_PROVABLE_AFTER)  # its lease is over, but no worker has taken over
     assert harness.ledger.task_absent("job", "claim-1", 1.0).code is ResultCode.TOO_EARLY
 
 
@@ -334,13 +336,13 @@ def test_nothing_found_after_h_takes_the_next_number(harness: LedgerHarness) -> 
     assert (record.ambiguous, record.retired, record.args, record.first_called_at) == (False, False, "", 0.0)
 
 
-@pytest.mark.parametrize(("age", "word"), [(60 * MINUTE, ResultCode.REQUEUED), (60 * MINUTE + 0.125, ResultCode.ENDED)])
-def test_beyond_an_hour_nothing_found_is_unknown(harness: LedgerHarness, age: float, word: ResultCode) -> None:
+@pytest.mark.parametrize(("age", "code"), [(60 * MINUTE, ResultCode.REQUEUED), (60 * MINUTE + 0.125, ResultCode.ENDED)])
+def test_beyond_an_hour_nothing_found_is_unknown(harness: LedgerHarness, age: float, code: ResultCode) -> None:
     harness.make_launching()
     harness.advance(age)
     assert harness.reclaim().code is ResultCode.LIST_TASKS
-    assert harness.ledger.task_absent("job", "claim-2", 2.0).code is word
-    if word is ResultCode.ENDED:
+    assert harness.ledger.task_absent("job", "claim-2", 2.0).code is code
+    if code is ResultCode.ENDED:
         assert (harness.get_state(), harness.get_record().attempts) == (State.UNKNOWN, 1)
 
 
@@ -367,10 +369,21 @@ def test_a_listed_task_is_launched_and_no_longer_ambiguous(harness: LedgerHarnes
     assert (record.state, record.ambiguous, record.stop_requested_by) == (State.LAUNCHED, False, "ann")
 
 
-def test_a_claim_token_of_an_earlier_launch_holds_nothing_later(harness: LedgerHarness) -> None:
+def test_a_claim_token_of_an_earlier_launch_is_lost(harness: LedgerHarness) -> None:
     harness.make_launching()
     harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.CAPACITY))
     harness.advance(2)
     harness.ledger.claim("job", claim_request("claim-2"))
     assert harness.ledger.no_effect("job", "claim-1", 0.0, "late").code is ResultCode.CLAIM_LOST
     assert harness.get_record().claim == "claim-2"
+
+
+def test_an_unprovable_absence_ends_unknown_with_the_callers_advice(harness: LedgerHarness) -> None:
+    harness.make_launching()
+    harness.advance(HOUR + 1.0)
+    harness.reclaim("late")
+
+    assert harness.ledger.task_absent("job", "late", 1.0, "grant ecs:ListTasks").code is ResultCode.ENDED
+
+    assert harness.get_state() is State.UNKNOWN
+    assert harness.get_record().reason.endswith("after an hour ECS cannot show it: grant ecs:ListTasks")

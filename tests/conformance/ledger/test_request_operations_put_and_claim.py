@@ -1,4 +1,4 @@
-"""From the message to the claim: put, admit, claim, reclaim."""
+"""Role `RequestOperations`: put, put_and_claim, claim, reclaim."""
 
 from __future__ import annotations
 
@@ -48,34 +48,34 @@ def test_another_request_under_the_same_id_is_a_conflict_and_changes_nothing(har
     assert harness.get_record() == before
 
 
-def test_a_finished_record_answers_same_and_conflict_too_and_is_never_run_again(harness: LedgerHarness) -> None:
+def test_a_finished_record_returns_unchanged_or_conflict_and_never_runs_again(harness: LedgerHarness) -> None:
     before = harness.make_ended()
     assert harness.ledger.put([make_submission()])[0].code is ResultCode.UNCHANGED
     assert harness.ledger.put([make_submission(digest="e" * 32)])[0].code is ResultCode.CONFLICT
     assert harness.get_record() == before
 
 
-@pytest.mark.parametrize(("early", "word"), [(0.125, ResultCode.CREATED), (0.0, ResultCode.TOO_LATE)])
-def test_no_record_is_made_at_or_after_accept_until(harness: LedgerHarness, early: float, word: ResultCode) -> None:
+@pytest.mark.parametrize(("early", "code"), [(0.125, ResultCode.CREATED), (0.0, ResultCode.TOO_LATE)])
+def test_no_record_is_made_at_or_after_accept_until(harness: LedgerHarness, early: float, code: ResultCode) -> None:
     harness.advance(DAY - early)
-    answer = harness.ledger.put([make_submission()])[0]
-    assert answer.code is word
-    assert (harness.ledger.get(["job"]) == [None]) == (word is ResultCode.TOO_LATE)
+    result = harness.ledger.put([make_submission()])[0]
+    assert result.code is code
+    assert (harness.ledger.get(["job"]) == [None]) == (code is ResultCode.TOO_LATE)
 
 
-def test_puts_of_one_batch_are_answered_in_order(harness: LedgerHarness) -> None:
+def test_a_batch_of_puts_returns_results_in_order(harness: LedgerHarness) -> None:
     batch = [make_submission("a"), make_submission("b"), make_submission("a"), make_submission("b", digest="e" * 32)]
-    words = [answer.code for answer in harness.ledger.put(batch)]
-    assert words == [ResultCode.CREATED, ResultCode.CREATED, ResultCode.UNCHANGED, ResultCode.CONFLICT]
+    codes = [result.code for result in harness.ledger.put(batch)]
+    assert codes == [ResultCode.CREATED, ResultCode.CREATED, ResultCode.UNCHANGED, ResultCode.CONFLICT]
     assert harness.ledger.put([]) == []
 
 
 def test_claim_of_a_queued_record_calls_and_freezes_arguments_and_target(harness: LedgerHarness) -> None:
     harness.make_queued()
-    answer = harness.ledger.claim("job", claim_request())
-    assert answer.code is ResultCode.RUN_TASK
-    assert answer.record is not None
-    assert answer.record == msgspec.structs.replace(harness.get_record(), request=b"")
+    result = harness.ledger.claim("job", claim_request())
+    assert result.code is ResultCode.RUN_TASK
+    assert result.record is not None
+    assert result.record == msgspec.structs.replace(harness.get_record(), request=b"")
     record = harness.get_record()
     assert (record.state, record.claim, record.worker) == (State.LAUNCHING, "claim-1", "worker-1")
     assert (record.args, record.target, record.calls) == ('{"count": 1}', "here", 1)
@@ -84,7 +84,7 @@ def test_claim_of_a_queued_record_calls_and_freezes_arguments_and_target(harness
 
 
 @pytest.mark.parametrize(
-    ("nonce", "launch", "word"),
+    ("nonce", "launch", "code"),
     [
         ("nonce-01", 1, ResultCode.RUN_TASK),
         ("nonce-02", 1, ResultCode.NOT_CLAIMABLE),
@@ -93,14 +93,14 @@ def test_claim_of_a_queued_record_calls_and_freezes_arguments_and_target(harness
     ],
 )
 def test_arguments_that_are_good_for_one_launch_alone_are_frozen_for_no_other(
-    harness: LedgerHarness, nonce: str, launch: int, word: ResultCode
+    harness: LedgerHarness, nonce: str, launch: int, code: ResultCode
 ) -> None:
     harness.make_queued()
     bound = msgspec.structs.replace(claim_request(), nonce=nonce, launch=launch)
-    answer = harness.ledger.claim("job", bound)
-    assert answer.code is word
-    assert answer.record is not None
-    assert answer.record.args == ('{"count": 1}' if word is ResultCode.RUN_TASK else "")
+    result = harness.ledger.claim("job", bound)
+    assert result.code is code
+    assert result.record is not None
+    assert result.record.args == ('{"count": 1}' if code is ResultCode.RUN_TASK else "")
 
 
 def test_put_and_claim_claims_only_the_launch_that_its_arguments_are_good_for(harness: LedgerHarness) -> None:
@@ -129,7 +129,7 @@ def test_a_claimed_record_cannot_be_claimed_again_even_after_its_lease(harness: 
     assert harness.get_record().claim == "claim-1"
 
 
-def test_claim_of_what_is_not_there_is_missing(harness: LedgerHarness) -> None:
+def test_a_claim_of_an_unknown_id_is_not_found(harness: LedgerHarness) -> None:
     assert harness.ledger.claim("job", claim_request()).code is ResultCode.NOT_FOUND
     assert harness.ledger.reclaim("job", claim_request()).code is ResultCode.NOT_FOUND
 
@@ -175,15 +175,15 @@ def test_a_claim_at_the_deadline_ends_the_record_as_expired(harness: LedgerHarne
     harness.advance(59.875)
     assert harness.ledger.claim("job", None).code is ResultCode.NOT_CLAIMABLE
     harness.advance(0.125)
-    answer = harness.ledger.claim("job", claim_request())
-    assert answer.code is ResultCode.ENDED
-    assert answer.record is not None
-    assert (answer.record.state, answer.record.attempts) == (State.EXPIRED, 0)
-    assert "deadline" in answer.record.reason
+    result = harness.ledger.claim("job", claim_request())
+    assert result.code is ResultCode.ENDED
+    assert result.record is not None
+    assert (result.record.state, result.record.attempts) == (State.EXPIRED, 0)
+    assert "deadline" in result.record.reason
     assert harness.get_state() is State.EXPIRED
 
 
-def test_expiry_comes_earlier_by_the_startup_allowance(make_harness: MakeHarness) -> None:
+def test_a_record_expires_earlier_by_the_startup_allowance(make_harness: MakeHarness) -> None:
     harness = make_harness(msgspec.structs.replace(SETTINGS, startup_allowance=20.0))
     harness.make_queued(expires_at=START + 60)
     harness.advance(39.875)
@@ -193,7 +193,7 @@ def test_expiry_comes_earlier_by_the_startup_allowance(make_harness: MakeHarness
     assert harness.ledger.claim("job", None).code is ResultCode.ENDED
 
 
-def test_an_expired_record_says_what_it_waited_for(harness: LedgerHarness) -> None:
+def test_an_expired_record_names_the_reason_why_it_waited(harness: LedgerHarness) -> None:
     harness.make_launching(expires_at=START + 60)
     harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.CAPACITY))
     harness.advance(60)
@@ -201,7 +201,7 @@ def test_an_expired_record_says_what_it_waited_for(harness: LedgerHarness) -> No
     assert harness.get_record().reason.endswith("it waited because: no: capacity")
 
 
-def test_a_full_namespace_lets_a_claim_wait_whatever_its_queue(make_harness: MakeHarness) -> None:
+def test_at_max_in_flight_a_claim_of_any_queue_waits(make_harness: MakeHarness) -> None:
     harness = make_harness(msgspec.structs.replace(SETTINGS, max_in_flight=2))
     harness.make_launching("one")
     harness.make_launched("two", queue="other")
@@ -214,7 +214,7 @@ def test_a_full_namespace_lets_a_claim_wait_whatever_its_queue(make_harness: Mak
     assert harness.ledger.claim("three", claim_request("claim-3")).code is ResultCode.RUN_TASK
 
 
-def test_an_expired_record_ends_even_in_a_full_namespace(make_harness: MakeHarness) -> None:
+def test_an_expired_record_ends_even_at_max_in_flight(make_harness: MakeHarness) -> None:
     harness = make_harness(msgspec.structs.replace(SETTINGS, max_in_flight=1))
     harness.make_launching("one")
     harness.make_queued("two", expires_at=START + 60)
@@ -266,7 +266,7 @@ def test_put_and_claim_after_a_stop_ends_at_once(harness: LedgerHarness) -> None
     assert stored.record.state is State.REVOKED
 
 
-def test_a_held_lease_cannot_be_taken_over(harness: LedgerHarness) -> None:
+def test_a_claim_cannot_be_taken_over_before_its_lease_is_over(harness: LedgerHarness) -> None:
     before = harness.make_launching()
     harness.advance(29.875)
     assert harness.reclaim().code is ResultCode.NOT_CLAIMABLE
@@ -276,10 +276,10 @@ def test_a_held_lease_cannot_be_taken_over(harness: LedgerHarness) -> None:
 def test_a_reclaim_calls_again_with_the_same_number_and_arguments_and_is_ambiguous(harness: LedgerHarness) -> None:
     harness.make_launching()
     harness.advance(30)
-    answer = harness.reclaim()
-    assert answer.code is ResultCode.RUN_TASK
+    result = harness.reclaim()
+    assert result.code is ResultCode.RUN_TASK
     record = harness.get_record()
-    assert answer.record == record  # with the request: whoever takes over has no message
+    assert result.record == record  # with the request: the worker that takes over has no message
     assert record.request == make_submission().request
     assert (record.launch, record.args, record.target) == (1, '{"count": 1}', "here")
     assert (record.claim, record.worker, record.ambiguous, record.calls) == ("claim-2", "worker-2", True, 2)
@@ -287,7 +287,7 @@ def test_a_reclaim_calls_again_with_the_same_number_and_arguments_and_is_ambiguo
     assert record.lease_until == START + 60
 
 
-def test_a_takeover_is_itself_taken_over_by_one_only(harness: LedgerHarness) -> None:
+def test_only_one_worker_takes_over_an_expired_takeover(harness: LedgerHarness) -> None:
     harness.make_launching()
     harness.advance(30)
     assert harness.reclaim("claim-2").code is ResultCode.RUN_TASK
@@ -317,20 +317,20 @@ def test_a_retired_launch_number_is_list_only(harness: LedgerHarness) -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "word"), [(40 * MINUTE - 0.125, ResultCode.RUN_TASK), (40 * MINUTE, ResultCode.LIST_TASKS)]
+    ("age", "code"), [(40 * MINUTE - 0.125, ResultCode.RUN_TASK), (40 * MINUTE, ResultCode.LIST_TASKS)]
 )
-def test_from_forty_minutes_on_a_record_is_list_only(harness: LedgerHarness, age: float, word: ResultCode) -> None:
+def test_from_forty_minutes_on_a_record_is_list_only(harness: LedgerHarness, age: float, code: ResultCode) -> None:
     harness.make_launching()
     harness.advance(age)
-    assert harness.reclaim().code is word
+    assert harness.reclaim().code is code
 
 
 def test_takeovers_do_not_reset_the_forty_minutes(harness: LedgerHarness) -> None:
     harness.make_launching()
     for number in range(4):
         harness.advance(10 * MINUTE)
-        word = harness.reclaim(f"claim-{number + 2}").code
-    assert word is ResultCode.LIST_TASKS
+        code = harness.reclaim(f"claim-{number + 2}").code
+    assert code is ResultCode.LIST_TASKS
     assert harness.get_record().first_called_at == START
 
 
@@ -391,3 +391,15 @@ def test_a_request_of_a_paused_queue_expires_and_an_ambiguous_launch_goes_on(har
     assert harness.ledger.claim("late", claim_request("claim-l")).code is ResultCode.ENDED
     assert harness.get_state("late") is State.EXPIRED
     assert harness.ledger.reclaim("doubt", claim_request("claim-2")).code is ResultCode.RUN_TASK
+
+
+def test_an_expired_request_that_no_worker_claimed_says_so(harness: LedgerHarness) -> None:
+    harness.make_queued(expires_at=START + 10.0, queue="reports")
+    harness.advance(10.0)
+
+    harness.ledger.claim("job", None)
+
+    assert harness.get_state() is State.EXPIRED
+    assert harness.get_record().reason.endswith(
+        "no worker received it: check that a worker takes from the queue reports"
+    )

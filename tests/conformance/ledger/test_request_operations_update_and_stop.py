@@ -1,4 +1,4 @@
-"""From the task to the end: outcomes and stops."""
+"""Role `RequestOperations`: update_tasks and stop."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.fake_clock import START
 
 def test_a_running_task_is_stored_and_polled_again_after_the_wait(harness: LedgerHarness) -> None:
     record = harness.make_launched()
-    answer = harness.update_task(record, 3, wait=10.0, started_at=START + 0.5)
-    assert answer.code is ResultCode.OK
+    result = harness.update_task(record, 3, wait=10.0, started_at=START + 0.5)
+    assert result.code is ResultCode.OK
     record = harness.get_record()
     assert (record.version, record.last_status, record.started_at) == (3, "RUNNING", START + 0.5)
     harness.advance(9.875)
@@ -39,7 +39,7 @@ def test_an_older_or_equal_version_is_stale(harness: LedgerHarness, version: int
     assert harness.get_record() == before
 
 
-def test_unversioned_updates_are_accepted_in_the_order_they_come(harness: LedgerHarness) -> None:
+def test_unversioned_updates_are_accepted_in_order_of_arrival(harness: LedgerHarness) -> None:
     record = harness.make_launched()
     assert harness.update_task(record, 0, last_status="PENDING").code is ResultCode.OK
     assert harness.update_task(record, 0, last_status="RUNNING").code is ResultCode.OK
@@ -56,7 +56,7 @@ def test_an_update_of_another_launch_or_task_is_stale(harness: LedgerHarness) ->
 def test_an_update_of_what_is_not_launched_is_stale_or_not_found(harness: LedgerHarness) -> None:
     record = harness.make_launching()
     assert harness.update_task(record, end_state=State.FAILED).code is ResultCode.STALE
-    assert harness.update_task(record, id="nobody", end_state=State.FAILED).code is ResultCode.NOT_FOUND
+    assert harness.update_task(record, id="unknown", end_state=State.FAILED).code is ResultCode.NOT_FOUND
 
 
 @pytest.mark.parametrize("state", sorted(TERMINAL_STATES))
@@ -64,7 +64,7 @@ def test_an_ended_task_ends_the_record_with_its_reason(harness: LedgerHarness, s
     record = harness.make_launched()
     harness.update_task(record, 1, started_at=START + 1)
     harness.advance(20)
-    answer = harness.update_task(
+    result = harness.update_task(
         record,
         2,
         end_state=state,
@@ -73,8 +73,8 @@ def test_an_ended_task_ends_the_record_with_its_reason(harness: LedgerHarness, s
         reason="exit 3",
         finished_at=START + 9,
     )
-    assert answer.code is ResultCode.ENDED
-    assert answer.record == harness.get_record()
+    assert result.code is ResultCode.ENDED
+    assert result.record == harness.get_record()
     record = harness.get_record()
     assert (record.state, record.exit_code, record.stop_code) == (state, 3, "EssentialContainerExited")
     assert (record.reason, record.finished_at, record.attempts) == ("exit 3", START + 9, 1)
@@ -111,10 +111,10 @@ def test_a_finished_record_never_moves_again(harness: LedgerHarness) -> None:
 def test_a_retry_takes_the_next_number_and_attempt_and_forgets_the_task(harness: LedgerHarness) -> None:
     record = harness.make_launched()
     harness.update_task(record, 1, started_at=START + 1)
-    answer = harness.update_task(
+    result = harness.update_task(
         record, 2, end_state=State.FAILED, may_relaunch=True, max_attempts=2, wait=4.0, reason="host lost"
     )
-    assert answer.code is ResultCode.REQUEUED
+    assert result.code is ResultCode.REQUEUED
     record = harness.get_record()
     assert (record.state, record.launch, record.attempt) == (State.QUEUED, 2, 2)
     assert (record.not_before, record.reason) == (START + 4, "host lost")
@@ -169,7 +169,7 @@ def test_a_task_that_ran_to_its_end_before_the_stop_keeps_its_real_end(harness: 
     assert harness.get_state() is State.SUCCESS
 
 
-def test_a_stop_that_nobody_here_asked_for_revokes_nothing(harness: LedgerHarness) -> None:
+def test_a_stop_that_was_not_requested_here_revokes_nothing(harness: LedgerHarness) -> None:
     record = harness.make_launched()
     harness.update_task(record, end_state=State.FAILED, stopped_by_user=True, reason="stopped in the console")
     assert (harness.get_state(), harness.get_record().reason) == (State.FAILED, "stopped in the console")
@@ -192,21 +192,21 @@ def test_a_task_stopped_at_its_deadline_is_expired_unless_it_had_started(harness
         assert "deadline" in harness.get_record(name).reason
 
 
-def test_updates_of_one_batch_are_answered_in_order(harness: LedgerHarness) -> None:
+def test_a_batch_of_updates_returns_results_in_order(harness: LedgerHarness) -> None:
     one, two = harness.make_launched("one", arn="arn:one"), harness.make_launched("two", arn="arn:two")
     batch = [task_update(one), task_update(two, end_state=State.SUCCESS), task_update(one, 1), task_update(two, 2)]
-    words = [answer.code for answer in harness.ledger.update_tasks(batch)]
-    assert words == [ResultCode.OK, ResultCode.ENDED, ResultCode.STALE, ResultCode.STALE]
+    codes = [result.code for result in harness.ledger.update_tasks(batch)]
+    assert codes == [ResultCode.OK, ResultCode.ENDED, ResultCode.STALE, ResultCode.STALE]
     assert harness.ledger.update_tasks([]) == []
 
 
 def test_a_stop_ends_a_queued_record_at_once(harness: LedgerHarness) -> None:
     harness.make_queued()
-    answer = harness.stop()
-    assert answer.code is ResultCode.ENDED
-    assert answer.record is not None
-    assert (answer.record.state, answer.record.attempts, answer.record.reason) == (State.REVOKED, 0, "stopped by ann")
-    assert (answer.record.stop_requested_by, answer.record.stop_requested_at, answer.record.undelivered) == (
+    result = harness.stop()
+    assert result.code is ResultCode.ENDED
+    assert result.record is not None
+    assert (result.record.state, result.record.attempts, result.record.reason) == (State.REVOKED, 0, "stopped by ann")
+    assert (result.record.stop_requested_by, result.record.stop_requested_at, result.record.undelivered) == (
         "ann",
         START,
         True,
@@ -224,14 +224,14 @@ def test_a_stop_between_two_attempts_counts_the_attempt_that_was_made(harness: L
 
 def test_a_stop_marks_a_launched_record_and_makes_it_due(harness: LedgerHarness) -> None:
     harness.make_launched()
-    answer = harness.stop()
-    assert answer.code is ResultCode.STOP_REQUESTED
-    assert answer.record is not None
-    assert (answer.record.state, answer.record.arn) == (State.LAUNCHED, "arn:1")
+    result = harness.stop()
+    assert result.code is ResultCode.STOP_REQUESTED
+    assert result.record is not None
+    assert (result.record.state, result.record.arn) == (State.LAUNCHED, "arn:1")
     assert [record.id for record in harness.ledger.lease_due(10)] == ["job"]
 
 
-def test_a_stop_leaves_a_held_lease_and_is_due_when_it_is_over(harness: LedgerHarness) -> None:
+def test_a_stop_leaves_the_lease_and_the_record_is_due_when_it_is_over(harness: LedgerHarness) -> None:
     harness.make_launching()
     harness.advance(10)
     assert harness.stop().code is ResultCode.STOP_REQUESTED
@@ -262,13 +262,13 @@ def test_a_stop_of_one_launch_spares_every_other_state_and_number(harness: Ledge
     harness.make_queued("queued")
     harness.make_launching("launching")
     record = harness.make_launched("launched", arn="arn:launched")
-    words = [
-        answer.code for answer in harness.ledger.stop(["queued", "launching", "launched", "nobody"], "expiry", launch)
+    codes = [
+        result.code for result in harness.ledger.stop(["queued", "launching", "launched", "unknown"], "expiry", launch)
     ]
     last = ResultCode.STOP_REQUESTED if launch == record.launch else ResultCode.STALE
-    assert words == [ResultCode.STALE, ResultCode.STALE, last, ResultCode.NOT_FOUND]
+    assert codes == [ResultCode.STALE, ResultCode.STALE, last, ResultCode.NOT_FOUND]
     assert harness.get_state("queued") is State.QUEUED
-    assert harness.ledger.get(["nobody"]) == [None]
+    assert harness.ledger.get(["unknown"]) == [None]
 
 
 def test_a_stop_during_a_poll_is_not_postponed_by_its_update(harness: LedgerHarness) -> None:
@@ -298,24 +298,24 @@ def test_after_the_poll_that_carries_out_a_stop_waits_count_again(harness: Ledge
 def test_a_stop_before_the_request_leaves_a_tombstone_that_revokes_it(harness: LedgerHarness) -> None:
     assert harness.stop().code is ResultCode.ENDED
     assert (harness.get_state(), harness.get_record().undelivered) == (State.REVOKED, False)
-    answer = harness.ledger.put([make_submission()])[0]
-    assert answer.code is ResultCode.ENDED
-    assert answer.record is not None
-    assert (answer.record.state, answer.record.nonce, answer.record.owner) == (State.REVOKED, "nonce-01", "airflow")
-    assert answer.record == harness.get_record()
+    result = harness.ledger.put([make_submission()])[0]
+    assert result.code is ResultCode.ENDED
+    assert result.record is not None
+    assert (result.record.state, result.record.nonce, result.record.owner) == (State.REVOKED, "nonce-01", "airflow")
+    assert result.record == harness.get_record()
     assert [record.id for record in harness.ledger.list_undelivered("airflow", 10)] == ["job"]
     assert harness.ledger.put([make_submission()])[0].code is ResultCode.UNCHANGED
     assert harness.ledger.put([make_submission(digest="e" * 32)])[0].code is ResultCode.CONFLICT
 
 
-def test_a_stop_of_several_is_answered_in_order(harness: LedgerHarness) -> None:
+def test_a_batch_of_stops_returns_results_in_order(harness: LedgerHarness) -> None:
     harness.make_queued("one")
     harness.make_launched("two")
-    answers = harness.ledger.stop(["two", "one", "three", "one"], "ann")
-    assert [answer.code for answer in answers] == [
+    results = harness.ledger.stop(["two", "one", "three", "one"], "ann")
+    assert [result.code for result in results] == [
         ResultCode.STOP_REQUESTED,
         ResultCode.ENDED,
         ResultCode.ENDED,
         ResultCode.UNCHANGED,
     ]
-    assert [answer.record.id for answer in answers if answer.record] == ["two", "one", "three", "one"]
+    assert [result.record.id for result in results if result.record] == ["two", "one", "three", "one"]
