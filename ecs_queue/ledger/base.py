@@ -324,7 +324,7 @@ class EventHealthStore(Protocol):
 
 
 class DeadLetters(Protocol):
-    """Messages that could not be used, within the bounds of `retention.py`: the oldest are dropped first."""
+    """Messages that could not be used, bounded (protocol/settings.py): the oldest are dropped first."""
 
     def add_dead_letter(self, dead_letter: DeadLetter) -> None:
         """Store a dead letter. An existing key stays as it is."""

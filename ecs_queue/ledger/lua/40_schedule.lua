@@ -7,7 +7,7 @@ local function track_unknown_state(r, index)
     redis.call('HSET', key_of(r.id), 'unknown_state_since', text(NOW))
   elseif NOW - r.unknown_state_since >= SETTINGS.retention_seconds then
     finish(r, 'UNKNOWN', r.attempt, NOW, string.format('it is in the state %s, which no worker has known for %.0f s: '
-      .. 'were the workers set back to an older version? Look for it by hand', r.state, SETTINGS.retention_seconds))
+      .. 'were the workers set back to an older version? Search for it by hand', r.state, SETTINGS.retention_seconds))
     redis.call('ZREM', index, r.id)
     store(r)
   end

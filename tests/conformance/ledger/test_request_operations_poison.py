@@ -118,7 +118,7 @@ def test_a_report_of_the_worker_resets_abandoned_claims(harness: LedgerHarness, 
         assert harness.get_record().abandoned_claims == 0
 
     assert harness.get_state() is State.LAUNCHING
-    assert "workers died" not in harness.get_record().reason
+    assert "died while they processed it" not in harness.get_record().reason
 
 
 def test_a_poison_request_stays_poison_until_a_task_is_found(harness: LedgerHarness) -> None:
