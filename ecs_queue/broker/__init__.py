@@ -1,4 +1,4 @@
-"""The broker: messages that say "look at this record now". They carry; the ledger decides."""
+"""The broker: messages that wake workers and clients. The ledger decides; a message only names a record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Broker", "Delivery", "KombuBroker", "RequestMessage", "open_broker"]
 
 
 def open_broker(config: Config) -> KombuBroker:
-    """The broker at `config.broker_url`. No connection is made yet."""
+    """Return the broker at `config.broker_url`. No connection is made yet."""
     return KombuBroker(
         config.broker_url,
         config.namespace,

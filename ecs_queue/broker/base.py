@@ -1,7 +1,7 @@
-"""What a broker must do. Delivery is at most a hint: messages may be lost, doubled, delayed and reordered.
+"""The broker's protocol. Messages may be lost, duplicated, delayed and reordered.
 
-Nothing here is the only copy of a fact: a lost request message is found by the sweep of the ledger, a lost result
-message by its owner's look into the ledger. Every method may raise `BrokerUnavailable`.
+No message is the only copy of a fact: the sweeper finds a request whose message was lost, and its owner polls the
+ledger for a result whose message was lost.
 """
 
 from __future__ import annotations
@@ -13,23 +13,26 @@ import msgspec
 
 
 class RequestMessage(msgspec.Struct, frozen=True):
-    """A request message on its way: the queue's name, the envelope's JSON, and its priority (0 to 9, 9 first)."""
+    """A request message to publish: the queue's name, the envelope's JSON, and its priority (0 to 9, 9 first)."""
 
     queue: str
     body: bytes
     priority: int = 0
 
     def __repr__(self) -> str:
-        """Without the body: commands and environments hold secrets."""
-        return f"Outgoing(queue={self.queue!r}, priority={self.priority})"
+        """Leave out the body: commands and environments hold secrets."""
+        return f"RequestMessage(queue={self.queue!r}, priority={self.priority})"
 
 
 class Delivery(Protocol):
-    """One message in hand. Until it is acknowledged the broker gives it to somebody else after a while."""
+    """An unacknowledged message. After the visibility timeout the broker delivers it again.
+
+    `ack` and `requeue*` may be called from any thread; the consumer's thread sends them.
+    """
 
     @property
     def queue(self) -> str:
-        """The queue it came from."""
+        """The queue that it came from."""
         ...
 
     @property
@@ -39,99 +42,112 @@ class Delivery(Protocol):
 
     @property
     def redelivered(self) -> bool:
-        """Whether somebody had it in hand before and gave it back, or died. False where the transport cannot tell."""
+        """Whether another consumer got it before and requeued it or died. False if the transport does not know."""
         ...
 
     def ack(self) -> None:
-        """It is dealt with. From any thread; carried out by the consumer's own."""
+        """Acknowledge the message."""
         ...
 
     def requeue(self) -> None:
-        """Give it back to its queue, behind the others. From any thread; carried out by the consumer's own."""
+        """Return it to the end of its queue."""
         ...
 
     def requeue_at_front(self) -> None:
-        """Give it back untouched: where the transport can, it is the next one again. From any thread, likewise."""
+        """Return it to the head of its queue; to the end if the transport cannot do that."""
         ...
 
 
 OnDelivery = Callable[[Delivery], None]
-#: (queue, raw bytes, reason) of an element that is no message at all.
+#: Gets (queue, raw bytes, reason) of an element that is not a message.
 OnUndecodable = Callable[[str, bytes, str], None]
 
 
 class RequestConsumer(Protocol):
-    """Takes request messages. Used by one thread, but for `Delivery.ack`."""
+    """Consumes request messages. Used by one thread, except for the methods of `Delivery`.
+
+    Raises:
+        BrokerUnavailable: from every method except `close`.
+    """
 
     def drain(self, timeout: float, limits: Mapping[str, int] | None = None) -> int:
-        """Hand over what arrives within `timeout` seconds, at most as much as there are free slots; how many.
+        """Deliver the messages that arrive within `timeout` seconds, up to the prefetch limit. Return their number.
 
-        `most`: so many of each queue may come at once, of others none; None: one message.
+        Args:
+            timeout: maximum wait in seconds.
+            limits: maximum number of messages of each queue, none of other queues; None delivers one message.
         """
         ...
 
     def pause(self, queue: str) -> None:
-        """Take nothing more from this queue; a message that is on its way may still come."""
+        """Stop consuming this queue; a message in transit may still be delivered."""
         ...
 
     def resume(self, queue: str) -> None:
-        """Take from this queue again."""
+        """Consume this queue again."""
         ...
 
     def restore_expired(self) -> None:
-        """Give messages that other consumers took and never acknowledged back to their queues."""
+        """Return other consumers' messages whose visibility timeout is over to their queues."""
         ...
 
     def close(self) -> None:
-        """Give back what is in hand and not acknowledged."""
+        """Requeue the unacknowledged messages and close the connection."""
         ...
 
 
 class ResultConsumer(Protocol):
-    """Takes the result messages of one owner. One thread at a time."""
+    """Consumes the result messages of one owner. Used by one thread at a time."""
 
     def drain(self, timeout: float) -> list[bytes]:
-        """Bodies that are there or arrive within `timeout` seconds; empty when none does."""
+        """Return the bodies that are there or arrive within `timeout` seconds."""
         ...
 
     def close(self) -> None:
-        """No more."""
+        """Close the connection."""
         ...
 
 
 class Broker(Protocol):
-    """Connections are made when first needed. Publishing is thread-safe."""
+    """Publishes and consumes messages. It connects when first used; publishing is thread-safe.
+
+    Raises:
+        BrokerUnavailable: from every method except `close`.
+    """
 
     def publish_requests(self, messages: Sequence[RequestMessage]) -> None:
-        """Publish, in one batch where the transport can. Not atomic: on an error any part may have gone out."""
+        """Publish the messages, in batches where the transport can.
+
+        Not atomic: after an error any part of them may have been published.
+        """
         ...
 
     def publish_results(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        """(owner, body) pairs, to each owner's queue of results."""
+        """Publish (owner, body) pairs to each owner's result queue."""
         ...
 
     def consume_requests(
         self, queues: Sequence[str], prefetch: int, on_delivery: OnDelivery, on_undecodable: OnUndecodable
     ) -> RequestConsumer:
-        """A consumer, connected. Call it on the thread that will drain it."""
+        """Return a connected consumer. Call it on the thread that will drain it."""
         ...
 
     def consume_results(self, owner: str) -> ResultConsumer:
-        """The owner's inbox."""
+        """Return a consumer of the owner's result queue."""
         ...
 
     def delete_result_queue(self, owner: str) -> None:
-        """Delete the owner's queue of results: nobody will drain it again."""
+        """Delete the result queue of an owner that will not drain it again."""
         ...
 
     def backlog(self, queue: str) -> int:
-        """How many request messages wait in the queue."""
+        """Return the number of request messages in the queue."""
         ...
 
     def check(self) -> None:
-        """Raises `BrokerUnavailable` when the broker cannot be reached."""
+        """Raise `BrokerUnavailable` when the broker cannot be reached."""
         ...
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         ...

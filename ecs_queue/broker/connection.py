@@ -1,7 +1,7 @@
-"""What every kombu connection of ours needs: errors wrapped, a close that never raises, elements that are no messages.
+"""Helpers of every kombu connection: wrapped errors, a close that never raises, elements that are not messages.
 
-kombu's Redis transport takes an element off the list before it reads it, so what cannot be read is gone for good
-unless its raw bytes are kept here.
+kombu's Redis transport pops an element off its list before it decodes it. An element that cannot be decoded would be
+lost unless its raw bytes were kept here.
 """
 
 from __future__ import annotations
@@ -18,32 +18,31 @@ from kombu.utils.json import loads
 from kombu.utils.scheduling import round_robin_cycle
 
 from ecs_queue.broker import topology
+from ecs_queue.broker.base import OnUndecodable
 from ecs_queue.crash_points import crash_point
 from ecs_queue.errors import BrokerUnavailable
 
-#: (the transport's name of the queue, raw bytes, reason)
-OnUndecodable = Callable[[str, bytes, str], None]
-#: (the transport's name of the queue, the message as kombu's JSON holds it)
+#: Gets the transport's name of the queue and the message as decoded from kombu's JSON.
 OnLostMessage = Callable[[str, Mapping[str, Any]], None]
 
 
 def connect(connection: Any) -> None:
-    """Connect now, with one attempt: kombu's own default sleeps seconds between several. Raises kombu's errors."""
+    """Connect with one attempt; kombu's default sleeps for seconds between several. Raises kombu's errors."""
     connection.ensure_connection(max_retries=0)
 
 
 def make_request_queue(name: str) -> Any:
-    """A queue on the default exchange, which needs no binding."""
+    """Return a queue on the default exchange, which needs no binding."""
     return kombu.Queue(name, exchange="", routing_key=name, durable=True)
 
 
 def make_result_queue(name: str) -> Any:
-    """The same, dropped when nobody touches it for long."""
+    """Return a result queue, which expires when it is not used."""
     return kombu.Queue(name, exchange="", routing_key=name, durable=True, expires=topology.RESULT_QUEUE_EXPIRY_SECONDS)
 
 
 def message_body(message: Any) -> bytes:
-    """The body of a kombu message; TypeError or ValueError when it has none that could be an envelope."""
+    """Return the body of a kombu message; TypeError or ValueError when it cannot be an envelope."""
     body = message.body
     if isinstance(body, str):
         return body.encode()
@@ -54,48 +53,48 @@ def message_body(message: Any) -> bytes:
 
 @contextmanager
 def wrap_errors(connection: Any) -> Iterator[None]:
-    """What kombu and the client library raise for a lost broker, as BrokerUnavailable without the URL."""
+    """Raise the errors of kombu and the client library as BrokerUnavailable, without the URL."""
     try:
         yield
     except (KombuError, OSError, *connection.connection_errors, *connection.channel_errors) as error:
-        said = str(error) or type(error).__name__
+        message = str(error) or type(error).__name__
         hint = "check broker_url and the server"
-        if "maxmemory" in said:
+        if "maxmemory" in message:
             hint = "the server is full: give it more memory (maxmemory)"
-        elif "read only replica" in said:
+        elif "read only replica" in message:
             hint = "broker_url leads to a replica: after a fail-over it must lead to the new primary"
-        raise BrokerUnavailable(f"the broker failed: {said}; {hint}") from error
+        raise BrokerUnavailable(f"the broker failed: {message}; {hint}") from error
 
 
 def close_connection(connection: Any) -> None:
-    """Close without raising: the connection may be broken, and what it held comes back by itself."""
+    """Close without raising: the connection may be broken, and its unacknowledged messages are delivered again."""
     with suppress(Exception):
         channels = [*connection.transport.channels, *connection.transport._avail_channels]
         with suppress(Exception):
             connection.release()
         for channel in channels:
-            # Again: an error in the first half of a close skips the second, and kombu would keep the channel, with
-            # all that it has in hand, until the process ends, and then try once more to give it back.
+            # A second time: an error in the first half of a close skips the second half. kombu would keep the channel
+            # with its unacknowledged messages until the process ends, and then try to requeue them again.
             close_channel(channel)
 
 
 def close_channel(channel: Any) -> None:
     """Close without raising, and leave no socket open.
 
-    kombu cuts a channel's connections first and gives back what it has in hand then, for which the client makes a new
-    connection that kombu forgets.
+    kombu closes a channel's connections before it requeues its messages, for which the client makes a new connection
+    that kombu does not close.
     """
     with suppress(Exception):
         channel.close()
     if hasattr(channel, "_create_client"):
-        with suppress(Exception):  # of a channel that gave nothing back: there is nothing to make its client of
+        with suppress(Exception):  # a channel that requeued nothing has no client
             channel._create_client().connection_pool.disconnect()
 
 
 class PausableRoundRobin(round_robin_cycle):  # type: ignore[misc]
-    """kombu's round robin over the queues, without those that are held.
+    """kombu's round robin over the queues, without the paused ones.
 
-    Cancelling a consumer instead would send a message that is on its way to the end of its queue.
+    Cancelling a consumer instead would move a message in transit to the end of its queue.
     """
 
     def __init__(self, it: list[str] | None = None) -> None:
@@ -103,12 +102,12 @@ class PausableRoundRobin(round_robin_cycle):  # type: ignore[misc]
         self.paused: set[str] = set()
 
     def consume(self, n: int) -> list[str]:
-        """The queues of the next poll."""
+        """Return the queues of the next poll."""
         return [queue for queue in self.items[:n] if queue not in self.paused]
 
 
 def requeue_at_front(message: Any) -> None:
-    """Give a message back to the head of its queue; to the end where the transport knows no other way."""
+    """Return a message to the head of its queue; to the end if the transport cannot do that."""
     qos = message.channel.qos
     if message.acknowledged or not hasattr(qos, "restore_by_tag"):
         message.requeue()
@@ -119,21 +118,27 @@ def requeue_at_front(message: Any) -> None:
 
 
 class Receiver:
-    """Drains one connection with one channel; elements that are no messages go to `on_unreadable`.
+    """Drains one connection with one channel.
 
-    What comes from elsewhere is made fit for being given back: kombu restores a message by the exchange it names,
-    and drops one whose exchange it does not know.
+    It sets the exchange of messages from other publishers, so that kombu can requeue them: kombu requeues a message
+    by its exchange and drops it when it does not know the exchange.
     """
 
     def __init__(self, connection: Any, channel: Any, on_undecodable: OnUndecodable, on_lost: OnLostMessage) -> None:
-        """`on_stranded`: a message is off its list, and the server did not take it among the unacknowledged (it is
-        full, or the connection broke): only this process has it."""
+        """Hook into the connection.
+
+        Args:
+            connection, channel: kombu's.
+            on_undecodable: gets elements that are not messages.
+            on_lost: gets a message that only this process has: it was popped off its list, and the server, full or
+                unreachable, did not store it among the unacknowledged ones.
+        """
         self._connection = connection
         self._on_lost = on_lost
         self._on_undecodable = on_undecodable
         self._codecs: Mapping[str, Any] = channel.codecs
         self._separator = str(getattr(channel, "sep", ""))
-        self._popped: list[tuple[str, bytes]] = []  # the element that is off its list and not yet read
+        self._popped: list[tuple[str, bytes]] = []  # the popped element that is not decoded yet
         self._deliver = connection.transport._deliver
         connection.transport._deliver = self._deliver_checked
         if connection.transport.driver_type == "redis":
@@ -141,13 +146,13 @@ class Receiver:
             channel.client.parse_response = self._parse_and_remember
 
     def drain(self, timeout: float) -> bool:
-        """Take one element, or wait for it for `timeout` seconds; whether there was one."""
+        """Receive one element within `timeout` seconds. Return whether there was one."""
         self._popped.clear()
         try:
             self._connection.drain_events(timeout=timeout)
         except TimeoutError:
             return False
-        except Exception as error:  # whatever kombu's JSON hooks raise
+        except Exception as error:  # kombu's JSON hooks may raise any error
             if not self._popped:
                 raise
             name, raw = self._popped.pop()
@@ -155,11 +160,11 @@ class Receiver:
         return True
 
     def deliver_element(self, name: str, raw: bytes) -> None:
-        """Deliver an element that is off its list already."""
+        """Deliver an element that was popped already."""
         self._popped = [(name, raw)]
         try:
             message = loads(raw.decode())
-        except Exception as error:  # noqa: BLE001 - whatever kombu's JSON hooks raise
+        except Exception as error:  # noqa: BLE001 - kombu's JSON hooks may raise any error
             self._on_undecodable(name, raw, f"not JSON that kombu can read: {_describe_error(error)}")
         else:
             self._deliver_checked(message, name)
@@ -191,11 +196,11 @@ class Receiver:
 
 
 class UndecodableElement(Exception):  # noqa: N818 - never leaves this package
-    """Raised by a consumer's callback: the element is to be kept as unreadable."""
+    """Raised by a consumer's callback for an element that is not a message."""
 
 
 def _format_error(message: Any, codecs: Mapping[str, Any]) -> str:
-    """Why kombu could not take this JSON as a message; "" when it can."""
+    """Why kombu cannot use this JSON as a message; "" when it can."""
     if not isinstance(message, dict):
         return f"it is a {type(message).__name__}"
     properties = message.get("properties")
@@ -204,10 +209,10 @@ def _format_error(message: Any, codecs: Mapping[str, Any]) -> str:
     if not isinstance(properties.get("delivery_tag"), str):
         return "it has no delivery_tag"
     if not isinstance(message.get("headers") or {}, dict):
-        return "its headers are no object"
+        return "its headers are not an object"
     body, encoding = message.get("body"), properties.get("body_encoding")
     if not isinstance(body, str):
-        return "its body is no string"
+        return "its body is not a string"
     return _body_error(body, encoding, codecs)
 
 
@@ -216,11 +221,11 @@ def _body_error(body: str, encoding: Any, codecs: Mapping[str, Any]) -> str:
         return ""
     codec = codecs.get(encoding) if isinstance(encoding, str) else None
     if codec is None:
-        return "its body_encoding is not known"
+        return "its body_encoding is unknown"
     try:
         codec.decode(body)
     except ValueError as error:
-        return f"its body is no {encoding}: {_describe_error(error)}"
+        return f"its body is not {encoding}: {_describe_error(error)}"
     return ""
 
 
@@ -229,5 +234,5 @@ def _to_bytes(element: Any) -> bytes:
 
 
 def _describe_error(error: Exception) -> str:
-    """Without the words of errors that quote what they read: it may hold secrets."""
+    """Leave out the message of errors that quote their input, which may hold secrets."""
     return error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__

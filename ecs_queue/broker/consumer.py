@@ -1,4 +1,4 @@
-"""Takes request messages and results over kombu."""
+"""Consumes request and result messages over kombu."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from ecs_queue.errors import BrokerUnavailable
 
 T = TypeVar("T")
 
-#: While messages are in hand, acknowledgements must not wait for the next message. Seconds.
+#: Maximum wait for a message while others are unacknowledged: their acknowledgements must not wait. Seconds.
 _DRAIN_SECONDS_WHILE_BUSY = 0.02
-#: Acknowledgements are sent together: so many, or when none came within a drain.
+#: Acknowledgements are sent in batches of this size, or when no message came within a drain.
 _ACK_BATCH = 16
-#: The most acknowledgements of one round trip: Lua unpacks at most some 8,000 arguments.
+#: Maximum acknowledgements per round trip: Lua unpacks at most some 8,000 arguments.
 _MAX_ACK_BATCH = 1000
-#: The most messages of one queue that one round trip brings.
+#: Maximum messages of one queue per round trip.
 _MAX_FETCH_PER_QUEUE = 16
-#: How long the server keeps a poll while a queue is held: what is resumed waits for its end. Seconds.
+#: How long the server holds a poll while a queue is paused: a resumed queue waits for its end. Seconds.
 _POLL_SECONDS_WHILE_PAUSED = 0.05
-#: The most results that one drain takes: a steady stream must not keep it from answering.
+#: Maximum results per drain, so that it returns even when results keep coming.
 _MAX_RESULTS_PER_DRAIN = 500
-#: How long the server keeps an inbox's poll: closing waits for its end. Seconds.
+#: How long the server holds a poll for results: closing waits for its end. Seconds.
 _RESULT_POLL_SECONDS = 0.2
 
 
@@ -62,24 +62,24 @@ class KombuDelivery:
         self.redelivered = bool((message.headers or {}).get("redelivered"))
 
     def ack(self) -> None:
-        """See `Delivery.ack`. Only the first of several calls of `ack` and `release` counts."""
+        """See `Delivery.ack`. Only the first call of `ack` and `requeue*` has an effect."""
         self._consumer.request_ack(self, None)
 
     def requeue(self) -> None:
-        """See `Delivery.release`."""
+        """See `Delivery.requeue`."""
         self._consumer.request_ack(self, self.message.requeue)
 
     def requeue_at_front(self) -> None:
-        """See `Delivery.put_back`."""
+        """See `Delivery.requeue_at_front`."""
         self._consumer.request_ack(self, lambda: requeue_at_front(self.message))
 
     def __repr__(self) -> str:
-        """Without the body."""
+        """Leave out the body."""
         return f"KombuDelivery(queue={self.queue!r})"
 
 
 class KombuRequestConsumer:
-    """See `RequestConsumer`. kombu's objects are touched by the draining thread alone."""
+    """See `RequestConsumer`. Only the draining thread uses kombu's objects."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class KombuRequestConsumer:
         on_undecodable: OnUndecodable,
         republish: Callable[[RequestMessage], None],
     ) -> None:
-        """Connects; raises what kombu raises. `on_stranded`: the server has lost this message, publish it again."""
+        """Connect; raises kombu's errors. `republish` gets a message that the server has lost."""
         self._connection = connection
         self._prefetch = prefetch
         self._on_delivery = on_delivery
@@ -114,7 +114,7 @@ class KombuRequestConsumer:
         self._poll_seconds = getattr(self._channel, "brpop_timeout", 0.0)
         self._fetcher = BatchFetcher(self._channel) if connection.transport.driver_type == "redis" else None
         self._fetched: deque[FetchedMessage] = deque()
-        self._may_be_more = False  # on the lists: the last drain has brought something
+        self._may_be_more = False  # the last drain received messages
         self._consumers = {queue: self._make_consumer(wire_name, queue) for wire_name, queue in wire_names.items()}
         self._receiver = Receiver(connection, self._channel, self._report_undecodable, self._republish_lost)
         for consumer in self._consumers.values():
@@ -132,7 +132,7 @@ class KombuRequestConsumer:
                 return 0
             if self._paused is not None and len(self._paused) == len(self._consumers) and not self._channel._in_poll:
                 self._send_acks()
-                return 0  # kombu would wait all the same; a poll that is under way must be read to its end
+                return 0  # kombu would wait nevertheless; but a poll in progress must be read to its end
             before = self._received
             if not self._fetch_batch(limits):
                 self._receiver.drain(min(timeout, _DRAIN_SECONDS_WHILE_BUSY) if self._unacked else timeout)
@@ -163,14 +163,14 @@ class KombuRequestConsumer:
             self._consumers[queue].consume()
 
     def restore_expired(self) -> None:
-        """See `RequestConsumer.restore`."""
+        """See `RequestConsumer.restore_expired`."""
         restore = getattr(self._channel.qos, "restore_visible", None)
         if restore is not None:
             with wrap_errors(self._connection):
                 restore(num=topology.RESTORE_LIMIT, interval=1)
 
     def request_ack(self, delivery: KombuDelivery, requeue: Callable[[], None] | None) -> None:
-        """From any thread: acknowledge (None), or give back with `settle`, at the next opportunity."""
+        """Acknowledge, or run `requeue`, with the next drain. Thread-safe."""
         self._pending_acks.append((delivery, requeue))
         self._ack_requested.set()
 
@@ -180,67 +180,68 @@ class KombuRequestConsumer:
         crash_point("broker.closing")
         with suppress(BrokerUnavailable), wrap_errors(self._connection):
             self._send_acks()
-            if not self._channel.do_restore:  # kombu's other channels give back by themselves when they are closed
+            if not self._channel.do_restore:  # other channels of kombu requeue their messages when they are closed
                 for delivery in self._unacked:
                     delivery.message.requeue()
-        # Before the connection, which forgets its channels and then drops what a paused queue's last poll brings.
+        # Before the connection, which drops its channels first and then the message of a paused queue's last poll.
         close_channel(self._channel)
         self._unacked.clear()
         close_connection(self._connection)
 
     def _must_send_acks(self, limits: Mapping[str, int]) -> bool:
-        """Before anything more is taken: the hand is full, or so much is done and will not go with the next take."""
+        """Whether to send acknowledgements before the next receive: the prefetch limit is reached, or a batch is full
+        and will not go with the next fetch."""
         if len(self._unacked) >= self._prefetch:
             return True
         return len(self._pending_acks) >= _ACK_BATCH and not (limits and self._pending_acks[0][1] is None)
 
     @property
     def _can_fetch_batch(self) -> bool:
-        """Whether the next messages come several at once: there is a backlog, and no poll under way."""
+        """Whether the next messages can be fetched in a batch: there is a backlog, and no poll in progress."""
         return self._may_be_more and not (self._fetcher is None or self._fetched or self._channel._in_poll)
 
     def _fetch_batch(self, limits: Mapping[str, int]) -> bool:
-        """Take several messages at once, where that is possible; whether there were any."""
+        """Fetch several messages at once where possible, and deliver them. Return whether there were any."""
         if self._fetcher is not None and limits:
             self._fetched.extend(self._send_ack_batch(partial(self._fetcher.fetch, self._fetch_limits(limits))))
             if self._fetched:
                 crash_point("broker.fetched")
         found = bool(self._fetched)
         while self._fetched:
-            one = self._fetched.popleft()
-            self._channel._queue_cycle.rotate(one.queue)
-            self._receiver.deliver_element(one.queue, one.element)
-            if one.tag in self._channel.qos.fetched_tags:  # it was no message
-                self._channel.qos.fetched_tags.discard(one.tag)
-                self._channel.qos.ack(one.tag)
+            message = self._fetched.popleft()
+            self._channel._queue_cycle.rotate(message.queue)
+            self._receiver.deliver_element(message.queue, message.element)
+            if message.tag in self._channel.qos.fetched_tags:  # it was undecodable
+                self._channel.qos.fetched_tags.discard(message.tag)
+                self._channel.qos.ack(message.tag)
         return found
 
     def _fetch_limits(self, limits: Mapping[str, int]) -> dict[str, int]:
-        """By the transport's names, and no more than the prefetch allows; each queue is first in its turn."""
+        """The limits by the transport's names, within the prefetch limit; each queue is first in turn."""
         left = self._prefetch - len(self._unacked)
-        wanted = {}
+        fetch_limits = {}
         for wire_name in self._channel._queue_cycle.consume(len(self._consumers)):
             number = min(left, _MAX_FETCH_PER_QUEUE, limits.get(self._queue_of[wire_name], 0))
             if number > 0:
-                wanted[wire_name] = number
+                fetch_limits[wire_name] = number
                 left -= number
-        return wanted
+        return fetch_limits
 
     def _make_consumer(self, transport_name: str, queue: str) -> Any:
         def received(message: Any) -> None:
             if self._closing:
-                return  # taken while the connection closes, which gives it back
+                return  # received while the connection closes, which requeues it
             try:
                 delivery = KombuDelivery(self, queue, message)
             except (TypeError, ValueError) as error:
-                message.ack()  # or it would come back for ever
+                message.ack()  # otherwise it would be delivered again for ever
                 raise UndecodableElement(str(error)) from error
             self._received += 1
             self._unacked.add(delivery)
             self._on_delivery(delivery)
 
         def undecodable(message: Any, error: Exception) -> None:
-            if not message.acknowledged:  # kombu calls this again with what this raises
+            if not message.acknowledged:  # kombu calls this again with the error that it raises
                 message.ack()
             raise UndecodableElement(type(error).__name__) from error
 
@@ -249,36 +250,36 @@ class KombuRequestConsumer:
         )
 
     def _send_acks(self) -> None:
-        """Carry out what was asked for with `finished`, acknowledgements that follow each other in one go."""
+        """Send the requested acknowledgements and requeues in order, consecutive acknowledgements in one batch."""
         self._ack_requested.clear()
         while self._pending_acks:
             if self._pending_acks[0][1] is None:
                 self._send_ack_batch(ack_batch)
                 continue
-            delivery, give_back = self._pending_acks[0]
-            if give_back is not None and delivery in self._unacked:
+            delivery, requeue = self._pending_acks[0]
+            if requeue is not None and delivery in self._unacked:
                 crash_point("broker.requeueing")
-                give_back()
+                requeue()
                 crash_point("broker.requeued")
                 self._unacked.discard(delivery)
             self._pending_acks.popleft()
 
     def _send_ack_batch(self, send: Callable[[list[Any]], T]) -> T:
-        """What is dealt with and next in line, all of it with one `send`; what that answers."""
-        together: list[KombuDelivery] = []
-        while self._pending_acks and self._pending_acks[0][1] is None and len(together) < _MAX_ACK_BATCH:
-            together.append(self._pending_acks.popleft()[0])
+        """Pass the next consecutive acknowledgements to `send`, and return its result."""
+        batch: list[KombuDelivery] = []
+        while self._pending_acks and self._pending_acks[0][1] is None and len(batch) < _MAX_ACK_BATCH:
+            batch.append(self._pending_acks.popleft()[0])
         try:
-            if together:
+            if batch:
                 crash_point("broker.acking")
-            answer = send([delivery.message for delivery in together if delivery in self._unacked])
-            if together:
+            result = send([delivery.message for delivery in batch if delivery in self._unacked])
+            if batch:
                 crash_point("broker.acked")
         except BaseException:
-            self._pending_acks.extendleft((delivery, None) for delivery in reversed(together))
+            self._pending_acks.extendleft((delivery, None) for delivery in reversed(batch))
             raise
-        self._unacked.difference_update(together)
-        return answer
+        self._unacked.difference_update(batch)
+        return result
 
     def _republish_lost(self, transport_name: str, message: Mapping[str, Any]) -> None:
         properties = message["properties"]
@@ -288,20 +289,20 @@ class KombuRequestConsumer:
         priority = properties.get("priority")
         if not isinstance(priority, int) or not topology.LOWEST_PRIORITY <= priority <= topology.HIGHEST_PRIORITY:
             priority = topology.LOWEST_PRIORITY
-        ours = topology.transport_priority(priority, self._connection.transport.driver_type)  # its own inverse
+        priority = topology.transport_priority(priority, self._connection.transport.driver_type)  # its own inverse
         raw = decoded.encode() if isinstance(decoded, str) else bytes(decoded)
-        self._republish(RequestMessage(self._queue_of.get(transport_name, transport_name), raw, ours))
+        self._republish(RequestMessage(self._queue_of.get(transport_name, transport_name), raw, priority))
 
     def _report_undecodable(self, transport_name: str, raw: bytes, reason: str) -> None:
         self._on_undecodable(self._queue_of.get(transport_name, transport_name), raw, reason)
 
 
 def _restore_nothing(**_limits: Any) -> None:
-    """In place of kombu's own."""
+    """Replaces kombu's own restore."""
 
 
 class KombuResultConsumer:
-    """See `ResultInbox`. Connects when first drained, and again after an error."""
+    """See `ResultConsumer`. Connects with the first drain, and again after an error."""
 
     def __init__(self, make_connection: Callable[[], Any], queue_name: str) -> None:
         self._make_connection = make_connection
@@ -312,7 +313,7 @@ class KombuResultConsumer:
         self._bodies: list[bytes] = []
 
     def drain(self, timeout: float) -> list[bytes]:
-        """See `ResultInbox.drain`. At most some hundreds at once; what is no message is dropped."""
+        """See `ResultConsumer.drain`. Returns at most some hundreds; drops elements that are not messages."""
         if self._connection is None:
             self._connection = self._make_connection()
         try:
@@ -321,11 +322,11 @@ class KombuResultConsumer:
         except BrokerUnavailable:
             self.close()
             raise
-        taken, self._bodies = self._bodies, []
-        return taken
+        bodies, self._bodies = self._bodies, []
+        return bodies
 
     def close(self) -> None:
-        """See `ResultInbox.close`."""
+        """See `ResultConsumer.close`."""
         connection, self._connection, self._channel, self._receiver = self._connection, None, None, None
         if connection is not None:
             close_connection(connection)
@@ -335,8 +336,8 @@ class KombuResultConsumer:
         connect(self._connection)
         channel = self._connection.channel()
         if hasattr(channel.qos, "restore_visible"):
-            # Else kombu's first poll gives workers' messages back, by this process's idea of when they are overdue, and
-            # with rights on the server that whoever waits for results need not have.
+            # Otherwise kombu's first poll requeues workers' messages by this process's visibility timeout, and with
+            # rights on the server that a client need not have.
             channel.qos.restore_visible = _restore_nothing
         self._channel = channel
         self._receiver = Receiver(
@@ -361,7 +362,7 @@ class KombuResultConsumer:
             raise UndecodableElement(str(error)) from error
 
     def _receive(self, receiver: Receiver, timeout: float) -> None:
-        """kombu waits for the first one; what is there behind it comes in one round trip, where it is Redis."""
+        """Wait for the first message with kombu; on Redis get the others in one round trip."""
         deadline = time.monotonic() + timeout
         found = receiver.drain(timeout)
         if found and self._connection.transport.driver_type == "redis":
@@ -372,8 +373,7 @@ class KombuResultConsumer:
 
     def _receive_rest(self, receiver: Receiver) -> None:
         with self._channel.conn_or_acquire() as client:
-            elements = client.rpop(
-                self._queue_name, _MAX_RESULTS_PER_DRAIN - 1
-            )  # publishers know one priority of results only
+            # All results have the same priority.
+            elements = client.rpop(self._queue_name, _MAX_RESULTS_PER_DRAIN - 1)
         for element in elements or ():
             receiver.deliver_element(self._queue_name, element)

@@ -1,16 +1,16 @@
--- Takes messages off their lists and notes them among the unacknowledged: what kombu does with BRPOP, and with ZADD and
--- HSET in a second step, in one, and for several messages. Nobody can die between the two. In the same go it acknowledges
--- others, as kombu does.
+-- Fetches messages: takes them off their lists and stores them among the unacknowledged ones. kombu does that with BRPOP,
+-- and with ZADD and HSET in a second step; here it is one step for several messages, so that a process cannot die between
+-- the two. The same run acknowledges other messages as kombu does.
 --
--- ARGV: 1 prefix of every key, 2 what separates a queue's name from a priority, 3 the priorities, "0 1 2", the first one
--- served first, 4 kombu's hash of what is not acknowledged, 5 its index, 6 now, by the consumer's clock as kombu wants it,
--- 7 how many delivery tags to acknowledge; then these, then pairs: a queue, and how many of it. Answers {queue, element,
--- delivery tag, ...}, each queue in the order of BRPOP.
+-- ARGV: 1 prefix of every key, 2 separator between a queue's name and a priority, 3 the priorities, "0 1 2", in the order
+-- in which they are served, 4 kombu's hash of unacknowledged messages, 5 its index, 6 now, by the consumer's clock as kombu
+-- wants it, 7 number of delivery tags to acknowledge; then these tags, then pairs of a queue and a maximum number. Returns
+-- {queue, element, delivery tag, ...}, each queue in the order of BRPOP.
 
 local P, SEPARATOR, UNACKED, INDEX, NOW = ARGV[1], ARGV[2], ARGV[1] .. ARGV[4], ARGV[1] .. ARGV[5], ARGV[6]
-local FIRST = 8 + tonumber(ARGV[7]) -- of the pairs
+local FIRST_PAIR = 8 + tonumber(ARGV[7])
 
--- The tag of what kombu can restore without further ado. Anything else is left to BRPOP, with all that comes behind it.
+-- The tag of a message that kombu can requeue. Any other element is left to BRPOP, with all elements behind it.
 local function read_delivery_tag(element)
   local readable, message = pcall(cjson.decode, element)
   if not readable or type(message) ~= 'table' or type(message.body) ~= 'string' then return end
@@ -22,36 +22,36 @@ end
 
 local fetched = {}
 
--- How many of at most `most` were fetched off one list; and whether there may be more that can be fetched.
-local function take(queue, list, most)
-  local elements = redis.call('LRANGE', list, -most, -1)
-  local number = 0
+-- Fetches at most `limit` messages of one list. Returns their number, and whether more can be fetched.
+local function fetch(queue, list, limit)
+  local elements = redis.call('LRANGE', list, -limit, -1)
+  local count = 0
   for i = #elements, 1, -1 do
     local element = elements[i]
     local tag = read_delivery_tag(element)
     if not tag then break end
-    -- Noted first: a server that is full refuses the first write of a script, and nothing has happened.
+    -- This comes first: a full server refuses the first write of a script, which then has no effect.
     redis.call('ZADD', INDEX, NOW, tag)
     redis.call('HSET', UNACKED, tag, '[' .. element .. ',"",' .. cjson.encode(queue) .. ']')
     fetched[#fetched + 1], fetched[#fetched + 2], fetched[#fetched + 3] = queue, element, tag
-    number = number + 1
+    count = count + 1
   end
-  if number > 0 then redis.call('LTRIM', list, 0, -number - 1) end
-  return number, number == #elements
+  if count > 0 then redis.call('LTRIM', list, 0, -count - 1) end
+  return count, count == #elements
 end
 
-for i = FIRST, #ARGV, 2 do
+for i = FIRST_PAIR, #ARGV, 2 do
   local queue, left = ARGV[i], tonumber(ARGV[i + 1])
   for priority in string.gmatch(ARGV[3], '%S+') do
     local list = P .. queue
     if priority ~= '0' then list = list .. SEPARATOR .. priority end
-    local number, may_continue = take(queue, list, left)
-    left = left - number
+    local count, may_continue = fetch(queue, list, left)
+    left = left - count
     if left <= 0 or not may_continue then break end
   end
 end
-if FIRST > 8 then
-  redis.call('ZREM', INDEX, unpack(ARGV, 8, FIRST - 1))
-  redis.call('HDEL', UNACKED, unpack(ARGV, 8, FIRST - 1))
+if FIRST_PAIR > 8 then
+  redis.call('ZREM', INDEX, unpack(ARGV, 8, FIRST_PAIR - 1))
+  redis.call('HDEL', UNACKED, unpack(ARGV, 8, FIRST_PAIR - 1))
 end
 return fetched

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class KombuBroker:
-    """One connection to publish, made when first needed; each consumer and inbox has one of its own."""
+    """A `Broker`. It has one connection to publish; each consumer has its own connection."""
 
     def __init__(self, url: str, namespace: str, *, visibility_timeout: float, socket_timeout: float) -> None:
         self._url = url
@@ -32,7 +32,7 @@ class KombuBroker:
         self._to_republish: deque[RequestMessage] = deque()
 
     def __repr__(self) -> str:
-        """Without the URL: it may hold a password."""
+        """Leave out the URL: it may hold a password."""
         return f"KombuBroker(namespace={self._namespace!r})"
 
     def publish_requests(self, messages: Sequence[RequestMessage]) -> None:
@@ -46,8 +46,11 @@ class KombuBroker:
     def consume_requests(
         self, queues: Sequence[str], prefetch: int, on_delivery: OnDelivery, on_undecodable: OnUndecodable
     ) -> KombuRequestConsumer:
-        """See `Broker.consume`. What the server lost while it was full or went away is published again before: while
-        that is not possible nothing more is taken, for it would be lost, too."""
+        """See `Broker.consume_requests`.
+
+        First it publishes the messages again that only this process has. While that fails, no messages are consumed,
+        because they would be lost too.
+        """
         while self._to_republish:
             self.publish_requests([self._to_republish[0]])
             self._to_republish.popleft()
@@ -68,13 +71,13 @@ class KombuBroker:
             raise
 
     def consume_results(self, owner: str) -> KombuResultConsumer:
-        """See `Broker.results`."""
+        """See `Broker.consume_results`."""
         return KombuResultConsumer(self._make_connection, self._transport_name(topology.result_queue_name(owner)))
 
     def delete_result_queue(self, owner: str) -> None:
-        """See `Broker.forget_results`."""
+        """See `Broker.delete_result_queue`."""
         name = self._transport_name(topology.result_queue_name(owner))
-        # Not queue_delete: on the default exchange a queue has no binding, by which kombu finds what to delete.
+        # Not queue_delete: kombu finds the lists to delete by bindings, which the default exchange has not.
         self._with_publisher(lambda publisher: publisher.channel.queue_purge(name))
 
     def backlog(self, queue: str) -> int:
@@ -99,7 +102,7 @@ class KombuBroker:
             self._close_publisher()
 
     def _transport_name(self, name: str) -> str:
-        """Redis keys are prefixed by kombu; other transports share one space of names."""
+        """kombu prefixes Redis keys; other transports share one namespace."""
         return f"{self._namespace}.{name}" if self._url.startswith("memory:") else name
 
     def _make_connection(self) -> Any:
@@ -109,7 +112,7 @@ class KombuBroker:
         return kombu.Connection(self._url, transport_options={**options, "queue_order_strategy": PausableRoundRobin})
 
     def _with_publisher(self, action: Callable[[Publisher], T]) -> T:
-        """Run on the shared publisher; a connection that died while idle is replaced once."""
+        """Run an action on the shared publisher; replace a connection that died while it was idle once."""
         with self._lock:
             was_idle = self._publisher is not None
             try:
@@ -126,7 +129,7 @@ class KombuBroker:
             with wrap_errors(self._publisher.connection):
                 connect(self._publisher.connection)
                 return action(self._publisher)
-        except BaseException:  # whatever it was, nobody knows in which state kombu is now
+        except BaseException:  # kombu's state is unknown after any error
             self._close_publisher()
             raise
 

@@ -1,7 +1,7 @@
 """Publishes through a kombu connection.
 
-kombu makes some 120 calls for each message. On Redis, where a queue is a list, its entries are therefore written as
-they are: the same JSON (docs/messages.md), several with one LPUSH, all in one round trip.
+kombu makes some 120 calls for each message. On Redis, where a queue is a list, the publisher therefore pushes the
+elements itself: the same JSON (docs/messages.md), several with one LPUSH, all in one round trip.
 """
 
 from __future__ import annotations
@@ -20,54 +20,47 @@ from ecs_queue.broker.base import RequestMessage
 
 T = TypeVar("T")
 
-#: Messages of one round trip, and of one command: longer ones take several times as long to put together.
+#: Maximum messages per round trip, and per command: longer commands take several times as long to build.
 _MESSAGES_PER_ROUND_TRIP, _MESSAGES_PER_COMMAND = 500, 16
 
-#: By the transport's name of a queue and its priority: bodies, in order.
+#: (the transport's name of a queue, priority) -> bodies in order.
 _BodiesByList = dict[tuple[str, int], list[bytes]]
 
 
 class Publisher:
-    """One connection and its channel, for one thread at a time. Raises what kombu raises."""
+    """Publishes on one connection. Used by one thread at a time. Raises kombu's errors."""
 
     def __init__(self, connection: Any, transport_name: Callable[[str], str]) -> None:
-        """`name`: a queue's name on this transport."""
+        """Use `connection`; `transport_name` returns a queue's name on this transport."""
         self.connection = connection
         self._transport_name = transport_name
 
     @property
     def channel(self) -> Any:
-        """Made when first needed."""
+        """The channel, opened when first used."""
         return self.connection.default_channel
 
     def publish_requests(self, messages: Sequence[RequestMessage]) -> None:
         """See `Broker.publish_requests`."""
         transport = self.connection.transport.driver_type
-        for some in _batches(messages):
+        for batch in _batches(messages):
             lists = _BodiesByList()
-            for message in some:
-                place = (message.queue, message.priority)
-                lists.setdefault(place, []).append(message.body)
-            self._publish(
-                {
-                    (
-                        self._transport_name(topology.request_queue_name(queue)),
-                        topology.transport_priority(priority, transport),
-                    ): bodies
-                    for (queue, priority), bodies in lists.items()
-                }
-            )
+            for message in batch:
+                name = self._transport_name(topology.request_queue_name(message.queue))
+                priority = topology.transport_priority(message.priority, transport)
+                lists.setdefault((name, priority), []).append(message.body)
+            self._publish(lists)
 
     def publish_results(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """See `Broker.publish_results`."""
-        for some in _batches(messages):
+        for batch in _batches(messages):
             lists = _BodiesByList()
-            for owner, body in some:
+            for owner, body in batch:
                 lists.setdefault((self._transport_name(topology.result_queue_name(owner)), 0), []).append(body)
             self._publish(lists, topology.RESULT_QUEUE_EXPIRY_SECONDS)
 
     def _publish(self, lists: _BodiesByList, expire_after: int = 0) -> None:
-        """`expire_after`: a list is dropped when nothing is pushed for so many seconds; 0: never."""
+        """Publish; a list expires `expire_after` seconds after the last push, 0 means never."""
         if self.connection.transport.driver_type == "redis":
             self._push_to_redis(lists, expire_after)
         else:
@@ -79,11 +72,11 @@ class Publisher:
             for (queue, priority), bodies in lists.items():
                 key = channel._q_for_pri(queue, priority)
                 entries = _encode_entries(queue, priority, bodies)
-                while some := list(islice(entries, _MESSAGES_PER_COMMAND)):
-                    pipe.lpush(key, *some)
+                while batch := list(islice(entries, _MESSAGES_PER_COMMAND)):
+                    pipe.lpush(key, *batch)
                 if expire_after:
-                    pipe.pexpire(key, 1000 * expire_after)  # kombu puts its prefix before this one's key
-            # redis-py's own raising would quote the command, and with it the payload.
+                    pipe.pexpire(key, 1000 * expire_after)  # kombu adds its prefix to this command's key
+            # An error raised by redis-py would quote the command with the payload.
             for reply in pipe.execute(raise_on_error=False):
                 if isinstance(reply, Exception):
                     raise reply
@@ -110,7 +103,7 @@ def _batches(messages: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def _encode_entries(queue: str, priority: int, bodies: Sequence[bytes]) -> Iterator[bytes]:
-    """Elements of a list: messages in kombu's format, each with a tag of its own."""
+    """Yield elements of a list: messages in kombu's format, each with its own delivery tag."""
     properties = {
         "delivery_mode": 2,
         "delivery_info": {"exchange": "", "routing_key": queue},

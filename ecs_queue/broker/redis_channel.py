@@ -1,8 +1,8 @@
-"""kombu's Redis channel with less work for each message: the same entries, fewer round trips and objects.
+"""kombu's Redis channel with less work per message: the same elements, fewer round trips and objects.
 
-A receive and an acknowledgement each made a client object and a transaction of two commands. Neither needs to be
-atomic: kombu writes an entry's time before the entry and its restore passes over a time without an entry. While there
-is a backlog, several messages are taken in one run of fetch.lua.
+In kombu each receive and each acknowledgement makes a client object and a transaction of two commands. Neither needs
+to be atomic: kombu writes the time of an unacknowledged message before the message, and its restore skips a time
+without a message. While there is a backlog, one run of fetch.lua receives several messages.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kombu.transport import virtual
 
 
 class FetchedMessage(NamedTuple):
-    """A message that is off its list and among the unacknowledged: the transport's name of its queue, the element."""
+    """An unacknowledged message that fetch.lua took off its list; `queue` is the transport's name."""
 
     queue: str
     element: bytes
@@ -27,14 +27,14 @@ class FetchedMessage(NamedTuple):
 
 
 class FetchAwareQoS(kombu_redis.QoS):  # type: ignore[misc]
-    """kombu's book of what is in hand, which knows that some messages are among the server's unacknowledged already."""
+    """kombu's table of unacknowledged messages, for messages that the server has stored as unacknowledged already."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.fetched_tags: set[str] = set()
 
     def add_fetched(self, tag: str) -> None:
-        """Taken with fetch.lua: given back at the end, also when nobody has got to see it."""
+        """Add a message that fetch.lua fetched: it is requeued at the end even if it was never delivered."""
         self.fetched_tags.add(tag)
         self._quick_append(tag, None)
 
@@ -48,7 +48,7 @@ class FetchAwareQoS(kombu_redis.QoS):  # type: ignore[misc]
 
 
 def optimize_channel(channel: Any) -> None:
-    """One client for all commands of this channel, and pipelines without MULTI; other transports stay as they are."""
+    """Use one client for all commands of a Redis channel, and pipelines without MULTI. Other channels are unchanged."""
     create = getattr(channel, "_create_client", None)
     if create is None:
         return
@@ -61,13 +61,13 @@ def optimize_channel(channel: Any) -> None:
     def created(asynchronous: bool = False) -> Any:
         return create(asynchronous) if asynchronous else client
 
-    client.pipeline = pipeline  # a restore asks for its transaction in so many words
+    client.pipeline = pipeline  # a restore asks for its transaction explicitly
     channel._create_client = created
     channel.QoS = FetchAwareQoS
 
 
 class BatchFetcher:
-    """Takes messages of one lightened channel, several at once."""
+    """Fetches several messages at once on an optimized channel."""
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
@@ -75,46 +75,48 @@ class BatchFetcher:
         self._script_sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
 
     def fetch(self, limits: Mapping[str, int], acks: Sequence[Any] = ()) -> list[FetchedMessage]:
-        """At most so many of each queue, the most urgent ones first; raises what redis-py raises.
+        """Fetch messages, those of the highest priority first. Raises redis-py's errors.
 
-        `dealt_with`: messages to acknowledge in the same round trip.
+        Args:
+            limits: maximum number by the transport's name of the queue.
+            acks: messages to acknowledge in the same round trip.
         """
         channel = self._channel
-        open_ones = [message for message in acks if not message.acknowledged]
-        tags = [message.delivery_tag for message in open_ones]
+        unacked = [message for message in acks if not message.acknowledged]
+        tags = [message.delivery_tag for message in unacked]
         keys = (channel.sep, " ".join(map(str, channel.priority_steps)), channel.unacked_key, channel.unacked_index_key)
-        wanted = [value for pair in limits.items() for value in pair]
+        pairs = [value for pair in limits.items() for value in pair]
         client = channel._create_client()
-        # kombu's client puts its prefix before the first of the arguments, as if it were a key.
-        arguments = ("EVALSHA", self._script_sha, 0, "", *keys, repr(time.time()), len(tags), *tags, *wanted)
+        # kombu's client adds its prefix to the first argument, as if it were a key.
+        arguments = ("EVALSHA", self._script_sha, 0, "", *keys, repr(time.time()), len(tags), *tags, *pairs)
         try:
             flat = client.execute_command(*arguments)
         except redis.exceptions.NoScriptError:  # a new or restarted server
             client.script_load(self._script)
             flat = client.execute_command(*arguments)
-        _mark_acked(channel.qos, open_ones)
-        taken = [FetchedMessage(flat[i].decode(), flat[i + 1], flat[i + 2].decode()) for i in range(0, len(flat), 3)]
-        for one in taken:
-            channel.qos.add_fetched(one.tag)
-        return taken
+        _mark_acked(channel.qos, unacked)
+        fetched = [FetchedMessage(flat[i].decode(), flat[i + 1], flat[i + 2].decode()) for i in range(0, len(flat), 3)]
+        for message in fetched:
+            channel.qos.add_fetched(message.tag)
+        return fetched
 
 
 def ack_batch(messages: Sequence[Any]) -> None:
-    """All in one round trip, where the transport is Redis; those that are settled already are passed over."""
-    open_ones = [message for message in messages if not message.acknowledged]
-    if len(open_ones) < 2 or not hasattr(open_ones[0].channel.qos, "pipe_or_acquire"):
-        for message in open_ones:
+    """Acknowledge the messages that are not acknowledged yet; on Redis in one round trip."""
+    unacked = [message for message in messages if not message.acknowledged]
+    if len(unacked) < 2 or not hasattr(unacked[0].channel.qos, "pipe_or_acquire"):
+        for message in unacked:
             message.ack()
         return
-    qos = open_ones[0].channel.qos
-    tags = [message.delivery_tag for message in open_ones]
+    qos = unacked[0].channel.qos
+    tags = [message.delivery_tag for message in unacked]
     with qos.pipe_or_acquire() as pipe:
         pipe.zrem(qos.unacked_index_key, *tags).hdel(qos.unacked_key, *tags).execute()
-    _mark_acked(qos, open_ones)
+    _mark_acked(qos, unacked)
 
 
 def _mark_acked(qos: Any, messages: Sequence[Any]) -> None:
-    """The server knows it, now kombu does."""
+    """Record in kombu what the server has acknowledged."""
     for message in messages:
         virtual.QoS.ack(qos, message.delivery_tag)
         message._state = "ACK"

@@ -40,7 +40,7 @@ def _nested(levels: int) -> dict[str, Any]:
 POISON: dict[str, tuple[bytes, str]] = {
     "undecodable bytes": (b"\xff\xfe\x00garbage", "not JSON"),
     "no message": (b"[1, 2, 3]", "not a message in kombu's format"),
-    "no base64": (encode_kombu_message(b"{}").replace(b"e30=", b"e30"), "its body is no base64"),
+    "no base64": (encode_kombu_message(b"{}").replace(b"e30=", b"e30"), "its body is not base64"),
     "a body of no text": (encode_kombu_message(b"\x80\x81"), "not JSON"),
     "an empty body": (encode_kombu_message(b""), "not JSON"),
     "another kind": (encode_kombu_message(_request(kind="result")), "not a valid envelope"),
