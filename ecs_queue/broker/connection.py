@@ -17,7 +17,6 @@ from kombu.transport import virtual
 from kombu.utils.json import loads
 from kombu.utils.scheduling import round_robin_cycle
 
-from ecs_queue.broker import topology
 from ecs_queue.broker.base import OnUndecodable
 from ecs_queue.crash_points import crash_point
 from ecs_queue.errors import BrokerUnavailable
@@ -31,14 +30,9 @@ def connect(connection: Any) -> None:
     connection.ensure_connection(max_retries=0)
 
 
-def make_request_queue(name: str) -> Any:
-    """Return a queue on the default exchange, which needs no binding."""
-    return kombu.Queue(name, exchange="", routing_key=name, durable=True)
-
-
-def make_result_queue(name: str) -> Any:
-    """Return a result queue, which expires when it is not used."""
-    return kombu.Queue(name, exchange="", routing_key=name, durable=True, expires=topology.RESULT_QUEUE_EXPIRY_SECONDS)
+def make_queue(name: str, expires: int | None = None) -> Any:
+    """Return a queue on the default exchange, which needs no binding; it expires after `expires` unused seconds."""
+    return kombu.Queue(name, exchange="", routing_key=name, durable=True, expires=expires)
 
 
 def message_body(message: Any) -> bytes:

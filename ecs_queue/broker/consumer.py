@@ -21,8 +21,7 @@ from ecs_queue.broker.connection import (
     close_channel,
     close_connection,
     connect,
-    make_request_queue,
-    make_result_queue,
+    make_queue,
     message_body,
     requeue_at_front,
     wrap_errors,
@@ -246,7 +245,7 @@ class KombuRequestConsumer:
             raise UndecodableElement(type(error).__name__) from error
 
         return kombu.Consumer(
-            self._channel, [make_request_queue(transport_name)], on_message=received, on_decode_error=undecodable
+            self._channel, [make_queue(transport_name)], on_message=received, on_decode_error=undecodable
         )
 
     def _send_acks(self) -> None:
@@ -297,10 +296,6 @@ class KombuRequestConsumer:
         self._on_undecodable(self._queue_of.get(transport_name, transport_name), raw, reason)
 
 
-def _restore_nothing(**_limits: Any) -> None:
-    """Replaces kombu's own restore."""
-
-
 class KombuResultConsumer:
     """See `ResultConsumer`. Connects with the first drain, and again after an error."""
 
@@ -338,14 +333,14 @@ class KombuResultConsumer:
         if hasattr(channel.qos, "restore_visible"):
             # Otherwise kombu's first poll requeues workers' messages by this process's visibility timeout, and with
             # rights on the server that a client need not have.
-            channel.qos.restore_visible = _restore_nothing
+            channel.qos.restore_visible = lambda **_: None
         self._channel = channel
         self._receiver = Receiver(
             self._connection, channel, lambda _name, _raw, _reason: None, lambda _name, _message: None
         )
         kombu.Consumer(
             channel,
-            [make_result_queue(self._queue_name)],
+            [make_queue(self._queue_name, topology.RESULT_QUEUE_EXPIRY_SECONDS)],
             on_message=self._on_message,
             on_decode_error=self._on_undecodable,
             no_ack=True,

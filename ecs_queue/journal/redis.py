@@ -7,7 +7,6 @@ are read without the others.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -60,8 +59,7 @@ class RedisJournal:
         self._stream = self._prefix + "s"
         self._limits = (max_bytes, retention_seconds)
         self._max_block_seconds = max_block_seconds
-        self._script = (files("ecs_queue.journal") / "append.lua").read_text()
-        self._script_sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._append_script = self._redis.register_script((files("ecs_queue.journal") / "append.lua").read_text())
 
     def now(self) -> float:
         """See `JournalStore.now`."""
@@ -75,12 +73,7 @@ class RedisJournal:
         header = (batch.writer_id, batch.batch_number, batch.worker, batch.event_count)
         arguments = (self._prefix, *self._limits, *header, zlib.compress(batch.body, 1), ids)
         with _wrap_errors():
-            try:
-                now = self._redis.evalsha(self._script_sha, 0, *arguments)
-            except redis.exceptions.NoScriptError:  # a new or restarted server
-                self._redis.script_load(self._script)
-                now = self._redis.evalsha(self._script_sha, 0, *arguments)
-        return float(now)
+            return float(self._append_script(args=arguments))
 
     def request_events(self, id: str, since: float | None = None, until: float | None = None) -> Iterator[JournalEvent]:
         """See `JournalReader.request_events`."""
