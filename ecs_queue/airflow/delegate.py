@@ -48,7 +48,10 @@ class ExecutorDelegate(Protocol):
         ...
 
     def list_unsent(self) -> list[TrackedWorkload]:
-        """Return the tasks that still wait in the executor: the ledger is unavailable or their tokens have expired."""
+        """Return the tasks that still wait in the executor: the ledger is unavailable or their tokens have expired.
+
+        A task for which no request was prepared has a request id that no request can have.
+        """
         ...
 
     def withdraw(self, tracked: TrackedWorkload) -> None:

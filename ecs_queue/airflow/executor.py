@@ -20,7 +20,7 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow.utils.state import TaskInstanceState
 
 from ecs_queue.airflow import event_log
-from ecs_queue.airflow.config import SchedulerTimeouts, load_airflow_config, read_scheduler_timeouts
+from ecs_queue.airflow.config import load_airflow_config, read_scheduler_timeouts
 from ecs_queue.airflow.ledger_access import LedgerAccess
 from ecs_queue.airflow.metrics import ExecutorMetrics
 from ecs_queue.airflow.obsolete_requests import ObsoleteRequestStopper
@@ -302,17 +302,13 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
 
     @cached_property
     def _result_processor(self) -> ResultProcessor:
-        withhold_seconds = self._scheduler_timeouts.requeue
+        withhold_seconds = read_scheduler_timeouts(conf).requeue
         return ResultProcessor(self.ledger_access, self._tracked_workloads, self, find_unprocessed, withhold_seconds)
 
     @cached_property
     def _obsolete_request_stopper(self) -> ObsoleteRequestStopper:
-        stop_after = self._scheduler_timeouts.task_heartbeat
+        stop_after = read_scheduler_timeouts(conf).task_heartbeat
         return ObsoleteRequestStopper(self.ledger_access, self._tracked_workloads, self, find_obsolete, stop_after)
-
-    @cached_property
-    def _scheduler_timeouts(self) -> SchedulerTimeouts:
-        return read_scheduler_timeouts(conf)
 
     def _load_config(self) -> Config:
         return load_airflow_config(self.conf, conf.sections(), team=self.team_name)

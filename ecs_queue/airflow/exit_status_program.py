@@ -3,9 +3,9 @@
 # library and Airflow 3.1 to 3.4. workload_conversion.py sends it without comments.
 #
 # Airflow's program exits with 0 whatever the workload did. A task reports its state to the API server, but the result
-# of a callback or a connection test can only be seen from the exit status. The program of Airflow 3.2 knows no
-# callbacks: its executors run them themselves, and do not find those defined in a DAG file, whose module has a name
-# that Airflow generates.
+# of a callback or a connection test can only be seen from the exit status. The program of Airflow 3.2 does
+# not support callbacks: its executors run them themselves, and do not find those defined in a DAG file, whose module
+# has a name that Airflow generates.
 
 import sys
 from typing import Any

@@ -14,12 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from airflow.executors import workloads
-
 from ecs_queue.airflow.executor import EcsQueueExecutor
 from ecs_queue.airflow.tracked_workloads import TrackedWorkload
 from tests.airflow.fake_database import FakeDatabase, is_callback
-from tests.airflow.harness import AirflowHarness, FakeTaskInstance, make_task_workload, make_token
+from tests.airflow.harness import AirflowHarness, FakeTaskInstance, make_callback, make_task_workload
 
 _HEARTBEAT_INTERVAL_SECONDS = 0.05
 
@@ -88,25 +86,13 @@ class FakeScheduler:
 
     def _build_workload(self, name: str, row: dict[str, Any]) -> Any:
         is_task = not is_callback(name)
-        workload = make_task_workload(name, id=uuid.UUID(row["id"])) if is_task else _build_callback(row["id"])
+        workload = make_task_workload(name, id=uuid.UUID(row["id"])) if is_task else make_callback(row["id"])
         self._names_by_key[self._harness.executor.workload_key(workload)] = name
         return workload
 
     def _find_unprocessed(self, tracked_workloads: Sequence[TrackedWorkload]) -> set[str]:
         rows = self._database.read_rows()
         return {one.request_id for one in tracked_workloads if rows[self._names_by_key[one.key]]["state"] == "queued"}
-
-
-def _build_callback(callback_id: str) -> Any:
-    from airflow.executors.workloads.callback import CallbackDTO, CallbackFetchMethod
-
-    return workloads.ExecuteCallback(
-        callback=CallbackDTO(id=callback_id, fetch_method=CallbackFetchMethod.IMPORT_PATH, data={"path": "a.b"}),
-        dag_rel_path="dag.py",
-        token=make_token(),
-        bundle_info=workloads.BundleInfo(name="dags"),
-        log_path="a.log",
-    )
 
 
 def main(database_path: str, job_id: str, action: str, *names: str) -> None:

@@ -310,15 +310,17 @@ def make_task_workload(
     )
 
 
-def make_callback(**data: Any) -> Any:
-    """An ExecuteCallback workload; skips where this Airflow sends none to executors."""
+def make_callback(callback_id: str = "", **data: Any) -> Any:
+    """Return an ExecuteCallback workload; skip the test if this Airflow sends none to executors."""
     if not hasattr(workloads, "ExecuteCallback"):
         pytest.skip("this Airflow sends no callbacks to executors")
     from airflow.executors.workloads.callback import CallbackDTO, CallbackFetchMethod
 
     return workloads.ExecuteCallback(
         callback=CallbackDTO(
-            id=str(uuid.uuid4()), fetch_method=CallbackFetchMethod.IMPORT_PATH, data=data or {"path": "a.b"}
+            id=callback_id or str(uuid.uuid4()),
+            fetch_method=CallbackFetchMethod.IMPORT_PATH,
+            data=data or {"path": "a.b"},
         ),
         dag_rel_path="dag.py",
         token=make_token(),
@@ -328,7 +330,7 @@ def make_callback(**data: Any) -> Any:
 
 
 def make_connection_test() -> Any:
-    """A TestConnection workload; skips where this Airflow sends none to executors."""
+    """Return a TestConnection workload; skip the test if this Airflow sends none to executors."""
     if not hasattr(workloads, "TestConnection"):
         pytest.skip("this Airflow sends no connection tests to executors")
     return workloads.TestConnection(
