@@ -1,11 +1,11 @@
-"""A queue between whoever wants a container run and Amazon ECS.
+"""A durable queue between clients that want a container to run and Amazon ECS.
 
     from ecs_queue import EcsQueue
 
     with EcsQueue.from_config() as queue:
         print(queue.submit(["echo", "hello"]).result(timeout=300).exit_code)
 
-The names below are loaded when first used, so that importing the package costs nothing.
+Each name below is loaded at its first use, so that importing the package is cheap.
 """
 
 from __future__ import annotations

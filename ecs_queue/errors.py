@@ -1,7 +1,7 @@
-"""The one tree of errors: retryable, permanent, usage.
+"""All errors of the package: retryable, permanent and usage errors.
 
-An error's docstring is its default message. Library errors (kombu, redis, botocore) are wrapped in one of
-these at the edge where they arise, so that callers need no other tree, and every message says what to do next.
+An error's docstring is its default message. Errors of libraries (kombu, redis, botocore) are wrapped where they arise,
+so that callers need no other exception types. Every message says what to do next.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ class EcsExecutorException(EcsQueueError):  # noqa: N818 - the reference API's n
 
 
 class RetryableError(EcsQueueError):
-    """It did not work this time; the same call may work later."""
+    """The call failed this time; the same call may succeed later."""
 
 
 class BrokerUnavailable(RetryableError):  # noqa: N818
-    """The broker cannot be reached: check broker_url and that the server is up."""
+    """The broker cannot be reached: check broker_url and that the server is running."""
 
 
 class LedgerUnavailable(RetryableError):  # noqa: N818
-    """The ledger cannot be reached: check ledger_url and that the server is up."""
+    """The ledger cannot be reached: check ledger_url and that the server is running."""
 
 
 class JournalUnavailable(RetryableError):  # noqa: N818
-    """The journal cannot be reached: check ledger_url and that the server is up."""
+    """The journal cannot be reached: check ledger_url and that the server is running."""
 
 
 class WriteNotDurable(LedgerUnavailable):
-    """The ledger could not confirm that the write is durable; nothing was launched for it."""
+    """The ledger did not confirm that the write is durable; nothing was launched for it."""
 
 
 class EventQueueUnavailable(RetryableError):  # noqa: N818
-    """The queue of ECS's events cannot be read: check event_queue_url and the worker's rights; tasks are polled."""
+    """The event queue cannot be read: check event_queue_url and the worker's permissions; tasks are polled."""
 
 
 class ResultTimeout(RetryableError, TimeoutError):  # noqa: N818
-    """The request has not ended in the given time; it goes on, ask again later."""
+    """The request has not ended within the timeout; it continues, ask again later."""
 
 
 class PermanentError(EcsQueueError):
-    """It cannot work; the same call will fail again."""
+    """The call cannot succeed; the same call will fail again."""
 
 
 class InvalidRequest(PermanentError):  # noqa: N818
@@ -55,19 +55,19 @@ class InvalidRequest(PermanentError):  # noqa: N818
 
 
 class UndecodableMessage(PermanentError):  # noqa: N818
-    """The message is no valid envelope; it goes to the dead letters."""
+    """The message is not a valid envelope; it becomes a dead letter."""
 
 
 class UnverifiedMessage(UndecodableMessage):
-    """It is not signed by a key that is known here; it is never launched."""
+    """It is not signed with a key that is known here; it is never launched."""
 
 
 class SealedMessage(UndecodableMessage):
-    """It is encrypted with a key that is not known here; give this process the encryption_keys of its producer."""
+    """It is encrypted with an unknown key; set the encryption_keys of its producer for this process."""
 
 
 class IdConflict(PermanentError):  # noqa: N818
-    """Another request was submitted under this id; choose another id, or none to have one made."""
+    """Another request was submitted under this id; choose another id, or omit it to get a generated one."""
 
 
 class RequestTooLate(PermanentError):  # noqa: N818
@@ -83,4 +83,4 @@ class ConfigError(UsageError):
 
 
 class UnknownTask(UsageError):  # noqa: N818
-    """No request with this id is known; it was never submitted, or its retention time is over."""
+    """No request has this id; it was never submitted, or its retention time is over."""

@@ -1,7 +1,6 @@
-"""The reference API's types: what is queued, what ECS says of a task, and what is in flight.
+"""The reference API's types: a queued task, a task as ECS shows it, and a collection of tasks in flight.
 
-The whole system works with these. A launcher turns a request into an `EcsQueuedTask`; `EcsTaskCollection`
-holds what it has in flight.
+docs/architecture.md says where the workers use them.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ CommandType = list[str]
 ExecutorConfigFunctionType = Callable[[CommandType], dict[str, Any]]
 ExecutorConfigType = dict[str, Any]
 
-#: The statuses in which a task has ended for good; ECS may show DELETED in place of STOPPED.
+#: The statuses of an ended task; ECS may show DELETED in place of STOPPED.
 STOPPED_STATUSES = frozenset({"STOPPED", "DELETED"})
-#: How a container's exit code is spelled: by boto3 and by the upstream executor.
+#: The key of a container's exit code in boto3's spelling and in the upstream executor's.
 _EXIT_CODE_KEYS = ("exitCode", "exit_code")
 
 
 class EcsTaskState(StrEnum):
-    """The state of an ECS task. Each compares equal to, and prints as, Airflow's string."""
+    """The state of an ECS task. Each member is equal to, and prints as, Airflow's string."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -57,7 +56,7 @@ class EcsTaskInfo:
 
 
 def container_exit_code(container: Mapping[str, Any]) -> int | None:
-    """The exit code of one container in either spelling; None when it has none (yet)."""
+    """Return the exit code of one container in either spelling; None if it has none (yet)."""
     for key in _EXIT_CODE_KEYS:
         code = container.get(key)
         if code is not None:
@@ -68,7 +67,7 @@ def container_exit_code(container: Mapping[str, Any]) -> int | None:
 class EcsExecutorTask:
     """Data Transfer Object for an ECS Task.
 
-    `containers` is a list of dictionaries, in boto3's spelling (`exitCode`) or the upstream's (`exit_code`).
+    `containers` is a list of dictionaries, in boto3's spelling (`exitCode`) or the upstream executor's (`exit_code`).
     """
 
     __slots__ = (
@@ -101,9 +100,9 @@ class EcsExecutorTask:
 
     @classmethod
     def from_boto(cls, task: Mapping[str, Any]) -> EcsExecutorTask:
-        """The task as RunTask or DescribeTasks answer it, or as the `detail` of an ECS event shows it.
+        """Return the task that RunTask or DescribeTasks returned, or that the `detail` of an ECS event shows.
 
-        What is absent becomes empty: an old task comes back from RunTask with ARN and statuses only.
+        Absent keys become empty: RunTask returns an old task with ARN and statuses only.
         """
         return cls(
             task_arn=task.get("taskArn") or "",
@@ -150,9 +149,8 @@ class EcsExecutorTask:
 class EcsTaskCollection:
     """A five-way dictionary between Airflow task ids, Airflow cmds, ECS ARNs, and ECS task objects.
 
-    Every look-up is a dictionary access; nothing is copied but the lists that `get_all_...` return. What is
-    not there raises a `KeyError` that holds the missing key or ARN. Not safe for several threads without a
-    lock.
+    Every look-up is a dictionary access; only the lists that `get_all_...` return are copies. A missing key or ARN
+    raises a `KeyError` that holds it. Not safe for several threads without a lock.
     """
 
     __slots__ = ("arn_to_key", "key_to_arn", "key_to_failure_counts", "key_to_task_info", "tasks")
@@ -173,7 +171,7 @@ class EcsTaskCollection:
         exec_config: ExecutorConfigType,
         attempt_number: int,
     ) -> None:
-        """Add a task to the collection. A key already there moves to the new task, an ARN to the new key."""
+        """Add a task to the collection. An existing key is moved to the new task, an existing ARN to the new key."""
         arn = task.task_arn
         if self.key_to_arn.get(airflow_task_key, arn) != arn:
             self.pop_by_key(airflow_task_key)

@@ -1,11 +1,10 @@
 """The wire format: `TaskRequest` and `TaskResult`, self-contained, versioned, JSON only.
 
-A message is the JSON of one of these structs. Unknown fields are ignored, so that a newer producer can talk to
-an older worker of the same version number; a version number this package does not know is refused. The JSON
-schema of both stands in docs/schema/ and is made by `ecs_queue.messages.schema`, so any language can submit.
+A message is the JSON of one of these structs. Unknown fields are ignored, so that an older worker accepts messages of
+a newer producer with the same version number; an unknown version number is refused. `ecs_queue.messages.schema`
+generates the JSON schemas in docs/schema/, so that programs in any language can submit.
 
-All times are seconds since the epoch (UTC) in requests, which machines write, and RFC 3339 in results, which
-people read.
+Times are seconds since the epoch (UTC) in requests, which machines write, and RFC 3339 in results, which people read.
 """
 
 from __future__ import annotations
@@ -28,36 +27,36 @@ from ecs_queue.protocol.states import State
 T = TypeVar("T")
 
 VERSION = 1
-#: The longest message body that is accepted, in bytes. run_task takes at most 8192 characters of overrides, so
-#: anything near this size could never be launched.
+#: The longest message body that is accepted, in bytes. RunTask accepts at most 8192 characters of overrides, so a
+#: message near this size could never be launched.
 MAX_BODY_BYTES = 128 * 1024
 
 #: RunTask's clientToken is made of the id: at most 64 characters in all.
 MAX_ID_LENGTH = 48
 
 Relaunch = Literal["never_started", "interrupted", "any_failure"]
-# (?!\n): Python's `$` alone would let one line break through; ECMAScript's, which JSON schema means, would not.
+# (?!\n): `$` in Python matches before a final line break; `$` in ECMAScript, which JSON schema uses, does not.
 TaskId = Annotated[str, msgspec.Meta(pattern=rf"^[A-Za-z0-9_-]{{1,{MAX_ID_LENGTH}}}(?!\n)$")]
 QueueName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}(?!\n)$")]
 OwnerName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}(?!\n)$")]
 OriginId = Annotated[str, msgspec.Meta(pattern=rf"^[A-Za-z0-9_-]{{0,{MAX_ID_LENGTH}}}(?!\n)$")]
 Command = Annotated[list[str], msgspec.Meta(min_length=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
-#: Up to the year 9999: what a ledger can keep time with. Milliseconds, a usual mistake, are refused by it.
+#: Up to the year 9999, the range of the ledger's times. It refuses milliseconds, a common mistake.
 EpochSeconds = Annotated[float, msgspec.Meta(gt=0, le=253_402_300_799)]
 #: An RFC 3339 time with its offset.
 Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
-#: run_task's own shapes nest not even ten deep.
+#: The deepest executor_config that is accepted; run_task's own arguments nest less than ten deep.
 MAX_DEPTH = 32
 _TOO_DEEP_MESSAGE = f"executor_config: nested more than {MAX_DEPTH} deep"
 
 
 class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="request"):
-    """One container to run. `submitted_at`, `accept_until` and `expires_at` are the producer's clock.
+    """One container to run. `submitted_at`, `accept_until` and `expires_at` are times of the producer's clock.
 
-    `expires_at` is when it must have started (`submitted_at` + the caller's `expires_in`); after `accept_until` no
-    record is made from the message any more. `owner` names the results queue; empty: nobody waits, the result stays
-    in the ledger for its retention time. `priority`: 0 to 9, the highest is served first. `origin`: the id of the
+    `expires_at` is when it must have started (`submitted_at` + the caller's `expires_in`). After `accept_until` no
+    record is made from the message any more. `owner` names the results queue; empty: no client waits, and the result
+    stays in the ledger for its retention time. `priority`: 0 to 9, the highest is served first. `origin`: the id of the
     request that this one repeats; empty: none.
     """
 
@@ -77,12 +76,12 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     origin: OriginId = ""
 
     def __repr__(self) -> str:
-        """Without command and environment: they hold secrets."""
+        """Return a text without command and environment: they hold secrets."""
         return f"TaskRequest(id={self.id!r}, queue={self.queue!r})"
 
     def digest(self) -> str:
-        """A hash of the caller's own words: equal for a request submitted again, whenever and by whom."""
-        words = (
+        """Return a hash of what the caller chose: equal for the same request, whenever and by whom it is submitted."""
+        chosen = (
             self.id,
             self.command,
             self.queue,
@@ -92,13 +91,13 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
             self.time_limit,
             self.relaunch,
         )
-        return hashlib.sha256(_canonical.encode(words)).hexdigest()[:32]
+        return hashlib.sha256(_canonical.encode(chosen)).hexdigest()[:32]
 
 
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="result"):
     """How one request ended. Delivered at least once: deduplicate by (`id`, `nonce`).
 
-    `attempts` counts the attempts that were made, 0 when nothing was launched; `exit_code` is the main container's.
+    `attempts` counts the attempts that were made: 0 if nothing was launched. `exit_code` is the main container's.
     """
 
     v: int
@@ -119,11 +118,11 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
 
     @property
     def succeeded(self) -> bool:
-        """Whether the container ran and ended with exit code 0."""
+        """Return whether the container ran and ended with exit code 0."""
         return self.state == State.SUCCESS
 
     def to_result_line(self) -> dict[str, Any]:
-        """The result line of the CLI: JSON-ready, times as RFC 3339 strings."""
+        """Return the result line of the CLI: ready for JSON, with times as RFC 3339 strings."""
         built: dict[str, Any] = msgspec.to_builtins(self)
         return {name: built[name] for name in RESULT_LINE_FIELDS}
 
@@ -153,7 +152,7 @@ class _PriorityOnly(msgspec.Struct):
 
 
 class _SealedFields(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The members that are encrypted when there is a key: what may hold passwords."""
+    """The members that are encrypted if there is a key: they may hold passwords."""
 
     command: Command
     executor_config: dict[str, Any] | None = None
@@ -178,11 +177,11 @@ def new_request(
     expires_in: float | None = None,
     **fields: Any,
 ) -> TaskRequest:
-    """A valid request, or `InvalidRequest` that names the field. `now`: seconds since the epoch."""
+    """Return a valid request made at `now` (seconds since the epoch); InvalidRequest names the wrong field."""
     unknown = fields.keys() - set(TaskRequest.__struct_fields__)
     if unknown:
         raise InvalidRequest(f"{min(unknown)}: a request has no such field")
-    draft = {
+    members = {
         "v": VERSION,
         "kind": "request",
         "id": id,
@@ -194,7 +193,7 @@ def new_request(
         **fields,
     }
     try:
-        request = msgspec.convert(draft, TaskRequest)
+        request = msgspec.convert(members, TaskRequest)
     except msgspec.ValidationError as error:
         raise InvalidRequest(_format_validation_error(str(error))) from None
     _check_encodable(request)
@@ -202,9 +201,10 @@ def new_request(
 
 
 def encode(message: TaskRequest | TaskResult, keyring: Keyring = NO_KEYS) -> bytes:
-    """The message as JSON, with its secrets sealed and its signature behind it where the keyring has keys for that.
+    """Return the message as JSON, sealed and signed if the keyring has keys.
 
-    InvalidRequest when sealing makes a request longer than any worker takes.
+    Raises:
+        InvalidRequest: Sealing makes the request longer than any worker accepts.
     """
     if isinstance(message, TaskResult):
         return keyring.sign(_encoder.encode(message), _RESULT_SCOPE)
@@ -217,7 +217,7 @@ def encode(message: TaskRequest | TaskResult, keyring: Keyring = NO_KEYS) -> byt
 
 
 def read_priority(body: bytes) -> int:
-    """The priority in a request's envelope, which is not checked here; 0 when there is none to be read."""
+    """Return the priority in an unchecked request envelope; 0 if there is none that can be read."""
     try:
         return max(0, min(9, msgspec.json.decode(body, type=_PriorityOnly).priority))
     except (msgspec.DecodeError, ValueError, RecursionError):  # nested thousands deep
@@ -225,15 +225,16 @@ def read_priority(body: bytes) -> int:
 
 
 def decode_request(body: bytes, keyring: Keyring = NO_KEYS) -> TaskRequest:
-    """The request in `body`, or `UndecodableMessage` with the reason.
+    """Return the request in `body`. Without signing keys in the keyring, a signature is ignored.
 
-    UnverifiedMessage: the keyring has signing keys, and none of them signed it. SealedMessage: it is encrypted, and
-    no key of the keyring opens it. Without signing keys a signature is not looked at.
+    Raises:
+        UndecodableMessage: It is not a valid request; the message says why.
+        UnverifiedMessage: The keyring has signing keys, and none of them signed it.
+        SealedMessage: It is encrypted, and no key of the keyring opens it.
     """
     _check_size(body)
     keyring.verify(body, _REQUEST_SCOPE)
-    opened = partial(_decode_sealed, keyring) if b'"sealed"' in body else _request_decoder.decode
-    request = _decode(body, opened)
+    request = _decode(body, partial(_decode_sealed, keyring) if b'"sealed"' in body else _request_decoder.decode)
     _check_version(request.v)
     if _is_deeper_than(request.executor_config, MAX_DEPTH):
         raise UndecodableMessage(f"not a valid envelope: executor_config is nested more than {MAX_DEPTH} deep")
@@ -241,7 +242,7 @@ def decode_request(body: bytes, keyring: Keyring = NO_KEYS) -> TaskRequest:
 
 
 def decode_result(body: bytes, keyring: Keyring = NO_KEYS) -> TaskResult:
-    """The result in `body`, or `UndecodableMessage` with the reason; UnverifiedMessage as in `decode_request`."""
+    """Return the result in `body`; raises UndecodableMessage and UnverifiedMessage as `decode_request` does."""
     _check_size(body)
     keyring.verify(body, _RESULT_SCOPE)
     result = _decode(body, _result_decoder.decode)
@@ -250,32 +251,32 @@ def decode_result(body: bytes, keyring: Keyring = NO_KEYS) -> TaskResult:
 
 
 def decode_record_request(record: Record, keyring: Keyring) -> TaskRequest:
-    """The request that a record was made from; errors as in `decode_request`.
+    """Return the request that a record was made from; raises as `decode_request` does.
 
-    With signing keys it is certain that it is this record's: UnverifiedMessage when it was signed for another id, for
-    another submission, or for another queue, and with it another queue's roles.
+    With signing keys it is certainly this record's request: UnverifiedMessage if it was signed for another id, another
+    submission, or another queue with that queue's roles.
     """
     request = decode_request(record.request, keyring)
     if keyring.has_signing_keys:
-        its = (request.id, compute_nonce(keyring.namespace, record.request), request.queue, request.relaunch)
-        if its != (record.id, record.nonce, record.queue, record.relaunch):
+        signed = (request.id, compute_nonce(keyring.namespace, record.request), request.queue, request.relaunch)
+        if signed != (record.id, record.nonce, record.queue, record.relaunch):
             raise UnverifiedMessage(
-                "the record's request was made for another id, submission or queue; look who can write to the ledger"
+                "the record's request was made for another id, submission or queue; check who can write to the ledger"
             )
     return request
 
 
 def compute_nonce(namespace: str, body: bytes) -> str:
-    """Eight characters that tell this submission from every other one, also of the same id (PROTOCOL.md).
+    """Return eight characters that identify this submission among all others, even of the same id (docs/protocol.md).
 
-    `body` is the request exactly as it was published: it carries its submission time.
+    `body` is the request exactly as it was published; it contains the submission time.
     """
     digest = hashlib.sha256(namespace.encode() + b"\0" + body).digest()
     return base64.urlsafe_b64encode(digest[:6]).decode()
 
 
 def build_result(record: Record) -> TaskResult:
-    """The result of a terminal record."""
+    """Return the result of a terminal record."""
     return TaskResult(
         v=VERSION,
         id=record.id,
@@ -296,26 +297,26 @@ def build_result(record: Record) -> TaskResult:
 
 
 def to_datetime(epoch_seconds: float | None) -> datetime | None:
-    """Seconds since the epoch as an aware UTC datetime, to the millisecond; None and 0 mean never."""
+    """Return epoch seconds as an aware UTC datetime, to the millisecond; None and 0 mean never."""
     return datetime.fromtimestamp(round(epoch_seconds, 3), UTC) if epoch_seconds else None
 
 
 def _encode_sealed(request: TaskRequest, keyring: Keyring) -> bytes:
-    """The request with `sealed` in the place of its secrets."""
+    """The request with `sealed` in place of its secrets."""
     clear: dict[str, Any] = msgspec.to_builtins(request)
     secrets = _encoder.encode(_SealedFields(clear.pop("command"), clear.pop("executor_config", None)))
     return _encoder.encode({**clear, "sealed": keyring.seal(secrets, _sealed_scope(request))})
 
 
 def _decode_sealed(keyring: Keyring, body: bytes) -> TaskRequest:
-    draft = msgspec.json.decode(body)
-    if not isinstance(draft, dict) or "sealed" not in draft:
+    members = msgspec.json.decode(body)
+    if not isinstance(members, dict) or "sealed" not in members:
         return _request_decoder.decode(body)
-    if draft.keys() & {"command", "executor_config"}:
-        raise UndecodableMessage("not a valid envelope: it has both `sealed` and what should be within")
-    clear = msgspec.convert({**draft, "command": ["sealed"]}, TaskRequest)
+    if members.keys() & {"command", "executor_config"}:
+        raise UndecodableMessage("not a valid envelope: it has both `sealed` and the members that should be sealed")
+    clear = msgspec.convert({**members, "command": ["sealed"]}, TaskRequest)
     _check_version(clear.v)
-    token = msgspec.convert(draft["sealed"], str)
+    token = msgspec.convert(members["sealed"], str)
     secrets = _secrets_decoder.decode(keyring.unseal(token, _sealed_scope(clear)))
     return msgspec.structs.replace(clear, command=secrets.command, executor_config=secrets.executor_config)
 
@@ -333,7 +334,7 @@ def _decode(body: bytes, decode: Callable[[bytes], T]) -> T:
     try:
         return decode(body)
     except msgspec.ValidationError as error:
-        _check_version(_read_version(body))  # of another version, its other shape says nothing
+        _check_version(_read_version(body))  # another version may have another shape
         raise UndecodableMessage(f"not a valid envelope: {error}") from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:  # bad UTF-8 is a ValueError
         raise UndecodableMessage(f"not JSON: {error}") from None
@@ -347,14 +348,14 @@ def _read_version(body: bytes) -> int:
 
 
 def _check_encodable(request: TaskRequest) -> None:
-    """What Python can hold and JSON cannot, or not within the limits, is found before anything is queued."""
+    """Raise InvalidRequest for values that JSON cannot represent, and for a request beyond the limits."""
     try:
         text = _canonical.encode(request)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         if _is_deeper_than(request.executor_config, MAX_DEPTH):
             raise InvalidRequest(_TOO_DEEP_MESSAGE) from None
         raise InvalidRequest(f"the request cannot be written as JSON: {error}") from None
-    brackets = text.count(b"{") + text.count(b"[")  # with few of them it cannot be deep
+    brackets = text.count(b"{") + text.count(b"[")  # few brackets cannot be deep
     if brackets > MAX_DEPTH and _is_deeper_than(request.executor_config, MAX_DEPTH):
         raise InvalidRequest(_TOO_DEEP_MESSAGE)
     if len(text) > MAX_BODY_BYTES:
@@ -371,10 +372,10 @@ def _is_deeper_than(value: Any, max_depth: int) -> bool:
 
 def _check_version(version: int) -> None:
     if version != VERSION:
-        raise UndecodableMessage(f"envelope version {version} is not known here, this worker knows {VERSION}")
+        raise UndecodableMessage(f"envelope version {version} is unknown, this worker knows {VERSION}")
 
 
 def _format_validation_error(message: str) -> str:
-    """msgspec's `... - at `$.queue`` as `queue: ...`."""
+    """Rewrite msgspec's `... - at `$.queue`` as `queue: ...`."""
     found = re.search(r"^(.*) - at `\$\.?(.*)`$", message)
     return f"{found[2] or 'the request'}: {found[1]}" if found else message

@@ -1,6 +1,6 @@
 """The JSON schemas of the messages, for producers and consumers in other languages.
 
-docs/schema/ holds what this makes; write it anew with ``python -m ecs_queue.messages.schema docs/schema``.
+``python -m ecs_queue.messages.schema docs/schema`` writes them to docs/schema/.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SEALED_SCHEMA = {
 
 
 def build_schema(message: type[TaskRequest] | type[TaskResult]) -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of one message. Fields it does not name are allowed and ignored."""
+    """Return the JSON schema (draft 2020-12) of one message. Other fields are allowed and ignored."""
     schema: dict[str, Any] = msgspec.json.schema(message)
     body: dict[str, Any] = schema["$defs"].pop(message.__name__)
     body["properties"]["v"] = {"const": VERSION}
@@ -49,7 +49,7 @@ def build_schema(message: type[TaskRequest] | type[TaskResult]) -> dict[str, Any
 
 
 def _allow_sealed(body: dict[str, Any]) -> None:
-    """`sealed` stands in the place of what is within it."""
+    """Allow `sealed` in place of the members that it contains."""
     body["properties"]["sealed"] = _SEALED_SCHEMA
     body["required"].remove("command")
     body["oneOf"] = [
@@ -59,12 +59,12 @@ def _allow_sealed(body: dict[str, Any]) -> None:
 
 
 def render_schema(message: type[TaskRequest] | type[TaskResult]) -> str:
-    """The schema as its file holds it."""
+    """Return the content of the schema's file."""
     return json.dumps(build_schema(message), indent=2) + "\n"
 
 
 def write_schemas(folder: Path) -> None:
-    """Write every schema into the folder."""
+    """Write every schema to the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, message in SCHEMA_FILES.items():
         (folder / name).write_text(render_schema(message))

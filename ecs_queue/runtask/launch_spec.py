@@ -1,4 +1,7 @@
-"""What a launch would send, rendered from a request and its queue's profile, frozen in the ledger at the claim."""
+"""The launch spec: what one launch sends to RunTask, rendered from a request and its queue's profile.
+
+A worker freezes it as the record's `args` when it claims the record.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,30 @@ from ecs_queue.tasks import EcsQueuedTask
 
 SpecT = TypeVar("SpecT")
 
-#: A worker of another version leaves a plan to those that know it.
+#: A worker leaves launch specs of another version to workers that know it.
 VERSION = 1
 
 
+class LaunchSpecHeader(msgspec.Struct, frozen=True):
+    """The part of a launch spec that following a task needs; it is never sealed."""
+
+    container_name: str | None = None
+    max_attempts: int = 1
+    v: int = VERSION
+
+
+class _StoredSpec(LaunchSpecHeader, frozen=True):
+    sealed: str | None = None
+
+
 class LaunchSpec(msgspec.Struct, frozen=True):
-    """`container` decides how the task ended; `max_attempts` as configured when it was launched."""
+    """What one launch sends.
+
+    Attributes:
+        container_name: The container that decides how the task ended.
+        max_attempts: As configured when the task was launched.
+        run_task: The arguments of RunTask, without clientToken and startedBy.
+    """
 
     container_name: str | None
     max_attempts: int
@@ -28,74 +49,55 @@ class LaunchSpec(msgspec.Struct, frozen=True):
     v: int = VERSION
 
     def __repr__(self) -> str:
-        """Without the arguments: commands and environments hold secrets."""
-        return f"Plan(container={self.container_name!r}, max_attempts={self.max_attempts})"
+        """Return a text without the arguments: commands and environments hold secrets."""
+        return f"LaunchSpec(container_name={self.container_name!r}, max_attempts={self.max_attempts})"
 
     def encode(self, keyring: Keyring = NO_KEYS, scope: Scope = ()) -> str:
-        """JSON, as the record's `args`: sealed and signed where the keyring has keys, for this `args_scope` alone.
-
-        What following a task needs (`PlanHead`) is never sealed.
-        """
-        if not keyring.has_encryption_keys:
-            return keyring.sign(msgspec.json.encode(self), scope).decode()
-        secret = keyring.seal(msgspec.json.encode(self.run_task), scope)
-        closed = _SealedLaunchSpec(self.container_name, self.max_attempts, secret, self.v)
-        return keyring.sign(msgspec.json.encode(closed), scope).decode()
-
-
-class _SpecVersion(msgspec.Struct):
-    v: int = VERSION
-
-
-class LaunchSpecHeader(msgspec.Struct, frozen=True):
-    """A `Plan` without the arguments: what following a task needs, read without building the rest."""
-
-    container_name: str | None = None
-    max_attempts: int = 1
-    v: int = VERSION
-
-
-class _SealedLaunchSpec(msgspec.Struct, frozen=True):
-    container_name: str | None
-    max_attempts: int
-    sealed: str | None = None
-    v: int = VERSION
+        """Return the JSON for a record's `args`, sealed and signed for this `args_scope` if the keyring has keys."""
+        text = msgspec.json.encode(self)
+        if keyring.has_encryption_keys:
+            sealed = keyring.seal(msgspec.json.encode(self.run_task), scope)
+            text = msgspec.json.encode(_StoredSpec(self.container_name, self.max_attempts, self.v, sealed))
+        return keyring.sign(text, scope).decode()
 
 
 def build_launch_spec(profile: RunTaskProfile, max_attempts: int, task: EcsQueuedTask) -> LaunchSpec:
-    """The plan of one launch; InvalidRequest when run_task could never take it."""
+    """Return the spec of one launch; raises InvalidRequest if run_task could never accept it."""
     return LaunchSpec(profile.container_name, max_attempts, render_run_task_kwargs(profile, task))
 
 
 def args_scope(record_id: str, nonce: str, launch: int, target: str) -> Scope:
-    """What frozen arguments belong to: one launch of one submission, to one target."""
+    """Return the scope of frozen arguments: one launch of one submission, for one target."""
     return ("args", record_id, nonce, str(launch), target)
 
 
 def record_args_scope(record: Record) -> Scope:
-    """What the `args` of a record must have been frozen for."""
+    """Return the scope that a record's `args` must have been frozen for."""
     return args_scope(record.id, record.nonce, record.launch, record.target)
 
 
 def decode_launch_spec(args: str, keyring: Keyring = NO_KEYS, scope: Scope = ()) -> LaunchSpec:
-    """The plan that a record's `args` hold.
+    """Return the launch spec in a record's `args`.
 
-    UnverifiedMessage: the keyring has signing keys, and none of them signed these arguments for this scope (or they
-    were sealed for another one). SealedMessage: no key of the keyring opens them. UndecodableMessage: they are of
-    another version, which counts only once it is known who wrote it: else anybody could have them left alone.
+    Raises:
+        UnverifiedMessage: The keyring has signing keys, and none of them signed these arguments for this scope; or they
+            were sealed for another scope.
+        SealedMessage: No key of the keyring opens them.
+        UndecodableMessage: They are of another version. The version counts only once the signature is verified, else
+            any writer to the ledger could have a launch left to newer workers.
     """
     text = args.encode()
     keyring.verify(text, scope)
-    _check_version(text)
-    closed = _decode(text, _SealedLaunchSpec) if b'"sealed"' in text else None
-    if closed is None or closed.sealed is None:
+    stored = _decode(text, _StoredSpec)
+    _check_version(stored.v)
+    if stored.sealed is None:
         return _decode(text, LaunchSpec)
-    run_task: dict[str, Any] = _decode(keyring.unseal(closed.sealed, scope), dict)
-    return LaunchSpec(closed.container_name, closed.max_attempts, run_task)
+    run_task: dict[str, Any] = _decode(keyring.unseal(stored.sealed, scope), dict)
+    return LaunchSpec(stored.container_name, stored.max_attempts, run_task)
 
 
 def try_decode_launch_spec(record: Record, keyring: Keyring) -> LaunchSpec | None:
-    """The plan of a record, where it only serves to show something; None when there is none for this keyring."""
+    """Return a record's launch spec for display; None if there is none that this keyring can read."""
     try:
         return decode_launch_spec(record.args, keyring, record_args_scope(record)) if record.args else None
     except UndecodableMessage:
@@ -103,22 +105,22 @@ def try_decode_launch_spec(record: Record, keyring: Keyring) -> LaunchSpec | Non
 
 
 def launch_spec_header(record: Record) -> LaunchSpecHeader:
-    """What following a record's task needs: as stored at the claim, or read from `args` when it was not.
+    """Return what following a record's task needs, as stored at the claim, else as decoded from `args`.
 
     Raises:
-        UndecodableMessage: the arguments were frozen by a worker of another version.
+        UndecodableMessage: A worker of another version froze the arguments.
     """
     if record.args and not record.spec_version:
         header = _decode(record.args.encode(), LaunchSpecHeader)
     else:
         version = record.spec_version or VERSION
         header = LaunchSpecHeader(record.container_name or None, record.max_attempts or 1, version)
-    _require_known_version(header.v)
+    _check_version(header.v)
     return header
 
 
 def build_queued_task(request: TaskRequest, attempt: int, next_attempt_time: float) -> EcsQueuedTask:
-    """The reference API's record of a task that is about to be launched."""
+    """Return the reference API's queued task, from which the launch is prepared."""
     return EcsQueuedTask(
         key=request.id,
         command=request.command,
@@ -130,7 +132,7 @@ def build_queued_task(request: TaskRequest, attempt: int, next_attempt_time: flo
 
 
 def build_submission(request: TaskRequest, body: bytes, nonce: str, launch_deadline: float) -> Submission:
-    """What the ledger needs of an envelope. Without an `expires_at` of its own the launch deadline counts."""
+    """Return what the ledger stores of a request; without an `expires_at` of its own the launch deadline applies."""
     return Submission(
         id=request.id,
         nonce=nonce,
@@ -145,11 +147,7 @@ def build_submission(request: TaskRequest, body: bytes, nonce: str, launch_deadl
     )
 
 
-def _check_version(text: bytes) -> None:
-    _require_known_version(_decode(text, _SpecVersion).v)
-
-
-def _require_known_version(version: int) -> None:
+def _check_version(version: int) -> None:
     if version != VERSION:
         raise UndecodableMessage(
             f"the run_task arguments in the record are of version {version}, this worker knows {VERSION}"

@@ -59,7 +59,7 @@ POISON: dict[str, tuple[bytes, str]] = {
     ),
     "an unknown version": (
         encode_kombu_message(_request(v=2, command={"of": "the future"})),
-        "version 2 is not known here",
+        "version 2 is unknown",
     ),
     "another queue": (encode_kombu_message(_request(queue="gpu")), "it names the queue gpu"),
     "a pickle": (encode_kombu_message(b"\x80\x04\x95", body_encoding="base64").replace(b"/json", b"/x-python"), "not"),

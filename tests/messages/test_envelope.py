@@ -130,8 +130,8 @@ _REASONS = {
     "pickle": "not JSON",
     "too-long": f"more than {MAX_BODY_BYTES}",
     "truncated": "not JSON",
-    "unknown-version": "version 2 is not known",
-    "unknown-version-of-another-shape": "version 2 is not known",
+    "unknown-version": "version 2 is unknown",
+    "unknown-version-of-another-shape": "version 2 is unknown",
     "very-deep": "recursion|nested",
     "wrong-type": r"\$\.command",
 }

@@ -226,7 +226,7 @@ def test_what_is_forged_becomes_a_dead_letter_and_what_is_signed_runs(harness: S
         "it is not signed": envelope.encode(message("forged-1")),
         "or request, or the keys differ": envelope.encode(message("forged-2"), guessed),
         "was made for another namespace": envelope.encode(message("forged-3"), elsewhere),
-        "it was changed on its way": signed.replace(b'"id":"signed-1"', b'"id":"forged-4"'),
+        "the message was changed": signed.replace(b'"id":"signed-1"', b'"id":"forged-4"'),
         "it names the queue admin": envelope.encode(message("forged-5", "admin"), ours),
     }
     with redis.Redis.from_url(harness.redis.url_for("submitter")) as publisher:

@@ -360,7 +360,7 @@ class TestRotation:
 
         assert self.run(both, both, harness) is State.LAUNCHED
         assert new.handle_message(harness.new_envelope("late"))
-        assert "'k1', which is not known here" in dead_letter_reasons(harness)[0]
+        assert "the unknown key 'k1'" in dead_letter_reasons(harness)[0]
 
     def test_of_encryption_keys(self) -> None:
         harness = WorkerHarness(encryption_keys=FERNET)

@@ -90,7 +90,7 @@ class TestNewerEnvelope:
         harness.advance_in_steps(320, step=5)
 
         assert harness.state() is State.EXPIRED
-        assert "envelope version 9 is not known here" in harness.record().reason
+        assert "envelope version 9 is unknown" in harness.record().reason
         assert "update the workers" in harness.record().reason
 
     def test_an_ambiguous_launch_is_called_again_with_its_frozen_arguments(self, harness: WorkerHarness) -> None:
@@ -205,4 +205,4 @@ def test_a_request_of_an_unknown_version_is_a_dead_letter_that_names_both(harnes
     harness.worker.handle_message(msgspec.json.encode({**newer, "v": 7}))
 
     (letter,) = harness.memory_ledger.list_dead_letters(10)
-    assert letter.reason == f"envelope version 7 is not known here, this worker knows {envelope.VERSION}"
+    assert letter.reason == f"envelope version 7 is unknown, this worker knows {envelope.VERSION}"
