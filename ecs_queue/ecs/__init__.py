@@ -1,1 +1,1 @@
-"""Amazon ECS as this project sees it: the gateway over boto3, its answers and their classification."""
+"""Amazon ECS: the gateway over boto3, the classification of its responses, and its task events."""

@@ -1,4 +1,4 @@
-"""Where a container's output goes: the options of its awslogs log driver."""
+"""Where a container's output is logged: the options of its awslogs log driver."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def awslogs_options(definition: Mapping[str, Any], container: str | None) -> dict[str, str] | str:
-    """The options of the container's awslogs driver in a task definition, or a sentence that says what is missing."""
+    """Return the options of a container's awslogs driver in a task definition, or a sentence about what is missing."""
     named = [found for found in definition["containerDefinitions"] if found["name"] == container]
     if not named:
         return f"the task definition has no container {container!r}; set container_name to one of its own"

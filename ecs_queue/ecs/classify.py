@@ -1,6 +1,6 @@
-"""From what ECS, STS, botocore or a proxy said to one of our answers: pure functions over `rules`.
+"""Classifies what ECS, STS, botocore or a proxy returned: pure functions over `error_rules`.
 
-Doubt always falls to the safe side: what is not provably a "no" or provably unsent is AMBIGUOUS.
+Every doubt falls to the safe side: what is not provably a refusal or provably unsent is AMBIGUOUS.
 """
 
 from __future__ import annotations
@@ -79,9 +79,13 @@ _PROXY_UNREACHED = re.compile(r"NewConnectionError|ConnectTimeoutError|Tunnel co
 
 
 def classify_error(code: str, message: str, status: int, conflicting: Sequence[str] = ()) -> RunTaskResult:
-    """RunTask answered with an error: AWS's code and message, HTTP's status (0 if unknown).
+    """Classify RunTask's error response.
 
-    `conflicting` are the ARNs that a ConflictException names.
+    Args:
+        code: AWS's error code.
+        message: AWS's error message.
+        status: HTTP's status; 0 if unknown.
+        conflicting: The ARNs that a ConflictException names.
     """
     meaning, advice = _lookup_meaning(code, message, status)
     kind = _RUN_TASK_KINDS[meaning]
@@ -90,7 +94,7 @@ def classify_error(code: str, message: str, status: int, conflicting: Sequence[s
 
 
 def classify_response(response: Mapping[str, Any]) -> RunTaskResult:
-    """RunTask answered with HTTP 200: a task, or failures[], or (a proxy's work) nothing."""
+    """Classify RunTask's response with HTTP 200: a task, or failures[], or (from a proxy) nothing."""
     for task in response.get("tasks") or ():
         if arn := task.get("taskArn"):
             return RunTaskResult(RunTaskResultKind.STARTED, arn=arn)
@@ -101,41 +105,42 @@ def classify_response(response: Mapping[str, Any]) -> RunTaskResult:
 
 
 def classify_failures(failures: Sequence[Mapping[str, Any]]) -> RunTaskResult:
-    """failures[] of one RunTask, one entry a container instance: CAPACITY when any of them lacks room."""
-    words = [_failure_text(failure) for failure in failures]
-    lacking = [text for text in words if CAPACITY_FAILURE_PATTERN.search(text)]
+    """Classify failures[] of one RunTask, one entry a container instance: CAPACITY when any of them lacks room."""
+    texts = [_failure_text(failure) for failure in failures]
+    lacking = [text for text in texts if CAPACITY_FAILURE_PATTERN.search(text)]
     kind = RunTaskResultKind.CAPACITY if lacking else RunTaskResultKind.START_FAILURE
-    chosen = list(dict.fromkeys(lacking or words))
+    chosen = list(dict.fromkeys(lacking or texts))
     code = _FAILURE_CODE.match(chosen[0])
     reason = format_reason(_SUMMARIES[kind], "; ".join(chosen), "", "")
     return RunTaskResult(kind, reason=reason, error_code=code.group() if code else "")
 
 
 def classify_exception(error: Exception, sent: bool) -> RunTaskResult:
-    """RunTask raised. `sent`: whether the request had been handed to the network.
+    """Classify what RunTask raised; `sent` says whether the request had been handed to the network.
 
     An error of another operation (AssumeRole, for the credentials) means that RunTask was not sent.
     """
     if isinstance(error, boto.ClientError):
-        answer = _classify_client_error(error)
-        own = error.operation_name == "RunTask"
-        return answer if own else _classify_credentials_failure(answer)
+        result = classify_error(*_error_fields(error), error.response.get("resourceIds") or ())
+        return result if error.operation_name == "RunTask" else _classify_credentials_failure(result)
     if isinstance(error, boto.ParamValidationError | InvalidRequest):
-        return _not_sent_result(
-            RunTaskResultKind.PERMANENT, error, "The request does not fit ECS's API, so it was not sent"
-        )
-    if _is_profile_error(error):
-        return _not_sent_result(
-            RunTaskResultKind.UNUSABLE_PROFILE, error, "RunTask was not sent: credentials or settings are unusable"
-        )
-    if not sent or is_connection_failure(error):
-        return _not_sent_result(RunTaskResultKind.NEVER_SENT, error, "RunTask was not sent")
-    reason = format_reason("Whether ECS started a task is not known", str(error), _class_name(error), "")
-    return RunTaskResult(RunTaskResultKind.AMBIGUOUS, reason=reason, error_code=_class_name(error))
+        kind, summary = RunTaskResultKind.PERMANENT, "The request does not fit ECS's API, so it was not sent"
+    elif _is_profile_error(error):
+        kind = RunTaskResultKind.UNUSABLE_PROFILE
+        summary = "RunTask was not sent: credentials or settings are unusable"
+    elif not sent or is_connection_failure(error):
+        kind, summary = RunTaskResultKind.NEVER_SENT, "RunTask was not sent"
+    else:
+        kind = RunTaskResultKind.AMBIGUOUS
+        summary = _SUMMARIES[kind]
+    code, may_be_sent = type(error).__name__, kind is RunTaskResultKind.AMBIGUOUS
+    return RunTaskResult(
+        kind, reason=format_reason(summary, str(error), code, ""), error_code=code, was_sent=may_be_sent
+    )
 
 
 def is_connection_failure(error: Exception) -> bool:
-    """Whether no connection could be made, so that ECS cannot have seen the request."""
+    """Return whether no connection could be made, so that ECS cannot have received the request."""
     if isinstance(error, _CONNECT_ERRORS):
         return True
     if isinstance(error, boto.SSLError):
@@ -147,7 +152,7 @@ def is_connection_failure(error: Exception) -> bool:
 
 
 def classify_read_error(error: Exception) -> EcsError:
-    """Any exception out of DescribeTasks, ListTasks, StopTask or DescribeClusters."""
+    """Classify any exception of DescribeTasks, ListTasks, StopTask or DescribeClusters."""
     if isinstance(error, boto.ClientError):
         code, message, status = _error_fields(error)
         meaning, advice = _lookup_meaning(code, message, status)
@@ -161,11 +166,12 @@ def classify_read_error(error: Exception) -> EcsError:
         kind = EcsErrorKind.UNUSABLE_PROFILE
     else:
         kind = EcsErrorKind.UNAVAILABLE
-    return EcsError(kind, format_reason("ECS was not reached", str(error), _class_name(error), ""), _class_name(error))
+    code = type(error).__name__
+    return EcsError(kind, format_reason("ECS was not reached", str(error), code, ""), code)
 
 
 def classify_stop_error(error: Exception) -> EcsError:
-    """Any exception out of StopTask. Where ECS does not know the task or its cluster: TASK_NOT_FOUND."""
+    """Classify any exception of StopTask: TASK_NOT_FOUND when ECS does not know the task or its cluster."""
     found = classify_read_error(error)
     is_unknown = found.kind is EcsErrorKind.CLUSTER_NOT_FOUND
     if isinstance(error, boto.ClientError):
@@ -174,10 +180,10 @@ def classify_stop_error(error: Exception) -> EcsError:
 
 
 def format_reason(summary: str, detail: str, code: str, advice: str) -> str:
-    """`what`: AWS's words (its code). The advice. Cut to MAX_REASON, without values and URL credentials."""
-    said = _sanitize(detail).rstrip(". ")
-    named = f" ({code})" if code and code not in said else ""
-    head = f"{summary}: {said}{named}" if said else f"{summary}{named}"
+    """Return "summary: detail (code). advice", cut to MAX_REASON_LENGTH, without values and URL credentials."""
+    detail = _sanitize(detail).rstrip(". ")
+    named = f" ({code})" if code and code not in detail else ""
+    head = f"{summary}: {detail}{named}" if detail else f"{summary}{named}"
     room = MAX_REASON_LENGTH - len(advice) - 2
     head = head if len(head) <= room else head[: room - 3] + "..."
     return f"{head}. {advice}".rstrip()
@@ -199,7 +205,7 @@ _TRANSIENT = frozenset({EcsErrorKind.THROTTLED, EcsErrorKind.UNAVAILABLE})
 
 
 def _lookup_meaning(code: str, message: str, status: int) -> tuple[ErrorMeaning, str]:
-    """What an error answer means, and what to do about it."""
+    """Return what an error response means, and what to do about it."""
     if code in _REQUEST_TIMEOUTS:
         return ErrorMeaning.SERVER_ERROR, ""
     if status >= 500 and code not in THROTTLE_CODES:
@@ -214,31 +220,18 @@ def _lookup_meaning(code: str, message: str, status: int) -> tuple[ErrorMeaning,
 
 
 def _error_fields(error: boto.ClientError) -> tuple[str, str, int]:
-    """Code, message and HTTP status (0 if unknown) of a botocore ClientError."""
-    told = error.response.get("Error") or {}
+    """Return code, message and HTTP status (0 if unknown) of a botocore ClientError."""
+    found = error.response.get("Error") or {}
     status = (error.response.get("ResponseMetadata") or {}).get("HTTPStatusCode") or 0
-    return str(told.get("Code") or ""), str(told.get("Message") or ""), int(status)
+    return str(found.get("Code") or ""), str(found.get("Message") or ""), int(status)
 
 
-def _classify_client_error(error: boto.ClientError) -> RunTaskResult:
-    code, message, status = _error_fields(error)
-    return classify_error(code, message, status, error.response.get("resourceIds") or ())
-
-
-def _classify_credentials_failure(answer: RunTaskResult) -> RunTaskResult:
-    passing = answer.kind in (RunTaskResultKind.THROTTLED, RunTaskResultKind.ANSWERED_5XX, RunTaskResultKind.AMBIGUOUS)
-    kind = RunTaskResultKind.NEVER_SENT if passing else RunTaskResultKind.UNUSABLE_PROFILE
-    reason = f"RunTask was not sent: the role could not be assumed. {answer.reason}"
-    return RunTaskResult(kind, reason=reason[:MAX_REASON_LENGTH], error_code=answer.error_code, was_sent=False)
-
-
-def _not_sent_result(kind: RunTaskResultKind, error: Exception, summary: str) -> RunTaskResult:
-    return RunTaskResult(
-        kind,
-        reason=format_reason(summary, str(error), _class_name(error), ""),
-        error_code=_class_name(error),
-        was_sent=False,
-    )
+def _classify_credentials_failure(result: RunTaskResult) -> RunTaskResult:
+    kinds = RunTaskResultKind
+    is_transient = result.kind in (kinds.THROTTLED, kinds.ANSWERED_5XX, kinds.AMBIGUOUS)
+    kind = kinds.NEVER_SENT if is_transient else kinds.UNUSABLE_PROFILE
+    reason = f"RunTask was not sent: the role could not be assumed. {result.reason}"
+    return RunTaskResult(kind, reason=reason[:MAX_REASON_LENGTH], error_code=result.error_code, was_sent=False)
 
 
 def _failure_text(failure: Mapping[str, Any]) -> str:
@@ -248,15 +241,11 @@ def _failure_text(failure: Mapping[str, Any]) -> str:
 
 
 def _is_profile_error(error: Exception) -> bool:
-    """Whether no call can be made with this profile: its credentials, Region or settings are no good."""
+    """Return whether no call can be made with this profile: its credentials, Region or settings are unusable."""
     if isinstance(error, (*_CREDENTIAL_ERRORS, EcsQueueError)):
         return True
     # botocore has no class of its own for "the refreshed credentials are still expired".
     return isinstance(error, RuntimeError) and "credentials" in str(error).lower()
-
-
-def _class_name(error: Exception) -> str:
-    return type(error).__name__
 
 
 def _sanitize(text: str) -> str:

@@ -1,6 +1,6 @@
 """boto3 clients for the accounts, Regions and endpoints that requests are launched to.
 
-No client retries: the launch protocol and the quota decide whether and when a call is made again.
+No client retries: the launch protocol and the rate limits decide whether and when a call is made again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _REGION_HELP = (
 
 
 class ProfileLike(Protocol):
-    """What of a queue's profile names its ECS; empty or None stands for "not set"."""
+    """The part of a queue's profile that names its ECS; empty or None stands for "not set"."""
 
     @property
     def region_name(self) -> str | None: ...
@@ -54,9 +54,10 @@ class ProfileLike(Protocol):
 class Target:
     """Where a launch goes, frozen in its record: a task is described and stopped where it was started.
 
-    `endpoint_url` None: boto3 resolves it (AWS_ENDPOINT_URL_ECS, AWS_ENDPOINT_URL, the Region's own).
-    `role_arn` is assumed for every call. `conn_id` names an Airflow connection; without Airflow it has no
-    effect.
+    Attributes:
+        endpoint_url: None: boto3 resolves it (AWS_ENDPOINT_URL_ECS, AWS_ENDPOINT_URL, the Region's own).
+        role_arn: Assumed for every call.
+        conn_id: Names an Airflow connection; without Airflow it has no effect.
     """
 
     region: str
@@ -66,19 +67,19 @@ class Target:
     conn_id: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for a password in the endpoint's URL: a target is logged and stored in clear."""
+        """Raise ConfigError for a password in the endpoint's URL: a target is logged and stored unencrypted."""
         if self.endpoint_url and "@" in urlsplit(self.endpoint_url).netloc:
             raise ConfigError("endpoint_url must not hold a user name or password: remove what stands before the @.")
 
     @lru_cache(maxsize=1024)  # noqa: B019 - equal ones share it: there are a few
     def encode(self) -> str:
-        """JSON with sorted keys and without unset ones: equal targets give equal strings."""
+        """Return JSON with sorted keys and without unset ones: equal targets give equal strings."""
         known = {key: value for key, value in asdict(self).items() if value is not None}
         return json.dumps(known, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def decode(cls, text: str) -> Self:
-        """The target that `encode` wrote; PermanentError for anything else."""
+        """Return the target that `encode` wrote; raises PermanentError for anything else."""
         try:
             known = json.loads(text)
             return cls(**{"endpoint_url": None, "role_arn": None, **known})
@@ -99,7 +100,7 @@ class CredentialSource:
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """Seconds and numbers of every client. Give the pool as many connections as threads call."""
+    """Time-outs of every client in seconds. Give the pool as many connections as there are calling threads."""
 
     connect_timeout: float = 5.0
     read_timeout: float = 15.0
@@ -107,10 +108,10 @@ class ClientOptions:
 
 
 def open_credential_source(conn_id: str | None) -> CredentialSource:
-    """The Airflow connection `conn_id` where Airflow's amazon provider is installed, else boto3's own chain.
+    """Return the Airflow connection `conn_id` where Airflow's amazon provider is installed, else boto3's own chain.
 
-    Of the connection its credentials, role, Region, endpoint_url and verify are honoured. Airflow is imported
-    only when there is a `conn_id`: that alone takes seconds.
+    The connection's credentials, role, Region, endpoint_url and verify are used. Airflow is imported only when there is
+    a `conn_id`: that alone takes seconds.
     """
     if not conn_id:
         return CredentialSource(boto3.Session())
@@ -123,7 +124,7 @@ def open_credential_source(conn_id: str | None) -> CredentialSource:
 
 
 class EcsClients:
-    """boto3 ECS clients, one a target, built when first used; safe to share between threads.
+    """boto3 ECS clients, one a target, built when first used. Thread-safe.
 
     Building takes about 0.1 s and no network, except where an Airflow connection or boto3's chain (instance
     metadata) needs it. A client re-assumes its role by itself before the credentials expire.
@@ -144,10 +145,11 @@ class EcsClients:
         self._clients: dict[Target, Any] = {}
 
     def client(self, target: Target) -> Any:
-        """The client for this target.
+        """Return the client for this target.
 
-        Raises botocore's NoCredentialsError when there are no credentials (nothing is cached then), and
-        ConfigError when no client can be built from the settings.
+        Raises:
+            NoCredentialsError: botocore's; there are no credentials. Nothing is cached then.
+            ConfigError: no client can be built from the settings.
         """
         client = self._clients.get(target)
         if client is not None:
@@ -159,9 +161,9 @@ class EcsClients:
             return client
 
     def invalidate(self, target: Target, client: Any) -> None:
-        """Drop this client and its credentials, so that the next use reads the credentials afresh.
+        """Drop this client and its credentials, so that the next use reads the credentials again.
 
-        Does nothing when another thread has replaced it already. Calls under way on it go on.
+        Does nothing when another thread has replaced it already. Calls that are under way on it continue.
         """
         with self._lock:
             if self._clients.get(target) is client:
@@ -169,9 +171,13 @@ class EcsClients:
                 self._sources.pop(target.conn_id, None)
 
     def target_for(self, profile: ProfileLike) -> Target:
-        """The target of a queue's profile; ConfigError without a cluster or a Region. No call to AWS.
+        """Return the target of a queue's profile, without a call to AWS.
 
-        Region: the profile's, the Airflow connection's, AWS_DEFAULT_REGION or ~/.aws/config, AWS_REGION.
+        Its Region is the first that is set: the profile's, the Airflow connection's, AWS_DEFAULT_REGION or
+        ~/.aws/config, AWS_REGION.
+
+        Raises:
+            ConfigError: there is no cluster or no Region.
         """
         if not profile.cluster:
             raise ConfigError("No cluster is set: set it in [aws_ecs_executor] or in the queue's own section.")
@@ -189,26 +195,22 @@ class EcsClients:
 
     def _get_source(self, conn_id: str | None) -> CredentialSource:
         with self._lock:
-            source = self._sources.get(conn_id)
-            if source is None:
-                source = self._sources[conn_id] = self._create_source(conn_id)
-            return source
-
-    def _create_source(self, conn_id: str | None) -> CredentialSource:
-        try:
-            return self._open_source_for(conn_id)
-        except Exception as error:  # Airflow and its secret backends raise anything
-            raise ConfigError(
-                f"The AWS connection {conn_id or '(default)'} cannot be opened "
-                f"({type(error).__name__}: {error}): check conn_id, AWS_PROFILE and the AWS config files."
-            ) from error
+            if conn_id not in self._sources:
+                try:
+                    self._sources[conn_id] = self._open_source_for(conn_id)
+                except Exception as error:  # Airflow and its secret backends raise anything
+                    raise ConfigError(
+                        f"The AWS connection {conn_id or '(default)'} cannot be opened "
+                        f"({type(error).__name__}: {error}): check conn_id, AWS_PROFILE and the AWS config files."
+                    ) from error
+            return self._sources[conn_id]
 
     def client_for_service(
         self, target: Target, name: str, endpoint_url: str | None = None, region: str | None = None
     ) -> Any:
-        """A client of any AWS service with the target's credentials and Region; `ecs` is `client`, others are new ones.
+        """Return a client of any AWS service with the target's credentials and Region; raises as `client` does.
 
-        Errors as in `client`.
+        For "ecs" it is `client(target)`, else a new one.
         """
         if name == "ecs":
             return self.client(target)
@@ -218,7 +220,7 @@ class EcsClients:
             return session.client(name, verify=verify, config=self._config(attempts=1), **where)
 
     def _session(self, target: Target) -> tuple[Any, bool | str | None]:
-        """boto3's session with the target's credentials, and whether TLS is verified."""
+        """Return boto3's session with the target's credentials, and whether TLS is verified."""
         source = self._get_source(target.conn_id)
         session = source.session
         if target.role_arn:
@@ -251,14 +253,14 @@ class EcsClients:
             read_timeout=self._options.read_timeout,
             max_pool_connections=self._options.max_pool_connections,
             tcp_keepalive=True,
-            # Else botocore puts its own together anew for every call: a tenth of the call's processor time.
+            # Else botocore builds its own for every call: a tenth of the call's processor time.
             user_agent=f"Boto3/{boto3.__version__} Botocore/{botocore.__version__} ecs-queue/{package_version()}",
             # The gateway checks RunTask's arguments against the same model, in a tenth of the time.
             parameter_validation=False,
         )
 
     def _assume_role_session(self, session: Any, role_arn: str, region: str) -> Any:
-        """A session that assumes the role when first used and again before its credentials expire."""
+        """Return a session that assumes the role when first used, and again before its credentials expire."""
         create = partial(session._session.create_client, region_name=region, config=self._config(attempts=2))
 
         def refresh() -> Any:

@@ -1,8 +1,8 @@
-"""AWS's words and codes, as data: which meaning each has, and what to do about it.
+"""AWS's error codes and messages as data: what each means, and what to do about it.
 
-The first rule that fits decides, so narrow rules stand before wide ones. Codes and messages are those that
-Amazon ECS, the services behind it (EC2, Fargate), STS and proxies are known to send; messages are matched in
-part and without apostrophes, because their spelling varies.
+The first rule that matches decides, so narrow rules stand before wide ones. Codes and messages are those that Amazon
+ECS, the services behind it (EC2, Fargate), STS and proxies are known to send; messages are matched in part and without
+apostrophes, because their spelling varies.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from enum import Enum
 
 
 class ErrorMeaning(Enum):
-    """What an error answer means, whatever the operation was."""
+    """What an error response means, whatever the operation was."""
 
     THROTTLED = "throttled"
     SERVER_ERROR = "server_error"
-    """The call has ended with a server error of AWS's own."""
+    """AWS itself has ended the call with a server error."""
     INTERMEDIARY = "intermediary"
-    """Something between here and ECS answered: the call itself may still be under way."""
+    """A proxy or load balancer answered instead of ECS: the call itself may still be under way."""
     CAPACITY = "capacity"
     PROFILE = "profile"
     CLUSTER_NOT_FOUND = "cluster_not_found"
@@ -28,12 +28,12 @@ class ErrorMeaning(Enum):
     TASK_NOT_FOUND = "task_not_found"
     CONFLICT = "conflict"
     REFUSED = "refused"
-    """Any other definitive no."""
+    """Any other definitive refusal."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorRule:
-    """Fits when `codes` is empty or has the error code, and `words` is None or found in the message."""
+    """Matches when `codes` is empty or has the error code, and `message_pattern` is None or found in the message."""
 
     meaning: ErrorMeaning
     codes: frozenset[str] = frozenset()
@@ -41,7 +41,7 @@ class ErrorRule:
     advice: str = ""
 
     def matches(self, code: str, message: str) -> bool:
-        """Whether this rule speaks about an error with this code and message."""
+        """Return whether this rule applies to an error with this code and message."""
         if self.codes and code not in self.codes:
             return False
         return self.message_pattern is None or self.message_pattern.search(message) is not None
@@ -86,6 +86,7 @@ _CREDENTIAL_CODES = frozenset(
         "UnrecognizedClientException",
     }
 )
+_CLUSTER_CODES = frozenset({"ClusterNotFoundException", "ClusterNotFound"})
 _SIGNATURE_CODES = frozenset(
     {"InvalidSignatureException", "RequestExpired", "RequestTimeTooSkewed", "SignatureDoesNotMatch"}
 )
@@ -120,22 +121,14 @@ CAPACITY_FAILURE_PATTERN = _compile(
 ERROR_RULES: tuple[ErrorRule, ...] = (
     ErrorRule(ErrorMeaning.CONFLICT, frozenset({"ConflictException"})),
     ErrorRule(ErrorMeaning.THROTTLED, THROTTLE_CODES),
-    ErrorRule(
-        ErrorMeaning.CLUSTER_NOT_FOUND,
-        frozenset({"ClusterNotFoundException", "ClusterNotFound"}),
-        advice=_CLUSTER_ADVICE,
-    ),
+    ErrorRule(ErrorMeaning.CLUSTER_NOT_FOUND, _CLUSTER_CODES, advice=_CLUSTER_ADVICE),
     ErrorRule(
         ErrorMeaning.CLUSTER_NOT_FOUND,
         message_pattern=_compile(r"\bcluster (?:was |is )?(?:not found|inactive|being deleted)"),
         advice=_CLUSTER_ADVICE,
     ),
     ErrorRule(ErrorMeaning.PROFILE, _CREDENTIAL_CODES, advice=_CREDENTIALS_ADVICE),
-    ErrorRule(
-        ErrorMeaning.PROFILE,
-        _SIGNATURE_CODES,
-        advice="Check this machine's clock and the secret key.",
-    ),
+    ErrorRule(ErrorMeaning.PROFILE, _SIGNATURE_CODES, advice="Check this machine's clock and the secret key."),
     ErrorRule(
         ErrorMeaning.PROFILE, _ACCOUNT_CODES, advice="Ask AWS Support, or check that the account may use this Region."
     ),
@@ -154,7 +147,7 @@ ERROR_RULES: tuple[ErrorRule, ...] = (
     ErrorRule(
         ErrorMeaning.PROFILE,
         _NOT_ECS_CODES,
-        advice="This is no answer of Amazon ECS: check endpoint_url, AWS_ENDPOINT_URL and the proxy.",
+        advice="Amazon ECS does not answer like this: check endpoint_url, AWS_ENDPOINT_URL and the proxy.",
     ),
     ErrorRule(
         ErrorMeaning.DENIED,

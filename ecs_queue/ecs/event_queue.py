@@ -12,7 +12,7 @@ from ecs_queue.ecs.classify import classify_read_error
 from ecs_queue.ecs.clients import EcsClients, Target
 from ecs_queue.errors import EventQueueUnavailable
 
-#: The most messages of one receipt or deletion (SQS's limit).
+#: The largest number of messages in one receipt or deletion (SQS's limit).
 MAX_BATCH_SIZE = 10
 #: How long a received message is hidden from other readers. Seconds.
 VISIBILITY_TIMEOUT = 30
@@ -20,29 +20,35 @@ _REGION = re.compile(r"(?:^|\.)(?:sqs\.)?([a-z]{2}(?:-[a-z]+)+-\d)(?:\.|$)")
 
 
 class EventMessage(NamedTuple):
-    """`body` as it came; `handle` deletes it."""
+    """A message as received; `receipt_handle` deletes it."""
 
     body: str
     receipt_handle: str
 
 
 class EventQueue(Protocol):
-    """Where events come from. At least once, in any order."""
+    """A queue of events, which come at least once and in any order."""
 
     def receive(self) -> list[EventMessage]:
-        """Up to ten, waiting a while for the first; they come again unless they are deleted. EventsUnavailable."""
+        """Return up to ten messages, waiting a while for the first; they come again unless they are deleted.
+
+        Raises:
+            EventQueueUnavailable: the queue cannot be read.
+        """
         ...
 
     def delete(self, messages: Sequence[EventMessage]) -> int:
-        """Up to ten; how many are left, to come again. EventsUnavailable."""
+        """Delete up to ten messages; return how many were not deleted and come again. Raises as `receive` does."""
         ...
 
 
 class SqsEventQueue:
-    """`EventQueue`. Thread-safe.
+    """An `EventQueue` in SQS. Thread-safe.
 
-    `open_client`: a boto3 SQS client; called again after an error, so that renewed credentials are found.
-    `wait`, `visibility`: whole seconds for which a receipt waits, and hides what it brought from other readers.
+    Args:
+        open_client: Returns a boto3 SQS client; called again after an error, so that renewed credentials are found.
+        wait_seconds: How long a receipt waits for the first message.
+        visibility_timeout: How long a received message is hidden from other readers, in whole seconds.
     """
 
     def __init__(self, open_client: Callable[[], Any], url: str, wait_seconds: int, visibility_timeout: int) -> None:
@@ -54,20 +60,20 @@ class SqsEventQueue:
         self._client: Any = None
 
     def receive(self) -> list[EventMessage]:
-        """See `EventQueue`. A long poll: an empty answer is SQS's word that there is none."""
-        answer = self._call(
+        """See `EventQueue`. A long poll: an empty response means that SQS has no message."""
+        response = self._call(
             "receive_message",
             MaxNumberOfMessages=MAX_BATCH_SIZE,
             WaitTimeSeconds=self._wait_seconds,
             VisibilityTimeout=self._visibility_timeout,
         )
-        return [EventMessage(message["Body"], message["ReceiptHandle"]) for message in answer.get("Messages") or ()]
+        return [EventMessage(message["Body"], message["ReceiptHandle"]) for message in response.get("Messages") or ()]
 
     def delete(self, messages: Sequence[EventMessage]) -> int:
         """See `EventQueue`."""
-        entries = [{"Id": str(number), "ReceiptHandle": one.receipt_handle} for number, one in enumerate(messages)]
-        answer = self._call("delete_message_batch", Entries=entries)
-        return len(answer.get("Failed") or ())
+        entries = [{"Id": str(n), "ReceiptHandle": message.receipt_handle} for n, message in enumerate(messages)]
+        response = self._call("delete_message_batch", Entries=entries)
+        return len(response.get("Failed") or ())
 
     def _call(self, operation: str, **arguments: Any) -> Any:
         client = None
@@ -91,14 +97,14 @@ class SqsEventQueue:
 def open_event_queue(
     clients: EcsClients, target: Target, url: str, read_timeout: float, visibility_timeout: int = VISIBILITY_TIMEOUT
 ) -> EventQueue:
-    """The queue at this URL, with the credentials of a queue's profile."""
-    # Not longer than a worker that stops may take, and answered before the client gives up.
+    """Return the queue at this URL, read with the target's credentials."""
+    # Not longer than a worker may take to stop, and shorter than the client's time-out.
     wait = max(0, min(3, int(read_timeout) - 1))
     return SqsEventQueue(lambda: open_sqs_client(clients, target, url), url, wait, visibility_timeout)
 
 
 def open_sqs_client(clients: EcsClients, target: Target, url: str) -> Any:
-    """A boto3 client for the queue at this URL, which names endpoint and, on AWS, Region."""
+    """Return a boto3 client for the queue at this URL, which names the endpoint and, on AWS, the Region."""
     parts = urlsplit(url)
     region = _REGION.search(parts.hostname or "")
     return clients.client_for_service(target, "sqs", f"{parts.scheme}://{parts.netloc}", region[1] if region else None)

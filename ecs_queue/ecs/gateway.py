@@ -1,8 +1,7 @@
-"""The calls to Amazon ECS that the launchers and trackers make, over boto3.
+"""The calls to Amazon ECS that a worker makes, over boto3.
 
-No call here retries or waits for a quota: the caller's rate limiters and the launch protocol decide when a
-call is made (again). Every method may be called from any number of threads. What AWS or the network does is
-an answer, never an exception.
+No call here retries or waits for a rate limit: the caller's rate limiters and the launch protocol decide when a call
+is made, and made again. Every method is thread-safe. Whatever AWS or the network does is a result, never an exception.
 """
 
 from __future__ import annotations
@@ -28,23 +27,17 @@ from ecs_queue.protocol.ecs_results import (
 )
 from ecs_queue.runtask.botocore_model import run_task_shape, validate
 
-#: The most ARNs that one DescribeTasks takes (AWS's limit).
+#: The largest number of ARNs in one DescribeTasks (AWS's limit).
 DESCRIBE_BATCH_SIZE = 100
 #: The longest reason that StopTask keeps (AWS's limit, in characters).
 MAX_STOP_REASON_LENGTH = 255
 
 
 class EcsGateway(Protocol):
-    """What launchers and trackers need of ECS; `BotoEcsGateway` documents each method."""
+    """What a worker needs of ECS; `BotoEcsGateway` documents each method."""
 
     def run_task(
-        self,
-        target: Target,
-        kwargs: Mapping[str, Any],
-        *,
-        client_token: str,
-        started_by: str,
-        deadline: float,
+        self, target: Target, kwargs: Mapping[str, Any], *, client_token: str, started_by: str, deadline: float
     ) -> RunTaskResult: ...
 
     def describe_tasks(self, target: Target, arns: Sequence[str]) -> DescribeTasksResult: ...
@@ -61,56 +54,44 @@ class CallBudgetExceeded(Exception):  # noqa: N818 - it ends a call on purpose
 
 
 class BotoEcsGateway:
-    """`EcsGateway` over boto3. `monotonic` is the clock of run_task's deadline, in seconds."""
+    """`EcsGateway` over boto3. `monotonic` is the clock of `run_task`'s deadline, in seconds."""
 
     def __init__(self, clients: EcsClients, monotonic: Callable[[], float]) -> None:
         self._clients = clients
         self._guard = _SendGuard(monotonic)
 
     def run_task(
-        self,
-        target: Target,
-        kwargs: Mapping[str, Any],
-        *,
-        client_token: str,
-        started_by: str,
-        deadline: float,
+        self, target: Target, kwargs: Mapping[str, Any], *, client_token: str, started_by: str, deadline: float
     ) -> RunTaskResult:
-        """Start one task with boto3's run_task arguments; cluster, token and startedBy are set over them.
+        """Start one task with boto3's run_task arguments; cluster, token and startedBy replace those in them.
 
-        It is not sent after `deadline` (by this gateway's monotonic clock): a worker that was paused, or that
-        waited long for credentials, gets NEVER_SENT instead of a task that its claim does not cover.
+        It is not sent after `deadline` (by this gateway's monotonic clock): a worker that was paused, or that waited
+        long for credentials, gets NEVER_SENT instead of a task that its claim does not cover.
         """
-        own = {"cluster": target.cluster, "clientToken": client_token, "startedBy": started_by}
-        arguments = {**kwargs, **own}
+        arguments = {**kwargs, "cluster": target.cluster, "clientToken": client_token, "startedBy": started_by}
         client = None
         with self._guard.until(deadline) as call:
             try:
                 client = self._clients.client(target)
                 self._guard.attach(client)
                 validate(arguments, run_task_shape(), "run_task")
-                answer = classify_response(client.run_task(**arguments))
-            except CallBudgetExceeded as over:
-                answer = RunTaskResult(
-                    RunTaskResultKind.NEVER_SENT,
-                    reason=f"RunTask was not sent: {over}",
-                    error_code="CallBudgetExceeded",
-                    was_sent=False,
-                )
-            except Exception as error:  # noqa: BLE001 - whatever botocore raises is an answer to the protocol
-                answer = classify_exception(error, call.sent)
-        if (
-            answer.kind is RunTaskResultKind.UNUSABLE_PROFILE
-            and client is not None
-            and "Cluster" not in answer.error_code
-        ):
+                result = classify_response(client.run_task(**arguments))
+            except CallBudgetExceeded as error:
+                reason = f"RunTask was not sent: {error}"
+                code = type(error).__name__
+                result = RunTaskResult(RunTaskResultKind.NEVER_SENT, reason=reason, error_code=code, was_sent=False)
+            except Exception as error:  # noqa: BLE001 - whatever botocore raises is a result to the protocol
+                result = classify_exception(error, call.sent)
+        is_unusable = result.kind is RunTaskResultKind.UNUSABLE_PROFILE and "Cluster" not in result.error_code
+        if is_unusable and client is not None:
             self._clients.invalidate(target, client)  # renewed credentials are then found without a restart
-        return answer
+        return result
 
     def describe_tasks(self, target: Target, arns: Sequence[str]) -> DescribeTasksResult:
-        """What ECS knows of these tasks of the target's cluster: one call, without tags.
+        """Return what ECS knows of these tasks of the target's cluster, without tags. One call; none without ARNs.
 
-        At most 100 ARNs (UsageError for more); none make no call. See `DescribeAnswer` for ARNs in doubt.
+        Raises:
+            UsageError: more than 100 ARNs.
         """
         if len(arns) > DESCRIBE_BATCH_SIZE:
             raise UsageError(f"DescribeTasks takes {DESCRIBE_BATCH_SIZE} ARNs, not {len(arns)}: split them.")
@@ -128,35 +109,34 @@ class BotoEcsGateway:
             else:
                 other[arn] = reason
         tasks = list(response.get("tasks") or ())
-        trouble = None
+        error = None
         if not (tasks or missing or other):
-            trouble = EcsError(EcsErrorKind.UNAVAILABLE, "ECS answered DescribeTasks with nothing at all.")
-        return DescribeTasksResult(tasks, missing, trouble, other)
+            error = EcsError(EcsErrorKind.UNAVAILABLE, "ECS returned nothing for DescribeTasks.")
+        return DescribeTasksResult(tasks, missing, error, other)
 
     def stop_task(self, target: Target, arn: str, reason: str) -> StopTaskResult:
-        """Order the task to stop (SIGTERM, then SIGKILL); twice does no harm. `reason` is cut at 255."""
+        """Order the task to stop (SIGTERM, then SIGKILL); may be repeated. `reason` is cut at 255 characters."""
         try:
             client = self._clients.client(target)
             response = client.stop_task(cluster=target.cluster, task=arn, reason=reason[:MAX_STOP_REASON_LENGTH])
-        except Exception as error:  # noqa: BLE001 - whatever botocore raises is an answer to the protocol
+        except Exception as error:  # noqa: BLE001 - whatever botocore raises is a result to the protocol
             return StopTaskResult(error=classify_stop_error(error))
         return StopTaskResult(response.get("task"))
 
     def list_tasks(self, target: Target, started_by: str) -> ListTasksResult:
-        """All tasks with this startedBy: at least two calls against the quota of DescribeTasks and ListTasks.
+        """Return all tasks with this startedBy, in at least two calls against the limit of read calls.
 
-        RUNNING before STOPPED, because a task may stop in between and must be in one of both.
+        RUNNING before STOPPED: a task that stops in between must be in one of both.
         """
         found: dict[str, None] = {}
         for status in ("RUNNING", "STOPPED"):
-            for page in self._list_pages(target, startedBy=started_by, desiredStatus=status):
-                if isinstance(page, EcsError):
-                    return ListTasksResult(list(found), page)
-                found.update(dict.fromkeys(page))
+            error = self._list_status(target, started_by, status, found)
+            if error is not None:
+                return ListTasksResult(list(found), error)
         return ListTasksResult(list(found))
 
     def check_cluster(self, target: Target) -> list[str]:
-        """What stands in the way of launching there, as sentences; [] when nothing does. One call."""
+        """Return what prevents launches there, as sentences; [] when nothing does. One call."""
         response = self._read(target, "describe_clusters", clusters=[target.cluster])
         where = f"Cluster {target.cluster} in {target.region}"
         if isinstance(response, EcsError):
@@ -174,50 +154,46 @@ class BotoEcsGateway:
             return [f"{where} is {status}, not ACTIVE: no task can be started there."]
         return []
 
-    def _list_pages(self, target: Target, **arguments: str) -> Iterator[list[str] | EcsError]:
-        """The pages of one ListTasks; trouble ends them."""
-        token: str | None = None
+    def _list_status(self, target: Target, started_by: str, status: str, found: dict[str, None]) -> EcsError | None:
+        """Add the ARNs of every page to `found`; return the error of the page at which it ended."""
+        arguments = {"startedBy": started_by, "desiredStatus": status}
         while True:
-            more = {"nextToken": token} if token else {}
-            response = self._read(target, "list_tasks", cluster=target.cluster, **arguments, **more)
-            if isinstance(response, EcsError):
-                yield response
-                return
-            if "taskArns" not in response:
-                yield EcsError(EcsErrorKind.UNAVAILABLE, "ECS answered ListTasks with nothing at all.")
-                return
-            yield list(response["taskArns"])
-            following = response.get("nextToken")
-            if following and following == token:
-                yield EcsError(EcsErrorKind.UNAVAILABLE, "ListTasks gave the same page token twice.")
-                return
-            if not following:
-                return
-            token = following
+            page = self._read(target, "list_tasks", cluster=target.cluster, **arguments)
+            if isinstance(page, EcsError):
+                return page
+            if "taskArns" not in page:
+                return EcsError(EcsErrorKind.UNAVAILABLE, "ECS returned nothing for ListTasks.")
+            found.update(dict.fromkeys(page["taskArns"]))
+            token = page.get("nextToken")
+            if not token:
+                return None
+            if token == arguments.get("nextToken"):
+                return EcsError(EcsErrorKind.UNAVAILABLE, "ListTasks returned the same page token twice.")
+            arguments["nextToken"] = token
 
     def _read(self, target: Target, method: str, **arguments: Any) -> Mapping[str, Any] | EcsError:
-        """The answer of one read, or why there is none."""
+        """Return the response of one read call, or its error."""
         client = None
         try:
             client = self._clients.client(target)
             response: Mapping[str, Any] = getattr(client, method)(**arguments)
-        except Exception as error:  # noqa: BLE001 - whatever botocore raises is an answer to the protocol
-            trouble = classify_read_error(error)
-            if trouble.kind is EcsErrorKind.UNUSABLE_PROFILE and client is not None:
+        except Exception as error:  # noqa: BLE001 - whatever botocore raises is a result to the protocol
+            found = classify_read_error(error)
+            if found.kind is EcsErrorKind.UNUSABLE_PROFILE and client is not None:
                 self._clients.invalidate(target, client)
-            return trouble
+            return found
         return response
 
 
 class _CallState(threading.local):
-    """One thread's RunTask call under way. `deadline` is None between calls."""
+    """The RunTask call that one thread makes. `deadline` is None between calls."""
 
     deadline: float | None = None
     sent: bool = False
 
 
 class _SendGuard:
-    """Refuses to send RunTask after the deadline, and knows whether it was sent.
+    """Prevents that RunTask is sent after its deadline, and records whether it was sent.
 
     botocore emits `before-send` in the calling thread, after signing and right before the request goes out.
     """
@@ -229,7 +205,7 @@ class _SendGuard:
         self._attached: WeakSet[Any] = WeakSet()
 
     def attach(self, client: Any) -> None:
-        """Watch this client's RunTask; once is enough, more does nothing."""
+        """Guard this client's RunTask; idempotent."""
         with self._lock:
             if client in self._attached:
                 return
@@ -238,7 +214,7 @@ class _SendGuard:
 
     @contextmanager
     def until(self, deadline: float) -> Iterator[_CallState]:
-        """This thread's next RunTask must be sent before the deadline."""
+        """Set the deadline of this thread's next RunTask."""
         self._call.deadline, self._call.sent = deadline, False
         try:
             yield self._call
@@ -248,7 +224,7 @@ class _SendGuard:
     def _before_send(self, **_kwargs: object) -> None:
         deadline = self._call.deadline
         if deadline is None:
-            return  # not a call of this gateway's: another one over the same client guards it
+            return  # not a call of this gateway: another gateway over the same client guards it
         late = self._monotonic() - deadline
         if late > 0:
             raise CallBudgetExceeded(

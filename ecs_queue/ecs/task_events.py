@@ -17,10 +17,11 @@ _STARTED_BY_PATTERN = re.compile(r"([A-Za-z0-9_-]{1,32})/([A-Za-z0-9_-]{1,48})/(
 
 
 class TaskEvent(msgspec.Struct, frozen=True):
-    """One event about one launch of a request of ours.
+    """One event about one launch of a request.
 
-    `at`: when it happened, seconds since the epoch by AWS's clock. `task`: as DescribeTasks shows it, its times in
-    ISO 8601.
+    Attributes:
+        happened_at: Seconds since the epoch by AWS's clock.
+        task: As DescribeTasks shows it, but with times in ISO 8601.
     """
 
     record_id: str
@@ -32,7 +33,7 @@ class TaskEvent(msgspec.Struct, frozen=True):
     task: dict[str, Any]
 
     def __repr__(self) -> str:
-        """Without the task: its overrides hold commands and environments."""
+        """Show no task: its overrides hold commands and environments."""
         return f"TaskEvent(id={self.record_id!r}, launch={self.launch}, version={self.version})"
 
 
@@ -44,10 +45,14 @@ class _EventBridgeMessage(msgspec.Struct):
 
 
 def decode_event(body: bytes | str, namespace: str) -> TaskEvent | None:
-    """The event in a message of the queue; None for one that is none of ours.
+    """Return the event in a message of the queue.
 
-    Foreign are other kinds of events, tasks that nobody or another namespace started. UndecodableMessage: it is no
-    event of EventBridge at all, or one about a task that cannot be read. Its words never quote the message.
+    Returns:
+        None for a foreign event: of another kind, or about a task that this namespace did not start.
+
+    Raises:
+        UndecodableMessage: it is no event of EventBridge, or one about a task that cannot be read. Its text never
+            quotes the message.
     """
     try:
         envelope = msgspec.json.decode(body, type=_EventBridgeMessage)
@@ -67,7 +72,7 @@ def decode_event(body: bytes | str, namespace: str) -> TaskEvent | None:
 
 
 def newest_event_per_task(events: list[TaskEvent]) -> list[TaskEvent]:
-    """Of the events of one task only the one with the highest version: it tells all that the others do."""
+    """Keep only each task's event with the highest version: it contains what the others do."""
     found: dict[str, TaskEvent] = {}
     for event in events:
         known = found.get(event.arn)
