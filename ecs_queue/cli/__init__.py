@@ -1,1 +1,1 @@
-"""The command line: one file a command group. What is slow to import is imported by the command that needs it."""
+"""The command line: `main` is the entry point, each command is a module of its own name, `ui` has what they share."""

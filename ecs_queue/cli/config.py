@@ -1,4 +1,4 @@
-"""`config`: what is in effect, and why."""
+"""`config`: shows every configuration value in effect and where it came from."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _PROVIDER_MODULE = "airflow.providers.amazon.aws.hooks.base_aws"
 @shared_options
 @pass_options
 def config(options: SharedOptions, as_json: bool) -> None:
-    """Show every configuration value in effect and where it came from, secrets hidden.
+    """Show every configuration value in effect and where it came from, with secrets hidden.
 
-    The layers, each over the one before: the defaults, the ini file of --config or ECS_QUEUE_CONFIG, the
-    environment (AIRFLOW__SECTION__KEY), the command line. Below the values it says which queues' tasks a worker
-    with this configuration could launch, and whose credentials it would use.
+    Each source overrides the ones before it: the defaults, the ini file of --config or ECS_QUEUE_CONFIG, the
+    environment (AIRFLOW__SECTION__KEY), the command line. The lines below the values show for which queues a
+    worker with this configuration could launch tasks, and whether it uses the credentials of conn_id.
 
     \b
     Examples:
       ecs-queue config
       ecs-queue config --json | jq -r 'select(.origin != "default")'
 
-    Exit status: 2 when the configuration is not valid; every mistake is named, with the place it stands in.
+    Exit status: 2 when the configuration is not valid; stderr names every mistake and its source.
     """
     options.configure_logging()
     loaded = options.load_config()
@@ -65,14 +65,14 @@ def _describe(loaded: Config) -> Iterator[dict[str, Any]]:
     explanation = (
         "honoured, Airflow's amazon provider is installed"
         if honoured
-        else "not honoured, Airflow's amazon provider is not installed; boto3's own credential chain serves"
+        else "not honoured, Airflow's amazon provider is not installed; boto3's own credential chain is used"
     )
     yield {"kind": "credentials", "conn_id_honoured": honoured, "explanation": explanation}
 
 
 def is_amazon_provider_installed() -> bool:
-    """Whether Airflow's amazon provider can be imported, which alone knows what a `conn_id` means."""
+    """Return whether Airflow's amazon provider can be imported; it alone can resolve a `conn_id`."""
     try:
         return importlib.util.find_spec(_PROVIDER_MODULE) is not None
-    except Exception:  # noqa: BLE001 - not installed, or an Airflow that cannot start here: either way of no use
+    except Exception:  # noqa: BLE001 - not installed, or an Airflow that cannot start here
         return False

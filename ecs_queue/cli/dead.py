@@ -1,9 +1,9 @@
-"""`dead`: the messages that could not be used; look at them, queue them again, drop them."""
+"""`dead`: lists, shows, requeues and purges dead letters, the messages from which no request could be made."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,62 +18,53 @@ from ecs_queue.cli.dead_letter_requeue import (
     request_id_in,
     submit_requeues,
 )
-from ecs_queue.cli.ui.durations import parse_duration
+from ecs_queue.cli.ui.durations import format_ago, format_timestamp, parse_duration
+from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import OrderedGroup, SharedOptions, json_option, open_client, pass_options, shared_options
-from ecs_queue.cli.ui.output import (
-    format_duration,
-    print_fields,
-    print_json,
-    print_stderr,
-    print_stdout,
-    print_table,
-    truncate,
-)
+from ecs_queue.cli.ui.output import print_facts, print_json, print_stderr, print_stdout, print_table, truncate
 from ecs_queue.errors import UndecodableMessage, UsageError
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
     from ecs_queue.ledger.base import DeadLetter
 
-EXIT_NOT_FOUND = 1
-EXIT_SOME_NOT_REQUEUED = 1
-_DRY_RUN_NOTE = "dry run: nothing was done; --yes does it"
 _DELETE_BATCH_SIZE = 500
 
 Command = Callable[..., Any]
 
 
 def filter_options(command: Command) -> Command:
-    """Which letters are meant, as one argument `wanted`."""
+    """Add the options that select dead letters, and pass them on as one argument `selection`."""
 
     @functools.wraps(command)
-    def start(*args: Any, **given: Any) -> Any:
+    def run(*args: Any, **given: Any) -> Any:
         names = ("reason", "queue", "older_than", "newer_than")
-        wanted = DeadLetterFilter(keys=tuple(given.pop("keys", ())), **{name: given.pop(name) for name in names})
-        return command(*args, wanted=wanted, **given)
+        selection = DeadLetterFilter(keys=tuple(given.pop("keys", ())), **{name: given.pop(name) for name in names})
+        return command(*args, selection=selection, **given)
 
-    with_wanted: Command = start
+    decorated: Command = run
     for decorate in (
-        click.option(
-            "--newer-than", type=parse_duration, metavar="AGE", help="Only letters of the last 90s, 30m, 2h, 7d ..."
-        ),
-        click.option(
-            "--older-than", type=parse_duration, metavar="AGE", help="Only letters buried at least so long ago."
-        ),
-        click.option("--queue", metavar="NAME", help="Only letters that came from this queue."),
-        click.option("--reason", metavar="TEXT", help="Only letters whose reason has this in it, in any case."),
+        click.option("--newer-than", type=parse_duration, metavar="AGE", help="Only of the last 90s, 30m, 2h, 7d ..."),
+        click.option("--older-than", type=parse_duration, metavar="AGE", help="Only those at least this old."),
+        click.option("--queue", metavar="NAME", help="Only those that came from this queue."),
+        click.option("--reason", metavar="TEXT", help="Only those whose reason contains TEXT, in upper or lower case."),
     ):
-        with_wanted = decorate(with_wanted)
-    return with_wanted
+        decorated = decorate(decorated)
+    return decorated
 
 
-@click.group(cls=OrderedGroup, short_help="Messages that could not be used: look, queue again, drop.")
+_all_option = click.option("--all", "everything", is_flag=True, help="Select all, instead of KEYs and filters.")
+_yes_option = click.option("--yes", is_flag=True, help="Do it; otherwise only show what would be done.")
+
+
+@click.group(cls=OrderedGroup, short_help="List, requeue and purge dead letters.")
 @shared_options
 def dead() -> None:
     """Work with dead letters: messages from which no request could be made.
 
-    They are undecodable, came too late, named another queue than they came from, or have the id of another
-    request; each is kept with its bytes and the reason. The newest 10,000 (64 MiB) of the last 30 days are kept.
+    Such a message is undecodable, came too late, names another queue than it came from, has the id of another
+    request, or repeatedly broke the workers that launched it. The ledger keeps its bytes and the reason: the newest
+    10,000 dead letters (64 MiB together) of the last 30 days.
 
     \b
     Examples:
@@ -83,17 +74,19 @@ def dead() -> None:
     """
 
 
-@dead.command("list", short_help="Count and list them.")
+@dead.command("list", short_help="Count and list dead letters.")
 @filter_options
-@click.option("--limit", type=click.IntRange(0), default=50, show_default=True, help="List at most so many.")
-@click.option("--counts", is_flag=True, help="Only the counts.")
+@click.option("--limit", type=click.IntRange(0), default=50, show_default=True, help="Maximum number to list.")
+@click.option("--counts", is_flag=True, help="Only print the counts.")
 @json_option
 @shared_options
 @pass_options
 def list_dead_letters(
-    options: SharedOptions, wanted: DeadLetterFilter, limit: int, counts: bool, as_json: bool
+    options: SharedOptions, selection: DeadLetterFilter, limit: int, counts: bool, as_json: bool
 ) -> None:
-    """Count the dead letters by queue and reason, then list the newest.
+    """Count dead letters by queue and reason, then list the newest.
+
+    Reasons that differ only in ids and numbers are counted together.
 
     \b
     Examples:
@@ -102,77 +95,77 @@ def list_dead_letters(
       ecs-queue dead list --counts --json
     """
     options.configure_logging()
-    with open_client(options) as queue:
-        letters, now = find_dead_letters(queue.ledger, wanted), queue.ledger.now()
+    with open_client(options) as client:
+        found, now = find_dead_letters(client.ledger, selection), client.ledger.now()
     if not counts and as_json:
-        for letter in letters[:limit]:
-            print_json(dead_letter_to_dict(letter))
+        for item in found[:limit]:
+            print_json(dead_letter_to_dict(item))
         return
-    print_counts(letters, now, as_json)
-    if counts or not letters[:limit]:
+    print_counts(found, now, as_json)
+    if counts or not found[:limit]:
         return
     print_stdout("")
     headers = ("key", "since", "queue", "id", "bytes", "reason")
-    print_table(headers, [_row(letter, now) for letter in letters[:limit]])
-    if len(letters) > limit:
-        print_stderr(f"the newest {limit} of {len(letters)}; --limit shows more")
+    print_table(headers, [_row(item, now) for item in found[:limit]])
+    if len(found) > limit:
+        print_stderr(f"the newest {limit} of {len(found)}; --limit shows more")
 
 
-@dead.command("show", short_help="Show one of them.")
+@dead.command("show", short_help="Show one dead letter.")
 @click.argument("key")
-@click.option("--body", is_flag=True, help="Write the message's bytes to stdout as they are: they may hold secrets.")
+@click.option("--body", is_flag=True, help="Write the message's bytes to stdout unchanged. They may hold secrets.")
 @json_option
 @shared_options
 @pass_options
 def show_dead_letter(options: SharedOptions, key: str, body: bool, as_json: bool) -> int:
-    """Show one dead letter: where it came from, why it is dead, and whether a request can be made of it.
+    """Show where one dead letter came from, why it is dead, and whether it can be requeued.
 
-    Its command and environment are not shown, they may hold secrets; --body writes the message as it came.
+    Its command and environment are not shown, because they may hold secrets; --body writes the whole message.
 
     \b
     Examples:
       ecs-queue dead show 5f0c3b1a9d2e4f60
-      ecs-queue dead show 5f0c3b1a9d2e4f60 --body > letter.json
+      ecs-queue dead show 5f0c3b1a9d2e4f60 --body > message.json
 
-    Exit status: 1 when there is no such letter; otherwise as for every command.
+    Exit status: 1 when there is no such dead letter; otherwise as for every command.
     """
     options.configure_logging()
-    with open_client(options) as queue:
-        (letter,), now = queue.ledger.get_dead_letters([key]), queue.ledger.now()
-        if letter is None:
-            print_stderr(f"ecs-queue: no dead letter {key} is known; `ecs-queue dead list` shows what there is")
-            return EXIT_NOT_FOUND
+    with open_client(options) as client:
+        (found,), now = client.ledger.get_dead_letters([key]), client.ledger.now()
+        if found is None:
+            print_stderr(f"ecs-queue: no dead letter {key} is known; `ecs-queue dead list` lists all")
+            return EXIT_FAILURE
         if body:
-            click.echo(letter.body, nl=False)
+            click.echo(found.body, nl=False)
             return 0
-        facts = {**dead_letter_to_dict(letter), **_request_to_dict(queue, letter)}
+        facts = {**dead_letter_to_dict(found), **_request_to_dict(client, found)}
     if as_json:
         print_json(facts)
         return 0
-    facts["dead_since"] = f"{facts['dead_since']}, {format_duration(now - letter.added_at)} ago"
-    facts["usable"] = "yes, `ecs-queue dead requeue` queues it again" if facts["usable"] else "no"
+    facts["dead_since"] = f"{facts['dead_since']}, {format_ago(found.added_at, now)}"
+    facts["usable"] = "yes, `ecs-queue dead requeue` makes a request of it" if facts["usable"] else "no"
     facts["body"] = f"{facts.pop('bytes')} bytes, --body writes them"
-    print_fields([(name.replace("_", " "), "" if value is None else str(value)) for name, value in facts.items()])
+    print_facts(facts)
     return 0
 
 
-@dead.command("requeue", short_help="Queue them again, as new requests.")
+@dead.command("requeue", short_help="Submit dead letters again, as new requests.")
 @click.argument("keys", nargs=-1, metavar="[KEY...]")
 @filter_options
-@click.option("--all", "everything", is_flag=True, help="All there are, when nothing else says which.")
-@click.option("--to", "to_queue", metavar="NAME", help="The queue to submit them to; without it, their own.")
-@click.option("--yes", is_flag=True, help="Do it. Without it is only said what would be done.")
+@_all_option
+@click.option("--to", metavar="NAME", help="Queue to submit them to.  [the queue that each came from]")
+@_yes_option
 @json_option
 @shared_options
 @pass_options
 def requeue_dead_letters(
-    options: SharedOptions, wanted: DeadLetterFilter, everything: bool, to_queue: str | None, yes: bool, as_json: bool
+    options: SharedOptions, selection: DeadLetterFilter, everything: bool, to: str | None, yes: bool, as_json: bool
 ) -> int:
-    """Queue dead letters again: those of the KEYs, or all that the filters leave.
+    """Submit dead letters again, as new requests: those of the KEYs, or all that match the filters.
 
-    Each becomes a new request that names its origin: its id is the old one with an ending, and the envelope
-    says of which it is a repetition. It has the same command and executor_config, its times count from now, and
-    nobody waits for its result. A letter that holds no valid request is left where it is.
+    A new request has the same command and executor_config. Its id is the old one with a suffix, its envelope names
+    the old one as `origin`, its times count from now, and its result stays in the ledger. A message that holds no
+    valid request stays a dead letter. Requeuing the same dead letter twice gives the same id, and so one request.
 
     \b
     Examples:
@@ -180,36 +173,38 @@ def requeue_dead_letters(
       ecs-queue dead requeue --reason accept_until --newer-than 2h
       ecs-queue dead requeue --all --to etl-large --yes
 
-    Exit status: 1 when some could not be queued again; otherwise as for every command.
+    Exit status: 1 when some could not be requeued; otherwise as for every command.
     """
     options.configure_logging()
-    _require_selection("requeue", wanted, everything)
-    with open_client(options) as queue:
-        letters, now = find_dead_letters(queue.ledger, wanted), queue.ledger.now()
+    _require_selection("requeue", selection, everything)
+    with open_client(options) as client:
+        found, now = find_dead_letters(client.ledger, selection), client.ledger.now()
         if not as_json:
-            print_counts(letters, now, as_json)
-        revivals = [prepare_requeue(queue, letter, to_queue) for letter in letters]
+            print_counts(found, now, as_json)
+        requeues: Iterable[Requeue] = [prepare_requeue(client, item, to) for item in found]
         if yes:
-            queue.check()
-            revivals = _print_requeues(submit_requeues(queue, revivals), "requeued", as_json)
-        else:
-            revivals = _print_requeues(revivals, "would be requeued", as_json)
-    _print_summary("requeued", len([one for one in revivals if one.prepared_request is not None]), len(letters), yes)
-    return EXIT_SOME_NOT_REQUEUED if any(one.prepared_request is None for one in revivals) else 0
+            client.check()
+            requeues = submit_requeues(client, list(requeues))
+        failures = 0
+        for requeue in requeues:
+            failures += requeue.prepared_request is None
+            _print_requeue(requeue, "requeued" if yes else "would be requeued", as_json)
+    _print_summary("requeued", len(found) - failures, len(found), yes)
+    return EXIT_FAILURE if failures else 0
 
 
-@dead.command("purge", short_help="Drop them for good.")
+@dead.command("purge", short_help="Delete dead letters.")
 @click.argument("keys", nargs=-1, metavar="[KEY...]")
 @filter_options
-@click.option("--all", "everything", is_flag=True, help="All there are, when nothing else says which.")
-@click.option("--yes", is_flag=True, help="Do it. Without it is only said what would be done.")
+@_all_option
+@_yes_option
 @json_option
 @shared_options
 @pass_options
 def purge_dead_letters(
-    options: SharedOptions, wanted: DeadLetterFilter, everything: bool, yes: bool, as_json: bool
+    options: SharedOptions, selection: DeadLetterFilter, everything: bool, yes: bool, as_json: bool
 ) -> None:
-    """Drop dead letters for good: those of the KEYs, or all that the filters leave.
+    """Delete dead letters for good: those of the KEYs, or all that match the filters.
 
     \b
     Examples:
@@ -218,58 +213,51 @@ def purge_dead_letters(
       ecs-queue dead purge --all --yes
     """
     options.configure_logging()
-    _require_selection("purge", wanted, everything)
-    with open_client(options) as queue:
-        letters, now = find_dead_letters(queue.ledger, wanted), queue.ledger.now()
-        print_counts(letters, now, as_json)
-        keys = [letter.key for letter in letters]
+    _require_selection("purge", selection, everything)
+    with open_client(options) as client:
+        found, now = find_dead_letters(client.ledger, selection), client.ledger.now()
+        print_counts(found, now, as_json)
+        keys = [item.key for item in found]
         for start in range(0, len(keys) if yes else 0, _DELETE_BATCH_SIZE):
-            queue.ledger.delete_dead_letters(keys[start : start + _DELETE_BATCH_SIZE])
-    _print_summary("dropped", len(letters), len(letters), yes)
+            client.ledger.delete_dead_letters(keys[start : start + _DELETE_BATCH_SIZE])
+    _print_summary("purged", len(found), len(found), yes)
 
 
-def print_counts(found: Sequence[DeadLetter], now: float, as_json: bool) -> None:
-    """By queue and reason."""
-    piles = group_dead_letters(found)
+def print_counts(dead_letters: Sequence[DeadLetter], now: float, as_json: bool) -> None:
+    """Print how many there are of each queue and reason. `now` is the ledger's clock, seconds since the epoch."""
+    groups = group_dead_letters(dead_letters)
     if as_json:
-        from ecs_queue.cli.ui.record_view import format_timestamp
-
-        for pile in piles:
-            times = {"oldest": format_timestamp(pile.oldest), "newest": format_timestamp(pile.newest)}
-            print_json({"queue": pile.queue, "reason": pile.reason, "count": pile.count, **times})
-        return
-    if not piles:
+        for g in groups:
+            times = {"oldest": format_timestamp(g.oldest), "newest": format_timestamp(g.newest)}
+            print_json({"queue": g.queue, "reason": g.reason, "count": g.count, **times})
+    elif groups:
+        rows = [
+            (str(g.count), g.queue, truncate(g.reason, 90), format_ago(g.oldest, now), format_ago(g.newest, now))
+            for g in groups
+        ]
+        print_table(("count", "queue", "reason", "oldest", "newest"), rows)
+    else:
         print_stderr("no such dead letters")
-        return
-    rows = [
-        [str(p.count), p.queue, truncate(p.reason, 90), _format_ago(p.oldest, now), _format_ago(p.newest, now)]
-        for p in piles
-    ]
-    print_table(("count", "queue", "reason", "oldest", "newest"), rows)
 
 
-def _print_requeues(requeues: Any, verb: str, as_json: bool) -> list[Requeue]:
-    """A line for each as it comes."""
-    told = []
-    for one in requeues:
-        told.append(one)
-        result = "not_requeued" if one.prepared_request is None else verb
-        new = None if one.prepared_request is None else one.prepared_request.request
-        if as_json:
-            facts = {"key": one.dead_letter.key, "result": result, "origin": request_id_in(one.dead_letter)}
-            request = {"id": new.id if new else None, "queue": new.queue if new else None}
-            print_json({**facts, **request, "problem": one.problem or None})
-        elif new is None:
-            print_stdout(f"{one.dead_letter.key} is left: {one.problem}")
-        else:
-            print_stdout(f"{one.dead_letter.key} {verb} as {new.id} in {new.queue}")
-    return told
+def _print_requeue(requeue: Requeue, verb: str, as_json: bool) -> None:
+    key = requeue.dead_letter.key
+    new = None if requeue.prepared_request is None else requeue.prepared_request.request
+    if as_json:
+        result = {"key": key, "result": verb if new else "not_requeued", "origin": request_id_in(requeue.dead_letter)}
+        request = {"id": new.id if new else None, "queue": new.queue if new else None}
+        print_json({**result, **request, "problem": requeue.problem or None})
+    elif new is None:
+        print_stdout(f"{key} stays: {requeue.problem}")
+    else:
+        print_stdout(f"{key} {verb} as {new.id} in {new.queue}")
 
 
 def _print_summary(verb: str, done: int, total: int, yes: bool) -> None:
     if not total:
         return
-    print_stderr(f"{done} of {total} {'were' if yes else 'would be'} {verb}" + ("" if yes else f"; {_DRY_RUN_NOTE}"))
+    note = "" if yes else "; dry run: nothing was done, --yes does it"
+    print_stderr(f"{done} of {total} {'were' if yes else 'would be'} {verb}{note}")
 
 
 def _require_selection(command: str, selection: DeadLetterFilter, everything: bool) -> None:
@@ -279,27 +267,17 @@ def _require_selection(command: str, selection: DeadLetterFilter, everything: bo
         raise UsageError(f"dead {command}: expected --all or keys and filters, found both; nothing was done")
 
 
-def _request_to_dict(queue: EcsQueue, dead_letter: DeadLetter) -> dict[str, Any]:
+def _request_to_dict(client: EcsQueue, dead_letter: DeadLetter) -> dict[str, Any]:
     from ecs_queue.messages.envelope import decode_request
 
     try:
-        request = decode_request(dead_letter.body, queue.keyring)
+        request = decode_request(dead_letter.body, client.keyring)
     except UndecodableMessage as error:
         return {"usable": False, "problem": str(error)}
     return {"usable": True, "names_queue": request.queue, "owner": request.owner or None}
 
 
 def _row(dead_letter: DeadLetter, now: float) -> list[str]:
-    reason = truncate(dead_letter.reason, 70)
-    return [
-        dead_letter.key,
-        _format_ago(dead_letter.added_at, now),
-        dead_letter.queue,
-        request_id_in(dead_letter) or "",
-        str(len(dead_letter.body)),
-        reason,
-    ]
-
-
-def _format_ago(timestamp: float, now: float) -> str:
-    return f"{format_duration(now - timestamp)} ago"
+    record_id, size = request_id_in(dead_letter) or "", str(len(dead_letter.body))
+    since, reason = format_ago(dead_letter.added_at, now), truncate(dead_letter.reason, 70)
+    return [dead_letter.key, since, dead_letter.queue, record_id, size, reason]

@@ -1,4 +1,4 @@
-"""What the demo submits, and how each of it must end."""
+"""The requests of the demo, and how each must end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ _BIG_ENVIRONMENT_BYTES = 6000
 
 @dataclass(frozen=True)
 class DemoTask:
-    """One request. `shown` is its command as the tables show it; `is_stopped`: the demo stops it while it runs."""
+    """One request.
+
+    Attributes:
+        display: The command as tables show it.
+        state, exit_code, attempts: How the request must end.
+        stop_while_running: Whether the demo stops it.
+    """
 
     id: str
     command: tuple[str, ...]
@@ -25,20 +31,16 @@ class DemoTask:
     stop_while_running: bool = False
 
     def to_task_line(self) -> dict[str, Any]:
-        """As a task line."""
+        """Return the task line to submit."""
         return {"id": self.id, "command": list(self.command), "executor_config": dict(self.executor_config) or None}
 
     def ended_as_expected(self, result_line: Mapping[str, Any]) -> bool:
-        """Whether a result line says what it must say."""
-        return (result_line["state"], result_line["exit_code"], result_line["attempts"]) == (
-            self.state,
-            self.exit_code,
-            self.attempts,
-        )
+        """Return whether the request ended as it must."""
+        return all(result_line[name] == getattr(self, name) for name in ("state", "exit_code", "attempts"))
 
 
 def demo_tasks(number: int, max_attempts: int) -> list[DemoTask]:
-    """A mix of `number` requests, every kind in turn."""
+    """Return `number` requests, every kind in turn."""
     return [_KINDS[position % len(_KINDS)](position + 1, max_attempts) for position in range(number)]
 
 

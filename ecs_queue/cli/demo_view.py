@@ -1,18 +1,19 @@
-"""The demo's view while it runs: a moving table when a person looks, plain lines when not."""
+"""Shows the demo while it runs: a live table on a terminal, otherwise plain lines."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from ecs_queue.cli.demo_tasks import DemoTask
-from ecs_queue.cli.status import STATE_NAMES
-from ecs_queue.cli.ui.output import format_duration, is_terminal, print_stderr, rich_table, truncate
+from ecs_queue.cli.ui.durations import format_duration
+from ecs_queue.cli.ui.output import is_terminal, print_stderr, rich_table, truncate
 from ecs_queue.cli.ui.record_view import ran_to_exit
+from ecs_queue.cli.ui.records import STATE_NAMES
 
 if TYPE_CHECKING:
     from ecs_queue.protocol.record import Record
@@ -21,50 +22,47 @@ _PRINT_INTERVAL_SECONDS = 1.0
 _MAX_ROWS = 14
 
 
-def make_demo_view(tasks: Sequence[DemoTask]) -> DemoView:
-    """The view that suits stderr."""
-    return LiveDemoView(tasks) if is_terminal(sys.stderr) else DemoView(tasks)
+@contextmanager
+def open_demo_view(tasks: Sequence[DemoTask]) -> Iterator[DemoView]:
+    """Open the view that suits stderr."""
+    if not is_terminal(sys.stderr):
+        yield DemoView(tasks)
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(stderr=True), transient=True, refresh_per_second=8) as live:
+        yield LiveDemoView(tasks, live)
 
 
 class DemoView:
-    """A line about every second, when something has changed."""
+    """Prints a line about every second, when something has changed."""
 
     def __init__(self, tasks: Sequence[DemoTask]) -> None:
         self._tasks = tasks
-        self._started = time.monotonic()
+        self._started_at = time.monotonic()
         self._printed_at = float("-inf")
         self._printed = ""
 
     def update(self, records: Mapping[str, Record]) -> None:
-        """The records as they are now."""
+        """Show the present records."""
         now = time.monotonic()
         counts = format_state_counts(records)
         if counts != self._printed and now - self._printed_at >= _PRINT_INTERVAL_SECONDS:
             self._printed, self._printed_at = counts, now
-            print_stderr(f"{format_duration(now - self._started)}  {counts}")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
+            print_stderr(f"{format_duration(now - self._started_at)}  {counts}")
 
 
 class LiveDemoView(DemoView):
-    """Counts by state, a bar, and the requests that moved last."""
+    """Shows counts by state, a bar, and the requests that changed last."""
 
-    def __init__(self, tasks: Sequence[DemoTask]) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
+    def __init__(self, tasks: Sequence[DemoTask], live: Any) -> None:
         super().__init__(tasks)
-        self._live = Live(console=Console(stderr=True), transient=True, refresh_per_second=8)
-        self._recently_changed: dict[str, str] = {}  # id -> what it was shown as; the last one moved last
+        self._live = live
+        self._recently_changed: dict[str, str] = {}  # id -> what was shown; the last one changed last
 
     def update(self, records: Mapping[str, Record]) -> None:
-        """The records as they are now."""
+        """Show the present records."""
         for record_id, record in records.items():
             shown = f"{record.state} {record.attempt} {record.last_status}"
             if self._recently_changed.get(record_id) != shown:
@@ -78,27 +76,17 @@ class LiveDemoView(DemoView):
         from rich.text import Text
 
         ended = sum(record.is_terminal for record in records.values())
-        head = f"{format_duration(time.monotonic() - self._started)}   {format_state_counts(records)}"
+        head = f"{format_duration(time.monotonic() - self._started_at)}   {format_state_counts(records)}"
         commands = {task.id: task.display for task in self._tasks}
-        rows = [
-            _row(records[name], commands[name]) for name in list(self._recently_changed)[-_MAX_ROWS:] if name in records
-        ]
+        shown = list(self._recently_changed)[-_MAX_ROWS:]
+        rows = [_row(records[name], commands[name]) for name in shown if name in records]
         table = rich_table(("id", "command", "state", "ECS", "attempt", "exit", "reason"), rows, "ellipsis")
         bar = ProgressBar(total=len(self._tasks), completed=ended, width=60)
         return Group(Text(head, style="bold"), bar, table)
 
-    def __enter__(self) -> Self:
-        self._live.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
-
 
 def format_state_counts(records: Mapping[str, Record]) -> str:
-    """Such as `QUEUED 3  LAUNCHED 8  SUCCESS 12`."""
+    """Return `QUEUED 3  LAUNCHED 8  SUCCESS 12`."""
     counts = Counter(record.state.value for record in records.values())
     return "  ".join(f"{state} {counts[state]}" for state in STATE_NAMES if counts[state])
 

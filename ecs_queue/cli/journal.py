@@ -1,56 +1,44 @@
-"""`journal`: every envelope, decision and answer as events; look at them, follow them, take them away."""
+"""`journal`: shows, follows, exports and imports the journal."""
 
 from __future__ import annotations
 
 import itertools
-import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from fnmatch import fnmatchcase
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecs_queue.cli.ui.durations import TimeBound, parse_time_bound
-from ecs_queue.cli.ui.event_view import format_event_fields, format_timestamp_ms, print_event
+from ecs_queue.cli.ui.durations import TimeBound, format_timestamp_ms, parse_time_bound
+from ecs_queue.cli.ui.event_view import format_event_fields, print_event
+from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import (
     OrderedGroup,
     SharedOptions,
     json_option,
     load_shared_config,
+    open_journal_reader,
     pass_options,
     shared_options,
 )
-from ecs_queue.cli.ui.output import print_json, print_stderr, print_table
+from ecs_queue.cli.ui.output import STDIO, open_output, print_json, print_stderr, print_table
 from ecs_queue.errors import UsageError
 
 if TYPE_CHECKING:
     from ecs_queue.journal import JournalEvent, RedisJournal
 
-EXIT_NOT_FOUND = 1
-STDOUT = "-"
-#: How long one read of `tail -f` waits: as long as Ctrl-C may have to. Seconds.
+#: How long one read of `tail -f` blocks, and so Ctrl-C at most. Seconds.
 _READ_TIMEOUT_SECONDS = 1.0
-#: What `tail -f` follows from when nothing has been written yet.
+#: Where `tail -f` starts in an empty journal.
 _FIRST_POSITION = "0-0.0"
 
 
-@contextmanager
-def open_journal_reader(options: SharedOptions) -> Iterator[RedisJournal]:
-    """The journal by the configuration, closed at the end."""
-    from ecs_queue.journal import open_journal
-
-    with closing(open_journal(load_shared_config(options))) as found:
-        yield found
-
-
-@click.group(cls=OrderedGroup, short_help="Every decision and answer: look, follow, export.")
+@click.group(cls=OrderedGroup, short_help="Show, follow and export the journal.")
 @shared_options
 def journal() -> None:
-    """Look at the journal: every envelope, decision and ECS answer, event by event.
+    """Work with the journal: every envelope, decision and answer of ECS as events.
 
     Workers and clients write it beside the ledger (configuration: journal, journal_megabytes,
-    journal_retention_seconds). Passwords, tokens and the like are replaced by [redacted] before they get there.
+    journal_retention_seconds). They replace passwords, tokens and the like by [redacted] before they write.
 
     \b
     Examples:
@@ -60,9 +48,9 @@ def journal() -> None:
     """
 
 
-@journal.command(short_help="The events of one request.")
+@journal.command(short_help="Show the events of one request.")
 @click.argument("id")
-@click.option("--envelope", is_flag=True, help="Only the request itself, as JSON.")
+@click.option("--envelope", is_flag=True, help="Only print the request itself, as JSON.")
 @json_option
 @shared_options
 @pass_options
@@ -70,7 +58,7 @@ def show(options: SharedOptions, /, id: str, envelope: bool, as_json: bool) -> i
     """Show the events of one request, in the order in which they happened.
 
     With --json each event is an object on a line of its own, as `journal export` writes it: v, seq, at (seconds since
-    the epoch, server's clock), name, id, worker, data.
+    the epoch by the server's clock), name, id, worker, data.
 
     \b
     Examples:
@@ -83,40 +71,42 @@ def show(options: SharedOptions, /, id: str, envelope: bool, as_json: bool) -> i
     from ecs_queue.journal.base import newest_envelope
 
     options.configure_logging()
-    with open_journal_reader(options) as found:
-        events = list(found.request_events(id))
+    with open_journal_reader(load_shared_config(options)) as reader:
+        events = list(reader.request_events(id))
         if not events:
-            cause = _empty_message(found, "it was never submitted, or was dropped since")
+            cause = _empty_message(reader, "it was never submitted, or the journal has dropped it since")
             print_stderr(f"the journal has no request {id}: {cause}")
-            return EXIT_NOT_FOUND
-        if envelope:
-            return _print_envelope(id, newest_envelope(events))
+            return EXIT_FAILURE
+    if envelope:
+        return _print_envelope(id, newest_envelope(events))
     if as_json:
         for event in events:
-            print_json(_event_to_dict(event))
+            print_event(event, as_json)
         return 0
     first = events[0].at
-    print_table(
-        ("AT", "AFTER", "EVENT", "WORKER", "WHAT"),
-        [
-            (format_timestamp_ms(e.at), f"{e.at - first:.3f} s", e.name, e.worker or "-", format_event_fields(e))
-            for e in events
-        ],
-    )
+    rows = [
+        (format_timestamp_ms(e.at), f"{e.at - first:.3f} s", e.name, e.worker or "-", format_event_fields(e))
+        for e in events
+    ]
+    print_table(("AT", "AFTER", "EVENT", "WORKER", "WHAT"), rows)
     return 0
 
 
-@journal.command(short_help="The newest events; -f follows.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on, until Ctrl-C.")
-@click.option("-n", "--lines", type=click.IntRange(0), default=20, show_default=True, help="Begin with so many.")
-@click.option("--id", "ids", multiple=True, metavar="ID", help="Only of this request; may be given again.")
-@click.option("--event", "names", multiple=True, metavar="NAME", help="Only of this name; * is anything.")
-@click.option("--worker", metavar="NAME", help="Only what this worker wrote.")
+@journal.command(short_help="Show the newest events; -f follows.")
+@click.option("-f", "--follow", is_flag=True, help="Also print new events as they are written, until Ctrl-C.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(0), default=20, show_default=True, help="How many events to begin with."
+)
+@click.option("--id", "ids", multiple=True, metavar="ID", help="Only events of this request; repeatable.")
+@click.option(
+    "--event", "names", multiple=True, metavar="NAME", help="Only events of this name; repeatable. * is any text."
+)
+@click.option("--worker", metavar="NAME", help="Only events that this worker wrote.")
 @json_option
 @shared_options
 @pass_options
-def tail(options: SharedOptions, /, follow: bool, lines: int, as_json: bool, **given: Any) -> int:
-    """Show the newest events, and with -f what comes after them.
+def tail(options: SharedOptions, /, follow: bool, lines: int, as_json: bool, **filters: Any) -> int:
+    """Show the newest events, and with -f also the events that follow.
 
     \b
     Examples:
@@ -127,30 +117,30 @@ def tail(options: SharedOptions, /, follow: bool, lines: int, as_json: bool, **g
     Exit status: 1 when the journal is empty; 130 after Ctrl-C.
     """
     options.configure_logging()
-    wanted = _EventFilter(frozenset(given["ids"]), given["names"], given["worker"])
-    with open_journal_reader(options) as found:
-        newest = found.last_seq()
+    event_filter = _EventFilter(frozenset(filters["ids"]), filters["names"], filters["worker"])
+    with open_journal_reader(load_shared_config(options)) as reader:
+        newest = reader.last_seq()
         if not newest and not follow:
-            print_stderr(_empty_message(found, "the journal is empty"))
-            return EXIT_NOT_FOUND
-        for event in _read_newest(found, wanted, lines, newest):
+            print_stderr(_empty_message(reader, "the journal is empty"))
+            return EXIT_FAILURE
+        for event in _read_newest(reader, event_filter, lines, newest):
             print_event(event, as_json)
         newest = newest or _FIRST_POSITION
         while follow:
-            for event in found.tail(newest, _READ_TIMEOUT_SECONDS):
+            for event in reader.tail(newest, _READ_TIMEOUT_SECONDS):
                 newest = event.seq
-                if wanted.matches(event):
+                if event_filter.matches(event):
                     print_event(event, as_json)
     return 0
 
 
-@journal.command(short_help="As a file of JSON lines.")
-@click.option("-o", "--output", default=STDOUT, metavar="FILE", help="Where to; without it, or with -, stdout.")
+@journal.command(short_help="Write the journal as JSON lines.")
+@click.option("-o", "--output", default=STDIO, metavar="FILE", help="File to write; - is stdout, the default.")
 @click.option(
-    "--since", type=parse_time_bound, metavar="WHEN", help="Only from then on: 2h, 7d, or 2025-01-31T12:00:00Z."
+    "--since", type=parse_time_bound, metavar="WHEN", help="Only events since then: 2h, 7d, or 2025-01-31T12:00:00Z."
 )
-@click.option("--until", type=parse_time_bound, metavar="WHEN", help="Only until then.")
-@click.option("--id", "ids", multiple=True, metavar="ID", help="Only of this request; may be given again.")
+@click.option("--until", type=parse_time_bound, metavar="WHEN", help="Only events until then.")
+@click.option("--id", "ids", multiple=True, metavar="ID", help="Only events of this request; repeatable.")
 @json_option
 @shared_options
 @pass_options
@@ -159,7 +149,7 @@ def export(
 ) -> int:
     """Write the journal as JSON lines, one event a line: for `replay FILE`, `journal import`, or your own tools.
 
-    On stderr it says how many events that were; with --json, as an object on stdout when FILE is given.
+    stderr says how many events were written; with --json and FILE an object on stdout does.
 
     \b
     Examples:
@@ -172,34 +162,34 @@ def export(
     from ecs_queue.journal.jsonl import write_events
 
     options.configure_logging()
-    with open_journal_reader(options) as found:
-        now = found.now()
-        start, end = (None if moment is None else moment.resolve(now) for moment in (times["since"], times["until"]))
-        chosen = [found.request_events(id, start, end) for id in dict.fromkeys(ids)] or [found.all_events(start, end)]
-        with _open_output(output) as sink:
+    with open_journal_reader(load_shared_config(options)) as reader:
+        now = reader.now()
+        start, end = (None if bound is None else bound.resolve(now) for bound in (times["since"], times["until"]))
+        chosen = [reader.request_events(id, start, end) for id in dict.fromkeys(ids)] or [reader.all_events(start, end)]
+        with open_output(output, "nothing was exported") as sink:
             number = write_events(itertools.chain.from_iterable(chosen), sink)
         if not number:
-            print_stderr(_empty_message(found, "there are no such events"))
-            return EXIT_NOT_FOUND
-    if as_json and output != STDOUT:
+            print_stderr(_empty_message(reader, "there are no such events"))
+            return EXIT_FAILURE
+    if as_json and output != STDIO:
         print_json({"events": number, "file": output})
     else:
-        print_stderr(f"{number} events" if output == STDOUT else f"{number} events in {output}")
+        print_stderr(f"{number} events" if output == STDIO else f"{number} events in {output}")
     return 0
 
 
-@journal.command("import", short_help="Read an exported file back.")
+@journal.command("import", short_help="Import an exported file.")
 @click.argument("file", metavar="FILE")
-@click.option("--append", is_flag=True, help="Although the namespace has a journal already.")
+@click.option("--append", is_flag=True, help="Import into a namespace whose journal has events already.")
 @json_option
 @shared_options
 @pass_options
 def import_events(options: SharedOptions, /, file: str, append: bool, as_json: bool) -> None:
-    """Read an exported journal into the journal of a namespace, to look at it there.
+    """Import an exported journal into the journal of a namespace, to read it there.
 
-    Each event keeps its time and its worker, and gets a new place in the order. A last line that was cut is left
-    out; any other line that is no event means that nothing is read. Take a namespace of its own for it: without
-    --append a journal that has events already is not touched.
+    Each event keeps its time and its worker, and gets a new seq. An incomplete last line is skipped; nothing is
+    imported when any other line is no event. Use a namespace of its own: without --append nothing is imported
+    into a journal that has events already.
 
     \b
     Examples:
@@ -210,14 +200,14 @@ def import_events(options: SharedOptions, /, file: str, append: bool, as_json: b
 
     options.configure_logging()
     config = load_shared_config(options)
-    events = list(read_events(file, print_stderr))  # all of it is checked before anything is written
-    with open_journal_reader(options) as found:
-        if found.last_seq() and not append:
+    events = list(read_events(file, print_stderr))  # checks all lines before the first is written
+    with open_journal_reader(config) as reader:
+        if reader.last_seq() and not append:
             raise UsageError(
                 f"the journal of namespace {config.namespace} has events already: import into a namespace of its own "
                 "(--namespace NAME), or give --append; nothing was imported"
             )
-        import_events(events, found)
+        import_events(events, reader)
     if as_json:
         print_json({"events": len(events), "namespace": config.namespace})
     else:
@@ -225,7 +215,7 @@ def import_events(options: SharedOptions, /, file: str, append: bool, as_json: b
 
 
 class _EventFilter:
-    """What `tail` lets through. Nothing given of a kind: all of it."""
+    """Selects events for `tail`. An empty filter selects all."""
 
     def __init__(self, ids: frozenset[str], names: tuple[str, ...], worker: str | None) -> None:
         self._ids, self._names, self._worker = ids, names, worker
@@ -239,7 +229,7 @@ class _EventFilter:
 
 
 def _read_newest(reader: RedisJournal, event_filter: _EventFilter, number: int, last: str) -> list[JournalEvent]:
-    """The newest wanted ones up to `last`, oldest first; looked for from the end, page by page."""
+    """Return the newest selected events up to `last`, oldest first, reading pages from the end."""
     from ecs_queue.journal.base import seq_sort_key
 
     newest: list[JournalEvent] = []
@@ -247,41 +237,21 @@ def _read_newest(reader: RedisJournal, event_filter: _EventFilter, number: int, 
         if len(newest) >= number:
             break
         newest = [*(e for e in page if event_filter.matches(e) and seq_sort_key(e.seq) <= seq_sort_key(last)), *newest]
-    return newest[len(newest) - number :] if len(newest) > number else newest
+    return newest[max(0, len(newest) - number) :]
 
 
 def _print_envelope(id: str, envelope: bytes | None) -> int:
     if envelope is None:
         print_stderr(
-            f"the journal has events of {id}, but not its envelope: it was dropped since, or its client keeps none"
+            f"the journal has events of {id}, but not its envelope: it was dropped, or its client writes no journal"
         )
-        return EXIT_NOT_FOUND
+        return EXIT_FAILURE
     click.echo(envelope)
     return 0
 
 
-def _event_to_dict(event: JournalEvent) -> dict[str, Any]:
-    import msgspec
-
-    built: dict[str, Any] = msgspec.to_builtins(event)
-    return built
-
-
 def _empty_message(reader: RedisJournal, otherwise: str) -> str:
+    """Explain why nothing was found: `otherwise`, unless the journal is empty."""
     if reader.last_seq():
         return otherwise
     return "the journal is empty; workers write it unless `journal` is off (`ecs-queue config` shows it)"
-
-
-@contextmanager
-def _open_output(output: str) -> Iterator[IO[bytes]]:
-    if output == STDOUT:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    try:
-        sink = open(output, "wb")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise UsageError(f"--output {output}: {error.strerror}; nothing was exported") from None
-    with sink:
-        yield sink

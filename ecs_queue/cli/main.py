@@ -1,4 +1,4 @@
-"""The entry point: the tree of commands, and the one place where errors become a sentence and an exit status."""
+"""The entry point: the tree of commands, and the one place that turns errors into a sentence and an exit status."""
 
 from __future__ import annotations
 
@@ -14,28 +14,24 @@ from ecs_queue.cli.dead import dead
 from ecs_queue.cli.demo import demo
 from ecs_queue.cli.doctor import doctor
 from ecs_queue.cli.journal import journal
-from ecs_queue.cli.local import local, local_ecs
+from ecs_queue.cli.local import local
+from ecs_queue.cli.local_ecs import local_ecs
 from ecs_queue.cli.queues import queues
 from ecs_queue.cli.replay import replay
 from ecs_queue.cli.status import status
 from ecs_queue.cli.stop import stop
 from ecs_queue.cli.submit import submit
 from ecs_queue.cli.tasks import tasks
+from ecs_queue.cli.ui.exit_status import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE
 from ecs_queue.cli.ui.options import OrderedGroup, SharedOptions, shared_options
 from ecs_queue.cli.ui.output import print_stderr
 from ecs_queue.cli.worker import worker
 from ecs_queue.cli.workers import workers
 from ecs_queue.errors import EcsQueueError
 
-#: Bad input, bad configuration, a server that cannot be reached.
-EXIT_USAGE = 2
-#: A bug of ours (EX_SOFTWARE of sysexits.h).
-EXIT_BUG = 70
-EXIT_INTERRUPTED = 130
-
 
 class RootGroup(OrderedGroup):
-    """Ends with a command's own exit status; an error is one sentence on stderr, never a traceback."""
+    """Exits with the command's own status; an error is one sentence on stderr, never a traceback."""
 
     def main(
         self,
@@ -45,43 +41,42 @@ class RootGroup(OrderedGroup):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """See click. A command answers its exit status, or None for 0."""
+        """See click. A command returns its exit status, or None for 0."""
         options: MutableMapping[str, Any] = {"obj": SharedOptions(), **extra}
         try:
-            answer = super().main(args, prog_name or "ecs-queue", complete_var, standalone_mode=False, **options)
+            status = super().main(args, prog_name or "ecs-queue", complete_var, standalone_mode=False, **options)
         except Exception as error:  # noqa: BLE001 - the outermost frame
-            answer = _exit_status(error, options["obj"])
+            status = _report_error(error, options["obj"])
         if standalone_mode:
-            sys.exit(answer or 0)
-        return answer
+            sys.exit(status or 0)
+        return status
 
 
-def _exit_status(error: Exception, options: SharedOptions) -> int:
-    """Say what went wrong; the exit status."""
+def _report_error(error: Exception, options: SharedOptions) -> int:
+    """Print what went wrong, and return the exit status."""
     if isinstance(error, click.Abort):
         return EXIT_INTERRUPTED
     if isinstance(error, click.ClickException):
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "ecs-queue"
         print_stderr(f"{path}: {_one_line(error.format_message())} (`{path} --help` explains)")
-        return EXIT_USAGE
-    if isinstance(error, EcsQueueError):
+    elif isinstance(error, EcsQueueError):
         for line in str(error).splitlines():
             print_stderr(f"ecs-queue: {line}")
-        return EXIT_USAGE
-    if isinstance(error, OSError):
+    elif isinstance(error, OSError):
         print_stderr(f"ecs-queue: {error}")
-        return EXIT_USAGE
-    if type(error).__module__ == "botocore.exceptions":  # not imported for this: most commands do without it
+    elif type(error).__module__ == "botocore.exceptions":  # by name: most commands never import botocore
         print_stderr(f"ecs-queue: {_one_line(str(error))}: check AWS_PROFILE and the other AWS settings")
-        return EXIT_USAGE
-    print_stderr(f"ecs-queue: a bug, {type(error).__name__}: {error}; --log-level debug shows where, please report it")
-    if options.log_level == "debug":
-        traceback.print_exception(error)
-    return EXIT_BUG
+    else:
+        sentence = f"ecs-queue: a bug, {type(error).__name__}: {error}"
+        print_stderr(f"{sentence}; --log-level debug shows where, please report it")
+        if options.log_level == "debug":
+            traceback.print_exception(error)
+        return EXIT_BUG
+    return EXIT_USAGE
 
 
 def _one_line(message: str) -> str:
-    """click's messages, which may have several lines, as one."""
+    """Messages of click may have several lines."""
     return " ".join(message.split()).rstrip(".")
 
 
@@ -89,45 +84,44 @@ def _one_line(message: str) -> str:
     name="ecs-queue",
     cls=RootGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="`ecs-queue COMMAND --help` explains a command; `ecs-queue demo` shows all of it at work.",
+    epilog="`ecs-queue COMMAND --help` explains a command; `ecs-queue demo` shows the whole at work.",
 )
 @shared_options
 @click.version_option(package_name="ecs-queue", message="ecs-queue %(version)s")
 def cli() -> None:
     """Run containers on Amazon ECS from a queue.
 
-    Launching ECS tasks directly is slow, throttled, and leaves you guessing whether a call that timed out has
-    started a container. Here you submit commands to a queue; any number of workers launch each as an ECS task,
-    follow it to its end, and you get exactly one result for each, whatever is killed in between.
+    Launching ECS tasks directly is slow and throttled, and after a timeout you do not know whether a container was
+    started. With ecs-queue you submit commands to a queue. Workers, any number of them, launch each command as an
+    ECS task and follow it to its end. You get exactly one result for each request, whatever is killed in between.
 
     \b
-    Try it, without AWS or any service:
-      ecs-queue demo                            the main job, at work
-      ecs-queue local                           a whole stack to play with
+    Try it, without AWS and without any service:
+      ecs-queue demo                            watch the main job
+      ecs-queue local                           run a whole installation here
     \b
     With your own Redis and cluster:
-      ecs-queue worker                          launches what is submitted
-      ecs-queue submit --wait -- echo hello     one command; exits as it does
-      ecs-queue status                          what waits, runs and has ended
+      ecs-queue worker                          launch submitted requests
+      ecs-queue submit --wait -- echo hello     run one command, exit as it does
+      ecs-queue status                          see what waits, runs and has ended
 
-    Every command works on the same configuration; `ecs-queue config` shows it and where it comes from. The
-    options below may stand before the command or after it.
+    All commands use the same configuration; `ecs-queue config` shows it and its origins. The options below may
+    stand before the command or after it.
 
     \b
-    Exit status: 0 it worked; 2 bad input, bad configuration, or a server that
-    cannot be reached (one sentence on stderr says which); 130 interrupted.
-    A command's own statuses are in its help.
+    Exit status: 0 success; 2 bad input, bad configuration, or a server that
+    cannot be reached (a sentence on stderr says which); 130 interrupted.
+    The help of a command lists its own statuses.
     """
 
 
-_COMMANDS = (
+for command in (
     *(submit, status, queues, tasks, stop, worker, workers, dead, journal, replay),
     *(config, doctor, local, local_ecs, demo),
-)
-for command in _COMMANDS:
+):
     cli.add_command(command)
 
 
 def main() -> None:
-    """The command `ecs-queue`."""
+    """Run the command `ecs-queue`."""
     cli()

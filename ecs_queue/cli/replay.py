@@ -1,17 +1,33 @@
-"""`replay`: one request again, by its id; or what an exported journal says, decided again or submitted again."""
+"""`replay`: repeats one request by its id, or the traffic or the decisions of an exported journal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecs_queue.cli.ui.options import SharedOptions, json_option, pass_options, shared_options
+from ecs_queue.cli.ui.options import (
+    SharedOptions,
+    json_option,
+    open_client,
+    open_journal_reader,
+    pass_options,
+    shared_options,
+)
+from ecs_queue.cli.ui.output import print_json, print_stdout
 from ecs_queue.errors import UsageError
 
-#: Mode -> the options that it takes, of a FILE and of an ID.
+if TYPE_CHECKING:
+    from ecs_queue.client.client import EcsQueue
+    from ecs_queue.replay.past_request import PastRequest
+    from ecs_queue.runtask.resubmit import ResubmitChanges
+
+#: Mode -> the options that it takes, for a FILE and for an ID.
 _FILE_MODES: Mapping[str, tuple[str, ...]] = {"offline": (), "submit": ("--speed", "--dry-run", "--yes-i-mean")}
 _REQUEST_MODES: Mapping[str, tuple[str, ...]] = {
     "submit": ("--queue", "--set", "--env", "--id"),
@@ -20,44 +36,51 @@ _REQUEST_MODES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@click.command(short_help="The same again: a request, or recorded traffic.")
+@click.command(short_help="Repeat a request, or recorded traffic.")
 @click.argument("target", metavar="ID|FILE")
-@click.option("--submit", is_flag=True, help="Submit it again as new: an ID's request, or a FILE's in their rhythm.")
-@click.option("--local", is_flag=True, help="ID: run its command here, as you, with its environment; exit as it does.")
-@click.option("--explain", is_flag=True, help="ID: show what would be sent to ECS now beside what was sent then.")
-@click.option("--offline", is_flag=True, help="FILE: decide again what was decided, and compare. Starts nothing.")
-@click.option("--queue", metavar="NAME", help="ID: another queue, and with it another profile.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="ID: change it: cpu=512, time_limit=60 ...")
-@click.option("--env", "variables", multiple=True, metavar="NAME[=VALUE]", help="ID: a variable; alone, this shell's.")
-@click.option("--id", "new_id", metavar="ID", help="ID, with --submit: the id of the new request.")
+@click.option("--submit", is_flag=True, help="Submit new requests: a copy of ID, or those of FILE in their rhythm.")
+@click.option("--local", is_flag=True, help="ID: run its command here, as your user, with its environment.")
+@click.option("--explain", is_flag=True, help="ID: compare what would be sent to ECS now with what was sent.")
+@click.option("--offline", is_flag=True, help="FILE: make its decisions again and compare them. Starts nothing.")
+@click.option("--queue", metavar="NAME", help="ID: use another queue, and with it another profile.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="ID: change cpu=512, time_limit=60 ...")
+@click.option(
+    "--env",
+    "variables",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="ID: set a variable; NAME: to this shell's value.",
+)
+@click.option("--id", "new_id", metavar="ID", help="ID, with --submit: id of the new request.")
 @click.option("--speed", type=float, metavar="N", help="FILE, with --submit: N times as fast.  [1]")
 @click.option("--dry-run", is_flag=True, help="FILE, with --submit: only show what would be submitted.")
-@click.option("--yes-i-mean", metavar="NAMESPACE", help="FILE, with --submit: this namespace, though not for tests.")
+@click.option("--yes-i-mean", metavar="NAMESPACE", help="FILE, with --submit: confirm a namespace not named for tests.")
 @json_option
 @shared_options
 @pass_options
 def replay(options: SharedOptions, /, target: str, as_json: bool, **given: Any) -> int:
-    """Do the same again. TARGET is the id of a request, or a file that `journal export` wrote.
+    """Repeat a request by its ID, or what is recorded in a FILE that `journal export` wrote.
 
-    An ID is taken from the ledger while it lives, and then from the journal. The journal does not keep secrets: what it
-    has hidden must be given with --env; without that nothing is done, and the names are said.
+    The command takes an ID from the ledger while the request lives, and then from the journal. The journal does not
+    keep secrets: give redacted variables with --env. When one is missing, the command names it and does nothing.
 
-    ID --submit makes a new request with the same command and overrides that names its origin; its times count from
-    now, and nobody waits for its result. --set changes a member of the request (priority, expires_in, time_limit,
-    relaunch) or a flat key of its executor_config (cpu, memory ...), --env a variable of the main container.
+    ID --submit makes a new request with the same command and overrides. Its envelope names the old one as `origin`,
+    its times count from now, and its result stays in the ledger. --set changes a member of the request (priority,
+    expires_in, time_limit, relaunch) or a flat key of its executor_config (cpu, memory ...), --env a variable of
+    the main container.
 
-    ID --local runs the very command with that environment as a process on this machine, in this directory, to
-    reproduce a failure. The image's files, entry point, user and working directory, the task's role and secrets
-    that ECS fills in are not there. Of this shell's environment it gets only PATH, HOME and the like.
+    ID --local runs the command with its environment as a process on this machine, in this directory, to reproduce
+    a failure. It does not have the image's files, entry point, user and working directory, nor the task's role and
+    the secrets that ECS fills in. It gets only PATH, HOME and the like of this shell's environment.
 
-    ID --explain prints a diff of the run_task arguments; secrets are hidden in it.
+    ID --explain prints a diff of the run_task arguments, with secrets hidden.
 
-    FILE --offline calls the launcher's own rules with the recorded inputs, clock and answers of ECS, and names the
-    first decision that is not the same now: the request, the event and the rule. Nothing is started or written.
+    FILE --offline calls the worker's own rules with the recorded inputs, clock and answers of ECS, and names the
+    first decision that differs: the request, the event and the rule. Nothing is started or written.
 
-    FILE --submit submits the recorded requests as new ones, at the times and to the queues of then, --speed times as
+    FILE --submit submits the recorded requests as new ones, to their queues and in their rhythm, --speed times as
     fast: for load and regression tests. All are checked first. A namespace whose name does not say that it is for
-    tests (test, dev, staging, local, demo, bench, ci, sandbox, load as a part of it) is refused without --yes-i-mean.
+    tests (test, dev, staging, local, demo, bench, ci, sandbox or load is a part of it) needs --yes-i-mean.
 
     \b
     Examples:
@@ -68,8 +91,8 @@ def replay(options: SharedOptions, /, target: str, as_json: bool, **given: Any) 
       ecs-queue replay journal.jsonl --submit --speed 10 --dry-run
       ecs-queue replay journal.jsonl --submit --speed 10 --namespace load-test
 
-    Exit status: of --local the command's own (128 + the signal's number, 127 when it cannot be started); of
-    --explain and --offline 1 when there are differences. 2 means that nothing was done.
+    Exit status: --local exits as the command does (128 + the signal's number, 127 when there is no such program);
+    --explain and --offline exit with 1 when there are differences. 2 means that nothing was done.
     """
     options.configure_logging()
     is_file = Path(target).is_file()
@@ -77,10 +100,8 @@ def replay(options: SharedOptions, /, target: str, as_json: bool, **given: Any) 
         raise UsageError(f"replay: expected an id, or a file that `ecs-queue journal export` wrote; none at {target}")
     mode = _select_mode(target, _FILE_MODES if is_file else _REQUEST_MODES, given)
     if not is_file:
-        from ecs_queue.cli.replay_request import parse_changes, replay_request
-
-        changes = parse_changes(given["queue"], given["settings"], given["variables"])
-        return replay_request(options, target, mode, changes, given["new_id"], as_json)
+        changes = _parse_changes(given["queue"], given["settings"], given["variables"])
+        return _replay_request(options, target, mode, changes, given["new_id"], as_json)
     from ecs_queue.cli.replay_journal import replay_offline, replay_traffic
 
     if mode == "offline":
@@ -90,16 +111,89 @@ def replay(options: SharedOptions, /, target: str, as_json: bool, **given: Any) 
 
 
 def _select_mode(target: str, modes: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]) -> str:
-    """The one that was chosen; UsageError for none, for two, and for an option that has no effect in it."""
+    """Return the chosen mode; raise `UsageError` for none, for two, and for an option that has no effect in it."""
     chosen = [mode for mode in ("submit", "local", "explain", "offline") if given[mode]]
     if len(chosen) != 1 or chosen[0] not in modes:
         expected = ", ".join(f"--{mode}" for mode in modes)
         found = " and ".join(f"--{mode}" for mode in chosen) or "none"
-        what = "the file" if "offline" in modes else "the request"
-        raise UsageError(f"replay: for {what} {target} expected one of {expected}, found {found}; nothing was done")
-    names = {"settings": "--set", "variables": "--env", "new_id": "--id", "dry_run": "--dry-run", "queue": "--queue"}
-    names |= {"speed": "--speed", "yes_i_mean": "--yes-i-mean"}
-    for name, option in names.items():
+        kind = "file" if "offline" in modes else "request"
+        raise UsageError(f"replay: for the {kind} {target} expected one of {expected}, found {found}; nothing was done")
+    names = {"--queue": "queue", "--set": "settings", "--env": "variables", "--id": "new_id", "--speed": "speed"}
+    names |= {"--dry-run": "dry_run", "--yes-i-mean": "yes_i_mean"}
+    for option, name in names.items():
         if given[name] not in (None, False, ()) and option not in modes[chosen[0]]:
             raise UsageError(f"replay: {option} has no effect with --{chosen[0]} of {target}; leave it out")
     return chosen[0]
+
+
+def _replay_request(
+    options: SharedOptions, record_id: str, mode: str, changes: ResubmitChanges, new_id: str | None, as_json: bool
+) -> int:
+    from ecs_queue.replay.past_request import find_past_request
+
+    with open_client(options) as client:
+        with open_journal_reader(client.config) as journal:
+            past = find_past_request(client, journal, record_id)
+        if mode == "submit":
+            return _resubmit(client, past, changes, as_json, new_id)
+        if mode == "local":
+            from ecs_queue.cli.replay_local import make_local_run, run_locally
+
+            return run_locally(make_local_run(client.config, past, changes), as_json)
+        from ecs_queue.cli.replay_explain import compare_launch, print_comparison
+
+        return print_comparison(compare_launch(client.config, past, changes), as_json)
+
+
+def _resubmit(client: EcsQueue, past: PastRequest, changes: ResubmitChanges, as_json: bool, new_id: str | None) -> int:
+    import msgspec
+
+    from ecs_queue.cli.ui.submitter import Submitter
+    from ecs_queue.runtask.resubmit import build_resubmit_id, build_resubmit_line
+
+    past, environment = past.with_secrets(changes.environment)
+    changes = msgspec.structs.replace(changes, environment=environment)
+    main_container = client.config.profile(changes.queue or past.request.queue).container_name
+    new_id = new_id or build_resubmit_id(past.id, secrets.token_hex(4))
+    prepared = client.prepare(build_resubmit_line(past.request, new_id, changes, main_container), origin=past.id)
+    client.check()
+    (handle,) = Submitter(client).submit([prepared])
+    if as_json:
+        print_json({"id": handle.id, "origin": past.id, "queue": prepared.request.queue})
+    else:
+        print_stdout(handle.id)
+    return 0
+
+
+def _parse_changes(queue: str | None, settings: Sequence[str], variables: Sequence[str]) -> ResubmitChanges:
+    from ecs_queue.runtask.resubmit import CHANGEABLE_FIELDS, ResubmitChanges
+
+    values = dict(_parse_setting(text) for text in settings)
+    return ResubmitChanges(
+        queue=queue or "",
+        fields={name: value for name, value in values.items() if name in CHANGEABLE_FIELDS},
+        overrides={name: value for name, value in values.items() if name not in CHANGEABLE_FIELDS},
+        environment=dict(_parse_variable(text) for text in variables),
+    )
+
+
+def _parse_setting(text: str) -> tuple[str, Any]:
+    """A value is JSON if possible, otherwise text: 512, null, spot."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UsageError(f"--set: expected KEY=VALUE, such as cpu=512, found {text!r}")
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value
+
+
+def _parse_variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name:
+        raise UsageError("--env: expected NAME=VALUE or NAME, found no name")
+    if equals:
+        return name, value
+    if name not in os.environ:
+        raise UsageError(f"--env {name}: this shell's environment has no {name}; give --env {name}=VALUE")
+    return name, os.environ[name]

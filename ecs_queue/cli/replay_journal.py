@@ -1,4 +1,4 @@
-"""`replay FILE`: an exported journal, decided again or submitted again."""
+"""`replay FILE`: repeats the decisions or the traffic of an exported journal."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ecs_queue.cli.ui.event_view import format_timestamp_ms
+from ecs_queue.cli.ui.durations import format_duration, format_timestamp_ms
+from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import SharedOptions, open_client
-from ecs_queue.cli.ui.output import format_duration, print_fields, print_json, print_stderr, print_stdout, truncate
+from ecs_queue.cli.ui.output import print_fields, print_json, print_stderr, print_stdout, truncate
 from ecs_queue.errors import EcsQueueError, UsageError
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
+    from ecs_queue.client.producer import PreparedRequest
     from ecs_queue.replay.decisions import DecisionDifference, DecisionReplay
     from ecs_queue.replay.traffic import RecordedRequest, Traffic, TrafficReplay
 
-EXIT_DIFFERENT = 1
 _MAX_VALUE_LENGTH = 400
 
 
 def replay_offline(file: str, as_json: bool) -> int:
-    """Decide again what the file's journal says was decided; 0 when all of it is identical, else 1.
+    """Make the decisions of the file again, and return 0 when all are identical, otherwise 1.
 
-    UsageError for a file that is no journal, is empty, or has no decisions.
+    Raises:
+        UsageError: The file is no journal, is empty, or has no decisions.
     """
     from ecs_queue.journal.jsonl import InvalidJournalFile, read_events
     from ecs_queue.replay.decisions import replay_decisions
@@ -36,18 +38,23 @@ def replay_offline(file: str, as_json: bool) -> int:
             f"{file} has {report.event_count} events and no decision among them: export the whole journal"
         )
     if as_json:
-        print_json(_report_to_dict(report))
+        import msgspec
+
+        facts = {"identical": report.difference is None, "compared": report.decision_count}
+        print_json({**facts, **msgspec.to_builtins(report)})
     else:
         _print_report(report)
-    return 0 if report.difference is None else EXIT_DIFFERENT
+    return 0 if report.difference is None else EXIT_FAILURE
 
 
 def replay_traffic(
     options: SharedOptions, file: str, speed: float, dry_run: bool, confirmed: str | None, as_json: bool
 ) -> int:
-    """Submit the file's requests again in their rhythm, `speed` times as fast, as new ones.
+    """Submit the file's requests as new ones in their rhythm, `speed` times as fast.
 
-    UsageError for a file without requests, a bad speed, or a namespace that may be production and is not `confirmed`.
+    Raises:
+        UsageError: The file has no requests, the speed is not valid, or the namespace may be production and is not
+            `confirmed`.
     """
     from ecs_queue.config.keyring import open_keyring
     from ecs_queue.journal.jsonl import InvalidJournalFile, read_events
@@ -56,31 +63,33 @@ def replay_traffic(
     if not (math.isfinite(speed) and speed > 0):
         raise UsageError(f"replay: --speed: expected a number above 0, found {speed:g}")
     traffic = read_traffic(read_events(file, print_stderr), open_keyring(options.load_config()))
+    unreadable = f"{traffic.unreadable_count} requests are left out: they are encrypted or of another version"
     if not traffic.requests:
-        why = f"; {traffic.unreadable_count} are sealed or of another version" if traffic.unreadable_count else ""
+        why = f"; {unreadable}" if traffic.unreadable_count else ""
         raise InvalidJournalFile(f"{file} has no request that could be submitted again{why}")
-    with open_client(options) as queue:
+    with open_client(options) as client:
         if not dry_run:
-            _reject_production(queue.config.namespace, confirmed)
-        plan = _traffic_summary(queue, traffic, speed)
-        _check_all(queue, traffic)
+            _reject_production(client.config.namespace, confirmed)
+        summary = _traffic_summary(client, traffic, speed)
+        for request in traffic.requests:
+            try:
+                _prepare(client, request)
+            except EcsQueueError as error:
+                raise type(error)(f"{request.id}: {error}; nothing was submitted") from None
         if dry_run:
-            _print_traffic_summary(plan, as_json)
+            _print_traffic_summary(summary, as_json)
             return 0
-        _print_omissions(traffic)
-        played = _play_traffic(queue, traffic, speed)
+        if traffic.redacted_count:
+            print_stderr(f"replay: {traffic.redacted_count} requests contain [redacted] in the place of their secrets")
+        if traffic.unreadable_count:
+            print_stderr(f"replay: {unreadable}")
+        result = _submit_traffic(client, traffic, speed)
     if as_json:
-        print_json(
-            {
-                **plan,
-                "submitted": played.submitted_count,
-                "took": played.duration_seconds,
-                "late": played.max_lag_seconds,
-            }
-        )
+        times = {"took": result.duration_seconds, "late": result.max_lag_seconds}
+        print_json({**summary, "submitted": result.submitted_count, **times})
     else:
-        took, late = format_duration(played.duration_seconds), format_duration(played.max_lag_seconds)
-        print_stdout(f"{played.submitted_count} requests submitted in {took}, the latest {late} behind its time")
+        took, lag = format_duration(result.duration_seconds), format_duration(result.max_lag_seconds)
+        print_stdout(f"{result.submitted_count} requests submitted in {took}, at most {lag} late")
     return 0
 
 
@@ -91,40 +100,31 @@ def _reject_production(namespace: str, confirmed: str | None) -> None:
         raise UsageError(f"replay: --yes-i-mean names {confirmed}, the namespace is {namespace}; nothing was submitted")
     if confirmed is None and not is_test_namespace(namespace):
         raise UsageError(
-            f"replay: namespace {namespace} may be production, for its name does not say test, dev, staging or the "
-            f"like: take another --namespace, or give --yes-i-mean {namespace}; nothing was submitted"
+            f"replay: namespace {namespace} may be production, its name does not contain test, dev, staging or the "
+            f"like: choose another --namespace, or give --yes-i-mean {namespace}; nothing was submitted"
         )
 
 
-def _check_all(queue: EcsQueue, traffic: Traffic) -> None:
-    """Every request is checked before the first is submitted."""
-    for arrival in traffic.requests:
-        try:
-            queue.prepare(_task_line(arrival), origin=arrival.id)
-        except EcsQueueError as error:
-            raise type(error)(f"{arrival.id}: {error}; nothing was submitted") from None
-
-
-def _task_line(arrival: RecordedRequest) -> dict[str, Any]:
+def _prepare(client: EcsQueue, request: RecordedRequest) -> PreparedRequest:
     import secrets
 
     from ecs_queue.runtask.resubmit import build_resubmit_id
 
-    return {"id": build_resubmit_id(arrival.id, secrets.token_hex(4)), **arrival.task}
+    task = {"id": build_resubmit_id(request.id, secrets.token_hex(4)), **request.task}
+    return client.prepare(task, origin=request.id)
 
 
-def _play_traffic(queue: EcsQueue, traffic: Traffic, speed: float) -> TrafficReplay:
+def _submit_traffic(client: EcsQueue, traffic: Traffic, speed: float) -> TrafficReplay:
     from ecs_queue.replay.traffic import submit_traffic
 
     submitted = 0
 
     def submit(batch: Sequence[RecordedRequest]) -> None:
         nonlocal submitted
-        # Made only now, for a request's times count from its submission.
-        queue.send([queue.prepare(_task_line(arrival), origin=arrival.id) for arrival in batch])
+        client.send([_prepare(client, request) for request in batch])  # the times of a request count from now
         submitted += len(batch)
 
-    queue.check()
+    client.check()
     try:
         return submit_traffic(traffic.requests, speed, submit, time.monotonic, time.sleep)
     except (EcsQueueError, KeyboardInterrupt):
@@ -132,9 +132,9 @@ def _play_traffic(queue: EcsQueue, traffic: Traffic, speed: float) -> TrafficRep
         raise
 
 
-def _traffic_summary(queue: EcsQueue, traffic: Traffic, speed: float) -> dict[str, Any]:
+def _traffic_summary(client: EcsQueue, traffic: Traffic, speed: float) -> dict[str, Any]:
     return {
-        "namespace": queue.config.namespace,
+        "namespace": client.config.namespace,
         "requests": len(traffic.requests),
         "queues": traffic.queue_counts,
         "recorded_seconds": round(traffic.duration_seconds, 3),
@@ -151,65 +151,39 @@ def _print_traffic_summary(summary: dict[str, Any], as_json: bool) -> None:
         return
     queues = ", ".join(f"{queue} {number}" for queue, number in sorted(summary["queues"].items()))
     recorded, replayed = format_duration(summary["recorded_seconds"]), format_duration(summary["seconds"])
-    stretch = f"{recorded}, at {summary['speed']:g} times the speed {replayed}"
+    unreadable = summary["unreadable"]
     print_fields(
         [
             ("namespace", summary["namespace"]),
             ("requests", f"{summary['requests']} ({queues})"),
-            ("recorded in", stretch),
-            ("with hidden secrets", str(summary["redacted"] or "")),
-            (
-                "left out",
-                f"{summary['unreadable']} that are sealed or of another version" if summary["unreadable"] else "",
-            ),
+            ("recorded in", f"{recorded}, at {summary['speed']:g} times the speed {replayed}"),
+            ("with redacted secrets", str(summary["redacted"] or "")),
+            ("left out", f"{unreadable} that are encrypted or of another version" if unreadable else ""),
         ]
     )
     print_stderr("dry run: nothing was submitted")
 
 
-def _print_omissions(traffic: Traffic) -> None:
-    if traffic.redacted_count:
-        print_stderr(
-            f"replay: in {traffic.redacted_count} requests stands [redacted], for the journal does not keep secrets"
-        )
-    if traffic.unreadable_count:
-        print_stderr(f"replay: {traffic.unreadable_count} requests are left out, they are sealed or of another version")
-
-
-def _report_to_dict(report: DecisionReplay) -> dict[str, Any]:
-    import msgspec
-
-    built: dict[str, Any] = msgspec.to_builtins(report)
-    return {"identical": report.difference is None, "compared": report.decision_count, **built}
-
-
 def _print_report(report: DecisionReplay) -> None:
-    kinds = ", ".join(f"{number} {name}" for name, number in sorted(report.decision_counts.items()))
-    if report.difference is None:
-        print_stdout(f"identical: {report.decision_count} decisions about {report.request_count} requests ({kinds})")
+    if report.difference is not None:
+        print_stdout(f"different: decision {report.decision_count} of the file is the first that would differ now")
+        _print_difference(report.difference)
         return
-    print_stdout(
-        f"different: decision {report.decision_count} of those in the file is the first that would not be the same now"
-    )
-    _print_difference(report.difference)
+    kinds = ", ".join(f"{number} {name}" for name, number in sorted(report.decision_counts.items()))
+    print_stdout(f"identical: {report.decision_count} decisions about {report.request_count} requests ({kinds})")
 
 
 def _print_difference(difference: DecisionDifference) -> None:
-    recorded, now = _only_differences(difference.recorded, difference.replayed)
+    recorded, replayed = difference.recorded, difference.replayed
+    if isinstance(recorded, dict) and isinstance(replayed, dict):  # only the members that differ
+        names = [name for name in recorded if recorded[name] != replayed.get(name)]
+        recorded, replayed = ({name: value.get(name) for name in names} for value in (recorded, replayed))
     print_fields(
         [
             ("request", difference.id),
             ("event", f"{difference.seq} ({difference.event}, {format_timestamp_ms(difference.at)})"),
             ("rule", difference.rule),
             ("recorded", truncate(json.dumps(recorded), _MAX_VALUE_LENGTH)),
-            ("now", truncate(json.dumps(now), _MAX_VALUE_LENGTH)),
+            ("now", truncate(json.dumps(replayed), _MAX_VALUE_LENGTH)),
         ]
     )
-
-
-def _only_differences(recorded: Any, now: Any) -> tuple[Any, Any]:
-    """Of two objects only the members that differ."""
-    if not (isinstance(recorded, dict) and isinstance(now, dict)):
-        return recorded, now
-    names = [name for name in recorded if recorded[name] != now.get(name)]
-    return {name: recorded[name] for name in names}, {name: now.get(name) for name in names}

@@ -1,4 +1,4 @@
-"""`replay --local`: a request's command as a process here, with its environment and its exit code."""
+"""`replay --local`: runs a request's command on this machine, with its environment and its exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ecs_queue.cli.ui.output import format_duration, print_json, print_stderr, sanitize
+from ecs_queue.cli.ui.durations import format_duration
+from ecs_queue.cli.ui.output import print_json, print_stderr, sanitize
 from ecs_queue.errors import InvalidRequest, UsageError
 
 if TYPE_CHECKING:
@@ -20,27 +21,15 @@ if TYPE_CHECKING:
     from ecs_queue.replay.past_request import PastRequest
     from ecs_queue.runtask.resubmit import ResubmitChanges
 
-#: What of this shell's environment a command cannot do without; the rest is not the container's.
-_INHERITED_VARIABLES = (
-    "PATH",
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "SHELL",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "TZ",
-    "TMPDIR",
-    "TERM",
-)
-#: As a shell says it: cannot be started, not found.
+#: The variables of this shell that commands need. The others are not the container's.
+_INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TERM")
+#: The exit statuses of a shell.
 _EXIT_CANNOT_START, _EXIT_COMMAND_NOT_FOUND = 126, 127
 
 
 @dataclass(frozen=True)
 class LocalRun:
-    """A command and the variables that the request gives it. `task_definition`: what it had run with, "" if unknown."""
+    """A command and the variables of its request. `task_definition` is the one it ran with, "" if unknown."""
 
     id: str
     command: Sequence[str] = field(repr=False)
@@ -49,43 +38,42 @@ class LocalRun:
 
 
 def make_local_run(config: Config, past: PastRequest, changes: ResubmitChanges) -> LocalRun:
-    """The main container's command and environment: as they were sent, else as they would be; with the changes."""
+    """Return the main container's command and environment, as sent or else as they would be sent, with the changes.
+
+    Raises:
+        InvalidRequest: A secret that the journal has redacted is missing.
+    """
+    from ecs_queue.replay.past_request import reject_redacted
     from ecs_queue.runtask.executor_config import normalize_executor_config
     from ecs_queue.runtask.merge import merge_run_task
 
-    sent = past.last_call
-    profile = config.profile(changes.queue or past.request.queue)
-    if sent is not None and not changes.queue:
-        main, asked = sent.launch_spec.container_name, sent.launch_spec.run_task
-        definition = str(asked.get("taskDefinition") or "")
+    if past.last_call is not None and not changes.queue:
+        main, run_task = past.last_call.launch_spec.container_name, past.last_call.launch_spec.run_task
+        definition = str(run_task.get("taskDefinition") or "")
     else:
+        profile = config.profile(changes.queue or past.request.queue)
         main, definition = profile.container_name, profile.task_definition or ""
-        config_asked = normalize_executor_config(past.request.executor_config, main)
-        asked = merge_run_task(profile.run_task_kwargs, config_asked)
-    override = _main_override(past.id, asked, main)
-    variables = {one["name"]: one.get("value", "") for one in override.get("environment", ())}
+        run_task = merge_run_task(
+            profile.run_task_kwargs, normalize_executor_config(past.request.executor_config, main)
+        )
+    override = _main_override(past.id, run_task, main)
+    variables = {entry["name"]: entry.get("value", "") for entry in override.get("environment", ())}
     variables |= changes.environment
-    _reject_redacted(past, variables)
+    environment = [{"name": name, "value": value} for name, value in variables.items()]
+    reject_redacted(past.id, {"command": past.request.command, "environment": environment})
     return LocalRun(past.id, past.request.command, variables, definition)
 
 
-def _reject_redacted(past: PastRequest, variables: Mapping[str, str]) -> None:
-    from ecs_queue.replay.past_request import reject_redacted
-
-    shown = [{"name": name, "value": value} for name, value in variables.items()]
-    reject_redacted(past.id, {"command": past.request.command, "environment": shown})
-
-
 def run_locally(run: LocalRun, as_json: bool) -> int:
-    """Run it to its end; its exit status. Its output goes to the screen, with JSON to stderr."""
+    """Run the command to its end, and return its exit status. Its output goes to stdout, with JSON to stderr."""
     _print_limits(run)
-    environment = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
-    started = time.monotonic()
+    environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    start = time.monotonic()
     status = _run(run.command, {**environment, **run.variables}, sys.stderr if as_json else None)
-    took = time.monotonic() - started
+    seconds = time.monotonic() - start
     if as_json:
-        print_json({"id": run.id, "exit_code": status, "ran_seconds": round(took, 3)})
-    print_stderr(f"ecs-queue: {run.id} ended here with exit code {status} after {format_duration(took)}")
+        print_json({"id": run.id, "exit_code": status, "ran_seconds": round(seconds, 3)})
+    print_stderr(f"ecs-queue: {run.id} ended here with exit code {status} after {format_duration(seconds)}")
     return status
 
 
@@ -93,7 +81,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str], output: Any) ->
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        process = subprocess.Popen(  # noqa: S603 - running that very command is what was asked for
+        process = subprocess.Popen(  # noqa: S603 - the user asked to run this command
             list(command), env=dict(environment), stdin=subprocess.DEVNULL, stdout=output
         )
     except (OSError, ValueError) as error:
@@ -104,7 +92,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str], output: Any) ->
 
 
 def _wait_for(process: subprocess.Popen[bytes]) -> int:
-    """Ctrl-C reaches the command as well, which is of this process group; SIGTERM is passed on. It decides."""
+    """Let the command handle signals: Ctrl-C reaches its process group, which is ours; SIGTERM is passed on."""
 
     def pass_on(number: int, frame: Any) -> None:
         del frame
@@ -121,30 +109,26 @@ def _wait_for(process: subprocess.Popen[bytes]) -> int:
 
 def _main_override(record_id: str, run_task: Mapping[str, Any], main: str | None) -> Mapping[str, Any]:
     containers = run_task.get("overrides", {}).get("containerOverrides", ())
-    if main is None and any("name" in one for one in containers):
-        raise UsageError(f"{record_id}: which container is the main one is not known: set container_name")
+    if main is None and any("name" in container for container in containers):
+        raise UsageError(f"{record_id}: it is unknown which container is the main one: set container_name")
     found: dict[str, Any] = {}
-    for one in containers:
-        if one.get("name", main) == main:
-            found.update(one)
-    if any("name" not in one for one in found.get("environment", ())):
+    for container in containers:
+        if container.get("name", main) == main:
+            found.update(container)
+    if any("name" not in entry for entry in found.get("environment", ())):
         raise InvalidRequest(f"{record_id}: its environment has a variable without a name")
     return found
 
 
 def _print_limits(run: LocalRun) -> None:
-    """What is the same, and what is not."""
-    image = f"task definition {run.task_definition}" if run.task_definition else "its task definition"
-    print_stderr(f"ecs-queue: running {run.id} here, as you, in {os.getcwd()}: {_format_program(run.command)}")
+    """Print what the command has here, and what it does not have."""
+    arguments = f" and {len(run.command) - 1} arguments" if len(run.command) > 1 else ""  # they may hold secrets
+    program = sanitize(shlex.quote(run.command[0])) + arguments
+    print_stderr(f"ecs-queue: running {run.id} here, as your user, in {os.getcwd()}: {program}")
     names = ", ".join(run.variables) or "none"
     print_stderr(f"ecs-queue: its own variables: {names}; of this shell only PATH, HOME and the like")
+    image = f"task definition {run.task_definition}" if run.task_definition else "its task definition"
     print_stderr(
         f"ecs-queue: not here: what {image} supplies (image, entry point, user, working directory, "
         "variables and secrets of its own) and the task's role"
     )
-
-
-def _format_program(command: Sequence[str]) -> str:
-    """Only the program: what follows may hold secrets."""
-    rest = f" and {len(command) - 1} arguments" if len(command) > 1 else ""
-    return sanitize(shlex.quote(command[0])) + rest

@@ -1,4 +1,4 @@
-"""`tasks`: requests, filtered, listed and counted."""
+"""`tasks`: lists and counts requests."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecs_queue.cli.status import STATE_NAMES, iter_records
-from ecs_queue.cli.ui.durations import TimeBound, parse_time_bound
+from ecs_queue.cli.ui.durations import TimeBound, format_duration, parse_time_bound
 from ecs_queue.cli.ui.options import SharedOptions, json_option, open_client, pass_options, shared_options
 from ecs_queue.cli.ui.output import (
     STATE_STYLES,
@@ -23,7 +22,8 @@ from ecs_queue.cli.ui.output import (
     sanitize,
     truncate,
 )
-from ecs_queue.cli.ui.record_view import format_age, format_run_time, ran_to_exit, record_to_dict
+from ecs_queue.cli.ui.record_view import format_run_time, ran_to_exit, record_to_dict
+from ecs_queue.cli.ui.records import STATE_NAMES, iter_records
 
 if TYPE_CHECKING:
     from ecs_queue.protocol.record import Record
@@ -36,7 +36,7 @@ _MIN_REASON_WIDTH = 16
 
 @dataclass(frozen=True)
 class TaskFilter:
-    """Which requests are meant; what is None or empty leaves none out."""
+    """Selects requests. A member that is None or empty selects all."""
 
     states: frozenset[str] = frozenset()
     queue: str | None = None
@@ -45,7 +45,7 @@ class TaskFilter:
     reason: str | None = None
 
     def matches(self, record: Record, now: float) -> bool:
-        """Whether it is meant. `now`: the ledger's clock."""
+        """Return whether the record is selected. `now` is the ledger's clock, seconds since the epoch."""
         return (
             (not self.states or record.state.value in self.states)
             and self.queue in (None, record.queue)
@@ -55,32 +55,32 @@ class TaskFilter:
         )
 
 
-@click.command(short_help="List requests, newest first.")
+@click.command(short_help="List or count requests.")
 @click.option(
     "--state",
     "states",
     multiple=True,
     type=click.Choice(STATE_NAMES, case_sensitive=False),
     metavar="STATE",
-    help=f"Only requests in this state, any case; may be repeated. {', '.join(STATE_NAMES)}.",
+    help=f"Only requests in this state, in upper or lower case; repeatable. {', '.join(STATE_NAMES)}.",
 )
 @click.option("--queue", metavar="NAME", help="Only requests of this queue.")
 @click.option(
-    "--since", type=parse_time_bound, metavar="AGE|TIME", help="Only those submitted since: 30m, 2h, 2025-01-31T12:00Z."
+    "--since", type=parse_time_bound, metavar="AGE|TIME", help="Only submitted since then: 30m, 2h, 2025-01-31T12:00Z."
 )
 @click.option("--owner", metavar="NAME", help="Only requests whose results go to this owner.")
-@click.option("--reason", metavar="TEXT", help="Only requests whose reason has this in it, in any case.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
-@click.option("--counts", is_flag=True, help="Count all of them by queue and state instead of listing.")
+@click.option("--reason", metavar="TEXT", help="Only requests whose reason contains TEXT, in upper or lower case.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Maximum number to list.")
+@click.option("--counts", is_flag=True, help="Count all selected requests by queue and state instead.")
 @json_option
 @shared_options
 @pass_options
 def tasks(
-    options: SharedOptions, /, states: Sequence[str], limit: int, counts: bool, as_json: bool, **given: Any
+    options: SharedOptions, /, states: Sequence[str], limit: int, counts: bool, as_json: bool, **filters: Any
 ) -> None:
-    """List requests, newest first: those that are live, then those that have ended.
+    """List requests: first the live ones, then the ended ones, each newest first.
 
-    --counts reads every record that the ledger has, `status` counts without that; only the one can filter.
+    --counts reads every record of the ledger. `ecs-queue status` counts without reading them, but cannot filter.
 
     \b
     Examples:
@@ -90,11 +90,11 @@ def tasks(
       ecs-queue tasks --json | jq -r 'select(.exit_code == 137) | .id'
     """
     options.configure_logging()
-    wanted = TaskFilter(states=frozenset(state.upper() for state in states), **given)
+    selection = TaskFilter(states=frozenset(state.upper() for state in states), **filters)
     with open_client(options) as client:
         now = client.ledger.now()
         page = _PAGE_SIZE if counts else min(limit + 1, _PAGE_SIZE)
-        found = iter_records(client.ledger, lambda record: wanted.matches(record, now), page)
+        found = iter_records(client.ledger, lambda record: selection.matches(record, now), page)
         if counts:
             _print_counts(found, as_json)
         elif as_json:
@@ -109,10 +109,8 @@ def _print_records(records: Sequence[Record], limit: int, now: float) -> None:
         print_stderr("no such requests")
         return
     rows = [_row(record, now) for record in records[:limit]]
-    if is_terminal():
-        rows = [_without_routine_reason(record, row) for record, row in zip(records, rows, strict=False)]
-    reasons = _MIN_REASON_WIDTH if any(row[-1] for row in rows) else 0
-    if fits_terminal(_HEADERS, [row[:-1] for row in rows], reasons):
+    reason_width = _MIN_REASON_WIDTH if any(row[-1] for row in rows) else 0
+    if fits_terminal(_HEADERS, [row[:-1] for row in rows], reason_width):
         print_table(_HEADERS, rows)
     else:
         for row in rows:
@@ -130,43 +128,32 @@ def _print_counts(records: Iterator[Record], as_json: bool) -> None:
             every = {state: states[state] for state in STATE_NAMES}
             print_json({"queue": name, "requests": states.total(), "states": every})
         return
-    shown = [state for state in STATE_NAMES if any(states[state] for states in queues.values())]
-    rows = [
-        [name or "(none)", str(states.total()), *(str(states[state]) for state in shown)]
-        for name, states in sorted(queues.items())
-    ]
-    if len(rows) > 1:
-        everything = sum(queues.values(), Counter[str]())
-        rows.append(["all", str(everything.total()), *(str(everything[state]) for state in shown)])
-    if rows:
-        print_table(("queue", "requests", *shown), rows)
-    else:
+    if not queues:
         print_stderr("no such requests")
+        return
+    lines = [(name or "(none)", states) for name, states in sorted(queues.items())]
+    everything = sum(queues.values(), Counter[str]())
+    if len(lines) > 1:
+        lines.append(("all", everything))
+    shown = [state for state in STATE_NAMES if everything[state]]
+    rows = [[name, str(states.total()), *(str(states[state]) for state in shown)] for name, states in lines]
+    print_table(("queue", "requests", *shown), rows)
 
 
 def _print_block(row: Sequence[str]) -> None:
-    """A request on a narrow terminal: an id that is broken in two cannot be copied."""
+    """Print a request on a narrow terminal, with its id unbroken so that it can be copied."""
     record_id, state, queue, attempts, exit_code, age, ran, reason = row
     click.echo(f"{sanitize(record_id)}  {click.style(state, fg=STATE_STYLES.get(state))}  {sanitize(queue)}")
-    words = [
-        f"queued {age} ago",
-        f"attempt {attempts}",
-        f"ran {ran}" if ran else "",
-        f"exit {exit_code}" if exit_code else "",
-    ]
-    for line in (", ".join(filter(None, words)), reason):
-        if line:
-            click.echo(f"  {sanitize(line)}")
-
-
-def _without_routine_reason(record: Record, row: list[str]) -> list[str]:
-    """Where the exit code says it all, the reason only takes room."""
-    return [*row[:-1], ""] if ran_to_exit(record.state.value, record.exit_code) else row
+    optional = [f"{name} {value}" for name, value in (("ran", ran), ("exit", exit_code)) if value]
+    for line in filter(None, (", ".join([f"queued {age} ago", f"attempt {attempts}", *optional]), reason)):
+        click.echo(f"  {sanitize(line)}")
 
 
 def _row(record: Record, now: float) -> list[str]:
     exit_code = "" if record.exit_code is None else str(record.exit_code)
     attempts = str(record.attempts if record.is_terminal else record.attempt)
-    times = (format_age(record, now), format_run_time(record, now))
-    reason = truncate(record.reason, 60)
+    times = (format_duration(now - record.created_at), format_run_time(record, now))
+    # On a terminal a reason that only repeats the exit code would take the room of the others.
+    is_routine = is_terminal() and ran_to_exit(record.state.value, record.exit_code)
+    reason = "" if is_routine else truncate(record.reason, 60)
     return [record.id, record.state.value, record.queue, attempts, exit_code, *times, reason]

@@ -1,4 +1,4 @@
-"""`worker`: a launcher worker in the foreground, until it is told to stop."""
+"""`worker`: runs a worker in the foreground until SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ecs_queue")
 
-#: The names that a queue may have in a request.
+#: The queue names that requests may have.
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-#: Python's own are 700, 10, 10: in a busy worker, which makes few cycles, its collections took 4 % of the time.
+#: Python's defaults are 700, 10, 10. A busy worker makes few cycles, and its collections took 4 % of the time.
 _GC_THRESHOLDS = (10_000, 20, 20)
-#: How often the end is looked for after a stop, while a second signal may come. Seconds.
+#: How often a stopping worker checks whether it has ended, while it waits for a second signal. Seconds.
 _POLL_INTERVAL_SECONDS = 0.05
 
 
-@click.command(short_help="Launch what is submitted.")
-@click.option("--queues", default="default", show_default=True, metavar="A,B", help="The queues it takes from.")
+@click.command(short_help="Launch submitted requests.")
+@click.option("--queues", default="default", show_default=True, metavar="A,B", help="Queues to take requests from.")
 @click.option(
-    "--concurrency", type=click.IntRange(1), metavar="N", help="RunTask calls at the same time (configuration: 32)."
+    "--concurrency", type=click.IntRange(1), metavar="N", help="Maximum number of RunTask calls at the same time.  [32]"
 )
-@click.option("--name", default="", metavar="NAME", help="What it is called; by default host, pid and a random part.")
+@click.option("--name", default="", metavar="NAME", help="Name of the worker.  [host, pid and a random part]")
 @click.option(
-    "--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True, help="One line an event."
+    "--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True, help="Format of the log lines."
 )
 @json_option
 @shared_options
@@ -47,22 +47,22 @@ _POLL_INTERVAL_SECONDS = 0.05
 def worker(
     options: SharedOptions, queues: str, concurrency: int | None, name: str, log_format: str, as_json: bool
 ) -> None:
-    """Take requests from queues, launch them as ECS tasks, follow them to their end.
+    """Take requests from queues, launch them as ECS tasks, and follow the tasks to their end.
 
-    Start as many as you like, wherever they reach Redis and AWS; none is special, and killing any loses nothing.
-    AWS credentials come from the usual places. The log goes to stderr, one line an event; with --json a line on
-    stdout says when it is ready.
+    Start any number of workers, wherever they reach Redis and AWS. All are equal, and killing any of them loses
+    nothing. AWS credentials come from the usual places. The log goes to stderr, one line an event; with --json a
+    line on stdout reports that the worker is ready.
 
     \b
     Examples:
       ecs-queue worker
       ecs-queue worker --queues etl,reports --concurrency 64 --log-format json
 
-    SIGTERM or Ctrl-C: it finishes the calls in hand, gives back what it has not started, and ends within 10
-    seconds; the tasks themselves run on, other workers follow them. A second one ends it at once.
+    After SIGTERM or Ctrl-C the worker finishes its calls to AWS, gives back what it has not started, and exits
+    within 10 seconds; the tasks run on, and other workers follow them. A second signal ends it at once.
 
     Exit status: 0 after an orderly stop; 2 for a configuration error, a server that cannot be reached at the
-    start, or a queue that it could not launch anything for; 143 or 130 after a second SIGTERM or Ctrl-C.
+    start, or a queue whose requests it could not launch; 143 or 130 after a second SIGTERM or Ctrl-C.
     """
     from ecs_queue.broker import open_broker
     from ecs_queue.journal import open_journal_store
@@ -73,32 +73,30 @@ def worker(
         options.overrides["concurrency"] = str(concurrency)
     names = _parse_queue_names(queues)
     config = load_shared_config(options)
-    with ExitStack() as opened:
-        ledger, broker = (
-            opened.enter_context(closing(open_ledger(config))),
-            opened.enter_context(closing(open_broker(config))),
-        )
+    with ExitStack() as stack:
+        ledger = stack.enter_context(closing(open_ledger(config)))
+        broker = stack.enter_context(closing(open_broker(config)))
         journal = open_journal_store(config)
         if journal is not None:
-            opened.callback(journal.close)
+            stack.callback(journal.close)
         broker.check()
         ledger.now()
-        from ecs_queue.worker.worker import Worker
+        from ecs_queue.worker.worker import Worker  # slow, and not needed when a server cannot be reached
 
-        made = Worker(config, broker, ledger, queues=names, name=name, journal=journal)
-        made.check()
-        _run(made, config, as_json)
+        created = Worker(config, broker, ledger, queues=names, name=name, journal=journal)
+        created.check()
+        _run(created, config, as_json)
 
 
 def _run(worker: Worker, config: Config, as_json: bool) -> None:
     from ecs_queue.cli.ui.signals import StopSignals
 
     gc.collect()
-    gc.freeze()  # what is here now stays to the end
+    gc.freeze()  # what exists now stays to the end
     gc.set_threshold(*_GC_THRESHOLDS)
     with StopSignals() as signals:
         worker.start()
-        if not logger.isEnabledFor(logging.INFO):  # else the log has just said so
+        if not logger.isEnabledFor(logging.INFO):  # otherwise the log has just reported it
             print_stderr(f"worker {worker.name} takes from {', '.join(worker.queues)}")
         if as_json:
             ready = {"worker": worker.name, "pid": os.getpid(), "queues": worker.queues}
@@ -108,19 +106,19 @@ def _run(worker: Worker, config: Config, as_json: bool) -> None:
 
 
 def _stop(worker: Worker, signals: StopSignals) -> None:
-    """In order, unless a second signal comes first."""
+    """Stop the worker in order, or at once when a second signal comes."""
     ended: list[bool] = []
     worker.stop()
-    joining = threading.Thread(target=lambda: ended.append(worker.join()), name="join", daemon=True)
-    joining.start()
-    while joining.is_alive():
-        again = signals.wait(_POLL_INTERVAL_SECONDS)
-        if again is not None:
-            print_stderr(f"worker {worker.name} ends at once; other workers take over what it had in hand")
-            os._exit(128 + again)
+    joiner = threading.Thread(target=lambda: ended.append(worker.join()), name="join", daemon=True)
+    joiner.start()
+    while joiner.is_alive():
+        signal = signals.wait(_POLL_INTERVAL_SECONDS)
+        if signal is not None:
+            print_stderr(f"worker {worker.name} ends at once; other workers take over its requests")
+            os._exit(128 + signal)
     if not any(ended):
-        # A call that AWS does not answer would hold the interpreter up; whoever takes its lease over finishes it.
-        print_stderr(f"worker {worker.name} leaves calls without an answer; other workers take them over")
+        # A call that AWS never answers would keep the interpreter alive; the next worker to take its lease resolves it.
+        print_stderr(f"worker {worker.name} ends with unanswered calls to AWS; other workers resolve them")
         os._exit(0)
 
 

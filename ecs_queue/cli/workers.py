@@ -1,4 +1,4 @@
-"""`workers`: who is alive, what each does, and what all of them take of AWS's quotas."""
+"""`workers`: lists the live workers, what each does, and how much of AWS's rate limits all of them use."""
 
 from __future__ import annotations
 
@@ -7,38 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ecs_queue.cli.ui.durations import format_duration, format_timestamp
 from ecs_queue.cli.ui.options import SharedOptions, json_option, open_client, pass_options, shared_options
-from ecs_queue.cli.ui.output import format_duration, print_json, print_stderr, print_stdout, print_table_or_blocks
-from ecs_queue.cli.ui.record_view import format_timestamp
+from ecs_queue.cli.ui.output import print_json, print_stderr, print_stdout, print_table_or_blocks
 
 if TYPE_CHECKING:
     from ecs_queue.ledger.base import WorkerInfo
 
-_HEADERS = (
-    "name",
-    "queues",
-    "launching",
-    "launched",
-    "ended",
-    "rate",
-    "usage",
-    "polled",
-    "version",
-    "health",
-)
+_HEADERS = ("name", "queues", "launching", "launched", "ended", "rate", "usage", "polled", "version", "health")
 
 
-@click.command(short_help="List the workers that are alive.")
+@click.command(short_help="List the live workers.")
 @json_option
 @shared_options
 @pass_options
 def workers(options: SharedOptions, as_json: bool) -> None:
-    """List the workers that were heard of in the last 15 seconds.
+    """List the workers that sent a heartbeat in the last 15 seconds.
 
-    `launching`: requests it launches right now, of how many at once. `launched`, `ended`: in all. `rate`: launches a
-    second over the last minute. `usage`: what its calls are of the configured run_task_rate and describe_tasks_rate,
-    which all workers share. `polled`: how long ago it asked the broker and, behind the /, ECS. `health` is ok, or says
-    which queues are paused and why (credentials, a missing cluster).
+    \b
+    launching        requests it launches now, of its concurrency
+    launched, ended  totals since its start
+    rate             launches a second over the last minute
+    usage            its part of run_task_rate and of describe_tasks_rate,
+                     which all workers share; calls a second without a limit
+    polled           how long ago it read from the broker, and from ECS
+    health           ok, or which queues are paused and why (credentials,
+                     a missing cluster)
 
     \b
     Examples:
@@ -59,7 +53,7 @@ def workers(options: SharedOptions, as_json: bool) -> None:
 
 
 def _worker_to_dict(worker: WorkerInfo) -> dict[str, Any]:
-    """JSON-ready; rates are calls a second over the last minute, `polled_at` and `described_at` None for never."""
+    """Return JSON-ready facts. Rates are calls a second over the last minute; a time that is None means never."""
     import msgspec
 
     facts: dict[str, Any] = msgspec.to_builtins(worker)
@@ -73,7 +67,7 @@ def _worker_to_dict(worker: WorkerInfo) -> dict[str, Any]:
 
 
 def _row(worker: WorkerInfo, now: float) -> list[str]:
-    silent = now - worker.last_seen_at
+    heartbeat_age = now - worker.last_seen_at
     start_calls = _usage(worker.start_call_rate, worker.start_call_limit)
     return [
         worker.name,
@@ -83,7 +77,7 @@ def _row(worker: WorkerInfo, now: float) -> list[str]:
         str(worker.ended_total),
         f"{worker.launch_rate:.1f}/s",
         f"{start_calls} / {_usage(worker.read_call_rate, worker.read_call_limit)}",
-        f"{_format_age(worker.broker_poll_age, silent)} / {_format_age(worker.describe_age, silent)}",
+        f"{_format_age(worker.broker_poll_age, heartbeat_age)} / {_format_age(worker.describe_age, heartbeat_age)}",
         worker.version,
         worker.health,
     ]
@@ -93,23 +87,22 @@ def _usage(calls: float, limit: float) -> str:
     return f"{100 * calls / limit:.0f}%" if limit else f"{calls:.1f}/s"
 
 
-def _format_age(seconds: float | None, since_heartbeat: float) -> str:
-    return "never" if seconds is None else format_duration(seconds + since_heartbeat)
+def _format_age(at_heartbeat: float | None, heartbeat_age: float) -> str:
+    return "never" if at_heartbeat is None else format_duration(at_heartbeat + heartbeat_age)
 
 
 def _summary(found: Sequence[WorkerInfo]) -> str:
     starts, reads = sum(worker.start_call_rate for worker in found), sum(worker.read_call_rate for worker in found)
-    rate = sum(worker.launch_rate for worker in found)
     versions = {worker.version for worker in found}
-    words = [
+    parts = [
         "1 worker" if len(found) == 1 else f"{len(found)} workers",
-        f"{rate:.1f} launches/s",
+        f"{sum(worker.launch_rate for worker in found):.1f} launches/s",
         f"RunTask and StopTask {_calls_of_limit(starts, max(worker.start_call_limit for worker in found))}",
         f"DescribeTasks and ListTasks {_calls_of_limit(reads, max(worker.read_call_limit for worker in found))}",
     ]
     if len(versions) > 1:
-        words.append(f"{len(versions)} versions")
-    return ", ".join(words)
+        parts.append(f"{len(versions)} versions")
+    return ", ".join(parts)
 
 
 def _calls_of_limit(calls: float, limit: float) -> str:

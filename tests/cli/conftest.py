@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ecs_queue.cli.main import cli
-from ecs_queue.cli.ui.journal_access import open_journal_reader
+from ecs_queue.cli.ui.options import open_journal_reader
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.local.ecs import local_environment
 from ecs_queue.local.stack import LocalStack, StackOptions

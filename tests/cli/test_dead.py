@@ -190,7 +190,7 @@ def test_dead_letters_that_cannot_be_requests_stay_and_the_others_go(
     problems = {line["key"]: line["problem"] for line in json_lines(done.stdout)}
     assert problems["good"] is None
     assert "not JSON" in problems["garbage"]
-    assert "it names the queue etl and came from default: say where to with --to" in problems["foreign"]
+    assert "it names the queue etl and came from default: choose one with --to" in problems["foreign"]
     assert "no_such_key" in problems["wrong"]
     assert "another request was submitted under the id" in problems["taken"]
     assert keys(client) == {"garbage", "foreign", "wrong", "taken"}
@@ -207,7 +207,7 @@ def test_what_is_purged_is_gone_and_the_rest_stays(
     add_dead_letter(client, "b", b"x", "etl", "not JSON")
     done = invoke("dead", "purge", "--queue", "etl", "--yes", env=no_worker_environ)
     assert done.exit_code == 0
-    assert "1 of 1 were dropped" in done.stderr
+    assert "1 of 1 were purged" in done.stderr
     assert keys(client) == {"a"}
     (pile,) = json_lines(invoke("dead", "purge", "a", "--yes", "--json", env=no_worker_environ).stdout)
     assert (pile["queue"], pile["count"]) == ("default", 1)

@@ -17,7 +17,7 @@ import pytest
 
 from ecs_queue.cli import demo
 from ecs_queue.cli.demo_tasks import DemoTask, demo_tasks
-from ecs_queue.cli.demo_view import DemoView, LiveDemoView, make_demo_view
+from ecs_queue.cli.demo_view import DemoView, LiveDemoView, open_demo_view
 from ecs_queue.messages.envelope import TaskResult, build_result
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
@@ -120,7 +120,7 @@ def records(*states: State) -> dict[str, Record]:
 
 
 def test_nobody_looking_gets_a_line_when_something_has_changed(capsys: pytest.CaptureFixture[str]) -> None:
-    with make_demo_view(demo_tasks(3, 3)) as view:
+    with open_demo_view(demo_tasks(3, 3)) as view:
         assert type(view) is DemoView
         view.update(records(State.QUEUED, State.QUEUED, State.LAUNCHED))
         view.update(records(State.QUEUED, State.LAUNCHED, State.LAUNCHED))  # too soon
@@ -137,7 +137,7 @@ def test_a_person_gets_a_table_that_moves(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.setenv("LINES", "40")
-    with make_demo_view(demo_tasks(3, 3)) as view:
+    with open_demo_view(demo_tasks(3, 3)) as view:
         assert isinstance(view, LiveDemoView)
         view.update(records(State.QUEUED, State.QUEUED, State.LAUNCHED))
         view.update(records(State.SUCCESS, State.QUEUED, State.LAUNCHED))

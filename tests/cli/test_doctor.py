@@ -29,7 +29,7 @@ def test_a_canary_that_fails_is_exit_status_1(deployment: Deployment) -> None:
     assert done.returncode == 1
     assert "exit 3" in done.stdout
     assert "-> `ecs-queue status " in done.stdout
-    assert "something is wrong" in done.stderr
+    assert "the doctor found problems" in done.stderr
 
 
 def test_without_a_worker_the_canary_says_so_and_is_stopped(

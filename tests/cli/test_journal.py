@@ -73,7 +73,10 @@ def test_show_of_an_unknown_request_says_so(invoke: Invoke, deployment: Deployme
     done = invoke("journal", "show", "nobody-knows-it", env=deployment.environ)
 
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "the journal has no request nobody-knows-it: it was never submitted, or was dropped since" in done.stderr
+    assert (
+        "the journal has no request nobody-knows-it: it was never submitted, or the journal has dropped it since"
+        in done.stderr
+    )
 
 
 @pytest.mark.parametrize("command", [("show", "a"), ("tail",), ("export",)], ids=" ".join)
@@ -219,7 +222,7 @@ def test_of_a_file_that_was_cut_the_whole_lines_are_imported(
     imported = invoke("journal", "import", str(file), "--namespace", "incident", env=three_requests_env)
 
     assert imported.exit_code == 0
-    assert "was cut in line 4: that line is left out, the 3 events before it are used" in imported.stderr
+    assert "was cut in line 4: that line is skipped, the 3 events before it are used" in imported.stderr
     assert "3 events imported" in imported.stderr
 
 

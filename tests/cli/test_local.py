@@ -52,7 +52,7 @@ def test_local_prints_an_environment_in_which_a_command_runs_and_ctrl_c_ends_it(
     require_redis_binary()
     environ = {**os.environ, "AWS_SESSION_TOKEN": "it's mine", "TMPDIR": str(tmp_path)}
     with running("local", "--dir", str(tmp_path / "kept"), environ=environ) as process:
-        said = until(process, "Ctrl-C here ends it all")
+        said = until(process, "Ctrl-C here ends everything")
         pids = [int(pid) for pid in re.findall(r"pid (\d+)", said)]
         assert process.stdout is not None
         script = b"".join(iter(process.stdout.readline, b"export AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS=subnet-local\n"))
@@ -91,7 +91,7 @@ def test_a_local_ecs_prints_its_url_and_answers_boto3_until_it_is_told_to_stop(t
     with running("local-ecs", *options) as process:
         assert process.stdout is not None
         url = process.stdout.readline().decode().strip()
-        assert "runs commands as you" in until(process, "Ctrl-C ends it")
+        assert "runs commands as your user" in until(process, "Ctrl-C ends it")
         client = boto3.client("ecs", endpoint_url=url, region_name="us-east-1")
         assert client.describe_clusters(clusters=["local"])["clusters"][0]["status"] == "ACTIVE"
         answer = client.run_task(cluster="local", taskDefinition="local")

@@ -55,7 +55,7 @@ def test_a_paused_queue_launches_nothing_until_it_is_resumed(
     done = invoke("queues", "pause", "etl", "reports", env=no_worker_environ)
 
     assert done.stdout.splitlines() == ["etl: paused", "reports: paused"]
-    assert "no worker that is alive serves a queue etl" in done.stderr
+    assert "no live worker serves the queue etl" in done.stderr
     assert sorted(client.ledger.list_paused_queues()) == ["etl", "reports"]
     assert client.ledger.claim("a", offer).code is ResultCode.PAUSED
     resumed = invoke("queues", "resume", "etl", "unheard-of", env=no_worker_environ)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ecs_queue.cli.ui.journal_access import open_journal_reader
+from ecs_queue.cli.ui.options import open_journal_reader
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.journal.base import newest_envelope
 from ecs_queue.messages.envelope import TaskRequest, decode_request
@@ -172,7 +172,7 @@ class TestExplain:
     def test_without_a_change_it_is_identical_and_status_0(self, invoke: Invoke, past: Deployment) -> None:
         done = invoke("replay", "broken", "--explain", env=past.environ)
         assert (done.exit_code, done.stdout) == (0, "")
-        assert "the very same would be sent now as in launch 1 of broken" in done.stderr
+        assert "the same would be sent now as in launch 1 of broken" in done.stderr
 
     def test_differences_are_a_diff_without_secrets_and_status_1(self, invoke: Invoke, past: Deployment) -> None:
         changed = Deployment({**past.environ, "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "newer"})

@@ -64,7 +64,7 @@ class TestOffline:
         ("content", "said"),
         [
             ("", "is empty"),
-            ("{}\n", "expected an event of a journal"),
+            ("{}\n", "expected a journal event"),
             ('{"v":99}\n', "use a newer one"),
             ('{"v":1,"seq":"1-0.0","at":1.0,"name":"worker.started"}\n', "no decision among them"),
         ],
@@ -121,7 +121,7 @@ class TestTraffic:
         (report,) = json_lines(shown.stdout)
         assert (report["submitted"], report["requests"], report["redacted"]) == (3, 3, 1)
         assert report["queues"] == {"default": 2, "etl": 1}
-        assert "in 1 requests stands [redacted]" in shown.stderr
+        assert "1 requests contain [redacted]" in shown.stderr
         found = commands_in(no_worker_environ, "load-test")
         assert {record_id.partition("-r-")[0]: request for record_id, request in found.items()} == {
             "a1": (["echo", "1"], "default", 7),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from ecs_queue.cli.status import STATE_NAMES, find_record, iter_records
+from ecs_queue.cli.ui.records import STATE_NAMES, find_record, iter_records
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.ledger.base import WorkerInfo
 from ecs_queue.protocol.record import Record
@@ -73,7 +73,7 @@ def test_status_tells_why_a_worker_is_ill(
     ]
     assert lines[0]["last_seen_at"].endswith("Z")
     table = invoke("workers", env=no_worker_environ).stdout.splitlines()
-    assert table[0].split()[:4] == ["name", "queues", "launching", "tracking"]
+    assert table[0].split()[:4] == ["name", "queues", "launching", "launched"]
     assert len(table) == 4
 
 

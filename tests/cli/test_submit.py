@@ -296,7 +296,7 @@ def test_ctrl_c_while_waiting_says_that_the_requests_go_on(
 def test_a_queue_that_no_worker_takes_from_is_told_of(deployment: Deployment) -> None:
     done = deployment.run("submit", "--queue", "lonely", "--wait", "--timeout", "0.2", "--", "true")
     assert done.returncode == 124
-    assert "no worker takes from queue lonely now; start one: ecs-queue worker --queues lonely" in done.stderr
+    assert "no live worker serves queue lonely; start one: ecs-queue worker --queues lonely" in done.stderr
 
 
 def test_a_server_that_restarts_does_not_end_the_wait(no_worker_environ: Mapping[str, str], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from ecs_queue.cli.local import FAULTS
+from ecs_queue.cli.local_ecs import FAULTS
 from ecs_queue.cli.main import cli
 from ecs_queue.client.client import TASK_FIELDS
 from ecs_queue.messages.envelope import RESULT_LINE_FIELDS

@@ -1,11 +1,11 @@
-"""One event of the journal on one line, for people."""
+"""Prints one event of the journal on one line."""
 
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from ecs_queue.cli.ui.durations import format_timestamp_ms
 from ecs_queue.cli.ui.output import print_json, print_stdout, truncate
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ _MAX_FIELDS_LENGTH = 160
 
 
 def print_event(event: JournalEvent, as_json: bool) -> None:
-    """As a line on stdout, at once: somebody may be following."""
+    """Print one line to stdout and flush it, so that `tail -f` shows events as they come."""
     if as_json:
         import msgspec
 
@@ -25,13 +25,8 @@ def print_event(event: JournalEvent, as_json: bool) -> None:
         print_stdout("  ".join(word for word in words if word))
 
 
-def format_timestamp_ms(at: float) -> str:
-    """RFC 3339, UTC, milliseconds."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def format_event_fields(event: JournalEvent) -> str:
-    """What happened, without the id: the facts that logs show too, and of a decision what was decided."""
+    """Return the fields that logs show too, without the id; all fields of an event that logs do not know."""
     from ecs_queue.telemetry import EVENTS
 
     kind = EVENTS.get(event.name)

@@ -1,11 +1,11 @@
-"""The options that every command has, before its name or after it, and what is opened by them."""
+"""The options of every command, and the connections that commands open with them."""
 
 from __future__ import annotations
 
 import functools
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,32 +16,39 @@ from ecs_queue.errors import UsageError
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
     from ecs_queue.config import Config
+    from ecs_queue.journal import RedisJournal
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 @dataclass
 class SharedOptions:
-    """What was given on the command line. `overrides`: keys of [ecs_queue] as text, the uppermost layer."""
+    """What the command line says for every command.
+
+    Attributes:
+        config_path: The ini file.
+        overrides: Keys of [ecs_queue] with their values as text. They override every other source.
+        log_level: One of `LOG_LEVELS`; None for the command's default.
+    """
 
     config_path: str | None = None
     overrides: dict[str, str] = field(default_factory=dict)
     log_level: str | None = None
 
     def load_config(self) -> Config:
-        """The configuration in effect; ConfigError says all that is wrong with it."""
+        """Return the configuration in effect; `ConfigError` names every mistake in it."""
         from ecs_queue.config import load_config
 
         return load_config(self.config_path, overrides=self.overrides)
 
     def configure_logging(self, default: str = "warning", log_format: str = "text") -> None:
-        """Logs go to stderr. What others log (botocore, kombu) only from WARNING."""
+        """Log to stderr, by default from the level `default`; other libraries only from WARNING."""
         from ecs_queue.cli.ui.logging_setup import configure_logging
 
         configure_logging(logging.getLevelNamesMapping()[(self.log_level or default).upper()], log_format)
 
     def reject_config_options(self, command: str, reason: str) -> None:
-        """UsageError when a configuration was given to a command that takes none."""
+        """Raise `UsageError` when configuration options were given to a command that takes none."""
         given = ["--config"] if self.config_path else []
         given += [f"--{key.replace('_', '-')}" for key in self.overrides]
         if given:
@@ -52,7 +59,7 @@ Command = Callable[..., Any]
 
 
 class OrderedGroup(click.Group):
-    """Lists its commands in the order in which a newcomer needs them."""
+    """Lists its commands in the order in which they were added, which is the order in which a newcomer needs them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """See click."""
@@ -61,9 +68,9 @@ class OrderedGroup(click.Group):
 
 
 def shared_options(command: Command) -> Command:
-    """The options of every command. Given twice, the one after the command's name counts."""
+    """Add the options of every command. When one stands before and after the command's name, the latter counts."""
 
-    def remember(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    def store(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
         options = ctx.ensure_object(SharedOptions)
         if value is None:
             return
@@ -74,19 +81,17 @@ def shared_options(command: Command) -> Command:
         else:
             options.overrides[str(parameter.name)] = value
 
-    add = functools.partial(click.option, expose_value=False, callback=remember)
-    for decorate in reversed(
-        (
-            add("--config", metavar="PATH", help="The ini file with the configuration.  [env: ECS_QUEUE_CONFIG]"),
-            add("--broker-url", metavar="URL", help="Where messages go: redis:// or rediss://."),
-            add("--ledger-url", metavar="URL", help="Where the records are; without it, at --broker-url."),
-            add("--namespace", metavar="NAME", help="The installation, where several share one server."),
-            add(
-                "--log-level",
-                type=click.Choice(LOG_LEVELS, case_sensitive=False),
-                help="How much is logged to stderr: by default info for a worker, else warning.",
-            ),
-        )
+    option = functools.partial(click.option, expose_value=False, callback=store)
+    for decorate in (
+        option(
+            "--log-level",
+            type=click.Choice(LOG_LEVELS, case_sensitive=False),
+            help="What to log to stderr. The default is info for a worker, warning for other commands.",
+        ),
+        option("--namespace", metavar="NAME", help="Name of the installation, when several share one server."),
+        option("--ledger-url", metavar="URL", help="Server of the records. The default is --broker-url."),
+        option("--broker-url", metavar="URL", help="Server of the messages: redis:// or rediss://."),
+        option("--config", metavar="PATH", help="Ini file with the configuration.  [env: ECS_QUEUE_CONFIG]"),
     ):
         command = decorate(command)
     return command
@@ -98,12 +103,16 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 
 def load_shared_config(options: SharedOptions) -> Config:
-    """The configuration of a command that works with other processes; UsageError for a broker within one process."""
+    """Return the configuration of a command that works with other processes.
+
+    Raises:
+        UsageError: Broker or ledger are in memory, where other processes cannot reach them.
+    """
     config = options.load_config()
     for key in ("broker_url", "ledger_url"):
         if getattr(config, key).startswith("memory:"):
             raise UsageError(
-                f"{key} is memory://, which nobody outside one process can reach: set it to redis://HOST:PORT/0, "
+                f"{key} is memory://, which no other process can reach: set it to redis://HOST:PORT/0, "
                 "or start a server of your own with `ecs-queue local`"
             )
     return config
@@ -111,8 +120,17 @@ def load_shared_config(options: SharedOptions) -> Config:
 
 @contextmanager
 def open_client(options: SharedOptions, owner: str | None = "") -> Iterator[EcsQueue]:
-    """A client by the configuration, closed at the end. `owner`: as for `EcsQueue`; "" never waits."""
+    """Open a client for the configuration, and close it at the end. `owner` is that of `EcsQueue`."""
     from ecs_queue.client.client import EcsQueue
 
-    with EcsQueue.open(load_shared_config(options), owner) as queue:
-        yield queue
+    with EcsQueue.open(load_shared_config(options), owner) as client:
+        yield client
+
+
+@contextmanager
+def open_journal_reader(config: Config) -> Iterator[RedisJournal]:
+    """Open the namespace's journal, and close it at the end. It is empty when no worker or client writes one."""
+    from ecs_queue.journal import open_journal
+
+    with closing(open_journal(config)) as journal:
+        yield journal

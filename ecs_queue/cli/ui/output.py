@@ -1,4 +1,4 @@
-"""What commands print: JSON for machines, tables for people, plain lines for everybody else."""
+"""Prints answers: JSON for machines, tables for people, plain lines when stdout is no terminal."""
 
 from __future__ import annotations
 
@@ -7,54 +7,85 @@ import re
 import shutil
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import IO, Any, Literal
 
 import click
 
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+from ecs_queue.errors import UsageError
 
-#: A row's cells, as text.
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+STATE_STYLES = {
+    "SUCCESS": "green",
+    **dict.fromkeys(("FAILED", "REMOVED", "UNKNOWN"), "red"),
+    **dict.fromkeys(("REVOKED", "EXPIRED"), "yellow"),
+    **dict.fromkeys(("LAUNCHED", "LAUNCHING"), "cyan"),
+}
+#: The name of a file that stands for stdin or stdout.
+STDIO = "-"
+
+#: A row's cells.
 Row = Sequence[str]
 
 
 def is_terminal(stream: IO[Any] | None = None) -> bool:
-    """Whether a person looks at the stream (stdout by default)."""
+    """Return whether the stream (by default stdout) is a terminal."""
     return (stream or sys.stdout).isatty()
 
 
 def sanitize(text: str) -> str:
-    """The text on one line, without the control characters with which it could rule a terminal."""
+    """Return the text on one line, without control characters: they could send commands to a terminal."""
     return _CONTROL_CHARACTERS.sub(" ", text).strip()
 
 
 def truncate(text: str, limit: int) -> str:
-    """At most `most` characters."""
+    """Return at most `limit` characters, the last one an ellipsis when the text was longer."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def print_stderr(text: str) -> None:
-    """One line for people, on stderr (as text: stderr can write anything, and a progress bar may stand in for it)."""
-    click.echo(sanitize(text), err=True)
+    """Print one line for people to stderr."""
+    click.echo(sanitize(text), err=True)  # as text, not bytes: a progress bar may have replaced stderr
 
 
 def print_stdout(text: str) -> None:
-    """One line of the command's answer, on stdout."""
+    """Print one line of the command's answer to stdout."""
     click.echo(sanitize(text).encode("utf-8", "backslashreplace"))
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """One object, one line, on stdout, in UTF-8."""
+    """Print one object on one line to stdout, in UTF-8."""
     click.echo(to_json_line(value).encode("utf-8", "backslashreplace"))
 
 
 def to_json_line(value: Mapping[str, Any]) -> str:
-    """The object as one line of JSON."""
+    """Return the object as one line of JSON."""
     return json.dumps(value, ensure_ascii=False)
 
 
+@contextmanager
+def open_output(path: str, unchanged: str) -> Iterator[IO[bytes]]:
+    """Open a file for writing; `-` is stdout. The file is emptied.
+
+    Args:
+        path: The value of the option `--output`.
+        unchanged: Ends the error's sentence, such as "nothing was exported".
+    """
+    if path == STDIO:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        sink = open(path, "wb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UsageError(f"--output {path}: {error.strerror}; {unchanged}") from None
+    with sink:
+        yield sink
+
+
 def print_table(headers: Row, rows: Sequence[Row]) -> None:
-    """A table on a terminal; elsewhere aligned columns, two spaces apart, with a line of headers."""
+    """Print a table on a terminal; otherwise aligned columns, two spaces apart, under a line of headers."""
     cleaned = [[sanitize(cell) for cell in row] for row in rows]
     if is_terminal():
         from rich.console import Console
@@ -69,7 +100,7 @@ def print_table(headers: Row, rows: Sequence[Row]) -> None:
 
 
 def print_table_or_blocks(headers: Row, rows: Sequence[Row]) -> None:
-    """`show_table` where every row fits on one line of the terminal; else a block a row, under its first cell."""
+    """Print a table; on a terminal that is too narrow for it, print a block for each row under its first cell."""
     if fits_terminal(headers, rows):
         print_table(headers, rows)
         return
@@ -79,26 +110,26 @@ def print_table_or_blocks(headers: Row, rows: Sequence[Row]) -> None:
 
 
 def fits_terminal(headers: Row, rows: Sequence[Row], extra_width: int = 0) -> bool:
-    """Whether every row of a table fits on one line, with so many columns `beside` it; always, when nobody looks."""
+    """Return whether every row of a table, and `extra_width` more columns, fit on one line. True without a terminal."""
     columns = zip(headers, *rows, strict=False)
     needed = extra_width + sum(max(_display_width(sanitize(cell)) for cell in column) + 3 for column in columns)
     return not is_terminal() or needed <= shutil.get_terminal_size().columns
 
 
 def _display_width(text: str) -> int:
-    """How many columns a terminal takes for it."""
+    """How many columns a terminal takes for the text."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def rich_table(headers: Row, rows: Sequence[Row], overflow: Literal["fold", "ellipsis"] = "fold") -> Any:
-    """A rich table; cells are taken as they are, never as markup. "ellipsis": every row stays one line."""
+    """Return a rich table that shows cells as they are, never as markup. With "ellipsis" every row stays one line."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for position, header in enumerate(headers):
-        # What stands first names the row: an id that is broken in two cannot be copied.
+        # The first column names the row: an id that is broken in two lines cannot be copied.
         table.add_column(header, overflow=overflow, no_wrap=overflow == "ellipsis" or position == 0)
     for row in rows:
         table.add_row(*(Text(sanitize(cell), style=STATE_STYLES.get(cell, "")) for cell in row))
@@ -106,7 +137,7 @@ def rich_table(headers: Row, rows: Sequence[Row], overflow: Literal["fold", "ell
 
 
 def print_fields(fields: Sequence[tuple[str, str]]) -> None:
-    """Names and values, one pair a line; empty values are left out."""
+    """Print names and values, one pair a line; pairs with an empty value are left out."""
     width = max(len(name) for name, _ in fields)
     for name, value in fields:
         if value:
@@ -116,29 +147,6 @@ def print_fields(fields: Sequence[tuple[str, str]]) -> None:
             click.echo(f"{name.ljust(width)}  {shown}".encode("utf-8", "backslashreplace"))
 
 
-def format_duration(seconds: float) -> str:
-    """For people: `0.42 s`, `12.3 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
-    seconds = max(0.0, seconds)
-    if seconds < 9.995:
-        return f"{seconds:.2f} s"
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    for unit, size, smaller, small in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if whole >= size:
-            rest = whole % size // small
-            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
-    raise AssertionError("unreachable")
-
-
-#: The colours of states.
-STATE_STYLES = {
-    "SUCCESS": "green",
-    "FAILED": "red",
-    "REMOVED": "red",
-    "UNKNOWN": "red",
-    "REVOKED": "yellow",
-    "EXPIRED": "yellow",
-    "LAUNCHED": "cyan",
-    "LAUNCHING": "cyan",
-}
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Print the members of a JSON-ready object as fields."""
+    print_fields([(name.replace("_", " "), "" if value is None else str(value)) for name, value in facts.items()])

@@ -1,4 +1,4 @@
-"""A record as people and machines may see it: every fact but the payload, for commands may hold secrets."""
+"""Shows every fact of a record except its command and environment: they may hold secrets."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ecs_queue.cli.ui.output import format_duration
+from ecs_queue.cli.ui.durations import format_duration, format_timestamp
+from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 
 if TYPE_CHECKING:
     from ecs_queue.protocol.record import Record
 
-#: An end that has no exit code of its own.
-EXIT_WITHOUT_CODE = 1
-
 
 def record_to_dict(record: Record) -> dict[str, Any]:
-    """JSON-ready; times are RFC 3339 in UTC, durations seconds, None is "never" or "not known".
+    """Return the facts JSON-ready: times are RFC 3339 in UTC, durations are seconds, None means never or unknown.
 
-    `attempts`: made in all once it has ended, before that the number of the present one. `waited_seconds`: from
-    its submission to the launch; `ran_seconds`: from the start of its container to the end.
+    `attempts` is the number of the present attempt, and of all attempts once the request has ended. `waited_seconds`
+    count from the submission to the launch, `ran_seconds` from the start of the container to the end.
     """
     return {
         "id": record.id,
@@ -50,87 +48,55 @@ def record_to_dict(record: Record) -> dict[str, Any]:
 
 
 def record_lines(record: Record, now: float) -> list[tuple[str, str]]:
-    """The same for people: names and values. `now`: the ledger's clock."""
+    """Return the facts for people, as names and values. `now` is the ledger's clock, seconds since the epoch."""
     facts = record_to_dict(record)
-    exit_code = "" if record.exit_code is None else str(record.exit_code)
-    stop = (
-        f"asked for by {record.stop_requested_by} at {_without_fraction(facts['stop_requested_at'])}"
-        if record.stop_requested_at
-        else ""
-    )
-    retry = (
-        f"{_without_fraction(facts['not_before'])}, {_time_until(record.not_before, now)}"
-        if record.not_before > now
-        else ""
-    )
-    waits = not record.is_terminal and not record.launched_at
+    start_delay = _seconds_between(record.launched_at, record.started_at)
+    stop = f"requested by {record.stop_requested_by} at {_without_fraction(facts['stop_requested_at'])}"
+    waits_for_retry = record.not_before > now and not record.is_terminal
+    may_expire = not record.is_terminal and not record.launched_at
     return [
         ("id", record.id),
         ("state", facts["state"]),
         ("queue", record.queue),
-        ("exit code", exit_code),
+        ("exit code", "" if record.exit_code is None else str(record.exit_code)),
         ("attempts", str(facts["attempts"])),
         ("launches", str(record.launch) if record.launch > 1 else ""),
         ("task", record.arn),
         ("ECS status", "" if record.is_terminal else record.last_status),
         ("reason", record.reason),
         ("stop code", record.stop_code),
-        ("stop", stop),
-        ("next attempt", retry if record.not_before > now and not record.is_terminal else ""),
+        ("stop", stop if record.stop_requested_at else ""),
+        ("next attempt", _with_time_until(facts["not_before"], record.not_before, now) if waits_for_retry else ""),
         ("queued", _with_duration(facts["queued_at"], now - record.created_at, "ago")),
         ("launched", _with_duration(facts["launched_at"], facts["waited_seconds"], "after it was queued")),
-        (
-            "started",
-            _with_duration(facts["started_at"], _seconds_between(record.launched_at, record.started_at), "later"),
-        ),
+        ("started", _with_duration(facts["started_at"], start_delay, "later")),
         ("finished", _with_duration(facts["finished_at"], facts["ran_seconds"], "after its start")),
-        (
-            "expires",
-            f"{_without_fraction(facts['expires_at'])}, {_time_until(record.expires_at, now)}" if waits else "",
-        ),
+        ("expires", _with_time_until(facts["expires_at"], record.expires_at, now) if may_expire else ""),
         ("time limit", format_duration(record.time_limit) if record.time_limit else ""),
         ("relaunch", record.relaunch),
         ("worker", record.worker),
     ]
 
 
-def format_age(record: Record, now: float) -> str:
-    """How long ago it was queued."""
-    return format_duration(now - record.created_at)
-
-
 def format_run_time(record: Record, now: float) -> str:
-    """How long its container ran, or has been running."""
-    if not record.started_at:
-        return ""
-    return format_duration((record.finished_at or now) - record.started_at)
+    """Return how long the container ran, or has been running; "" before its start."""
+    return format_duration((record.finished_at or now) - record.started_at) if record.started_at else ""
 
 
 def ran_to_exit(state: str, exit_code: int | None) -> bool:
-    """Whether the exit code says it all: the program ran to its own end."""
+    """Return whether the program ran to its end, so that its exit code says it all."""
     return state in ("SUCCESS", "FAILED") and exit_code is not None
 
 
 def exit_status_for(result_line: Mapping[str, Any]) -> int:
-    """The exit status that repeats a task's own: its exit code; 1 when it has none, or failed in spite of a 0."""
+    """Return the task's exit code as an exit status; 1 when it has none, or failed although it exited with 0."""
     if result_line["state"] == "SUCCESS":
         return 0
     code = result_line["exit_code"]
-    return code if code is not None and 0 < code < 256 else EXIT_WITHOUT_CODE
-
-
-def format_timestamp(epoch_seconds: float) -> str | None:
-    """RFC 3339 in UTC, as in result lines; None for 0."""
-    import msgspec
-
-    from ecs_queue.messages.envelope import to_datetime
-
-    shown: str | None = msgspec.to_builtins(to_datetime(epoch_seconds))
-    return shown
+    return code if code is not None and 0 < code < 256 else EXIT_FAILURE
 
 
 def _without_fraction(timestamp: str | None) -> str:
-    """To the second."""
     return "" if timestamp is None else re.sub(r"\.\d+Z$", "Z", timestamp)
 
 
@@ -143,5 +109,6 @@ def _with_duration(timestamp: str | None, seconds: float | None, suffix: str) ->
     return shown if seconds is None or not shown else f"{shown}, {format_duration(seconds)} {suffix}"
 
 
-def _time_until(timestamp: float, now: float) -> str:
-    return f"in {format_duration(timestamp - now)}" if timestamp > now else "now"
+def _with_time_until(timestamp: str | None, epoch_seconds: float, now: float) -> str:
+    remaining = epoch_seconds - now
+    return f"{_without_fraction(timestamp)}, {f'in {format_duration(remaining)}' if remaining > 0 else 'now'}"

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as something to wait for: the handler only writes a byte, so that it can deadlock with nothing."""
+"""Waits for SIGTERM and SIGINT. The handler only writes a byte to a pipe, so that it cannot deadlock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -20,7 +20,14 @@ class StopSignals:
         self._read_fd, self._write_fd = -1, -1
 
     def wait(self, timeout: float | None) -> signal.Signals | None:
-        """The next signal, in order; None when none comes within `timeout` seconds (None: for ever)."""
+        """Return the next signal, in order of arrival.
+
+        Args:
+            timeout: Seconds; None waits without a limit.
+
+        Returns:
+            The signal; None when none came in time.
+        """
         ready, _, _ = select.select([self._read_fd], [], [], timeout)
         return signal.Signals(os.read(self._read_fd, 1)[0]) if ready else None
 
@@ -30,9 +37,7 @@ class StopSignals:
         self._previous = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         os.close(self._read_fd)
@@ -40,5 +45,5 @@ class StopSignals:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
-        with contextlib.suppress(BlockingIOError):  # the pipe is full of signals that nobody has read yet
+        with contextlib.suppress(BlockingIOError):  # the pipe is full of unread signals
             os.write(self._write_fd, bytes([number]))

@@ -1,4 +1,4 @@
-"""The lines of `submit --file`: read, checked and prepared before anything is queued."""
+"""Reads, checks and prepares the lines of `submit --file` before anything is queued."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
     from ecs_queue.client.producer import PreparedRequest
 
-#: A line's number and its members, or a prepared request and its line's number.
+#: A line's number and its members.
 NumberedTask = tuple[int, Mapping[str, Any]]
 
 
 def read_task_lines(name: str, data: bytes, defaults: Mapping[str, Any]) -> Iterator[NumberedTask]:
-    """The task lines of JSONL `data`, blank ones left out; `defaults` hold where a line says nothing.
+    """Yield the task lines of a JSONL file, without blank ones.
 
-    InvalidRequest, `NAME line 17: ...`, for a line that is no JSON object.
+    Args:
+        name: The file's name, for errors.
+        data: Its content.
+        defaults: The members of lines that do not set them.
+
+    Raises:
+        InvalidRequest: A line is no JSON object; the message begins with `NAME line 17:`.
     """
     import msgspec
 
@@ -31,40 +37,48 @@ def read_task_lines(name: str, data: bytes, defaults: Mapping[str, Any]) -> Iter
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidRequest(f"{name} line {number}: not JSON: {error}") from None
         if not isinstance(task, dict):
-            found = type(task).__name__
-            raise InvalidRequest(
-                f'{name} line {number}: expected an object such as {{"command": ["echo", "hello"]}}, found {found}'
-            )
+            expected = 'an object such as {"command": ["echo", "hello"]}'
+            raise InvalidRequest(f"{name} line {number}: expected {expected}, found {type(task).__name__}")
         yield number, {**defaults, **task}
 
 
 def prepare_task_lines(
     queue: EcsQueue, name: str, tasks: Iterator[NumberedTask], on_prepared: Callable[[], None]
 ) -> list[PreparedRequest]:
-    """All of them as requests, or the error of the first bad one, named by its line. Nothing is queued.
+    """Prepare all lines as requests; nothing is queued.
 
-    `seen()` is told after each. Two lines with one id are an error, and so is an id that another request has.
+    Args:
+        queue: The client to prepare with.
+        name: The file's name, for errors.
+        tasks: What `read_task_lines` yields.
+        on_prepared: Called after each line.
+
+    Raises:
+        InvalidRequest, ConfigError: A line is not valid, two lines have one id, or there is no line.
+        IdConflict: Another request has the id of a line.
     """
-    drafts: list[PreparedRequest] = []
-    with_chosen_id: list[PreparedRequest] = []
+    prepared_requests: list[PreparedRequest] = []
+    chosen: list[PreparedRequest] = []
     lines: dict[str, int] = {}
     for number, task in tasks:
         try:
-            draft = queue.prepare(task)
+            item = queue.prepare(task)
         except EcsQueueError as error:
             raise type(error)(f"{name} line {number}: {error}") from None
-        known = lines.setdefault(draft.request.id, number)
-        if known != number:
-            raise InvalidRequest(f"{name} line {number}: the id {draft.request.id} is that of line {known}")
-        drafts.append(draft)
+        if lines.setdefault(item.request.id, number) != number:
+            raise InvalidRequest(
+                f"{name} line {number}: line {lines[item.request.id]} has the same id {item.request.id}"
+            )
+        prepared_requests.append(item)
         if task.get("id") is not None:
-            with_chosen_id.append(draft)
+            chosen.append(item)
         on_prepared()
-    if not drafts:
+    if not prepared_requests:
         raise InvalidRequest(f"{name}: expected one task a line, found none")
-    for conflict in queue.find_conflicts(with_chosen_id)[:1]:
+    for conflict in queue.find_conflicts(chosen)[:1]:
+        record_id = conflict.request.id
         raise IdConflict(
-            f"{name} line {lines[conflict.request.id]}: another request was submitted under the id "
-            f"{conflict.request.id}; choose another id, or leave it out"
+            f"{name} line {lines[record_id]}: another request was submitted under the id {record_id}; "
+            "choose another id, or leave it out"
         )
-    return drafts
+    return prepared_requests

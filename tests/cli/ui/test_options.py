@@ -22,7 +22,7 @@ def test_the_command_line_is_the_uppermost_layer(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("key", ["broker_url", "ledger_url"])
 def test_a_broker_within_one_process_is_refused(key: str) -> None:
-    with pytest.raises(UsageError, match=f"{key} is memory://, which nobody outside"):
+    with pytest.raises(UsageError, match=f"{key} is memory://, which no other process can reach"):
         load_shared_config(SharedOptions(overrides={"broker_url": "redis://127.0.0.1/0", key: "memory://"}))
 
 

@@ -9,6 +9,7 @@ import click
 import pytest
 
 from ecs_queue.cli.ui import output
+from ecs_queue.cli.ui.durations import format_duration
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ from ecs_queue.cli.ui import output
     ],
 )
 def test_a_duration_is_told_in_the_units_that_fit(seconds: float, shown: str) -> None:
-    assert output.format_duration(seconds) == shown
+    assert format_duration(seconds) == shown
 
 
 def test_control_characters_cannot_rule_a_terminal() -> None:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ecs_queue.cli.ui.progress import ProgressBar, ProgressLines, make_progress
+from ecs_queue.cli.ui.progress import Progress, ProgressBar, open_progress
 
 
 class FakeTerminal(io.StringIO):
@@ -21,8 +21,8 @@ class FakeTerminal(io.StringIO):
 def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with make_progress(200, "ended") as work:
-        assert isinstance(work, ProgressLines)
+    with open_progress(200, "ended") as work:
+        assert type(work) is Progress
         for seconds in (1, 3.9, 0.2, 4, 2):
             now[0] += seconds
             work.advance(10)
@@ -38,7 +38,7 @@ def test_a_bar_counts_on_the_terminal_and_leaves_the_answer_to_stdout(
     screen = FakeTerminal()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("TERM", "xterm-256color")
-    with make_progress(3, "ended") as work:
+    with open_progress(3, "ended") as work:
         assert isinstance(work, ProgressBar)
         work.advance(2)
         work.print_line('{"id": "a1"}')
@@ -54,6 +54,6 @@ def test_on_one_screen_the_answer_stands_above_the_bar(monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "stdout", FakeTerminal())
     monkeypatch.setenv("TERM", "xterm-256color")
     line = '{"id": "a1", "reason": "[bold]' + "x" * 200 + '"}'
-    with make_progress(3, "ended") as work:
+    with open_progress(3, "ended") as work:
         work.print_line(line)
     assert line in screen.getvalue()

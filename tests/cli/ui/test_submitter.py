@@ -73,7 +73,9 @@ def test_a_ledger_that_stays_away_ends_with_what_is_known(monkeypatch: pytest.Mo
     monkeypatch.setattr(submitter, "_OUTAGE_TIMEOUT_SECONDS", 0.0)
     queue: Any = FlakyQueue(None, ledger_unavailable())
     started = Submitter(queue)
-    with pytest.raises(LedgerUnavailable, match="200 of 250 requests were submitted, of the next 50 it is not known"):
+    with pytest.raises(
+        LedgerUnavailable, match="200 of 250 requests were submitted, and it is unknown whether the next 50 were"
+    ):
         started.submit(identified(250), lambda _: None)
     assert len(started.handles) == 200
     assert len(started.ambiguous_ids) == 50

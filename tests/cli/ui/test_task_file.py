@@ -70,7 +70,7 @@ def test_a_queue_that_nothing_can_be_launched_for_is_named_by_its_line(no_worker
 
 def test_two_lines_with_one_id_are_an_error(queue: EcsQueue) -> None:
     data = b'{"id": "a", "command": ["true"]}\n\n{"id": "a", "command": ["true"]}'
-    with pytest.raises(InvalidRequest, match=r"^T line 3: the id a is that of line 1"):
+    with pytest.raises(InvalidRequest, match=r"^T line 3: line 1 has the same id a"):
         prepare_task_lines(queue, "T", read_task_lines("T", data, {}), lambda: None)
 
 
