@@ -14,7 +14,7 @@ from ecs_queue.errors import EcsQueueError, IdConflict, UsageError
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
     from ecs_queue.client.producer import PreparedRequest
-    from ecs_queue.ledger.base import DeadLetter, Ledger
+    from ecs_queue.ledger.base import DeadLetter, DeadLetters, Ledger
 
 _PAGE_SIZE = 100
 _BATCH_SIZE = 200
@@ -62,7 +62,7 @@ def find_dead_letters(ledger: Ledger, selection: DeadLetterFilter) -> list[DeadL
     return [item for item in found if item is not None and selection.matches(item, now)]
 
 
-def iter_dead_letters(ledger: Ledger) -> Iterator[DeadLetter]:
+def iter_dead_letters(ledger: DeadLetters) -> Iterator[DeadLetter]:
     """Yield every dead letter, newest first, reading page by page."""
     page = ledger.list_dead_letters(_PAGE_SIZE)
     while page:

@@ -15,7 +15,7 @@ from ecs_queue.cli.ui.records import find_record
 from ecs_queue.errors import UsageError
 
 if TYPE_CHECKING:
-    from ecs_queue.ledger.base import Ledger
+    from ecs_queue.ledger.base import RequestReader
     from ecs_queue.protocol.record import Record
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,48}")
@@ -52,7 +52,7 @@ def stop(options: SharedOptions, ids: Sequence[str], as_json: bool) -> None:
             print_stdout(f"{name}: {sentence}")
 
 
-def _resolve_id(ledger: Ledger, name: str) -> str:
+def _resolve_id(ledger: RequestReader, name: str) -> str:
     if ":" in name:
         record = find_record(ledger, name)
         if record is None:

@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ecs_queue.crash_points import crash_point
-from ecs_queue.ledger.base import Ledger
+from ecs_queue.ledger.base import DeliveryCounts
 from ecs_queue.protocol import reasons
 
 
 class PoisonGuard:
     """Thread-safe."""
 
-    def __init__(self, ledger: Ledger, max_deliveries: int) -> None:
+    def __init__(self, ledger: DeliveryCounts, max_deliveries: int) -> None:
         self._ledger = ledger
         self._max_deliveries = max_deliveries
         self._lock = threading.Lock()
