@@ -11,7 +11,7 @@ from ecs_queue.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
-    from ecs_queue.ledger.base import Ledger, WorkerInfo
+    from ecs_queue.ledger.base import RequestReader, WorkerInfo
     from ecs_queue.protocol.record import Record
 
 #: The values of `ecs_queue.protocol.states.State`, without its import; a test compares them.
@@ -21,7 +21,7 @@ _PAGE_SIZE = 500
 _MAX_ARN_SEARCH = 20_000
 
 
-def find_record(ledger: Ledger, name: str) -> Record | None:
+def find_record(ledger: RequestReader, name: str) -> Record | None:
     """Return the record of a request's id or of its task's ARN."""
     if ":" not in name:
         return ledger.get([name])[0]
@@ -32,7 +32,7 @@ def find_record(ledger: Ledger, name: str) -> Record | None:
     return next((record for record in newest if record.arn == name), None)
 
 
-def iter_records(ledger: Ledger, matches: Callable[[Record], bool], page: int) -> Iterator[Record]:
+def iter_records(ledger: RequestReader, matches: Callable[[Record], bool], page: int) -> Iterator[Record]:
     """Yield the matching records, newest first, each once although it may move while the pages are read."""
     yielded: set[tuple[str, str]] = set()
     cursor = ""
