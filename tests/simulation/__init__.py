@@ -1,1 +1,1 @@
-"""A deterministic simulation: the real launcher, tracker, sweeper and client over a model of everything around them."""
+"""A deterministic simulation: the real launcher, poller, sweeper and client over models of the servers."""

@@ -13,12 +13,12 @@ from tests.simulation.faults import SimFaults
 from tests.simulation.scheduler import START
 from tests.simulation.simulation import SimulationReport, simulate
 
-#: The lines of the history that a finding is shown with when not all are asked for.
+#: The lines of history shown with a violation without --trace.
 _SHOWN_LINES = 40
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0: nothing found. 1: something that must not happen; the first seed with a finding ends the run."""
+    """Return 0, or 1 for a violation. The first seed with a violation ends the run."""
     options = _parser().parse_args(arguments)
     faults = PROTOCOL_RULES[options.disable_rule].faults if options.disable_rule else None
     with ExitStack() as stack:
@@ -28,12 +28,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def replay_command(seed: int, rule: str = "") -> str:
-    """The one command that shows what happened."""
+    """Return the command that replays the seed with its history."""
     return f"python -m tests.simulation --seed {seed} --trace{f' --disable-rule {rule}' if rule else ''}"
 
 
 def _run(seeds: range, faults: SimFaults | None, trace: bool) -> int:
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     steps = 0
     for seed in seeds:
         report = simulate(seed, trace=trace, faults=faults)
@@ -43,17 +43,17 @@ def _run(seeds: range, faults: SimFaults | None, trace: bool) -> int:
             return 1
         if trace:
             _show(report, all_lines=True)
-    seconds = time.perf_counter() - began
-    print(f"{len(seeds)} seeds from {seeds.start} on, {steps} steps, {seconds:.1f} s: nothing found")
+    seconds = time.perf_counter() - started_at
+    print(f"{len(seeds)} seeds from {seeds.start} on, {steps} steps, {seconds:.1f} s: no violations")
     return 0
 
 
 def _show(report: SimulationReport, *, all_lines: bool) -> None:
     lines = report.history if all_lines else report.history[-_SHOWN_LINES:]
-    for when, who, what in lines:
-        print(f"{when - START:11.3f} {who:<18} {what}")
-    for finding in report.violations:
-        print(f"seed {report.seed}: {finding}")
+    for at, source, event in lines:
+        print(f"{at - START:11.3f} {source:<18} {event}")
+    for violation in report.violations:
+        print(f"seed {report.seed}: {violation}")
     if report.violations and not all_lines:
         print(f"the whole history: {replay_command(report.seed)}")
 
@@ -62,13 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="the (first) seed")
     parser.add_argument("--seeds", type=int, default=1, help="how many")
-    parser.add_argument("--trace", action="store_true", help="show every step: seconds, process/thread, what")
-    parser.add_argument("--disable-rule", choices=sorted(PROTOCOL_RULES), help="turn this guard of the protocol off")
+    parser.add_argument("--trace", action="store_true", help="show every step: seconds, process/thread, event")
+    parser.add_argument("--disable-rule", choices=sorted(PROTOCOL_RULES), help="disable this rule of the protocol")
     return parser
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except BrokenPipeError:  # the reader has seen enough
+    except BrokenPipeError:  # as of `| head`
         sys.exit(1)

@@ -9,15 +9,15 @@ from ecs_queue.broker.base import OnDelivery, OnUndecodable, RequestMessage
 from ecs_queue.errors import BrokerUnavailable
 from tests.simulation.process import SimProcess, SimulationContext
 
-#: Seconds after which a message that was not acknowledged is given to somebody else (the configuration's default).
+#: Seconds after which a message that was not acknowledged is delivered again (the configuration's default).
 VISIBILITY_SECONDS = 60.0
-#: A consumer or owner whose queue is empty looks again at the latest after so many seconds.
+#: The most seconds between two reads of an empty queue.
 _MAX_WAIT_SECONDS = 30.0
 
 
 @dataclass(slots=True)
 class SimMessage:
-    """`visible_at`: when it may be taken (again)."""
+    """A message. It may be taken from `visible_at` on."""
 
     queue: str
     body: bytes
@@ -28,7 +28,7 @@ class SimMessage:
 
 @dataclass(slots=True)
 class SimQueues:
-    """All messages there are."""
+    """All messages."""
 
     requests: list[SimMessage] = field(default_factory=list)
     results: dict[str, list[SimMessage]] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class SimBrokerServer:
         self.queues = SimQueues()
 
     def enqueue(self, messages: list[SimMessage], queue: str, body: bytes) -> None:
-        """A message arrives, if it does."""
+        """Deliver a message: late, twice, or never, as the faults have it."""
         faults, rng = self.context.faults, self.context.rng
         if self.context.happens(faults.drop):
             self.context.trace(f"a message to {queue} is lost")
@@ -55,7 +55,7 @@ class SimBrokerServer:
             self.context.scheduler.notify_parked(self.context.now + delay)
 
     def take(self, messages: list[SimMessage]) -> SimMessage | None:
-        """The next visible one; it is visible again later."""
+        """Take the next visible message and hide it for the visibility timeout."""
         now = self.context.now
         messages[:] = [message for message in messages if not message.gone]
         ready = [message for message in messages if message.visible_at <= now]
@@ -66,12 +66,12 @@ class SimBrokerServer:
         return message
 
     def next_visible(self, messages: list[SimMessage]) -> float:
-        """When one may be taken."""
+        """Return the time at which a message may be taken."""
         return min((message.visible_at for message in messages if not message.gone), default=float("inf"))
 
 
 class SimBroker:
-    """A `Broker` as one process sees it."""
+    """The `Broker` of one process."""
 
     def __init__(self, process: SimProcess, server: SimBrokerServer) -> None:
         self._process = process
@@ -90,11 +90,11 @@ class SimBroker:
         context = self._process.context
         if context.happens(context.faults.publish_before):
             self._fail("not published")
-        for into, queue, body in messages:
+        for target, queue, body in messages:
             context.trace(f"publish to {queue}")
-            self._server.enqueue(into, queue, body)
+            self._server.enqueue(target, queue, body)
         if context.happens(context.faults.publish_after):
-            self._fail("published, its answer is lost")
+            self._fail("published, the reply is lost")
 
     def consume_requests(
         self, queues: Sequence[str], prefetch: int, on_delivery: OnDelivery, on_undecodable: OnUndecodable
@@ -112,10 +112,10 @@ class SimBroker:
         return len(self._server.queues.requests)
 
     def check(self) -> None:
-        """It is there."""
+        """Always available."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""
 
     def _fail(self, description: str) -> None:
         self._process.context.trace(description)
@@ -152,7 +152,7 @@ class SimDelivery:
 
 
 class SimConsumer:
-    """A `RequestConsumer` of the one queue there is."""
+    """A `RequestConsumer` of the only queue."""
 
     def __init__(self, process: SimProcess, server: SimBrokerServer, prefetch: int, on_delivery: OnDelivery) -> None:
         self._process = process
@@ -180,7 +180,7 @@ class SimConsumer:
         self._paused = False
 
     def restore_expired(self) -> None:
-        """Messages of the dead become visible by themselves here."""
+        """Messages of dead processes become visible by themselves."""
 
     def close(self) -> None:
         for delivery in list(self._deliveries):
@@ -189,7 +189,7 @@ class SimConsumer:
     def _take_later(self, timeout: float) -> int:
         if timeout <= 0:
             return 0
-        # A drain of an empty queue says so after its time; the next ones may take longer, for nothing is to be done.
+        # The first drain of an empty queue returns in time; the next ones may take longer, as there is nothing to do.
         patience = _MAX_WAIT_SECONDS if self._was_empty and not self._deliveries else timeout
         left = self._server.next_visible(self._server.queues.requests) - self._context.now
         self._context.scheduler.park(max(0.01, min(patience, left)), 0.05)
@@ -213,7 +213,7 @@ class SimConsumer:
 
 
 class SimInbox:
-    """A `ResultInbox`."""
+    """A `ResultConsumer`."""
 
     def __init__(self, process: SimProcess, server: SimBrokerServer, owner: str) -> None:
         self._process = process
@@ -223,15 +223,15 @@ class SimInbox:
     def drain(self, timeout: float) -> list[bytes]:
         self._process.step("drain results")
         context = self._process.context
-        found = self._take()
-        if not found:
+        bodies = self._take()
+        if not bodies:
             left = self._server.next_visible(self._messages) - context.now
             context.scheduler.park(max(timeout, min(_MAX_WAIT_SECONDS, left)), timeout)
-            found = self._take()
-        return found
+            bodies = self._take()
+        return bodies
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""
 
     def _take(self) -> list[bytes]:
         bodies = []

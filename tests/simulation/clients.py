@@ -1,4 +1,4 @@
-"""Clients as simulated processes, over the real `EcsQueue`: they submit, stop, wait, die, return or leave an heir."""
+"""Clients as simulated processes, over the real `EcsQueue`: they submit, stop, wait, die and restart."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class SimRequest:
-    """One request that an owner wants to be run. `line`: a task line; times are simulated."""
+    """A request that an owner submits. `line` is a task line; times are simulated."""
 
     line: dict[str, Any]
     submit_at: float
@@ -39,7 +39,7 @@ class SimRequest:
 
 @dataclass(slots=True)
 class SimOwner:
-    """What outlives a client's processes: what it wants, and what it has been given."""
+    """What outlives a client's processes: its requests and the results it got."""
 
     name: str
     requests: list[SimRequest]
@@ -51,12 +51,12 @@ class SimOwner:
 
     @property
     def has_pending_stops(self) -> bool:
-        """Whether it still wants something to be stopped."""
+        """Whether it still has to stop a request."""
         return any(request.stop_at for request in self.requests)
 
 
 class SimClientProcess(SimProcess):
-    """One incarnation of an owner's process. `found(text)`: something that must not happen."""
+    """One run of an owner's process. `report_violation(text)` is called for what must not happen."""
 
     def __init__(
         self,
@@ -73,13 +73,13 @@ class SimClientProcess(SimProcess):
         self._report_violation = report_violation
         self._ledger, broker = connect(self)
         self._queue = EcsQueue(config, broker, self._ledger, owner=owner.name, clock=self._clock)
-        # Without a broker it rests on this event.
+        # Without a broker, the waiter waits on this event.
         self._queue._result_waiter._closed = SimEvent(self.context.scheduler)
         self._prepared: dict[str, PreparedRequest] = {}
         self._received: set[tuple[str, str]] = set()
 
     def start(self) -> None:
-        """Submit, and wait for results; stop in between."""
+        """Start to submit, to wait for results, and to stop requests in between."""
         self.context.scheduler.spawn(self, "main", self._main)
         for request in self.owner.requests:
             if request.stop_at:
@@ -115,16 +115,16 @@ class SimClientProcess(SimProcess):
         return handle
 
     def _send(self, request: SimRequest) -> Handle:
-        """Until it is known to be accepted, the same envelope; a new one when it has become too old."""
-        draft = self._prepared.get(request.id) or self._queue.prepare(request.line)
-        self._prepared[request.id] = draft
+        """Send the same envelope until it is accepted; prepare a new one when it has become too old."""
+        prepared = self._prepared.get(request.id) or self._queue.prepare(request.line)
+        self._prepared[request.id] = prepared
         try:
-            return self._queue.send([draft])[0]
+            return self._queue.send([prepared])[0]
         except RequestTooLate:
             del self._prepared[request.id]
-            if self.context.now < draft.request.accept_until:
-                self._report_violation(f"{request.id} is called too late before its time")
-            raise LedgerUnavailable from None  # again
+            if self.context.now < prepared.request.accept_until:
+                self._report_violation(f"{request.id} is refused as too late before its time")
+            raise LedgerUnavailable from None  # the caller retries
 
     def _handle(self, request: SimRequest) -> Handle | None:
         try:
@@ -155,7 +155,7 @@ class SimClientProcess(SimProcess):
 
     def _stop(self, request: SimRequest) -> None:
         self.context.scheduler.sleep(max(0.0, request.stop_at - self.context.now))
-        self._retry(lambda: self._queue.stop(request.id, by="somebody"))
+        self._retry(lambda: self._queue.stop(request.id, by="ann"))
         request.stop_at = 0.0
 
     def _retry(self, call: Callable[[], T]) -> T:

@@ -1,4 +1,4 @@
-"""Each guard of the protocol, broken: what the simulation must notice. The product itself is not changed."""
+"""Patches that disable one rule of the protocol each. The simulation must find a violation with every one of them."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from ecs_queue.worker.sweeper import Sweeper
 from tests.simulation import ledger as simulated_ledger
 from tests.simulation.faults import SimFaults
 
-#: (object, name of its attribute, what stands in its place)
+#: (object, name of its attribute, replacement)
 Patch = tuple[Any, str, Any]
 
 
 def new_token_for_every_call() -> list[Patch]:
-    """ECS cannot tell that a call is the same call again."""
+    """ECS cannot know a repeated call as the same call."""
     numbers = itertools.count()
     original = build_client_token
     return [(launcher, "build_client_token", lambda *parts: f"{original(*parts)}.{next(numbers)}")]
 
 
 def ack_before_arn_is_stored() -> list[Patch]:
-    """The message is gone before the launch is known, and nobody looks after a LAUNCHING record."""
+    """The message is acknowledged before the launch is known, and no worker reclaims LAUNCHING records."""
 
     def handle(self: Consumer, delivery: Delivery) -> None:
         delivery.ack()
@@ -50,7 +50,7 @@ def ack_before_arn_is_stored() -> list[Patch]:
 
 
 def no_sweeper() -> list[Patch]:
-    """Nobody finds what no message speaks of."""
+    """No worker finds a request whose message was lost."""
     return [(Sweeper, "step", lambda self: 0.5)]
 
 
@@ -68,20 +68,20 @@ def no_result_deduplication() -> list[Patch]:
 
 
 def stale_claim_accepted() -> list[Patch]:
-    """A worker whose claim was taken over may still write what it believes."""
+    """A worker whose claim was reclaimed may still write its result."""
     return [(state_machine, "_has_claim", lambda record, token: record.state is State.LAUNCHING)]
 
 
 def ambiguous_call_taken_for_no_effect() -> list[Patch]:
-    """A call that timed out counts as one that never was."""
+    """A call that timed out counts as never made."""
 
-    def decision_of(*arguments: Any) -> Any:
+    def decide(*arguments: Any) -> Any:
         decision = decide_call(*arguments)
         if decision.write is LedgerWrite.CALL_AMBIGUOUS:
             return msgspec.structs.replace(decision, write=LedgerWrite.NO_EFFECT)
         return decision
 
-    return [(launcher, "decide_call", decision_of)]
+    return [(launcher, "decide_call", decide)]
 
 
 def empty_list_believed_at_once() -> list[Patch]:
@@ -94,7 +94,7 @@ def empty_list_believed_at_once() -> list[Patch]:
 
 
 def no_send_deadline() -> list[Patch]:
-    """A worker that was frozen sends its call whenever it wakes, freshly signed."""
+    """A worker that was frozen sends its freshly signed call whenever it wakes."""
 
     def send(self: Any, **_kwargs: object) -> None:
         self._call.sent = True
@@ -103,20 +103,20 @@ def no_send_deadline() -> list[Patch]:
 
 
 def reclaim_leaves_call_unambiguous() -> list[Patch]:
-    """The "no" of a second call is believed, while the first one may still be under way."""
+    """The refusal of a second call is believed while the first call may still take effect."""
     original = state_machine.reclaim
 
     def reclaim(record: Record, *arguments: Any) -> ResultCode:
-        was = record.ambiguous
-        word = original(record, *arguments)
-        record.ambiguous = was
-        return word
+        was_ambiguous = record.ambiguous
+        code = original(record, *arguments)
+        record.ambiguous = was_ambiguous
+        return code
 
     return [(state_machine, "reclaim", reclaim)]
 
 
 def no_lease() -> list[Patch]:
-    """A claim excludes nobody: it is taken over while its holder is at work, and as if nobody were."""
+    """A claim excludes no other worker: it is reclaimed while its holder works, and without becoming ambiguous."""
     original = ProtocolSettings.from_config
 
     def from_config(config: Config) -> ProtocolSettings:
@@ -126,7 +126,7 @@ def no_lease() -> list[Patch]:
 
 
 def stop_ends_ambiguous_launch() -> list[Patch]:
-    """LAUNCHING goes to REVOKED without a look."""
+    """A stop moves LAUNCHING to REVOKED without listing tasks."""
     original = state_machine.stop
 
     def stop(record: Record, by: str, launch: int, now: float) -> ResultCode:
@@ -144,49 +144,49 @@ def no_accept_deadline() -> list[Patch]:
     original = state_machine.put
 
     def put(record: Record | None, new: Submission, now: float) -> Any:
-        word, made = original(record, msgspec.structs.replace(new, accept_until=float("inf")), now)
-        if made is not None and word is ResultCode.CREATED:
-            made.accept_until = new.accept_until
-        return word, made
+        code, created = original(record, msgspec.structs.replace(new, accept_until=float("inf")), now)
+        if created is not None and code is ResultCode.CREATED:
+            created.accept_until = new.accept_until
+        return code, created
 
     return [(state_machine, "put", put)]
 
 
 def no_token_expiry() -> list[Patch]:
-    """A launch in doubt is called again after an hour, when ECS has forgotten the token of a short task."""
+    """An ambiguous launch is called again after an hour, when ECS has forgotten the client token of a short task."""
     return [(state_machine, "LIST_ONLY_AFTER", float("inf")), (state_machine, "ABSENCE_UNPROVABLE_AFTER", float("inf"))]
 
 
 def missing_task_taken_for_lost() -> list[Patch]:
-    """A task that DescribeTasks does not show (yet) counts as gone."""
+    """A task that DescribeTasks does not show (yet) counts as lost."""
     return [(Poller, "_handle_missing", lambda self, record, why, now: build_lost_update(record, "not shown"))]
 
 
 def relaunch_policy_ignored() -> list[Patch]:
-    """The policy of the request is not asked."""
-    return [(decisions, "may_relaunch", lambda policy, seen: True)]
+    """The request's relaunch policy is not checked."""
+    return [(decisions, "may_relaunch", lambda policy, observation: True)]
 
 
 def capacity_failure_costs_attempt() -> list[Patch]:
-    """A wait is taken for a failure."""
+    """Lack of capacity counts as a failed attempt."""
     costs = {**decisions._REFUSAL_KINDS, RefusalKind.CAPACITY.value: RefusalKind.START_FAILURE}
     return [(decisions, "_REFUSAL_KINDS", costs)]
 
 
 def no_barrier_after_claim() -> list[Patch]:
-    """ECS is called although a fail-over of the ledger may still forget the claim."""
+    """ECS is called although a fail-over of the ledger may still lose the claim."""
     return [(simulated_ledger, "_BARRIER_OPERATIONS", frozenset())]
 
 
 def pause_and_limits_ignored() -> list[Patch]:
-    """Workers go by what they knew of the queue a moment ago."""
-    return [(state_machine, "_find_claim_obstacle", lambda offer, rules, crowd: None)]
+    """Workers claim without checking the queue's pause and limits in the ledger."""
+    return [(state_machine, "_find_claim_obstacle", lambda claim_request, settings, counts: None)]
 
 
 class ProtocolRule(NamedTuple):
-    """`turn_off`: the changes that break it; `shows`: a part of what must be found then, as a regular expression.
+    """A rule, the patches that `disable` it, and a regular expression that finds the `expected_violation`.
 
-    `faults`: those under which it matters; None: whatever a seed draws.
+    `faults` are those under which the rule matters; None means those that each seed draws.
     """
 
     disable: Callable[[], list[Patch]]
@@ -245,7 +245,7 @@ PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
 
 @contextmanager
 def disable_rule(rule: str) -> Iterator[None]:
-    """While it lasts, the guard of that name is off."""
+    """Disable the rule of that name within the context."""
     changes = PROTOCOL_RULES[rule].disable()
     patches = [patch.object(where, name, what) for where, name, what in changes]
     try:

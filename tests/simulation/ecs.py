@@ -1,4 +1,4 @@
-"""A model of Amazon ECS: what it promises (tokens, versions, lists), and what it does not (visibility, answers)."""
+"""A model of Amazon ECS: it guarantees tokens, versions and lists, and neither visibility nor replies."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from botocore.exceptions import ClientError
 from tests.simulation.faults import SimFaults
 from tests.simulation.scheduler import SimScheduler
 
-#: Stopped tasks and their tokens are forgotten after so long; a failure is repeated for so long. Seconds.
+#: Seconds after which ECS forgets stopped tasks and their tokens, and stops repeating a failure.
 RETENTION_SECONDS = 3600.0
-#: AWS refuses a call whose signature is older. Seconds.
+#: Seconds after which AWS refuses a signed call.
 SIGNATURE_SECONDS = 300.0
-#: A task is shown at the latest so long after its start: with the signature's age less than settle_seconds. Seconds.
+#: The most seconds until a new task is visible: with the signature's age it is less than settle_seconds.
 MAX_VISIBILITY_LAG = 290.0
 
 Description = dict[str, Any]
@@ -25,7 +25,7 @@ Description = dict[str, Any]
 
 @dataclass(slots=True)
 class SimTask:
-    """`view`: what DescribeTasks shows; `before`: what it showed before the last change. Times by the one clock."""
+    """A task. DescribeTasks returns `description`, or for a while still the `previous_description`."""
 
     arn: str
     started_by: str
@@ -42,11 +42,11 @@ class SimTask:
 
     @property
     def has_run(self) -> bool:
-        """Whether its program was ever started."""
+        """Whether its program ever started."""
         return "startedAt" in self.description
 
     def is_visible(self, now: float) -> bool:
-        """Whether DescribeTasks and ListTasks know it: not yet at once, and not for ever."""
+        """Whether DescribeTasks and ListTasks return it: from a while after its creation to a while after its end."""
         return now >= self.visible_from and not (self.stopped_at and now - self.stopped_at > RETENTION_SECONDS)
 
     @property
@@ -64,19 +64,24 @@ class _ClientToken:
 
 
 def make_client_error(operation: str, code: str, message: str, status: int = 400, **members: object) -> ClientError:
-    """What botocore raises for an error answer."""
-    told: Any = {
+    """Return what botocore raises for an error reply."""
+    response: Any = {
         "Error": {"Code": code, "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": status},
         **members,
     }
-    return ClientError(told, operation)
+    return ClientError(response, operation)
 
 
 class SimEcs:
-    """One cluster. `created(task)` and `changed(task, what)` are told of what happens to its tasks.
+    """One cluster. Each method is one call as it arrives; it raises the error of the reply.
 
-    `faults()`: the present mix. Each method is a call as it arrives, and raises the error it answers with.
+    Args:
+        scheduler: The simulated time.
+        rng: The randomness of the simulation.
+        faults: Returns the current fault probabilities.
+        on_created: Called with each new task.
+        on_changed: Called with each changed task and a description of the change.
     """
 
     def __init__(
@@ -96,8 +101,8 @@ class SimEcs:
         self._repeats_failures = rng.random() < 0.5
         self.tasks: dict[str, SimTask] = {}
         self.tasks_by_started_by: dict[str, list[SimTask]] = {}
-        self.agent_failures: dict[str, int] = {}  # startedBy -> how often RunTask answered with a start failure
-        self.refusals: dict[str, int] = {}  # startedBy -> how often it answered that it never will
+        self.agent_failures: dict[str, int] = {}  # startedBy -> start failures returned by RunTask
+        self.refusals: dict[str, int] = {}  # startedBy -> permanent errors returned by RunTask
 
     def run_task(self, signed_at: float, request: Mapping[str, Any]) -> dict[str, Any]:
         """RunTask."""
@@ -114,18 +119,18 @@ class SimEcs:
             return {"tasks": [dict(self.tasks[known.arn].description)], "failures": []}
         if known is not None and self._repeats_failures:
             return {"tasks": [], "failures": known.failures}
-        no = self._draw_failure(request["startedBy"])
-        if no is not None:
+        failure = self._draw_failure(request["startedBy"])
+        if failure is not None:
             self._tokens[request["clientToken"]] = _ClientToken(
-                digest, failures=[no], expires_at=now + RETENTION_SECONDS
+                digest, failures=[failure], expires_at=now + RETENTION_SECONDS
             )
-            return {"tasks": [], "failures": [no]}
+            return {"tasks": [], "failures": [failure]}
         task = self._start_task(request["startedBy"])
         self._tokens[request["clientToken"]] = _ClientToken(digest, arn=task.arn)
         return {"tasks": [dict(task.description)], "failures": []}
 
     def describe_tasks(self, arns: list[str]) -> dict[str, Any]:
-        """DescribeTasks, now and then of a moment ago."""
+        """DescribeTasks. Some replies are outdated."""
         tasks, failures = [], []
         for arn in arns:
             task = self.tasks.get(arn)
@@ -139,14 +144,14 @@ class SimEcs:
 
     def list_tasks(self, started_by: str, desired: str) -> dict[str, Any]:
         """ListTasks."""
-        found = [task for task in self.tasks_by_started_by.get(started_by, ()) if task.is_visible(self._scheduler.now)]
-        return {"taskArns": [task.arn for task in found if task.description["desiredStatus"] == desired]}
+        tasks = [task for task in self.tasks_by_started_by.get(started_by, ()) if task.is_visible(self._scheduler.now)]
+        return {"taskArns": [task.arn for task in tasks if task.description["desiredStatus"] == desired]}
 
     def stop_task(self, arn: str) -> dict[str, Any]:
         """StopTask."""
         task = self.tasks.get(arn)
         if task is None or (task.stopped_at and self._scheduler.now - task.stopped_at > RETENTION_SECONDS):
-            raise make_client_error("StopTask", "InvalidParameterException", "The referenced task was not found.")
+            raise make_client_error("StopTask", "InvalidParameterException", "The referenced task was not tasks.")
         if task.is_running and task.description["desiredStatus"] == "RUNNING":
             self._update_task(task, desiredStatus="STOPPED", stopCode="UserInitiated")
             self._scheduler.call_after(self._rng.uniform(0.1, 35.0), lambda: self._end_task(task, "UserInitiated", 143))
@@ -180,7 +185,7 @@ class SimEcs:
         invisible = rng.random() < self._faults().invisible
         lag = rng.uniform(0.0, MAX_VISIBILITY_LAG) if invisible else rng.choice((0.0, 0.0, 1.0, 3.0))
         arn = f"arn:aws:ecs:us-east-1:123456789012:task/jobs/{len(self.tasks) + 1:032x}"
-        view = {
+        description = {
             "taskArn": arn,
             "startedBy": started_by,
             "lastStatus": "PROVISIONING",
@@ -188,7 +193,7 @@ class SimEcs:
             "version": 1,
             "containers": [{"name": "main"}],
         }
-        task = SimTask(arn, started_by, now, now + lag, view)
+        task = SimTask(arn, started_by, now, now + lag, description)
         self.tasks[arn] = task
         self.tasks_by_started_by.setdefault(started_by, []).append(task)
         self._on_created(task)
@@ -220,13 +225,13 @@ class SimEcs:
         task.stopped_at = self._scheduler.now
         never_ran = exit_code is None or not task.has_run
         container: Description = {"name": "main"} if never_ran else {"name": "main", "exitCode": exit_code}
-        reason = "CannotPullContainerError: no such image" if stop_code == "TaskFailedToStart" else stop_code
+        reason = "CannotPullContainerError: failure such image" if stop_code == "TaskFailedToStart" else stop_code
         self._update_task(
             task,
             lastStatus="STOPPED",
             desiredStatus="STOPPED",
             stoppedAt=self._scheduler.now,
-            stopCode=task.stop_code or stop_code,  # an order to stop names the end whatever the program did
+            stopCode=task.stop_code or stop_code,  # a StopTask call determines the stop code, whatever the program did
             stoppedReason=reason,
             containers=[container],
         )

@@ -1,4 +1,4 @@
-"""ECS's events and the queue they come through: at least once or, by a fault, never; late, doubled, in any order."""
+"""The task events of ECS and their queue: at least once or, by a fault, never; late, doubled, in any order."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.simulation.process import SimProcess, SimulationContext
 EVENT_QUEUE_URL = "https://sqs.us-east-1.amazonaws.com/123456789012/events"
 #: The share of the seeds that have events.
 _EVENT_SEED_SHARE = 0.4
-#: A receipt ends without a message at the latest so long after its begin. Seconds.
+#: The most seconds that a receive call waits for a message.
 _MAX_RECEIVE_SECONDS = 40.0
-_READ_TIME_OUT = 15.0
+_READ_TIMEOUT = 15.0
 
 
 class SimEventFaults(NamedTuple):
-    """Chances for each event; `trouble` for each call of a worker to the queue."""
+    """Probabilities for each event; `unavailable` is for each call of a worker to the queue."""
 
     drop: float = 0.0
     double: float = 0.0
@@ -31,7 +31,7 @@ class SimEventFaults(NamedTuple):
 
 
 def draw_event_faults(seed: int) -> SimEventFaults | None:
-    """A seed's faults; None: it has no events. Of a luck of its own: seeds without events are what they were before."""
+    """Return a seed's faults, or None if it uses no events. Drawn apart, so that seeds without events stay the same."""
     rng = random.Random(f"events {seed}")
     if rng.random() >= _EVENT_SEED_SHARE:
         return None
@@ -39,7 +39,7 @@ def draw_event_faults(seed: int) -> SimEventFaults | None:
 
 
 class SimEventQueueServer:
-    """Rule and queue in one: tells of each change of a task, and keeps what was told until it is deleted."""
+    """EventBridge rule and SQS queue in one: one event per change of a task, kept until it is deleted."""
 
     def __init__(self, context: SimulationContext, faults: SimEventFaults) -> None:
         self._context = context
@@ -48,38 +48,38 @@ class SimEventQueueServer:
         self._sent = 0
 
     def clear_faults(self) -> None:
-        """From now on each event comes soon, and once."""
+        """From now on each event arrives soon and once."""
         self._faults = SimEventFaults()
 
     @property
     def unavailable_chance(self) -> float:
-        """The chance that a call to the queue fails."""
+        """The probability that a call to the queue fails."""
         return self._faults.unavailable
 
     def emit(self, task: SimTask) -> None:
-        """A task has changed."""
+        """Send the event of a changed task."""
         context = self._context
         if context.happens(self._faults.drop):
             return
         body = build_event(json.dumps(task.description).encode(), "us-east-1", "123456789012", context.now)
         for _ in range(2 if context.happens(self._faults.double) else 1):
-            wait = context.rng.uniform(0.05, 1.5)
+            delay = context.rng.uniform(0.05, 1.5)
             if context.happens(self._faults.delay):
-                wait = context.rng.choice((5.0, 60.0, 2000.0)) * context.rng.random()
-            context.scheduler.call_after(wait, lambda: self._put(body))
+                delay = context.rng.choice((5.0, 60.0, 2000.0)) * context.rng.random()
+            context.scheduler.call_after(delay, lambda: self._put(body))
 
     def take(self, number: int) -> list[EventMessage]:
-        """What is visible, and hidden from now on."""
+        """Return visible messages and hide them."""
         now = self._context.now
-        found = [(handle, body) for handle, (body, shown_from) in self._messages.items() if shown_from <= now]
-        self._context.rng.shuffle(found)
-        for handle, body in found[:number]:
+        messages = [(handle, body) for handle, (body, visible_from) in self._messages.items() if visible_from <= now]
+        self._context.rng.shuffle(messages)
+        for handle, body in messages[:number]:
             self._messages[handle] = body, now + VISIBILITY_TIMEOUT
             self._context.scheduler.call_after(VISIBILITY_TIMEOUT, self._context.scheduler.notify_parked)
-        return [EventMessage(body, handle) for handle, body in found[:number]]
+        return [EventMessage(body, handle) for handle, body in messages[:number]]
 
     def delete(self, handles: Sequence[str]) -> None:
-        """They do not come again."""
+        """Delete messages."""
         for handle in handles:
             self._messages.pop(handle, None)
 
@@ -90,7 +90,7 @@ class SimEventQueueServer:
 
 
 class SimEventQueue:
-    """An `EventQueue` as one process reaches it."""
+    """The `EventQueue` of one process."""
 
     def __init__(self, process: SimProcess, server: SimEventQueueServer) -> None:
         self._process = process
@@ -100,16 +100,16 @@ class SimEventQueue:
     def receive(self) -> list[EventMessage]:
         """See `EventQueue`."""
         self._call("ReceiveMessage")
-        found = self._server.take(MAX_BATCH_SIZE)
-        if not found:
+        messages = self._server.take(MAX_BATCH_SIZE)
+        if not messages:
             self._context.scheduler.park(_MAX_RECEIVE_SECONDS, 0.5)
-            found = self._server.take(MAX_BATCH_SIZE)
-        if self._context.is_traced and found:
-            told: list[Any] = [json.loads(message.body)["detail"] for message in found]
-            events = [f"{task['taskArn'][-2:]} v{task['version']} {task['lastStatus']}" for task in told]
+            messages = self._server.take(MAX_BATCH_SIZE)
+        if self._context.is_traced and messages:
+            details: list[Any] = [json.loads(message.body)["detail"] for message in messages]
+            events = [f"{task['taskArn'][-2:]} v{task['version']} {task['lastStatus']}" for task in details]
             self._context.trace(f"ReceiveMessage -> {', '.join(events)}")
         self._process.step("the messages are read")
-        return found
+        return messages
 
     def delete(self, messages: Sequence[EventMessage]) -> int:
         """See `EventQueue`."""
@@ -119,7 +119,7 @@ class SimEventQueue:
 
     def _call(self, operation: str) -> None:
         self._process.step(operation)
-        if "ecs" in self._process.cut_off or self._context.happens(self._server.unavailable_chance):
-            self._context.scheduler.sleep(_READ_TIME_OUT)
+        if "ecs" in self._process.unreachable or self._context.happens(self._server.unavailable_chance):
+            self._context.scheduler.sleep(_READ_TIMEOUT)
             self._context.trace(f"{operation} fails")
             raise EventQueueUnavailable

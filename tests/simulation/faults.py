@@ -1,17 +1,17 @@
-"""What goes wrong in one simulation, and how often. Each seed draws its own mix, so that rare faults do meet."""
+"""Fault probabilities of a simulation. Each seed draws its own, so that rare faults meet."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, fields, replace
 
-#: How often a kind of fault is absent, usual and frequent. Without seeds that lack a fault, it would hide others.
+#: A fault is absent, usual or frequent in a seed. If every seed had a fault, it would hide others.
 _ABSENT_BELOW, _USUAL_BELOW = 0.45, 0.85
 
 
 @dataclass(frozen=True, slots=True)
 class SimFaults:
-    """Chances. Those of a process are for each of its steps, those of a call or a message for each of them."""
+    """Probabilities: of process faults per step, of others per call or message."""
 
     kill: float = 0.0
     freeze: float = 0.0
@@ -19,7 +19,7 @@ class SimFaults:
     ledger_lost_before_effect: float = 0.0
     ledger_lost_after_effect: float = 0.0
     ledger_late: float = 0.0
-    fail_over: float = 0.0  # at a write: the ledger forgets what is not durable within the next second
+    fail_over: float = 0.0  # at a write: the ledger loses what is not durable within the next second
     publish_before: float = 0.0
     publish_after: float = 0.0
     drop: float = 0.0
@@ -41,15 +41,15 @@ class SimFaults:
     read_error: float = 0.0
     stale_read: float = 0.0
     invisible: float = 0.0
-    lasting_outage: float = 0.0  # of the disturbances that strike one process: those that strike all workers, for long
+    lasting_outage: float = 0.0  # the share of the disturbances that freeze all workers for long
     never_starts: float = 0.0
     interrupted: float = 0.0
     exits_1: float = 0.0
     runs_long: float = 0.0
 
 
-#: The usual chance of each; a frequent one is four times that.
-_USUAL_CHANCE = SimFaults(
+#: The usual probabilities; a frequent fault has four times that.
+_USUAL = SimFaults(
     kill=0.004,
     freeze=0.004,
     freeze_around_run_task=0.02,
@@ -86,22 +86,22 @@ _USUAL_CHANCE = SimFaults(
 )
 _FREQUENT_FACTOR = 4.0
 
-#: What only says how a task lives and dies: that stays when the faults are switched off.
+#: What describes only the life of tasks stays when the faults end.
 _TASK_LIFE_FIELDS = ("stale_read", "never_starts", "interrupted", "exits_1")
 
 
 def draw_faults(rng: random.Random) -> SimFaults:
-    """A seed's mix."""
-    chances = {}
+    """Draw the probabilities of a seed."""
+    probabilities = {}
     for field in fields(SimFaults):
-        luck = rng.random()
-        usual = getattr(_USUAL_CHANCE, field.name)
-        chances[field.name] = (
-            0.0 if luck < _ABSENT_BELOW else usual if luck < _USUAL_BELOW else min(0.8, usual * _FREQUENT_FACTOR)
+        draw = rng.random()
+        usual = getattr(_USUAL, field.name)
+        probabilities[field.name] = (
+            0.0 if draw < _ABSENT_BELOW else usual if draw < _USUAL_BELOW else min(0.8, usual * _FREQUENT_FACTOR)
         )
-    return SimFaults(**chances)
+    return SimFaults(**probabilities)
 
 
 def without_faults(faults: SimFaults) -> SimFaults:
-    """The mix when everything works again."""
+    """Return the probabilities for the time after the faults."""
     return replace(SimFaults(), **{name: getattr(faults, name) for name in _TASK_LIFE_FIELDS})

@@ -1,4 +1,4 @@
-"""The real gateway over a boto3 client that reaches the model of ECS, or does not."""
+"""The real gateway over a boto3 client that reaches the model of ECS or fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _URL = "https://ecs.us-east-1.amazonaws.com/"
 
 
 class SimBotoClient:
-    """What `BotoEcsGateway` needs of a boto3 client, for one call."""
+    """The part of a boto3 client that `BotoEcsGateway` uses, for one call."""
 
     def __init__(self, process: SimProcess, ecs: SimEcs) -> None:
         self._process = process
@@ -31,11 +31,11 @@ class SimBotoClient:
         self.events = self
 
     def register_last(self, event: str, handler: Callable[..., object]) -> None:
-        """The event before RunTask is sent."""
+        """Store the handler that botocore calls before it sends RunTask."""
         self._before_send = handler
 
     def run_task(self, **request: Any) -> dict[str, Any]:
-        """Signed, held up now and then, sent, answered or not."""
+        """Sign and send the call, with delays; the reply may be lost."""
         started_by = str(request["startedBy"])
         self._step("RunTask is signed")
         signed_at = self._context.now
@@ -44,41 +44,41 @@ class SimBotoClient:
         self._connect("RunTask", self._context.faults.run_task_unsent)
         self._step("RunTask arrives")
         try:
-            answer = self._run_task(signed_at, request)
+            reply = self._run_task(signed_at, request)
         except Exception as error:
             self._context.trace(f"RunTask {started_by} -> {type(error).__name__}: {error}")
-            self._step("the answer of RunTask is read")
+            self._step("the reply of RunTask is read")
             raise
-        told = "; ".join(task["taskArn"][-2:] for task in answer.get("tasks", ())) or answer.get("failures")
-        self._context.trace(f"RunTask {started_by} -> {told}")
-        self._step("the answer of RunTask is read")
-        return answer
+        outcome = "; ".join(task["taskArn"][-2:] for task in reply.get("tasks", ())) or reply.get("failures")
+        self._context.trace(f"RunTask {started_by} -> {outcome}")
+        self._step("the reply of RunTask is read")
+        return reply
 
     def describe_tasks(self, *, cluster: str, tasks: list[str]) -> dict[str, Any]:
-        """See `ModelEcs.describe`."""
+        """See `SimEcs.describe_tasks`."""
         self._read_call("DescribeTasks")
-        answer = self._ecs.describe_tasks(tasks)
+        reply = self._ecs.describe_tasks(tasks)
         if self._context.is_traced:
-            told = [f"{task['taskArn'][-2:]} v{task['version']} {task['lastStatus']}" for task in answer["tasks"]]
-            missing = [f"{failure['arn'][-2:]} MISSING" for failure in answer["failures"]]
-            self._context.trace(f"DescribeTasks -> {', '.join(told + missing)}")
-        return answer
+            shown = [f"{task['taskArn'][-2:]} v{task['version']} {task['lastStatus']}" for task in reply["tasks"]]
+            missing = [f"{failure['arn'][-2:]} MISSING" for failure in reply["failures"]]
+            self._context.trace(f"DescribeTasks -> {', '.join(shown + missing)}")
+        return reply
 
     def list_tasks(self, *, cluster: str, startedBy: str, desiredStatus: str) -> dict[str, Any]:  # noqa: N803
-        """See `ModelEcs.list`."""
+        """See `SimEcs.list_tasks`."""
         self._read_call("ListTasks")
-        answer = self._ecs.list_tasks(startedBy, desiredStatus)
-        self._context.trace(f"ListTasks {startedBy} {desiredStatus} -> {[arn[-2:] for arn in answer['taskArns']]}")
-        return answer
+        reply = self._ecs.list_tasks(startedBy, desiredStatus)
+        self._context.trace(f"ListTasks {startedBy} {desiredStatus} -> {[arn[-2:] for arn in reply['taskArns']]}")
+        return reply
 
     def stop_task(self, *, cluster: str, task: str, reason: str) -> dict[str, Any]:
-        """See `ModelEcs.stop`."""
+        """See `SimEcs.stop_task`."""
         self._read_call("StopTask")
         self._context.trace(f"StopTask {task[-2:]}: {reason}")
         return self._ecs.stop_task(task)
 
     def _step(self, what: str) -> None:
-        """A lease cannot fence ECS: a worker that is held up around its call is what the protocol is made for."""
+        """Delay the worker around its call: a lease cannot fence ECS, so the protocol must handle this."""
         self._process.step(what)
         if self._context.happens(self._context.faults.freeze_around_run_task):
             rng = self._context.rng
@@ -86,7 +86,7 @@ class SimBotoClient:
 
     def _run_task(self, signed_at: float, request: Mapping[str, Any]) -> dict[str, Any]:
         context, faults = self._context, self._context.faults
-        fate = _draw_fault(
+        fault = _draw_fault(
             context.rng,
             (
                 ("throttle", faults.throttle),
@@ -96,32 +96,32 @@ class SimBotoClient:
                 ("5xx_before", faults.run_task_5xx_before_effect),
             ),
         )
-        if fate == "throttle":
+        if fault == "throttle":
             raise make_client_error("RunTask", "ThrottlingException", "Rate exceeded")
-        if fate == "no_cluster":
+        if fault == "no_cluster":
             raise make_client_error("RunTask", "ClusterNotFoundException", "Cluster not found.")
-        if fate == "5xx_before":
+        if fault == "5xx_before":
             raise make_client_error("RunTask", "ServerException", "Service Unavailable.", 500)
-        if fate == "late":
+        if fault == "late":
             left = max(0.0, signed_at + SIGNATURE_SECONDS - context.now)
             context.scheduler.call_after(context.rng.uniform(0.0, left), lambda: self._arrive_late(signed_at, request))
-        if fate:
+        if fault:
             self._time_out()
-        answer = self._ecs.run_task(signed_at, request)
+        reply = self._ecs.run_task(signed_at, request)
         if context.happens(faults.run_task_lost_after_effect):
-            context.trace("RunTask has taken effect, its answer is lost")
+            context.trace("RunTask has taken effect, the reply is lost")
             self._time_out()
         if context.happens(faults.run_task_5xx_after_effect):
-            context.trace("RunTask has taken effect, its answer is a 5xx")
+            context.trace("RunTask has taken effect, the reply is a 5xx")
             raise make_client_error("RunTask", "ServerException", "Service Unavailable.", 500)
-        return {} if context.happens(faults.run_task_empty) else answer
+        return {} if context.happens(faults.run_task_empty) else reply
 
     def _arrive_late(self, signed_at: float, request: Mapping[str, Any]) -> None:
         self._context.trace(f"RunTask {request['startedBy']} arrives late")
         try:
             self._ecs.run_task(signed_at, request)
-        except Exception as error:  # noqa: BLE001 - nobody hears the answer
-            self._context.trace(f"nobody hears {error}")
+        except Exception as error:  # noqa: BLE001 - no process gets the reply
+            self._context.trace(f"no process gets {error}")
 
     def _read_call(self, operation: str) -> None:
         self._connect(operation, self._context.faults.read_error / 2)
@@ -131,8 +131,8 @@ class SimBotoClient:
                 raise make_client_error(operation, "ThrottlingException", "Rate exceeded")
             self._time_out()
 
-    def _connect(self, operation: str, chance: float) -> None:
-        if "ecs" in self._process.cut_off or self._context.happens(chance):
+    def _connect(self, operation: str, probability: float) -> None:
+        if "ecs" in self._process.unreachable or self._context.happens(probability):
             self._context.scheduler.sleep(_CONNECT)
             self._context.trace(f"{operation} could not be sent")
             raise ConnectTimeoutError(endpoint_url=_URL)
@@ -143,7 +143,7 @@ class SimBotoClient:
 
 
 class SimGateway:
-    """An `EcsGateway`: a real one for each call, because it keeps its deadline by thread, and all jobs share one."""
+    """An `EcsGateway`. Each call uses a new real one, which keeps deadlines by (real) thread."""
 
     def __init__(self, process: SimProcess, ecs: SimEcs) -> None:
         self._process = process
@@ -174,7 +174,7 @@ class SimGateway:
 
 
 class _SingleClient:
-    """What `BotoEcsGateway` needs of `EcsClients`."""
+    """The part of `EcsClients` that `BotoEcsGateway` uses."""
 
     def __init__(self, client: SimBotoClient) -> None:
         self._client = client
@@ -183,13 +183,13 @@ class _SingleClient:
         return self._client
 
     def invalidate(self, target: Target, client: SimBotoClient) -> None:
-        """The next call has another one anyway."""
+        """The next call has a new client anyway."""
 
 
-def _draw_fault(rng: random.Random, chances: Sequence[tuple[str, float]]) -> str:
-    luck = rng.random()
-    for name, chance in chances:
-        if luck < chance:
+def _draw_fault(rng: random.Random, probabilities: Sequence[tuple[str, float]]) -> str:
+    draw = rng.random()
+    for name, probability in probabilities:
+        if draw < probability:
             return name
-        luck -= chance
+        draw -= probability
     return ""

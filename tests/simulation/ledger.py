@@ -1,4 +1,4 @@
-"""The one ledger of a simulation, and how each process reaches it."""
+"""The ledger of a simulation, and how each process reaches it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _Snapshot = tuple[dict[str, Record], dict[str, float], dict[str, float], dict[st
 
 
 class SimLedgerServer(MemoryLedger):
-    """The memory ledger, looked at from outside the protocol, and with the second that a fail-over may lose."""
+    """The memory ledger, with access for the monitor and with the second of writes that a fail-over may lose."""
 
     def __init__(self, context: SimulationContext, settings: ProtocolSettings) -> None:
         super().__init__(context.scheduler.clock, settings)
@@ -55,12 +55,12 @@ class SimLedgerServer(MemoryLedger):
 
     @property
     def records(self) -> Mapping[str, Record]:
-        """Every record as it is: not to be changed."""
+        """All records. Callers must not change them."""
         return self._records
 
     @property
     def due(self) -> Mapping[str, float]:
-        """The index of live records: when somebody must look next."""
+        """The index of live records, by the time of their next check."""
         return self._due_at
 
     @property
@@ -69,11 +69,11 @@ class SimLedgerServer(MemoryLedger):
         return self._start_deadlines
 
     def next_due(self) -> float:
-        """When somebody has something to do."""
-        looks = self._due_at.items()
+        """Return the time of the next work for a worker."""
+        checks = self._due_at.items()
         if self._is_blocked():
-            looks = [(key, at) for key, at in looks if self._records[key].state is not State.QUEUED]  # type: ignore[assignment]
-        return min((*(at for _, at in looks), *self._start_deadlines.values()), default=float("inf"))
+            checks = [(key, at) for key, at in checks if self._records[key].state is not State.QUEUED]  # type: ignore[assignment]
+        return min((*(at for _, at in checks), *self._start_deadlines.values()), default=float("inf"))
 
     def _is_blocked(self) -> bool:
         """Whether nothing may be claimed now."""
@@ -84,26 +84,30 @@ class SimLedgerServer(MemoryLedger):
         return bool(self._paused_since) or in_flight >= min(limits)
 
     def take_snapshot(self) -> None:
-        """All that is there now would survive a fail-over."""
-        copies = {key: msgspec.structs.replace(record) for key, record in self._records.items()}
-        self._snapshot = copies, dict(self._due_at), dict(self._start_deadlines), dict(self._forget_at)
+        """Keep the present contents as what survives a fail-over."""
+        records = {key: msgspec.structs.replace(record) for key, record in self._records.items()}
+        self._snapshot = records, dict(self._due_at), dict(self._start_deadlines), dict(self._forget_at)
 
     @property
     def has_snapshot(self) -> bool:
-        """Whether a fail-over is near."""
+        """Whether a fail-over is scheduled."""
         return self._snapshot is not None
 
     def fail_over(self) -> None:
-        """Lose what was written since it was remembered."""
+        """Lose what was written since the snapshot."""
         if self._snapshot is not None:
             self._records, self._due_at, self._start_deadlines, self._forget_at = self._snapshot
             self._snapshot = None
 
 
 class SimLedger:
-    """A `Ledger` as one process sees it: each call is a step, may fail before or after its effect, or act late.
+    """The `Ledger` of one process: each call is a step and may fail before or after its effect, or take effect late.
 
-    `fail_over`: called for the ledger to fail over soon; `done(operation, answer)`: after each effect.
+    Args:
+        process: The calling process.
+        server: The ledger.
+        schedule_fail_over: Called shortly after a snapshot was taken, to fail over.
+        on_effect: Called with the operation and its result after each effect.
     """
 
     def __init__(
@@ -133,7 +137,7 @@ class SimLedger:
     def _call(self, operation: str, carry_out: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         self._process.step(operation)
         context, faults = self._context, self._context.faults
-        if "ledger" in self._process.cut_off or context.happens(faults.ledger_lost_before_effect):
+        if "ledger" in self._process.unreachable or context.happens(faults.ledger_lost_before_effect):
             self._fail(operation, "did not reach the ledger")
 
         if operation not in _READ_OPERATIONS and context.happens(faults.fail_over) and not self._server.has_snapshot:
@@ -141,22 +145,22 @@ class SimLedger:
             context.scheduler.call_after(context.rng.random(), self._schedule_fail_over)
 
         def effect() -> Any:
-            answer = carry_out(*arguments, **named)
+            result = carry_out(*arguments, **named)
             if operation in _BARRIER_OPERATIONS and self._server.has_snapshot:
                 self._server.take_snapshot()
             if context.is_traced:
-                context.trace(f"{operation}({_format(arguments)}) -> {_format(answer)}")
+                context.trace(f"{operation}({_format(arguments)}) -> {_format(result)}")
             if operation not in _READ_OPERATIONS:
-                self._on_effect(operation, answer)
-            return answer
+                self._on_effect(operation, result)
+            return result
 
         if context.happens(faults.ledger_late):
             context.scheduler.call_after(context.rng.uniform(0.0, 30.0), effect)
-            self._fail(operation, "was given up, and will act late")
-        answer = effect()
+            self._fail(operation, "was given up and takes effect later")
+        result = effect()
         if context.happens(faults.ledger_lost_after_effect):
-            self._fail(operation, "has acted, its answer is lost")
-        return answer
+            self._fail(operation, "took effect, the reply is lost")
+        return result
 
     def _fail(self, operation: str, description: str) -> None:
         self._context.trace(f"{operation} {description}")
@@ -165,13 +169,13 @@ class SimLedger:
 
 
 def _format(value: Any) -> str:
-    """For the history."""
+    """Format a value for the history."""
     if isinstance(value, OperationResult):
         return f"{value.code.value}{' ' + _format(value.record) if value.record else ''}"
     if isinstance(value, Record):
-        doubt = f"{' dirty' if value.ambiguous else ''}{' burnt' if value.retired else ''}"
+        flags = f"{' ambiguous' if value.ambiguous else ''}{' retired' if value.retired else ''}"
         stop = f" stop_by={value.stop_requested_by}" if value.stop_requested_by else ""
-        return f"<{value.id} {value.state} launch={value.launch} attempt={value.attempt}{doubt}{stop}>"
+        return f"<{value.id} {value.state} launch={value.launch} attempt={value.attempt}{flags}{stop}>"
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(_format, value))}]"
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The invariants, checked at every change of a record and of a task, against what the model of ECS knows to be true."""
+"""The invariants, checked at every change of a record or task against the true state in the model of ECS."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.simulation.ecs import SimEcs, SimTask
 from tests.simulation.ledger import SimLedgerServer
 from tests.simulation.process import SimulationContext
 
-#: What the ledger calls an operation, where the table of moves calls it something else.
+#: The transitions of each ledger operation; some operations have other names in the table.
 _ALLOWED_TRANSITIONS = {
     "put_and_claim": TRANSITIONS["put"] | TRANSITIONS["claim"],
     "update_tasks": TRANSITIONS["update_task"],
@@ -28,7 +28,7 @@ _ALLOWED_TRANSITIONS = {
 
 
 class InvariantMonitor:
-    """`findings`: what must not have happened. `met`: how often each operation gave each answer."""
+    """Collects `violations`, and in `coverage` how often each operation returned each result."""
 
     def __init__(self, context: SimulationContext, config: Config) -> None:
         self._context = context
@@ -48,33 +48,33 @@ class InvariantMonitor:
         self.ecs: SimEcs
 
     def attach(self, ledger: SimLedgerServer, ecs: SimEcs) -> None:
-        """What is checked against what."""
+        """Set the ledger and the ECS that are compared."""
         self.ledger, self.ecs = ledger, ecs
 
     def report_violation(self, violation: str) -> None:
-        """A violation."""
+        """Record a violation."""
         self._context.trace(f"VIOLATION: {violation}")
         self.violations.append(violation)
 
-    def on_ledger_operation(self, operation: str, answer: Any) -> None:
-        """The ledger has carried out an operation."""
-        job = self._context.scheduler.current
-        by_event = job is not None and job.name == "event-listener"
-        for each in _operation_results(answer):
+    def on_ledger_operation(self, operation: str, result: Any) -> None:
+        """Check the ledger after an operation."""
+        thread = self._context.scheduler.current
+        by_event = thread is not None and thread.name == "event-listener"
+        for each in _operation_results(result):
             self.coverage[f"{operation} {each.code.value}"] += 1
             if by_event:
                 self.coverage[f"by an event: {operation} {each.code.value}"] += 1
         records = self.ledger.records
         for record_id, record in records.items():
-            was = self._last_seen.get(record_id)
-            if was is None or _has_changed(was, record):
-                self._check_change(operation, was, record)
+            previous = self._last_seen.get(record_id)
+            if previous is None or _has_changed(previous, record):
+                self._check_change(operation, previous, record)
                 self._last_seen[record_id] = msgspec.structs.replace(record)
         if len(self._last_seen) > len(records):
             self._last_seen = {key: record for key, record in self._last_seen.items() if key in records}
 
     def on_fail_over(self) -> None:
-        """The ledger has lost a second: what it holds now is what is known."""
+        """Forget what the ledger lost in a fail-over."""
         records = self.ledger.records
         for record_id in self._last_seen.keys() - records.keys():
             self.lost_puts.add(record_id)
@@ -84,7 +84,7 @@ class InvariantMonitor:
         self._forgotten_ended |= forgotten
 
     def on_task_created(self, task: SimTask) -> None:
-        """ECS has started a task."""
+        """Check a new ECS task."""
         started_by = task.started_by
         if len(self.ecs.tasks_by_started_by[started_by]) > 1:
             self.report_violation(f"two ECS tasks for one launch number: {started_by}")
@@ -105,7 +105,7 @@ class InvariantMonitor:
                 )
 
     def finish(self, owners: Iterable[SimOwner]) -> None:
-        """Everything works and nothing is left to do: all must have come to its end."""
+        """Check that everything has ended, once everything works and no work is left."""
         for record in self.ledger.records.values():
             if not record.is_terminal:
                 self.report_violation(f"{record.id} has not ended: {record.state}")
@@ -120,25 +120,25 @@ class InvariantMonitor:
             self._check_delivery(owner)
 
     def _check_delivery(self, owner: SimOwner) -> None:
-        told = {(result.id, result.nonce): result for result in owner.results}
+        results = {(result.id, result.nonce): result for result in owner.results}
         for request in owner.requests:
             if not request.is_accepted:
                 continue
             record = self._ended_records.get((request.id, request.nonce))
             if record is None:
-                # Lost at a fail-over, before it was durable: it is up to its owner to put it again, who has died.
+                # Lost at a fail-over before it was durable: its owner would have put it again, but has died.
                 if not (request.id in self.lost_puts and (owner.abandoned or owner.successor_of)):
                     self.report_violation(f"{request.id} was accepted and never ended")
                 continue
-            result = told.get((request.id, request.nonce))
+            result = results.get((request.id, request.nonce))
             if result is None and owner.successor_of:
-                # Its put was lost at a fail-over: what its heir was told of is the stop of an id that nobody knew.
-                result = told.get((request.id, ""))
-            # Its owner had the truth; ECS has forgotten it before anybody looked again.
+                # Its put was lost at a fail-over: the successor got the result of a stop of an unknown id.
+                result = results.get((request.id, ""))
+            # Its owner has the true result; ECS forgot the task before the next poll.
             is_gone = record.state is State.UNKNOWN and (request.id, request.nonce) in self._forgotten_ended
             if result is not None and result.state != record.state.value and not is_gone:
                 self.report_violation(
-                    f"{owner.name} was told {result.state} of {request.id}, the ledger says {record.state}"
+                    f"{owner.name} got {result.state} for {request.id}, the ledger says {record.state}"
                 )
             if result is None and not owner.abandoned:
                 self.report_violation(f"{owner.name} never got the result of {request.id}")
@@ -155,18 +155,18 @@ class InvariantMonitor:
         if any(in_flight > limit for limit in self._limits):
             self.report_violation(f"{record.id} is claimed, with it {in_flight} are in flight")
 
-    def _check_change(self, operation: str, was: Record | None, record: Record) -> None:
-        if was is not None and was.nonce != record.nonce and was.digest:
-            was = None  # an id that was used again, after its record was forgotten
-        if was is None and (record.id, record.nonce) in self._ended_records:
+    def _check_change(self, operation: str, previous: Record | None, record: Record) -> None:
+        if previous is not None and previous.nonce != record.nonce and previous.digest:
+            previous = None  # an id that was used again after its record was forgotten
+        if previous is None and (record.id, record.nonce) in self._ended_records:
             self.report_violation(f"{record.id} has ended and begins again")
-        self._check_transition(operation, was, record)
+        self._check_transition(operation, previous, record)
         self._check_index(record)
         if operation in ("claim", "put_and_claim") and record.state is State.LAUNCHING:
             self._check_limits(record)
-        if was is not None and not was.is_terminal:
-            self._check_counters(was, record)
-        if record.state is State.LAUNCHED and (was is None or was.state is not State.LAUNCHED):
+        if previous is not None and not previous.is_terminal:
+            self._check_counters(previous, record)
+        if record.state is State.LAUNCHED and (previous is None or previous.state is not State.LAUNCHED):
             task = self.ecs.tasks.get(record.arn)
             if task is None or task.started_by != self._started_by(record):
                 self.report_violation(
@@ -174,24 +174,23 @@ class InvariantMonitor:
                 )
         if record.state is State.QUEUED and record.nonce:
             self._check_queued(record)
-        if record.is_terminal and record.nonce and (was is None or not was.is_terminal):
+        if record.is_terminal and record.nonce and (previous is None or not previous.is_terminal):
             self._check_end(record)
         if record.is_terminal and record.nonce:
             self._ended_records[record.id, record.nonce] = msgspec.structs.replace(record)
 
-    def _check_transition(self, operation: str, was: Record | None, record: Record) -> None:
-        if was is not None and was.is_terminal:
-            if was.digest and _terminal_fields(was) != _terminal_fields(record):
-                self.report_violation(
-                    f"the terminal record {was.id} moved: {_terminal_fields(was)} -> {_terminal_fields(record)}"
-                )
+    def _check_transition(self, operation: str, previous: Record | None, record: Record) -> None:
+        if previous is not None and previous.is_terminal:
+            if previous.digest and _terminal_fields(previous) != _terminal_fields(record):
+                old, new = _terminal_fields(previous), _terminal_fields(record)
+                self.report_violation(f"the terminal record {previous.id} moved: {old} -> {new}")
             return
-        if was is not None and was.state is record.state:
+        if previous is not None and previous.state is record.state:
             return
         moves = _ALLOWED_TRANSITIONS.get(operation, frozenset())
-        before = was.state if was else None
-        by_way = {middle for start, middle in moves if start is before}
-        if (before, record.state) not in moves and not any((middle, record.state) in moves for middle in by_way):
+        before = previous.state if previous else None
+        intermediate = {middle for start, middle in moves if start is before}
+        if (before, record.state) not in moves and not any((middle, record.state) in moves for middle in intermediate):
             self.report_violation(f"{operation} moved {record.id} from {before} to {record.state}")
 
     def _check_index(self, record: Record) -> None:
@@ -202,24 +201,31 @@ class InvariantMonitor:
         if (record.id in self.ledger.expiry) != (record.state is State.QUEUED and bool(record.expires_at)):
             self.report_violation(f"{record.id} is {record.state} and wrongly (not) in the index of deadlines")
 
-    def _check_counters(self, was: Record, record: Record) -> None:
-        if record.launch not in (was.launch, was.launch + 1) or record.attempt not in (was.attempt, was.attempt + 1):
+    def _check_counters(self, previous: Record, record: Record) -> None:
+        if record.launch not in (previous.launch, previous.launch + 1) or record.attempt not in (
+            previous.attempt,
+            previous.attempt + 1,
+        ):
             self.report_violation(
-                f"{record.id} jumped from {was.launch}/{was.attempt} to {record.launch}/{record.attempt}"
+                f"{record.id} jumped from {previous.launch}/{previous.attempt} to {record.launch}/{record.attempt}"
             )
         if record.attempt > self._max_attempts:
             self.report_violation(f"{record.id} makes attempt {record.attempt} of {self._max_attempts}")
-        if record.launch == was.launch:
-            if record.attempt != was.attempt:
+        if record.launch == previous.launch:
+            if record.attempt != previous.attempt:
                 self.report_violation(f"{record.id} consumed an attempt without a new launch number")
             return
-        started_by = self._started_by(was)
+        started_by = self._started_by(previous)
         tasks = self.ecs.tasks_by_started_by.get(started_by, [])
         failed = bool(self.ecs.agent_failures.get(started_by)) or any(not task.is_running for task in tasks)
-        if record.attempt > was.attempt and not failed:
-            self.report_violation(f"{record.id} consumed an attempt, but nothing of launch {was.launch} has failed")
-        if record.attempt == was.attempt and tasks:
-            self.report_violation(f"launch {was.launch} of {record.id} started a task, and no attempt was consumed")
+        if record.attempt > previous.attempt and not failed:
+            self.report_violation(
+                f"{record.id} consumed an attempt, but nothing of launch {previous.launch} has failed"
+            )
+        if record.attempt == previous.attempt and tasks:
+            self.report_violation(
+                f"launch {previous.launch} of {record.id} started a task, and no attempt was consumed"
+            )
 
     def _check_queued(self, record: Record) -> None:
         if any(task.is_running for task in self._tasks_of(record.id, record.nonce)):
@@ -230,15 +236,15 @@ class InvariantMonitor:
     def _check_end(self, record: Record) -> None:
         self.coverage[f"end {record.state.value}"] += 1
         tasks = self._tasks_of(record.id, record.nonce)
-        given_up = record.reason.startswith(reasons.POISON % self._max_deliveries)
-        if any(task.is_running for task in tasks) and not (given_up and record.state is State.UNKNOWN):
+        is_poison = record.reason.startswith(reasons.POISON % self._max_deliveries)
+        if any(task.is_running for task in tasks) and not (is_poison and record.state is State.UNKNOWN):
             self.report_violation(f"{record.id} ended {record.state} while its task is alive")
         if not record.undelivered and record.owner:
-            self.report_violation(f"{record.id} ended and its result is not on its way to {record.owner}")
-        if given_up:
-            self.coverage[f"given up {record.state.value}"] += 1
+            self.report_violation(f"{record.id} ended and its result is not owed to {record.owner}")
+        if is_poison:
+            self.coverage[f"poison {record.state.value}"] += 1
             if record.state is State.FAILED and self.ecs.tasks_by_started_by.get(self._started_by(record)):
-                self.report_violation(f"{record.id} was given up, and launch {record.launch} has a task")
+                self.report_violation(f"{record.id} was given up as poison, and launch {record.launch} has a task")
             return
         if not self._matches_ecs(record, tasks):
             self.report_violation(f"{record.id} ended {record.state} ({record.reason}), which is not what happened")
@@ -266,7 +272,7 @@ class InvariantMonitor:
         record = self.ledger.records.get(key[0])
         if record is None or not record.is_terminal:
             return record is None
-        return record.nonce in (key[1], "")  # "": a stop came first, and what is lost is only whom it has stopped
+        return record.nonce in (key[1], "")  # "": a stop came first; only who was stopped is lost
 
     def _tasks_of(self, record_id: str, nonce: str) -> list[SimTask]:
         prefix = self._prefix(record_id, nonce)
@@ -279,26 +285,26 @@ class InvariantMonitor:
         return build_started_by(self._namespace, record.id, record.nonce, record.launch)
 
 
-def _operation_results(answer: Any) -> Iterable[OperationResult]:
-    if isinstance(answer, OperationResult):
-        return (answer,)
-    if isinstance(answer, list | tuple):
-        return [each for each in answer if isinstance(each, OperationResult)]
+def _operation_results(value: Any) -> Iterable[OperationResult]:
+    if isinstance(value, OperationResult):
+        return (value,)
+    if isinstance(value, list | tuple):
+        return [each for each in value if isinstance(each, OperationResult)]
     return ()
 
 
-def _has_changed(was: Record, record: Record) -> bool:
+def _has_changed(previous: Record, record: Record) -> bool:
     return (
-        was.state is not record.state
-        or was.launch != record.launch
-        or was.attempt != record.attempt
-        or was.nonce != record.nonce
-        or (was.is_terminal and _terminal_fields(was) != _terminal_fields(record))
+        previous.state is not record.state
+        or previous.launch != record.launch
+        or previous.attempt != record.attempt
+        or previous.nonce != record.nonce
+        or (previous.is_terminal and _terminal_fields(previous) != _terminal_fields(record))
     )
 
 
 def _terminal_fields(record: Record) -> tuple[Any, ...]:
-    """What of a terminal record never changes."""
+    """Return the fields of a terminal record that never change."""
     return record.nonce, record.state, record.attempts, record.exit_code, record.arn, record.reason, record.finished_at
 
 

@@ -1,6 +1,6 @@
-"""Simulated time, and who runs when: jobs are greenlets that give control back at every effect.
+"""Simulated time and threads: a simulated thread is a greenlet that gives control back at every effect.
 
-Nothing runs at the same time as anything else and nothing waits for real time, so one seed is one history.
+Only one runs at a time and none waits for real time, so one seed is one history.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ START = 1_800_000_000.0
 
 
 class ProcessKilled(BaseException):
-    """The process of this job was killed; not an Exception, so that no handler takes it for an error."""
+    """The thread's process was killed. Not an Exception, so that no handler takes it for an error."""
 
 
 class ThreadGroup:
-    """A simulated process: its jobs die and freeze together."""
+    """Threads that die and freeze together: a simulated process."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -35,20 +35,20 @@ class ThreadGroup:
 
 
 class SimThread:
-    """One thread of an actor. `ticket` tells its valid wake-up from those that were overtaken."""
+    """A simulated thread. `wake_ticket` identifies its valid wake-up; older ones are ignored."""
 
     __slots__ = ("greenlet", "group", "name", "wake_at", "wake_ticket")
 
-    def __init__(self, group: ThreadGroup, name: str, glet: greenlet) -> None:
+    def __init__(self, group: ThreadGroup, name: str, thread_greenlet: greenlet) -> None:
         self.group = group
         self.name = name
-        self.greenlet = glet
+        self.greenlet = thread_greenlet
         self.wake_ticket = 0
         self.wake_at = 0.0
 
 
 class SimScheduler:
-    """`failed(text)` is told of a job that raised. Times are seconds since the epoch."""
+    """Runs simulated threads. `on_error` is called with the name of a thread and what it raised."""
 
     def __init__(self, rng: random.Random, on_error: Callable[[str, BaseException], None]) -> None:
         self.now = START
@@ -63,99 +63,99 @@ class SimScheduler:
 
     @property
     def current(self) -> SimThread | None:
-        """The job that runs; None in the hub."""
+        """The running thread, or None in the hub."""
         return self._threads.get(getcurrent())
 
     def clock(self) -> float:
-        """Now, as a callable."""
+        """Return the simulated time in seconds since the epoch."""
         return self.now
 
     def spawn(self, group: ThreadGroup, name: str, run: Callable[[], object], delay: float = 0.0) -> SimThread:
-        """Start a job of the actor after `delay` seconds."""
-        glet = greenlet(run, self._hub)
-        job = SimThread(group, name, glet)
-        self._threads[glet] = job
-        group.threads.append(job)
-        self._wake(job, self.now + delay)
-        return job
+        """Start a thread of the group after `delay` seconds."""
+        thread_greenlet = greenlet(run, self._hub)
+        thread = SimThread(group, name, thread_greenlet)
+        self._threads[thread_greenlet] = thread
+        group.threads.append(thread)
+        self._wake(thread, self.now + delay)
+        return thread
 
     def call_at(self, when: float, call: Callable[[], None]) -> None:
-        """Call it in the hub, where nothing may sleep."""
+        """Schedule a call in the hub, where nothing may sleep."""
         self._push(when, None, 0, call)
 
     def call_after(self, seconds: float, call: Callable[[], None]) -> None:
-        """`at`, from now."""
+        """Schedule a call in `seconds`. See `call_at`."""
         self.call_at(self.now + seconds, call)
 
     def sleep(self, seconds: float) -> None:
-        """Let others run for so long. Raises `Killed` when the job's process died meanwhile."""
-        job = self._threads[getcurrent()]
-        if job.group.is_dead:
+        """Let other threads run for `seconds`. Raises `ProcessKilled` if the thread's process died meanwhile."""
+        thread = self._threads[getcurrent()]
+        if thread.group.is_dead:
             raise ProcessKilled
-        self._wake(job, self.now + seconds)
+        self._wake(thread, self.now + seconds)
         self._hub.switch()
-        if job.group.is_dead:
+        if thread.group.is_dead:
             raise ProcessKilled
 
     def park(self, timeout: float, when_woken: float) -> None:
-        """Sleep for `longest` seconds, or until `rouse`, then up to `when_woken` seconds more."""
-        job = self._threads[getcurrent()]
-        self._parked[job] = when_woken
+        """Sleep for `timeout` seconds, or until `notify_parked` and then up to `when_woken` seconds more."""
+        thread = self._threads[getcurrent()]
+        self._parked[thread] = when_woken
         try:
             self.sleep(timeout)
         finally:
-            self._parked.pop(job, None)
+            self._parked.pop(thread, None)
 
     def notify_parked(self, at: float = 0.0) -> None:
-        """Something has changed that is due at `at`: whoever is parked for longer looks soon after that."""
+        """Wake the parked threads soon after `at`: something has changed that is due then."""
         at = max(at, self.now)
-        for job, within in self._parked.items():
-            if job.wake_at > at + within:
-                self._wake(job, at + self._rng.uniform(0.0, within))
+        for thread, within in self._parked.items():
+            if thread.wake_at > at + within:
+                self._wake(thread, at + self._rng.uniform(0.0, within))
 
     def wake(self, thread: SimThread) -> None:
-        """End the job's sleep now."""
+        """End the thread's sleep now."""
         if thread.wake_at > self.now:
             self._wake(thread, self.now)
 
     def kill(self, group: ThreadGroup) -> None:
-        """The actor's process is gone at once. Called by one of its own jobs, raises `Killed`."""
+        """Kill the group's process at once. Raises `ProcessKilled` in one of its own threads."""
         group.is_dead = True
         self.call_after(0.0, lambda: self.reap(group))
-        job = self.current
-        if job is not None and job.group is group:
+        thread = self.current
+        if thread is not None and thread.group is group:
             raise ProcessKilled
 
     def reap(self, group: ThreadGroup) -> None:
-        """Unwind the jobs of a dead actor. In the hub."""
+        """Unwind the threads of a dead group. Called in the hub."""
         group.is_dead = True
-        for job in list(group.threads):
-            if job.greenlet:
-                self._switch(job, ProcessKilled())
+        for thread in list(group.threads):
+            if thread.greenlet:
+                self._switch(thread, ProcessKilled())
             else:
-                self._forget(job)
+                self._forget(thread)
 
     def run(self, until: Callable[[], bool], max_steps: int) -> None:
-        """Until it is so, nothing is left to do, or so many steps were made."""
+        """Run until `until()` holds, nothing is left to do, or `max_steps` were made."""
         limit = self.steps + max_steps
         while self._heap and self.steps < limit and not until():
-            when, _, job, ticket, call = heapq.heappop(self._heap)
-            if job is not None and (job.wake_ticket != ticket or job.group.is_dead):
+            when, _, thread, ticket, call = heapq.heappop(self._heap)
+            if thread is not None and (thread.wake_ticket != ticket or thread.group.is_dead):
                 continue
             self.now = max(self.now, when)
-            if job is None:
+            if thread is None:
                 if call is not None:
                     call()
-            elif job.group.frozen_until > self.now:
-                self._wake(job, job.group.frozen_until + self._rng.random() * 0.01)
+            elif thread.group.frozen_until > self.now:
+                self._wake(thread, thread.group.frozen_until + self._rng.random() * 0.01)
             else:
                 self.steps += 1
-                self._switch(job)
+                self._switch(thread)
 
     def close(self) -> None:
-        """Unwind every job."""
-        for job in list(self._threads.values()):
-            self.reap(job.group)
+        """Unwind every thread."""
+        for thread in list(self._threads.values()):
+            self.reap(thread.group)
         self._heap.clear()
 
     def _switch(self, thread: SimThread, error: BaseException | None = None) -> None:
@@ -165,8 +165,8 @@ class SimScheduler:
             else:
                 thread.greenlet.throw(error)
         except ProcessKilled:
-            pass  # as it should end
-        except BaseException as crash:  # noqa: BLE001 - whatever a job raises is a finding
+            pass  # the expected end of a killed thread
+        except BaseException as crash:  # noqa: BLE001 - any error of a thread is a violation
             self._on_error(f"{thread.group.name}/{thread.name}", crash)
         if thread.greenlet.dead:
             self._forget(thread)
@@ -187,9 +187,9 @@ class SimScheduler:
 
 
 class SimEvent(threading.Event):
-    """An event on which jobs wait in simulated time.
+    """An event on which threads wait in simulated time.
 
-    `idle(seconds)` sleeps for a service that has nothing to do: at least so long, more when nothing is due.
+    `idle(seconds)` sleeps in place of a service without work: for at least `seconds`, longer when nothing is due.
     """
 
     def __init__(self, scheduler: SimScheduler, idle: Callable[[float], None] | None = None) -> None:
@@ -201,24 +201,24 @@ class SimEvent(threading.Event):
     def set(self) -> None:
         """See `threading.Event.set`."""
         super().set()
-        for job in self._sleepers:
-            self._scheduler.wake(job)
+        for thread in self._sleepers:
+            self._scheduler.wake(thread)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """See `threading.Event.wait`; a time-out of None waits for a year."""
+        """See `threading.Event.wait`; a timeout of None waits for a year."""
         seconds = 365 * 86400.0 if timeout is None else timeout
-        job = self._scheduler.current
-        if not self.is_set() and seconds > 0 and job is not None:
-            self._sleepers.append(job)
+        thread = self._scheduler.current
+        if not self.is_set() and seconds > 0 and thread is not None:
+            self._sleepers.append(thread)
             try:
                 self._idle(seconds)
             finally:
-                self._sleepers.remove(job)
+                self._sleepers.remove(thread)
         return self.is_set()
 
 
 class SimTime:
-    """Stands in for the module `time` where that is read directly."""
+    """Replaces the module `time` where modules read it directly."""
 
     def __init__(self, scheduler: SimScheduler) -> None:
         self._scheduler = scheduler
@@ -226,4 +226,4 @@ class SimTime:
     def __getattr__(self, name: str) -> Any:
         if name in ("monotonic", "time"):
             return self._scheduler.clock
-        raise AttributeError(f"no job of the simulation may use time.{name}")
+        raise AttributeError(f"no thread of the simulation may use time.{name}")

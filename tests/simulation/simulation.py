@@ -1,4 +1,4 @@
-"""One simulation: what it is made of, what happens to it, and when it is over."""
+"""One simulation: its processes, its disturbances and its end."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ecs_queue.config import Config, load_config
 from ecs_queue.ecs.gateway import EcsGateway
 from ecs_queue.ledger.base import Ledger
 from ecs_queue.protocol.settings import ProtocolSettings
-from tests.simulation import events as told
-from tests.simulation import faults as faulty
 from tests.simulation.broker import SimBroker, SimBrokerServer
 from tests.simulation.clients import SimClientProcess, SimOwner, SimRequest
 from tests.simulation.ecs import SimEcs, SimTask
+from tests.simulation.events import EVENT_QUEUE_URL, SimEventFaults, SimEventQueueServer, draw_event_faults
+from tests.simulation.faults import SimFaults, draw_faults, without_faults
 from tests.simulation.gateway import SimGateway
 from tests.simulation.ledger import SimLedger, SimLedgerServer
 from tests.simulation.monitor import InvariantMonitor
@@ -30,7 +30,7 @@ from tests.simulation.process import HistoryLine, SimProcess, SimulationContext
 from tests.simulation.scheduler import SimTime
 from tests.simulation.workers import SimWorker
 
-#: What one simulation may take. Nearly all seeds need less than a tenth of either.
+#: The bounds of one simulation. Nearly all seeds need less than a tenth of either.
 MAX_STEPS = 400_000
 MAX_SECONDS = 43_200.0
 _ENVIRON = {
@@ -45,7 +45,7 @@ _ENVIRON = {
     "AIRFLOW__AWS_ECS_EXECUTOR__MAX_RUN_TASK_ATTEMPTS": "3",
 }
 
-#: What the simulations differ in besides their faults.
+#: The settings from which each simulation draws.
 _SETTINGS = {
     "run_task_rate": ("0", "1", "20"),
     "run_task_burst": ("1", "20"),
@@ -59,7 +59,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class SimulationReport:
-    """How one seed went. `findings`: what must not have happened; `lines`: the history, if it was kept."""
+    """The outcome of one seed. `history` is empty unless it was traced."""
 
     seed: int
     violations: list[str]
@@ -70,31 +70,31 @@ class SimulationReport:
 
 
 def simulate(
-    seed: int, *, trace: bool = False, faults: faulty.SimFaults | None = None, max_steps: int = MAX_STEPS
+    seed: int, *, trace: bool = False, faults: SimFaults | None = None, max_steps: int = MAX_STEPS
 ) -> SimulationReport:
-    """Run one seed; `mix` instead of the seed's own faults. The same seed gives the same report."""
+    """Run one seed, with `faults` in place of its own if given. The same seed gives the same report."""
     lines: list[HistoryLine] | None = [] if trace else None
-    context = SimulationContext(seed, faulty.SimFaults(), lines)
-    context.faults = faulty.draw_faults(context.rng) if faults is None else faults
-    event_faults = told.draw_event_faults(seed) if faults is None else None
+    context = SimulationContext(seed, SimFaults(), lines)
+    context.faults = draw_faults(context.rng) if faults is None else faults
+    event_faults = draw_event_faults(seed) if faults is None else None
     with _simulated_time(context):
-        world = Simulation(context, event_faults)
-        world.run(max_steps)
+        simulation = Simulation(context, event_faults)
+        simulation.run(max_steps)
     return SimulationReport(
         seed,
-        world.monitor.violations + context.thread_errors,
+        simulation.monitor.violations + context.thread_errors,
         lines or [],
         context.scheduler.steps,
-        context.now - world.began,
-        world.monitor.coverage,
+        context.now - simulation.began,
+        simulation.monitor.coverage,
     )
 
 
 @cache
 def make_config(task_definition: str, settings: tuple[str, ...], event_queue_url: str = "") -> Config:
-    """Workers of one simulation may differ in their task definition: a new one is being rolled out."""
+    """Return a configuration. Workers of one simulation may differ in their task definition, as in a roll-out."""
     overrides = {**dict(zip(_SETTINGS, settings, strict=True)), "event_queue_url": event_queue_url}
-    # Here no worker is heard of, so that one that has only lost an answer counts as dead, too.
+    # Simulated workers send no heartbeats, so a worker that only lost a reply counts as dead, too.
     overrides["max_deliveries"] = "3" if overrides["max_in_flight"] == "2" else "1000"
     limit = overrides.pop("queue_limit")
     profile = {"TASK_DEFINITION": task_definition, "MAX_IN_FLIGHT": limit}
@@ -103,14 +103,14 @@ def make_config(task_definition: str, settings: tuple[str, ...], event_queue_url
 
 
 class Simulation:
-    """`run` it once. `event_faults` None: ECS's events are not used."""
+    """One simulation; `run` it once. Without `event_faults`, no task events are used."""
 
-    def __init__(self, context: SimulationContext, event_faults: told.SimEventFaults | None = None) -> None:
+    def __init__(self, context: SimulationContext, event_faults: SimEventFaults | None = None) -> None:
         self._context = context
-        self._event_server = None if event_faults is None else told.SimEventQueueServer(context, event_faults)
+        self._event_server = None if event_faults is None else SimEventQueueServer(context, event_faults)
         rng = context.rng
         settings = tuple(rng.choice(values) for values in _SETTINGS.values())
-        url = told.EVENT_QUEUE_URL if self._event_server else ""
+        url = EVENT_QUEUE_URL if self._event_server else ""
         self._configs = [make_config(f"family:{number}", settings, url) for number in (1, 2)]
         config = self._configs[0]
         self.monitor = InvariantMonitor(context, config)
@@ -130,7 +130,7 @@ class Simulation:
         self._owners = [self._new_owner(number) for number in range(rng.choice((1, 1, 2)))]
 
     def run(self, max_steps: int) -> None:
-        """From the beginning to the end, or to the first finding."""
+        """Run to the end or to the first violation."""
         scheduler, rng = self._context.scheduler, self._context.rng
         self._context.trace(f"faults: {self._context.faults}")
         for number in range(rng.choice((2, 3))):
@@ -164,7 +164,7 @@ class Simulation:
             task.is_running for task in self.ecs.tasks.values()
         )
 
-    # Who there is.
+    # The processes.
 
     def _new_worker(self, name: str) -> None:
         self._start_counts[name] += 1
@@ -189,12 +189,12 @@ class Simulation:
         return ledger, SimBroker(process, self._broker_server)
 
     def _worker_died(self, name: str, _process: SimProcess) -> None:
-        away = (
+        downtime = (
             0.5
             if self._faults_over
             else self._context.rng.choice((1.0, 20.0, 100.0)) * self._context.rng.uniform(0.5, 2)
         )
-        self._context.scheduler.call_after(away, partial(self._new_worker, name))
+        self._context.scheduler.call_after(downtime, partial(self._new_worker, name))
 
     def _new_client(self, owner: SimOwner) -> None:
         self._start_counts[owner.name] += 1
@@ -218,8 +218,8 @@ class Simulation:
                 self._context.scheduler.call_after(rng.uniform(1.0, 60.0), partial(self._start_successor, owner))
             return
         if not owner.done or owner.has_pending_stops:
-            away = rng.choice((1.0, 30.0)) * rng.uniform(0.5, 2.0)
-            self._context.scheduler.call_after(away, partial(self._new_client, owner))
+            downtime = rng.choice((1.0, 30.0)) * rng.uniform(0.5, 2.0)
+            self._context.scheduler.call_after(downtime, partial(self._new_client, owner))
 
     def _start_successor(self, dead: SimOwner) -> None:
         requests = [
@@ -228,7 +228,7 @@ class Simulation:
             if request.is_accepted
         ]
         if requests:
-            successor = SimOwner(f"heir-of-{dead.name}", requests, successor_of=dead.name)
+            successor = SimOwner(f"successor-of-{dead.name}", requests, successor_of=dead.name)
             self._owners.append(successor)
             self._new_client(successor)
 
@@ -247,10 +247,10 @@ class Simulation:
             requests.append(SimRequest(line, submit_at, stop_at if rng.random() < 0.25 else 0.0))
         return SimOwner(f"c{number}", requests, clock_offset=rng.choice((0.0, rng.uniform(-200.0, 200.0))))
 
-    # What happens.
+    # The disturbances.
 
     def _cause_disturbance(self) -> None:
-        """Something that lasts for a while, or strikes all at once."""
+        """Cause a disturbance that lasts for a while or strikes all processes at once."""
         if self._faults_over:
             return
         rng = self._context.rng
@@ -274,7 +274,7 @@ class Simulation:
                 worker.freeze(rng.choice((1000.0, 4000.0)) * rng.uniform(0.5, 1.3), "an outage")
 
     def _pause(self) -> None:
-        """Somebody pauses the queue for a while; what has been claimed goes on."""
+        """Pause the queue for a while; claimed requests continue."""
         self._context.trace("the queue is PAUSED")
         self.ledger.pause_queues(["default"])
         self.monitor.paused = True
@@ -288,28 +288,28 @@ class Simulation:
 
     def _disconnect(self, process: SimProcess, what: str, seconds: float) -> None:
         self._context.trace(f"{process.name} does not reach {what} for {seconds:.0f} s")
-        process.cut_off.add(what)
-        self._context.scheduler.call_after(seconds, lambda: process.cut_off.discard(what))
+        process.unreachable.add(what)
+        self._context.scheduler.call_after(seconds, lambda: process.unreachable.discard(what))
 
     def _fail_over(self) -> None:
         if self.ledger.has_snapshot:
-            self._context.trace("the ledger FAILS OVER and forgets what was not yet durable")
+            self._context.trace("the ledger FAILS OVER and loses what was not yet durable")
             self.ledger.fail_over()
             self.monitor.on_fail_over()
             self._context.scheduler.notify_parked(self.ledger.next_due())
 
     def _end_faults(self) -> None:
-        """No more faults: now everything must come to its end."""
+        """End all faults: from now on everything must come to its end."""
         self._context.trace("all faults are over")
         self._faults_over = True
-        self._context.faults = faulty.without_faults(self._context.faults)
+        self._context.faults = without_faults(self._context.faults)
         if self._event_server is not None:
             self._event_server.clear_faults()
         for process in [*self._workers.values(), *self._clients.values()]:
-            process.cut_off.clear()  # the frozen wake when they wake: the dangerous ones wake late
+            process.unreachable.clear()  # frozen processes stay frozen: those that wake late are the dangerous ones
 
     def _wait_idle(self, seconds: float) -> None:
-        """A service rests: for `seconds`, or, when nothing is due before, until then."""
+        """Wait in place of a service: for `seconds`, or until work is due if that is later."""
         scheduler = self._context.scheduler
         left = self.ledger.next_due() - scheduler.now
         if left <= seconds:
@@ -317,9 +317,9 @@ class Simulation:
         else:
             scheduler.park(min(left, 600.0) + self._context.rng.random() * seconds, seconds)
 
-    def _ledger_changed(self, operation: str, answer: Any) -> None:
-        self.monitor.on_ledger_operation(operation, answer)
-        self.monitor.coverage["polled_soon"] += answer if operation == "poll_soon" else 0
+    def _ledger_changed(self, operation: str, result: Any) -> None:
+        self.monitor.on_ledger_operation(operation, result)
+        self.monitor.coverage["polled_soon"] += result if operation == "poll_soon" else 0
         self._context.scheduler.notify_parked(self.ledger.next_due())
 
     def _task_created(self, task: SimTask) -> None:
@@ -338,7 +338,7 @@ class Simulation:
 
 @contextmanager
 def _simulated_time(context: SimulationContext) -> Iterator[None]:
-    """The two modules that read the machine's clock read the simulation's; nothing is logged."""
+    """Replace the clock of the two modules that read the machine's, and log nothing."""
     logger = logging.getLogger("ecs_queue")
     level = logger.level
     time = SimTime(context.scheduler)

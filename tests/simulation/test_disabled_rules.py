@@ -1,4 +1,4 @@
-"""The simulation would notice: each guard of the protocol is turned off alone, and something must be found."""
+"""Each rule of the protocol is disabled alone, and the simulation must find a violation."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tests.simulation.__main__ import replay_command
 from tests.simulation.disabled_rules import PROTOCOL_RULES, disable_rule
 from tests.simulation.simulation import simulate
 
-#: Seeds in which a broken guard must show; the rarest shows about once in a hundred.
+#: Seeds within which a disabled rule must show; the rarest shows about once in a hundred.
 _MAX_SEEDS = 1500
-#: Without its guard many a simulation would never end.
+#: With a disabled rule, some simulations would never end.
 _MAX_STEPS = 100_000
 
 
@@ -33,13 +33,13 @@ def test_a_disabled_rule_is_noticed(name: str) -> None:
     rule = PROTOCOL_RULES[name]
     with disable_rule(name):
         for seed in range(_MAX_SEEDS):
-            found = simulate(seed, faults=rule.faults, max_steps=_MAX_STEPS).violations
-            if found:
-                assert re.search(rule.expected_violation, found[0]), (
-                    f"{found[0]}\nreplay it: {replay_command(seed, name)}"
+            violations = simulate(seed, faults=rule.faults, max_steps=_MAX_STEPS).violations
+            if violations:
+                assert re.search(rule.expected_violation, violations[0]), (
+                    f"{violations[0]}\nreplay it: {replay_command(seed, name)}"
                 )
                 return
-    pytest.fail(f"{_MAX_SEEDS} seeds have not noticed it")
+    pytest.fail(f"{_MAX_SEEDS} seeds violations no violation")
 
 
 @pytest.mark.slow

@@ -28,8 +28,8 @@ class _SimEcsHarness:
 
     def run(self, token: str = "t", signed_ago: float = 0.0, **more: Any) -> str:
         request = {"clientToken": token, "startedBy": "n/a/x/1", **more}
-        answer = self.ecs.run_task(self.context.now - signed_ago, request)
-        return str(answer["tasks"][0]["taskArn"])
+        reply = self.ecs.run_task(self.context.now - signed_ago, request)
+        return str(reply["tasks"][0]["taskArn"])
 
     def wait(self, seconds: float) -> None:
         until = self.context.now + seconds
@@ -52,8 +52,8 @@ def test_a_token_with_other_arguments_is_a_conflict_that_names_the_task() -> Non
     arn = harness.run()
     with pytest.raises(ClientError) as caught:
         harness.run(taskDefinition="other")
-    told: Any = caught.value.response
-    assert (told["Error"]["Code"], told["resourceIds"]) == ("ConflictException", [arn])
+    response: Any = caught.value.response
+    assert (response["Error"]["Code"], response["resourceIds"]) == ("ConflictException", [arn])
 
 
 def test_an_old_signature_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The simulation with signing keys: then a claim is good for one launch alone, and unsigned results are ignored."""
+"""The simulation with signing keys: a claim is valid for one launch only, and unsigned results are ignored."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ pytestmark = pytest.mark.slow
 def test_signatures_lose_and_double_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(simulation._ENVIRON, "AIRFLOW__ECS_QUEUE__SIGNING_KEYS", "k1:" + "a" * 32)
     simulation.make_config.cache_clear()
-    met: Counter[str] = Counter()
+    coverage: Counter[str] = Counter()
     try:
         for seed in range(40):
             report = simulation.simulate(seed)
             assert not report.violations, f"seed {seed}: {report.violations[0]}"
-            met += report.coverage
+            coverage += report.coverage
     finally:
         simulation.make_config.cache_clear()
 
-    assert {"end SUCCESS", "put_and_claim not_claimable", "claim run_task", "reclaim list_tasks"} <= met.keys()
+    assert {"end SUCCESS", "put_and_claim not_claimable", "claim run_task", "reclaim list_tasks"} <= coverage.keys()

@@ -1,4 +1,4 @@
-"""Thousands of seeds of the real launcher, tracker, sweeper and client: nothing lost, nothing doubled, by any fault."""
+"""Thousands of seeds of the real launcher, poller, sweeper and client: no fault loses or doubles anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.simulation.__main__ import main, replay_command
 from tests.simulation.faults import SimFaults
 from tests.simulation.simulation import simulate
 
-#: Seeds in a run of the suite; more of them: SIMULATION_SEEDS, or `python -m tests.simulation --seeds N`.
+#: Seeds in a run of the suite. SIMULATION_SEEDS or `python -m tests.simulation --seeds N` runs more.
 _SEEDS = int(os.environ.get("SIMULATION_SEEDS", "5000"))
 _BLOCKS = 50
 _BLOCK_SIZE = max(1, _SEEDS // _BLOCKS)
@@ -36,11 +36,11 @@ def test_whatever_goes_wrong_nothing_is_lost_and_nothing_runs_twice(block: int) 
 
 
 @pytest.mark.slow
-def test_the_seeds_meet_every_answer_that_matters() -> None:
-    """A simulation that never gets there proves nothing about it."""
-    met: Counter[str] = Counter()
+def test_the_seeds_meet_every_result_that_matters() -> None:
+    """A simulation without such a result proves nothing about it."""
+    coverage: Counter[str] = Counter()
     for seed in range(200):
-        met += simulate(seed).coverage
+        coverage += simulate(seed).coverage
     expected = {
         "claim run_task",
         "claim limit_reached",
@@ -80,7 +80,7 @@ def test_the_seeds_meet_every_answer_that_matters() -> None:
         "by an event: update_tasks ended",
         "polled_soon",
     }
-    assert expected - met.keys() == set()
+    assert expected - coverage.keys() == set()
 
 
 def test_without_faults_every_request_takes_one_launch() -> None:
@@ -101,18 +101,18 @@ def test_one_seed_is_one_history() -> None:
 
 @pytest.mark.slow
 def test_the_command_replays_the_history_of_another_process() -> None:
-    """Also where Python orders its sets in another way."""
+    """Even where Python orders its sets in another way."""
     environ = {**os.environ, "PYTHONHASHSEED": "4711"}
     command = [sys.executable, "-m", "tests.simulation", "--seed", "7", "--trace"]
-    told = subprocess.run(command, cwd=_ROOT, env=environ, capture_output=True, text=True, timeout=60, check=True)
-    here = simulate(7, trace=True).history
-    assert told.stdout.splitlines()[: len(here)] == [
-        f"{when - 1_800_000_000:11.3f} {who:<18} {what}" for when, who, what in here
+    other = subprocess.run(command, cwd=_ROOT, env=environ, capture_output=True, text=True, timeout=60, check=True)
+    history = simulate(7, trace=True).history
+    assert other.stdout.splitlines()[: len(history)] == [
+        f"{at - 1_800_000_000:11.3f} {source:<18} {event}" for at, source, event in history
     ]
 
 
 @pytest.mark.slow
-def test_a_finding_ends_with_its_replay(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_violation_ends_with_its_replay(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seed", "0", "--seeds", "5", "--disable-rule", "new_token_for_every_call"]) == 1
     shown = capsys.readouterr().out
     assert "two ECS tasks for one launch number" in shown

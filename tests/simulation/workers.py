@@ -1,4 +1,4 @@
-"""A launcher worker as a simulated process: the real services, on simulated threads."""
+"""A worker as a simulated process: the real services on simulated threads."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from tests.simulation.process import SimProcess, SimulationContext
 from tests.simulation.scheduler import SimEvent, SimScheduler
 
 TARGET = Target("us-east-1", None, None, "jobs")
-#: Seconds that a worker lets the calls in hand finish when it is told to stop.
+#: Seconds that calls in progress get when a worker stops.
 _STOP_BUDGET = 7.0
-#: Errors that a worker is to meet: it tries again.
+#: Errors that a worker must expect; it retries.
 _EXPECTED_ERRORS = tuple(f"{kind.__name__}:" for kind in (LedgerUnavailable, BrokerUnavailable)) + tuple(
     str(kind()) for kind in (LedgerUnavailable, BrokerUnavailable)
 )
 
 
 class SimThreadPool(LaunchThreadPool):
-    """Slots whose threads are jobs."""
+    """A thread pool of simulated threads."""
 
     def __init__(
         self, process: SimProcess, size: int, telemetry: Telemetry, token_cache: TokenCache, fair_queue: FairQueue
@@ -51,10 +51,10 @@ class SimThreadPool(LaunchThreadPool):
         self._process = process
 
     def wait_until_idle(self, timeout: float) -> bool:
-        """See `Slots.wait_until_idle`."""
+        """See `LaunchThreadPool.wait_until_idle`."""
         scheduler = self._process.context.scheduler
-        until = scheduler.now + timeout
-        while self.outstanding and scheduler.now < until:
+        deadline = scheduler.now + timeout
+        while self.outstanding and scheduler.now < deadline:
             scheduler.sleep(min(0.1, timeout))
         return not self.outstanding
 
@@ -64,19 +64,19 @@ class SimThreadPool(LaunchThreadPool):
             self._process.context.scheduler.spawn(self._process, f"launch{self._threads}", self._run_thread)
 
     def _run_thread(self) -> None:
-        """Where a thread would rest until it is woken, the job ends, and another is spawned."""
-        step = self._next_work()
-        while step != math.inf:
-            if isinstance(step, float):
-                self._process.context.scheduler.sleep(step)
+        """Work until nothing is left; where a real thread would wait, this one ends and another is spawned."""
+        next_step = self._next_work()
+        while next_step != math.inf:
+            if isinstance(next_step, float):
+                self._process.context.scheduler.sleep(next_step)
             else:
-                self._perform(step)
-            step = self._next_work()
+                self._perform(next_step)
+            next_step = self._next_work()
         self._threads -= 1
 
 
 class SimPeriodicService(PeriodicService):
-    """A periodic service whose thread is a job; with nothing to do it rests as `idle` says."""
+    """A periodic service on a simulated thread. Without work it waits by the worker's `idle`."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class SimPeriodicService(PeriodicService):
 
 
 class _SimQueue(queue.SimpleQueue[Record | None]):
-    """A queue whose reader waits in simulated time."""
+    """A queue whose listener waits in simulated time."""
 
     def __init__(self, scheduler: SimScheduler) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class _SimQueue(queue.SimpleQueue[Record | None]):
 
 
 class SimResultPublisher(ResultPublisher):
-    """An announcer whose thread is a job."""
+    """A result publisher on a simulated thread."""
 
     def __init__(self, process: SimProcess, broker: Broker, telemetry: Telemetry) -> None:
         super().__init__(broker, telemetry)
@@ -128,12 +128,12 @@ class SimResultPublisher(ResultPublisher):
         self._pending = _SimQueue(process.context.scheduler)
 
     def start(self) -> None:
-        """See `Announcer.start`."""
+        """See `ResultPublisher.start`."""
         self._process.context.scheduler.spawn(self._process, "result-publisher", self._run)
 
 
 class SimWorker(SimProcess):
-    """One incarnation of a worker. `idle`: how its services rest."""
+    """One run of a worker. Its services wait by `idle`."""
 
     def __init__(
         self,
@@ -197,21 +197,21 @@ class SimWorker(SimProcess):
             service.start()
 
     def terminate(self) -> None:
-        """SIGTERM: it ends by itself."""
-        self.context.trace(f"{self.name} is told to stop")
+        """Send SIGTERM: the worker stops by itself."""
+        self.context.trace(f"{self.name} gets SIGTERM")
         self.context.scheduler.spawn(self, "stop", self._terminate)
 
     def _terminate(self) -> None:
         self._stopping.set()
         for service in self._services:
             service.stop()
-        until = self.context.now + _STOP_BUDGET + 2.0
-        while not self._consumer_service.has_ended and self.context.now < until:
+        deadline = self.context.now + _STOP_BUDGET + 2.0
+        while not self._consumer_service.has_ended and self.context.now < deadline:
             self.context.scheduler.sleep(0.2)
         self._thread_pool.close()
         self._result_publisher.stop()
         self.context.scheduler.sleep(0.5)
-        self.kill("nothing more, it has stopped")
+        self.kill("nothing: it has stopped")
 
     def _release_messages(self) -> None:
         self._consumer.shut_down(_STOP_BUDGET)
