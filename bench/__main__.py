@@ -1,4 +1,4 @@
-"""`python -m bench [NAME ...]`: run benchmarks, print their figures, compare their ratios with a baseline."""
+"""`python -m bench [NAME ...]`: run benchmarks, print the measurements, compare their ratios with a baseline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.table import Table
 from bench import airflow, baseline
 from bench.measurement import Measurement
 
-#: Each a module with run(size) -> rows, and its usual size: tasks, or seconds for idle.
+#: Modules with run(size) -> measurements, and their default size: tasks, or seconds for idle.
 BENCHMARKS = {
     "idle": 30,
     "latency": 200,
@@ -37,17 +37,17 @@ def main() -> None:
     found: dict[str, list[Measurement]] = {}
     for name in arguments.names or _default_names():
         print(f"{name} ...", file=sys.stderr, flush=True)
-        bench = importlib.import_module(f"bench.{name}")
-        found[name] = [Measurement(*row) for row in bench.run(arguments.size or BENCHMARKS[name])]
+        benchmark = importlib.import_module(f"bench.{name}")
+        found[name] = [Measurement(*row) for row in benchmark.run(arguments.size or BENCHMARKS[name])]
     _print_table(machine, found)
     base = baseline.read(arguments.check) if arguments.check else {}  # before --json may replace it
     if arguments.json:
         baseline.update(arguments.json, machine, found)
     if arguments.check:
-        said = baseline.regressions(base, found)
-        for sentence in said:
+        regressions = baseline.regressions(base, found)
+        for sentence in regressions:
             print(sentence, file=sys.stderr)
-        sys.exit(bool(said))
+        sys.exit(bool(regressions))
 
 
 def _default_names() -> list[str]:
@@ -60,8 +60,8 @@ def _default_names() -> list[str]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all by default")
-    parser.add_argument("--size", type=int, help="tasks (seconds for idle) in place of each one's own number")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="put the figures into this file")
+    parser.add_argument("--size", type=int, help="tasks (seconds for idle) instead of the default")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the measurements to this file")
     parser.add_argument("--check", type=Path, metavar="PATH", help="fail when a ratio there fell by more than 25%%")
     chosen = parser.parse_args()
     unknown = set(chosen.names) - set(BENCHMARKS)
@@ -71,7 +71,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _print_table(machine: str, found: dict[str, list[Measurement]]) -> None:
-    table = Table("what", "figure", "aim", "ratio", title=machine)
+    table = Table("measurement", "value", "target", "ratio", title=machine)
     for rows in found.values():
         for row in rows:
             table.add_row(row.name, row.value, row.target, "" if row.ratio is None else f"{row.ratio:.2f}")

@@ -1,8 +1,8 @@
-"""What an executor costs Airflow's scheduler: ours beside the installed upstream ones, each in a fresh process.
+"""The cost of an executor for Airflow's scheduler: ours beside the upstream ones, each in a fresh process.
 
-They run in the environment of Airflow, whose interpreter `BENCH_AIRFLOW_PYTHON` names (`make bench` sets it), else in
-this one. CeleryExecutor has a Redis of its own as its broker and result backend; AwsEcsExecutor has the same ECS
-stand-in as our workers have in the other benchmarks, at 50 ms a call.
+They run with the interpreter `BENCH_AIRFLOW_PYTHON` (`make bench` sets it), otherwise with this one. CeleryExecutor has
+its own Redis as broker and result backend; AwsEcsExecutor uses the fake ECS of the other benchmarks, with 50 ms per
+call.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _FIND_MODULES_PROGRAM = (
     "import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))"
 )
 _LABELS = {"ours": "EcsQueueExecutor", "celery": "CeleryExecutor", "ecs": "AwsEcsExecutor at 50 ms"}
-#: AwsEcsExecutor takes a minute for 1,000.
+#: AwsEcsExecutor takes a minute for 1,000 tasks.
 _ROUNDS = {"ours": 9, "celery": 3, "ecs": 1}
 
 Figures = dict[str, float]
 
 
 def run(tasks: int) -> list[Measurement]:
-    """`tasks` for each side."""
+    """Measure each executor with `tasks` tasks."""
     if not is_installed():
         raise SystemExit(f"{_python()} lacks one of {', '.join(_MODULES)}; make bench installs them and runs this")
     with running_stack(ECS_LATENCY, workers=0) as parts, RedisServer() as celery, tempfile.TemporaryDirectory() as home:
@@ -44,7 +44,7 @@ def run(tasks: int) -> list[Measurement]:
 
 
 def is_installed() -> bool:
-    """Whether the other executors are installed."""
+    """Return whether the other executors are installed."""
     try:
         return not subprocess.run(
             [_python(), "-c", _FIND_MODULES_PROGRAM, *_MODULES], stderr=subprocess.DEVNULL, check=False
@@ -62,13 +62,13 @@ def _heartbeat_measurements(found: dict[str, Figures], tasks: int) -> list[Measu
     for name, figures in found.items():
         used = f"{figures['wall']:.3f} s, CPU {figures['cpu']:.3f} s"
         of_children = f" + {figures['children']:.2f} s of its processes" if figures["children"] >= 0.01 else ""
-        aim = "<= 0.15 s" if name == "ours" else ""
-        rows.append(Measurement(f"heartbeat taking {tasks:,} off, {_LABELS[name]}", used + of_children, aim))
+        target = "<= 0.15 s" if name == "ours" else ""
+        rows.append(Measurement(f"heartbeat submitting {tasks:,}, {_LABELS[name]}", used + of_children, target))
     return rows
 
 
 def _ratio_measurements(found: dict[str, Figures]) -> list[Measurement]:
-    """The baseline keeps those of CPU time, which a busy machine changes least."""
+    """The baseline keeps the ratios of CPU time, which a busy machine changes least."""
     ours, rows = found["ours"], []
     for name in found.keys() - {"ours"}:
         wall, cpu = found[name]["wall"] / ours["wall"], _total_cpu(found[name]) / _total_cpu(ours)
@@ -78,13 +78,13 @@ def _ratio_measurements(found: dict[str, Figures]) -> list[Measurement]:
 
 
 def _idle_measurements(figures: Figures) -> list[Measurement]:
-    def shown(wall: str, cpu: str) -> str:
+    def format_times(wall: str, cpu: str) -> str:
         return f"{figures[wall] * 1000:.1f} ms, CPU {figures[cpu] * 1000:.1f} ms"
 
-    what = f"idle sync, {OUTSTANDING_TASKS:,} outstanding"
+    name = f"idle sync, {OUTSTANDING_TASKS:,} outstanding"
     return [
-        Measurement(f"{what}, mean", shown("mean", "cpu"), "<= 20 ms"),
-        Measurement(f"{what}, worst", shown("worst", "worst_cpu")),
+        Measurement(f"{name}, mean", format_times("mean", "cpu"), "<= 20 ms"),
+        Measurement(f"{name}, worst", format_times("worst", "worst_cpu")),
     ]
 
 
@@ -92,9 +92,9 @@ def _total_cpu(figures: Figures) -> float:
     return figures["cpu"] + figures["children"]
 
 
-def _measure(environ: dict[str, str], name: str, what: str, size: int) -> Figures:
-    rounds = _ROUNDS[name] if what == "heartbeat" else 1
-    command = [_python(), "-W", "ignore", "-m", "bench.airflow_scheduler", name, what]
+def _measure(environ: dict[str, str], name: str, measurement: str, size: int) -> Figures:
+    rounds = _ROUNDS[name] if measurement == "heartbeat" else 1
+    command = [_python(), "-W", "ignore", "-m", "bench.airflow_scheduler", name, measurement]
     options = ["--size", str(size), "--rounds", str(rounds)]
     done = subprocess.run([*command, *options], env=environ, stdout=subprocess.PIPE, check=True, timeout=900)
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
@@ -102,7 +102,7 @@ def _measure(environ: dict[str, str], name: str, what: str, size: int) -> Figure
 
 
 def _airflow_environment(home: Path, celery_url: str) -> dict[str, str]:
-    """A home and a database of its own, so that nobody's installation is touched."""
+    """A separate home and database, so that no real installation is changed."""
     return {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

@@ -1,6 +1,6 @@
-"""One Airflow executor in a process of its own, measured from the scheduler's side; `bench.airflow` starts it.
+"""One Airflow executor in a separate process, measured from the scheduler's side; `bench.airflow` starts it.
 
-Prints one JSON object: seconds of wall clock, CPU seconds of this process and of its children.
+It prints one JSON object: wall-clock seconds, CPU seconds of this process and of its children.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ EXECUTORS = {
     "celery": "airflow.providers.celery.executors.celery_executor.CeleryExecutor",
     "ecs": "airflow.providers.amazon.aws.executors.ecs.ecs_executor.AwsEcsExecutor",
 }
-#: Of `sync` with nothing to do, as a scheduler's loop calls it: this many, this far apart in seconds.
+#: Calls of an idle `sync`, as a scheduler's loop makes them: their number, and the seconds between two.
 _SYNCS, _SYNC_INTERVAL = 60, 0.25
 _WARM_SYNCS = 24
-#: Between two heartbeats that take workloads off: what an executor does in the background then has its time. Seconds.
+#: Pause between two heartbeats with workloads, for the executor's background work. Seconds.
 _HEARTBEAT_PAUSE = 1.0
 
 
 def main() -> None:
-    """Measure what is asked for."""
+    """Run one measurement."""
     parser = argparse.ArgumentParser()
     parser.add_argument("executor", choices=EXECUTORS)
-    parser.add_argument("what", choices=["heartbeat", "idle"])
+    parser.add_argument("measurement", choices=["heartbeat", "idle"])
     parser.add_argument("--size", type=int, required=True)
-    parser.add_argument("--rounds", type=int, default=1, help="heartbeats of `size` each; the middle one counts")
+    parser.add_argument("--rounds", type=int, default=1, help="heartbeats of `size` tasks each; the median counts")
     chosen = parser.parse_args()
-    measure = _measure_heartbeat if chosen.what == "heartbeat" else _measure_idle
+    measure = _measure_heartbeat if chosen.measurement == "heartbeat" else _measure_idle
     print(json.dumps(measure(chosen.executor, chosen.size, chosen.rounds)), flush=True)
 
 
@@ -77,15 +77,15 @@ def _measure_idle(name: str, size: int, rounds: int) -> dict[str, float]:
 
 
 def _start_executor(name: str, parallelism: int) -> Any:
-    module, _, made = EXECUTORS[name].rpartition(".")
-    executor = getattr(import_module(module), made)(parallelism=parallelism)
+    module, _, class_name = EXECUTORS[name].rpartition(".")
+    executor = getattr(import_module(module), class_name)(parallelism=parallelism)
     executor.job_id = 1
     executor.start()
     return executor
 
 
 def _warm_up(executor: Any) -> None:
-    """The first query of the database makes SQLAlchemy set up all of Airflow's tables."""
+    """Wait until the first query has made SQLAlchemy configure all of Airflow's tables."""
     for _ in range(_WARM_SYNCS):
         time.sleep(_SYNC_INTERVAL)
         executor.sync()
@@ -98,11 +98,11 @@ def _submit_workloads(executor: Any, size: int) -> None:
 
 
 def _run_heartbeat(executor: Any) -> None:
-    """One heartbeat; the workloads are the ledger's, the broker's or ECS's when it returns."""
+    """Run one heartbeat; the ledger, the broker or ECS has the workloads when it returns."""
     executor.heartbeat()
     left = len(executor.queued_tasks) + len(getattr(executor, "pending_workloads", ()))
     if left:
-        raise RuntimeError(f"{left} workloads were not taken off")
+        raise RuntimeError(f"{left} workloads were not submitted")
 
 
 def _measure(act: Callable[[], None]) -> dict[str, float]:
@@ -125,7 +125,7 @@ def _queue_workloads(executor: Any, workloads: list[Any]) -> None:
 
 
 def _make_workloads(count: int) -> list[Any]:
-    """As the scheduler makes them: a token of usual length, an id of the request."""
+    """Workloads as the scheduler makes them, with a token of usual length and a request id."""
     from airflow.executors import workloads
 
     task = workloads.ExecuteTask.model_fields["ti"].annotation
@@ -172,7 +172,7 @@ def _create_tables() -> None:
 
 
 def _insert_task_instances(workloads: list[Any]) -> None:
-    """The tasks as rows of Airflow's database: the executor asks whether they are still wanted."""
+    """Insert the tasks into Airflow's database: the executor checks there whether they are still needed."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
     from sqlalchemy import insert, text

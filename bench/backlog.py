@@ -1,4 +1,4 @@
-"""A backlog: how fast it is submitted, what it costs a worker, and how soon an urgent request gets past it."""
+"""A backlog: its rate of submission, its cost for a worker, and the delay of an urgent request behind it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SUBMIT_BATCH = 1000
 
 
 def run(tasks: int) -> list[Measurement]:
-    """AWS's quota, one worker; the urgent ones are submitted one after the other behind all else."""
+    """Measure with AWS's quota and one worker; urgent requests are submitted one by one behind the backlog."""
     with running_stack(workers=1, run_task_rate=str(RATE), run_task_burst=str(BURST)) as parts:
         resident = [parts.worker_process().memory_info().rss]
         with parts.client() as client:
@@ -26,7 +26,7 @@ def run(tasks: int) -> list[Measurement]:
     before, after = (size / 2**20 for size in resident)
     return [
         Measurement(f"submit of {tasks} requests, one process", f"{rate:.0f}/s", ">= 3000/s"),
-        Measurement("  an urgent one behind them, submit to launch, p50", f"{quantile(waits, 0.5) * 1000:.0f} ms"),
+        Measurement("  an urgent request behind them, submit to launch, p50", f"{quantile(waits, 0.5) * 1000:.0f} ms"),
         Measurement("  the slowest", f"{max(waits) * 1000:.0f} ms", "<= 1000 ms"),
         Measurement("  worker's memory before and with the backlog", f"{before:.0f} MB, {after:.0f} MB", "the same"),
     ]

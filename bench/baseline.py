@@ -1,6 +1,6 @@
-"""Figures as JSON, and the check that no ratio has fallen.
+"""Stores measurements as JSON, and checks that no ratio has fallen.
 
-Only ratios are compared: both sides of one were measured in the same run, so another machine gives nearly the same.
+Only ratios are compared: both sides of a ratio were measured in the same run, so another machine gives nearly the same.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 from bench.measurement import Measurement
 
-#: A ratio may fall by so much before the check fails: what a busy machine does to it.
+#: A ratio may fall by this share before the check fails; a busy machine causes less.
 TOLERANCE = 0.25
 
 
 def update(path: Path, machine: str, measurements: Mapping[str, Sequence[Measurement]]) -> None:
-    """Put the rows of the benchmarks that ran in the place of their earlier ones; those of others stay.
+    """Replace the measurements of the benchmarks that ran, and keep those of the others.
 
-    So benchmarks that need environments of their own stand in one file. `machine`: where these ran.
+    So one file has benchmarks of several environments. `machine` describes where these ran.
     """
     known = _load(path) if path.exists() else {"machines": {}, "benchmarks": {}}
     known["machines"].update(dict.fromkeys(measurements, machine))
@@ -28,13 +28,13 @@ def update(path: Path, machine: str, measurements: Mapping[str, Sequence[Measure
 
 
 def read(path: Path) -> dict[str, list[Measurement]]:
-    """All rows, by benchmark."""
+    """Return all measurements by benchmark."""
     return {name: [Measurement(**row) for row in rows] for name, rows in _load(path)["benchmarks"].items()}
 
 
 def regressions(base: Mapping[str, Sequence[Measurement]], now: Mapping[str, Sequence[Measurement]]) -> list[str]:
-    """A sentence for each ratio that fell by more than a quarter, or is not measured any more though its bench ran."""
-    said = []
+    """Return a sentence for each ratio that fell by more than a quarter, or is missing although its benchmark ran."""
+    problems = []
     for name, rows in base.items():
         if name not in now:
             continue
@@ -44,14 +44,12 @@ def regressions(base: Mapping[str, Sequence[Measurement]], now: Mapping[str, Seq
                 continue
             ratio = found.get(row.name)
             if ratio is None:
-                said.append(f"{name}: {row.name} is not measured any more")
+                problems.append(f"{name}: {row.name} is not measured any more")
             elif ratio < row.ratio * (1 - TOLERANCE):
-                said.append(f"{name}: {row.name} was {row.ratio:.2f} and is {ratio:.2f}")
-    return said
+                problems.append(f"{name}: {row.name} was {row.ratio:.2f} and is {ratio:.2f}")
+    return problems
 
 
 def _load(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(path.read_text())
-    if "machine" in found:  # one for all, as files were written at first
-        found["machines"] = dict.fromkeys(found["benchmarks"], found.pop("machine"))
-    return {"machines": found["machines"], "benchmarks": found["benchmarks"]}
+    return found

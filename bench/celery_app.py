@@ -1,4 +1,4 @@
-"""The usual way without this project: a Celery task that calls RunTask. For comparison only."""
+"""For comparison: a Celery task that calls RunTask, the usual way without this project."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ ecs = boto3.client("ecs", config=BotoConfig(max_pool_connections=THREADS), regio
 
 @app.task(name="launch")  # type: ignore[untyped-decorator,unused-ignore]
 def launch(command: list[str]) -> None:
-    """Start one task and forget it: no record, no result, no second look."""
+    """Start one task, without record, result or poll."""
     override = {"containerOverrides": [{"name": "main", "command": command}]}
     ecs.run_task(cluster="local", taskDefinition="local", launchType="FARGATE", overrides=override)

@@ -1,4 +1,4 @@
-"""The ECS stand-in of the benchmarks, a process of its own: the local ECS with timers in place of containers."""
+"""The fake ECS of the benchmarks, in a separate process: the local ECS with timers instead of containers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ecs_queue.local.ecs import ContainerSpec, LocalEcsOptions, Quota, TimerRunn
 
 
 class UntilTimerRunner(TimerRunner):
-    """`["until", "1800000000.5"]` too: runs until that time, seconds since the epoch, and exits 0."""
+    """A `TimerRunner` that also knows `["until", "1800000000.5"]`: run until that time (epoch seconds) and exit 0."""
 
     def _duration_and_exit_code(self, spec: ContainerSpec) -> tuple[float, int]:
         match spec.command:
@@ -19,7 +19,7 @@ class UntilTimerRunner(TimerRunner):
 
 
 def main() -> None:
-    """Serve until it is told to stop; the first line on stdout is the endpoint's URL."""
+    """Serve until SIGTERM; the first line on stdout is the endpoint's URL."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--launch-quota", type=float, nargs=2, metavar=("RATE", "BURST"))

@@ -1,7 +1,7 @@
-"""An SQS stand-in for the benchmarks, a process of its own: one queue in memory, in SQS's JSON protocol.
+"""A fake SQS for the benchmarks, in a separate process: one queue in memory, with SQS's JSON protocol.
 
-moto's server takes some milliseconds for each message, which would be all that a benchmark of events measures. Only
-what the workers and the local ECS call is there: SendMessageBatch, ReceiveMessage with its wait and visibility, and
+moto's server takes some milliseconds per message, which would dominate a benchmark of events. This server has only the
+operations that the workers and the local ECS call: SendMessageBatch, ReceiveMessage with its wait and visibility, and
 DeleteMessageBatch. The tests use moto.
 """
 
@@ -22,39 +22,41 @@ QUEUE_PATH = "/123456789012/events"
 
 
 class FakeQueue:
-    """One standard queue. In the server's event loop."""
+    """One standard queue. Used in the server's event loop only."""
 
     def __init__(self) -> None:
         self._visible: deque[tuple[str, str]] = deque()  # handle, body
-        self._in_flight: dict[str, tuple[float, str]] = {}  # handle -> visible again at, body; in order of time
+        self._in_flight: dict[str, tuple[float, str]] = {}  # handle -> (time when visible again, body), by time
         self._handles = itertools.count()
         self._arrived = asyncio.Condition()
 
-    async def send(self, asked: dict[str, Any]) -> dict[str, Any]:
+    async def send(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """SendMessageBatch."""
         async with self._arrived:
-            for entry in asked["Entries"]:
+            for entry in parameters["Entries"]:
                 self._visible.append((str(next(self._handles)), entry["MessageBody"]))
             self._arrived.notify_all()
-        return {"Successful": [{"Id": entry["Id"], "MessageId": entry["Id"]} for entry in asked["Entries"]]}
+        return {"Successful": [{"Id": entry["Id"], "MessageId": entry["Id"]} for entry in parameters["Entries"]]}
 
-    async def receive(self, asked: dict[str, Any]) -> dict[str, Any]:
+    async def receive(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """ReceiveMessage."""
         async with self._arrived:
             try:
-                await asyncio.wait_for(self._arrived.wait_for(self._has_visible), asked.get("WaitTimeSeconds", 0))
+                await asyncio.wait_for(self._arrived.wait_for(self._has_visible), parameters.get("WaitTimeSeconds", 0))
             except TimeoutError:
                 return {}
-            until = time.monotonic() + asked["VisibilityTimeout"]
-            taken = [self._visible.popleft() for _ in range(min(asked["MaxNumberOfMessages"], len(self._visible)))]
-            self._in_flight.update({handle: (until, body) for handle, body in taken})
-        return {"Messages": [{"MessageId": one, "ReceiptHandle": one, "Body": body} for one, body in taken]}
+            until = time.monotonic() + parameters["VisibilityTimeout"]
+            received = [
+                self._visible.popleft() for _ in range(min(parameters["MaxNumberOfMessages"], len(self._visible)))
+            ]
+            self._in_flight.update({handle: (until, body) for handle, body in received})
+        return {"Messages": [{"MessageId": handle, "ReceiptHandle": handle, "Body": body} for handle, body in received]}
 
-    async def delete(self, asked: dict[str, Any]) -> dict[str, Any]:
+    async def delete(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """DeleteMessageBatch."""
-        for entry in asked["Entries"]:
+        for entry in parameters["Entries"]:
             self._in_flight.pop(entry["ReceiptHandle"], None)
-        return {"Successful": [{"Id": entry["Id"]} for entry in asked["Entries"]], "Failed": []}
+        return {"Successful": [{"Id": entry["Id"]} for entry in parameters["Entries"]], "Failed": []}
 
     def _has_visible(self) -> bool:
         now = time.monotonic()
@@ -72,12 +74,12 @@ async def _serve() -> None:
         "AmazonSQS.DeleteMessageBatch": queue.delete,
     }
 
-    async def answer(request: web.BaseRequest) -> web.Response:
+    async def handle(request: web.BaseRequest) -> web.Response:
         operation = operations[request.headers["X-Amz-Target"]]
         body = json.dumps(await operation(await request.json()))
         return web.Response(text=body, content_type="application/x-amz-json-1.0")
 
-    server = web.ServerRunner(web.Server(answer, access_log=None), handle_signals=True)
+    server = web.ServerRunner(web.Server(handle, access_log=None), handle_signals=True)
     await server.setup()
     await web.TCPSite(server, HOST, 0).start()
     print(f"http://{HOST}:{server.addresses[0][1]}{QUEUE_PATH}", flush=True)
@@ -85,7 +87,7 @@ async def _serve() -> None:
 
 
 def main() -> None:
-    """Serve until it is told to stop; the first line on stdout is the queue's URL."""
+    """Serve until SIGTERM; the first line on stdout is the queue's URL."""
     with contextlib.suppress(KeyboardInterrupt, web.GracefulExit):
         asyncio.run(_serve())
 

@@ -1,7 +1,7 @@
-"""Launches a second of one worker with the journal on and off, both at the same time, and what the journal takes.
+"""Launches per second of one worker with the journal on and off, measured at the same time, and the journal's size.
 
-What the machine does otherwise changes from one second to the next by more than the journal costs, so the two sides
-run side by side, each with a Redis, a stand-in and a process of its own (`python -m bench.journal on TASKS`).
+The load of the machine changes from one second to the next by more than the journal costs. So both sides run at the
+same time, each with its own Redis, fake ECS and process (`python -m bench.journal on TASKS`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from bench.stack import Stack, running_stack, wait_until
 from ecs_queue.config import load_config
 from ecs_queue.journal import open_journal
 
-#: The median counts.
+#: Rounds; the median counts.
 _ROUNDS = 5
 _SIDES = {"on": "True", "off": "False"}
 _READY_LINE = "ready"
-#: What a side may take, at the slowest. Seconds.
+#: Maximum duration of a side. Seconds.
 _SIDE_TIMEOUT = 300
 
 
 class _SideFigures(NamedTuple):
-    """Launches a second; seconds of the worker's processor time, and bytes of the journal, a launch."""
+    """Launches per second; the worker's CPU seconds, and the journal's bytes, per launch."""
 
     rate: float
     cpu_seconds: float
@@ -36,27 +36,24 @@ class _SideFigures(NamedTuple):
 
 
 def run(tasks: int) -> list[Measurement]:
-    """`tasks` for each side of a turn."""
-    turns = [_run_round(tasks) for _ in range(_ROUNDS)]
-    ratios = [turn["on"].rate / turn["off"].rate for turn in turns]
-    costs = [turn["off"].cpu_seconds / turn["on"].cpu_seconds for turn in turns]
+    """Measure each side with `tasks` tasks per round."""
+    rounds = [_run_round(tasks) for _ in range(_ROUNDS)]
+    ratios = [round_["on"].rate / round_["off"].rate for round_ in rounds]
+    costs = [round_["off"].cpu_seconds / round_["on"].cpu_seconds for round_ in rounds]
     return [
         *(
-            Measurement(f"launches/s, journal {side}", median_and_range([turn[side].rate for turn in turns], 0))
+            Measurement(f"launches/s, journal {side}", median_and_range([round_[side].rate for round_ in rounds], 0))
             for side in _SIDES
         ),
         Measurement("launches, journal on / off", median_and_range(ratios), ">= 0.95", median(ratios)),
-        *(
-            Measurement(f"worker's processor time a launch, journal {side}", _format_cpu(turns, side))
-            for side in _SIDES
-        ),
-        Measurement("worker's processor time a launch, journal off / on", median_and_range(costs), "", median(costs)),
-        Measurement("journal, bytes a launch", f"{median(turn['on'].journal_bytes for turn in turns):.0f}"),
+        *(Measurement(f"worker CPU time per launch, journal {side}", _format_cpu(rounds, side)) for side in _SIDES),
+        Measurement("worker CPU time per launch, journal off / on", median_and_range(costs), "", median(costs)),
+        Measurement("journal bytes per launch", f"{median(round_['on'].journal_bytes for round_ in rounds):.0f}"),
     ]
 
 
-def _format_cpu(turns: list[dict[str, _SideFigures]], side: str) -> str:
-    return f"{1000 * median(turn[side].cpu_seconds for turn in turns):.2f} ms"
+def _format_cpu(rounds: list[dict[str, _SideFigures]], side: str) -> str:
+    return f"{1000 * median(round_[side].cpu_seconds for round_ in rounds):.2f} ms"
 
 
 def _run_round(tasks: int) -> dict[str, _SideFigures]:
@@ -82,7 +79,7 @@ def _start_side(side: str, tasks: int) -> subprocess.Popen[str]:
 
 
 def main() -> None:
-    """One side: a backlog, and when a line comes its launches."""
+    """Run one side: submit a backlog, and launch it when a line is read."""
     side, tasks = sys.argv[1], int(sys.argv[2])
     with running_stack(ECS_LATENCY, paused=True, concurrency=str(THREADS), journal=_SIDES[side]) as parts:
         submit(parts, tasks)
@@ -96,7 +93,7 @@ def main() -> None:
 
 
 def _journal_bytes(parts: Stack, tasks: int) -> float:
-    """All launches must be in it, else it was off, or too slow."""
+    """The journal's bytes per launch, when it has all launches."""
     journal = open_journal(load_config(environ=parts.environ))
     try:
         wait_until(

@@ -1,4 +1,4 @@
-"""From submit to RunTask on an idle system."""
+"""The latency from submit to RunTask on an idle system."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(tasks: int) -> list[Measurement]:
 
 
 def _measure_delays(parts: Stack, tasks: int) -> list[float]:
-    """One at a time, each on an idle system: the stand-in's createdAt less the time before submit()."""
+    """Delays of single tasks on an idle system: the fake ECS's createdAt minus the time before submit()."""
     ecs = boto3.client("ecs", region_name="us-east-1")
     delays = []
     with parts.client() as client:

@@ -1,8 +1,8 @@
-"""Launches a second at 50 ms latency and no quota: one, two and four workers, beside boto3 alone and Celery.
+"""Launches per second at 50 ms latency without quota: one, two and four workers, boto3 alone, and Celery.
 
-All on the same stand-in and machine, turn by turn, with a backlog that is there before the first launch; a rate is
-taken from the stand-in's own creation times, so that each side is measured alike. On two cores the stand-in, Redis and
-the workers share them: more workers than that are bounded by it.
+All sides run in turn on the same machine and fake ECS, with a backlog that is there before the first launch. The rate
+comes from the creation times of the fake ECS, so all sides are measured alike. On two cores the fake ECS, Redis and
+the workers share the CPU, which bounds the rate of several workers.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from bench.stack import Stack, running_stack, wait_until
 ECS_LATENCY = 0.05
 THREADS = 32
 COMMAND = ["sleep", "600"]
-#: Turns of all sides; the median counts, of the rates as of the ratios of one turn, for a machine has its moods.
+#: Rounds of all sides. The median counts, of rates and of the ratios within a round: a machine's speed varies.
 _ROUNDS = 3
 _WORKER_COUNTS = {"one worker": 1, "two workers": 2, "four workers": 4}
 _TARGETS = {"one worker": ">= 150"}
 
 
 class _LaunchFigures(NamedTuple):
-    """A second; and the processor seconds of one launch by kind of process, and how many cores were busy."""
+    """Launches per second, CPU seconds per launch by kind of process, and the number of busy cores."""
 
     rate: float
     cpu_seconds: Counter[str]
@@ -41,18 +41,21 @@ class _LaunchFigures(NamedTuple):
 
 
 def run(tasks: int) -> list[Measurement]:
-    """`tasks` for each side of a turn."""
-    turns = [_run_round(tasks) for _ in range(_ROUNDS)]
+    """Measure each side with `tasks` tasks per round."""
+    rounds = [_run_round(tasks) for _ in range(_ROUNDS)]
     return [
-        Measurement(f"launches/s, boto3 alone, {THREADS} threads", _format_rate(turns, "boto3 alone")),
-        Measurement(f"launches/s, one Celery worker, {THREADS} threads, only RunTask", _format_rate(turns, "Celery")),
-        *(Measurement(f"launches/s, {who}", _format_rate(turns, who), _TARGETS.get(who, "")) for who in _WORKER_COUNTS),
-        _ratio_measurement(turns, "one worker", "boto3 alone", ">= 0.60"),
-        _ratio_measurement(turns, "one worker", "Celery", ""),
-        _ratio_measurement(turns, "two workers", "one worker", ">= 1.5"),
+        Measurement(f"launches/s, boto3 alone, {THREADS} threads", _format_rate(rounds, "boto3 alone")),
+        Measurement(f"launches/s, one Celery worker, {THREADS} threads, only RunTask", _format_rate(rounds, "Celery")),
         *(
-            Measurement(f"ms of processor time a launch, {who}", _format_cpu(turns, who))
-            for who in ("boto3 alone", *_WORKER_COUNTS)
+            Measurement(f"launches/s, {side}", _format_rate(rounds, side), _TARGETS.get(side, ""))
+            for side in _WORKER_COUNTS
+        ),
+        _ratio_measurement(rounds, "one worker", "boto3 alone", ">= 0.60"),
+        _ratio_measurement(rounds, "one worker", "Celery", ""),
+        _ratio_measurement(rounds, "two workers", "one worker", ">= 1.5"),
+        *(
+            Measurement(f"CPU ms per launch, {side}", _format_cpu(rounds, side))
+            for side in ("boto3 alone", *_WORKER_COUNTS)
         ),
     ]
 
@@ -62,47 +65,47 @@ def _run_round(tasks: int) -> dict[str, _LaunchFigures]:
         found = {"boto3 alone": _measure(parts, tasks, _launch_with_boto3)}
     with running_stack(ECS_LATENCY, workers=0) as parts:
         found["Celery"] = _measure(parts, tasks, _launch_with_celery)
-    for who, workers in _WORKER_COUNTS.items():
+    for side, workers in _WORKER_COUNTS.items():
         with running_stack(ECS_LATENCY, workers=workers, paused=True, concurrency=str(THREADS)) as parts:
             submit(parts, tasks)
-            found[who] = _measure(parts, tasks, launch_submitted)
+            found[side] = _measure(parts, tasks, launch_submitted)
     return found
 
 
-def _format_rate(turns: list[dict[str, _LaunchFigures]], who: str) -> str:
-    return median_and_range([turn[who].rate for turn in turns], 0)
+def _format_rate(rounds: list[dict[str, _LaunchFigures]], side: str) -> str:
+    return median_and_range([round_[side].rate for round_ in rounds], 0)
 
 
-def _ratio_measurement(turns: list[dict[str, _LaunchFigures]], one: str, other: str, aim: str) -> Measurement:
-    ratios = [turn[one].rate / turn[other].rate for turn in turns]
-    return Measurement(f"launches, {one} / {other}", median_and_range(ratios), aim, median(ratios))
+def _ratio_measurement(rounds: list[dict[str, _LaunchFigures]], first: str, second: str, target: str) -> Measurement:
+    ratios = [round_[first].rate / round_[second].rate for round_ in rounds]
+    return Measurement(f"launches, {first} / {second}", median_and_range(ratios), target, median(ratios))
 
 
-def _format_cpu(turns: list[dict[str, _LaunchFigures]], who: str) -> str:
-    """What bounds it: the processor time that each kind of process takes, and how many cores are busy."""
-    kinds = sorted({kind for turn in turns for kind in turn[who].cpu_seconds})
-    middle = {kind: 1000 * median(turn[who].cpu_seconds[kind] for turn in turns) for kind in kinds}
-    shares = ", ".join(f"{kind} {middle[kind]:.2f}" for kind in sorted(kinds, key=lambda kind: -middle[kind]))
-    return f"{shares} ({median(turn[who].cores for turn in turns):.1f} cores)"
+def _format_cpu(rounds: list[dict[str, _LaunchFigures]], side: str) -> str:
+    """The CPU time of each kind of process, and the number of busy cores: what bounds the rate."""
+    kinds = sorted({kind for round_ in rounds for kind in round_[side].cpu_seconds})
+    medians = {kind: 1000 * median(round_[side].cpu_seconds[kind] for round_ in rounds) for kind in kinds}
+    shares = ", ".join(f"{kind} {medians[kind]:.2f}" for kind in sorted(kinds, key=lambda kind: -medians[kind]))
+    return f"{shares} ({median(round_[side].cores for round_ in rounds):.1f} cores)"
 
 
 def _measure(parts: Stack, tasks: int, launch: Callable[[Stack, int], None]) -> _LaunchFigures:
-    """`launch` returns when all are launched."""
+    """Measure `launch`, which returns when all tasks are launched."""
     before, start = parts.cpu_seconds(), time.monotonic()
     launch(parts, tasks)
-    took, seconds = parts.cpu_seconds() - before, time.monotonic() - start
-    taken = Counter({kind: spent / tasks for kind, spent in took.items()})
-    return _LaunchFigures(launch_rate(tasks), taken, took.total() / seconds)
+    used, seconds = parts.cpu_seconds() - before, time.monotonic() - start
+    per_launch = Counter({kind: spent / tasks for kind, spent in used.items()})
+    return _LaunchFigures(launch_rate(tasks), per_launch, used.total() / seconds)
 
 
 def submit(parts: Stack, tasks: int) -> None:
-    """The backlog; on a stack that was started paused nothing of it is launched yet."""
+    """Submit the backlog; a stack that was started paused launches none of it yet."""
     with parts.client() as client:
         client.submit_many({"command": COMMAND} for _ in range(tasks))
 
 
 def launch_submitted(parts: Stack, tasks: int) -> None:
-    """Returns when the backlog is launched."""
+    """Resume the queue, and return when the backlog is launched."""
     with parts.client() as client:
         client.ledger.resume_queues(["default"])
     _wait_until_running(tasks)
@@ -144,21 +147,21 @@ def _client() -> Any:
 
 
 def launch_rate(tasks: int) -> float:
-    """Launches a second, from the first to the last task that the stand-in has made."""
+    """Return launches per second, from the first to the last task that the fake ECS created."""
     _wait_until_running(tasks)
     ecs = _client()
     times: list[float] = []
     for page in ecs.get_paginator("list_tasks").paginate(cluster="local"):
-        shown = ecs.describe_tasks(cluster="local", tasks=page["taskArns"])["tasks"]
-        times += [task["createdAt"].timestamp() for task in shown]
+        described = ecs.describe_tasks(cluster="local", tasks=page["taskArns"])["tasks"]
+        times += [task["createdAt"].timestamp() for task in described]
     return (len(times) - 1) / (max(times) - min(times))
 
 
 def _wait_until_running(tasks: int) -> None:
     ecs = _client()
 
-    def is_over() -> bool:
+    def are_all_created() -> bool:
         cluster = ecs.describe_clusters(clusters=["local"])["clusters"][0]
         return int(cluster["runningTasksCount"]) + int(cluster["pendingTasksCount"]) >= tasks
 
-    wait_until(is_over, 300, interval=0.25)
+    wait_until(are_all_created, 300, interval=0.25)

@@ -1,4 +1,4 @@
-"""What a benchmark answers."""
+"""The result of a benchmark."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Measurement(NamedTuple):
-    """One line of the table. `ratio`: ours beside another's in the same run, more is better; kept in the baseline."""
+    """One line of the table. `ratio` compares two sides of the same run (more is better); the baseline keeps it."""
 
     name: str
     value: str
@@ -17,6 +17,6 @@ class Measurement(NamedTuple):
 
 
 def median_and_range(values: Sequence[float], digits: int = 2) -> str:
-    """The median of several turns, and between what they lie."""
-    middle, least, most = (f"{value:.{digits}f}" for value in (median(values), min(values), max(values)))
-    return f"{middle} ({least} to {most})"
+    """Return the median of several rounds with their minimum and maximum."""
+    middle, low, high = (f"{value:.{digits}f}" for value in (median(values), min(values), max(values)))
+    return f"{middle} ({low} to {high})"

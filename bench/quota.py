@@ -1,4 +1,4 @@
-"""Launches against AWS's quota: how close to it the workers come together, and what is throttled on the way."""
+"""Launches at AWS's quota: how close the workers come to it together, and how many calls are throttled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ECS_LATENCY = 0.05
 
 
 def run(tasks: int) -> list[Measurement]:
-    """With 1, 2 and 4 workers."""
+    """Measure 1, 2 and 4 workers."""
     return [row for workers in (1, 2, 4) for row in _measure(tasks, workers)]
 
 
@@ -32,7 +32,7 @@ def _measure(tasks: int, workers: int) -> list[Measurement]:
 
 
 def _launch_seconds(parts: Stack, tasks: int) -> float:
-    """Seconds from the first launch to the last: the backlog stands before the workers are let at it."""
+    """Seconds from the first launch to the last of a backlog that is there before the queue is resumed."""
     with parts.client() as client:
         handles = client.submit_many({"command": ["sleep", "3600"]} for _ in range(tasks))
         client.ledger.resume_queues(["default"])

@@ -1,4 +1,4 @@
-"""From a task's stop to its delivered result under an ordinary load, by polls and by events."""
+"""The latency from a task's stop to its delivered result under an ordinary load, by polls and by events."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from bench.measurement import Measurement
 from bench.result_load import ResultFigures, measure
 from bench.stack import quantile
 
-#: All tasks end within so long. Seconds.
+#: All tasks end within this time. Seconds.
 _END_WINDOW = 20.0
 
 
 def run(tasks: int) -> list[Measurement]:
-    """See `bench.__main__`. The tasks are young, as most are: polls look at them every second."""
+    """Measure by polls and by events. The tasks are young, as most tasks are: they are polled every second."""
     rows: list[Measurement] = []
     for how, by_events in (("by polls", False), ("by events", True)):
         found = measure(tasks, _END_WINDOW, by_events=by_events)
-        what = f"{tasks} tasks end in {_END_WINDOW:g} s, {how}: stop to result"
+        name = f"{tasks} tasks end in {_END_WINDOW:g} s, {how}: stop to result"
         rows += [
-            Measurement(f"{what}, p50", _format_delay(found, 0.5)),
-            Measurement(f"{what}, p99", _format_delay(found, 0.99)),
+            Measurement(f"{name}, p50", _format_delay(found, 0.5)),
+            Measurement(f"{name}, p99", _format_delay(found, 0.99)),
         ]
-        rows.append(Measurement("  DescribeTasks and ListTasks calls a finished task", f"{found.reads / tasks:.4f}"))
+        rows.append(Measurement("  DescribeTasks and ListTasks calls per finished task", f"{found.reads / tasks:.4f}"))
     return rows
 
 

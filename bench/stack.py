@@ -1,4 +1,4 @@
-"""What every benchmark stands on: a Redis, an ECS stand-in and workers, each a process of its own."""
+"""The processes of every benchmark: a Redis, a fake ECS and workers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ NO_RATE_LIMITS = {
     "AIRFLOW__ECS_QUEUE__DESCRIBE_TASKS_RATE": "0",
 }
 
-#: AWS's quota of DescribeTasks and ListTasks: calls a second, and the burst.
+#: AWS's quota of DescribeTasks and ListTasks: calls per second, and the burst.
 DESCRIBE_RATE, DESCRIBE_BURST = 20, 100
-#: Launches a second where following tasks is measured: six times what AWS allows. Without any limit their events come
-#: faster than a worker that launches hundreds a second reads them, and are not trusted for a minute.
+#: Launches per second of benchmarks that track tasks: six times AWS's quota. Without a limit, events come faster than a
+#: worker that launches hundreds per second reads them, and the worker distrusts them for a minute.
 LAUNCH_RATE = 120
 
 
@@ -40,21 +40,21 @@ class CpuLoad(NamedTuple):
     machine: float
 
     def format(self) -> str:
-        """For the table."""
+        """Return the text for the table."""
         return f"{self.worker:.0%}, {self.redis:.0%}, {self.machine:.0%} of {os.cpu_count() or 1:.0%}"
 
 
 class CpuMeter:
-    """Processor time from now on."""
+    """Measures CPU time from its creation."""
 
     def __init__(self, read_seconds: Callable[[], Counter[str]]) -> None:
-        """`used`: see `Stack.processor_seconds`."""
+        """Start measuring; `read_seconds` is `Stack.cpu_seconds`."""
         self._read_seconds = read_seconds
         self._start = self._read()
 
     def load(self) -> CpuLoad:
-        """Since the start."""
-        wall, *used = (now - then for now, then in zip(self._read(), self._start, strict=True))
+        """Return the load since the start."""
+        wall, *used = (now - before for now, before in zip(self._read(), self._start, strict=True))
         workers, redis, machine = (seconds / wall for seconds in used)
         return CpuLoad(workers, redis, machine)
 
@@ -67,7 +67,7 @@ class CpuMeter:
 
 @dataclass
 class Stack:
-    """The processes of one benchmark and the environment that leads to them."""
+    """The processes of one benchmark, and the environment that connects to them."""
 
     redis: RedisServer
     endpoint_url: str
@@ -76,27 +76,27 @@ class Stack:
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def client(self) -> EcsQueue:
-        """A client of this stack."""
+        """Return a client of this stack."""
         return EcsQueue.from_config(environ=self.environ)
 
     def call_counts(self) -> tuple[Counter[str], Counter[str]]:
-        """How many calls of each operation the stand-in has had, and how many of them it throttled."""
-        with urllib.request.urlopen(f"{self.endpoint_url}/_local/stats", timeout=10) as answer:
-            stats = json.load(answer)
+        """Return the fake ECS's number of calls by operation, and of throttled calls by operation."""
+        with urllib.request.urlopen(f"{self.endpoint_url}/_local/stats", timeout=10) as response:
+            stats = json.load(response)
         return Counter(stats["calls"]), Counter(stats["throttled"])
 
     def worker_process(self) -> psutil.Process:
-        """The first worker, to measure."""
+        """Return the first worker."""
         return psutil.Process(self.workers[0].pid)
 
     def cpu_seconds(self) -> Counter[str]:
-        """What the processes have taken so far, by kind: this one is the client."""
-        kinds = {"stand-in": [self.ecs_process.pid], "Redis": [self.redis.pid], "client": [os.getpid()]}
+        """Return the CPU seconds of the processes so far by kind; this process is the client."""
+        kinds = {"fake ECS": [self.ecs_process.pid], "Redis": [self.redis.pid], "client": [os.getpid()]}
         kinds["workers"] = [worker.pid for worker in self.workers]
         return Counter({kind: sum(map(_process_cpu_seconds, pids)) for kind, pids in kinds.items()})
 
     def meter(self) -> CpuMeter:
-        """Measures processor time from now on."""
+        """Return a meter of CPU time from now on."""
         return CpuMeter(self.cpu_seconds)
 
 
@@ -104,66 +104,71 @@ class Stack:
 def running_stack(
     latency: float = 0.0, workers: int = 1, ecs_options: Sequence[str] = (), *, paused: bool = False, **settings: str
 ) -> Iterator[Stack]:
-    """A stack that is ready; `settings` are keys of [ecs_queue]. Every process has ended when it closes.
+    """Yield a stack that is ready; its processes end with the context.
 
-    `paused`: the workers have been started with the queue `default` paused, and launch nothing until it is resumed.
+    Args:
+        latency: of an ECS call, in seconds.
+        workers: number of workers.
+        ecs_options: command-line options of the fake ECS.
+        paused: start the workers with the queue `default` paused, so that they launch nothing until it is resumed.
+        settings: keys of [ecs_queue].
     """
-    with ExitStack() as open_parts:
-        redis = open_parts.enter_context(RedisServer())
-        ecs, endpoint_url = _start_server_process(open_parts, "bench.fake_ecs", "--latency", str(latency), *ecs_options)
+    with ExitStack() as exit_stack:
+        redis = exit_stack.enter_context(RedisServer())
+        ecs, endpoint_url = _start_server_process(exit_stack, "bench.fake_ecs", "--latency", str(latency), *ecs_options)
         environ = {**os.environ, **local_environment(endpoint_url, redis.url), **NO_RATE_LIMITS}
         environ.update({f"AIRFLOW__ECS_QUEUE__{key.upper()}": value for key, value in settings.items()})
         os.environ.update(environ)  # boto3 reads the process's own environment
-        built = Stack(redis, endpoint_url, environ, ecs)
+        stack = Stack(redis, endpoint_url, environ, ecs)
         command = [sys.executable, "-m", "ecs_queue", "--log-level", "warning", "worker"]
         if paused:
-            with built.client() as client:
+            with stack.client() as client:
                 client.ledger.pause_queues(["default"])
-        built.workers = [_start_process(open_parts, command, environ) for _ in range(workers)]
-        with built.client() as client:
+        stack.workers = [_start_process(exit_stack, command, environ) for _ in range(workers)]
+        with stack.client() as client:
             wait_until(lambda: len(client.ledger.list_workers()) == workers, 30)
-        yield built
+        yield stack
 
 
 @contextmanager
 def tracking_stack(*, by_events: bool) -> Iterator[Stack]:
-    """A stack with one worker and AWS's quota of DescribeTasks; `by_events` adds an SQS stand-in (`bench.fake_sqs`)."""
+    """Yield a stack with one worker and AWS's quota of DescribeTasks; `by_events` adds a fake SQS."""
     rate, burst = str(DESCRIBE_RATE), str(DESCRIBE_BURST)
     options = ["--describe-quota", rate, burst]
-    with ExitStack() as open_parts:
-        url = start_server(open_parts, "bench.fake_sqs") if by_events else ""
+    with ExitStack() as exit_stack:
+        url = start_server(exit_stack, "bench.fake_sqs") if by_events else ""
         options += ["--event-queue-url", url] if url else []
         settings = {"event_queue_url": url, "run_task_rate": str(LAUNCH_RATE), "run_task_burst": str(LAUNCH_RATE)}
         settings.update(describe_tasks_rate=rate, describe_tasks_burst=burst)
-        yield open_parts.enter_context(running_stack(0.0, 1, options, paused=False, **settings))
+        yield exit_stack.enter_context(running_stack(0.0, 1, options, paused=False, **settings))
 
 
-def start_server(open_parts: ExitStack, module: str, *arguments: str) -> str:
-    """Start a stand-in, a process that ends with `open_parts`; its URL."""
-    return _start_server_process(open_parts, module, *arguments)[1]
+def start_server(exit_stack: ExitStack, module: str, *arguments: str) -> str:
+    """Start a fake server, which ends with `exit_stack`. Return its URL."""
+    return _start_server_process(exit_stack, module, *arguments)[1]
 
 
-def _start_server_process(open_parts: ExitStack, module: str, *arguments: str) -> tuple[subprocess.Popen[bytes], str]:
-    process = _start_process(open_parts, [sys.executable, "-m", module, *arguments])
+def _start_server_process(exit_stack: ExitStack, module: str, *arguments: str) -> tuple[subprocess.Popen[bytes], str]:
+    process = _start_process(exit_stack, [sys.executable, "-m", module, *arguments])
     assert process.stdout is not None
     url = process.stdout.readline().decode().strip()
-    if not url:  # or the workers would turn to AWS itself
+    if not url:  # otherwise the workers would call AWS
         raise RuntimeError(f"{module} did not start")
     return process, url
 
 
 def wait_until(condition: Callable[[], bool], timeout: float, interval: float = 0.02) -> float:
-    """Wait for a condition; how long it took. TimeoutError after `seconds`."""
+    """Wait for a condition, and return the seconds that it took. TimeoutError after `timeout` seconds."""
     start = time.monotonic()
     while not condition():
         if time.monotonic() - start > timeout:
-            raise TimeoutError(f"it did not come true within {timeout} s")
+            raise TimeoutError(f"the condition was not met within {timeout} s")
         time.sleep(interval)
     return time.monotonic() - start
 
 
 def quantile(values: list[float], share: float) -> float:
-    """The value below which `share` of the values lie."""
+    """Return the value below which `share` of the values lie."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
@@ -174,9 +179,9 @@ def _process_cpu_seconds(pid: int) -> float:
 
 
 def _start_process(
-    open_parts: ExitStack, command: list[str], environ: dict[str, str] | None = None
+    exit_stack: ExitStack, command: list[str], environ: dict[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE)
-    open_parts.callback(process.wait, 30)
-    open_parts.callback(process.terminate)
+    exit_stack.callback(process.wait, 30)
+    exit_stack.callback(process.terminate)
     return process

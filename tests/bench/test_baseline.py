@@ -20,7 +20,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert baseline.read(tmp_path / "figures.json") == rows
 
 
-def test_a_run_replaces_the_figures_of_the_benches_that_ran_and_keeps_the_others(tmp_path: Path) -> None:
+def test_a_run_replaces_the_figures_of_the_benchmarks_that_ran_and_keeps_the_others(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     baseline.update(
         path,
@@ -34,16 +34,6 @@ def test_a_run_replaces_the_figures_of_the_benches_that_ran_and_keeps_the_others
         "quota": [Measurement("d", "4")],
     }
     assert json.loads(path.read_text())["machines"] == {"idle": "2 cores", "airflow": "4 cores", "quota": "4 cores"}
-
-
-def test_a_file_with_one_machine_for_all_benches_is_read_and_merged_into(tmp_path: Path) -> None:
-    path = tmp_path / "figures.json"
-    row = Measurement("a", "1.00", "", 1.0)
-    path.write_text(json.dumps({"machine": "2 cores", "benchmarks": {"idle": [row._asdict()]}}))
-    assert baseline.read(path) == {"idle": [row]}
-    baseline.update(path, "4 cores", {"quota": [Measurement("d", "4")]})
-    assert baseline.read(path) == {"idle": [row], "quota": [Measurement("d", "4")]}
-    assert json.loads(path.read_text())["machines"] == {"idle": "2 cores", "quota": "4 cores"}
 
 
 def test_a_run_is_compared_with_the_file_as_it_was_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +59,6 @@ def test_a_ratio_that_fell_by_more_than_a_quarter_is_named() -> None:
     assert baseline.regressions(base, now) == ["launches: b was 4.00 and is 2.90"]
 
 
-def test_a_ratio_that_is_gone_is_named_and_a_bench_that_did_not_run_is_not() -> None:
+def test_a_ratio_that_is_gone_is_named_and_a_benchmark_that_did_not_run_is_not() -> None:
     base = {"launches": [Measurement("a", "1.00", "", 1.0)], "idle": [Measurement("c", "1.00", "", 1.0)]}
     assert baseline.regressions(base, {"launches": []}) == ["launches: a is not measured any more"]
