@@ -140,19 +140,15 @@ class BotoEcsGateway:
         response = self._read(target, "describe_clusters", clusters=[target.cluster])
         where = f"Cluster {target.cluster} in {target.region}"
         if isinstance(response, EcsError):
+            advice = "Without ecs:DescribeClusters set check_health_on_startup = False."
             if response.kind is EcsErrorKind.DENIED:
-                return [
-                    f"{where} cannot be checked: {response.reason} "
-                    "Without ecs:DescribeClusters set check_health_on_startup = False."
-                ]
+                return [f"{where} cannot be checked: {response.reason} {advice}"]
             return [f"{where} cannot be used: {response.reason}"]
         clusters = response.get("clusters") or []
         if not clusters:
             return [f"{where} does not exist: check cluster and region_name of the profile, or create it."]
         status = clusters[0].get("status") or "unknown"
-        if status != "ACTIVE":
-            return [f"{where} is {status}, not ACTIVE: no task can be started there."]
-        return []
+        return [] if status == "ACTIVE" else [f"{where} is {status}, not ACTIVE: no task can be started there."]
 
     def _list_status(self, target: Target, started_by: str, status: str, found: dict[str, None]) -> EcsError | None:
         """Add the ARNs of every page to `found`; return the error of the page at which it ended."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
 from functools import partial
 
 from ecs_queue.broker.base import Broker, Delivery, RequestConsumer
@@ -32,20 +31,17 @@ class Consumer:
     """One thread calls `step`, and `close` at the end: it owns the connection and makes every acknowledgement."""
 
     def __init__(
-        self,
-        context: WorkerContext,
-        broker: Broker,
-        launcher: Launcher,
-        thread_pool: LaunchThreadPool,
-        queues: Sequence[str],
+        self, context: WorkerContext, broker: Broker, launcher: Launcher, thread_pool: LaunchThreadPool
     ) -> None:
         self._context = context
         self._broker = broker
         self._launcher = launcher
         self._thread_pool = thread_pool
-        self._queues = list(queues)
-        self._max_waiting = _max_waiting_messages(context)
-        self._prefetch = context.config.concurrency + len(queues) * self._max_waiting
+        self._queues = list(context.queues)
+        concurrency, rate = context.config.concurrency, context.config.run_task_rate
+        #: How many messages of one queue may wait here for a thread: those launched within about a second.
+        self._max_waiting = concurrency if rate <= 0 else max(2, min(concurrency, int(rate)))
+        self._prefetch = concurrency + len(self._queues) * self._max_waiting
         self._consumer: RequestConsumer | None = None
         self._paused: dict[str, float] = {}  # queue -> since when
         self._undecodable: deque[tuple[str, bytes, str]] = deque(maxlen=_MAX_UNDECODABLE)
@@ -190,9 +186,3 @@ class Consumer:
 def _requeue(delivery: Delivery) -> None:
     crash_point("consumer.requeueing")
     delivery.requeue()
-
-
-def _max_waiting_messages(context: WorkerContext) -> int:
-    """Return how many messages of one queue may wait here for a thread: those launched within about a second."""
-    rate = context.config.run_task_rate
-    return context.config.concurrency if rate <= 0 else max(2, min(context.config.concurrency, int(rate)))

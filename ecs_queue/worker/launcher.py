@@ -83,7 +83,7 @@ class Launcher:
             return True
         if action is NextAction.PUBLISH_RESULT and stored.record is not None:
             self.completion.complete(stored.record)
-        self._handle_claim(request.id, claimed, prepared, claim_request, deadline)
+        self._handle_claim(prepared, claim_request, claimed, deadline)
         return True
 
     def launch_queued(self, record: Record) -> None:
@@ -101,7 +101,7 @@ class Launcher:
         deadline = self._call_deadline()
         result = context.ledger.claim(record.id, claim_request)
         crash_point("launch.claimed")
-        self._handle_claim(record.id, result, prepared, claim_request, deadline)
+        self._handle_claim(prepared, claim_request, result, deadline)
 
     def expire(self, record_id: str) -> None:
         """End a QUEUED record whose deadline has passed."""
@@ -187,21 +187,16 @@ class Launcher:
         return self._context.monotonic() + self._context.config.call_budget_seconds
 
     def _handle_claim(
-        self,
-        record_id: str,
-        result: OperationResult,
-        prepared: PreparedLaunch,
-        claim_request: ClaimRequest,
-        deadline: float,
+        self, prepared: PreparedLaunch, claim_request: ClaimRequest, result: OperationResult, deadline: float
     ) -> None:
         context, record = self._context, result.record
-        action = context.decide_next_action("claim", record_id, result.code)
+        action = context.decide_next_action("claim", str(prepared.task.key), result.code)
         if action is not NextAction.RUN_TASK or record is None:
             context.run_task_limiter.return_token(prepared.target)
             if action is NextAction.PUBLISH_RESULT and record is not None:
                 self.completion.complete(record)
             elif result.code in (ResultCode.LIMIT_REACHED, ResultCode.PAUSED):
-                context.admission.claim_refused(prepared.queue)
+                context.admission.claim_refused(prepared.task.queue)
         elif not record.args:
             reason = prepared.invalid_reason or "the run_task arguments could not be built"
             self.completion.refuse(record, reason)

@@ -17,8 +17,8 @@ from ecs_queue.crash_points import crash_point
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import DESCRIBE_BATCH_SIZE
 from ecs_queue.errors import PermanentError, RetryableError
-from ecs_queue.protocol.decisions import build_lost_update, decide_missing
-from ecs_queue.protocol.ecs_results import EcsError, EcsErrorKind
+from ecs_queue.protocol.decisions import LASTING_READ_ERRORS, build_lost_update, decide_missing
+from ecs_queue.protocol.ecs_results import EcsErrorKind
 from ecs_queue.protocol.operations import OperationResult, TaskUpdate
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.state_machine import is_list_only
@@ -183,7 +183,8 @@ class Poller:
         if error.kind is EcsErrorKind.CLUSTER_NOT_FOUND:
             self._reconcile_batch(target, records, batch, (), dict.fromkeys(batch.get_all_arns(), error.reason))
         else:
-            self._reschedule_failed(records, error.reason, _retry_delay(error))
+            is_lasting = error.kind in LASTING_READ_ERRORS
+            self._reschedule_failed(records, error.reason, _LASTING_ERROR_DELAY if is_lasting else _ERROR_DELAY)
 
     def _reconcile_batch(
         self,
@@ -290,8 +291,3 @@ def collect_tasks(records: Iterable[Record]) -> EcsTaskCollection:
         task = EcsExecutorTask(record.arn, record.last_status, "RUNNING", [], started_at=record.started_at or None)
         batch.add_task(task, record.id, record.queue, [], {}, record.attempt)
     return batch
-
-
-def _retry_delay(error: EcsError) -> float:
-    lasting = error.kind in (EcsErrorKind.INVALID, EcsErrorKind.DENIED)
-    return _LASTING_ERROR_DELAY if lasting else _ERROR_DELAY

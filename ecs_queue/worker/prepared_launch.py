@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ecs_queue.broker.base import Delivery
-from ecs_queue.config import Profile
 from ecs_queue.ecs.clients import Target
 from ecs_queue.errors import ConfigError, PermanentError, UndecodableMessage
 from ecs_queue.messages import envelope
@@ -18,7 +17,7 @@ from ecs_queue.worker.context import WorkerContext
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PreparedLaunch:
-    """One launch of a task in `queue`, and the arguments that a claim would freeze.
+    """One launch of a task, whose key is its request's id, and the arguments that a claim would freeze.
 
     Attributes:
         spec: None when nothing can ever be sent; `invalid_reason` says why.
@@ -26,7 +25,7 @@ class PreparedLaunch:
         nonce: With `launch` the only launch that `args` are good for; "" and 0: any.
     """
 
-    queue: str
+    task: EcsQueuedTask
     target: Target
     spec: LaunchSpec | None = None
     args: str = ""
@@ -45,7 +44,7 @@ class PreparedLaunch:
             container_name=(spec and spec.container_name) or "",
             max_attempts=spec.max_attempts if spec else 0,
             spec_version=spec.v if spec else 0,
-            queue_limit=context.config.profile(self.queue).max_in_flight,
+            queue_limit=context.config.profile(self.task.queue).max_in_flight,
             nonce=self.nonce,
             launch=self.launch,
         )
@@ -66,7 +65,7 @@ def receive_request(context: WorkerContext, delivery: Delivery) -> TaskRequest:
 
 
 def prepare_launch(context: WorkerContext, task: EcsQueuedTask, nonce: str, launch: int) -> PreparedLaunch | None:
-    """Return what would be sent for a queued task, whose key is its request's id.
+    """Return what would be sent for a queued task.
 
     Returns:
         None when the queue's profile is unusable: its circuit breaker opens and the request waits.
@@ -80,11 +79,13 @@ def prepare_launch(context: WorkerContext, task: EcsQueuedTask, nonce: str, laun
     try:
         spec = build_launch_spec(profile, profile.max_run_task_attempts, task)
         if context.keyring.is_empty:
-            return PreparedLaunch(task.queue, target, spec, spec.encode())
+            return PreparedLaunch(task, target, spec, spec.encode())
         args = spec.encode(context.keyring, args_scope(str(task.key), nonce, launch, target.encode()))
-        return PreparedLaunch(task.queue, target, spec, args, nonce=nonce, launch=launch)
+        return PreparedLaunch(task, target, spec, args, nonce=nonce, launch=launch)
     except ConfigError as error:
-        if not _is_launchable(profile):
+        try:
+            profile.require_launchable()
+        except ConfigError:
             context.circuit_breakers.open(task.queue, str(error))
             return None
         reason = str(error)  # the profile fails only together with what this request asks for: other requests go on
@@ -92,12 +93,4 @@ def prepare_launch(context: WorkerContext, task: EcsQueuedTask, nonce: str, laun
         reason = str(error)
     except Exception as error:  # noqa: BLE001 - the same request would fail at every try, for ever
         reason = f"its run_task arguments cannot be built ({type(error).__name__})"
-    return PreparedLaunch(task.queue, target, invalid_reason=reason)
-
-
-def _is_launchable(profile: Profile) -> bool:
-    try:
-        profile.require_launchable()
-    except ConfigError:
-        return False
-    return True
+    return PreparedLaunch(task, target, invalid_reason=reason)

@@ -121,15 +121,9 @@ class RateLimiter:
     """Limits one kind of calls to `rate` a second with `burst`; rate 0: no limit. Thread-safe."""
 
     def __init__(
-        self,
-        token_cache: TokenCache,
-        name: str,
-        rate: float,
-        burst: int,
-        reserve: int = 0,
-        token_ttl: float = _TOKEN_TTL,
+        self, cache: TokenCache, name: str, rate: float, burst: int, reserve: int = 0, token_ttl: float = _TOKEN_TTL
     ) -> None:
-        self._token_cache = token_cache
+        self._token_cache = cache
         self._name = name
         self._rate = rate
         self._settings = (rate, burst, reserve, token_ttl)
@@ -161,18 +155,15 @@ class RateLimiter:
 
     def charge(self, target: Target, calls: int = 1) -> None:
         """See `TokenCache.charge`."""
-        rate_limit = self.limit_for(target)
-        if rate_limit is not None:
+        if (rate_limit := self.limit_for(target)) is not None:
             self._token_cache.charge(rate_limit, calls)
 
     def return_token(self, target: Target) -> None:
         """See `TokenCache.return_token`."""
-        rate_limit = self.limit_for(target)
-        if rate_limit is not None:
+        if (rate_limit := self.limit_for(target)) is not None:
             self._token_cache.return_token(rate_limit)
 
     def report_throttled(self, target: Target) -> None:
         """See `TokenCache.report_throttled`."""
-        rate_limit = self.limit_for(target)
-        if rate_limit is not None:
+        if (rate_limit := self.limit_for(target)) is not None:
             self._token_cache.report_throttled(rate_limit)

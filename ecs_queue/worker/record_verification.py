@@ -7,6 +7,7 @@ rest of a record is state and not authenticated: see docs/security.md.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from ecs_queue.ecs.clients import Target
 from ecs_queue.errors import ConfigError, UndecodableMessage, UnverifiedMessage
@@ -55,16 +56,11 @@ class RecordVerifier:
         That is its frozen target or, where no signature vouches for that, its queue's own: a target names a role to
         assume and an endpoint to talk to, so a forged one is not followed.
         """
-        if record.target and self._is_verified(record):
-            return record.target
+        with suppress(UnverifiedMessage):
+            if record.target:
+                self._keyring.verify(record.args.encode(), record_args_scope(record))
+                return record.target
         try:
             return self._target_for(record.queue).encode()
         except ConfigError:
             return ""
-
-    def _is_verified(self, record: Record) -> bool:
-        try:
-            self._keyring.verify(record.args.encode(), record_args_scope(record))
-        except UnverifiedMessage:
-            return False
-        return True

@@ -5,7 +5,7 @@ The sweeper claims directly, and only for free threads: publishing messages agai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from ecs_queue.crash_points import crash_point
@@ -29,17 +29,11 @@ class Sweeper:
     """
 
     def __init__(
-        self,
-        context: WorkerContext,
-        launcher: Launcher,
-        thread_pool: LaunchThreadPool,
-        queues: Sequence[str],
-        is_drained: Callable[[str], bool],
+        self, context: WorkerContext, launcher: Launcher, pool: LaunchThreadPool, is_drained: Callable[[str], bool]
     ) -> None:
         self._context = context
         self._launcher = launcher
-        self._thread_pool = thread_pool
-        self._queues = queues
+        self._thread_pool = pool
         self._is_drained = is_drained
 
     def step(self) -> float:
@@ -51,7 +45,7 @@ class Sweeper:
         for record_id in expired:
             self._launcher.expire(record_id)
         found = 0
-        for queue in self._queues:
+        for queue in self._context.queues:
             # A retry was submitted before most of a backlog, so it does not wait for that to be over.
             retries = partial(ledger.lease_due_retries, queue)
             found += self._submit_due(queue, retries, pool.remaining_capacity(queue, JobKind.RETRY))

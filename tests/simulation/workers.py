@@ -154,11 +154,10 @@ class SimWorker(SimProcess):
         self._stopping = SimEvent(self.context.scheduler)
         self._result_publisher = SimResultPublisher(self, broker, self.telemetry)
         self._ids = 0
-        queues = ["default"]
         worker_context = WorkerContext(
             config=config,
             worker_name=self.name,
-            queues=queues,
+            queues=["default"],
             ledger=ledger,
             gateway=gateway,
             target_for=lambda queue: TARGET,
@@ -176,8 +175,8 @@ class SimWorker(SimProcess):
         )
         admission.on_refresh(self._thread_pool.wake)
         launcher = Launcher(worker_context)
-        self._consumer = Consumer(worker_context, broker, launcher, self._thread_pool, queues)
-        sweeper = Sweeper(worker_context, launcher, self._thread_pool, queues, self._consumer.is_drained)
+        self._consumer = Consumer(worker_context, broker, launcher, self._thread_pool)
+        sweeper = Sweeper(worker_context, launcher, self._thread_pool, self._consumer.is_drained)
         poller = Poller(worker_context, self._thread_pool, launcher.recover)
         self._consumer_service = SimPeriodicService(
             "consumer", lambda: self._consumer.step(), self, self._release_messages

@@ -169,7 +169,7 @@ class SteppedWorker:
         self.admission.on_refresh(self.thread_pool.wake)
         self.launcher = Launcher(context)
         self.poller = Poller(context, self.thread_pool, self.launcher.recover)
-        self.sweeper = Sweeper(context, self.launcher, self.thread_pool, harness.queues, lambda queue: True)
+        self.sweeper = Sweeper(context, self.launcher, self.thread_pool, lambda queue: True)
 
     def emitted(self, name: str) -> list[dict[str, Any]]:
         """The fields of the events of one type, in order."""

@@ -78,12 +78,13 @@ class ConsumerHarness:
         self.harness = harness
         self.broker = ScriptedBroker()
         self.thread_pool = harness.worker.thread_pool
+        context = harness.worker.context
+        context.queues = queues
         self.consumer = Consumer(
-            harness.worker.context,
+            context,
             self.broker,  # type: ignore[arg-type]
             harness.worker.launcher,
             self.thread_pool,
-            queues,
         )
 
     def deliver(self, body: bytes, queue: str = "default") -> FakeDelivery:

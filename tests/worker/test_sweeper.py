@@ -28,9 +28,7 @@ def test_a_request_whose_message_was_lost_is_launched_when_it_has_been_silent(ha
 
 def test_while_messages_come_silent_requests_are_left_to_them(harness: WorkerHarness) -> None:
     harness.put_request()
-    busy = Sweeper(
-        harness.worker.context, harness.worker.launcher, harness.worker.thread_pool, ["default"], lambda queue: False
-    )
+    busy = Sweeper(harness.worker.context, harness.worker.launcher, harness.worker.thread_pool, lambda queue: False)
     harness.clock.advance(60)
 
     busy.step()
@@ -41,9 +39,7 @@ def test_while_messages_come_silent_requests_are_left_to_them(harness: WorkerHar
 def test_a_due_retry_does_not_wait_for_the_messages(harness: WorkerHarness) -> None:
     harness.ecs.run_task_results.append(RunTaskResult(RunTaskResultKind.CAPACITY))
     harness.worker.handle_message(harness.new_envelope())
-    busy = Sweeper(
-        harness.worker.context, harness.worker.launcher, harness.worker.thread_pool, ["default"], lambda queue: False
-    )
+    busy = Sweeper(harness.worker.context, harness.worker.launcher, harness.worker.thread_pool, lambda queue: False)
     harness.clock.advance(60)
 
     busy.step()
