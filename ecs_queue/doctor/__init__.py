@@ -1,1 +1,1 @@
-"""The doctor: looks at everything a launch needs, says what it found and what to do. It changes nothing."""
+"""The doctor: checks everything that a launch needs, and says how to correct what is wrong. It changes nothing."""

@@ -1,6 +1,6 @@
-"""Amazon ECS as one queue's profile reaches it: identity, cluster, task definition, log group, rights and quotas.
+"""Checks what one queue's profile needs of AWS: identity, cluster, task definition, log group, permissions, quotas.
 
-Every call only reads, or is one that AWS must refuse for something that does not exist: nothing is started, stopped
+Every call only reads, or is one that AWS must refuse because its object does not exist. Nothing is started, stopped
 or changed.
 """
 
@@ -21,80 +21,76 @@ from ecs_queue.ecs.clients import Target
 from ecs_queue.errors import EcsQueueError
 from ecs_queue.protocol.ecs_results import EcsErrorKind
 
-#: A client of an AWS service, by its name, with the credentials of the queue's profile.
+#: Makes a client of an AWS service, given by name, with the credentials of the queue's profile.
 ClientFactory = Callable[[str], Any]
+CREDENTIALS_ADVICE = "set AWS_PROFILE, AWS_ACCESS_KEY_ID ... or a role"
 POLICY_ADVICE = "grant it as in conf/iam-worker-policy.json"
-#: No task definition has so many revisions: the calls with it are judged by IAM and then refused.
+#: No task definition has this revision: IAM authorizes the call, and then ECS refuses it.
 _NONEXISTENT_REVISION = 2_147_483_647
-#: The id of no task: ids are random.
+#: No task has this id: ids are random.
 _NONEXISTENT_TASK_ID = "0" * 32
-#: AWS's published throttling quotas: calls a second and burst (ECS_FACTS in docs: RunTask on Fargate, RunTask, reads).
+#: AWS's published throttling quotas: calls a second for RunTask on Fargate, RunTask, and reads; and burst.
 _FARGATE_RUN_TASK_QUOTA, _RUN_TASK_QUOTA, _READ_QUOTA, _QUOTA_BURST = 20, 40, 20, 100
 _VCPU_QUOTA_CODE = "L-3032A538"  # Fargate On-Demand vCPU resource count
 
 
 def check_account(config: Config, profile: Profile, target: Target, make_client: ClientFactory) -> Iterator[Finding]:
-    """Everything about one queue's profile that AWS can be asked."""
-    report = Reporter(profile.queue)
+    """Check everything about one queue's profile that AWS can answer."""
+    reporter = Reporter(profile.queue)
     try:
         ecs = make_client("ecs")
     except (EcsQueueError, BotoCoreError) as error:
-        yield report.error("aws.credentials", str(error), "set AWS_PROFILE, AWS_ACCESS_KEY_ID ... or a role")
+        yield reporter.error("aws.credentials", str(error), CREDENTIALS_ADVICE)
         return
-    elsewhere = is_not_aws(ecs.meta.endpoint_url)
-    if elsewhere:
-        yield report.info("aws.identity", f"not asked: {ecs.meta.endpoint_url} is not AWS")
+    is_stand_in = is_not_aws(ecs.meta.endpoint_url)
+    if is_stand_in:
+        yield reporter.info("aws.identity", f"not checked: {ecs.meta.endpoint_url} is not AWS")
     else:
-        yield from _identity(report, make_client("sts"))
-    usable = True
-    for finding in _cluster(report, ecs, target):
-        usable = usable and finding.severity is not Severity.ERROR
-        yield finding
-    if not usable:
+        yield from _identity(reporter, make_client("sts"))
+    cluster = _cluster(reporter, ecs, target)
+    yield cluster
+    if cluster.severity is Severity.ERROR:
         return
-    yield from check_task_definition(report, profile, target, ecs, None if elsewhere else make_client("logs"))
-    yield from check_permissions(report, profile, target, ecs)
-    yield from check_rate_limits(report, config, profile)
-    if not elsewhere and _is_fargate(profile):
-        yield from _vcpu_quota(report, make_client("service-quotas"))
+    yield from check_task_definition(reporter, profile, target, ecs, None if is_stand_in else make_client("logs"))
+    yield from check_permissions(reporter, profile, target, ecs)
+    yield from check_rate_limits(reporter, config, profile)
+    if not is_stand_in and _is_fargate(profile):
+        yield from _vcpu_quota(reporter, make_client("service-quotas"))
 
 
 def is_not_aws(endpoint_url: str) -> bool:
-    """Whether the endpoint is a stand-in (a local ECS, moto): the other services are not there then."""
+    """Return whether the endpoint is a stand-in (a local ECS, moto), without AWS's other services."""
     host = urlsplit(endpoint_url).hostname or ""
     return is_loopback(host) or not host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
 
 
 def _identity(reporter: Reporter, sts: Any) -> Iterator[Finding]:
-    answer, reason, trouble = call_aws(sts.get_caller_identity)
-    if trouble is None:
+    answer, reason, error_kind = call_aws(sts.get_caller_identity)
+    if error_kind is None:
         yield reporter.ok("aws.identity", f"{answer.get('Arn')} in account {answer.get('Account')}")
     else:
         yield reporter.error("aws.identity", reason, "renew the credentials, or correct role_arn and its trust policy")
 
 
-def _cluster(reporter: Reporter, ecs: Any, target: Target) -> Iterator[Finding]:
+def _cluster(reporter: Reporter, ecs: Any, target: Target) -> Finding:
     where = f"cluster {target.cluster} in {target.region}"
-    answer, reason, trouble = call_aws(ecs.describe_clusters, clusters=[target.cluster])
-    if trouble is EcsErrorKind.DENIED:
-        yield reporter.info("aws.cluster", f"{where} cannot be looked at: {reason}")
-        return
-    if trouble is not None:
-        yield reporter.error("aws.cluster", f"{where}: {reason}", "check region_name, endpoint_url and the credentials")
-        return
+    answer, reason, error_kind = call_aws(ecs.describe_clusters, clusters=[target.cluster])
+    if error_kind is EcsErrorKind.DENIED:
+        return reporter.info("aws.cluster", f"{where} cannot be checked: {reason}", POLICY_ADVICE)
+    if error_kind is not None:
+        advice = "check region_name, endpoint_url and the credentials"
+        return reporter.error("aws.cluster", f"{where}: {reason}", advice)
     found = answer.get("clusters") or []
     if not found:
-        yield reporter.error("aws.cluster", f"{where} does not exist", "check cluster and region_name, or create it")
-    elif found[0].get("status") != "ACTIVE":
+        return reporter.error("aws.cluster", f"{where} does not exist", "check cluster and region_name, or create it")
+    if found[0].get("status") != "ACTIVE":
         text = f"{where} is {found[0].get('status')}"
-        yield reporter.error("aws.cluster", text, "use an ACTIVE cluster: no task can be started in this one")
-    else:
-        running = found[0].get("runningTasksCount", 0)
-        yield reporter.ok("aws.cluster", f"{where} is ACTIVE, {running} tasks run there")
+        return reporter.error("aws.cluster", text, "use an ACTIVE cluster: no task can be started in this one")
+    return reporter.ok("aws.cluster", f"{where} is ACTIVE, {found[0].get('runningTasksCount', 0)} tasks run there")
 
 
 def check_permissions(reporter: Reporter, profile: Profile, target: Target, ecs: Any) -> Iterator[Finding]:
-    """Each call a worker makes, for a thing that does not exist: IAM is asked before ECS looks."""
+    """Make each call of a worker for an object that does not exist: IAM authorizes it before ECS refuses it."""
     family = str(profile.task_definition or profile.run_task_kwargs.get("taskDefinition")).rsplit("/", 1)[-1]
     nothing = f"{family.partition(':')[0]}:{_NONEXISTENT_REVISION}"
     calls: dict[str, Callable[[], Any]] = {
@@ -107,10 +103,10 @@ def check_permissions(reporter: Reporter, profile: Profile, target: Target, ecs:
     }
     granted, unknown = [], []
     for action, call in calls.items():
-        _, reason, trouble = call_aws(call)
-        if trouble is EcsErrorKind.DENIED:
+        _, reason, error_kind = call_aws(call)
+        if error_kind is EcsErrorKind.DENIED:
             yield reporter.error("aws.permissions", f"{action} is denied: {reason}", POLICY_ADVICE)
-        elif trouble in (EcsErrorKind.UNAVAILABLE, EcsErrorKind.THROTTLED, EcsErrorKind.UNUSABLE_PROFILE):
+        elif error_kind in (EcsErrorKind.UNAVAILABLE, EcsErrorKind.THROTTLED, EcsErrorKind.UNUSABLE_PROFILE):
             unknown.append(f"{action}: {reason}")
         else:
             granted.append(action)
@@ -118,36 +114,33 @@ def check_permissions(reporter: Reporter, profile: Profile, target: Target, ecs:
         yield reporter.info("aws.permissions", text, "run the doctor again")
     if granted:
         yield reporter.ok("aws.permissions", f"allowed: {', '.join(granted)}")
-    yield reporter.info("aws.permissions", "iam:PassRole shows only with a real launch", "add --canary")
+    yield reporter.info("aws.permissions", "iam:PassRole is only tested by a real launch", "add --canary")
 
 
 def check_rate_limits(reporter: Reporter, config: Config, profile: Profile) -> Iterator[Finding]:
-    """The configured rates beside AWS's published quotas."""
+    """Compare the configured rates with AWS's published quotas."""
     launches = _FARGATE_RUN_TASK_QUOTA if _is_fargate(profile) else _RUN_TASK_QUOTA
     limits = (
         ("run_task", config.run_task_rate, config.run_task_burst, launches),
         ("describe_tasks", config.describe_tasks_rate, config.describe_tasks_burst, _READ_QUOTA),
     )
     for name, rate, burst, quota in limits:
-        text = (
-            f"{name}_rate = {rate:g}, {name}_burst = {burst}; AWS's quota is {quota} a second with burst {_QUOTA_BURST}"
-        )
+        text = f"{name}_rate = {rate:g}, {name}_burst = {burst}; AWS's quota is {quota} a second, burst {_QUOTA_BURST}"
         if rate == 0:
-            yield reporter.warning(
-                "aws.rate_limits", f"{name}_rate = 0: no limit", "set it, or AWS throttles the account"
-            )
+            advice = "set it, or AWS throttles the account"
+            yield reporter.warning("aws.rate_limits", f"{name}_rate = 0: no limit", advice)
         elif rate > quota or burst > _QUOTA_BURST:
-            advice = "lower them, unless AWS has raised this account's quota: what is above is throttled"
+            advice = "lower them, unless AWS has raised this account's quota: AWS throttles calls above it"
             yield reporter.warning("aws.rate_limits", text, advice)
         else:
             yield reporter.ok("aws.rate_limits", text)
 
 
 def _vcpu_quota(reporter: Reporter, quotas: Any) -> Iterator[Finding]:
-    answer, reason, trouble = call_aws(quotas.get_service_quota, ServiceCode="fargate", QuotaCode=_VCPU_QUOTA_CODE)
-    if trouble is not None:
-        text = f"the account's Fargate vCPU quota is not known: {reason}"
-        yield reporter.info("aws.vcpu_quota", text, "servicequotas:GetServiceQuota lets the doctor look")
+    answer, reason, error_kind = call_aws(quotas.get_service_quota, ServiceCode="fargate", QuotaCode=_VCPU_QUOTA_CODE)
+    if error_kind is not None:
+        text = f"the account's Fargate vCPU quota cannot be read: {reason}"
+        yield reporter.info("aws.vcpu_quota", text, "grant servicequotas:GetServiceQuota to check it")
         return
     value = float((answer.get("Quota") or {}).get("Value") or 0)
     yield reporter.ok("aws.vcpu_quota", f"Fargate On-Demand: {value:g} vCPUs at a time in this account and Region")

@@ -1,4 +1,4 @@
-"""One call to AWS, as an answer: what it says, or why it says nothing."""
+"""Makes one call to AWS and returns its answer or the reason of its failure."""
 
 from __future__ import annotations
 
@@ -12,21 +12,17 @@ from ecs_queue.protocol.ecs_results import EcsErrorKind
 
 
 def call_aws(call: Callable[..., Any], **arguments: Any) -> tuple[Mapping[str, Any], str, EcsErrorKind | None]:
-    """(answer, reason, kind of trouble): what AWS says, or why it says nothing."""
+    """Return (answer, reason, error kind): an answer with "" and None, or an empty answer with the failure."""
     try:
-        answer: Mapping[str, Any] = call(**arguments)
+        return call(**arguments), "", None
     except (ClientError, BotoCoreError) as error:
-        return (
-            {},
-            classify_read_error(error).reason,
-            EcsErrorKind.DENIED if is_access_denied(error) else classify_read_error(error).kind,
-        )
-    return answer, "", None
+        failure = classify_read_error(error)
+        return {}, failure.reason, EcsErrorKind.DENIED if is_access_denied(error) else failure.kind
 
 
 def is_access_denied(error: Exception) -> bool:
-    """Whether IAM said no: by its code, or by the words that all of its refusals share."""
+    """Return whether IAM refused the call, by the error's code or by the words that all of IAM's refusals share."""
     if not isinstance(error, ClientError):
         return False
-    told = error.response.get("Error", {})
-    return "AccessDenied" in str(told.get("Code")) or "is not authorized to perform" in str(told.get("Message"))
+    details = error.response.get("Error", {})
+    return "AccessDenied" in str(details.get("Code")) or "is not authorized to perform" in str(details.get("Message"))

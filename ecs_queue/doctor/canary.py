@@ -1,4 +1,4 @@
-"""The round trip: one request through the whole system, told step by step."""
+"""Sends one request through the whole system and reports each step."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ STOPPED_BY = "doctor"
 
 
 def send_canary(client: EcsQueue, queue: str, command: Sequence[str], timeout: float) -> Iterator[Finding]:
-    """Submit `command` to the queue and wait for its result for at most `timeout` seconds; stopped after that."""
-    report = Reporter(queue)
+    """Submit `command` to the queue and wait for its result; stop it after `timeout` seconds."""
+    reporter = Reporter(queue)
     try:
         handle = client.submit(command, queue=queue, expires_in=timeout)
     except EcsQueueError as error:
-        yield report.error("canary.submit", str(error), "mend what it names")
+        yield reporter.error("canary.submit", str(error), "correct what it names")
         return
-    yield report.ok("canary.submit", f"request {handle.id} was accepted")
+    yield reporter.ok("canary.submit", f"request {handle.id} was accepted")
     try:
         result = handle.result(timeout)
     except ResultTimeout:
         record = client.status(handle.id)
         client.stop(handle.id, by=STOPPED_BY)
         text = f"no result within {timeout:g} s; it was {record.state}: {record.reason or 'no reason known'}"
-        advice = f"`ecs-queue status {handle.id}`; is a worker alive that serves {queue}? It is being stopped now"
-        yield report.error("canary.result", text, advice)
+        advice = f"`ecs-queue status {handle.id}` shows more. It is being stopped. Does a live worker serve {queue}?"
+        yield reporter.error("canary.result", text, advice)
         return
-    yield _result_finding(report, result)
+    yield _result_finding(reporter, result)
 
 
 def _result_finding(reporter: Reporter, result: TaskResult) -> Finding:
@@ -40,7 +40,7 @@ def _result_finding(reporter: Reporter, result: TaskResult) -> Finding:
     if result.succeeded:
         return reporter.ok("canary.result", text)
     advice = (
-        f"`ecs-queue status {result.id}` shows more; does the image have the command? Another one: "
+        f"`ecs-queue status {result.id}` shows more; check that the image has the command, or choose another one: "
         "--canary-command 'python --version'"
     )
     return reporter.error("canary.result", text, advice)

@@ -1,8 +1,9 @@
-"""All examinations in the order in which a launch depends on them."""
+"""Runs all checks, in the order in which a launch depends on them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from functools import partial
 
 from botocore.exceptions import BotoCoreError
@@ -10,7 +11,7 @@ from botocore.exceptions import BotoCoreError
 from ecs_queue.broker import open_broker
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.config import Config, Profile
-from ecs_queue.doctor.account import check_account
+from ecs_queue.doctor.account import CREDENTIALS_ADVICE, check_account
 from ecs_queue.doctor.canary import send_canary
 from ecs_queue.doctor.event_queue import check_event_queue
 from ecs_queue.doctor.finding import Finding, Reporter
@@ -22,30 +23,30 @@ from ecs_queue.errors import EcsQueueError
 from ecs_queue.ledger import open_ledger
 from ecs_queue.version import package_version
 
-#: A person waits: shorter than a worker's. Seconds.
-_CONNECT_TIMEOUT_SECONDS, _READ_TIMEOUT_SECONDS = 3.0, 8.0
+#: Shorter than a worker's, because a person waits. Seconds.
+_READ_TIMEOUT_SECONDS = 8.0
+_TIMEOUTS = {"connect_timeout": 3.0, "read_timeout": _READ_TIMEOUT_SECONDS}
 
 
 def run_checks(
     config: Config, queues: Sequence[str], canary: Sequence[str] | None, canary_timeout: float
 ) -> Iterator[Finding]:
-    """`queues`: only these profiles, () all. `canary`: the command to send through each of them, None: none.
+    """Yield findings as they are made. Every wait is bounded.
 
-    Findings come as they are made; every wait is bounded.
+    Args:
+        config: The configuration to check.
+        queues: The queues whose profiles to check; () for all.
+        canary: The command to run in each of these queues; None for no canary.
+        canary_timeout: Seconds to wait for each canary.
     """
     yield from check_config(config)
-    yield from _check_servers(config)
-    broker, ledger = open_broker(config), open_ledger(config)
-    try:
+    timeout = min(config.socket_timeout_seconds, _READ_TIMEOUT_SECONDS)
+    yield from check_server("ledger", config.ledger_url, config.durability, timeout)
+    if config.broker_url != config.ledger_url:
+        yield from check_server("broker", config.broker_url, "", timeout)
+    with closing(open_broker(config)) as broker, closing(open_ledger(config)) as ledger:
         yield from check_workers(config, broker, ledger, package_version())
-    finally:
-        broker.close()
-        ledger.close()
-    clients = EcsClients(
-        ClientOptions(
-            connect_timeout=_CONNECT_TIMEOUT_SECONDS, read_timeout=_READ_TIMEOUT_SECONDS, max_pool_connections=1
-        )
-    )
+    clients = EcsClients(ClientOptions(**_TIMEOUTS, max_pool_connections=1))
     chosen = [config.profile(queue) for queue in queues] or config.profiles()
     for profile in chosen:
         yield from _check_profile(config, profile, clients)
@@ -55,19 +56,12 @@ def run_checks(
                 yield from send_canary(client, profile.queue, canary, canary_timeout)
 
 
-def _check_servers(config: Config) -> Iterator[Finding]:
-    timeout = min(config.socket_timeout_seconds, _READ_TIMEOUT_SECONDS)
-    yield from check_server("ledger", config.ledger_url, config.durability, timeout)
-    if config.broker_url != config.ledger_url:
-        yield from check_server("broker", config.broker_url, "", timeout)
-
-
 def _check_profile(config: Config, profile: Profile, clients: EcsClients) -> Iterator[Finding]:
     try:
         profile.require_launchable()
         target = clients.target_for(profile)
     except EcsQueueError as error:
-        yield Reporter(profile.queue).error("aws.profile", str(error), "set what is missing")
+        yield Reporter(profile.queue).error("aws.profile", str(error), "correct it in the configuration")
         return
 
     yield from check_account(config, profile, target, partial(clients.client_for_service, target))
@@ -78,10 +72,10 @@ def _check_event_queue(config: Config, profile: Profile, target: Target, clients
     url = config.event_queue_url_for(profile.queue)
     if not url:
         return
-    report = Reporter(profile.queue)
+    reporter = Reporter(profile.queue)
     try:
         sqs = open_sqs_client(clients, target, url)
     except (EcsQueueError, BotoCoreError) as error:
-        yield report.error("aws.event_queue", str(error), "set AWS_PROFILE, AWS_ACCESS_KEY_ID ... or a role")
+        yield reporter.error("aws.event_queue", str(error), CREDENTIALS_ADVICE)
         return
-    yield from check_event_queue(report, url, sqs)
+    yield from check_event_queue(reporter, url, sqs)

@@ -1,15 +1,14 @@
-"""What an examination finds."""
+"""What a check of the doctor finds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 import msgspec
 
 
 class Severity(StrEnum):
-    """How bad it is. `NOTE`: it could not be found out, or is only good to know."""
+    """How bad a finding is. INFO: it could not be checked, or is good to know."""
 
     OK = "ok"
     INFO = "info"
@@ -18,9 +17,13 @@ class Severity(StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at. `subject`: a queue, a server, or "" for the whole installation.
+    """The result of one check.
 
-    `advice` says what to do; every finding that is worse than OK and NOTE has one.
+    Attributes:
+        check: The name of the check, such as "aws.cluster".
+        subject: What was checked: a queue, a worker, "ledger", "broker", "installation" or "configuration".
+        text: What was found.
+        advice: How to correct it; never empty for a warning or an error.
     """
 
     check: str
@@ -31,26 +34,26 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reporter:
-    """Makes findings of one subject."""
+    """Makes findings about one subject."""
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
 
     def ok(self, check: str, text: str) -> Finding:
-        """As it should be."""
-        return Finding(check=check, subject=self.subject, severity=Severity.OK, text=text)
+        """Return a finding that all is well."""
+        return self._make(check, Severity.OK, text)
 
     def info(self, check: str, text: str, advice: str = "") -> Finding:
-        """Not found out, or good to know."""
-        return Finding(check=check, subject=self.subject, severity=Severity.INFO, text=text, advice=advice)
+        """Return a finding about what could not be checked or is good to know."""
+        return self._make(check, Severity.INFO, text, advice)
 
     def warning(self, check: str, text: str, advice: str) -> Finding:
-        """It works, and will not always."""
-        return Finding(check=check, subject=self.subject, severity=Severity.WARNING, text=text, advice=advice)
+        """Return a finding about what works, but not always."""
+        return self._make(check, Severity.WARNING, text, advice)
 
     def error(self, check: str, text: str, advice: str) -> Finding:
-        """It cannot work like this."""
-        return Finding(check=check, subject=self.subject, severity=Severity.ERROR, text=text, advice=advice)
+        """Return a finding about what cannot work."""
+        return self._make(check, Severity.ERROR, text, advice)
 
-
-Examination = Callable[[], Iterator[Finding]]
+    def _make(self, check: str, severity: Severity, text: str, advice: str = "") -> Finding:
+        return Finding(check=check, subject=self.subject, severity=severity, text=text, advice=advice)

@@ -1,4 +1,4 @@
-"""The Redis or Valkey behind broker and ledger: is it there, will it keep what it is given, and is its clock right?"""
+"""Checks the Redis or Valkey behind broker and ledger: connection, version, clock, transport, memory, persistence."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ecs_queue.doctor.finding import Finding, Reporter
 from ecs_queue.errors import ConfigError, LedgerUnavailable
 from ecs_queue.ledger.redis_script import connect, wrap_redis_errors
 
-#: AWS refuses signatures that are 5 minutes off; from here on it is worth a word. Seconds.
+#: Clock differences in seconds. AWS refuses signatures that are 5 minutes off.
 _SKEW_WARNING, _SKEW_ERROR = 5.0, 240.0
-#: A launch makes three round trips; at 20 launches a second and this latency a worker waits for the server.
+#: A launch makes three round trips: at this latency a worker with 20 launches a second waits for the server.
 _SLOW_ROUND_TRIP_SECONDS = 0.02
 _ROUND_TRIPS = 5
-#: The oldest server the scripts are meant for.
+#: The oldest version that is tested.
 _OLDEST_TESTED = (6, 2)
 _MEMORY_WARNING_RATIO = 0.8
 
@@ -35,29 +35,38 @@ def check_server(
     wall_clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Iterator[Finding]:
-    """`role`: "ledger" or "broker". `durability`: the configuration's, "" where it does not matter."""
-    report = Reporter(role)
+    """Check one server.
+
+    Args:
+        role: "ledger" or "broker".
+        url: Its URL.
+        durability: The configured durability of the ledger; "" for the broker.
+        timeout: Seconds for each call.
+        wall_clock: Seconds since the epoch.
+        monotonic: Seconds of a monotonic clock.
+    """
+    reporter = Reporter(role)
     try:
         client: Any = connect(url, socket_timeout=timeout, max_connections=1)
     except ConfigError as error:
-        yield report.error("server.url", str(error), f"correct {role}_url")
+        yield reporter.error("server.url", str(error), f"correct {role}_url")
         return
     try:
         with wrap_redis_errors():
             latency, skew = _measure_round_trips(client, wall_clock, monotonic)
         info = _server_info(client)
-        yield _reachable(report, latency, info)
+        yield _reachable(reporter, latency, info)
         if skew is not None:
-            yield _clock_skew(report, skew)
-        yield _transport(report, url)
-        yield from _version(report, info)
-        yield from _eviction(report, info)
-        yield from _memory(report, info)
-        yield from _persistence(report, client, info, durability)
-        yield from _writable(report, info)
+            yield _clock_skew(reporter, skew)
+        yield _transport(reporter, url)
+        yield from _version(reporter, info)
+        yield from _eviction(reporter, info)
+        yield from _memory(reporter, info)
+        yield from _persistence(reporter, client, info, durability)
+        yield from _writable(reporter, info)
     except LedgerUnavailable as error:
         advice = f"start the server, or correct {role}_url; look for firewalls, TLS (rediss://) and the password"
-        yield report.error("server.reachable", str(error).replace("the ledger", f"the {role}", 1), advice)
+        yield reporter.error("server.reachable", str(error).replace("the ledger", f"the {role}", 1), advice)
     finally:
         client.close()
 
@@ -65,7 +74,7 @@ def check_server(
 def _measure_round_trips(
     client: Any, wall_clock: Callable[[], float], monotonic: Callable[[], float]
 ) -> tuple[float, float | None]:
-    """The quickest of some round trips, and how far this machine's clock is ahead (None: TIME is not allowed)."""
+    """Return the fastest round trip, and how far this machine's clock is ahead (None: TIME is not allowed); seconds."""
     best = float("inf")
     skew: float | None = None
     for _ in range(_ROUND_TRIPS):
@@ -83,12 +92,11 @@ def _measure_round_trips(
 
 
 def _server_info(client: Any) -> Mapping[str, Any]:
-    """INFO, or nothing where this user may not ask for it."""
-    try:
+    """Return the answer of INFO; empty when this user may not call it."""
+    with suppress(redis.exceptions.NoPermissionError):
         found: Mapping[str, Any] = client.info()
-    except redis.exceptions.NoPermissionError:
-        return {}
-    return found
+        return found
+    return {}
 
 
 def _reachable(reporter: Reporter, latency: float, info: Mapping[str, Any]) -> Finding:
@@ -98,7 +106,7 @@ def _reachable(reporter: Reporter, latency: float, info: Mapping[str, Any]) -> F
     if latency <= _SLOW_ROUND_TRIP_SECONDS:
         return reporter.ok("server.reachable", text)
     return reporter.warning(
-        "server.reachable", text, "bring workers and server nearer together: each launch makes several round trips"
+        "server.reachable", text, "move workers and server closer together: each launch makes several round trips"
     )
 
 
@@ -106,26 +114,26 @@ def _clock_skew(reporter: Reporter, skew: float) -> Finding:
     text = f"this machine's clock is {abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} the server's"
     if abs(skew) < _SKEW_WARNING:
         return reporter.ok("server.clock", text)
-    advice = "keep both with NTP: leases follow the server's clock, expires_in and AWS's signatures this machine's"
+    advice = "synchronize both with NTP: leases follow the server's clock, AWS's signatures this machine's"
     if abs(skew) < _SKEW_ERROR:
         return reporter.warning("server.clock", text, advice)
     return reporter.error("server.clock", text, f"{advice}; AWS refuses signatures that are 5 minutes off")
 
 
 def _transport(reporter: Reporter, url: str) -> Finding:
-    """Whether what is sent could be read or forged on its way."""
+    """Check whether others could read or forge what is sent."""
     parts = urlsplit(url)
     if parts.scheme in ("rediss", "unix") or is_loopback(parts.hostname or ""):
         return reporter.ok("server.transport", "TLS" if parts.scheme == "rediss" else "within this machine")
     return reporter.warning(
         "server.transport",
         f"{parts.scheme}:// to another machine: commands and environments cross the network in clear",
-        "use rediss:// and a user of its own (ACL), or a network that nobody else is in",
+        "use rediss:// and a user of its own (ACL), or a private network",
     )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether every address of the host is this machine's own."""
+    """Return whether every address of the host is a loopback address."""
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     try:
@@ -139,7 +147,7 @@ def _version(reporter: Reporter, info: Mapping[str, Any]) -> Iterator[Finding]:
     version = str(info.get("redis_version", ""))
     if not version:
         text = "INFO is not allowed to this user: version, eviction, memory and persistence are not known"
-        yield reporter.info("server.version", text, "allow INFO (+info) to let the doctor look")
+        yield reporter.info("server.version", text, "allow INFO (+info) to check them")
         return
     major, minor, *_ = (*version.split("."), "0")
     if info.get("cluster_enabled"):
@@ -157,7 +165,7 @@ def _eviction(reporter: Reporter, info: Mapping[str, Any]) -> Iterator[Finding]:
     elif policy:
         text = f"maxmemory-policy is {policy}: under memory pressure the server drops records and messages"
         yield reporter.error(
-            "server.eviction", text, "CONFIG SET maxmemory-policy noeviction, and in its configuration"
+            "server.eviction", text, "CONFIG SET maxmemory-policy noeviction, and set it in the server's configuration"
         )
 
 
@@ -177,35 +185,31 @@ def _persistence(reporter: Reporter, client: Any, info: Mapping[str, Any], durab
     if not info or not durability:
         return
     if not info.get("aof_enabled"):
-        kept = "RDB snapshots only" if _has_snapshots(client) else "nothing on disk"
+        kept = "RDB snapshots only" if _config_value(client, "save") else "nothing on disk"
         text = f"the server keeps {kept}: a crash loses requests that were accepted"
         if durability == "replica":
             yield reporter.info("server.persistence", f"{text}; durability = replica waits for a replica instead")
         else:
-            advice = "appendonly yes with appendfsync always; or a durable service, where this can be ignored"
+            advice = "set appendonly yes and appendfsync always; ignore this on a durable service"
             yield reporter.warning("server.persistence", text, advice)
         return
     if info.get("aof_last_write_status", "ok") != "ok":
-        yield reporter.error("server.persistence", "the last write of the append-only file failed", "look at its disk")
+        yield reporter.error("server.persistence", "the last write of the append-only file failed", "check its disk")
         return
     policy = _config_value(client, "appendfsync")
     if policy == "always" or durability in ("aof", "replica"):
         yield reporter.ok("server.persistence", f"append-only file, appendfsync {policy or 'unknown'}")
     elif policy:
         text = f"appendfsync {policy} and durability = server: a crash loses up to a second, also of claims"
-        yield reporter.warning("server.persistence", text, "appendfsync always, or durability = aof (or replica)")
+        yield reporter.warning("server.persistence", text, "set appendfsync always, or durability = aof (or replica)")
     else:
         yield reporter.info(
             "server.persistence", "append-only file; CONFIG GET appendfsync is not allowed to this user"
         )
 
 
-def _has_snapshots(client: Any) -> bool:
-    return bool(_config_value(client, "save"))
-
-
 def _config_value(client: Any, name: str) -> str | None:
-    """None where CONFIG is not allowed: managed services forbid it."""
+    """Return None when CONFIG is not allowed; managed services forbid it."""
     try:
         return str(client.config_get(name).get(name, ""))
     except redis.exceptions.ResponseError:

@@ -1,4 +1,4 @@
-"""The task definition of a profile: does it exist, does it have the container, can it start where it shall?"""
+"""Checks a profile's task definition: that it exists, has the container, fits the launch type, and can log."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from ecs_queue.ecs.awslogs import awslogs_options
 from ecs_queue.ecs.clients import Target
 from ecs_queue.protocol.ecs_results import EcsErrorKind
 
+_POLICY_ADVICE = "grant what conf/iam-doctor-policy.json has, to check it"
+
 
 def check_task_definition(
     reporter: Reporter, profile: Profile, target: Target, ecs: Any, logs: Any
 ) -> Iterator[Finding]:
-    """`logs`: a CloudWatch Logs client; None: not asked."""
+    """Check the task definition. `logs` is a CloudWatch Logs client; None leaves the log group unchecked."""
     name = str(profile.task_definition or profile.run_task_kwargs.get("taskDefinition"))
-    answer, reason, trouble = call_aws(ecs.describe_task_definition, taskDefinition=name)
-    if trouble is not None:
-        yield _describe_failure(reporter, name, reason, trouble)
+    answer, reason, error_kind = call_aws(ecs.describe_task_definition, taskDefinition=name)
+    if error_kind is not None:
+        yield _describe_failure(reporter, name, reason, error_kind)
         return
     definition = answer["taskDefinition"]
     shown = f"{definition.get('family')}:{definition.get('revision')}"
@@ -36,25 +38,25 @@ def check_task_definition(
 
 def _describe_failure(reporter: Reporter, name: str, reason: str, error_kind: EcsErrorKind) -> Finding:
     if error_kind is EcsErrorKind.DENIED:
-        text = f"task definition {name} cannot be looked at: ecs:DescribeTaskDefinition is denied"
-        return reporter.info("aws.task_definition", text, "conf/iam-doctor-policy.json lets the doctor look")
+        text = f"task definition {name} cannot be checked: ecs:DescribeTaskDefinition is denied"
+        return reporter.info("aws.task_definition", text, _POLICY_ADVICE)
     if error_kind in (EcsErrorKind.UNAVAILABLE, EcsErrorKind.THROTTLED):
         return reporter.info("aws.task_definition", reason, "run the doctor again")
-    text = f"task definition {name} is not there: {reason}"
+    text = f"task definition {name} does not exist: {reason}"
     return reporter.error("aws.task_definition", text, "check task_definition and region_name, or register it")
 
 
 def _container(reporter: Reporter, profile: Profile, definition: Mapping[str, Any]) -> Iterator[Finding]:
     names = [container["name"] for container in definition["containerDefinitions"]]
     if profile.container_name in names:
-        yield reporter.ok("aws.container", f"container {profile.container_name} is in it")
+        yield reporter.ok("aws.container", f"it has the container {profile.container_name}")
         return
     text = f"the task definition has no container {profile.container_name!r}, only {', '.join(names)}"
-    yield reporter.error("aws.container", text, "set container_name to the one that runs the command")
+    yield reporter.error("aws.container", text, "set container_name to the container that runs the command")
 
 
 def _placement(reporter: Reporter, profile: Profile, definition: Mapping[str, Any]) -> Iterator[Finding]:
-    """Launch type and network mode must fit, or RunTask refuses every task."""
+    """Launch type and network mode must fit the task definition, otherwise RunTask refuses every task."""
     compatible = definition.get("compatibilities") or []
     launch_type = None if profile.capacity_provider_strategy is not None else (profile.launch_type or "FARGATE")
     if launch_type and compatible and launch_type not in compatible:
@@ -83,12 +85,12 @@ def _log_group(
         yield reporter.ok("aws.log_group", f"awslogs to {group}")
         return
     if options.get("awslogs-region", target.region) != target.region:
-        yield reporter.info("aws.log_group", f"{group} is in {options['awslogs-region']}, and was not looked for")
+        yield reporter.info("aws.log_group", f"{group} is in {options['awslogs-region']}, and was not checked")
         return
-    answer, reason, trouble = call_aws(logs.describe_log_groups, logGroupNamePrefix=group)
-    if trouble is not None:
-        text = f"the log group {group} cannot be looked at: {reason}"
-        yield reporter.info("aws.log_group", text, "conf/iam-doctor-policy.json lets the doctor look")
+    answer, reason, error_kind = call_aws(logs.describe_log_groups, logGroupNamePrefix=group)
+    if error_kind is not None:
+        text = f"the log group {group} cannot be checked: {reason}"
+        yield reporter.info("aws.log_group", text, _POLICY_ADVICE)
     elif any(entry.get("logGroupName") == group for entry in answer["logGroups"]):
         yield reporter.ok("aws.log_group", f"awslogs to {group}, which exists")
     else:

@@ -1,4 +1,4 @@
-"""The installation as the ledger and the broker see it: workers, backlog, queues that nobody serves."""
+"""Checks the workers, the queues without a worker, and settings of the configuration that are risky."""
 
 from __future__ import annotations
 
@@ -15,38 +15,32 @@ _LIVE_STATES = (State.QUEUED, State.LAUNCHING, State.LAUNCHED)
 
 
 def check_workers(config: Config, broker: Broker, ledger: Ledger, version: str) -> Iterator[Finding]:
-    """What only ledger and broker together can tell."""
-    report = Reporter("installation")
+    """Check the live workers, and the queues that none of them serves. `version` is that of this process."""
+    reporter = Reporter("installation")
     try:
         broker.check()
     except BrokerUnavailable as error:
-        yield report.error("broker.reachable", str(error), "mend the broker first")
+        yield reporter.error("broker.reachable", str(error), "correct the broker first")
         return
     try:
         workers, counts = ledger.list_workers(), ledger.count_by_state()
     except LedgerUnavailable as error:
-        yield report.error("ledger.reachable", str(error), "mend the ledger first")
+        yield reporter.error("ledger.reachable", str(error), "correct the ledger first")
         return
-    yield _alive_workers(report, workers)
+    yield _alive_workers(reporter, workers)
     yield from _unhealthy_workers(workers)
-    yield from _version_mix(report, workers, version)
+    yield from _version_mix(reporter, workers, version)
     served = {queue for worker in workers for queue in worker.queues}
     live = {queue: sum(states.get(state, 0) for state in _LIVE_STATES) for queue, states in counts.items()}
     waiting = {queue: number for queue, number in live.items() if number and queue not in served}
     for queue, number in sorted(waiting.items()):
-        yield Reporter(queue).error(
-            "queues.unserved", f"{number} live requests, and no worker serves this queue", _start_worker_advice(queue)
-        )
-    if (
-        config.max_in_flight
-        and sum(states.get(State.LAUNCHED, 0) for states in counts.values()) >= config.max_in_flight
-    ):
+        text = f"{number} live requests, and no worker serves this queue"
+        advice = f"start one: ecs-queue worker --queues {queue}"
+        yield Reporter(queue).error("queues.unserved", text, advice)
+    launched = sum(states.get(State.LAUNCHED, 0) for states in counts.values())
+    if config.max_in_flight and launched >= config.max_in_flight:
         text = f"max_in_flight = {config.max_in_flight} is reached: launches wait for tasks to end"
-        yield report.info("config.max_in_flight", text)
-
-
-def _start_worker_advice(queue: str) -> str:
-    return f"start one: ecs-queue worker --queues {queue}"
+        yield reporter.info("config.max_in_flight", text)
 
 
 def _alive_workers(reporter: Reporter, workers: list[WorkerInfo]) -> Finding:
@@ -60,7 +54,7 @@ def _unhealthy_workers(workers: list[WorkerInfo]) -> Iterator[Finding]:
     for worker in workers:
         if worker.health != "ok":
             yield Reporter(f"worker {worker.name}").error(
-                "workers.health", worker.health, "mend what it names; the worker tries again by itself"
+                "workers.health", worker.health, "correct what it names; the worker tries again by itself"
             )
 
 
@@ -72,14 +66,14 @@ def _version_mix(reporter: Reporter, workers: list[WorkerInfo], version: str) ->
 
 
 def check_config(config: Config) -> Iterator[Finding]:
-    """What the loader cannot refuse and still deserves a word."""
-    report = Reporter("configuration")
-    yield report.ok("config.valid", f"namespace {config.namespace}, {len(config.profiles())} profile(s)")
+    """Check values that are allowed, but only make sense in tests."""
+    reporter = Reporter("configuration")
+    yield reporter.ok("config.valid", f"namespace {config.namespace}, {len(config.profiles())} profile(s)")
     if config.retry_base_seconds < 2:
         text = f"retry_base_seconds = {config.retry_base_seconds:g} is below 2"
         advice = "only for tests: a fail-over that loses a second could lose two launch numbers"
-        yield report.warning("config.retry_base_seconds", text, advice)
+        yield reporter.warning("config.retry_base_seconds", text, advice)
     if config.settle_seconds < 300:
         text = f"settle_seconds = {config.settle_seconds:g}: AWS accepts a signed call for 300 s"
         advice = "leave it at 600 on AWS: a delayed call could start a second task"
-        yield report.warning("config.settle_seconds", text, advice)
+        yield reporter.warning("config.settle_seconds", text, advice)

@@ -31,7 +31,7 @@ def test_a_queue_that_can_be_read_is_fine_and_keeps_its_messages(sqs: Any) -> No
     url = sqs.create_queue(QueueName="events")["QueueUrl"]
     sqs.send_message(QueueUrl=url, MessageBody="x")
     assert examined(sqs, url) == [
-        (Severity.OK, "the events queue can be read, and its messages deleted"),
+        (Severity.OK, "the event queue can be read, and its messages deleted"),
         (Severity.OK, "about 1 events wait"),
     ]
     assert len(sqs.receive_message(QueueUrl=url)["Messages"]) == 1
@@ -48,7 +48,7 @@ def test_a_missing_queue_is_wrong(sqs: Any) -> None:
     [
         ("receive_message", Severity.ERROR, "sqs:ReceiveMessage is denied"),
         ("delete_message_batch", Severity.ERROR, "sqs:DeleteMessage is denied"),
-        ("get_queue_attributes", Severity.INFO, "backlog not known"),
+        ("get_queue_attributes", Severity.INFO, "the backlog is unknown"),
     ],
 )
 def test_a_right_that_lacks_is_named(denied: str, level: Severity, action: str) -> None:
