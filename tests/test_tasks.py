@@ -26,7 +26,7 @@ def test_a_task_that_is_being_provisioned_is_queued(status: str) -> None:
 
 
 @pytest.mark.parametrize("desired", ["RUNNING", "STOPPED"])
-def test_a_running_task_is_running_even_when_it_is_told_to_stop(desired: str) -> None:
+def test_a_running_task_is_running_even_when_its_stop_was_requested(desired: str) -> None:
     assert task("RUNNING", desired, {"exit_code": 0}).get_task_state() == "running"
 
 
@@ -89,7 +89,7 @@ def test_a_state_prints_as_the_plain_string() -> None:
     assert {state.value for state in EcsTaskState} == {"queued", "running", "removed", "failed", "success"}
 
 
-def test_from_boto_reads_what_describe_tasks_answers() -> None:
+def test_from_boto_reads_what_describe_tasks_returns() -> None:
     made = EcsExecutorTask.from_boto(
         {
             "taskArn": "arn:2",
@@ -108,7 +108,7 @@ def test_from_boto_reads_what_describe_tasks_answers() -> None:
     assert made.get_task_state() == "failed"
 
 
-def test_from_boto_takes_the_short_answer_for_an_old_client_token() -> None:
+def test_from_boto_accepts_the_short_description_of_an_old_client_token() -> None:
     made = EcsExecutorTask.from_boto({"taskArn": "arn:2", "lastStatus": "STOPPED", "desiredStatus": "STOPPED"})
     assert made.containers == []
     assert made.get_task_state() == "removed"
@@ -158,9 +158,9 @@ def test_a_popped_task_is_gone_in_every_direction() -> None:
     assert tasks.pop_by_key("key0").task_arn == "arn:0"
     assert len(tasks) == 1
     assert tasks.get_all_arns() == ["arn:1"]
-    for look_up, key in ((tasks.task_by_key, "key0"), (tasks.info_by_key, "key0")):
+    for method, key in ((tasks.task_by_key, "key0"), (tasks.info_by_key, "key0")):
         with pytest.raises(KeyError, match="key0"):
-            look_up(key)
+            method(key)
     with pytest.raises(KeyError, match="arn:0"):
         tasks["arn:0"]
 
@@ -179,8 +179,8 @@ def test_a_popped_task_is_gone_in_every_direction() -> None:
 def test_a_missing_key_is_named_and_nothing_is_made_of_it(method: str) -> None:
     tasks = collection()
     with pytest.raises(KeyError) as caught:
-        getattr(tasks, method)("nobody")
-    assert caught.value.args == ("nobody",)
+        getattr(tasks, method)("unknown")
+    assert caught.value.args == ("unknown",)
     assert (len(tasks), len(tasks.key_to_failure_counts)) == (1, 1)
 
 

@@ -1,4 +1,4 @@
-"""The wire format: old messages always decode, bad ones say why and do no harm, digests and nonces tell apart."""
+"""The wire format: old messages always decode, bad ones say why and do no harm, digests and nonces distinguish."""
 
 from __future__ import annotations
 
@@ -208,8 +208,8 @@ def test_whatever_decodes_can_be_digested_and_written_again_at_any_depth(depth: 
 
 def test_integers_of_any_length_do_no_harm() -> None:
     def body(digits: int) -> bytes:
-        draft = json.dumps(msgspec.to_builtins(_MINIMAL) | {"executor_config": "CONFIG"})
-        return draft.replace('"CONFIG"', '{"cpu": ' + "9" * digits + "}").encode()
+        text = json.dumps(msgspec.to_builtins(_MINIMAL) | {"executor_config": "CONFIG"})
+        return text.replace('"CONFIG"', '{"cpu": ' + "9" * digits + "}").encode()
 
     for digits in (20, 400):
         request = decode_request(body(digits))
@@ -231,7 +231,7 @@ _WORDS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("field", "value"), _WORDS.items())
-def test_a_digest_tells_apart_what_the_caller_said(field: str, value: Any) -> None:
+def test_a_digest_distinguishes_what_the_caller_chose(field: str, value: Any) -> None:
     assert _request(**{field: value}).digest() != _request().digest()
 
 
@@ -266,7 +266,7 @@ def test_a_request_survives_the_wire_with_its_digest(command: Any, config: Any, 
 
 
 @given(st.text(string.ascii_lowercase, max_size=8), st.binary(max_size=50), st.binary(max_size=50))
-def test_a_nonce_is_eight_characters_that_ecs_takes_and_tells_submissions_apart(
+def test_a_nonce_is_eight_characters_that_ecs_accepts_and_distinguishes_submissions(
     namespace: str, one: bytes, two: bytes
 ) -> None:
     assert re.fullmatch(r"[A-Za-z0-9_-]{8}", compute_nonce(namespace, one))

@@ -66,8 +66,8 @@ def test_old_signed_results_always_decode() -> None:
 def test_old_protected_arguments_always_decode(name: str) -> None:
     args = golden(f"args-v1-{name}").decode()
 
-    plan = decode_launch_spec(args, BOTH, ARGS)
-    assert plan.run_task["overrides"]["containerOverrides"][0]["command"] == ["echo", "grüße"]
+    spec = decode_launch_spec(args, BOTH, ARGS)
+    assert spec.run_task["overrides"]["containerOverrides"][0]["command"] == ["echo", "grüße"]
     assert launch_spec_header(Record(id="job", args=args)) == LaunchSpecHeader("main", 3)
 
 
@@ -112,13 +112,13 @@ def test_another_language_seals_with_a_few_lines() -> None:
 
 
 def test_what_routes_a_sealed_request_is_clear_and_what_is_secret_is_not() -> None:
-    asked = request(executor_config={"environment": [{"name": "PW", "value": "hunter2"}]}, queue="gpu", priority=3)
-    body = encode(asked, BOTH)
+    sent = request(executor_config={"environment": [{"name": "PW", "value": "hunter2"}]}, queue="gpu", priority=3)
+    body = encode(sent, BOTH)
 
     assert {"id": "a", "queue": "gpu", "priority": 3}.items() <= json.loads(body).items()
     assert b"hunter2" not in body
     assert b"login" not in body
-    assert decode_request(body, BOTH) == asked
+    assert decode_request(body, BOTH) == sent
 
 
 def test_sealing_again_is_another_text_of_the_same_request() -> None:
@@ -132,8 +132,11 @@ def test_sealing_again_is_another_text_of_the_same_request() -> None:
 def test_without_the_key_a_sealed_request_says_what_to_do() -> None:
     other = Keyring("ecs-queue", [], FernetCipher([Fernet.generate_key().decode()]))
 
-    for keyring, told in ((Keyring(), "no encryption_keys are set here"), (other, "none of the encryption_keys here")):
-        with pytest.raises(SealedMessage, match=told):
+    for keyring, reason in (
+        (Keyring(), "no encryption_keys are set here"),
+        (other, "none of the encryption_keys here"),
+    ):
+        with pytest.raises(SealedMessage, match=reason):
             decode_request(golden("request-v1-sealed"), keyring)
 
 
@@ -182,13 +185,13 @@ def test_a_sealed_part_of_another_request_is_refused() -> None:
     stolen = json.loads(encode(request(id="victim"), SEALS))["sealed"]
 
     for member in ({"id": "thief"}, {"queue": "thieves"}):
-        mine = json.loads(encode(request(id="victim"), SEALS)) | {"sealed": stolen} | member
+        forged = json.loads(encode(request(id="victim"), SEALS)) | {"sealed": stolen} | member
         with pytest.raises(UnverifiedMessage, match="another request"):
-            decode_request(json.dumps(mine).encode(), SEALS)
+            decode_request(json.dumps(forged).encode(), SEALS)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         ({"command": ["x"]}, "both"),
         ({"executor_config": None}, "both"),
@@ -198,10 +201,10 @@ def test_a_sealed_part_of_another_request_is_refused() -> None:
         ({"kind": "result"}, "kind"),
     ],
 )
-def test_a_bad_sealed_request_says_why(change: dict[str, Any], told: str) -> None:
+def test_a_bad_sealed_request_says_why(change: dict[str, Any], reason: str) -> None:
     body = json.dumps(json.loads(golden("request-v1-sealed")) | change).encode()
 
-    with pytest.raises(UndecodableMessage, match=told):
+    with pytest.raises(UndecodableMessage, match=reason):
         decode_request(body, SEALS)
 
 
@@ -244,15 +247,15 @@ def test_a_request_that_is_too_long_when_sealed_is_refused_before_it_is_queued()
 
 
 class TestTheRequestOfARecord:
-    def record(self, asked: TaskRequest, keyring: Keyring, **changes: Any) -> Record:
-        body = encode(asked, keyring)
-        new = build_submission(asked, body, compute_nonce("ecs-queue", body), 60.0)
+    def record(self, sent: TaskRequest, keyring: Keyring, **changes: Any) -> Record:
+        body = encode(sent, keyring)
+        new = build_submission(sent, body, compute_nonce("ecs-queue", body), 60.0)
         known = {"id": new.id, "nonce": new.nonce, "queue": new.queue, "relaunch": new.relaunch, "request": body}
         return Record(**(known | changes))
 
     def test_it_is_what_was_submitted(self) -> None:
-        asked = request()
-        assert decode_record_request(self.record(asked, BOTH), BOTH) == asked
+        sent = request()
+        assert decode_record_request(self.record(sent, BOTH), BOTH) == sent
 
     @pytest.mark.parametrize(
         "change", [{"id": "b"}, {"nonce": "xWh2YsTK"}, {"queue": "admin"}, {"relaunch": "any_failure"}]
@@ -267,13 +270,13 @@ class TestTheRequestOfARecord:
 
 
 class TestFrozenArguments:
-    plan = LaunchSpec("main", 3, {"overrides": {"containerOverrides": [{"command": ["hunter2"], "name": "sealed"}]}})
+    spec = LaunchSpec("main", 3, {"overrides": {"containerOverrides": [{"command": ["hunter2"], "name": "sealed"}]}})
 
     @pytest.mark.parametrize("keyring", [Keyring(), SIGNS, SEALS, BOTH], ids=["none", "signs", "seals", "both"])
     def test_they_are_the_same_after_they_were_kept_in_the_ledger(self, keyring: Keyring) -> None:
-        args = self.plan.encode(keyring, ARGS)
+        args = self.spec.encode(keyring, ARGS)
 
-        assert decode_launch_spec(args, keyring, ARGS) == self.plan
+        assert decode_launch_spec(args, keyring, ARGS) == self.spec
         assert launch_spec_header(Record(id="job", args=args)) == LaunchSpecHeader("main", 3)
         assert ("hunter2" in args) is not keyring.has_encryption_keys
 
@@ -285,15 +288,15 @@ class TestFrozenArguments:
         elsewhere = (*ARGS[:position], "other", *ARGS[position + 1 :])
 
         with pytest.raises(UnverifiedMessage):
-            decode_launch_spec(self.plan.encode(keyring, ARGS), keyring, elsewhere)
+            decode_launch_spec(self.spec.encode(keyring, ARGS), keyring, elsewhere)
 
     def test_changed_ones_are_refused(self) -> None:
-        args = self.plan.encode(SIGNS, ARGS).replace("hunter2", "hunter3")
+        args = self.spec.encode(SIGNS, ARGS).replace("hunter2", "hunter3")
         with pytest.raises(UnverifiedMessage):
             decode_launch_spec(args, SIGNS, ARGS)
 
     @pytest.mark.parametrize("keyring", [Keyring(), SIGNS, SEALS, BOTH], ids=["none", "signs", "seals", "both"])
-    def test_those_of_a_newer_version_are_left_to_those_who_know_it(self, keyring: Keyring) -> None:
+    def test_those_of_a_newer_version_are_left_to_newer_workers(self, keyring: Keyring) -> None:
         newer = LaunchSpec("main", 3, {"taskDefinition": "jobs:7"}, v=2).encode(keyring, ARGS)
 
         with pytest.raises(UndecodableMessage, match="of version 2, this worker knows 1") as caught:
@@ -302,11 +305,11 @@ class TestFrozenArguments:
         with pytest.raises(UndecodableMessage, match="of version 2"):
             launch_spec_header(Record(id="job", args=newer))
 
-    def test_a_version_that_nobody_vouches_for_is_not_believed(self) -> None:
+    def test_the_version_of_unsigned_arguments_does_not_count(self) -> None:
         newer = LaunchSpec("main", 3, {"taskDefinition": "jobs:7"}, v=2).encode()
         with pytest.raises(UnverifiedMessage):
             decode_launch_spec(newer, SIGNS, ARGS)
 
     def test_sealed_ones_need_the_key(self) -> None:
         with pytest.raises(SealedMessage):
-            decode_launch_spec(self.plan.encode(SEALS, ARGS))
+            decode_launch_spec(self.spec.encode(SEALS, ARGS))

@@ -29,8 +29,8 @@ ARN = "arn:aws:ecs:us-east-1:123456789012:task/jobs/1"
 
 
 def _decide(kind: RunTaskResultKind, calls: int = 1) -> CallDecision:
-    answer = RunTaskResult(kind, reason="said so")
-    return decide_call(answer, Record(id="a", calls=calls), Backoff(2.0, 60.0), random.Random(1))
+    result = RunTaskResult(kind, reason="said so")
+    return decide_call(result, Record(id="a", calls=calls), Backoff(2.0, 60.0), random.Random(1))
 
 
 def _observed(**changes: Any) -> Observation:
@@ -60,7 +60,7 @@ class TestDecideCall:
             (RunTaskResultKind.CONFLICT, LedgerWrite.DESCRIBE_CONFLICT),
         ],
     )
-    def test_each_kind_of_answer_has_its_write(self, kind: RunTaskResultKind, write: LedgerWrite) -> None:
+    def test_each_kind_of_result_has_its_write(self, kind: RunTaskResultKind, write: LedgerWrite) -> None:
         assert _decide(kind).write is write
 
     def test_every_kind_is_decided(self) -> None:
@@ -77,7 +77,7 @@ class TestDecideCall:
     def test_a_refusal_says_what_it_costs(self, kind: RunTaskResultKind, refusal: RefusalKind) -> None:
         assert _decide(kind).refusal_kind is refusal
 
-    def test_only_an_answered_server_error_is_known_to_be_over(self) -> None:
+    def test_only_a_call_that_ended_with_a_server_error_is_completed(self) -> None:
         assert [kind for kind in RunTaskResultKind if _decide(kind).call_completed] == [RunTaskResultKind.ANSWERED_5XX]
 
     def test_only_an_unusable_profile_opens_the_circuit(self) -> None:
@@ -86,7 +86,7 @@ class TestDecideCall:
         ]
 
     @pytest.mark.parametrize("kind", [kind for kind in RunTaskResultKind if kind is not RunTaskResultKind.STARTED])
-    def test_all_others_wait_at_least_the_base_and_tell_the_reason(self, kind: RunTaskResultKind) -> None:
+    def test_all_others_wait_at_least_the_base_and_keep_the_reason(self, kind: RunTaskResultKind) -> None:
         decision = _decide(kind)
 
         assert decision.wait >= Backoff(2.0, 60.0).base
@@ -114,28 +114,28 @@ class TestIsNewObservation:
 
 class TestBuildTaskUpdate:
     def test_a_running_task_has_no_end_state_and_the_wait_of_the_next_poll(self) -> None:
-        outcome = build_task_update(Record(id="a", launch=4, arn=ARN), _observed(), 3, wait=5.0, relaunch_wait=9.0)
+        update = build_task_update(Record(id="a", launch=4, arn=ARN), _observed(), 3, wait=5.0, relaunch_wait=9.0)
 
-        assert (outcome.id, outcome.launch, outcome.arn, outcome.version) == ("a", 4, ARN, 2)
-        assert (outcome.end_state, outcome.wait, outcome.may_relaunch, outcome.started_at) == (None, 5.0, False, NOW)
+        assert (update.id, update.launch, update.arn, update.version) == ("a", 4, ARN, 2)
+        assert (update.end_state, update.wait, update.may_relaunch, update.started_at) == (None, 5.0, False, NOW)
 
     def test_an_ended_one_has_its_facts_and_the_wait_of_the_next_launch(self) -> None:
-        outcome = build_task_update(Record(id="a", arn=ARN), _observed_end(3), 3, wait=5.0, relaunch_wait=9.0)
+        update = build_task_update(Record(id="a", arn=ARN), _observed_end(3), 3, wait=5.0, relaunch_wait=9.0)
 
-        assert (outcome.end_state, outcome.exit_code, outcome.wait) == (State.FAILED, 3, 9.0)
-        assert (outcome.stop_code, outcome.finished_at) == ("EssentialContainerExited", NOW + 9)
-        assert outcome.max_attempts == 3
+        assert (update.end_state, update.exit_code, update.wait) == (State.FAILED, 3, 9.0)
+        assert (update.stop_code, update.finished_at) == ("EssentialContainerExited", NOW + 9)
+        assert update.max_attempts == 3
 
-    def test_a_stop_by_hand_is_said(self) -> None:
+    def test_a_stop_by_a_user_is_in_the_update(self) -> None:
         assert build_task_update(
             Record(id="a"), _observed_end(143, stopCode="UserInitiated"), 3, 1.0, 1.0
         ).stopped_by_user
         assert not build_task_update(Record(id="a"), _observed_end(143), 3, 1.0, 1.0).stopped_by_user
 
-    def test_a_lost_task_is_unknown_and_loses_against_any_newer_word(self) -> None:
-        outcome = build_lost_update(Record(id="a", launch=2, arn=ARN, version=7), "not seen for long")
+    def test_a_lost_task_is_unknown_and_loses_against_any_newer_fact(self) -> None:
+        update = build_lost_update(Record(id="a", launch=2, arn=ARN, version=7), "not seen for long")
 
-        assert (outcome.end_state, outcome.may_relaunch, outcome.version) == (State.UNKNOWN, False, 8)
+        assert (update.end_state, update.may_relaunch, update.version) == (State.UNKNOWN, False, 8)
         assert build_lost_update(Record(id="a"), "").version == 0
 
 
@@ -155,7 +155,7 @@ STOPPED = _observed_end(143, stopCode="UserInitiated")
 def test_only_what_the_policy_calls_safe_is_relaunched(policy: str, expected: list[bool]) -> None:
     ends = [START_FAILURE, INTERRUPTED, _observed_end(1), _observed_end(0), STOPPED]
 
-    assert [may_relaunch(policy, seen) for seen in ends] == expected
+    assert [may_relaunch(policy, observation) for observation in ends] == expected
 
 
 class TestFindStopCause:
@@ -164,11 +164,13 @@ class TestFindStopCause:
     def test_a_marked_stop_is_carried_out(self) -> None:
         assert find_stop_cause(Record(id="a", stop_requested_by="alice"), _observed(), NOW) == "alice"
 
-    @pytest.mark.parametrize("seen", [_observed_end(), _observed(desiredStatus="STOPPED")], ids=["ended", "stopping"])
-    def test_what_stops_already_is_not_stopped_again(self, seen: Observation) -> None:
+    @pytest.mark.parametrize(
+        "observation", [_observed_end(), _observed(desiredStatus="STOPPED")], ids=["ended", "stopping"]
+    )
+    def test_what_stops_already_is_not_stopped_again(self, observation: Observation) -> None:
         record = Record(id="a", stop_requested_by="alice", time_limit=1.0, expires_at=1.0)
 
-        assert find_stop_cause(record, seen, NOW + 100) == ""
+        assert find_stop_cause(record, observation, NOW + 100) == ""
 
     @pytest.mark.parametrize(("ran", "expected"), [(59.0, ""), (60.0, STOPPED_BY_TIME_LIMIT)])
     def test_the_time_limit_counts_from_the_start(self, ran: float, expected: str) -> None:
@@ -183,6 +185,8 @@ class TestFindStopCause:
     def test_what_has_not_started_at_its_deadline_is_stopped(self, late: float, expected: str) -> None:
         assert find_stop_cause(Record(id="a", expires_at=NOW), _observed(**self.PROVISIONING), NOW + late) == expected
 
-    @pytest.mark.parametrize("seen", [_observed(), _observed(startedAt=None), _observed(lastStatus="DEACTIVATING")])
-    def test_what_runs_at_its_deadline_goes_on(self, seen: Observation) -> None:
-        assert find_stop_cause(Record(id="a", expires_at=NOW), seen, NOW + 1) == ""
+    @pytest.mark.parametrize(
+        "observation", [_observed(), _observed(startedAt=None), _observed(lastStatus="DEACTIVATING")]
+    )
+    def test_what_runs_at_its_deadline_continues(self, observation: Observation) -> None:
+        assert find_stop_cause(Record(id="a", expires_at=NOW), observation, NOW + 1) == ""

@@ -29,7 +29,7 @@ from ecs_queue.protocol.states import State
 NOW = 1_800_000_000.0
 ASKED = CallDecision(write=LedgerWrite.DESCRIBE_CONFLICT, reason="token used", wait=3.0)
 OURS = {"taskArn": "arn:ours", "startedBy": "ns/a/n/1"}
-OTHER = {"taskArn": "arn:other", "startedBy": "somebody"}
+OTHER = {"taskArn": "arn:other", "startedBy": "another"}
 
 
 class TestDecideConflict:
@@ -38,7 +38,7 @@ class TestDecideConflict:
 
         assert (decision.write, decision.arn) == (LedgerWrite.LAUNCHED, "arn:ours")
 
-    def test_somebody_elses_is_a_permanent_no(self) -> None:
+    def test_another_launchs_task_is_a_permanent_refusal(self) -> None:
         decision = decide_conflict(ASKED, "ns/a/n/1", ["arn:other"], [OTHER])
 
         assert (decision.write, decision.refusal_kind, decision.reason) == (
@@ -75,7 +75,7 @@ class TestDecideList:
     @pytest.mark.parametrize(
         ("age", "write"), [(3600.0, LedgerWrite.CALL_AMBIGUOUS), (3600.1, LedgerWrite.TASK_ABSENT)]
     )
-    def test_what_will_not_pass_is_as_good_as_an_empty_list_once_nobody_can_prove_anything(
+    def test_a_lasting_error_counts_as_an_empty_list_once_absence_is_unprovable(
         self, age: float, write: LedgerWrite, kind: EcsErrorKind
     ) -> None:
         decision = decide_list(ListTasksResult([], EcsError(kind, "said so")), age, 5.0)
@@ -91,25 +91,25 @@ class TestDecideMissing:
         assert decide_missing(self.RECORD, grace - 0.1, grace) == wait
 
     def test_after_it_the_task_is_lost(self) -> None:
-        outcome = decide_missing(self.RECORD, 600.0, 600.0)
+        update = decide_missing(self.RECORD, 600.0, 600.0)
 
-        assert isinstance(outcome, TaskUpdate)
-        assert (outcome.end_state, outcome.version) == (State.UNKNOWN, 5)
-        assert outcome.reason.endswith("has not known arn:1 for 600 s, and its end was not observed: look at its logs")
+        assert isinstance(update, TaskUpdate)
+        assert (update.end_state, update.version) == (State.UNKNOWN, 5)
+        assert update.reason.endswith("has not known arn:1 for 600 s, and its end was not observed: look at its logs")
 
-    def test_the_reason_says_what_more_ecs_said(self) -> None:
-        outcome = decide_missing(self.RECORD, 600.0, 600.0, "the cluster jobs does not exist")
+    def test_the_reason_contains_the_reason_of_ecs(self) -> None:
+        update = decide_missing(self.RECORD, 600.0, 600.0, "the cluster jobs does not exist")
 
-        assert isinstance(outcome, TaskUpdate)
-        assert outcome.reason.endswith("look at its logs (the cluster jobs does not exist)")
+        assert isinstance(update, TaskUpdate)
+        assert update.reason.endswith("look at its logs (the cluster jobs does not exist)")
 
 
-class TestJudge:
-    def _judge(self, record: Record, draw: RecordedDraw | None = None, **task: Any) -> Any:
-        shown = {"taskArn": "arn:1", "lastStatus": "RUNNING", "desiredStatus": "RUNNING", "version": 2, **task}
-        look = PollInput(
+class TestDecidePoll:
+    def _decide(self, record: Record, draw: RecordedDraw | None = None, **task: Any) -> Any:
+        description = {"taskArn": "arn:1", "lastStatus": "RUNNING", "desiredStatus": "RUNNING", "version": 2, **task}
+        poll_input = PollInput(
             record=record,
-            task=shown,
+            task=description,
             container_name="main",
             max_attempts=3,
             now=NOW,
@@ -117,19 +117,19 @@ class TestJudge:
             describe_tasks_rate=20.0,
             backoff=Backoff(2.0, 60.0),
         )
-        return decide_poll(look, draw or RecordedDraw(random.Random(1)))
+        return decide_poll(poll_input, draw or RecordedDraw(random.Random(1)))
 
-    def test_nothing_new_is_no_outcome_and_draws_nothing(self) -> None:
+    def test_nothing_new_is_no_update_and_draws_nothing(self) -> None:
         draw = RecordedDraw(random.Random(1))
-        judgement = self._judge(Record(id="a", version=2, launched_at=NOW - 60), draw)
+        decision = self._decide(Record(id="a", version=2, launched_at=NOW - 60), draw)
 
-        assert (judgement.is_new, judgement.update, judgement.wait) == (False, None, 2.0)
+        assert (decision.is_new, decision.update, decision.wait) == (False, None, 2.0)
         assert draw.value is None
 
     def test_a_stop_shortens_the_wait(self) -> None:
-        judgement = self._judge(Record(id="a", version=1, stop_requested_by="alice", launched_at=NOW - 5000))
+        decision = self._decide(Record(id="a", version=1, stop_requested_by="alice", launched_at=NOW - 5000))
 
-        assert (judgement.stop_cause, judgement.wait, judgement.update.wait) == (
+        assert (decision.stop_cause, decision.wait, decision.update.wait) == (
             "alice",
             POLL_AFTER_STOP_SECONDS,
             POLL_AFTER_STOP_SECONDS,
@@ -140,11 +140,11 @@ class TestJudge:
         draw = RecordedDraw(random.Random(7))
         record = Record(id="a", version=1, relaunch="interrupted", attempt=2)
 
-        first = self._judge(record, draw, **ended)
+        first = self._decide(record, draw, **ended)
 
         assert first.update.may_relaunch
         assert 2.0 <= first.update.wait <= 8.0
-        assert self._judge(record, RecordedDraw(value=draw.value), **ended) == first
+        assert self._decide(record, RecordedDraw(value=draw.value), **ended) == first
 
 
 def test_every_word_that_asks_for_something_has_its_step() -> None:
@@ -165,10 +165,10 @@ def test_every_word_that_asks_for_something_has_its_step() -> None:
     }
     operations = {operation for operation, _ in expected}
     found = {
-        (operation, word.value): step
+        (operation, code.value): action
         for operation in operations
-        for word in ResultCode
-        if (step := next_action(operation, word)) is not NextAction.NOTHING
+        for code in ResultCode
+        if (action := next_action(operation, code)) is not NextAction.NOTHING
     }
 
     assert found == expected

@@ -33,7 +33,7 @@ def observed_stop(at: float) -> Observation:
 
 
 @pytest.mark.parametrize(
-    ("flow", "trusted"),
+    ("health", "trusted"),
     [
         (EventHealth(), False),
         (EventHealth(timely_at=NOW), True),
@@ -46,11 +46,11 @@ def observed_stop(at: float) -> Observation:
         (EventHealth(drained_at=NOW), False),
     ],
 )
-def test_events_are_trusted_while_they_come_and_nothing_was_late_or_missing(flow: EventHealth, trusted: bool) -> None:
-    assert flow.is_trusted(NOW, queue_drained_at=NOW - 1) is trusted
+def test_events_are_trusted_while_they_come_and_nothing_was_late_or_missing(health: EventHealth, trusted: bool) -> None:
+    assert health.is_trusted(NOW, queue_drained_at=NOW - 1) is trusted
 
 
-def test_nothing_is_trusted_while_nobody_reads_the_queue() -> None:
+def test_nothing_is_trusted_while_the_queue_is_not_read() -> None:
     assert not EventHealth(timely_at=NOW - UNREAD_AFTER).is_trusted(NOW, queue_drained_at=NOW - UNREAD_AFTER)
     assert EventHealth(timely_at=NOW - UNREAD_AFTER).is_trusted(NOW, queue_drained_at=NOW - UNREAD_AFTER + 1)
     assert EventHealth(timely_at=NOW - UNREAD_AFTER + 1).is_trusted(NOW, queue_drained_at=0.0)
@@ -81,18 +81,18 @@ def test_the_cluster_is_in_the_tasks_arn(arn: str, source: str) -> None:
 
 
 class TestIsEventMissed:
-    def test_an_end_that_nobody_told_is_missed_after_a_while(self) -> None:
+    def test_an_end_without_an_event_is_missed_after_a_while(self) -> None:
         record = Record(id="a", version=2)
         assert not is_event_missed(record, observed_stop(NOW - LATE_AFTER), NOW)
         assert is_event_missed(record, observed_stop(NOW - LATE_AFTER - 1), NOW)
 
-    def test_what_the_ledger_knows_is_not_missed(self) -> None:
+    def test_a_change_in_the_record_is_not_missed(self) -> None:
         assert not is_event_missed(Record(id="a", version=3), observed_stop(NOW - 100), NOW)
 
-    def test_a_start_that_nobody_told_is_missed(self) -> None:
-        seen = observed(startedAt=NOW - LATE_AFTER - 1)
-        assert is_event_missed(Record(id="a", version=1), seen, NOW)
-        assert not is_event_missed(Record(id="a", version=1, started_at=NOW - 50), seen, NOW)
+    def test_a_start_without_an_event_is_missed(self) -> None:
+        observation = observed(startedAt=NOW - LATE_AFTER - 1)
+        assert is_event_missed(Record(id="a", version=1), observation, NOW)
+        assert not is_event_missed(Record(id="a", version=1, started_at=NOW - 50), observation, NOW)
 
     def test_a_change_without_a_time_proves_nothing(self) -> None:
         assert not is_event_missed(Record(id="a", version=1), observed(lastStatus="PENDING"), NOW)

@@ -1,4 +1,4 @@
-"""The verdict over one described task: what ECS is known to show, and laws over every subset of it."""
+"""What descriptions of a task mean: those that ECS is known to return, and laws for every subset of their keys."""
 
 from __future__ import annotations
 
@@ -60,25 +60,35 @@ def stopped(*containers: dict[str, Any], started: bool = True, **more: Any) -> d
 )
 def test_before_stopped_it_has_not_ended(last_status: str, started: bool, state: EcsTaskState) -> None:
     task = stopped(container(exit_code=0), started=started, lastStatus=last_status, stoppedReason=None)
-    seen = observe(task, "main")
-    assert (seen.has_ended, seen.end_kind, seen.state, seen.reason) == (False, None, state, "")
+    observation = observe(task, "main")
+    assert (observation.has_ended, observation.end_kind, observation.state, observation.reason) == (
+        False,
+        None,
+        state,
+        "",
+    )
 
 
 @pytest.mark.parametrize("last_status", ["STOPPED", "DELETED"])
 @pytest.mark.parametrize(("code", "state"), [(0, "success"), (3, "failed"), (137, "failed")])
 def test_the_main_containers_exit_code_decides(last_status: str, code: int, state: str) -> None:
-    seen = observe(stopped(container(exit_code=code), lastStatus=last_status), "main")
-    assert (seen.has_ended, seen.end_kind, seen.state, seen.exit_code) == (True, "ran", state, code)
+    observation = observe(stopped(container(exit_code=code), lastStatus=last_status), "main")
+    assert (observation.has_ended, observation.end_kind, observation.state, observation.exit_code) == (
+        True,
+        "ran",
+        state,
+        code,
+    )
 
 
 def test_a_killed_sidecar_does_not_fail_the_main_container() -> None:
-    seen = observe(stopped(container(exit_code=0), container("sidecar", 137)), "main")
-    assert (seen.end_kind, seen.state, seen.exit_code) == ("ran", EcsTaskState.SUCCESS, 0)
+    observation = observe(stopped(container(exit_code=0), container("sidecar", 137)), "main")
+    assert (observation.end_kind, observation.state, observation.exit_code) == ("ran", EcsTaskState.SUCCESS, 0)
 
 
 def test_a_healthy_sidecar_does_not_save_the_main_container() -> None:
-    seen = observe(stopped(container("sidecar", 0), container(exit_code=3)), "main")
-    assert (seen.state, seen.exit_code) == (EcsTaskState.FAILED, 3)
+    observation = observe(stopped(container("sidecar", 0), container(exit_code=3)), "main")
+    assert (observation.state, observation.exit_code) == (EcsTaskState.FAILED, 3)
 
 
 @pytest.mark.parametrize(
@@ -92,14 +102,14 @@ def test_a_healthy_sidecar_does_not_save_the_main_container() -> None:
 )
 def test_without_a_name_all_containers_decide(codes: tuple[int | None, ...], state: str, exit_code: int | None) -> None:
     task = stopped(*(container(f"c{number}", code) for number, code in enumerate(codes)))
-    seen = observe(task, None)
-    assert (seen.end_kind, seen.state, seen.exit_code) == ("ran", state, exit_code)
+    observation = observe(task, None)
+    assert (observation.end_kind, observation.state, observation.exit_code) == ("ran", state, exit_code)
 
 
 def test_a_stopped_task_without_exit_codes_is_not_running() -> None:
-    seen = observe(stopped(container()), "main")
-    assert (seen.end_kind, seen.state, seen.exit_code) == ("ran", EcsTaskState.FAILED, None)
-    assert "no exit code" in seen.reason
+    observation = observe(stopped(container()), "main")
+    assert (observation.end_kind, observation.state, observation.exit_code) == ("ran", EcsTaskState.FAILED, None)
+    assert "no exit code" in observation.reason
 
 
 @pytest.mark.parametrize(
@@ -115,19 +125,23 @@ def test_a_stopped_task_without_exit_codes_is_not_running() -> None:
     ],
 )
 def test_a_task_that_never_started_is_a_start_failure(stop_code: str | None, containers: list[dict[str, Any]]) -> None:
-    seen = observe(stopped(*containers, started=False, stopCode=stop_code), "main")
-    assert (seen.end_kind, seen.state, seen.exit_code) == ("start_failure", EcsTaskState.REMOVED, None)
+    observation = observe(stopped(*containers, started=False, stopCode=stop_code), "main")
+    assert (observation.end_kind, observation.state, observation.exit_code) == (
+        "start_failure",
+        EcsTaskState.REMOVED,
+        None,
+    )
 
 
 def test_a_start_failure_after_the_main_container_ran_is_no_start_failure() -> None:
     task = stopped(container(exit_code=4), container("late"), started=False, stopCode="TaskFailedToStart")
-    seen = observe(task, "main")
-    assert (seen.end_kind, seen.state, seen.exit_code) == ("ran", EcsTaskState.FAILED, 4)
+    observation = observe(task, "main")
+    assert (observation.end_kind, observation.state, observation.exit_code) == ("ran", EcsTaskState.FAILED, 4)
 
 
-def test_nobody_can_say_that_a_task_shown_without_its_containers_never_ran() -> None:
-    seen = observe({"taskArn": ARN, "lastStatus": "STOPPED", "desiredStatus": "STOPPED"}, "main")
-    assert (seen.has_ended, seen.end_kind, seen.state) == (True, "ran", EcsTaskState.FAILED)
+def test_a_task_shown_without_its_containers_may_have_run() -> None:
+    observation = observe({"taskArn": ARN, "lastStatus": "STOPPED", "desiredStatus": "STOPPED"}, "main")
+    assert (observation.has_ended, observation.end_kind, observation.state) == (True, "ran", EcsTaskState.FAILED)
 
 
 @pytest.mark.parametrize(
@@ -148,8 +162,8 @@ def test_nobody_can_say_that_a_task_shown_without_its_containers_never_ran() -> 
 def test_a_lost_host_interrupts_unless_the_program_ended_well(
     words: dict[str, Any], code: int | None, end: str, state: str
 ) -> None:
-    seen = observe(stopped(container(exit_code=code), **words), "main")
-    assert (seen.end_kind, seen.state, seen.exit_code) == (end, state, code)
+    observation = observe(stopped(container(exit_code=code), **words), "main")
+    assert (observation.end_kind, observation.state, observation.exit_code) == (end, state, code)
 
 
 @pytest.mark.parametrize(
@@ -157,8 +171,13 @@ def test_a_lost_host_interrupts_unless_the_program_ended_well(
     [(143, True, "failed"), (0, True, "success"), (None, True, "failed"), (None, False, "removed")],
 )
 def test_a_stop_by_the_user_keeps_the_real_exit(code: int | None, started: bool, state: str) -> None:
-    seen = observe(stopped(container(exit_code=code), started=started, stopCode="UserInitiated"), "main")
-    assert (seen.end_kind, seen.stop_code, seen.exit_code, seen.state) == ("stopped", "UserInitiated", code, state)
+    observation = observe(stopped(container(exit_code=code), started=started, stopCode="UserInitiated"), "main")
+    assert (observation.end_kind, observation.stop_code, observation.exit_code, observation.state) == (
+        "stopped",
+        "UserInitiated",
+        code,
+        state,
+    )
 
 
 @pytest.mark.parametrize(
@@ -190,8 +209,8 @@ def test_the_reason_is_for_people(task: dict[str, Any], reason: str) -> None:
 def test_a_running_tasks_reason_is_why_it_will_stop() -> None:
     notice = "Your Spot Task was interrupted."
     task = stopped(lastStatus="RUNNING", stopCode="TerminationNotice", stoppedReason=notice)
-    seen = observe(task, "main")
-    assert (seen.end_kind, seen.stop_code, seen.reason) == (None, "TerminationNotice", notice)
+    observation = observe(task, "main")
+    assert (observation.end_kind, observation.stop_code, observation.reason) == (None, "TerminationNotice", notice)
 
 
 def test_an_endless_reason_is_cut() -> None:
@@ -199,8 +218,13 @@ def test_an_endless_reason_is_cut() -> None:
 
 
 def test_identity_version_and_statuses_are_taken_over() -> None:
-    seen = observe(stopped(container(exit_code=0)), "main")
-    assert (seen.arn, seen.version, seen.last_status, seen.desired_status) == (ARN, 7, "STOPPED", "STOPPED")
+    observation = observe(stopped(container(exit_code=0)), "main")
+    assert (observation.arn, observation.version, observation.last_status, observation.desired_status) == (
+        ARN,
+        7,
+        "STOPPED",
+        "STOPPED",
+    )
     assert observe({}, None).version == 0
 
 
@@ -268,14 +292,14 @@ TASK = st.fixed_dictionaries(
 
 @given(task=TASK, name=st.none() | st.sampled_from(["main", "absent"]))
 def test_every_description_gets_a_consistent_observation(task: dict[str, Any], name: str | None) -> None:
-    seen = observe(task, name)
-    assert seen.has_ended == (task.get("lastStatus") in ("STOPPED", "DELETED"))
-    assert seen.has_ended == (seen.end_kind is not None)
-    assert seen.has_ended == (seen.state not in (EcsTaskState.QUEUED, EcsTaskState.RUNNING))
-    assert not seen.has_ended or seen.reason
-    if seen.state is EcsTaskState.SUCCESS:
-        assert seen.exit_code == 0
-    if seen.end_kind == "start_failure":
-        assert (seen.state, seen.exit_code) == (EcsTaskState.REMOVED, None)
-    if seen.end_kind == "interrupted":
-        assert seen.state is EcsTaskState.FAILED
+    observation = observe(task, name)
+    assert observation.has_ended == (task.get("lastStatus") in ("STOPPED", "DELETED"))
+    assert observation.has_ended == (observation.end_kind is not None)
+    assert observation.has_ended == (observation.state not in (EcsTaskState.QUEUED, EcsTaskState.RUNNING))
+    assert not observation.has_ended or observation.reason
+    if observation.state is EcsTaskState.SUCCESS:
+        assert observation.exit_code == 0
+    if observation.end_kind == "start_failure":
+        assert (observation.state, observation.exit_code) == (EcsTaskState.REMOVED, None)
+    if observation.end_kind == "interrupted":
+        assert observation.state is EcsTaskState.FAILED

@@ -81,24 +81,27 @@ Operation = tuple[str, Callable[[Record], Any]]
 def operations(draw: st.DrawFn) -> Operation:
     """Any operation on a record, by the name that the transition table gives it."""
     token = draw(st.sampled_from(["", "held", "other"]))
-    seen, (kind, max_attempts) = draw(task_updates), draw(refusals)
-    launch, offer = (
+    update, (kind, max_attempts) = draw(task_updates), draw(refusals)
+    launch, request = (
         draw(st.integers(0, 3)),
         msgspec.structs.replace(_CLAIM_REQUEST, queue_limit=draw(st.integers(0, 2))),
     )
-    crowd = InFlightCounts(total=draw(st.integers(0, 2)), queue=draw(st.integers(0, 2)), paused=draw(st.booleans()))
-    rules, lives = make_settings(max_in_flight=draw(st.integers(0, 2)), max_deliveries=2), draw(st.booleans())
+    in_flight = InFlightCounts(total=draw(st.integers(0, 2)), queue=draw(st.integers(0, 2)), paused=draw(st.booleans()))
+    settings, is_holder_alive = (
+        make_settings(max_in_flight=draw(st.integers(0, 2)), max_deliveries=2),
+        draw(st.booleans()),
+    )
     known: list[Operation] = [
         ("put", lambda r: state_machine.put(r, _SUBMISSION, NOW)),
-        ("claim", lambda r: state_machine.claim(r, offer, NOW, rules, crowd)),
-        ("claim", lambda r: state_machine.claim(r, None, NOW, rules, crowd)),
-        ("reclaim", lambda r: state_machine.reclaim(r, _CLAIM_REQUEST, NOW, rules, lives)),
+        ("claim", lambda r: state_machine.claim(r, request, NOW, settings, in_flight)),
+        ("claim", lambda r: state_machine.claim(r, None, NOW, settings, in_flight)),
+        ("reclaim", lambda r: state_machine.reclaim(r, _CLAIM_REQUEST, NOW, settings, is_holder_alive)),
         ("launched", lambda r: state_machine.launched(r, "n", launch, "arn:2", NOW)),
-        ("call_ambiguous", lambda r: state_machine.call_ambiguous(r, token, "", "x", NOW, rules)),
-        ("no_effect", lambda r: state_machine.no_effect(r, token, 2.0, "x", NOW, rules)),
-        ("refused", lambda r: state_machine.refused(r, token, kind, 2.0, "no", max_attempts, NOW, rules)),
-        ("task_absent", lambda r: state_machine.task_absent(r, token, 2.0, "look", NOW, rules)),
-        ("update_task", lambda r: state_machine.update_task(r, seen, NOW)),
+        ("call_ambiguous", lambda r: state_machine.call_ambiguous(r, token, "", "x", NOW, settings)),
+        ("no_effect", lambda r: state_machine.no_effect(r, token, 2.0, "x", NOW, settings)),
+        ("refused", lambda r: state_machine.refused(r, token, kind, 2.0, "no", max_attempts, NOW, settings)),
+        ("task_absent", lambda r: state_machine.task_absent(r, token, 2.0, "search for it", NOW, settings)),
+        ("update_task", lambda r: state_machine.update_task(r, update, NOW)),
         ("stop", lambda r: state_machine.stop(r, "ann", launch, NOW)),
         ("adopt", lambda r: state_machine.adopt(r, "p")),
         ("confirm", lambda r: state_machine.confirm(r, "n", "o", NOW)),
@@ -184,14 +187,14 @@ def test_run_task_is_called_only_for_what_is_neither_stopped_expired_retired_nor
 
 @given(st.booleans(), st.integers(0, 3), st.integers(0, 3), st.integers(0, 2), st.integers(0, 2))
 def test_a_claim_calls_only_where_there_is_room_and_no_pause(
-    paused: bool, total: int, queue: int, most: int, limit: int
+    paused: bool, total: int, queue: int, max_in_flight: int, limit: int
 ) -> None:
-    record, offer = Record(id="job"), msgspec.structs.replace(_CLAIM_REQUEST, queue_limit=limit)
-    rules = make_settings(max_in_flight=most)
-    word = state_machine.claim(record, offer, NOW, rules, InFlightCounts(total=total, queue=queue, paused=paused))
-    full = bool(most and total >= most) or bool(limit and queue >= limit)
-    assert word is (ResultCode.PAUSED if paused else ResultCode.LIMIT_REACHED if full else ResultCode.RUN_TASK)
-    if word is not ResultCode.RUN_TASK:
+    record, request = Record(id="job"), msgspec.structs.replace(_CLAIM_REQUEST, queue_limit=limit)
+    settings = make_settings(max_in_flight=max_in_flight)
+    code = state_machine.claim(record, request, NOW, settings, InFlightCounts(total=total, queue=queue, paused=paused))
+    full = bool(max_in_flight and total >= max_in_flight) or bool(limit and queue >= limit)
+    assert code is (ResultCode.PAUSED if paused else ResultCode.LIMIT_REACHED if full else ResultCode.RUN_TASK)
+    if code is not ResultCode.RUN_TASK:
         assert (record.state, record.not_before, record.launch) == (State.QUEUED, NOW + 1, 1)
 
 
@@ -204,8 +207,8 @@ def test_a_request_expires_though_its_queue_is_paused() -> None:
 @given(records)
 def test_absence_needs_a_list_call_begun_late_enough_and_within_the_hour(record: Record) -> None:
     before = msgspec.structs.replace(record)
-    word = state_machine.task_absent(record, "held", 2.0, "look", NOW, SETTINGS)
-    if word in (ResultCode.REQUEUED, ResultCode.ENDED):
+    code = state_machine.task_absent(record, "held", 2.0, "search for it", NOW, SETTINGS)
+    if code in (ResultCode.REQUEUED, ResultCode.ENDED):
         began = before.lease_until - SETTINGS.lease_seconds
         assert began >= before.last_claim_at + SETTINGS.lease_seconds + SETTINGS.settle_seconds - 0.001
         if NOW - before.first_called_at > ABSENCE_UNPROVABLE_AFTER:

@@ -32,13 +32,13 @@ def test_flat_keys_are_for_the_main_container() -> None:
 
 
 def test_flat_keys_may_stand_beside_arguments_of_run_task() -> None:
-    asked = normalize_executor_config({"memory_reservation": 5, "enable_execute_command": True}, "main")
-    assert asked == {"enableExecuteCommand": True, **containers({"name": "main", "memoryReservation": 5})}
+    config = normalize_executor_config({"memory_reservation": 5, "enable_execute_command": True}, "main")
+    assert config == {"enableExecuteCommand": True, **containers({"name": "main", "memoryReservation": 5})}
 
 
 def test_run_tasks_own_form_is_kept_and_its_keys_are_camelized() -> None:
-    asked = {"overrides": {"container_overrides": [{"name": "side_car", "command": ["snake_word", "x"]}]}}
-    assert normalize_executor_config(asked, "main") == containers({"name": "side_car", "command": ["snake_word", "x"]})
+    config = {"overrides": {"container_overrides": [{"name": "side_car", "command": ["snake_word", "x"]}]}}
+    assert normalize_executor_config(config, "main") == containers({"name": "side_car", "command": ["snake_word", "x"]})
 
 
 def test_an_override_without_a_name_is_the_main_containers() -> None:

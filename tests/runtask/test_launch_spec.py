@@ -40,18 +40,18 @@ def _request(**fields: Any) -> envelope.TaskRequest:
 
 
 def test_it_holds_what_run_task_is_called_with_and_what_follows_the_task() -> None:
-    plan = build_launch_spec(PROFILE, 3, build_queued_task(_request(), 1, 0.0))
+    spec = build_launch_spec(PROFILE, 3, build_queued_task(_request(), 1, 0.0))
 
-    assert (plan.container_name, plan.max_attempts) == ("main", 3)
-    assert plan.run_task["taskDefinition"] == "family:1"
-    assert plan.run_task["overrides"]["containerOverrides"] == [{"name": "main", "command": ["echo", "ü"]}]
+    assert (spec.container_name, spec.max_attempts) == ("main", 3)
+    assert spec.run_task["taskDefinition"] == "family:1"
+    assert spec.run_task["overrides"]["containerOverrides"] == [{"name": "main", "command": ["echo", "ü"]}]
 
 
 def test_it_is_the_same_after_it_was_kept_in_the_ledger() -> None:
-    plan = build_launch_spec(PROFILE, 3, build_queued_task(_request(executor_config={"cpu": 512}), 1, 0.0))
+    spec = build_launch_spec(PROFILE, 3, build_queued_task(_request(executor_config={"cpu": 512}), 1, 0.0))
 
-    assert decode_launch_spec(plan.encode()) == plan
-    assert json.loads(plan.encode())["run_task"] == plan.run_task
+    assert decode_launch_spec(spec.encode()) == spec
+    assert json.loads(spec.encode())["run_task"] == spec.run_task
 
 
 def test_its_header_is_what_the_claim_stored_and_the_arguments_are_not_read() -> None:
@@ -66,9 +66,9 @@ def test_a_stored_header_of_a_newer_version_is_left_to_newer_workers() -> None:
 
 
 def test_the_header_of_a_record_that_stores_none_is_read_from_its_arguments() -> None:
-    plan = LaunchSpec("main", 3, {"overrides": {}})
+    spec = LaunchSpec("main", 3, {"overrides": {}})
 
-    assert launch_spec_header(Record(id="a", args=plan.encode())) == LaunchSpecHeader("main", 3)
+    assert launch_spec_header(Record(id="a", args=spec.encode())) == LaunchSpecHeader("main", 3)
 
 
 def test_its_representation_shows_no_payload() -> None:

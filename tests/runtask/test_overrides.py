@@ -29,7 +29,7 @@ def check(config: dict[str, Any], allowed: tuple[str, ...] = SAFE_OVERRIDES) -> 
         {"overrides": {"containerOverrides": [{"name": "proxy", "memory": 64, "command": ["serve"]}]}},
     ],
 )
-def test_what_changes_only_how_much_a_container_gets_and_is_told_is_allowed_by_default(config: dict[str, Any]) -> None:
+def test_overrides_of_resources_and_input_are_allowed_by_default(config: dict[str, Any]) -> None:
     check(config)
 
 
@@ -59,7 +59,7 @@ def test_who_a_task_is_and_where_it_runs_is_not(config: dict[str, Any], named: s
 
 
 def test_every_argument_is_either_allowed_by_default_or_refused_by_name() -> None:
-    """A member that a later botocore adds is refused until somebody has thought about it."""
+    """A member that a later botocore adds is refused until this package lists it."""
     others = (run_task_shape().members.keys() | container_override_shape().members.keys()) - set(SAFE_OVERRIDES)
     for name in others - RESERVED_KEYS.keys() - {"overrides", "name"}:
         with pytest.raises(InvalidRequest, match=name):
