@@ -65,12 +65,12 @@ MakeHarness = Callable[..., LiveEventHarness]
 
 
 @pytest.fixture
-def make_harness(sqs_client: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeHarness]:
+def make_harness(sqs: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeHarness]:
     harnesses: list[LiveEventHarness] = []
     servers: list[LocalEcs] = []
 
     def make(faults: FaultOptions | None = None, **event_faults: float) -> LiveEventHarness:
-        url = str(sqs_client.create_queue(QueueName=f"events-{uuid.uuid4().hex}")["QueueUrl"])
+        url = str(sqs.create_queue(QueueName=f"events-{uuid.uuid4().hex}")["QueueUrl"])
         chances = EventFaultOptions(**event_faults)  # type: ignore[arg-type] # never `seed`
         options = LocalEcsOptions(event_queue_url=url, event_faults=chances, faults=faults or FaultOptions())
         servers.append(LocalEcs(options, TimerRunner()))
@@ -104,25 +104,25 @@ def test_two_workers_follow_tasks_by_doubled_and_reordered_events_alone(make_har
 
 
 def test_what_a_killed_worker_had_received_and_foreign_and_broken_messages_do_no_harm(
-    make_harness: MakeHarness, sqs_client: Any
+    make_harness: MakeHarness, sqs: Any
 ) -> None:
     harness = make_harness()
     url = harness.config.event_queue_url
     harness.trust_events()
-    sqs_client.send_message(QueueUrl=url, MessageBody="no event")
-    sqs_client.send_message(QueueUrl=url, MessageBody=json.dumps({"source": "aws.ecs", "detail-type": "Other"}))
+    sqs.send_message(QueueUrl=url, MessageBody="no event")
+    sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"source": "aws.ecs", "detail-type": "Other"}))
     harness.run_worker()
     harness.submit("a")
     wait_until(lambda: harness.local_ecs.stats()["tasks"].get("STOPPED") == 1)
     # A reader that dies with what it has received: hidden for a second, never deleted.
-    sqs_client.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=1)
+    sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=1)
 
     wait_until(lambda: harness.states("a") == [State.SUCCESS], seconds=60)
 
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
 
     def left() -> list[str]:
-        attributes = sqs_client.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
         return [attributes[name] for name in names]
 
     wait_until(lambda: left() == ["0", "0"], seconds=60)
