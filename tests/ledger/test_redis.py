@@ -15,7 +15,9 @@ import pytest
 import redis
 
 from ecs_queue.errors import ConfigError, LedgerUnavailable, WriteNotDurable
-from ecs_queue.ledger import RedisLedger
+from ecs_queue.ledger import Ledger, RedisLedger
+from ecs_queue.ledger.base import RequestOperations
+from ecs_queue.ledger.contracts import read_contracts
 from ecs_queue.ledger.redis_script import Script, connect
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.protocol.operations import RefusalKind, ResultCode
@@ -27,12 +29,14 @@ from tests.conformance.ledger.harness import (
     make_redis_harness,
     make_refusal,
     make_submission,
+    task_update,
 )
 from tests.protocol.settings import DEFAULT_SETTINGS
 from tests.servers import require_redis_binary, skip_or_fail
 from tests.wait import wait_until
 
 _SECRET = "hunter2-topsecret"
+_BARRIER_OPERATIONS = [name for name, each in read_contracts(*Ledger.__bases__).items() if each.has_barrier]
 
 
 @pytest.fixture
@@ -102,7 +106,7 @@ def test_an_operation_is_one_round_trip(client: Any) -> None:
     ledger.put_and_claim(_now_submission(ledger), claim_request())  # now() is the other one
     ledger.put([_now_submission(ledger, str(number)) for number in range(1)])
     after = client.info("stats")["total_reads_processed"]
-    assert after - before == 5  # two now(), admit, put, and INFO itself
+    assert after - before == 5  # two now(), put_and_claim, put, and INFO itself
 
 
 def test_a_claim_on_valkey_waits_until_it_is_on_disk(tmp_path: Path) -> None:
@@ -133,7 +137,7 @@ def test_a_server_that_cannot_confirm_is_not_durable_and_says_why() -> None:
         assert any("appendonly yes" in finding for finding in ledger.check_server())
 
 
-@pytest.mark.parametrize("operation", ["claim", "put_and_claim", "reclaim", "refused", "task_absent", "stop", "adopt"])
+@pytest.mark.parametrize("operation", _BARRIER_OPERATIONS)
 def test_operations_with_a_barrier_need_a_replica_if_so_configured(client: Any, operation: str) -> None:
     ledger = _ledger(client, "replica", barrier_seconds=0.05)
     new = _now_submission(ledger)
@@ -146,19 +150,32 @@ def test_operations_with_a_barrier_need_a_replica_if_so_configured(client: Any, 
         "task_absent": lambda: ledger.task_absent("job", "claim-1", 1.0),
         "stop": lambda: ledger.stop(["job"], "ann"),
         "adopt": lambda: ledger.adopt(["job"], "bench"),
+        "pause_queues": lambda: ledger.pause_queues(["default"]),
+        "resume_queues": lambda: ledger.resume_queues(["default"]),
     }
     with pytest.raises(WriteNotDurable, match="did not confirm"):
         calls[operation]()
     assert any("replica" in finding for finding in ledger.check_server())
 
 
-def test_what_heals_itself_does_not_wait_for_a_replica(client: Any) -> None:
+def test_operations_without_a_barrier_do_not_wait_for_a_replica(client: Any) -> None:
     plain, durable = _ledger(client), _ledger(client, "replica", barrier_seconds=0.05)
-    assert durable.put([_now_submission(plain)])[0].code is ResultCode.CREATED
+    called = {"put": durable.put([_now_submission(plain)])[0].code}
     plain.claim("job", claim_request())
-    assert durable.no_effect("job", "claim-1", 0.0, "throttled").code is ResultCode.OK
-    assert durable.launched("job", "nonce-01", 1, "arn:1", 1.0).code is ResultCode.OK
+    called["no_effect"] = durable.no_effect("job", "claim-1", 0.0, "throttled").code
+    plain.claim("job", claim_request("claim-2"))
+    called["call_ambiguous"] = durable.call_ambiguous("job", "claim-2", 0.0, "a time-out").code
+    called["launched"] = durable.launched("job", "nonce-01", 1, "arn:1", 1.0).code
+    record = plain.get(["job"])[0]
+    assert record is not None
+    called["update_tasks"] = durable.update_tasks([task_update(record, end_state=State.SUCCESS)])[0].code
+    called["confirm"] = durable.confirm([("job", "nonce-01")], "airflow")[0].code
     assert durable.lease_due(10) == []
+
+    contracts = read_contracts(RequestOperations)
+    assert called.keys() == {name for name, each in contracts.items() if not each.has_barrier}
+    assert {called.pop("put"), called.pop("update_tasks")} == {ResultCode.CREATED, ResultCode.ENDED}
+    assert set(called.values()) == {ResultCode.OK}
 
 
 def test_an_old_redis_is_reported_to_have_no_waitaof() -> None:
