@@ -64,39 +64,20 @@ def container_exit_code(container: Mapping[str, Any]) -> int | None:
     return None
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class EcsExecutorTask:
     """Data Transfer Object for an ECS Task.
 
     `containers` is a list of dictionaries, in boto3's spelling (`exitCode`) or the upstream executor's (`exit_code`).
     """
 
-    __slots__ = (
-        "containers",
-        "desired_status",
-        "external_executor_id",
-        "last_status",
-        "started_at",
-        "stopped_reason",
-        "task_arn",
-    )
-
-    def __init__(
-        self,
-        task_arn: str,
-        last_status: str,
-        desired_status: str,
-        containers: Sequence[Mapping[str, Any]],
-        started_at: Any | None = None,
-        stopped_reason: str | None = None,
-        external_executor_id: str | None = None,
-    ) -> None:
-        self.task_arn = task_arn
-        self.last_status = last_status
-        self.desired_status = desired_status
-        self.containers = containers
-        self.started_at = started_at
-        self.stopped_reason = stopped_reason
-        self.external_executor_id = external_executor_id
+    task_arn: str
+    last_status: str
+    desired_status: str
+    containers: Sequence[Mapping[str, Any]]
+    started_at: Any | None = None
+    stopped_reason: str | None = None
+    external_executor_id: str | None = None
 
     @classmethod
     def from_boto(cls, task: Mapping[str, Any]) -> EcsExecutorTask:

@@ -128,18 +128,8 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
 
 
 #: The members of a result line, in order.
-RESULT_LINE_FIELDS = (
-    "id",
-    "state",
-    "exit_code",
-    "task_arn",
-    "attempts",
-    "reason",
-    "stop_code",
-    "queued_at",
-    "launched_at",
-    "started_at",
-    "finished_at",
+RESULT_LINE_FIELDS = tuple(
+    name for name in TaskResult.__struct_fields__ if name not in ("v", "nonce", "queue", "owner")
 )
 
 

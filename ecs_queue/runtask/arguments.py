@@ -111,20 +111,20 @@ def check_launchable(profile: RunTaskProfile) -> None:
 
 
 def _require_main_container(profile: RunTaskProfile) -> str:
-    for key, value in (("cluster", profile.cluster), ("container_name", profile.container_name)):
-        if not value:
-            raise _missing_key_error(profile, key)
-    if not (profile.task_definition or profile.run_task_kwargs.get("taskDefinition")):
-        raise _missing_key_error(profile, "task_definition")
+    task_definition = profile.task_definition or profile.run_task_kwargs.get("taskDefinition")
+    required = {
+        "cluster": profile.cluster,
+        "container_name": profile.container_name,
+        "task_definition": task_definition,
+    }
+    missing = next((key for key, value in required.items() if not value), None)
+    if missing:
+        section = "aws_ecs_executor"
+        raise ConfigError(
+            f"queue {profile.queue!r}: expected {missing} to be set, found nothing; set {missing} in [{section}] or "
+            f"[{section}.{profile.queue}], or AIRFLOW__{section.upper()}__{missing.upper()} in the environment"
+        )
     return str(profile.container_name)
-
-
-def _missing_key_error(profile: RunTaskProfile, key: str) -> ConfigError:
-    section = "aws_ecs_executor"
-    return ConfigError(
-        f"queue {profile.queue!r}: expected {key} to be set, found nothing; set {key} in [{section}] or "
-        f"[{section}.{profile.queue}], or AIRFLOW__{section.upper()}__{key.upper()} in the environment"
-    )
 
 
 def _check_command(command: object) -> None:

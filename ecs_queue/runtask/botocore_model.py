@@ -71,24 +71,19 @@ def container_override_shape() -> Shape:
 
 def _convert_shape(shape: Any) -> Shape:
     meta = shape.metadata
-    common: dict[str, Any] = {
-        "kind": shape.type_name,
-        "choices": tuple(meta.get("enum", ())),
-        "minimum": meta.get("min"),
-        "maximum": meta.get("max"),
-        "is_sensitive": bool(meta.get("sensitive")),
-    }
-    if shape.type_name == "structure":
-        members = {name: _convert_shape(member) for name, member in shape.members.items()}
-        common.update(
-            members=members,
-            required=frozenset(meta.get("required", ())),
-            is_union=bool(meta.get("union")),
-            member_by_letters={_letters_only(name): name for name in members},
-        )
-    elif shape.type_name == "list":
-        common["element"] = _convert_shape(shape.member)
-    return Shape(**common)
+    members = {name: _convert_shape(member) for name, member in getattr(shape, "members", {}).items()}
+    return Shape(
+        kind=shape.type_name,
+        members=members,
+        required=frozenset(meta.get("required", ())),
+        element=_convert_shape(shape.member) if shape.type_name == "list" else None,
+        choices=tuple(meta.get("enum", ())),
+        minimum=meta.get("min"),
+        maximum=meta.get("max"),
+        is_sensitive=bool(meta.get("sensitive")),
+        is_union=bool(meta.get("union")),
+        member_by_letters={_letters_only(name): name for name in members},
+    )
 
 
 def normalize(value: Any, shape: Shape, path: str) -> Any:
