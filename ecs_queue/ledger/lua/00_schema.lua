@@ -34,7 +34,7 @@ if not NOW then
   local time = redis.call('TIME')
   NOW = tonumber(time[1]) + tonumber(time[2]) / 1e6
 end
--- Rounded as times are stored: otherwise a score popped at its very time could lie after NOW for the next operation.
+-- Rounded as times are stored: otherwise a record leased at its very time could lie after NOW for the next operation.
 NOW = tonumber(string.format('%.3f', NOW))
 local ARGUMENTS_PER_CALL, FIRST_ARGUMENT = tonumber(ARGV[4]), 5
 
