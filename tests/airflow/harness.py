@@ -29,6 +29,7 @@ from ecs_queue.messages import envelope
 from ecs_queue.protocol.operations import ClaimRequest, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
+from tests.fake_clock import FakeClock
 
 SETTINGS = {
     "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": "jobs",
@@ -116,6 +117,7 @@ class AirflowHarness:
     Attributes:
         unprocessed: The requests whose results the scheduler has not processed, according to the database.
         obsolete: The requests, or the task instances, for which no task waits, according to the database.
+        clock: The monotonic clock of the result processor and the obsolete request stopper; it stands still.
     """
 
     def __init__(
@@ -136,12 +138,11 @@ class AirflowHarness:
         )
         self.unprocessed: set[str] = set()
         self.obsolete: set[str] = set()
-        self.executor._result_processor._find_unprocessed = self._find_unprocessed
-        self.executor._obsolete_request_stopper._find_obsolete = self._find_obsolete
-        self.clock_offset = 0.0
-        self.executor._obsolete_request_stopper._clock = self.executor._result_processor._clock = lambda: (
-            time.monotonic() + self.clock_offset
-        )
+        self.clock = FakeClock(time.monotonic())
+        processor, stopper = self.executor._result_processor, self.executor._obsolete_request_stopper
+        processor._clock = stopper._clock = self.clock
+        processor._find_unprocessed, stopper._find_obsolete = self._find_unprocessed, self._find_obsolete
+        stopper._checked_at = self.clock()
 
     @classmethod
     def from_executor(cls, executor: EcsQueueExecutor) -> AirflowHarness:
@@ -184,10 +185,6 @@ class AirflowHarness:
 
     def _find_obsolete(self, tracked_workloads: Sequence[TrackedWorkload]) -> set[str]:
         return {one.request_id for one in tracked_workloads if {one.request_id, one.task_instance_id} & self.obsolete}
-
-    def advance_clock(self, seconds: float) -> None:
-        """Advance the monotonic clock of the result processor and the obsolete request stopper."""
-        self.clock_offset += seconds
 
     def queue(self, *workloads: Any) -> None:
         for workload in workloads:

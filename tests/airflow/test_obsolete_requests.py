@@ -25,7 +25,7 @@ def send_task(harness: AirflowHarness, name: str = "task") -> tuple[Any, str]:
 
 def run_checks(harness: AirflowHarness, times: int = 2) -> None:
     for _ in range(times):
-        harness.advance_clock(CHECK_INTERVAL_SECONDS)
+        harness.clock.advance(CHECK_INTERVAL_SECONDS)
         harness.heartbeat()
 
 
@@ -104,7 +104,7 @@ def test_a_container_that_does_not_end_itself_is_stopped(harness: AirflowHarness
     report_running(harness, request_id)
     harness.obsolete = {request_id}
     run_checks(harness)
-    harness.advance_clock(300)
+    harness.clock.advance(300)
     run_checks(harness, 2)
     assert read_stop(harness, request_id) == (State.LAUNCHED, "airflow")
     assert harness.executor.running == {task_key(item)}  # until it has ended
@@ -125,7 +125,7 @@ def test_a_launched_container_that_ecs_does_not_start_is_stopped_after_a_while(h
         State.LAUNCHED,
         "",
     )  # the ledger may not know yet that it runs
-    harness.advance_clock(START_REPORT_DELAY_SECONDS)
+    harness.clock.advance(START_REPORT_DELAY_SECONDS)
     run_checks(harness)
     harness.heartbeat()
     assert read_stop(harness, request_id) == (State.LAUNCHED, "airflow")
@@ -210,10 +210,10 @@ class TestExpiry:
 
     def test_a_task_that_airflow_never_queues_again_is_failed_in_the_end(self, harness: AirflowHarness) -> None:
         item, _ = self.expire_task(harness)
-        harness.advance_clock(600 + 2 * 120 - 5)
+        harness.clock.advance(600 + 2 * 120 - 5)
         harness.heartbeat()
         assert harness.collect_events() == {}
-        harness.advance_clock(10)
+        harness.clock.advance(10)
         harness.heartbeat()
         state, info = harness.collect_events()[task_key(item)]
         assert state == "failed"

@@ -215,7 +215,7 @@ def test_airflow_refuses_an_obsolete_container_and_the_executor_withdraws_it(
 
     # The executor withdraws what has not started, because Airflow's database shows it.
     for _ in range(2):
-        harness.advance_clock(5)
+        harness.clock.advance(5)
         harness.heartbeat()
     harness.heartbeat()
     records = {name: harness.record(request_id) for name, request_id in ids.items()}

@@ -8,14 +8,15 @@ import pytest
 
 from ecs_queue.airflow.outage_guard import BACKOFF_SECONDS, WARNING_INTERVAL_SECONDS, OutageGuard
 from ecs_queue.errors import LedgerUnavailable
+from tests.fake_clock import START, FakeClock
 
 
 class FakeServer:
     def __init__(self) -> None:
-        self.now = 0.0
+        self.clock = FakeClock()
         self.calls = 0
         self.is_unavailable = True
-        self.guard = OutageGuard("ledger", logging.getLogger("tests.outage_guard"), lambda: self.now)
+        self.guard = OutageGuard("ledger", logging.getLogger("tests.outage_guard"), self.clock)
 
     def call_guarded(self) -> str | None:
         return self.guard.attempt(self.call)
@@ -31,7 +32,7 @@ def test_after_a_failure_it_is_not_called_during_the_backoff() -> None:
     server = FakeServer()
     assert [server.call_guarded() for _ in range(5)] == [None] * 5
     assert server.calls == 1
-    server.now += BACKOFF_SECONDS
+    server.clock.advance(BACKOFF_SECONDS)
     server.call_guarded()
     assert server.calls == 2
 
@@ -40,16 +41,16 @@ def test_it_is_used_again_as_soon_as_it_answers() -> None:
     server = FakeServer()
     server.call_guarded()
     server.is_unavailable = False
-    server.now += BACKOFF_SECONDS
+    server.clock.advance(BACKOFF_SECONDS)
     assert [server.call_guarded(), server.call_guarded()] == ["result", "result"]
 
 
 def test_a_long_outage_is_mentioned_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     server = FakeServer()
     with caplog.at_level(logging.WARNING, "tests.outage_guard"):
-        while server.now < 3 * WARNING_INTERVAL_SECONDS - 1:
+        while server.clock.now < START + 3 * WARNING_INTERVAL_SECONDS - 1:
             server.call_guarded()
-            server.now += BACKOFF_SECONDS
+            server.clock.advance(BACKOFF_SECONDS)
     assert len(caplog.records) == 3
 
 
