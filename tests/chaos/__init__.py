@@ -1,1 +1,1 @@
-"""Everything at once, on real processes: workers and the server are killed while ECS throttles, fails and forgets."""
+"""All faults at once, on real processes: workers and the server are killed while ECS throttles and fails."""

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos --tasks 2000 --seed 1`: one run of chaos, and its counts."""
+"""`python -m tests.chaos --tasks 2000 --seed 1` makes one chaos run and prints its counts."""
 
 from __future__ import annotations
 
@@ -11,51 +11,57 @@ from pathlib import Path
 from tests.chaos.harness import ChaosHarness
 from tests.chaos.options import ChaosOptions
 
+#: The most failures that are printed.
 _SHOWN = 20
 
 
-def main(arguments: Sequence[str]) -> int:
-    """0: nothing lost, nothing doubled, recovered in time. 1: something was."""
+def main(argv: Sequence[str]) -> int:
+    """Return 0 if nothing was lost or doubled and all was recovered in time, else 1."""
     parser = _parser()
-    given = parser.parse_args(arguments)
-    if given.keep and given.keep.exists() and any(given.keep.iterdir()):
-        parser.error(f"--keep: expected an empty directory or none, found {given.keep} with something in it")
+    arguments = parser.parse_args(argv)
+    if arguments.keep and arguments.keep.exists() and any(arguments.keep.iterdir()):
+        parser.error(f"--keep: expected an empty directory or none, found {arguments.keep} with files in it")
     with tempfile.TemporaryDirectory(prefix="ecs-queue-chaos-") as temporary:
         options = ChaosOptions(
-            directory=given.keep or Path(temporary),
-            tasks=given.tasks,
-            seed=given.seed,
-            workers=given.workers,
-            kill_every=given.kill_every,
-            speed=given.speed,
+            directory=arguments.keep or Path(temporary),
+            tasks=arguments.tasks,
+            seed=arguments.seed,
+            workers=arguments.workers,
+            kill_every=arguments.kill_every,
+            speed=arguments.speed,
         )
         with ChaosHarness(options, lambda line: print(line, file=sys.stderr, flush=True)) as chaos:
-            report = chaos.run(given.timeout)
+            report = chaos.run(arguments.timeout)
             print(report)
             for failure in report.failures[:_SHOWN]:
-                print(f"WRONG: {failure}")
+                print(f"FAILURE: {failure}")
             if len(report.failures) > _SHOWN:
                 print(f"and {len(report.failures) - _SHOWN} more")
-            if given.keep:
-                _keep_servers_running(given.keep)
+            if arguments.keep:
+                _keep_servers_running(arguments.keep)
     return 1 if report.failures else 0
 
 
 def _keep_servers_running(directory: Path) -> None:
-    print(f"The server and the local ECS go on: source {directory / 'environment'}; Enter ends them.", flush=True)
+    print(
+        f"The server and the local ECS keep running: source {directory / 'environment'}; press Enter to stop them.",
+        flush=True,
+    )
     sys.stdin.readline()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--tasks", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=1, help="of ECS's faults, the commands and the victims")
+    parser.add_argument("--seed", type=int, default=1, help="of the faults, the commands and the killed workers")
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--kill-every", type=float, default=1.0, metavar="SECONDS", help="a worker, with SIGKILL")
-    parser.add_argument("--speed", type=float, default=1.0, help="how many times AWS's quotas (20 a second, burst 100)")
+    parser.add_argument(
+        "--kill-every", type=float, default=1.0, metavar="SECONDS", help="time between two SIGKILLs to a worker"
+    )
+    parser.add_argument("--speed", type=float, default=1.0, help="multiplies AWS's quotas (20 a second, burst 100)")
     parser.add_argument("--timeout", type=float, default=900.0, metavar="SECONDS")
     parser.add_argument(
-        "--keep", type=Path, metavar="DIR", help="keep the server's data and the logs there, and the servers up"
+        "--keep", type=Path, metavar="DIR", help="keep the server's data and the logs there, and the servers running"
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""One run: servers, a fleet, requests, kills, and at the end what there is to be seen of it."""
+"""One chaos run: servers, workers, requests, kills, and the report."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from tests.wait import wait_until
 T = TypeVar("T")
 
 _SUBMIT_BATCH = 200
-#: One of so many requests is stopped on its way.
+#: One request in this many is stopped.
 _STOP_ONE_IN = 50
 
 
 @dataclass(frozen=True)
 class ChaosReport:
-    """`violations`: of the invariants, none if all is well.
+    """The outcome of a run. `violations` is empty if every invariant holds.
 
-    `launches_recovered`: seconds from the kill of a worker that was making a launch to the next sign of it;
-    `messages_recovered`: seconds from a kill while a message was in hand until anybody could take it again.
+    `launch_recovery_seconds` has the seconds from a kill of a worker during a launch to the next event of the launch,
+    `message_recovery_seconds` those from a kill while a message was unacknowledged until it could be taken again.
     """
 
     requests: int
@@ -61,26 +61,26 @@ class ChaosReport:
 
     @property
     def longest_recovery_seconds(self) -> float:
-        """Seconds."""
+        """The longest recovery of a launch or message."""
         return max((*self.launch_recovery_seconds, *self.message_recovery_seconds), default=0.0)
 
     @property
     def failures(self) -> list[str]:
-        """What must not be."""
+        """Lost results, violations and too long recoveries."""
         bound = max(LEASE_SECONDS, VISIBILITY_SECONDS) + RECOVERY_GRACE_SECONDS
         slow = [
-            f"what a killed worker held waited {self.longest_recovery_seconds:.1f} s, at most {bound:g} s are allowed"
+            f"work of a killed worker waited {self.longest_recovery_seconds:.1f} s, at most {bound:g} s are allowed"
         ]
         lost = [f"{self.lost} results are lost"] if self.lost else []
         return lost + self.violations + (slow if self.longest_recovery_seconds > bound else [])
 
     def __str__(self) -> str:
-        ends = ", ".join(f"{number} {state}" for state, number in sorted(self.results.items()))
+        states = ", ".join(f"{number} {state}" for state, number in sorted(self.results.items()))
         faults = ", ".join(f"{number} {kind}" for kind, number in sorted(self.faults.items()))
         return "\n".join(
             (
                 f"requests          {self.requests}",
-                f"results           {self.results.total()} ({ends})",
+                f"results           {self.results.total()} ({states})",
                 f"launches          {self.launches} ECS tasks",
                 f"duplicates        {self.duplicates}",
                 f"lost              {self.lost}",
@@ -89,14 +89,14 @@ class ChaosReport:
                 f"faults of ECS     {faults}, {self.throttled} throttled",
                 f"longest recovery  {_format_longest(self.launch_recovery_seconds)} launches",
                 f"                  {_format_longest(self.message_recovery_seconds)} messages",
-                f"journal           {self.decisions} decisions, decided again offline",
+                f"journal           {self.decisions} decisions, replayed offline",
                 f"took              {self.seconds:.0f} s",
             )
         )
 
 
 class ChaosHarness:
-    """Use it as a context; after `run` everything is still there to be looked at, until the end of it."""
+    """A context with everything a run needs. After `run` the servers and their data stay until it is closed."""
 
     def __init__(self, options: ChaosOptions, log: Callable[[str], None] = lambda line: None) -> None:
         self._options = options
@@ -121,8 +121,8 @@ class ChaosHarness:
         lines = [f"export {name}='{value}'\n" for name, value in sorted(exports.items())]
         (options.directory / "environment").write_text("".join(lines))
         self._queue = self._stack.enter_context(EcsQueue.from_config(environ=self.environ))
-        watch = UnackedMessageWatcher(self._server.url, self._queue.config.namespace)
-        self._message_watcher = self._stack.enter_context(watch)
+        watcher = UnackedMessageWatcher(self._server.url, self._queue.config.namespace)
+        self._message_watcher = self._stack.enter_context(watcher)
         self._workers = self._stack.enter_context(
             KilledWorkers(options.workers, self.environ, self._logs, self._rng, options.kill_every)
         )
@@ -134,19 +134,19 @@ class ChaosHarness:
         self._stack.close()
 
     def run(self, timeout: float) -> ChaosReport:
-        """Submit everything, kill until all have ended, and look. ResultTimeout: not within `timeout` seconds."""
-        begun = time.monotonic()
+        """Submit all requests, kill until all have ended, and report. Raises ResultTimeout after `timeout` seconds."""
+        started_at = time.monotonic()
         handles = self._submit()
         results = self._collect(handles, timeout)
         self._workers.stop_killing()
-        return self._report(handles, results, time.monotonic() - begun)
+        return self._report(handles, results, time.monotonic() - started_at)
 
     def _submit(self) -> list[Handle]:
         lines = [self._make_task_line(number) for number in range(self._options.tasks)]
         handles: list[Handle] = []
         for start in range(0, len(lines), _SUBMIT_BATCH):
-            some = lines[start : start + _SUBMIT_BATCH]
-            handles += self._retry(lambda: self._queue.submit_many(some))  # noqa: B023
+            batch = lines[start : start + _SUBMIT_BATCH]
+            handles += self._retry(lambda: self._queue.submit_many(batch))  # noqa: B023
         return handles
 
     def _make_task_line(self, number: int) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class ChaosHarness:
         return {"id": f"r{number}", "command": command}
 
     def _collect(self, handles: list[Handle], timeout: float) -> list[TaskResult]:
-        """Wait; the server is killed at some numbers of results, requests are stopped at another."""
+        """Wait for results. At certain numbers of results kill the server, at another stop some requests."""
         results: list[TaskResult] = []
         kills = {
             (number + 1) * len(handles) // (self._options.server_kills + 1)
@@ -192,16 +192,17 @@ class ChaosHarness:
 
     def _report(self, handles: list[Handle], results: list[TaskResult], seconds: float) -> ChaosReport:
         records = [record for record in self._queue.ledger.get([handle.id for handle in handles]) if record]
-        # A task that nobody wants any more may still be on its way to its end.
+        # An unwanted task may still be stopping.
         wait_until(lambda: not self._count_running_tasks(), "every ECS task has stopped", 60)
         tasks = list_all_tasks(self._ecs.endpoint_url)
-        found = find_violations(self._queue.config.namespace, records, tasks, MAX_ATTEMPTS)
-        found += _mismatched_results(records, results)
-        decided = replay_decisions(read_events(self._export(), self._log))
-        if decided.difference is not None:
-            found.append(f"the journal is not decided alike offline: {decided.difference}")
-        back = self._server_restarts
-        launches = measure_launch_recoveries(self._workers.log_files(), self._workers.kills, self._stopped, back)
+        violations = find_violations(self._queue.config.namespace, records, tasks, MAX_ATTEMPTS)
+        violations += _mismatched_results(records, results)
+        replayed = replay_decisions(read_events(self._export(), self._log))
+        if replayed.difference is not None:
+            violations.append(f"the journal is decided differently offline: {replayed.difference}")
+        launches = measure_launch_recoveries(
+            self._workers.log_files(), self._workers.kills, self._stopped, self._server_restarts
+        )
         stats = self._ecs.stats()
         return ChaosReport(
             requests=len(handles),
@@ -210,20 +211,20 @@ class ChaosHarness:
             duplicates=_duplicates(tasks) + len(results) - len({result.id for result in results}),
             lost=len(handles) - len({result.id for result in results}),
             worker_kills=len(self._workers.kills),
-            server_kills=len(back),
+            server_kills=len(self._server_restarts),
             launch_recovery_seconds=launches,
             message_recovery_seconds=measure_message_recoveries(
-                self._message_watcher.unacked_intervals, self._workers.kills, back
+                self._message_watcher.unacked_intervals, self._workers.kills, self._server_restarts
             ),
             faults=stats["faults"],
             throttled=sum(stats["throttled"].values()),
             seconds=seconds,
-            decisions=decided.decision_count,
-            violations=found,
+            decisions=replayed.decision_count,
+            violations=violations,
         )
 
     def _export(self) -> Path:
-        """The journal of the whole run, as `journal export` writes it."""
+        """Write the journal of the whole run, as `journal export` does."""
         journal = open_journal(self._queue.config)
         try:
             with self.journal_file.open("wb") as sink:
@@ -242,15 +243,15 @@ def _format_longest(seconds: list[float]) -> str:
 
 
 def _duplicates(tasks: list[Task]) -> int:
-    """ECS tasks beyond the first of a launch number."""
+    """Count the ECS tasks beyond the first of each launch number."""
     return sum(number - 1 for number in Counter(task["startedBy"] for task in tasks).values())
 
 
 def _mismatched_results(records: list[Record], results: list[TaskResult]) -> list[str]:
-    """Results that are not what the ledger says."""
-    told = {result.id: (result.state, result.attempts, result.exit_code) for result in results}
+    """Describe the results that differ from the ledger."""
+    returned = {result.id: (result.state, result.attempts, result.exit_code) for result in results}
     return [
-        f"{record.id} ended {record.state} after {record.attempts} attempts, its owner was told {told.get(record.id)}"
+        f"{record.id} ended {record.state} after {record.attempts} attempts, its owner got {returned.get(record.id)}"
         for record in records
-        if told.get(record.id) != (record.state.value, record.attempts, record.exit_code)
+        if returned.get(record.id) != (record.state.value, record.attempts, record.exit_code)
     ]

@@ -1,4 +1,4 @@
-"""Worker processes of which one is killed every second, and started again at once."""
+"""Worker processes; one is killed every second and replaced at once."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _POLL_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class WorkerKill:
-    """A worker's end. `at`: seconds since the epoch."""
+    """The SIGKILL of a worker `at` seconds since the epoch."""
 
     worker: str
     at: float
 
 
 class KilledWorkers:
-    """Use it as a context: until `spare`, one that takes requests is killed every `every` seconds, but the last one."""
+    """A context that kills a worker every `kill_every` seconds until `stop_killing`, but never the last ready one."""
 
     def __init__(
         self, number: int, environ: Mapping[str, str], folder: Path, rng: random.Random, kill_every: float
@@ -41,8 +41,8 @@ class KilledWorkers:
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
         self._number = number
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="fleet")
-        self._keeper = Reaper()
+        self._thread = threading.Thread(target=self._run, name="worker-killer")
+        self._reaper = Reaper()
         self.kills: list[WorkerKill] = []
 
     def __enter__(self) -> Self:
@@ -62,29 +62,29 @@ class KilledWorkers:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        self._keeper.close()
+        self._reaper.close()
 
     def stop_killing(self) -> None:
-        """Kill no more."""
+        """Stop killing workers."""
         self._over.set()
         self._thread.join()
 
     def log_files(self) -> list[Path]:
-        """Of every process there was; its name is the worker's."""
+        """Return the log of each process, named like its worker."""
         return sorted(self._folder.glob("w*.log"))
 
     def _run(self) -> None:
         next_kill = time.monotonic() + self._kill_every
         while not self._over.wait(_POLL_SECONDS):
-            # One that was started while the server was away has given up.
-            self._running = [pair if pair[1].poll() is None else self._replace(pair) for pair in self._running]
+            # A worker that was started while the server was down has exited.
+            self._running = [worker if worker[1].poll() is None else self._replace(worker) for worker in self._running]
             if time.monotonic() >= next_kill:
                 next_kill = time.monotonic() + self._kill_every
                 self._kill_one()
 
     def _kill_one(self) -> None:
-        """One of those that take requests, if another is left: where starting takes long there would be none at all."""
-        ready = [pair for pair in self._running if self._log_file(pair[0]).stat().st_size]
+        """Kill a ready worker if another is left; where a start takes long there would be none otherwise."""
+        ready = [worker for worker in self._running if self._log_file(worker[0]).stat().st_size]
         if len(ready) < 2:
             return
         victim = self._rng.choice(ready)
@@ -94,7 +94,7 @@ class KilledWorkers:
 
     def _replace(self, ended: tuple[str, subprocess.Popen[bytes]]) -> tuple[str, subprocess.Popen[bytes]]:
         ended[1].wait()
-        self._keeper.unwatch_group(ended[1].pid)
+        self._reaper.unwatch_group(ended[1].pid)
         return self._start()
 
     def _start(self) -> tuple[str, subprocess.Popen[bytes]]:
@@ -103,7 +103,7 @@ class KilledWorkers:
         command = [*CLI_COMMAND, "worker", "--name", name, "--log-level", "debug", "--log-format", "json"]
         with self._log_file(name).open("wb") as log:
             process = subprocess.Popen(command, env=self._environ, stdout=log, stderr=log, start_new_session=True)
-        self._keeper.watch_group(process.pid)
+        self._reaper.watch_group(process.pid)
         return name, process
 
     def _log_file(self, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""What one chaos run is made of."""
+"""The options of a chaos run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ AWS_RATE, AWS_BURST = 20.0, 100
 LEASE_SECONDS = 5.0
 VISIBILITY_SECONDS = 5.0
 MAX_ATTEMPTS = 3
-#: How long after the lease, or the visibility time-out, what a killed worker held has been taken up. Seconds.
+#: Seconds after the lease or the visibility timeout within which another worker continues.
 RECOVERY_GRACE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChaosOptions:
-    """`speed`: how many times AWS's quotas; `kill_every`: seconds between kills of a worker.
+    """A chaos run. The fault probabilities are those of a bad day.
 
-    `directory`: where the server's data and the logs go. The faults' chances are those of a bad day, all day.
+    Attributes:
+        directory: Holds the server's data and the logs.
+        kill_every: Seconds between two kills of a worker.
+        speed: Multiplies AWS's quotas.
     """
 
     directory: Path
@@ -38,7 +41,7 @@ class ChaosOptions:
 
     @property
     def ecs(self) -> LocalEcsOptions:
-        """Its quotas and faults."""
+        """The local ECS with its quotas and faults."""
         quota = Quota(rate=AWS_RATE * self.speed, burst=AWS_BURST * self.speed)
         faults = FaultOptions(
             accept_then_drop=0.02, server_error=0.02, capacity=0.05, start_failure=0.05, seed=self.seed
@@ -49,8 +52,8 @@ class ChaosOptions:
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """Of the workers: quotas, short leases, and few calls at once: none waits long for its turn."""
-        # A little more than there is, as where others use the account, too: so that calls are throttled.
+        """The settings of the workers: short leases, and few calls at the same time, so that no call waits long."""
+        # More than the quota, as where others use the account, too, so that calls are throttled.
         rate, burst = str(1.25 * AWS_RATE * self.speed), str(int(1.25 * AWS_BURST * self.speed))
         keys = {
             "LEASE_SECONDS": str(LEASE_SECONDS),
@@ -63,5 +66,5 @@ class ChaosOptions:
             "DESCRIBE_TASKS_RATE": rate,
             "DESCRIBE_TASKS_BURST": burst,
         }
-        shown = {f"AIRFLOW__ECS_QUEUE__{key}": value for key, value in keys.items()}
-        return {**shown, "AIRFLOW__AWS_ECS_EXECUTOR__MAX_RUN_TASK_ATTEMPTS": str(MAX_ATTEMPTS)}
+        settings = {f"AIRFLOW__ECS_QUEUE__{key}": value for key, value in keys.items()}
+        return {**settings, "AIRFLOW__AWS_ECS_EXECUTOR__MAX_RUN_TASK_ATTEMPTS": str(MAX_ATTEMPTS)}

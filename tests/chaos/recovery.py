@@ -1,4 +1,4 @@
-"""How long what a killed worker had in hand waited for another one: launches by the logs, messages by the broker."""
+"""How long work of killed workers waited for another one: launches by the logs, messages by the broker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import redis
 
 from tests.chaos.killed_workers import WorkerKill
 
-#: With these a launch is in a worker's hands; by whatever it, or another one, tells next of the request, it goes on.
+#: After one of these events, a launch waits for its worker; any later event of the request shows that it continues.
 _IN_FLIGHT_EVENTS = frozenset({"launch.called", "launch.lease_expired"})
 _POLL_SECONDS = 0.1
 
@@ -32,37 +32,43 @@ class _LogEvent:
 def measure_launch_recoveries(
     logs: Iterable[Path], kills: Iterable[WorkerKill], stopped: Iterable[str], server_restarts: Sequence[float]
 ) -> list[float]:
-    """Seconds from each kill to the next sign of a launch that the worker had in hand.
+    """Return the seconds from each kill to the next event of a launch that the worker was making.
 
-    `excepted`: requests that somebody has stopped, which may end without any worker. `back`: when the server, killed
-    too, was there again: what waited meanwhile waited for the server.
+    Args:
+        logs: The logs of the workers.
+        kills: The killed workers.
+        stopped: Ids of stopped requests, which may end excluded any worker. They are left out.
+        server_restarts: When the killed server was up again. Time until end does not count.
     """
     killed_at = {kill.worker: kill.at for kill in kills}
-    without = set(stopped)
-    found = []
+    excluded = set(stopped)
+    recoveries = []
     for request, events in _events_by_request(logs).items():
         for worker in {event.worker for event in events} & killed_at.keys():
             own = [event for event in events if event.worker == worker]
-            if request not in without and own[-1].name in _IN_FLIGHT_EVENTS:
+            if request not in excluded and own[-1].name in _IN_FLIGHT_EVENTS:
                 later = (event.at for event in events if event.worker != worker and event.at >= own[-1].at)
-                found.append(_recovery_seconds(killed_at[worker], min(later, default=float("inf")), server_restarts))
-    return found
+                recoveries.append(
+                    _recovery_seconds(killed_at[worker], min(later, default=float("inf")), server_restarts)
+                )
+    return recoveries
 
 
 def measure_message_recoveries(
     unacked_intervals: Iterable[tuple[float, float]], kills: Iterable[WorkerKill], server_restarts: Sequence[float]
 ) -> list[float]:
-    """Seconds from the first kill after a message was taken until anybody could take it again; `back`: as above.
+    """Return the seconds from the first kill after a message was taken until it could be taken again.
 
-    Which worker held it is not known: it may live, or have been killed later. So no recovery took longer than this.
+    This is an upper bound: the worker that had the message is unknown, and may live or have been killed later.
+    See `measure_launch_recoveries` for `server_restarts`.
     """
     killed_at = sorted(kill.at for kill in kills)
-    found = []
-    for first, then in unacked_intervals:
-        since = next((at for at in killed_at if first <= at < then), None)
+    recoveries = []
+    for start, end in unacked_intervals:
+        since = next((at for at in killed_at if start <= at < end), None)
         if since is not None:
-            found.append(_recovery_seconds(since, then, server_restarts))
-    return found
+            recoveries.append(_recovery_seconds(since, end, server_restarts))
+    return recoveries
 
 
 def _recovery_seconds(killed_at: float, recovered_at: float, server_restarts: Sequence[float]) -> float:
@@ -82,19 +88,16 @@ def _events_by_request(logs: Iterable[Path]) -> dict[str, list[_LogEvent]]:
 def _read_events(path: Path) -> Iterator[tuple[str, _LogEvent]]:
     for line in path.read_text(errors="replace").splitlines():
         try:
-            told = json.loads(line)
+            entry = json.loads(line)
         except ValueError:
-            continue  # cut off by the kill
-        if isinstance(told, dict) and "id" in told and told["event"] != "request.received":
-            at = datetime.fromisoformat(told["at"]).timestamp()
-            yield told["id"], _LogEvent(at, path.stem, told["event"])
+            continue  # the kill cut the line off
+        if isinstance(entry, dict) and "id" in entry and entry["event"] != "request.received":
+            at = datetime.fromisoformat(entry["at"]).timestamp()
+            yield entry["id"], _LogEvent(at, path.stem, entry["event"])
 
 
 class UnackedMessageWatcher:
-    """Sees which messages are in workers' hands.
-
-    A context; `stays`: when one was taken, and when it was acknowledged or back at the head of its queue.
-    """
+    """A context that records in `unacked_intervals` from when to when each message was unacknowledged."""
 
     def __init__(self, redis_url: str, namespace: str) -> None:
         self._client: Any = redis.Redis.from_url(redis_url, socket_timeout=5)
@@ -118,14 +121,14 @@ class UnackedMessageWatcher:
     def _run(self) -> None:
         while not self._stopping.wait(_POLL_SECONDS):
             try:
-                in_hand = self._client.zrange(self._key, 0, -1, withscores=True)
+                unacked = self._client.zrange(self._key, 0, -1, withscores=True)
             except redis.RedisError:
-                continue  # it is being killed
-            self._compare(dict(in_hand))
+                continue  # the server is being killed
+            self._compare(dict(unacked))
 
-    def _compare(self, in_hand: dict[bytes, float]) -> None:
+    def _compare(self, unacked: dict[bytes, float]) -> None:
         now = time.time()
         for tag, at in self._taken_at.items():
-            if in_hand.get(tag) != at:
-                self.unacked_intervals.append((at, in_hand.get(tag, now)))
-        self._taken_at = in_hand
+            if unacked.get(tag) != at:
+                self.unacked_intervals.append((at, unacked.get(tag, now)))
+        self._taken_at = unacked

@@ -1,6 +1,6 @@
 """Workers and the server killed, ECS failing and throttling: every request has one result, every launch one task.
 
-`python -m tests.chaos` runs it with 2,000 requests and judges by the clock, too.
+`python -m tests.chaos` runs it with 2,000 requests and strict bounds on recovery times.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from tests.chaos.__main__ import main
 from tests.chaos.harness import ChaosHarness
 from tests.chaos.options import ChaosOptions
 
-#: As many as AWS's quota of 20 launches a second lets through while the suite has time for it.
+#: What AWS's quota of 20 launches a second lets through in the time that the suite has.
 _TASKS = int(os.environ.get("CHAOS_TASKS", "800"))
-#: A machine that is busy with other tests starts a worker in seconds, and meanwhile nobody takes anything up.
-_PATIENCE = 60.0
+#: On a machine that is busy with other tests, a new worker needs seconds to start.
+_MAX_RECOVERY_SECONDS = 60.0
 
 
 @pytest.mark.server
@@ -37,10 +37,10 @@ def test_nothing_is_lost_or_doubled_when_everything_fails_at_once(
     assert report.worker_kills >= 5
     assert {"accept_then_drop", "server_error", "capacity", "start_failure"} <= report.faults.keys()
     assert report.throttled
-    assert report.longest_recovery_seconds < _PATIENCE
+    assert report.longest_recovery_seconds < _MAX_RECOVERY_SECONDS
     assert report.decisions > 2 * _TASKS
 
-    monkeypatch.setattr("ecs_queue.protocol.decisions.may_relaunch", lambda policy, seen: False)
+    monkeypatch.setattr("ecs_queue.protocol.decisions.may_relaunch", lambda policy, observation: False)
     changed = replay_decisions(read_events(chaos.journal_file, print)).difference
     assert changed is not None
     assert (changed.rule, changed.id[:1]) == ("may_relaunch", "r")

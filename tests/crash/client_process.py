@@ -1,4 +1,4 @@
-"""A client process: `python -m tests.crash.client_process TASKS GIVEN [--stop]` submits and logs what it is given."""
+"""A client process: `python -m tests.crash.client_process TASKS RESULTS [--stop]` submits and logs its results."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.processes import read_json_lines
 
 
 def main(tasks: str, results: str, *options: str) -> None:
-    """Its owner's name is always the same: started again, it goes on where the one before it was killed."""
+    """Submit and wait. The owner is always the same, so a restarted client continues where the killed one stopped."""
     with open(results, "a") as file, EcsQueue.from_config(owner="elsewhere") as queue:
         _write(file, {"begins": True})
         handles = queue.submit_many(read_json_lines(Path(tasks)))
         if "--stop" in options:
-            queue.stop_many([handle.id for handle in handles], by="somebody")
+            queue.stop_many([handle.id for handle in handles], by="ann")
         for result in queue.as_completed(handles, timeout=60):
             _write(file, {"id": result.id, "state": result.state, "attempts": result.attempts})
 

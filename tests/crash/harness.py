@@ -1,4 +1,4 @@
-"""One namespace with a local ECS of its own, real worker and client processes in it, and a client that waits here."""
+"""One namespace with its own local ECS, real worker and client processes, and a client in this process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.wait import wait_until
 
 TaskLine = dict[str, Any]
 
-#: How long a step of a scenario may take on a machine that is busy with others. Seconds.
+#: The most seconds that a step of a scenario may take on a busy machine.
 TIMEOUT_SECONDS = 40.0
 MAX_ATTEMPTS = 3
 LEASE_SECONDS, SETTLE_SECONDS = 2.0, 1.5
@@ -45,10 +45,10 @@ _QUICK_SETTINGS = {
 
 
 class CrashHarness:
-    """Use it as a context. Every process it starts is ended by its id at the end."""
+    """A context for one scenario. It ends every process that it started."""
 
     def __init__(self, redis_url: str, folder: Path, ecs: LocalEcsOptions, settings: Mapping[str, str]) -> None:
-        """`settings`: keys of [ecs_queue] beside those that make it quick."""
+        """`settings` are keys of [ecs_queue] besides those that make the test quick."""
         self.folder = folder
         self.namespace = f"crash{uuid.uuid4().hex[:10]}"
         self._redis_url = redis_url
@@ -77,35 +77,35 @@ class CrashHarness:
 
     @property
     def endpoint_url(self) -> str:
-        """Of its ECS."""
+        """The URL of the local ECS."""
         return self._ecs.endpoint_url
 
-    # What a scenario does.
+    # The steps of scenarios.
 
     def submit(self, *lines: TaskLine) -> None:
-        """As any client does; its results are waited for."""
+        """Submit, as any client does, and expect the results."""
         self.handles += self.queue.submit_many(lines)
 
     def submit_without_messages(self, *lines: TaskLine) -> None:
-        """Into the ledger, as by a client that died before it published: no message."""
-        drafts = [self.queue.prepare(line) for line in lines]
-        self.queue.ledger.put([draft.submission for draft in drafts])
-        self.handles += [Handle(self.queue, d.request.id, d.submission.nonce, d) for d in drafts]
+        """Put requests into the ledger, as by a client that died before it published their messages."""
+        prepared_requests = [self.queue.prepare(line) for line in lines]
+        self.queue.ledger.put([prepared.submission for prepared in prepared_requests])
+        self.handles += [Handle(self.queue, p.request.id, p.submission.nonce, p) for p in prepared_requests]
 
     def publish(self, body: bytes) -> None:
-        """A message of any producer."""
+        """Publish a message."""
         self._broker.publish_requests([RequestMessage("default", body)])
 
     def expect_result(self, record_id: str, nonce: str) -> None:
-        """The result of what was published comes here."""
+        """Expect the result of a published message."""
         self.handles.append(Handle(self.queue, record_id, nonce))
 
     def start_worker(self, armed: str = "", settings: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start a worker process, armed for points."""
+        """Start a worker process that is armed for these crash points."""
         return self._start([*CLI_COMMAND, "worker"], armed, settings or {})
 
     def start_client(self, lines: Sequence[TaskLine], *arguments: str, armed: str = "") -> subprocess.Popen[bytes]:
-        """Start a client process that submits the lines; what it was given is found by `given`."""
+        """Start a client process that submits the lines. `client_runs` returns the results it got."""
         tasks = write_json_lines(self.folder / "tasks.jsonl", list(lines))
         command = [
             sys.executable,
@@ -118,24 +118,24 @@ class CrashHarness:
         return self._start(command, armed, {})
 
     def start_process(self, command: Sequence[str], armed: str = "") -> subprocess.Popen[bytes]:
-        """Start any other process on this namespace, armed for points."""
+        """Start another process that is armed for these crash points."""
         return self._start(command, armed, {})
 
     def wait_for_success(self, process: subprocess.Popen[bytes], timeout: float = TIMEOUT_SECONDS) -> None:
-        """The process ends by itself, with status 0."""
+        """Wait until the process exits with status 0."""
         try:
             code: int | None = process.wait(timeout)
         except subprocess.TimeoutExpired:
             code = None
-        assert code == 0, f"it did not end well ({code}):\n{self._log}"
+        assert code == 0, f"it exited with {code}:\n{self._log}"
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """With SIGKILL; it is gone then."""
+        """Kill the process with SIGKILL and wait for its end."""
         process.kill()
         process.wait()
 
     def wait_for_crash(self, process: subprocess.Popen[bytes], point: str, timeout: float = TIMEOUT_SECONDS) -> None:
-        """The process reaches the point for which it was armed, and is gone."""
+        """Wait until the process dies at its crash point."""
         try:
             code: int | None = process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -143,7 +143,7 @@ class CrashHarness:
         assert code == crash_points.EXIT_CODE, f"{point} was not reached ({code}):\n{self._log}"
 
     def wait_for_pause(self, process: subprocess.Popen[bytes]) -> None:
-        """The process has reached the point for which it was armed, and stands still."""
+        """Wait until the process pauses at its crash point."""
         wait_until(
             lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, "the process pauses", TIMEOUT_SECONDS
         )
@@ -154,17 +154,17 @@ class CrashHarness:
         return self.record(record_id)
 
     def record(self, record_id: str) -> Record:
-        """The record as it stands."""
+        """Return the record."""
         record = self.queue.ledger.get([record_id])[0]
         assert record is not None
         return record
 
     def wait_for_empty_queue(self) -> None:
         """Wait until no message waits in the queue."""
-        wait_until(lambda: self._broker.backlog("default") == 0, "the messages are taken", TIMEOUT_SECONDS)
+        wait_until(lambda: self._broker.backlog("default") == 0, "the queue is empty", TIMEOUT_SECONDS)
 
     def wait_for_busy_worker(self) -> None:
-        """Wait until a worker has something in hand, as it says of itself."""
+        """Wait until a worker's heartbeat shows a launch in progress."""
         wait_until(
             lambda: any(w.launches_in_progress for w in self.queue.ledger.list_workers()),
             "a worker is busy",
@@ -172,22 +172,22 @@ class CrashHarness:
         )
 
     def delete_all_keys(self) -> None:
-        """As after a fail-over of a ledger to a replica that has nothing yet."""
+        """Lose all data, as in a fail-over to an empty replica."""
         self.redis.delete(*self.redis.keys(f"{self.namespace}:*"))
 
-    # What must hold then.
+    # The invariants.
 
     def finish(self) -> dict[str, tuple[str, int]]:
-        """Let another worker go on to the end of everything; id -> state and attempts, as its owner is told."""
+        """Let another worker finish everything. Return each id's state and attempts as in its result."""
         self.start_worker()
         results = list(self.queue.as_completed(self.handles, timeout=TIMEOUT_SECONDS))
-        told = {result.id: (result.state, result.attempts) for result in results}
-        assert len(results) == len(told) == len(self.handles)
-        self.check_invariants(told)
-        return told
+        outcomes = {result.id: (result.state, result.attempts) for result in results}
+        assert len(results) == len(outcomes) == len(self.handles)
+        self.check_invariants(outcomes)
+        return outcomes
 
     def check_invariants(self, results: Mapping[str, tuple[str, int]]) -> None:
-        """The invariants; every result told is the record's and counts as delivered."""
+        """Check the invariants; every result must be the record's and count as delivered."""
         records = [record for record in self.queue.ledger.get(list(results)) if record is not None]
         tasks = list_all_tasks(self.endpoint_url)
         assert find_violations(self.namespace, records, tasks, MAX_ATTEMPTS) == []
@@ -195,7 +195,7 @@ class CrashHarness:
         assert [record.id for record in records if record.undelivered] == []
 
     def client_runs(self) -> list[list[TaskLine]]:
-        """What each of the client processes was given, in order."""
+        """Return the results that each client process got, in order."""
         runs: list[list[TaskLine]] = []
         for line in read_json_lines(self._client_results_path):
             if "begins" in line:
@@ -206,7 +206,7 @@ class CrashHarness:
 
     @property
     def _client_results_path(self) -> Path:
-        return self.folder / "given.jsonl"
+        return self.folder / "results.jsonl"
 
     @property
     def _log(self) -> str:

@@ -1,4 +1,4 @@
-"""How each crash point is reached. A point of the catalogue without a scenario here fails the suite."""
+"""How each crash point is reached. test_catalogue.py fails for a point without a scenario."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.crash.harness import LEASE_SECONDS, SETTLE_SECONDS, TIMEOUT_SECONDS, 
 from tests.invariants import list_all_tasks, make_ecs_client
 from tests.wait import wait_until
 
-#: id -> its state and attempts in the end.
+#: id -> final state and attempts.
 FinalStates = Mapping[str, tuple[str, int]]
 
 OK_TASK: TaskLine = {"id": "ok", "command": ["true"]}
 FAILING_TASK: TaskLine = {"id": "bad", "command": ["exit", "3"]}
 BOTH_ENDED: FinalStates = {"ok": ("SUCCESS", 1), "bad": ("FAILED", 1)}
-#: Seeds with which the first call meets the fault, and a later one does not.
+#: A seed with which the first call meets the fault and a later one does not.
 _FIRST_CALL = 1
 
 
@@ -33,41 +33,41 @@ def _none() -> LocalEcsOptions:
 
 @dataclass(frozen=True)
 class Scenario:
-    """`play(bench, point)` comes back when a process has died at the point; `ends`: what is true in the end."""
+    """`crash(harness, point)` returns when a process has died at the point; `finish` must return `expected`."""
 
     crash: Callable[[CrashHarness, str], None]
     expected: FinalStates
     ecs: LocalEcsOptions = field(default_factory=_none)
     finish: Callable[[CrashHarness], FinalStates] = CrashHarness.finish
     settings: Mapping[str, str] = field(default_factory=dict)
-    with_events: bool = False  # the workers read ECS's events, too
+    with_events: bool = False  # the workers receive task events, too
 
 
 def ecs_with_faults(**faults: float) -> LocalEcsOptions:
-    """An ECS whose first RunTask goes wrong."""
+    """An ECS whose first RunTask fails."""
     return LocalEcsOptions(faults=FaultOptions(seed=_FIRST_CALL, operations=("RunTask",), **faults))
 
 
 def worker_with_two_requests(harness: CrashHarness, point: str) -> None:
-    """Two requests, a worker that dies with them."""
+    """A worker dies with two requests."""
     harness.submit(OK_TASK, FAILING_TASK)
     harness.wait_for_crash(harness.start_worker(point), point)
 
 
 def worker_with_long_task(harness: CrashHarness, point: str) -> None:
-    """The task runs long enough to be looked at without news."""
+    """The task runs long enough to be polled without a change."""
     harness.submit({"id": "ok", "command": ["sleep", "2.5"]})
     harness.wait_for_crash(harness.start_worker(point), point)
 
 
 def worker_without_messages(harness: CrashHarness, point: str) -> None:
-    """Their messages were lost, or never published."""
+    """The messages were lost or never published."""
     harness.submit_without_messages(OK_TASK, FAILING_TASK)
     harness.wait_for_crash(harness.start_worker(point), point)
 
 
 def worker_without_encryption_key(harness: CrashHarness, point: str) -> None:
-    """A worker finds requests that others can read, and it cannot."""
+    """A worker finds requests that only others can read."""
     harness.submit_without_messages(OK_TASK, FAILING_TASK)
     harness.wait_for_crash(harness.start_worker(point, {"ENCRYPTION_KEYS": ""}), point)
 
@@ -78,14 +78,14 @@ def worker_with_expired_request(harness: CrashHarness, point: str) -> None:
 
 
 def worker_that_reclaims(harness: CrashHarness, point: str) -> None:
-    """One worker has died with the answer of ECS, the next dies when it takes over."""
+    """One worker dies after RunTask returned, the next one when it reclaims the launch."""
     harness.submit(OK_TASK)
     harness.wait_for_crash(harness.start_worker("launch.answered"), "launch.answered")
     harness.wait_for_crash(harness.start_worker(point), point)
 
 
 def worker_that_adopts_from_event(harness: CrashHarness, point: str) -> None:
-    """One worker, which reads no events, has died with the answer of ECS; the next dies when it hears of the task."""
+    """A worker without events dies after RunTask returned, the next one when it gets an event of the task."""
     harness.submit(OK_TASK)
     harness.wait_for_crash(harness.start_worker("launch.answered", {"EVENT_QUEUE_URL": ""}), "launch.answered")
     harness.wait_for_crash(harness.start_worker(point), point)
@@ -97,14 +97,14 @@ def worker_with_task_over_time_limit(harness: CrashHarness, point: str) -> None:
 
 
 def worker_with_undecodable_element(harness: CrashHarness, point: str) -> None:
-    """It is no request: it may be lost, and does no harm to those that are."""
+    """The element is no request: it may be lost and must not harm requests."""
     harness.redis.lpush(f"{harness.namespace}:q:requests.default", b"no message at all")
     harness.wait_for_crash(harness.start_worker(point), point)
     harness.submit(OK_TASK, FAILING_TASK)
 
 
 def worker_with_dead_letter(harness: CrashHarness, point: str) -> None:
-    """A message that holds no envelope: kept, once or twice."""
+    """A message without an envelope is stored once or twice."""
     harness.publish(b"not an envelope")
     harness.wait_for_crash(harness.start_worker(point), point)
     harness.submit(OK_TASK, FAILING_TASK)
@@ -112,7 +112,7 @@ def worker_with_dead_letter(harness: CrashHarness, point: str) -> None:
 
 
 def worker_with_invalid_arguments(harness: CrashHarness, point: str) -> None:
-    """A producer that checks nothing asks for what RunTask can never take."""
+    """A producer without checks submits what RunTask never accepts."""
     now = harness.queue.ledger.now()
     request = envelope.new_request(
         id="ok",
@@ -129,49 +129,49 @@ def worker_with_invalid_arguments(harness: CrashHarness, point: str) -> None:
 
 
 def worker_with_token_conflict(harness: CrashHarness, point: str) -> None:
-    """ECS has a task for this launch, with other arguments: it is ours by its startedBy."""
-    draft = harness.queue.prepare(OK_TASK)
-    nonce = draft.submission.nonce
+    """ECS has a task for this launch with other arguments; its startedBy shows that it is ours."""
+    prepared = harness.queue.prepare(OK_TASK)
+    nonce = prepared.submission.nonce
     make_ecs_client(harness.endpoint_url).run_task(
         cluster="local",
         taskDefinition="local",
         clientToken=build_client_token("ok", nonce, 1),
         startedBy=build_started_by(harness.namespace, "ok", nonce, 1),
     )
-    harness.handles += harness.queue.send([draft])
+    harness.handles += harness.queue.send([prepared])
     harness.wait_for_crash(harness.start_worker(point), point)
 
 
 def worker_with_unwanted_task(harness: CrashHarness, point: str) -> None:
-    """A worker sleeps on ECS's answer until others have gone on to the next launch number."""
+    """A worker pauses after RunTask returned until others have made the next launch."""
     harness.submit({"id": "ok", "command": ["sleep", "no number"]})
     sleeper = harness.start_worker(f"launch.answered=pause,{point}")
     harness.wait_for_pause(sleeper)
     harness.start_worker()
-    wait_until(lambda: harness.record("ok").launch > 1, "another worker goes on", TIMEOUT_SECONDS)
+    wait_until(lambda: harness.record("ok").launch > 1, "another worker continues", TIMEOUT_SECONDS)
     sleeper.send_signal(signal.SIGCONT)
     harness.wait_for_crash(sleeper, point)
 
 
 def worker_with_stopped_ambiguous_launch(harness: CrashHarness, point: str) -> None:
-    """Nobody knows whether RunTask was sent when the stop comes: it is looked for, until nothing found is proof."""
+    """A request is stopped while its call is ambiguous: workers list its tasks until an empty list is proof."""
     harness.submit(OK_TASK)
     harness.wait_for_crash(harness.start_worker("launch.calling"), "launch.calling")
     assert harness.queue.stop("ok") is State.LAUNCHING
     proof_at = harness.record("ok").last_claim_at + LEASE_SECONDS + SETTLE_SECONDS
-    if point == "launch.task_absent":  # else the first look comes too early to end it
-        wait_until(lambda: harness.queue.ledger.now() > proof_at, "nothing found is proof", TIMEOUT_SECONDS)
+    if point == "launch.task_absent":  # otherwise the first list comes too early to end it
+        wait_until(lambda: harness.queue.ledger.now() > proof_at, "an empty list is proof", TIMEOUT_SECONDS)
     harness.wait_for_crash(harness.start_worker(point), point)
 
 
 def _write_newer_target(harness: CrashHarness, **changes: str) -> None:
-    """As a newer version would have frozen it."""
+    """Store a target as a newer version would."""
     fields: dict[Any, Any] = {"target": '{"galaxy": "far away"}', **changes}
     harness.redis.hset(f"{harness.namespace}:l:r:ok", mapping=fields)
 
 
 def worker_with_ambiguous_launch_of_unknown_target(harness: CrashHarness, point: str) -> None:
-    """An hour after the call nothing that anybody could see would be proof any more."""
+    """From an hour after the call, an empty list is no proof."""
     harness.submit(OK_TASK)
     harness.wait_for_crash(harness.start_worker("launch.calling"), "launch.calling")
     _write_newer_target(harness, first_called_at=str(harness.record("ok").first_called_at - 3700))
@@ -179,7 +179,7 @@ def worker_with_ambiguous_launch_of_unknown_target(harness: CrashHarness, point:
 
 
 def worker_with_stopped_task_of_unknown_target(harness: CrashHarness, point: str) -> None:
-    """Its task ends by itself, and no worker here knows where that was."""
+    """The task ends by itself, and no worker can read where it ran."""
     harness.submit({"id": "ok", "command": ["sleep", "0.5"]})
     harness.wait_for_crash(harness.start_worker("launch.launched"), "launch.launched")
     _write_newer_target(harness)
@@ -193,12 +193,12 @@ def worker_with_stopped_task_of_unknown_target(harness: CrashHarness, point: str
 
 
 def worker_with_ledger_error(harness: CrashHarness, point: str) -> None:
-    """The record's key is unusable for a while."""
+    """The record's key has a wrong type for a while."""
     key = f"{harness.namespace}:l:r:ok"
-    draft = harness.queue.prepare(OK_TASK)
+    prepared = harness.queue.prepare(OK_TASK)
     harness.redis.set(key, "not a record")
-    harness.publish(draft.submission.request)
-    harness.expect_result("ok", draft.submission.nonce)
+    harness.publish(prepared.submission.request)
+    harness.expect_result("ok", prepared.submission.nonce)
     harness.wait_for_crash(harness.start_worker(point), point)
     harness.redis.delete(key)
     harness.start_worker()
@@ -212,7 +212,7 @@ _LOW_RATE = {"RUN_TASK_RATE": "0.02", "RUN_TASK_BURST": "1"}
 
 
 def worker_terminated_while_rate_limited(harness: CrashHarness, point: str) -> None:
-    """SIGTERM while a message waits for its turn at ECS's quota."""
+    """SIGTERM while a message waits for the rate limit."""
     harness.submit(OK_TASK)
     worker = harness.start_worker(point, _LOW_RATE)
     harness.wait_for_state("ok", State.LAUNCHED, State.SUCCESS)
@@ -223,22 +223,22 @@ def worker_terminated_while_rate_limited(harness: CrashHarness, point: str) -> N
     harness.wait_for_crash(worker, point)
 
 
-# The points of a client.
+# Clients.
 
 
 def finish_with_client(harness: CrashHarness) -> FinalStates:
-    """The client is started again, and submits the same; each of its runs is told every result at most once."""
+    """Restart the client with the same requests. Each of its runs gets every result at most once."""
     harness.start_worker()
     again = harness.start_client([OK_TASK, FAILING_TASK])
     assert again.wait(60) == 0
     runs = harness.client_runs()
     for run in runs:
         assert len({line["id"] for line in run}) == len(run)
-    told = {line["id"]: (line["state"], line["attempts"]) for run in runs for line in run}
-    assert all(told[line["id"]] == (line["state"], line["attempts"]) for run in runs for line in run)
+    outcomes = {line["id"]: (line["state"], line["attempts"]) for run in runs for line in run}
+    assert all(outcomes[line["id"]] == (line["state"], line["attempts"]) for run in runs for line in run)
     assert {line["id"] for line in runs[-1]} == {"ok", "bad"}
-    harness.check_invariants(told)
-    return told
+    harness.check_invariants(outcomes)
+    return outcomes
 
 
 def client_that_submits(harness: CrashHarness, point: str) -> None:
@@ -293,8 +293,8 @@ _SUBMITTING_CLIENT = Scenario(client_that_submits, BOTH_ENDED, finish=finish_wit
 _WAITING_CLIENT = Scenario(client_that_waits, BOTH_ENDED, finish=finish_with_client)
 _STOPPING_CLIENT = Scenario(client_that_stops, {"ok": ("REVOKED", 0), "bad": ("REVOKED", 0)}, finish=finish_with_client)
 
-#: The first looks go wrong, so that events come before them, on a busy machine too: four calls meet this seed's fault,
-#: and the ten after them do not.
+#: The first polls fail, so that events come before them even on a busy machine: four calls meet the fault of this seed,
+#: the next ten do not.
 _ECS_WITH_DESCRIBE_FAULTS = LocalEcsOptions(
     faults=FaultOptions(server_error=0.5, seed=4160, operations=("DescribeTasks",))
 )
@@ -304,7 +304,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     **dict.fromkeys(
         ("event_listener.received", "event_listener.outcomes_written", "event_listener.deleting"), _WITH_EVENTS
     ),
-    # Long enough for the second worker to hear of it before the lease is over.
+    # Long enough for the second worker to get the event before the lease is over.
     "event_listener.launched": Scenario(
         worker_that_adopts_from_event, _ONE_ENDED, settings={"LEASE_SECONDS": "20"}, with_events=True
     ),

@@ -1,4 +1,4 @@
-"""The catalogue of crash points, the code and the scenarios say the same, and no effect is without a point."""
+"""The catalogue of crash points agrees with code, scenarios and docs, and every effect has a crash point."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_every_effect_has_a_point(path: Path) -> None:
 
 
 def test_an_effect_that_is_handed_on_is_known_here() -> None:
-    """What is called under another name would escape the test above."""
+    """A method that is called under another name would escape the test above."""
     handed_on = set()
     for path in EFFECT_FILES:
         tree = parse(path)
@@ -111,7 +111,7 @@ def test_an_effect_that_is_handed_on_is_known_here() -> None:
 
 
 def test_the_effects_are_found() -> None:
-    """Were things named otherwise, the tests above would see nothing."""
+    """With other variable names, the tests above would check nothing."""
     found = {
         effect_name(node.func) for path in EFFECT_FILES for node in ast.walk(parse(path)) if isinstance(node, ast.Call)
     }
@@ -127,11 +127,11 @@ def test_the_effects_are_found() -> None:
 
 
 def test_an_armed_process_acts_at_the_nth_reach_of_its_point_only() -> None:
-    acts: list[object] = []
-    armed = CrashPlan("launch.calling*2,ecs.sending=pause", acts.append, lambda: acts.append("pause"))
+    actions: list[object] = []
+    armed = CrashPlan("launch.calling*2,ecs.sending=pause", actions.append, lambda: actions.append("pause"))
     for point in ("launch.answered", "launch.calling", "ecs.sending", "ecs.sending", "launch.calling"):
         armed.reach(point)
-    assert acts == ["pause", EXIT_CODE]
+    assert actions == ["pause", EXIT_CODE]
 
 
 @pytest.mark.parametrize("text", ["launch.caling", "launch.calling*0", "launch.calling=stop", "launch.calling,"])
@@ -146,7 +146,7 @@ def test_a_process_that_is_not_armed_passes_by() -> None:
     assert done.stdout == "alive\n"
 
 
-def test_a_process_that_is_armed_dies_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_is_armed_dies_without_clean_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "ecs.sending")
     code = (
         "import atexit\nfrom ecs_queue.crash_points import crash_point\n"

@@ -1,4 +1,4 @@
-"""At every named step a real process dies; others go on, and nothing is lost or doubled."""
+"""A real process dies at each crash point; others continue, and nothing is lost or doubled."""
 
 from __future__ import annotations
 

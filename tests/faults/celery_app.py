@@ -1,4 +1,4 @@
-"""An unrelated Celery application, whose workers and producers share the server's database with ours."""
+"""An unrelated Celery application that shares a database with ecs-queue."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from celery import Celery
 app = Celery("unrelated", broker=os.environ["CELERY_SERVER"], backend=os.environ["CELERY_SERVER"])
 app.conf.update(
     task_acks_late=True,
-    broker_transport_options={"visibility_timeout": 1},  # it restores whatever it takes for its own
+    broker_transport_options={"visibility_timeout": 1},  # it restores the messages that it takes for its own
     broker_connection_retry_on_startup=True,
     worker_hijack_root_logger=False,
 )

@@ -1,8 +1,10 @@
-"""`python -m tests.faults.faulty_cli HOW ...`: the command line of ecs-queue in a process that something is wrong with.
+"""`python -m tests.faults.faulty_cli FAULT ...`: the command line of ecs-queue in a process with a fault.
 
-HOW: `crash-on-decode` or `kill-on-run-task`: it dies of SIGSEGV while it reads, or of SIGKILL (as by the kernel's OOM
-killer) while it launches, a request whose id begins with `poison`; `clock+600`, `clock-600`: its wall clock is off
-by that.
+FAULT is one of:
+
+- `crash-on-decode`: the process dies of SIGSEGV while it decodes a request whose id begins with `poison`.
+- `kill-on-run-task`: the process dies of SIGKILL, as by the OOM killer, while it launches such a request.
+- `clock+600`, `clock-600`: the wall clock is that many seconds off.
 """
 
 from __future__ import annotations
@@ -38,16 +40,16 @@ def _kill_when_calling() -> None:
     def run_task(self: BotoEcsGateway, *arguments: Any, client_token: str, **named: Any) -> Any:
         if client_token.startswith("poison"):
             os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(60)  # not one more step
+            time.sleep(60)  # take no further step
         return original(self, *arguments, client_token=client_token, **named)
 
     BotoEcsGateway.run_task = run_task  # type: ignore[method-assign]
 
 
 def _shift_clock(seconds: float) -> None:
-    """Before anything else is imported: some modules keep a name for `time.time` of their own."""
-    right = time.time
-    time.time = lambda: right() + seconds
+    """Replace `time.time` before other imports: some modules keep a reference to it."""
+    original = time.time
+    time.time = lambda: original() + seconds
 
 
 def _main(fault: str, arguments: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Real workers and clients of this process on a real server, over an ECS that the test moves."""
+"""Workers and clients of this process on a real server, over a fake ECS that the test controls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.worker.harness import make_config
 
 
 class FaultHarness:
-    """One namespace on the server at `url`; `keys` of [ecs_queue]. Workers are started by `worker`."""
+    """One namespace on the server at `url`, with these keys of [ecs_queue]. `start_worker` starts workers."""
 
     def __init__(self, url: str, **keys: Any) -> None:
         known: dict[str, Any] = {
@@ -38,12 +38,12 @@ class FaultHarness:
         self.queue = self.make_client()
 
     def make_client(self, **named: Any) -> EcsQueue:
-        """A client with connections of its own."""
+        """Return a client with its own connections."""
         client = EcsQueue(self.config, open_broker(self.config), open_ledger(self.config), **named)
         return self._stack.enter_context(client)
 
     def start_worker(self, *queues: str) -> Worker:
-        """A worker that runs, with connections of its own."""
+        """Start a worker with its own connections."""
         broker, ledger = open_broker(self.config), open_ledger(self.config)
         self._stack.callback(ledger.close)
         self._stack.callback(broker.close)
@@ -56,15 +56,15 @@ class FaultHarness:
         return worker
 
     def submit(self, *ids: str, **fields: Any) -> None:
-        """Requests with these ids."""
+        """Submit requests with these ids."""
         self.queue.submit_many([{"id": record_id, "command": ["true"], **fields} for record_id in ids])
 
     def states(self, *ids: str) -> list[State | None]:
-        """As the ledger has them."""
+        """Return the states in the ledger."""
         return [record.state if record else None for record in self.queue.ledger.get(ids)]
 
     def reason(self, record_id: str) -> str:
-        """As the ledger has it."""
+        """Return the record's reason."""
         return self.queue.status(record_id).reason
 
     def wait_for_state(self, state: State, *ids: str) -> None:
@@ -72,17 +72,17 @@ class FaultHarness:
         wait_until(lambda: self.states(*ids) == [state] * len(ids), f"{ids} are {state}: {self.states(*ids)}")
 
     def end_all_tasks(self) -> None:
-        """Every container ends with exit code 0."""
+        """End all tasks with exit code 0."""
         for task in self.ecs.live_tasks():
             self.ecs.finish(task["taskArn"])
 
     def service_failures(self, text: str) -> list[str]:
-        """What services said of failing."""
-        said = [str(fields["reason"]) for name, fields in list(self.emitted) if name == "service.failed"]
-        return [reason for reason in said if text in reason]
+        """Return the reasons of failed services that contain `text`."""
+        reasons = [str(fields["reason"]) for name, fields in list(self.emitted) if name == "service.failed"]
+        return [reason for reason in reasons if text in reason]
 
     def started_by_values(self) -> list[str]:
-        """The startedBy of every task there is."""
+        """Return the startedBy of every task, sorted."""
         return sorted(task["startedBy"] for task in self.ecs.tasks.values())
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Messages as any program may put them on the list, and a name that can be moved from one server to another."""
+"""Messages as any program may put them on the broker's list."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import redis
 
 
 def encode_kombu_message(body: bytes, **properties: Any) -> bytes:
-    """A message in kombu's format."""
+    """Return a message in kombu's format."""
     known = {
         "delivery_tag": str(uuid.uuid4()),
         "body_encoding": "base64",
@@ -35,7 +35,7 @@ def encode_kombu_message(body: bytes, **properties: Any) -> bytes:
 
 
 def push_messages(client: redis.Redis, *messages: bytes, queue: str = "default", namespace: str = "ecs-queue") -> None:
-    """As `docs/messages.md` says."""
+    """Put messages on the list as docs/messages.md describes it."""
     client.lpush(f"{namespace}:q:requests.{queue}", *messages)
 
 

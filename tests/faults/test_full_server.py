@@ -110,7 +110,7 @@ def test_messages_without_records_wait_until_there_is_memory(
 
 
 def test_a_message_that_the_server_gives_out_and_cannot_note_is_published_again(own_redis: RedisServer) -> None:
-    """Its memory is used up between the two: nobody else has the message any more."""
+    """Its memory is used up between the two, so no one else has the message."""
     broker = KombuBroker(own_redis.url, "ecs-queue", visibility_timeout=60.0, socket_timeout=2.0)
     broker.publish_requests([RequestMessage("default", b"1", 3), RequestMessage("default", b"2", 3)])
     taken: list[Delivery] = []

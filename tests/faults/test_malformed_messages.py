@@ -1,4 +1,4 @@
-"""What anybody may put on the wire: a real worker on a real server keeps it as a dead letter and goes on."""
+"""Malformed and forged messages: a worker on a real server stores them as dead letters and continues."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _nested(levels: int) -> dict[str, Any]:
 
 
 #: (the element on the list, a part of the reason)
-POISON: dict[str, tuple[bytes, str]] = {
+MALFORMED: dict[str, tuple[bytes, str]] = {
     "undecodable bytes": (b"\xff\xfe\x00garbage", "not JSON"),
     "no message": (b"[1, 2, 3]", "not a message in kombu's format"),
     "no base64": (encode_kombu_message(b"{}").replace(b"e30=", b"e30"), "its body is not base64"),
@@ -72,20 +72,20 @@ def test_each_is_a_dead_letter_with_its_reason_and_the_next_request_is_launched(
 ) -> None:
     harness = make_harness(redis_url, concurrency=concurrency)
     with redis.Redis.from_url(redis_url) as client:
-        push_messages(client, *[raw for raw, _ in POISON.values()])
+        push_messages(client, *[raw for raw, _ in MALFORMED.values()])
     harness.start_worker()
     harness.submit("good")
 
-    wait_until(lambda: len(harness.queue.ledger.list_dead_letters(100)) == len(POISON), "every one is buried")
+    wait_until(lambda: len(harness.queue.ledger.list_dead_letters(100)) == len(MALFORMED), "each is a dead letter")
     harness.wait_for_state(State.LAUNCHED, "good")
 
     reasons = [letter.reason for letter in reversed(harness.queue.ledger.list_dead_letters(100))]
-    if concurrency > 1:  # they are buried in any order
-        assert [kind for kind, (_, words) in POISON.items() if not any(words in reason for reason in reasons)] == []
+    if concurrency > 1:  # they are stored in any order
+        assert [kind for kind, (_, words) in MALFORMED.items() if not any(words in reason for reason in reasons)] == []
     else:
         assert [
             (kind, reason)
-            for (kind, (_, words)), reason in zip(POISON.items(), reasons, strict=True)
+            for (kind, (_, words)), reason in zip(MALFORMED.items(), reasons, strict=True)
             if words not in reason
         ] == []
     assert harness.states("x") == [None]

@@ -1,4 +1,4 @@
-"""A request that breaks its worker, over real processes: some workers die of it, then it is given up."""
+"""A request that kills its worker, over real processes: some workers die of it, then it fails."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GOOD = [f"good-{index}" for index in range(12)]
 
 
 def _restart_until(environ: Mapping[str, str], fault: str, log: Path, until: Callable[[], bool]) -> int:
-    """A worker that is started again when it dies, as by any supervisor; how often it died."""
+    """Restart a worker whenever it dies, as a supervisor does. Return how often it died."""
     deadline, deaths = time.monotonic() + 100.0, 0
     command = (sys.executable, "-m", "tests.faults.faulty_cli", fault, "worker")
     while True:
@@ -37,9 +37,9 @@ def _restart_until(environ: Mapping[str, str], fault: str, log: Path, until: Cal
         deaths += 1
 
 
-@pytest.mark.parametrize("how", ["crash-on-decode", "kill-on-run-task"])
-def test_it_takes_down_so_many_workers_and_no_more_and_harms_no_other_request(
-    own_redis: RedisServer, local_ecs: LocalEcs, tmp_path: Path, how: str
+@pytest.mark.parametrize("fault", ["crash-on-decode", "kill-on-run-task"])
+def test_it_kills_max_deliveries_workers_and_harms_no_other_request(
+    own_redis: RedisServer, local_ecs: LocalEcs, tmp_path: Path, fault: str
 ) -> None:
     limits = {"AIRFLOW__ECS_QUEUE__MAX_DELIVERIES": str(MAX_DELIVERIES), "AIRFLOW__ECS_QUEUE__VISIBILITY_TIMEOUT": "3"}
     environ = merged_environ(QUICK_SETTINGS, limits, local_environment(local_ecs.endpoint_url, own_redis.url))
@@ -51,7 +51,7 @@ def test_it_takes_down_so_many_workers_and_no_more_and_harms_no_other_request(
         def all_ended() -> bool:
             return all(record is not None and record.is_terminal for record in queue.ledger.get([*GOOD, "poison"]))
 
-        deaths = _restart_until(environ, how, tmp_path / "worker.log", all_ended)
+        deaths = _restart_until(environ, fault, tmp_path / "worker.log", all_ended)
 
         poison = queue.status("poison")
         assert poison.state is State.FAILED
@@ -59,6 +59,6 @@ def test_it_takes_down_so_many_workers_and_no_more_and_harms_no_other_request(
         assert [queue.status(name).state for name in GOOD] == [State.SUCCESS] * len(GOOD)
         # The first delivery of a message is not counted: most workers never meet a second one.
         assert MAX_DELIVERIES <= deaths <= MAX_DELIVERIES + 1
-        letters = queue.ledger.list_dead_letters(10)
-        assert letters
-        assert all(b'"poison"' in letter.body and "workers died" in letter.reason for letter in letters)
+        dead_letters = queue.ledger.list_dead_letters(10)
+        assert dead_letters
+        assert all(b'"poison"' in each.body and "workers in a row died" in each.reason for each in dead_letters)

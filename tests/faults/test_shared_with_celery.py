@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +15,24 @@ import redis
 
 from ecs_queue.protocol.states import State
 from tests.faults.harness import FaultHarness
+from tests.processes import run_worker
 from tests.wait import TIMEOUT_SECONDS, wait_until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 QUEUES = ("default", "celery")
 NUMBERS = range(20)
+_CELERY_WORKER = (sys.executable, "-m", "celery", "-A", "tests.faults.celery_app", "worker", "-P", "solo")
 
 
 @pytest.fixture
 def celery_environ(redis_url: str) -> dict[str, str]:
-    """For processes that use the application."""
+    """The environment of processes of the application."""
     return {**os.environ, "CELERY_SERVER": redis_url}
 
 
-@contextmanager
-def _celery_worker(environ: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "celery", "-A", "tests.faults.celery_app", "worker", "-P", "solo", "-Q"]
-    with log.open("ab") as sink:
-        process = subprocess.Popen([*command, ",".join(QUEUES)], env=environ, stdout=sink, stderr=sink)
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 def _send(environ: dict[str, str]) -> list[str]:
-    """The application's producer, in a process of its own; the ids of its tasks."""
+    """Send Celery tasks from another process. Return their ids."""
     script = (
         "import json; from tests.faults.celery_app import double\n"
         f"ids = [double.apply_async((n,), queue={QUEUES!r}[n % 2]).id for n in {NUMBERS!r}]\n"
@@ -75,7 +59,7 @@ def test_neither_takes_or_harms_the_others_messages(
 
     with redis.Redis.from_url(redis_url) as client:
         log = tmp_path / "celery.log"
-        with _celery_worker(celery_environ, log):
+        with run_worker(celery_environ, log, "-Q", ",".join(QUEUES), command=_CELERY_WORKER):
             harness.start_worker(*QUEUES)
             harness.wait_for_state(State.LAUNCHED, *ours)
             harness.end_all_tasks()
@@ -108,4 +92,4 @@ def test_celery_messages_put_on_our_list_by_mistake_are_dead_letters(
     harness.submit("good")
 
     harness.wait_for_state(State.LAUNCHED, "good")
-    wait_until(lambda: len(harness.queue.ledger.list_dead_letters(100)) == len(NUMBERS) // 2, "they are buried")
+    wait_until(lambda: len(harness.queue.ledger.list_dead_letters(100)) == len(NUMBERS) // 2, "they are dead letters")

@@ -1,4 +1,4 @@
-"""Tasks that ECS knows no more, over real workers and a local ECS that forgets."""
+"""Tasks that ECS has forgotten, over real workers and a local ECS with a short retention."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _ecs(local: LocalEcs) -> Any:
 
 
 def _launch(queue: EcsQueue, environ: dict[str, str], log: Path) -> str:
-    """A task that ends while no worker looks; its ARN."""
+    """Launch a task that ends while no worker polls it. Return its ARN."""
     queue.submit(["sleep", "1"], id="a", relaunch="any_failure")
     with run_worker(environ, log) as process:
         wait_until(lambda: queue.status("a").state is State.LAUNCHED, "it is launched")
