@@ -25,7 +25,7 @@ SEEDS = 250
 REQUESTS = 5
 #: Steps with faults, and how long the calm after them may take at most, in seconds.
 FAULTY_STEPS, RECOVERY_SECONDS = 120, 4 * 3600
-#: The longest that a call of a dead or paused worker may take until it acts (PROTOCOL.md, settle_seconds).
+#: The longest delay until a call of a dead or paused worker acts (docs/protocol.md, "A worker that was paused").
 MAX_CALL_DELAY = 550.0
 #: How long ECS may not show a new task.
 MAX_VISIBILITY_DELAY = 20.0
@@ -99,7 +99,7 @@ class RandomFaultsHarness:
         return [self.workers_harness.record(record_id) for record_id in self.ids]
 
     def check(self) -> None:
-        """Invariants 1 to 3 of DESIGN.md, as far as they can be seen at any moment."""
+        """Check the rules of docs/protocol.md, "One number, one task", and that attempts and ends stay as they are."""
         tasks = list(self.workers_harness.ecs.tasks.values())
         of_a_launch = Counter(task["startedBy"] for task in tasks)
         assert all(number == 1 for number in of_a_launch.values()), of_a_launch
