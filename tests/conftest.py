@@ -1,4 +1,4 @@
-"""What every test has: servers of its own, a closed AWS environment, and no time limit on Hypothesis's examples."""
+"""Shared by all tests: servers, an isolated AWS environment, markers, no deadline for Hypothesis's examples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import settings
 
 pytest_plugins = ["tests.servers"]
 
-# The machines of CI are slow at times; a test that hangs meets pytest's own time-out.
+# CI machines are slow at times; pytest's own timeout ends a test that hangs.
 settings.register_profile("ecs-queue", deadline=None)
 settings.load_profile("ecs-queue")
 
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _isolate_aws_environment() -> Iterator[None]:
-    """No test can reach an AWS account, and none depends on the configuration of who runs it."""
+    """Keep tests away from AWS accounts and from the user's own configuration."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(_OWN_VARIABLES)]:
             patch.delenv(name)

@@ -1,4 +1,4 @@
-"""An ECS in memory that keeps its promises about client tokens, and that fails as a test tells it to."""
+"""An ECS in memory that honors client tokens and fails as a test requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Task = dict[str, Any]
 
 
 class LostAnswer(Enum):
-    """A RunTask call whose answer nobody hears, and when it takes effect."""
+    """A RunTask call whose reply is lost, by the time of its effect."""
 
     NO_EFFECT = "never"
     IMMEDIATE = "at once"
@@ -46,10 +46,11 @@ class RunTaskCall:
 
 
 class FakeEcs:
-    """An `EcsGateway`. Thread-safe. `clock`: seconds since the epoch, for the tasks' times.
+    """An `EcsGateway` in memory. Thread-safe.
 
-    `answers`: what the next RunTask calls answer instead of starting a task, in order. `on_run`: called with each
-    RunTask before anything else; what it raises is raised.
+    Attributes:
+        run_task_results: The results of the next RunTask calls, in order, in place of a started task.
+        on_run_task: Called with each RunTask call before anything else. Its errors are raised to the caller.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -94,7 +95,7 @@ class FakeEcs:
         return RunTaskResult(RunTaskResultKind.AMBIGUOUS, reason="Whether ECS started a task is not known: timed out")
 
     def apply_delayed(self, call: RunTaskCall) -> None:
-        """A call of `late` takes effect."""
+        """Let a late call take effect."""
         with self._lock:
             self.delayed_calls.remove(call)
             self._start_task(call)
@@ -137,13 +138,13 @@ class FakeEcs:
     # What happens to a task on ECS.
 
     def mark_running(self, arn: str) -> None:
-        """The container runs."""
+        """Start the container."""
         self._update_task(arn, lastStatus="RUNNING", startedAt=self._clock())
 
     def finish(
         self, arn: str, exit_code: int | None = 0, stop_code: str = "EssentialContainerExited", reason: str = ""
     ) -> None:
-        """The container ends, having run."""
+        """End the container after it ran."""
         with self._lock:
             task = self.tasks[arn]
             container = {"name": "main"} if exit_code is None else {"name": "main", "exitCode": exit_code}
@@ -159,7 +160,7 @@ class FakeEcs:
             )
 
     def fail_to_start(self, arn: str) -> None:
-        """The container never runs."""
+        """Stop the task before its container ran."""
         self._update_task(
             arn,
             lastStatus="STOPPED",
@@ -171,11 +172,11 @@ class FakeEcs:
         )
 
     def interrupt(self, arn: str) -> None:
-        """Its host goes away while it runs."""
+        """Stop the task because its host was lost."""
         self.finish(arn, exit_code=137, stop_code="SpotInterruption", reason="Your Spot Task was interrupted.")
 
     def live_tasks(self) -> list[Task]:
-        """The tasks that have not stopped."""
+        """Return the tasks that have not stopped."""
         with self._lock:
             return [task for task in self.tasks.values() if task["lastStatus"] != "STOPPED"]
 
@@ -200,7 +201,7 @@ class FakeEcs:
         return RunTaskResult(RunTaskResultKind.STARTED, arn=arn)
 
     def add_task(self, arn: str, started_by: str) -> None:
-        """A task, just started."""
+        """Return the description of a new task."""
         self.tasks[arn] = {
             "taskArn": arn,
             "startedBy": started_by,

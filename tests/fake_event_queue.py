@@ -1,4 +1,4 @@
-"""An events queue in memory that does what SQS does, and the events of the fake ECS's tasks."""
+"""An event queue in memory that behaves like SQS, and the events of the fake ECS's tasks."""
 
 from __future__ import annotations
 
@@ -53,5 +53,5 @@ class FakeEventQueue:
 
 
 def build_event_message(task: dict[str, Any], at: float) -> str:
-    """The event of a task of the fake ECS as it is now."""
+    """Return the event of a task of the fake ECS in its present state."""
     return build_event(msgspec.json.encode(task), "us-east-1", "123456789012", at)

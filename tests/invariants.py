@@ -1,4 +1,4 @@
-"""What must hold after any fault, looked at from outside: the ledger's records against what ECS really started."""
+"""The invariants that hold after any fault: the ledger's records are compared with the tasks of ECS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Task = Mapping[str, Any]
 
 
 def make_ecs_client(endpoint_url: str) -> Any:
-    """A boto3 client of a local ECS, which tries again where that fails on purpose."""
+    """Return a boto3 client of a local ECS that retries injected errors."""
     return boto3.client(
         "ecs",
         endpoint_url=endpoint_url,
@@ -28,7 +28,7 @@ def make_ecs_client(endpoint_url: str) -> Any:
 
 
 def list_all_tasks(endpoint_url: str, cluster: str = "local") -> list[Task]:
-    """Every task that ECS has not forgotten, as DescribeTasks shows it."""
+    """Return all tasks that ECS has not forgotten, as described by DescribeTasks."""
     client = make_ecs_client(endpoint_url)
     arns: dict[str, None] = {}
     for status in ("RUNNING", "STOPPED"):
@@ -41,19 +41,21 @@ def list_all_tasks(endpoint_url: str, cluster: str = "local") -> list[Task]:
 
 
 def find_violations(namespace: str, records: Iterable[Record], tasks: Iterable[Task], max_attempts: int) -> list[str]:
-    """The invariants that are broken, once every request has ended; none: []."""
-    found: list[str] = []
+    """Return a description of each violated invariant, once every request has ended."""
+    violations: list[str] = []
     by_request: defaultdict[str, list[Task]] = defaultdict(list)
     for task in tasks:
         by_request[task.get("startedBy", "").rpartition("/")[0]].append(task)
     for record in records:
         if not record.is_terminal:
-            found.append(f"{record.id} has not ended: {record.state}")
+            violations.append(f"{record.id} has not ended: {record.state}")
         if record.attempts > max_attempts:
-            found.append(f"{record.id} made {record.attempts} attempts of {max_attempts}")
-        found += _request_violations(record, by_request.pop(f"{namespace}/{record.id}/{record.nonce}", []))
-    found += [f"a task that no record knows: {task.get('startedBy')}" for own in by_request.values() for task in own]
-    return found
+            violations.append(f"{record.id} made {record.attempts} attempts of {max_attempts}")
+        violations += _request_violations(record, by_request.pop(f"{namespace}/{record.id}/{record.nonce}", []))
+    violations += [
+        f"a task that no record knows: {task.get('startedBy')}" for own in by_request.values() for task in own
+    ]
+    return violations
 
 
 def _request_violations(record: Record, tasks: Sequence[Task]) -> Iterator[str]:
@@ -67,10 +69,10 @@ def _request_violations(record: Record, tasks: Sequence[Task]) -> Iterator[str]:
     for task in tasks:
         if task["lastStatus"] != "STOPPED":
             yield f"{record.id} ended {record.state}, and {task['taskArn']} is {task['lastStatus']}"
-    lives = sorted((task["createdAt"], task["stoppedAt"]) for task in tasks if "stoppedAt" in task)
-    for (_, ended), (begun, _) in pairwise(lives):
-        if begun < ended:
-            yield f"two tasks of {record.id} were alive at once, at {begun}"
+    lifetimes = sorted((task["createdAt"], task["stoppedAt"]) for task in tasks if "stoppedAt" in task)
+    for (_, stopped_at), (created_at, _) in pairwise(lifetimes):
+        if created_at < stopped_at:
+            yield f"two tasks of {record.id} were alive at once, at {created_at}"
 
 
 def _chunks(items: list[str], size: int) -> Iterator[list[str]]:

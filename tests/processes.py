@@ -1,4 +1,4 @@
-"""Real processes for the system tests; every one is ended by its id."""
+"""Real processes for tests. Each is ended by its process id."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 CLI_COMMAND = (sys.executable, "-m", "ecs_queue")
 
-#: Leases and retries short enough for a test; every wait of the worker follows from them.
+#: Leases and retries short enough for a test; all waits of a worker derive from them.
 QUICK_SETTINGS = {
     "AIRFLOW__ECS_QUEUE__LEASE_SECONDS": "4",
     "AIRFLOW__ECS_QUEUE__SETTLE_SECONDS": "3",
@@ -28,7 +28,7 @@ QUICK_SETTINGS = {
 
 
 def merged_environ(*parts: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment with `parts` over it."""
+    """Return this process's environment, overridden by `parts`."""
     merged = dict(os.environ)
     for part in parts:
         merged.update(part)
@@ -39,7 +39,7 @@ def merged_environ(*parts: Mapping[str, str]) -> dict[str, str]:
 def run_worker(
     environ: Mapping[str, str], log: Path, *options: str, command: Sequence[str] = (*CLI_COMMAND, "worker")
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A launcher worker; stopped in order at the end if it still runs."""
+    """Run a worker, or another command, within the context. It gets SIGTERM at the end if it still runs."""
     with log.open("ab") as sink:
         process = subprocess.Popen([*command, *options], env=dict(environ), stdout=sink, stderr=sink)
     try:
@@ -56,12 +56,12 @@ def run_worker(
 
 
 def write_json_lines(path: Path, tasks: list[dict[str, Any]]) -> Path:
-    """A file for `submit --file`."""
+    """Write a file for `submit --file`."""
     path.write_text("".join(json.dumps(task) + "\n" for task in tasks))
     return path
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a result file; none while it does not exist."""
+    """Return the complete lines of a result file; none if it does not exist."""
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

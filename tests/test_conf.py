@@ -1,4 +1,4 @@
-"""The files of conf/ are what ecs-queue, and AWS's own rules, accept."""
+"""ecs-queue and the rules of AWS accept the files of conf/."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REGION = "eu-west-1"
 
 
 def filled_in(name: str) -> Any:
-    """A file with an account's own values in the places of its placeholders."""
+    """Return a file with its placeholders replaced by an account's values."""
     text = (CONF / name).read_text()
     values = {
         "ACCOUNT": "123456789012",
@@ -36,7 +36,7 @@ def filled_in(name: str) -> Any:
 
 @pytest.fixture
 def task_definition(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The task definition as ECS shows it once it is registered."""
+    """The task definition as ECS describes it after its registration."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     with mock_aws():

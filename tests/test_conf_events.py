@@ -1,4 +1,4 @@
-"""conf/ about events: the pattern matches our tasks' events alone, the policies grant no more than is needed."""
+"""The event files of conf/: the pattern matches only our tasks' events, the policies grant only what is needed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ WHERE = "arn:aws:ecs:eu-west-1:123456789012"
 
 def filled_in(name: str) -> Any:
     text = (CONF / name).read_text()
-    for word, value in FILLED_IN.items():
-        text = text.replace(word, value)
+    for placeholder, value in FILLED_IN.items():
+        text = text.replace(placeholder, value)
     return json.loads(text)
 
 
@@ -35,7 +35,7 @@ def event(started_by: str, cluster: str = "jobs") -> Any:
 
 
 @pytest.mark.parametrize(
-    ("told", "matches"),
+    ("detail", "matches"),
     [
         (event(build_started_by("ecs-queue", "job", "abcd1234", 1)), True),
         (event(build_started_by("ecs-queue-2", "job", "abcd1234", 1)), False),
@@ -45,9 +45,9 @@ def event(started_by: str, cluster: str = "jobs") -> Any:
         ({**event("ecs-queue/a/b/1"), "source": "aws.batch"}, False),
     ],
 )
-def test_the_rule_matches_this_namespaces_tasks_on_this_cluster(told: Any, matches: bool) -> None:
+def test_the_rule_matches_this_namespaces_tasks_on_this_cluster(detail: Any, matches: bool) -> None:
     pattern = EventPattern.load(json.dumps(filled_in("event-rule.json")))
-    assert pattern.matches_event(told) is matches
+    assert pattern.matches_event(detail) is matches
 
 
 def test_the_worker_may_take_events_from_one_queue_and_nothing_else() -> None:

@@ -1,4 +1,4 @@
-"""The judge of the crash and chaos tests sees each violation: one that sees nothing would prove nothing."""
+"""find_violations, which the crash and chaos tests rely on, finds each violation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def described_task(launch: int, started_at: float, stopped_at: float | None, **m
 FIRST, SECOND = described_task(1, 10.0, 20.0), described_task(2, 30.0, 40.0)
 
 
-def test_all_is_well() -> None:
+def test_correct_records_and_tasks_have_no_violation() -> None:
     assert find_violations("ns", [RECORD], [FIRST, SECOND], 2) == []
 
 

@@ -29,10 +29,10 @@ def _emits() -> Iterator[tuple[str, str, frozenset[str] | None]]:
 
 
 def test_every_event_that_is_told_is_in_the_catalogue_with_its_very_fields() -> None:
-    told = list(_emits())
+    emitted = list(_emits())
 
-    assert told
-    for where, name, fields in told:
+    assert emitted
+    for where, name, fields in emitted:
         assert name in EVENTS, where
         assert fields is None or fields == {*EVENTS[name].fields, *EVENTS[name].journal_only}, where
 

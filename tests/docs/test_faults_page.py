@@ -26,6 +26,6 @@ def test_every_test_that_the_table_of_faults_names_exists() -> None:
 
 def test_every_row_names_a_test() -> None:
     rows = re.findall(r"^\|.*\|$", PAGE.read_text().split("## Poison and abuse")[1], re.MULTILINE)
-    told = [row for row in rows if not row.startswith(("|---", "| what goes wrong"))]
+    faults = [row for row in rows if not row.startswith(("|---", "| what goes wrong"))]
 
-    assert [row for row in told if "::test_" not in row.rsplit("|", 2)[1]] == []
+    assert [row for row in faults if "::test_" not in row.rsplit("|", 2)[1]] == []

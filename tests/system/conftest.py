@@ -1,4 +1,4 @@
-"""Servers of their own for the system tests: some kill them."""
+"""The local ECS of the system tests."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions
 
 @pytest.fixture
 def ecs(tmp_path: Path) -> Iterator[LocalEcs]:
-    """A local ECS that really runs the commands, with some latency so that kills hit calls in flight."""
+    """A local ECS that runs the commands, with some latency so that kills hit calls in progress."""
     with LocalEcs(LocalEcsOptions(latency_seconds=0.02, log_dir=tmp_path / "logs")) as server:
         yield server

@@ -1,4 +1,4 @@
-"""A server that speaks TLS alone, asks for certificates, and knows the users of conf/redis-users.acl."""
+"""A server that accepts only TLS with client certificates, and has the users of conf/redis-users.acl."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from ecs_queue.local.redis_server import HOST, find_free_port
 from tests.servers import require_redis_binary
 
 USERS = Path(__file__).parents[2] / "conf" / "redis-users.acl"
-#: The words of the file, and what they are here.
+#: The placeholders of the file and their values.
 PASSWORDS = {"WORKER_PASSWORD": "worker-pw-1", "SUBMITTER_PASSWORD": "submitter-pw-2", "READER_PASSWORD": "reader-pw-3"}
 _ADMIN = "user admin on >admin-pw ~* &* +@all"
 _DAY = datetime.timedelta(days=1)
 
 
 class CertificateAuthority:
-    """A certificate authority of its own, and what it has issued: PEM files in `folder`."""
+    """A certificate authority and the certificates that it issued: PEM files in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ class CertificateAuthority:
         self.ca = self._write("ca.pem", ca.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, name: str) -> tuple[Path, Path]:
-        """A certificate for 127.0.0.1, and its key."""
+        """Issue a certificate for 127.0.0.1. Return its path and its key's."""
         key = ec.generate_private_key(ec.SECP256R1())
         where = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))])
         certificate = self._certificate(_common_name(name), key, where)
@@ -70,37 +70,37 @@ class CertificateAuthority:
 
 @dataclass(frozen=True)
 class SecureRedis:
-    """Where it is, and how its users come in."""
+    """The address of the server and the credentials of its users."""
 
     port: int
     authority: CertificateAuthority
     certificate: tuple[Path, Path]
 
     def url(self, user: str, password: str, *, ca: bool = True, certificate: bool = True) -> str:
-        """With the test's CA, and with a client certificate."""
+        """Return a URL with the test's CA and a client certificate."""
         options = [f"ssl_ca_certs={self.authority.ca}"] if ca else []
         if certificate:
             options += [f"ssl_certfile={self.certificate[0]}", f"ssl_keyfile={self.certificate[1]}"]
         return f"rediss://{user}:{password}@{HOST}:{self.port}/0?{'&'.join(options)}"
 
     def url_for(self, name: str) -> str:
-        """The URL of a user of conf/redis-users.acl: worker, submitter, reader."""
+        """Return the URL of a user of conf/redis-users.acl: worker, submitter or reader."""
         return self.url(f"ecs-queue-{name}", PASSWORDS[f"{name.upper()}_PASSWORD"])
 
     def admin(self) -> Any:
-        """A client that may do anything."""
+        """Return a client with all rights."""
         return redis.Redis.from_url(self.url("admin", "admin-pw"), socket_timeout=10)
 
 
 @contextmanager
 def run_secure_redis(folder: Path) -> Iterator[SecureRedis]:
-    """Until the end of the block. Where the server's program was built without TLS, TLS ends right before it."""
+    """Run the server within the context. If its program was built without TLS, a proxy terminates TLS."""
     binary = require_redis_binary()
     authority = CertificateAuthority(folder / "tls")
     files = authority.ca, *authority.issue("server")
     users = USERS.read_text()
-    for word, password in PASSWORDS.items():
-        users = users.replace(word, password)
+    for placeholder, password in PASSWORDS.items():
+        users = users.replace(placeholder, password)
     acl = folder / "users.acl"
     acl.write_text(f"{users.strip()}\n{_ADMIN}\n")
     with contextlib.ExitStack() as stack:
@@ -112,7 +112,7 @@ def run_secure_redis(folder: Path) -> Iterator[SecureRedis]:
 
 
 class _ServerExited(Exception):  # noqa: N818
-    """The server's program has ended: it does not know TLS, or something else of what it was told."""
+    """The server's program has exited: it does not support TLS or another option."""
 
 
 @contextmanager
@@ -144,7 +144,7 @@ def _run_behind_proxy(binary: str, folder: Path, acl: Path, files: tuple[Path, P
 
 
 class _TlsProxy:
-    """Ends TLS and passes everything on, on a thread of its own."""
+    """Terminates TLS and forwards everything, on its own thread."""
 
     def __init__(self, context: ssl.SSLContext, server_port: int) -> None:
         self._loop = asyncio.new_event_loop()

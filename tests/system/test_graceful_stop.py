@@ -1,4 +1,4 @@
-"""SIGTERM: the calls in hand are finished, the rest is given back, within 10 seconds whatever does not answer."""
+"""SIGTERM: calls in progress complete and messages return to their queues within 10 s, even if a server hangs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LONGEST_DELAY = 5.0
 
 @pytest.fixture
 def ledger_server(make_redis_server: Callable[[], RedisServer]) -> RedisServer:
-    """A server for the ledger alone: either of the two may go away."""
+    """A server for the ledger only: either of the two may fail."""
     return make_redis_server()
 
 
@@ -47,25 +47,25 @@ def is_ready(queue: EcsQueue, process: subprocess.Popen[bytes]) -> bool:
 
 
 def stopped_within(process: subprocess.Popen[bytes], seconds: float) -> float:
-    """SIGTERM, and how long the end took; its exit status must be that of an orderly stop."""
-    begun = time.monotonic()
+    """Send SIGTERM. Return the seconds until the process exits; its status must be that of an orderly stop."""
+    started_at = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(seconds) == 0
-    return time.monotonic() - begun
+    return time.monotonic() - started_at
 
 
 def killed(server: RedisServer) -> None:
-    """Its connections are refused."""
+    """The server refuses connections."""
     server.kill()
 
 
 def hanging(server: RedisServer) -> None:
-    """It takes connections and never answers."""
+    """The server accepts connections and never replies."""
     os.kill(server.pid, signal.SIGSTOP)
 
 
 def test_a_call_that_ecs_does_not_answer_does_not_hold_it_up(own_redis: RedisServer, tmp_path: Path) -> None:
-    """Longer than the call's own time-out: others look after it when the lease is over."""
+    """The call takes longer than its timeout: another worker reclaims the launch when the lease is over."""
     with slow_ecs(60.0) as ecs:
         environ = merged_environ(local_environment(ecs.endpoint_url, own_redis.url))
         environ["AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP"] = "false"
@@ -85,7 +85,7 @@ def test_a_server_that_does_not_answer_does_not_hold_it_up(
     which: str,
     fails: Callable[[RedisServer], None],
 ) -> None:
-    """With a call in hand: whose answer is kept if the ledger is there, else it is asked for again by others."""
+    """A call is in progress: its result is kept if the ledger is up; otherwise another worker repeats the call."""
     with slow_ecs(3.0) as ecs:
         environ = merged_environ(local_environment(ecs.endpoint_url, own_redis.url))
         environ["AIRFLOW__ECS_QUEUE__LEDGER_URL"] = ledger_server.url
@@ -105,7 +105,7 @@ def test_a_server_that_does_not_answer_does_not_hold_it_up(
 
 
 class LoadGenerator:
-    """Submits a request now and then on a thread of its own, until the end of the context."""
+    """A context that submits a request every `every` seconds on its own thread."""
 
     def __init__(self, queue: EcsQueue, every: float) -> None:
         self.handles: list[Handle] = []
@@ -128,7 +128,7 @@ class LoadGenerator:
 
 
 def replace_all(environ: Mapping[str, str], queue: EcsQueue, folder: Path) -> list[str]:
-    """Two workers, each replaced twice, one after the other; the ids of what was submitted meanwhile."""
+    """Replace each of two workers twice, one after the other. Return the ids of the requests submitted meanwhile."""
     longest = 0.0
     with ExitStack() as stack:
         running = [stack.enter_context(run_worker(environ, folder / f"{number}.log")) for number in range(2)]
@@ -155,7 +155,7 @@ def check_delays(results: list[TaskResult], longest_stop: float) -> None:
 
 
 def delay_of(result: TaskResult) -> float:
-    """From the put into the ledger to the ARN in the ledger, by the server's clock."""
+    """Return the seconds from the put to the ARN in the ledger, by the server's clock."""
     assert result.launched_at is not None
     assert result.queued_at is not None
     return (result.launched_at - result.queued_at).total_seconds()
@@ -164,7 +164,7 @@ def delay_of(result: TaskResult) -> float:
 def test_replacing_every_worker_under_load_loses_and_doubles_nothing_and_delays_no_launch(
     own_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """With the leases and time-outs of production: what a worker did not give back would wait for half a minute."""
+    """With production leases and timeouts: a message that a worker did not return would wait for half a minute."""
     with LocalEcs(LocalEcsOptions(latency_seconds=0.1), TimerRunner()) as ecs:
         environ = merged_environ(local_environment(ecs.endpoint_url, own_redis.url))
         with EcsQueue.from_config(environ=environ) as queue:

@@ -1,4 +1,4 @@
-"""Against an ECS endpoint that is not ours: moto's server. It ends every task with exit code 0 after some looks."""
+"""Against moto's ECS, which this project did not write. It ends every task with exit code 0 after some polls."""
 
 from __future__ import annotations
 

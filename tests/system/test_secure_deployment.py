@@ -1,4 +1,4 @@
-"""Keys, TLS and least-privileged users with real processes: what is forged does not run, what is secret is not seen."""
+"""Keys, TLS and least-privileged users with real processes: forged requests do not run, secrets stay secret."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ COMMAND = ["sh", "-c", 'test "$PASSWORD" = "$1"', "sh", SECRET]
 
 
 class SecureHarness:
-    """A server with TLS and users, a local ECS, and how each user's processes are started."""
+    """A server with TLS and users, a local ECS, and the processes of each user."""
 
     def __init__(self, server: SecureRedis, ecs: LocalEcs, folder: Path) -> None:
         self.redis = server
@@ -55,7 +55,7 @@ class SecureHarness:
         self.cli_output: list[str] = []
 
     def environ(self, user: str, **settings: str) -> dict[str, str]:
-        """Of a process that comes in as `user`; the reader has no keys."""
+        """Return the environment of a process of this user. The reader has no keys."""
         keys = {} if user == "reader" else KEYS
         own = {f"AIRFLOW__ECS_QUEUE__{name.upper()}": value for name, value in settings.items()}
         return merged_environ(
@@ -70,7 +70,7 @@ class SecureHarness:
         return done
 
     def submit(self, record_id: str, command: list[str], wait: bool = False, **settings: str) -> TaskResult | None:
-        """As a submitter, with the secret in its environment."""
+        """Submit as the submitter, with the secret in the request's environment."""
         with EcsQueue.from_config(environ=self.environ("submitter", **settings)) as queue:
             handle = queue.submit(command, id=record_id, executor_config=ENVIRONMENT)
             return handle.result(60) if wait else None
@@ -84,7 +84,7 @@ class SecureHarness:
         return str((self.admin.hget(f"ecs-queue:l:r:{record_id}", "state") or b"").decode())
 
     def dump_keys(self) -> bytes:
-        """Every key of the server, with all that is in it."""
+        """Return all keys of the server with their contents."""
         return b"\n".join(key + b" " + self._content(key) for key in self.admin.scan_iter(count=1000))
 
     def _content(self, key: bytes) -> bytes:
@@ -108,7 +108,7 @@ class SecureHarness:
 
 
 class CommandMonitor:
-    """All that any client says to the server, in a thread of its own."""
+    """Records all commands of all clients, on its own thread."""
 
     def __init__(self, server: SecureRedis) -> None:
         self.commands: list[bytes] = []
@@ -126,16 +126,16 @@ class CommandMonitor:
                 return
 
     def stop(self, server: SecureRedis) -> bytes:
-        """What was heard up to now: everything before a word of our own."""
-        word = uuid.uuid4().hex
-        server.admin().echo(word)
-        wait_until(lambda: any(word.encode() in line for line in self.commands[-1000:]), "the end of what is heard", 20)
+        """Stop. Return all commands up to now: those before a marker."""
+        marker = uuid.uuid4().hex
+        server.admin().echo(marker)
+        wait_until(lambda: any(marker.encode() in line for line in self.commands[-1000:]), "the marker is recorded", 20)
         self._connection.disconnect()
         return b"\n".join(self.commands)
 
 
 def contains_secret(text: bytes, secret: str = SECRET) -> bool:
-    """Whether `text` shows the secret, also within base64, as which kombu carries bodies."""
+    """Whether `text` contains the secret, also in base64 as in kombu's bodies."""
     parts = [text, *(_decoded(found) for found in re.findall(rb"[A-Za-z0-9+/_-]{16,}", text))]
     return any(secret.encode() in part for part in parts)
 
@@ -154,7 +154,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureHarness]
 
 @pytest.fixture(scope="module")
 def running(harness: SecureHarness) -> Iterator[Path]:
-    """A worker, as a worker; its log."""
+    """Run a worker as the user `worker`. Yields its log."""
     log = harness.folder / "worker.log"
     with run_worker(harness.environ("worker"), log, "--log-level", "debug"):
         wait_until(lambda: bool(harness.admin.hlen("ecs-queue:l:workers")), "the worker is there", 60)
@@ -198,7 +198,7 @@ def test_a_sealed_payload_is_nowhere_in_clear_from_its_submission_to_its_end(
 
 
 def test_without_the_key_the_same_search_finds_the_secret(harness: SecureHarness) -> None:
-    """So that the test before can fail."""
+    """Proves that the test above can fail."""
     listener = CommandMonitor(harness.redis)
     harness.submit("clear", COMMAND, encryption_keys="")
     body = base64.b64encode(harness.admin.hget("ecs-queue:l:r:clear", "request"))
@@ -210,7 +210,7 @@ def test_without_the_key_the_same_search_finds_the_secret(harness: SecureHarness
 
 
 def test_what_is_forged_becomes_a_dead_letter_and_what_is_signed_runs(harness: SecureHarness, running: Path) -> None:
-    """Somebody publishes with a submitter's rights on the server, without keys or with what was stolen elsewhere."""
+    """An attacker publishes with a submitter's rights, without keys or with messages stolen elsewhere."""
     config = load_config(environ=KEYS, overrides={"broker_url": harness.redis.url_for("worker")})
     ours = open_keyring(config)
     elsewhere = open_keyring(load_config(environ=KEYS, overrides={"namespace": "elsewhere"}))
@@ -235,12 +235,12 @@ def test_what_is_forged_becomes_a_dead_letter_and_what_is_signed_runs(harness: S
         wait_until(lambda: harness.state("signed-1") == "SUCCESS", "the last of them has run", 60)
 
     ledger = open_ledger(config)
-    buried = {letter.body: letter.reason for letter in ledger.list_dead_letters(100)}
+    reasons = {each.body: each.reason for each in ledger.list_dead_letters(100)}
     ledger.close()
-    for told, body in forged.items():
-        assert told in buried[body]
+    for expected, body in forged.items():
+        assert expected in reasons[body]
     assert [harness.state(f"forged-{number}") for number in range(1, 6)] == [""] * 5
-    assert signed not in buried
+    assert signed not in reasons
     assert "dead letter from default" in running.read_text()
 
 

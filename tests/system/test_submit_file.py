@@ -1,4 +1,4 @@
-"""A file of commands in, exactly one right result line a command out, whatever is killed meanwhile."""
+"""A file of commands in, exactly one correct result line for each command out, whatever is killed meanwhile."""
 
 from __future__ import annotations
 
