@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecs_queue.cli.ui.options import SharedOptions, json_option, pass_options, shared_options
+from ecs_queue.cli.ui.options import SharedOptions, command_options
 from ecs_queue.cli.ui.output import print_json, print_stdout, print_table
 from ecs_queue.errors import EcsQueueError
 
@@ -19,9 +19,7 @@ _PROVIDER_MODULE = "airflow.providers.amazon.aws.hooks.base_aws"
 
 
 @click.command(short_help="Show the configuration and its origins.")
-@json_option
-@shared_options
-@pass_options
+@command_options
 def config(options: SharedOptions, as_json: bool) -> None:
     """Show every configuration value in effect and where it came from, with secrets hidden.
 

@@ -20,7 +20,7 @@ from ecs_queue.cli.dead_letter_requeue import (
 )
 from ecs_queue.cli.ui.durations import format_ago, format_timestamp, parse_duration
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
-from ecs_queue.cli.ui.options import OrderedGroup, SharedOptions, json_option, open_client, pass_options, shared_options
+from ecs_queue.cli.ui.options import OrderedGroup, SharedOptions, command_options, open_client, shared_options
 from ecs_queue.cli.ui.output import print_facts, print_json, print_stderr, print_stdout, print_table, truncate
 from ecs_queue.errors import UndecodableMessage, UsageError
 
@@ -78,9 +78,7 @@ def dead() -> None:
 @filter_options
 @click.option("--limit", type=click.IntRange(0), default=50, show_default=True, help="Maximum number to list.")
 @click.option("--counts", is_flag=True, help="Only print the counts.")
-@json_option
-@shared_options
-@pass_options
+@command_options
 def list_dead_letters(
     options: SharedOptions, selection: DeadLetterFilter, limit: int, counts: bool, as_json: bool
 ) -> None:
@@ -114,9 +112,7 @@ def list_dead_letters(
 @dead.command("show", short_help="Show one dead letter.")
 @click.argument("key")
 @click.option("--body", is_flag=True, help="Write the message's bytes to stdout unchanged. They may hold secrets.")
-@json_option
-@shared_options
-@pass_options
+@command_options
 def show_dead_letter(options: SharedOptions, key: str, body: bool, as_json: bool) -> int:
     """Show where one dead letter came from, why it is dead, and whether it can be requeued.
 
@@ -155,9 +151,7 @@ def show_dead_letter(options: SharedOptions, key: str, body: bool, as_json: bool
 @_all_option
 @click.option("--to", metavar="NAME", help="Queue to submit them to.  [the queue that each came from]")
 @_yes_option
-@json_option
-@shared_options
-@pass_options
+@command_options
 def requeue_dead_letters(
     options: SharedOptions, selection: DeadLetterFilter, everything: bool, to: str | None, yes: bool, as_json: bool
 ) -> int:
@@ -198,9 +192,7 @@ def requeue_dead_letters(
 @filter_options
 @_all_option
 @_yes_option
-@json_option
-@shared_options
-@pass_options
+@command_options
 def purge_dead_letters(
     options: SharedOptions, selection: DeadLetterFilter, everything: bool, yes: bool, as_json: bool
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
-from ecs_queue.cli.ui.options import SharedOptions, json_option, load_shared_config, pass_options, shared_options
+from ecs_queue.cli.ui.options import SharedOptions, command_options, load_shared_config
 from ecs_queue.cli.ui.output import is_terminal, print_json, print_stderr, sanitize
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ _LABELS = {
     help="Seconds to wait for each canary; then it is stopped.",
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 after warnings too.")
-@json_option
-@shared_options
-@pass_options
+@command_options
 def doctor(
     options: SharedOptions,
     queues: tuple[str, ...],

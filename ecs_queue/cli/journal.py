@@ -14,10 +14,9 @@ from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import (
     OrderedGroup,
     SharedOptions,
-    json_option,
+    command_options,
     load_shared_config,
     open_journal_reader,
-    pass_options,
     shared_options,
 )
 from ecs_queue.cli.ui.output import STDIO, open_output, print_json, print_stderr, print_table
@@ -51,9 +50,7 @@ def journal() -> None:
 @journal.command(short_help="Show the events of one request.")
 @click.argument("id")
 @click.option("--envelope", is_flag=True, help="Only print the request itself, as JSON.")
-@json_option
-@shared_options
-@pass_options
+@command_options
 def show(options: SharedOptions, /, id: str, envelope: bool, as_json: bool) -> int:
     """Show the events of one request, in the order in which they happened.
 
@@ -102,9 +99,7 @@ def show(options: SharedOptions, /, id: str, envelope: bool, as_json: bool) -> i
     "--event", "names", multiple=True, metavar="NAME", help="Only events of this name; repeatable. * is any text."
 )
 @click.option("--worker", metavar="NAME", help="Only events that this worker wrote.")
-@json_option
-@shared_options
-@pass_options
+@command_options
 def tail(options: SharedOptions, /, follow: bool, lines: int, as_json: bool, **filters: Any) -> int:
     """Show the newest events, and with -f also the events that follow.
 
@@ -141,9 +136,7 @@ def tail(options: SharedOptions, /, follow: bool, lines: int, as_json: bool, **f
 )
 @click.option("--until", type=parse_time_bound, metavar="WHEN", help="Only events until then.")
 @click.option("--id", "ids", multiple=True, metavar="ID", help="Only events of this request; repeatable.")
-@json_option
-@shared_options
-@pass_options
+@command_options
 def export(
     options: SharedOptions, /, output: str, ids: tuple[str, ...], as_json: bool, **times: TimeBound | None
 ) -> int:
@@ -181,9 +174,7 @@ def export(
 @journal.command("import", short_help="Import an exported file.")
 @click.argument("file", metavar="FILE")
 @click.option("--append", is_flag=True, help="Import into a namespace whose journal has events already.")
-@json_option
-@shared_options
-@pass_options
+@command_options
 def import_events(options: SharedOptions, /, file: str, append: bool, as_json: bool) -> None:
     """Import an exported journal into the journal of a namespace, to read it there.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
-from ecs_queue.cli.ui.options import SharedOptions, json_option, pass_options, shared_options
+from ecs_queue.cli.ui.options import SharedOptions, command_options
 from ecs_queue.cli.ui.output import print_json, print_stderr, print_stdout
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ _POLL_INTERVAL_SECONDS = 1.0
     "--workers", type=click.IntRange(0, 64), default=1, show_default=True, metavar="N", help="How many to start."
 )
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="Directory that keeps data and logs.")
-@json_option
-@shared_options
-@pass_options
+@command_options
 def local(options: SharedOptions, port: int | None, workers: int, directory: Path | None, as_json: bool) -> int:
     """Run everything on this machine: an embedded Redis or Valkey, a local ECS, and workers.
 

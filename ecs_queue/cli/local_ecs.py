@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ecs_queue.cli.ui.options import SharedOptions, json_option, pass_options, shared_options
+from ecs_queue.cli.ui.options import SharedOptions, command_options
 from ecs_queue.cli.ui.output import print_json, print_stderr, print_stdout
 from ecs_queue.errors import ConfigError, UsageError
 
@@ -64,9 +64,7 @@ _SECONDS = click.FloatRange(0)
     help="Seconds between SIGTERM and SIGKILL.",
 )
 @click.option("--log-dir", type=click.Path(path_type=Path), help="Directory for one log file a task.  [temporary]")
-@json_option
-@shared_options
-@pass_options
+@command_options
 def local_ecs(
     options: SharedOptions, /, as_json: bool, faults: Sequence[str], event_faults: Sequence[str], **given: Any
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ecs_queue.cli.ui.durations import format_duration, format_timestamp
-from ecs_queue.cli.ui.options import SharedOptions, json_option, open_client, pass_options, shared_options
+from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, pass_options, shared_options
 from ecs_queue.cli.ui.output import print_json, print_stderr, print_stdout, print_table
 from ecs_queue.cli.ui.records import list_queues, read_backlog
 
@@ -19,9 +19,7 @@ _HEADERS = ("queue", "workers", "backlog", "queued", "in flight", "limit", "weig
 
 
 @click.group(short_help="Show the queues; pause and resume them.", invoke_without_command=True)
-@json_option
-@shared_options
-@pass_options
+@command_options
 @click.pass_context
 def queues(context: click.Context, options: SharedOptions, as_json: bool) -> None:
     """Show each queue's load, its limits, and whether it is paused.

@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecs_queue.cli.ui.options import (
-    SharedOptions,
-    json_option,
-    open_client,
-    open_journal_reader,
-    pass_options,
-    shared_options,
-)
+from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, open_journal_reader
 from ecs_queue.cli.ui.output import print_json, print_stdout
 from ecs_queue.errors import UsageError
 
@@ -55,9 +48,7 @@ _REQUEST_MODES: Mapping[str, tuple[str, ...]] = {
 @click.option("--speed", type=float, metavar="N", help="FILE, with --submit: N times as fast.  [1]")
 @click.option("--dry-run", is_flag=True, help="FILE, with --submit: only show what would be submitted.")
 @click.option("--yes-i-mean", metavar="NAMESPACE", help="FILE, with --submit: confirm a namespace not named for tests.")
-@json_option
-@shared_options
-@pass_options
+@command_options
 def replay(options: SharedOptions, /, target: str, as_json: bool, **given: Any) -> int:
     """Repeat a request by its ID, or what is recorded in a FILE that `journal export` wrote.
 

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
-from ecs_queue.cli.ui.options import (
-    SharedOptions,
-    json_option,
-    open_client,
-    open_journal_reader,
-    pass_options,
-    shared_options,
-)
+from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, open_journal_reader
 from ecs_queue.cli.ui.output import print_facts, print_fields, print_json, print_stderr, print_stdout, print_table
 from ecs_queue.cli.ui.record_view import record_lines, record_to_dict
 from ecs_queue.cli.ui.records import STATE_NAMES, find_record, list_queues, read_backlog
@@ -31,9 +24,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Show all queues, or one request.")
 @click.argument("id", required=False, metavar="[ID|TASK-ARN]")
-@json_option
-@shared_options
-@pass_options
+@command_options
 def status(options: SharedOptions, id: str | None, as_json: bool) -> int:
     """Show all queues, or one request.
 

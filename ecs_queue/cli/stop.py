@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ecs_queue.cli.ui.durations import format_duration
-from ecs_queue.cli.ui.options import SharedOptions, json_option, open_client, pass_options, shared_options
+from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client
 from ecs_queue.cli.ui.output import print_json, print_stdout
 from ecs_queue.cli.ui.records import find_record
 from ecs_queue.errors import UsageError
@@ -23,9 +23,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,48}")
 
 @click.command(short_help="Stop requests, launched or not.")
 @click.argument("ids", nargs=-1, required=True, metavar="ID|TASK-ARN...")
-@json_option
-@shared_options
-@pass_options
+@command_options
 def stop(options: SharedOptions, ids: Sequence[str], as_json: bool) -> None:
     """Stop requests, launched or not.
 

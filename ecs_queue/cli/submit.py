@@ -15,7 +15,7 @@ import click
 
 from ecs_queue.cli.ui.durations import format_duration
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TIMED_OUT
-from ecs_queue.cli.ui.options import SharedOptions, json_option, open_client, pass_options, shared_options
+from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client
 from ecs_queue.cli.ui.output import (
     STDIO,
     is_terminal,
@@ -52,9 +52,7 @@ POSITIVE_SECONDS = click.FloatRange(0, 1e9, min_open=True)
 @click.option("--wait", "-w", is_flag=True, help="Wait for the results.")
 @click.option("--timeout", type=POSITIVE_SECONDS, metavar="S", help="Maximum number of seconds to wait.")
 @click.option("--output", "-o", metavar="RESULTS.jsonl", help="Write the results of --file to this file.")
-@json_option
-@shared_options
-@pass_options
+@command_options
 def submit(options: SharedOptions, /, command: Sequence[str], file: str | None, as_json: bool, **given: Any) -> int:
     """Submit one command, or a file of them.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ecs_queue.cli.ui.durations import TimeBound, format_duration, parse_time_bound
-from ecs_queue.cli.ui.options import SharedOptions, json_option, open_client, pass_options, shared_options
+from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client
 from ecs_queue.cli.ui.output import (
     STATE_STYLES,
     fits_terminal,
@@ -72,9 +72,7 @@ class TaskFilter:
 @click.option("--reason", metavar="TEXT", help="Only requests whose reason contains TEXT, in upper or lower case.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Maximum number to list.")
 @click.option("--counts", is_flag=True, help="Count all selected requests by queue and state instead.")
-@json_option
-@shared_options
-@pass_options
+@command_options
 def tasks(
     options: SharedOptions, /, states: Sequence[str], limit: int, counts: bool, as_json: bool, **filters: Any
 ) -> None:

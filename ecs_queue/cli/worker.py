@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ecs_queue.cli.ui.logging_setup import LOG_FORMATS
-from ecs_queue.cli.ui.options import SharedOptions, json_option, load_shared_config, pass_options, shared_options
+from ecs_queue.cli.ui.options import SharedOptions, command_options, load_shared_config
 from ecs_queue.cli.ui.output import print_json, print_stderr
 from ecs_queue.errors import UsageError
 
@@ -41,9 +41,7 @@ _POLL_INTERVAL_SECONDS = 0.05
 @click.option(
     "--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True, help="Format of the log lines."
 )
-@json_option
-@shared_options
-@pass_options
+@command_options
 def worker(
     options: SharedOptions, queues: str, concurrency: int | None, name: str, log_format: str, as_json: bool
 ) -> None:

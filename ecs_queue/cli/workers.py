@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ecs_queue.cli.ui.durations import format_duration, format_timestamp
-from ecs_queue.cli.ui.options import SharedOptions, json_option, open_client, pass_options, shared_options
+from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client
 from ecs_queue.cli.ui.output import print_json, print_stderr, print_stdout, print_table_or_blocks
 
 if TYPE_CHECKING:
@@ -18,9 +18,7 @@ _HEADERS = ("name", "queues", "launching", "launched", "ended", "rate", "usage",
 
 
 @click.command(short_help="List the live workers.")
-@json_option
-@shared_options
-@pass_options
+@command_options
 def workers(options: SharedOptions, as_json: bool) -> None:
     """List the workers that sent a heartbeat in the last 15 seconds.
 

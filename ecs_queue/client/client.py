@@ -14,23 +14,18 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from ecs_queue.broker import open_broker
 from ecs_queue.broker.base import Broker
-from ecs_queue.client.producer import PreparedRequest, batches, find_conflicts, is_accepted, prepare_request
+from ecs_queue.client import producer
+from ecs_queue.client.producer import PreparedRequest, batches
 from ecs_queue.client.results import ResultWaiter
 from ecs_queue.config import Config, load_config
 from ecs_queue.config.keyring import open_keyring
 from ecs_queue.crash_points import crash_point
-from ecs_queue.errors import (
-    BrokerUnavailable,
-    IdConflict,
-    InvalidRequest,
-    LedgerUnavailable,
-    RequestTooLate,
-    UnknownTask,
-)
+from ecs_queue.errors import BrokerUnavailable, IdConflict, InvalidRequest, LedgerUnavailable, UnknownTask
 from ecs_queue.journal import JournalStore, open_journal_store
 from ecs_queue.journal.client_journal import ClientJournal
 from ecs_queue.ledger import open_ledger
@@ -54,21 +49,17 @@ _PUT_BATCH_SIZE = 500
 _CLOCK_SYNC_INTERVAL_SECONDS = 60.0
 
 
+@dataclass(eq=False, slots=True)
 class Handle:
     """One submitted request.
 
     `prepared_request` is what this process submitted: it is put again when the ledger loses it in a fail-over.
     """
 
-    __slots__ = ("_queue", "id", "nonce", "prepared_request")
-
-    def __init__(
-        self, queue: EcsQueue, record_id: str, nonce: str, prepared_request: PreparedRequest | None = None
-    ) -> None:
-        self._queue = queue
-        self.id = record_id
-        self.nonce = nonce
-        self.prepared_request = prepared_request
+    _queue: EcsQueue = field(repr=False)
+    id: str
+    nonce: str = field(repr=False)
+    prepared_request: PreparedRequest | None = field(default=None, repr=False)
 
     def result(self, timeout: float | None = None) -> TaskResult:
         """Wait for the result.
@@ -91,9 +82,6 @@ class Handle:
     def stop(self, by: str = "client") -> State:
         """Request a stop, see `EcsQueue.stop`."""
         return self._queue.stop(self.id, by=by)
-
-    def __repr__(self) -> str:
-        return f"Handle(id={self.id!r})"
 
 
 class EcsQueue:
@@ -178,7 +166,7 @@ class EcsQueue:
         """
         lines = list(tasks)
         prepared_requests = [self.prepare(task) for task in lines]
-        _reject_duplicate_ids(prepared_requests)
+        producer.reject_duplicate_ids(prepared_requests)
         chosen = [item for item, line in zip(prepared_requests, lines, strict=True) if line.get("id") is not None]
         conflicts = [conflict.request.id for conflict in self.find_conflicts(chosen)]
         if conflicts:
@@ -212,7 +200,7 @@ class EcsQueue:
             **fields,
         )
         validate_request(self.config.profile(request.queue), build_queued_task(request, 1, request.submitted_at))
-        return prepare_request(request, self.config, self.keyring)
+        return producer.prepare_request(request, self.config, self.keyring)
 
     def find_conflicts(self, prepared_requests: Sequence[PreparedRequest]) -> list[PreparedRequest]:
         """Return those whose id belongs to another request in the ledger.
@@ -222,7 +210,7 @@ class EcsQueue:
         return [
             conflict
             for batch in batches(prepared_requests, _PUT_BATCH_SIZE)
-            for conflict in find_conflicts(batch, self.ledger.get([item.request.id for item in batch]))
+            for conflict in producer.find_conflicts(batch, self.ledger.get([item.request.id for item in batch]))
         ]
 
     def send(self, prepared_requests: Sequence[PreparedRequest]) -> list[Handle]:
@@ -233,14 +221,13 @@ class EcsQueue:
         Raises:
             IdConflict, RequestTooLate: One was rejected; all others of the call are queued.
         """
-        results = self.ledger.put([item.submission for item in prepared_requests])
-        answered = list(zip(prepared_requests, results, strict=True))
+        answered = list(zip(prepared_requests, self.ledger.put([p.submission for p in prepared_requests]), strict=True))
         crash_point("client.requests_put")
         created = [item for item, result in answered if result.code is ResultCode.CREATED]
         self._journal.record_submissions(item.submission for item in created)
         self._publish_requests(created)
         for item, result in answered:
-            _raise_if_rejected(item, result)
+            producer.raise_if_rejected(item, result)
         return [self._make_handle(item, result) for item, result in answered]
 
     def handle(self, record_id: str) -> Handle:
@@ -328,28 +315,23 @@ class EcsQueue:
 
     def _make_handle(self, prepared_request: PreparedRequest, result: OperationResult) -> Handle:
         """The nonce is the record's: when a request is submitted twice, the first submission counts."""
-        record_id, nonce = prepared_request.request.id, prepared_request.submission.nonce
-        if result.record is None or result.record.nonce == nonce:
-            return Handle(self, record_id, nonce, prepared_request)
-        return Handle(self, record_id, result.record.nonce)
+        own_nonce = prepared_request.submission.nonce
+        nonce = own_nonce if result.record is None else result.record.nonce
+        return Handle(self, prepared_request.request.id, nonce, prepared_request if nonce == own_nonce else None)
 
-    def _publish_requests(self, prepared_requests: Sequence[PreparedRequest]) -> None:
-        if not prepared_requests:
+    def _publish_requests(self, requests: Sequence[PreparedRequest]) -> None:
+        if not requests:
             return
         try:
-            self._broker.publish_requests([item.to_message() for item in prepared_requests])
+            self._broker.publish_requests([request.to_message() for request in requests])
             crash_point("client.requests_published")
         except BrokerUnavailable as error:
             # They are accepted: the workers' sweep finds records without a message.
-            logger.warning(
-                "%d requests were accepted but not published, their launch is delayed: %s",
-                len(prepared_requests),
-                error,
-            )
+            logger.warning("%d requests were accepted but not published, which delays them: %s", len(requests), error)
 
     def _put_again(self, prepared_request: PreparedRequest) -> bool:
         """Put the same envelope again after the ledger lost it in a fail-over, so that it is the same request."""
-        if not is_accepted(self.ledger.put([prepared_request.submission])[0]):
+        if not producer.is_accepted(self.ledger.put([prepared_request.submission])[0]):
             return False
         crash_point("client.request_put_again")
         self._publish_requests([prepared_request])
@@ -362,24 +344,3 @@ class EcsQueue:
             crash_point("client.stop_result_published")
         except BrokerUnavailable as error:
             logger.debug("A result was not published, its owner will find it in the ledger: %s", error)
-
-
-def _reject_duplicate_ids(prepared_requests: Sequence[PreparedRequest]) -> None:
-    """Raise `IdConflict` when two different requests of one call have the same id."""
-    digests: dict[str, str] = {}
-    for item in prepared_requests:
-        if digests.setdefault(item.request.id, item.submission.digest) != item.submission.digest:
-            raise IdConflict(
-                f"two different requests have the id {item.request.id}; choose another id, or leave it out"
-            )
-
-
-def _raise_if_rejected(prepared_request: PreparedRequest, result: OperationResult) -> None:
-    record_id = prepared_request.request.id
-    if result.code is ResultCode.CONFLICT:
-        raise IdConflict(f"another request was submitted under the id {record_id}; choose another id, or leave it out")
-    if result.code is ResultCode.TOO_LATE:
-        raise RequestTooLate(
-            f"{record_id} was not submitted: this machine's clock is behind the ledger's by more than accept_seconds; "
-            "correct the clock, then submit it again"
-        )

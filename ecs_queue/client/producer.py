@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
 
 import msgspec
 
 from ecs_queue.broker.base import RequestMessage
 from ecs_queue.config import Config
+from ecs_queue.errors import IdConflict, RequestTooLate
 from ecs_queue.messages import envelope
 from ecs_queue.messages.envelope import TaskRequest
 from ecs_queue.messages.keyring import Keyring
 from ecs_queue.protocol.operations import OperationResult, ResultCode
 from ecs_queue.protocol.record import Record, Submission
 from ecs_queue.runtask.launch_spec import build_submission
-
-T = TypeVar("T")
 
 
 class PreparedRequest(msgspec.Struct, frozen=True):
@@ -58,6 +56,28 @@ def find_conflicts(prepared: Sequence[PreparedRequest], records: Iterable[Record
     ]
 
 
-def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+def batches(items: Sequence[PreparedRequest], size: int) -> Iterator[Sequence[PreparedRequest]]:
     """Yield slices of at most `size` items, in order."""
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def reject_duplicate_ids(prepared_requests: Sequence[PreparedRequest]) -> None:
+    """Raise `IdConflict` when two different requests of one call have the same id."""
+    digests: dict[str, str] = {}
+    for item in prepared_requests:
+        if digests.setdefault(item.request.id, item.submission.digest) != item.submission.digest:
+            raise IdConflict(
+                f"two different requests have the id {item.request.id}; choose another id, or leave it out"
+            )
+
+
+def raise_if_rejected(prepared_request: PreparedRequest, result: OperationResult) -> None:
+    """Raise `IdConflict` or `RequestTooLate` when `Ledger.put` did not accept the request."""
+    record_id = prepared_request.request.id
+    if result.code is ResultCode.CONFLICT:
+        raise IdConflict(f"another request was submitted under the id {record_id}; choose another id, or leave it out")
+    if result.code is ResultCode.TOO_LATE:
+        raise RequestTooLate(
+            f"{record_id} was not submitted: this machine's clock is behind the ledger's by more than accept_seconds; "
+            "correct the clock, then submit it again"
+        )

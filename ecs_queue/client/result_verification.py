@@ -26,12 +26,11 @@ def decode_result_keys(bodies: Iterable[bytes], keyring: Keyring, log: logging.L
     for body in bodies:
         try:
             result = decode_result(body, keyring)
+            keys[result.id, result.nonce] = None
         except UnverifiedMessage as error:
             log.warning("Ignoring a result message, the ledger is read instead: %s", error)
         except UndecodableMessage:
             continue  # not published by a worker of this version
-        else:
-            keys[result.id, result.nonce] = None
     return list(keys)
 
 

@@ -20,6 +20,7 @@ from ecs_queue.protocol.record import Record
 
 logger = logging.getLogger("ecs_queue")
 
+PutAgain = Callable[[PreparedRequest], bool]
 #: What one waiting iterator has been given and has not yielded yet.
 _ReadyResults = deque[TaskResult | UnknownTask]
 
@@ -39,12 +40,7 @@ class ResultWaiter:
     """Waits for the results of one owner. Any number of threads may wait; one of them reads the messages for all."""
 
     def __init__(
-        self,
-        broker: Broker,
-        ledger: Ledger,
-        owner: str,
-        put_again: Callable[[PreparedRequest], bool],
-        keyring: Keyring = NO_KEYS,
+        self, broker: Broker, ledger: Ledger, owner: str, put_again: PutAgain, keyring: Keyring = NO_KEYS
     ) -> None:
         """Create a waiter; it opens the owner's queue of results on first use.
 

@@ -102,6 +102,12 @@ pass_options = click.make_pass_decorator(SharedOptions, ensure=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
 
+def command_options(command: Command) -> Command:
+    """Add --json and the options of every command; pass `as_json`, and `SharedOptions` as the first argument."""
+    decorated: Command = json_option(shared_options(pass_options(command)))
+    return decorated
+
+
 def load_shared_config(options: SharedOptions) -> Config:
     """Return the configuration of a command that works with other processes.
 
