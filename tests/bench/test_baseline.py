@@ -1,4 +1,4 @@
-"""The check of the benchmarks' ratios."""
+"""The baseline file, and the check of its ratios."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert baseline.read(tmp_path / "figures.json") == rows
 
 
-def test_a_run_replaces_the_figures_of_the_benchmarks_that_ran_and_keeps_the_others(tmp_path: Path) -> None:
+def test_a_run_replaces_the_measurements_of_its_benchmarks_and_keeps_the_others(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     baseline.update(
         path,
@@ -59,6 +59,6 @@ def test_a_ratio_that_fell_by_more_than_a_quarter_is_named() -> None:
     assert baseline.regressions(base, now) == ["launches: b was 4.00 and is 2.90"]
 
 
-def test_a_ratio_that_is_gone_is_named_and_a_benchmark_that_did_not_run_is_not() -> None:
+def test_a_missing_ratio_is_named_unless_its_benchmark_did_not_run() -> None:
     base = {"launches": [Measurement("a", "1.00", "", 1.0)], "idle": [Measurement("c", "1.00", "", 1.0)]}
     assert baseline.regressions(base, {"launches": []}) == ["launches: a is not measured any more"]

@@ -1,4 +1,4 @@
-"""The broker on Redis: what only Redis has, does and suffers."""
+"""Behaviour of the broker that is specific to Redis."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ecs_queue.broker import KombuBroker, RequestMessage
 from ecs_queue.broker.base import Delivery
 from tests.conformance.broker.harness import BrokerHarness
 
-#: No call may take longer than this, whatever happens to the server: a few socket time-outs. Seconds.
+#: Maximum duration of any call, in any state of the server: a few socket time-outs. Seconds.
 MAX_CALL_SECONDS = 20.0
 
 
@@ -49,10 +49,10 @@ def test_higher_priorities_come_first(make_broker: Callable[..., KombuBroker]) -
 
     with BrokerHarness(broker) as harness:
         assert harness.receive(10) == [b"%d" % priority for priority in reversed(range(10))]
-    assert broker.backlog("q") == 10  # given back
+    assert broker.backlog("q") == 10  # requeued
 
 
-def test_what_is_put_back_is_next_again_and_what_is_released_last(make_broker: Callable[..., KombuBroker]) -> None:
+def test_requeued_at_the_front_is_next_and_requeued_is_last(make_broker: Callable[..., KombuBroker]) -> None:
     broker = make_broker()
     with BrokerHarness(broker, prefetch=2) as harness:
         harness.publish(b"1", b"2", b"3", priority=4)
@@ -69,10 +69,8 @@ def test_what_is_put_back_is_next_again_and_what_is_released_last(make_broker: C
 
 
 class TestPausing:
-    def test_a_message_that_was_on_its_way_is_delivered_all_the_same(
-        self, make_broker: Callable[..., KombuBroker]
-    ) -> None:
-        """Else it would go to the end of its queue."""
+    def test_a_message_in_transit_is_still_delivered(self, make_broker: Callable[..., KombuBroker]) -> None:
+        """Otherwise it would go to the end of its queue."""
         with BrokerHarness(make_broker(), queues=["a", "b"]) as harness:
             harness.consumer._channel.brpop_timeout = 5  # type: ignore[attr-defined]
             harness.consumer.drain(0.01)  # from here on the server is asked for both
@@ -81,7 +79,7 @@ class TestPausing:
 
             assert harness.receive(1) == [b"on its way"]
 
-    def test_what_is_resumed_is_served_though_another_queue_was_being_waited_for(
+    def test_a_resumed_queue_is_served_while_another_queue_is_polled(
         self, make_broker: Callable[..., KombuBroker]
     ) -> None:
         with BrokerHarness(make_broker(), queues=["a", "b"]) as harness:
@@ -94,7 +92,7 @@ class TestPausing:
             assert harness.receive(2) == [b"1", b"2"]
             assert time.monotonic() - before < MAX_CALL_SECONDS
 
-    def test_with_every_queue_held_nothing_is_asked_for(self, make_broker: Callable[..., KombuBroker]) -> None:
+    def test_with_every_queue_paused_the_server_is_not_polled(self, make_broker: Callable[..., KombuBroker]) -> None:
         broker = make_broker()
         with BrokerHarness(broker) as harness:
             harness.consumer.pause("q")
@@ -107,7 +105,7 @@ class TestPausing:
 
 
 class TestKeys:
-    def test_all_stand_under_the_prefix_of_the_namespace(
+    def test_all_keys_have_the_prefix_of_the_namespace(
         self, make_broker: Callable[..., KombuBroker], client: Any
     ) -> None:
         broker = make_broker(visibility_timeout=0.01)
@@ -124,7 +122,9 @@ class TestKeys:
         assert during
         assert all(key.startswith(b"ns:q:") for key in [*during, *client.keys()])
 
-    def test_results_expire_when_nobody_drains_them(self, make_broker: Callable[..., KombuBroker], client: Any) -> None:
+    def test_results_expire_when_they_are_not_drained(
+        self, make_broker: Callable[..., KombuBroker], client: Any
+    ) -> None:
         make_broker().publish_results([("me", b"1")])
 
         assert 3_500_000 < client.pttl("ns:q:results.me") <= 3_600_000
@@ -134,7 +134,7 @@ class TestKeys:
 
         assert client.pttl("ns:q:requests.q") == -1
 
-    def test_forgotten_results_leave_nothing(self, make_broker: Callable[..., KombuBroker], client: Any) -> None:
+    def test_deleted_results_leave_no_key(self, make_broker: Callable[..., KombuBroker], client: Any) -> None:
         broker = make_broker()
         broker.publish_results([("me", b"1")])
 
@@ -142,7 +142,7 @@ class TestKeys:
 
         assert client.keys() == []
 
-    def test_acknowledged_messages_leave_nothing(self, make_broker: Callable[..., KombuBroker], client: Any) -> None:
+    def test_acknowledged_messages_leave_no_key(self, make_broker: Callable[..., KombuBroker], client: Any) -> None:
         with BrokerHarness(make_broker()) as harness:
             harness.publish(b"1", b"2")
             harness.receive(2)
@@ -152,7 +152,7 @@ class TestKeys:
 
         assert client.exists("ns:q:requests.q", "ns:q:unacked", "ns:q:unacked_index") == 0
 
-    def test_nothing_is_lost_when_the_bindings_are(self, make_broker: Callable[..., KombuBroker], client: Any) -> None:
+    def test_no_message_is_lost_with_lost_bindings(self, make_broker: Callable[..., KombuBroker], client: Any) -> None:
         with BrokerHarness(make_broker()) as harness:
             harness.publish(b"1")
             harness.receive(1)
@@ -167,7 +167,7 @@ class TestKeys:
 
 @pytest.fixture
 def restore(make_broker: Callable[..., KombuBroker]) -> Callable[[], None]:
-    """Makes a third consumer give back whatever others have in hand, as if the visibility timeout were over."""
+    """Let a third consumer requeue all unacknowledged messages, as if the visibility timeout were over."""
 
     def restore_now() -> None:
         time.sleep(0.01)
@@ -178,7 +178,7 @@ def restore(make_broker: Callable[..., KombuBroker]) -> Callable[[], None]:
 
 
 class TestRestore:
-    def test_what_a_dead_consumer_had_in_hand_comes_again_after_the_visibility_timeout(
+    def test_messages_of_a_dead_consumer_are_redelivered_after_the_visibility_timeout(
         self, make_broker: Callable[..., KombuBroker], restore: Callable[[], None]
     ) -> None:
         with BrokerHarness(make_broker()) as dead, BrokerHarness(make_broker()) as other:
@@ -191,7 +191,7 @@ class TestRestore:
 
             assert sorted(other.receive(2)) == [b"1", b"2"]
 
-    def test_an_acknowledgement_of_the_first_holder_does_no_harm(
+    def test_a_late_acknowledgement_of_the_first_consumer_is_harmless(
         self, make_broker: Callable[..., KombuBroker], client: Any, restore: Callable[[], None]
     ) -> None:
         with BrokerHarness(make_broker()) as slow, BrokerHarness(make_broker()) as other:
@@ -208,7 +208,7 @@ class TestRestore:
             assert other.drain_for(0.1) == [b"1"]
             assert client.hlen("ns:q:unacked") == 0
 
-    def test_one_that_is_restored_to_its_own_holder_keeps_the_count_right(
+    def test_a_message_restored_to_its_own_consumer_keeps_the_count_right(
         self, make_broker: Callable[..., KombuBroker], restore: Callable[[], None]
     ) -> None:
         with BrokerHarness(make_broker(), prefetch=2) as harness:
@@ -226,7 +226,7 @@ class TestRestore:
 
 
 def _message(**changes: Any) -> bytes:
-    """A message in kombu's format as it stands on the list, with changes; None: left out."""
+    """Return a message in kombu's format with changed members; None removes a member."""
     properties = {
         "delivery_tag": "tag",
         "body_encoding": "base64",
@@ -263,9 +263,11 @@ UNDECODABLE = {
 
 
 class TestBatchFetch:
-    """What fetch.lua brings, once a first message has shown that there is a backlog."""
+    """fetch.lua, after a first message has shown that there is a backlog."""
 
-    def test_they_come_in_one_drain_the_most_urgent_ones_first(self, make_broker: Callable[..., KombuBroker]) -> None:
+    def test_one_drain_fetches_several_the_highest_priority_first(
+        self, make_broker: Callable[..., KombuBroker]
+    ) -> None:
         with BrokerHarness(make_broker(), limits={"q": 5}) as harness:
             for priority in (0, 9, 4, 9, 0, 7):
                 harness.publish(b"%d" % priority, priority=priority)
@@ -274,7 +276,7 @@ class TestBatchFetch:
             assert harness.consumer.drain(5.0, {"q": 4}) == 4
             assert harness.bodies == [b"9", b"9", b"7", b"4", b"0"]
 
-    def test_what_is_acknowledged_meanwhile_goes_with_them(
+    def test_pending_acknowledgements_go_with_the_fetch(
         self, make_broker: Callable[..., KombuBroker], client: Any
     ) -> None:
         with BrokerHarness(make_broker(), prefetch=50, limits={"q": 3}) as harness:
@@ -294,7 +296,7 @@ class TestBatchFetch:
             assert sorted(set(harness.bodies)) == [b"%d" % index for index in range(9)]
             assert client.exists("ns:q:unacked", "ns:q:unacked_index", "ns:q:requests.q") == 0
 
-    def test_no_more_of_a_queue_than_was_asked_for(self, make_broker: Callable[..., KombuBroker]) -> None:
+    def test_no_more_of_a_queue_than_its_limit(self, make_broker: Callable[..., KombuBroker]) -> None:
         broker = make_broker()
         with BrokerHarness(broker, queues=["a", "b", "c"], prefetch=50) as harness:
             for queue in "abc":
@@ -328,7 +330,7 @@ class TestBatchFetch:
 
             assert b"other" in harness.bodies
 
-    def test_what_is_in_hand_is_as_safe_as_kombus_own(
+    def test_fetched_messages_are_stored_as_kombu_stores_them(
         self, make_broker: Callable[..., KombuBroker], client: Any, restore: Callable[[], None]
     ) -> None:
         with (
@@ -347,7 +349,7 @@ class TestBatchFetch:
             assert all(delivery.redelivered for delivery in other.deliveries)
             assert client.llen("ns:q:requests.q") == 0
 
-    def test_what_is_released_or_in_hand_at_the_close_comes_again(
+    def test_requeued_and_unacknowledged_messages_are_redelivered(
         self, make_broker: Callable[..., KombuBroker], client: Any
     ) -> None:
         with BrokerHarness(make_broker(), limits={"q": 5}) as harness:
@@ -361,29 +363,29 @@ class TestBatchFetch:
         with BrokerHarness(make_broker(), limits={"q": 5}) as other:
             assert sorted(other.receive(3)) == [b"1", b"2", b"3"]
 
-    def test_an_error_in_the_middle_loses_none_of_those_behind(self, make_broker: Callable[..., KombuBroker]) -> None:
+    def test_an_error_in_the_middle_loses_no_later_message(self, make_broker: Callable[..., KombuBroker]) -> None:
         broker = make_broker()
-        seen: list[bytes] = []
+        received_bodies: list[bytes] = []
 
         def received(delivery: Delivery) -> None:
-            seen.append(delivery.body)
+            received_bodies.append(delivery.body)
             if delivery.body == b"2":
                 raise RuntimeError("a bug")
 
         consumer = broker.consume_requests(["q"], 10, received, lambda *_: None)
         broker.publish_requests([RequestMessage("q", b"%d" % index) for index in range(1, 5)])
-        while not seen:
+        while not received_bodies:
             consumer.drain(5.0, {"q": 5})
         with pytest.raises(RuntimeError, match="a bug"):
             consumer.drain(5.0, {"q": 5})
 
         assert consumer.drain(5.0, {"q": 5}) == 2
-        assert seen == [b"1", b"2", b"3", b"4"]
+        assert received_bodies == [b"1", b"2", b"3", b"4"]
         consumer.close()
         assert broker.backlog("q") == 4
 
     @pytest.mark.parametrize("raw", UNDECODABLE.values(), ids=UNDECODABLE.keys())
-    def test_what_is_no_message_among_them_is_kept_apart(
+    def test_an_undecodable_element_among_them_is_reported(
         self, make_broker: Callable[..., KombuBroker], client: Any, raw: bytes
     ) -> None:
         with BrokerHarness(make_broker(), limits={"q": 5}) as harness:
@@ -395,7 +397,7 @@ class TestBatchFetch:
             assert [(queue, element) for queue, element, _ in harness.undecodable] == [("q", raw)]
             assert client.hlen("ns:q:unacked") == client.zcard("ns:q:unacked_index") == 4
 
-    def test_a_script_that_the_server_has_forgotten_is_loaded_again(
+    def test_a_script_that_the_server_lost_is_loaded_again(
         self, make_broker: Callable[..., KombuBroker], client: Any
     ) -> None:
         with BrokerHarness(make_broker(), limits={"q": 2}) as harness:
@@ -407,11 +409,9 @@ class TestBatchFetch:
 
 
 class TestClosing:
-    def test_what_the_last_poll_of_a_paused_queue_brings_is_given_back(
-        self, make_broker: Callable[..., KombuBroker]
-    ) -> None:
+    def test_a_message_of_a_paused_queues_last_poll_is_requeued(self, make_broker: Callable[..., KombuBroker]) -> None:
         with BrokerHarness(make_broker()) as harness:
-            harness.drain_for(0.05)  # from here on the server has a poll that it may answer
+            harness.drain_for(0.05)  # from here on the server has a poll
             harness.consumer.pause("q")
             harness.publish(b"1")
 
@@ -421,7 +421,7 @@ class TestClosing:
 
 class TestUndecodable:
     @pytest.mark.parametrize("raw", UNDECODABLE.values(), ids=UNDECODABLE.keys())
-    def test_it_is_kept_with_its_raw_bytes_and_consumption_goes_on(
+    def test_it_is_reported_with_its_raw_bytes_and_consumption_continues(
         self, make_broker: Callable[..., KombuBroker], client: Any, raw: bytes
     ) -> None:
         with BrokerHarness(make_broker(), prefetch=1) as harness:
@@ -434,7 +434,7 @@ class TestUndecodable:
         assert all(reason for _, _, reason in harness.undecodable)
         assert client.hlen("ns:q:unacked") == 0
 
-    def test_in_a_queue_of_low_priority_it_is_of_the_same_queue(
+    def test_at_a_low_priority_it_is_reported_for_the_same_queue(
         self, make_broker: Callable[..., KombuBroker], client: Any
     ) -> None:
         with BrokerHarness(make_broker()) as harness:
@@ -457,22 +457,22 @@ class TestUndecodable:
         broker = make_broker()
         client.lpush("ns:q:results.me", raw)
         broker.publish_results([("me", b"1")])
-        inbox = broker.consume_results("me")
+        consumer = broker.consume_results("me")
         found: list[bytes] = []
 
         deadline = time.monotonic() + MAX_CALL_SECONDS
         while not found and time.monotonic() < deadline:
-            found = inbox.drain(0.2)
+            found = consumer.drain(0.2)
 
-        inbox.close()
+        consumer.close()
         assert found == [b"1"]
 
 
 class TestForeignProducers:
-    def test_a_message_that_names_an_exchange_nobody_knows_survives_being_given_back(
+    def test_a_message_with_an_unknown_exchange_survives_a_requeue(
         self, make_broker: Callable[..., KombuBroker], client: Any
     ) -> None:
-        """kombu restores a message through its exchange, and drops it when there is none."""
+        """kombu requeues a message through its exchange, and drops it when there is none."""
         info = {"exchange": "celery", "routing_key": "somewhere.else"}
         with BrokerHarness(make_broker()) as harness:
             client.lpush("ns:q:requests.q", _message(delivery_info=info))
@@ -484,7 +484,7 @@ class TestForeignProducers:
         with BrokerHarness(make_broker()) as other:
             assert other.receive(1) == [b"{}"]
 
-    def test_a_message_without_delivery_info_is_taken(
+    def test_a_message_without_delivery_info_is_received(
         self, make_broker: Callable[..., KombuBroker], client: Any
     ) -> None:
         with BrokerHarness(make_broker()) as harness:
@@ -493,8 +493,8 @@ class TestForeignProducers:
             assert harness.receive(1) == [b"{}"]
 
 
-def test_a_closing_consumer_starts_nothing_more(make_broker: Callable[..., KombuBroker]) -> None:
-    """Closing reads the answer of the poll that is under way, which may be a message."""
+def test_a_closing_consumer_delivers_no_message(make_broker: Callable[..., KombuBroker]) -> None:
+    """Closing reads the response of the current poll, which may be a message."""
     broker = make_broker()
     with BrokerHarness(broker) as harness:
         harness.consumer._channel.brpop_timeout = 1.0  # type: ignore[attr-defined]

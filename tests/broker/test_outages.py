@@ -1,4 +1,4 @@
-"""A Redis that dies, that is not there, and that does not answer."""
+"""A Redis that crashes, is unreachable, or does not respond."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ecs_queue.errors import BrokerUnavailable
 from ecs_queue.local.redis_server import RedisServer
 from tests.conformance.broker.harness import BrokerHarness
 
-#: No call may take longer than this, whatever happens to the server: a few socket time-outs. Seconds.
+#: Maximum duration of any call, in any state of the server: a few socket time-outs. Seconds.
 MAX_CALL_SECONDS = 20.0
 
 
 @pytest.fixture
 def own_broker(own_redis: RedisServer) -> Iterator[KombuBroker]:
-    """A broker on it."""
+    """A broker on that server."""
     broker = KombuBroker(own_redis.url, "ns", visibility_timeout=60.0, socket_timeout=2.0)
     yield broker
     broker.close()
 
 
 def _restart_and_wait(server: RedisServer) -> None:
-    """Start it again, and wait until it has read its data."""
+    """Start the server again, and wait until it has loaded its data."""
     server.start()
     deadline = time.monotonic() + MAX_CALL_SECONDS
     with redis.Redis(port=server.port) as plain:
@@ -48,7 +48,7 @@ def _repeat(act: Callable[[], object]) -> None:
 
 
 def _retry_until_it_works(act: Callable[[], object]) -> object:
-    """Try until it works."""
+    """Repeat until it does not raise BrokerUnavailable."""
     deadline = time.monotonic() + MAX_CALL_SECONDS
     while True:
         try:
@@ -59,7 +59,7 @@ def _retry_until_it_works(act: Callable[[], object]) -> object:
 
 
 class TestServerCrash:
-    def test_a_consumer_says_so_and_a_new_one_works_when_it_is_back(
+    def test_a_consumer_raises_and_a_new_one_works_after_the_restart(
         self, own_redis: RedisServer, own_broker: KombuBroker
     ) -> None:
         with BrokerHarness(own_broker) as harness:
@@ -76,7 +76,7 @@ class TestServerCrash:
             own_broker.publish_requests([RequestMessage("q", b"3")])
             other.drain_until(lambda: {b"2", b"3"} <= set(other.bodies))
 
-    def test_the_publisher_works_again_by_itself(self, own_redis: RedisServer, own_broker: KombuBroker) -> None:
+    def test_the_publisher_recovers_by_itself(self, own_redis: RedisServer, own_broker: KombuBroker) -> None:
         own_broker.publish_requests([RequestMessage("q", b"1")])
 
         own_redis.kill()
@@ -87,7 +87,7 @@ class TestServerCrash:
 
         assert own_broker.backlog("q") == 2
 
-    def test_a_connection_that_died_while_it_was_idle_costs_no_publication(
+    def test_a_connection_that_died_while_idle_loses_no_publication(
         self, own_redis: RedisServer, own_broker: KombuBroker
     ) -> None:
         own_broker.publish_requests([RequestMessage("q", b"1")])
@@ -98,21 +98,21 @@ class TestServerCrash:
 
         assert own_broker.backlog("q") == 2
 
-    def test_an_inbox_works_again_by_itself(self, own_redis: RedisServer, own_broker: KombuBroker) -> None:
-        inbox = own_broker.consume_results("me")
-        inbox.drain(0.05)
+    def test_a_result_consumer_recovers_by_itself(self, own_redis: RedisServer, own_broker: KombuBroker) -> None:
+        consumer = own_broker.consume_results("me")
+        consumer.drain(0.05)
 
         own_redis.kill()
         with pytest.raises(BrokerUnavailable):
-            _repeat(lambda: inbox.drain(0.2))
+            _repeat(lambda: consumer.drain(0.2))
         _restart_and_wait(own_redis)
         _retry_until_it_works(lambda: own_broker.publish_results([("me", b"1")]))
 
-        assert _retry_until_it_works(lambda: inbox.drain(2.0)) == [b"1"]
-        inbox.close()
+        assert _retry_until_it_works(lambda: consumer.drain(2.0)) == [b"1"]
+        consumer.close()
 
-    def test_nothing_is_kept_of_connections_that_broke(self, own_redis: RedisServer, own_broker: KombuBroker) -> None:
-        """kombu's finalizers would hold every channel, and all that it had in hand, until the process ends."""
+    def test_broken_connections_are_garbage_collected(self, own_redis: RedisServer, own_broker: KombuBroker) -> None:
+        """kombu's finalizers would keep every channel and its messages until the process ends."""
         channels = []
         for _ in range(3):
             harness = BrokerHarness(own_broker)
@@ -132,9 +132,9 @@ class TestServerCrash:
 class TestServerUnreachable:
     @pytest.fixture
     def broker(self) -> KombuBroker:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            port = taken.getsockname()[1]
+        with socket.socket() as received:
+            received.bind(("127.0.0.1", 0))
+            port = received.getsockname()[1]
         url = f"redis://user:hunter2@127.0.0.1:{port}/0"
         return KombuBroker(url, "ns", visibility_timeout=60.0, socket_timeout=1.0)
 
@@ -151,7 +151,7 @@ class TestServerUnreachable:
         ],
         ids=["requests", "results", "consume", "inbox", "backlog", "delete", "check"],
     )
-    def test_every_call_says_so_at_once_and_without_the_password(
+    def test_every_call_raises_at_once_without_the_password(
         self, broker: KombuBroker, act: Callable[[KombuBroker], object]
     ) -> None:
         before = time.monotonic()
@@ -163,7 +163,7 @@ class TestServerUnreachable:
         assert "broker_url" in str(raised.value)
         assert "hunter2" not in "".join(traceback.format_exception(raised.value))
 
-    def test_a_wrong_password_is_said_without_the_password(self, own_redis: RedisServer) -> None:
+    def test_a_wrong_password_is_reported_without_the_password(self, own_redis: RedisServer) -> None:
         with redis.Redis(port=own_redis.port) as plain:
             plain.config_set("requirepass", "right")
         url = own_redis.url.replace("//", "//:hunter2@")
@@ -178,7 +178,7 @@ class TestServerUnreachable:
 
 
 class TestServerFrozen:
-    """It accepts connections and never answers, as a half-open connection does."""
+    """It accepts connections and never responds, as a half-open connection does."""
 
     @pytest.fixture
     def frozen(self, own_redis: RedisServer) -> Iterator[Callable[[], None]]:
@@ -188,7 +188,7 @@ class TestServerFrozen:
         yield freeze
         os.kill(own_redis.pid, signal.SIGCONT)
 
-    def test_publishing_gives_up(
+    def test_publishing_times_out(
         self, own_redis: RedisServer, own_broker: KombuBroker, frozen: Callable[[], None]
     ) -> None:
         own_broker.publish_requests([RequestMessage("q", b"1")])
@@ -200,7 +200,7 @@ class TestServerFrozen:
 
         assert time.monotonic() - before < MAX_CALL_SECONDS
 
-    def test_a_consumer_neither_drains_nor_closes_for_ever(
+    def test_drain_and_close_time_out(
         self, own_redis: RedisServer, own_broker: KombuBroker, frozen: Callable[[], None]
     ) -> None:
         harness = BrokerHarness(own_broker)
@@ -218,16 +218,16 @@ class TestServerFrozen:
 
 
 @pytest.mark.parametrize("maxmemory", [0, 512 * 1024], ids=["with-memory-left", "full"])
-def test_a_consumer_that_gives_back_what_it_has_in_hand_leaves_no_socket_open(
+def test_a_consumer_that_requeues_its_messages_leaves_no_socket_open(
     own_redis: RedisServer, own_broker: KombuBroker, maxmemory: int
 ) -> None:
     own_broker.publish_requests([RequestMessage("default", b"1"), RequestMessage("default", b"2")])
-    taken: list[Delivery] = []
+    received: list[Delivery] = []
     consumer = own_broker.consume_requests(
-        ["default"], 10, taken.append, lambda queue, raw, reason: pytest.fail(reason)
+        ["default"], 10, received.append, lambda queue, raw, reason: pytest.fail(reason)
     )
     deadline = time.monotonic() + MAX_CALL_SECONDS
-    while len(taken) < 2:
+    while len(received) < 2:
         assert time.monotonic() < deadline
         consumer.drain(1.0)
     with redis.Redis(port=own_redis.port) as plain:
@@ -238,4 +238,4 @@ def test_a_consumer_that_gives_back_what_it_has_in_hand_leaves_no_socket_open(
 
     sockets = psutil.Process().net_connections("inet")
     assert [one for one in sockets if one.raddr and one.raddr.port == own_redis.port] == []
-    assert len(taken) == 2  # they hold the channel: nothing was closed by being collected
+    assert len(received) == 2  # they keep the channel alive: nothing was closed by garbage collection

@@ -1,4 +1,4 @@
-"""Publishing without kombu's own `publish`: what stands on the server is what kombu would have written."""
+"""Publishing without kombu's `publish`: the server has the same elements as with it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def broker(redis_url: str) -> Iterator[KombuBroker]:
 
 
 def _elements(client: Any) -> dict[bytes, list[dict[str, Any]]]:
-    """All messages on the server by key, without their tags, which differ."""
+    """Return all messages on the server by key, without their tags, which differ."""
     found: dict[bytes, list[dict[str, Any]]] = {}
     for key in client.scan_iter():
         if client.type(key) == b"list":
@@ -65,32 +65,32 @@ def test_the_server_gets_what_kombu_writes(redis_url: str, broker: KombuBroker, 
     assert _elements(client) == by_kombu
 
 
-def test_each_message_has_a_tag_of_its_own(broker: KombuBroker, client: Any) -> None:
+def test_each_message_has_its_own_tag(broker: KombuBroker, client: Any) -> None:
     broker.publish_requests([RequestMessage("q", b"1", 9)] * 40)
 
     elements = client.lrange("ns:q:requests.q", 0, -1)
     assert len({json.loads(element)["properties"]["delivery_tag"] for element in elements}) == 40
 
 
-def test_many_results_are_taken_in_a_few_round_trips(broker: KombuBroker, client: Any) -> None:
+def test_many_results_are_received_in_a_few_round_trips(broker: KombuBroker, client: Any) -> None:
     sent = [b"%d" % number for number in range(1200)]
     broker.publish_results([("me", body) for body in sent])
-    inbox = broker.consume_results("me")
+    consumer = broker.consume_results("me")
     client.config_resetstat()
 
     found: list[bytes] = []
     while len(found) < len(sent):
-        drained = inbox.drain(5.0)
+        drained = consumer.drain(5.0)
         assert drained
         found += drained
 
-    inbox.close()
+    consumer.close()
     assert found == sent
     calls = client.info("commandstats")
     assert calls["cmdstat_brpop"]["calls"] + calls["cmdstat_rpop"]["calls"] <= 8
 
 
-def test_a_full_server_is_told_of_without_the_payload() -> None:
+def test_a_full_server_is_reported_without_the_payload() -> None:
     with RedisServer(binary=require_redis_binary()) as server, redis.Redis(port=server.port) as plain:
         broker = KombuBroker(server.url, "ns", visibility_timeout=60.0, socket_timeout=5.0)
         plain.config_set("maxmemory", 1)
@@ -99,8 +99,8 @@ def test_a_full_server_is_told_of_without_the_payload() -> None:
             broker.publish_requests([RequestMessage("q", SECRET)])
 
         broker.close()
-        told: BaseException | None = raised.value
-        while told is not None:
-            assert "LPUSH" not in str(told)  # redis-py likes to quote the command
-            assert b64encode(SECRET).decode() not in str(told)
-            told = told.__cause__ or told.__context__
+        error: BaseException | None = raised.value
+        while error is not None:
+            assert "LPUSH" not in str(error)  # redis-py likes to quote the command
+            assert b64encode(SECRET).decode() not in str(error)
+            error = error.__cause__ or error.__context__

@@ -1,15 +1,15 @@
-"""Names and numbers on the broker."""
+"""Names of queues, and settings of the transport."""
 
 from __future__ import annotations
 
 from ecs_queue.broker.topology import transport_options, transport_priority
 
 
-def test_redis_counts_priorities_the_other_way_round() -> None:
+def test_redis_reverses_priorities() -> None:
     assert [transport_priority(priority, "redis") for priority in (0, 5, 9)] == [9, 4, 0]
 
 
-def test_other_transports_count_as_we_do() -> None:
+def test_other_transports_keep_priorities() -> None:
     assert [transport_priority(priority, "amqp") for priority in (0, 5, 9)] == [0, 5, 9]
 
 

@@ -1,4 +1,4 @@
-"""The annotated file of conf/."""
+"""The annotated configuration file conf/ecs_queue.cfg."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ecs_queue.config.keys import MAIN_KEYS, PROFILE_KEYS
 FILE = Path(__file__).parents[2] / "conf" / "ecs_queue.cfg"
 
 
-def test_the_file_is_the_one_that_the_keys_make() -> None:
+def test_the_file_is_generated_from_the_keys() -> None:
     assert FILE.read_text(encoding="utf-8") == annotated_config()
 
 
@@ -27,7 +27,7 @@ def test_every_key_is_named_with_its_default_and_a_meaning() -> None:
         assert lines[position - 1].startswith("#: ")
 
 
-def test_with_every_line_switched_on_the_values_are_the_same(tmp_path: Path) -> None:
+def test_with_every_key_uncommented_the_values_are_the_same(tmp_path: Path) -> None:
     text = FILE.read_text(encoding="utf-8").partition("# [aws_ecs_executor.gpu]")[0]
     switched_on = re.sub(r"(?m)^# (\w+ =)", r"\1", text)
     file = tmp_path / "on.cfg"
@@ -37,5 +37,5 @@ def test_with_every_line_switched_on_the_values_are_the_same(tmp_path: Path) -> 
     assert all(getattr(on, key) == getattr(off, key) for key in MAIN_KEYS)
 
 
-def test_no_line_is_too_long_to_be_read() -> None:
+def test_no_line_is_too_long() -> None:
     assert max(map(len, annotated_config().splitlines())) <= 110

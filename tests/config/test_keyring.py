@@ -1,4 +1,4 @@
-"""From the configuration to the keys."""
+"""The keyring of a configuration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_without_keys_there_are_none() -> None:
     assert keyring(signing_keys="", encryption_keys="").is_empty
 
 
-def test_all_that_is_set_is_used() -> None:
+def test_all_keys_that_are_set_are_used() -> None:
     found = keyring(signing_keys=f"k2:{'b' * 32}, k1:{'a' * 32}", encryption_keys=K1, namespace="here")
 
     assert (found.has_signing_keys, found.has_encryption_keys, found.namespace) == (True, True, "here")
@@ -42,7 +42,7 @@ def test_encryption_keys_are_rotated() -> None:
 
 
 @pytest.mark.parametrize("token", ["", "gAAAA", "no token", "ü", "A" * 500])
-def test_what_is_no_token_is_opened_by_no_key(token: str) -> None:
+def test_text_that_is_no_token_is_decrypted_by_no_key(token: str) -> None:
     assert FernetCipher([K1]).decrypt(token) is None
 
 

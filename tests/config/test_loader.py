@@ -1,4 +1,4 @@
-"""Layers, defaults, rules and the one error."""
+"""Layers, defaults, rules between keys, and the error that names all problems."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_file_may_be_named_by_the_environment_and_the_argument_wins(tmp_path
         load_config(str(tmp_path / "nowhere.cfg"), {"ECS_QUEUE_CONFIG": file})
 
 
-def test_sections_and_variables_of_others_are_none_of_our_business(tmp_path: Path) -> None:
+def test_sections_and_variables_of_other_programs_are_ignored(tmp_path: Path) -> None:
     file = write(
         tmp_path,
         "[DEFAULT]\nx = 1\n[core]\nexecutor = LocalExecutor\nfernet = %(x)s %\n[ecs_queue]\nnamespace = a\n",
@@ -90,12 +90,12 @@ def test_sections_and_variables_of_others_are_none_of_our_business(tmp_path: Pat
     assert load_config(file, others).namespace == "a"
 
 
-def test_a_percent_sign_is_only_a_percent_sign(tmp_path: Path) -> None:
+def test_a_percent_sign_is_literal(tmp_path: Path) -> None:
     file = write(tmp_path, "[ecs_queue]\nbroker_url = redis://:a%40b%%c@host:6379/0\n")
     assert load_config(file, {}).broker_url == "redis://:a%40b%%c@host:6379/0"
 
 
-def test_an_empty_variable_leaves_what_stands_below_it(tmp_path: Path) -> None:
+def test_an_empty_variable_keeps_the_value_of_the_layer_below(tmp_path: Path) -> None:
     file = write(tmp_path, "[ecs_queue]\nbroker_url = redis://file:6379/0\nledger_url = redis://other:6379/1\n")
     config = load_config(file, env(broker_url="", ledger_url=""))
     assert config.broker_url == config.ledger_url == "redis://file:6379/0"
@@ -132,7 +132,7 @@ def test_the_ledger_is_the_broker_unless_it_is_set() -> None:
         ("ledger_url", "http://h", "(redis, rediss or memory), found 'http://h'"),
     ],
 )
-def test_a_bad_value_is_named_with_expectation_finding_and_origin(key: str, value: str, message: str) -> None:
+def test_a_bad_value_is_reported_with_expected_found_and_origin(key: str, value: str, message: str) -> None:
     text = problem(**{key: value})
     assert text.startswith(f"[ecs_queue] {key}: expected")
     assert message in text
@@ -144,7 +144,7 @@ def test_the_password_of_a_bad_url_is_not_in_the_message(url: str) -> None:
     assert "hunter2" not in problem(broker_url=url)
 
 
-def test_neither_repr_nor_description_shows_a_password() -> None:
+def test_neither_repr_nor_effective_values_show_a_password() -> None:
     config = load(broker_url="redis://:hunter2@h:6379/0?password=hunter3")
     shown = f"{config!r} {config} {config.effective_values}"
     assert "hunter" not in shown
@@ -156,7 +156,7 @@ def test_all_problems_come_in_one_error() -> None:
     assert len(lines) == 3
 
 
-def test_an_unknown_key_gets_the_nearest_known_one() -> None:
+def test_an_unknown_key_is_reported_with_the_nearest_known_one() -> None:
     assert "[ecs_queue] broker_ulr: expected a known key, found 'broker_ulr'; did you mean 'broker_url'?" in problem(
         broker_ulr="redis://:hunter2@h"
     )
@@ -168,7 +168,7 @@ def test_an_unknown_key_gets_the_nearest_known_one() -> None:
     "section",
     ["ecs-queue", "aws_ecs_executor_gpu", "aws_ecs_executor.", "aws_ecs_executor.a b", "AWS-ECS-EXECUTOR"],
 )
-def test_a_section_that_nearly_is_ours_is_refused(tmp_path: Path, section: str) -> None:
+def test_a_section_that_resembles_ours_is_refused(tmp_path: Path, section: str) -> None:
     file = write(tmp_path, f"[{section}]\ncluster = a\n")
     with pytest.raises(ConfigError, match="expected") as caught:
         load_config(file, {})
@@ -192,7 +192,7 @@ def test_a_file_that_is_no_ini_file_is_refused_without_its_text(tmp_path: Path, 
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_read_is_an_error_that_says_who_named_it(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_an_error_that_names_its_origin(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load_config(str(tmp_path / "none.cfg"), {})
     with pytest.raises(ConfigError, match="from ECS_QUEUE_CONFIG"):
@@ -216,14 +216,14 @@ def test_a_lease_alone_always_fits_the_parts_of_a_call(lease: float) -> None:
     assert config.call_budget_seconds <= 5
 
 
-def test_parts_that_are_set_may_not_outlive_the_lease() -> None:
+def test_parts_of_a_call_that_are_set_must_fit_the_lease() -> None:
     text = problem(read_timeout_seconds="20")
     assert "expected less than lease_seconds (30), found 5 + 5 + 20 = 30" in text
     assert "AIRFLOW__ECS_QUEUE__READ_TIMEOUT_SECONDS" in text
     assert load(read_timeout_seconds="19.5").read_timeout_seconds == 19.5
 
 
-def test_derived_values_say_that_they_are() -> None:
+def test_derived_values_have_a_derived_origin() -> None:
     config = load(lease_seconds="2")
     assert config.read_timeout_seconds == 1
     assert origin(config, "read_timeout_seconds") == origin(config, "ledger_url") == "default (derived)"
@@ -239,7 +239,7 @@ def test_a_retry_delay_default_follows_the_one_that_is_set() -> None:
     assert "expected at least retry_base_seconds (9), found 3" in problem(retry_base_seconds="9", retry_cap_seconds="3")
 
 
-def test_options_of_the_command_line_are_checked_as_all_else() -> None:
+def test_command_line_options_are_checked_like_other_layers() -> None:
     with pytest.raises(ConfigError, match=r"concurrency: .*found 'x' \(from command line\)"):
         load_config(environ={}, overrides={"concurrency": "x"})
 
@@ -253,7 +253,7 @@ def test_without_an_environment_the_processes_own_is_read(monkeypatch: pytest.Mo
 URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/events"
 
 
-def test_a_profile_may_have_an_events_queue_of_its_own() -> None:
+def test_a_profile_may_have_its_own_event_queue() -> None:
     other = "http://127.0.0.1:5000/123456789012/others"
     config = load_config(environ={**env(event_queue_url=URL), "AIRFLOW__AWS_ECS_EXECUTOR_GPU__EVENT_QUEUE_URL": other})
     assert config.event_queue_url_for("default") == config.event_queue_url_for("any") == URL
@@ -262,7 +262,7 @@ def test_a_profile_may_have_an_events_queue_of_its_own() -> None:
     assert URL in repr(config)
 
 
-def test_without_an_events_queue_there_are_no_events() -> None:
+def test_without_an_event_queue_there_are_no_events() -> None:
     config = load_config(environ={})
     assert (config.event_queue_url_for("default"), config.uses_events()) == ("", False)
 
@@ -276,7 +276,7 @@ def test_without_an_events_queue_there_are_no_events() -> None:
         "https://u:p@h/1/q",
     ],
 )
-def test_an_events_queue_is_named_by_its_url(url: str) -> None:
+def test_an_event_queue_is_given_by_its_url(url: str) -> None:
     with pytest.raises(ConfigError, match="event_queue_url: expected a URL") as raised:
         load_config(environ=env(event_queue_url=url))
     assert ":p@" not in str(raised.value)

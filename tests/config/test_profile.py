@@ -86,13 +86,13 @@ def test_two_sections_of_one_queue_are_an_error(tmp_path: Path) -> None:
         load("[aws_ecs_executor.a-b]\ncluster=x\n[aws_ecs_executor.a_b]\ncluster=y\n", tmp_path)
 
 
-def test_the_section_of_the_queue_default_stands_for_it(tmp_path: Path) -> None:
+def test_the_queue_default_may_have_its_own_section(tmp_path: Path) -> None:
     config = load("[aws_ecs_executor]\ncluster=x\n[aws_ecs_executor.default]\ncluster=y\n", tmp_path)
     assert [profile.cluster for profile in config.profiles()] == ["y"]
     assert config.profile("other").cluster == "x"
 
 
-def test_a_profile_that_chooses_the_other_exclusive_key_does_not_inherit_the_first() -> None:
+def test_a_profile_that_sets_one_exclusive_key_does_not_inherit_the_other() -> None:
     config = load(
         AWS_ECS_EXECUTOR__LAUNCH_TYPE="EC2",
         AWS_ECS_EXECUTOR_SPOT__CAPACITY_PROVIDER_STRATEGY='[{"capacity_provider": "FARGATE_SPOT"}]',
@@ -112,7 +112,7 @@ def test_both_exclusive_keys_in_one_profile_are_an_error_that_names_both_origins
     assert "AIRFLOW__AWS_ECS_EXECUTOR__CAPACITY_PROVIDER_STRATEGY" in text
 
 
-def test_an_empty_value_takes_an_inherited_one_away() -> None:
+def test_an_empty_value_removes_an_inherited_one() -> None:
     config = load(AWS_ECS_EXECUTOR__ROLE_ARN="arn:aws:iam::123456789012:role/r", AWS_ECS_EXECUTOR_LOCAL__ROLE_ARN="")
     assert config.profile("local").role_arn is None
     assert base(conn_id="", platform_version="") == Profile("default", conn_id=None, platform_version=None)
@@ -167,7 +167,7 @@ def test_run_task_kwargs_are_json_in_either_spelling() -> None:
         ("clutser", "x", "did you mean 'cluster'?"),
     ],
 )
-def test_a_bad_value_is_named_with_its_origin(key: str, value: str, message: str) -> None:
+def test_a_bad_value_is_reported_with_its_origin(key: str, value: str, message: str) -> None:
     text = problem(**{key: value})
     assert text.startswith(f"[aws_ecs_executor] {key}")
     assert message in text
@@ -178,7 +178,7 @@ def test_json_that_is_nested_too_deep_is_refused() -> None:
     assert "expected a JSON object, found" in problem(run_task_kwargs='{"a":' * 100_000)
 
 
-def test_an_inherited_mistake_is_reported_once_where_it_stands() -> None:
+def test_an_inherited_problem_is_reported_once_for_its_own_section() -> None:
     with pytest.raises(ConfigError) as caught:
         load(
             AWS_ECS_EXECUTOR__RUN_TASK_KWARGS='{"count": 2}',
@@ -207,7 +207,7 @@ def test_no_environment_value_and_no_password_is_shown() -> None:
     assert "hunter2" not in problem(run_task_kwargs=wrong)
 
 
-def test_the_description_of_a_named_profile_is_what_it_sets_itself() -> None:
+def test_the_effective_values_of_a_named_profile_are_those_it_sets_itself() -> None:
     config = load(AWS_ECS_EXECUTOR_GPU__CLUSTER="a")
     (setting,) = [item for item in config.effective_values if item.section == "aws_ecs_executor.gpu"]
     assert (setting.key, setting.value, setting.origin) == (

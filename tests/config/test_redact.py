@@ -1,4 +1,4 @@
-"""What may be shown."""
+"""Redaction of configuration values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SECRETS = st.text(min_size=1, max_size=12).map(lambda text: f"s3cr3t{text}s3cr3t
         ("", ""),
     ],
 )
-def test_only_the_secrets_are_hidden(url: str, shown: str) -> None:
+def test_only_the_secrets_are_redacted(url: str, shown: str) -> None:
     assert redact_url(url) == shown
 
 
@@ -60,20 +60,20 @@ def test_any_text_can_be_redacted_and_redacting_again_changes_nothing(text: str)
 
 @settings(deadline=None)
 @given(SECRETS)
-def test_values_of_environment_variables_are_hidden_wherever_they_stand(secret: str) -> None:
+def test_values_of_environment_variables_are_redacted_everywhere(secret: str) -> None:
     environment = [{"name": "A", "value": secret}, secret]
     kwargs = {"environment": environment, "overrides": {"containerOverrides": [{"environment": environment}]}}
-    hidden = [{"name": "A", "value": "***"}, "***"]
-    expected = {"environment": hidden, "overrides": {"containerOverrides": [{"environment": hidden}]}}
+    redacted = [{"name": "A", "value": "***"}, "***"]
+    expected = {"environment": redacted, "overrides": {"containerOverrides": [{"environment": redacted}]}}
     assert redact_run_task_kwargs(kwargs) == expected
     assert json.loads(redact_config_value("run_task_kwargs", json.dumps(kwargs))) == expected
 
 
-def test_an_environment_of_a_wrong_form_is_hidden_too() -> None:
+def test_an_environment_of_a_wrong_form_is_redacted_too() -> None:
     assert redact_run_task_kwargs({"Environment": {"A": "pw"}}) == {"Environment": "***"}
     assert redact_config_value("run_task_kwargs", '{"environment": [pw') == "***"
 
 
-def test_keys_for_signing_are_hidden_as_a_whole() -> None:
+def test_signing_keys_are_redacted_completely() -> None:
     assert redact_config_value("signing_keys", "pw") == "***"
     assert redact_config_value("signing_keys", "") == ""

@@ -1,4 +1,4 @@
-"""Keys that sign and encrypt: read strictly, shown never; and what requests may override."""
+"""Keys that sign and encrypt are parsed strictly and never shown; and allowed overrides."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ def test_a_key_is_the_bytes_of_the_text_after_its_name() -> None:
     "value",
     [SECRET, f":{SECRET}", f"k 1:{SECRET}", "k1:short-hunter2", f"k1:{SECRET},", ",", f"k1:{SECRET[:20]} {SECRET}"],
 )
-def test_a_bad_signing_key_is_named_by_its_place_and_not_shown(value: str) -> None:
-    told = problem(signing_keys=value)
+def test_a_bad_signing_key_is_named_by_its_position_and_not_shown(value: str) -> None:
+    message = problem(signing_keys=value)
 
-    assert "signing_keys: expected ID:SECRET" in told
-    assert "openssl rand -hex 32" in told
-    assert "hunter2" not in told
+    assert "signing_keys: expected ID:SECRET" in message
+    assert "openssl rand -hex 32" in message
+    assert "hunter2" not in message
 
 
 def test_two_signing_keys_of_one_name_are_refused() -> None:
-    told = problem(signing_keys=f"k1:{SECRET},k1:{SECRET}x")
+    message = problem(signing_keys=f"k1:{SECRET},k1:{SECRET}x")
 
-    assert "'k1' twice" in told
-    assert "hunter2" not in told
+    assert "'k1' twice" in message
+    assert "hunter2" not in message
 
 
 @pytest.mark.parametrize("value", [SECRET, FERNET[:-4], f"{FERNET},", "k1:" + FERNET, FERNET + "AAAA"])
-def test_a_bad_encryption_key_is_named_by_its_place_and_not_shown(value: str) -> None:
-    told = problem(encryption_keys=value)
+def test_a_bad_encryption_key_is_named_by_its_position_and_not_shown(value: str) -> None:
+    message = problem(encryption_keys=value)
 
-    assert "encryption_keys: expected Fernet keys" in told
-    assert value[:12] not in told
+    assert "encryption_keys: expected Fernet keys" in message
+    assert value[:12] not in message
 
 
 def test_no_key_is_shown_anywhere() -> None:
@@ -74,7 +74,7 @@ def test_by_default_a_request_overrides_what_is_safe() -> None:
     assert load().profile("any").allowed_overrides == load().allowed_overrides == SAFE_OVERRIDES
 
 
-def test_what_may_be_overridden_is_said_for_all_queues_or_for_one() -> None:
+def test_allowed_overrides_are_set_for_all_queues_or_for_one() -> None:
     environ = {
         "AIRFLOW__ECS_QUEUE__ALLOWED_OVERRIDES": "cpu",
         "AIRFLOW__AWS_ECS_EXECUTOR_GPU__ALLOWED_OVERRIDES": "safe, task_definition",
@@ -94,7 +94,7 @@ def test_what_may_be_overridden_is_said_for_all_queues_or_for_one() -> None:
     }
 
 
-def test_the_base_profile_is_nearer_to_a_queue_than_the_namespace() -> None:
+def test_the_base_profile_wins_over_the_main_section() -> None:
     environ = {
         "AIRFLOW__ECS_QUEUE__ALLOWED_OVERRIDES": "cpu",
         "AIRFLOW__AWS_ECS_EXECUTOR__ALLOWED_OVERRIDES": "memory",
@@ -103,8 +103,8 @@ def test_the_base_profile_is_nearer_to_a_queue_than_the_namespace() -> None:
     assert load_config(environ=environ).profile("gpu").allowed_overrides == ("memory",)
 
 
-def test_an_unknown_override_is_a_problem_with_its_place() -> None:
-    told = problem(allowed_overrides="cpu, taskDefiniton")
+def test_an_unknown_override_is_a_problem_with_its_section_and_key() -> None:
+    message = problem(allowed_overrides="cpu, taskDefiniton")
 
-    assert "[ecs_queue] allowed_overrides: expected names of overrides" in told
-    assert "did you mean taskDefinition?" in told
+    assert "[ecs_queue] allowed_overrides: expected names of overrides" in message
+    assert "did you mean taskDefinition?" in message

@@ -1,7 +1,7 @@
-"""Every kind of decision, made by a launcher on a fake ECS, as the journal keeps it.
+"""A journal with every kind of decision, made by a worker on a fake ECS.
 
-`python -m tests.journal.scenarios > tests/journal/golden/vN.jsonl` makes the golden file of a new version; those of
-older versions stay as they are.
+`python -m tests.journal.golden_journal > tests/journal/golden/vN.jsonl` makes the golden file of a new version.
+The files of older versions are not changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OURS = "arn:aws:ecs:us-east-1:123456789012:task/jobs/ours"
 
 
 class RecordingSink:
-    """A sink that encodes at once, by the lab's clock."""
+    """A sink that encodes each event at once, with the time of the harness."""
 
     def __init__(self, harness: WorkerHarness) -> None:
         self._harness = harness
@@ -36,7 +36,7 @@ class RecordingSink:
 
 
 def record_every_decision() -> list[JournalEvent]:
-    """One request a scene; the events of all of them."""
+    """Run every scenario, and return the events of all of them."""
     harness = WorkerHarness()
     sink = RecordingSink(harness)
     for record_part in (
@@ -59,7 +59,7 @@ def _endings(harness: WorkerHarness) -> None:
     harness.ecs.mark_running(arn)
     harness.advance(1)
     harness.ecs.finish(arn)
-    failed, relaunched = harness.launch("failed"), harness.launch("again", relaunch="any_failure")
+    failed, relaunched = harness.launch("failed"), harness.launch("relaunched", relaunch="any_failure")
     for ended in (failed, relaunched):
         harness.ecs.finish(ended, exit_code=3)
     harness.ecs.fail_to_start(harness.launch("never"))
@@ -71,7 +71,7 @@ def _endings(harness: WorkerHarness) -> None:
 
 
 def _run_task_results(harness: WorkerHarness) -> None:
-    """Each kind of answer to RunTask."""
+    """Each kind of result of RunTask."""
     kinds = (
         RunTaskResultKind.THROTTLED,
         RunTaskResultKind.NEVER_SENT,
@@ -89,10 +89,10 @@ def _run_task_results(harness: WorkerHarness) -> None:
 
 
 def _record_token_conflicts(harness: WorkerHarness) -> None:
-    """Ours, somebody else's, and one that is not shown."""
+    """Token conflicts with our task, with a foreign task, and with a task that is not described."""
     body = harness.put_request("conflict-ours")
     harness.ecs.add_task(OURS, build_started_by("ecs-queue", "conflict-ours", harness.record("conflict-ours").nonce, 1))
-    harness.ecs.add_task(f"{OURS}-not", "somebody/else")
+    harness.ecs.add_task(f"{OURS}-not", "other/owner")
     for record_id, named in (("conflict-ours", OURS), ("conflict-other", f"{OURS}-not"), ("conflict-gone", "arn:x")):
         harness.ecs.run_task_results.append(
             RunTaskResult(RunTaskResultKind.CONFLICT, reason="token used", conflicting_arns=(named,))
@@ -101,8 +101,8 @@ def _record_token_conflicts(harness: WorkerHarness) -> None:
 
 
 def _ambiguous_calls(harness: WorkerHarness) -> None:
-    """Calls that nobody heard the answer of, and looks for what they have started."""
-    for record_id, lost in (("doubt-found", LostAnswer.IMMEDIATE), ("doubt-none", LostAnswer.NO_EFFECT)):
+    """Calls whose response was lost, and ListTasks calls that search for their tasks."""
+    for record_id, lost in (("ambiguous-found", LostAnswer.IMMEDIATE), ("ambiguous-absent", LostAnswer.NO_EFFECT)):
         harness.ecs.run_task_results.append(lost)
         harness.worker.handle_message(harness.new_envelope(record_id))
         harness.memory_ledger.stop([record_id], "alice")
@@ -113,7 +113,7 @@ def _ambiguous_calls(harness: WorkerHarness) -> None:
 
 
 def _record_stops(harness: WorkerHarness) -> None:
-    """By a user, and by the time limit."""
+    """Stops by a user, and by the time limit."""
     harness.ecs.mark_running(harness.launch("stopped"))
     harness.ecs.mark_running(harness.launch("slow", time_limit=5.0))
     harness.advance(1)

@@ -1,4 +1,4 @@
-"""Workers and clients do their work whatever becomes of the journal, and tell it what they did."""
+"""Workers and clients record their events, and work also when the journal fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FAILURES: dict[str, Failure] = {
 
 
 class FakeJournalStore:
-    """A journal that keeps what it gets, or fails as it is told."""
+    """A journal that stores events, or raises the given failure."""
 
     def __init__(self, failure: Failure | None = None) -> None:
         self.failure = failure
@@ -55,7 +55,7 @@ class FakeJournalStore:
 
 
 class JournalHarness:
-    """A client and a worker in this process, on the same journal."""
+    """A client and a worker in this process, with the same journal."""
 
     def __init__(self, store: FakeJournalStore) -> None:
         config = make_config(namespace=f"t{uuid.uuid4().hex[:12]}", lease_seconds=5)
@@ -66,7 +66,7 @@ class JournalHarness:
         self.worker.start()
 
     def run_request(self) -> str:
-        """One request to its end; its id."""
+        """Run one request to its end, and return its id."""
         handle = self.client.submit(["true"])
         wait_until(lambda: bool(self.ecs.tasks), "it is launched", 30)
         for task in self.ecs.live_tasks():
@@ -105,7 +105,7 @@ def test_a_journal_that_fails_stops_no_launch_and_no_result(
     wait_until(lambda: store.append_count > 0, "the journal was asked", 10)
 
 
-def test_worker_and_client_tell_it_from_envelope_to_end(
+def test_worker_and_client_record_every_event_of_a_request(
     make_harness: Callable[[FakeJournalStore], JournalHarness],
 ) -> None:
     store = FakeJournalStore()
@@ -117,7 +117,7 @@ def test_worker_and_client_tell_it_from_envelope_to_end(
     names = store.event_names(record_id)
     assert {batch.worker for batch in store.batches} == {"", harness.worker.name}
     assert names.count("request.submitted") == names.count("request.ended") == 1
-    told = [
+    expected = [
         "request.received",
         "launch.called",
         "decision.run_task",
@@ -125,11 +125,11 @@ def test_worker_and_client_tell_it_from_envelope_to_end(
         "decision.poll",
         "request.ended",
     ]
-    assert [name for name in names if name in told] == told
+    assert [name for name in names if name in expected] == expected
     assert "worker.stopped" in store.event_names(""), "the journal is the last to end"
 
 
-def test_a_stop_is_told_with_who_asked_for_it(make_harness: Callable[[FakeJournalStore], JournalHarness]) -> None:
+def test_a_stop_is_recorded_with_its_requester(make_harness: Callable[[FakeJournalStore], JournalHarness]) -> None:
     store = FakeJournalStore()
     harness = make_harness(store)
 
@@ -144,7 +144,7 @@ def test_a_stop_is_told_with_who_asked_for_it(make_harness: Callable[[FakeJourna
     )
 
 
-def test_what_is_submitted_again_is_told_once(make_harness: Callable[[FakeJournalStore], JournalHarness]) -> None:
+def test_a_repeated_submission_is_recorded_once(make_harness: Callable[[FakeJournalStore], JournalHarness]) -> None:
     store = FakeJournalStore()
     harness = make_harness(store)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""A journal as a file: written, read back, cut, empty, or none at all."""
+"""A journal as a file: written, read back, cut, empty, or invalid."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVENTS = [
 
 
 @pytest.fixture
-def whole() -> bytes:
+def complete() -> bytes:
     sink = io.BytesIO()
     assert write_events(EVENTS, sink) == len(EVENTS)
     return sink.getvalue()
@@ -29,31 +29,31 @@ def whole() -> bytes:
 def _read(folder: Path, content: bytes) -> tuple[list[JournalEvent], list[str]]:
     file = folder / "journal.jsonl"
     file.write_bytes(content)
-    told: list[str] = []
-    return list(read_events(file, told.append)), told
+    warnings: list[str] = []
+    return list(read_events(file, warnings.append)), warnings
 
 
-def test_what_was_written_is_read_back_the_same(tmp_path: Path, whole: bytes) -> None:
-    assert whole.count(b"\n") == len(EVENTS)
-    assert _read(tmp_path, whole) == (EVENTS, [])
+def test_written_events_are_read_back_unchanged(tmp_path: Path, complete: bytes) -> None:
+    assert complete.count(b"\n") == len(EVENTS)
+    assert _read(tmp_path, complete) == (EVENTS, [])
 
 
-def test_wherever_a_file_is_cut_the_whole_lines_are_used_and_the_cut_is_told(tmp_path: Path, whole: bytes) -> None:
-    start = whole.rindex(b"\n", 0, -1) + 1
-    for end in range(start + 1, len(whole) - 1):
-        events, told = _read(tmp_path, whole[:end])
+def test_a_cut_file_gives_its_complete_lines_and_a_warning(tmp_path: Path, complete: bytes) -> None:
+    start = complete.rindex(b"\n", 0, -1) + 1
+    for end in range(start + 1, len(complete) - 1):
+        events, warnings = _read(tmp_path, complete[:end])
         assert events == EVENTS[:-1]
-        assert len(told) == 1
-        assert "was cut in line 5" in told[0]
-        assert "the 4 events before it are used" in told[0]
+        assert len(warnings) == 1
+        assert "was cut in line 5" in warnings[0]
+        assert "the 4 events before it are used" in warnings[0]
 
 
-def test_a_last_line_without_its_line_break_is_whole(tmp_path: Path, whole: bytes) -> None:
-    assert _read(tmp_path, whole[:-1]) == (EVENTS, [])
+def test_a_complete_last_line_needs_no_line_break(tmp_path: Path, complete: bytes) -> None:
+    assert _read(tmp_path, complete[:-1]) == (EVENTS, [])
 
 
-def test_blank_lines_are_skipped(tmp_path: Path, whole: bytes) -> None:
-    assert _read(tmp_path, whole.replace(b"\n", b"\n\n"))[0] == EVENTS
+def test_blank_lines_are_skipped(tmp_path: Path, complete: bytes) -> None:
+    assert _read(tmp_path, complete.replace(b"\n", b"\n\n"))[0] == EVENTS
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])
@@ -63,7 +63,7 @@ def test_an_empty_file_is_an_error(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("invalid_line", "message"),
     [
         (b"hello\n", "line 3: not JSON"),
         (b'{"v":1\n', "line 3: not JSON"),
@@ -73,10 +73,12 @@ def test_an_empty_file_is_an_error(tmp_path: Path, content: bytes) -> None:
         (b'{"v":99}\n', "line 3: event version 99 is unknown"),
     ],
 )
-def test_a_line_that_is_no_event_is_named(tmp_path: Path, whole: bytes, broken: bytes, said: str) -> None:
-    lines = whole.splitlines(keepends=True)
-    with pytest.raises(InvalidJournalFile, match=said):
-        _read(tmp_path, b"".join([*lines[:2], broken, *lines[2:]]))
+def test_a_line_that_is_not_an_event_is_named(
+    tmp_path: Path, complete: bytes, invalid_line: bytes, message: str
+) -> None:
+    lines = complete.splitlines(keepends=True)
+    with pytest.raises(InvalidJournalFile, match=message):
+        _read(tmp_path, b"".join([*lines[:2], invalid_line, *lines[2:]]))
 
 
 @pytest.mark.parametrize("name", ["nowhere.jsonl", "."])

@@ -1,4 +1,4 @@
-"""The recorder: cheap to tell, batched, bounded, and harmless when the journal cannot be written."""
+"""The recorder: cheap, batched, bounded, and harmless when the journal cannot be written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLOCK_OFFSET = 1000.0
 
 
 class FakeJournalStore:
-    """A `JournalStore` in memory. `broken`: every call fails; `deaf`: appends take effect, and fail then."""
+    """A `JournalStore` in memory. `is_unavailable`: every call fails; `loses_answers`: appends take effect and fail."""
 
     def __init__(self) -> None:
         self.current_time = 50.0
@@ -28,7 +28,7 @@ class FakeJournalStore:
 
     def now(self) -> float:
         if self.is_unavailable:
-            raise JournalUnavailable("it is away")
+            raise JournalUnavailable("unreachable")
         return self.current_time
 
     def append(self, batch: EventBatch) -> float:
@@ -37,7 +37,7 @@ class FakeJournalStore:
             self.batches.append(batch)
             self.appended.set()
         if self.loses_answers:
-            raise JournalUnavailable("nobody hears the answer")
+            raise JournalUnavailable("the response was lost")
         return now
 
     def events(self) -> list[dict[str, Any]]:
@@ -51,7 +51,7 @@ class FakeJournalStore:
 
 
 class RecorderHarness:
-    """A recorder, driven by hand unless it is started."""
+    """A recorder that the test drives, unless it starts it."""
 
     def __init__(self, max_buffered: int = 100) -> None:
         self.store = FakeJournalStore()
@@ -73,7 +73,7 @@ def harness() -> RecorderHarness:
     return RecorderHarness()
 
 
-def test_what_is_told_is_written_with_name_id_and_fields(harness: RecorderHarness) -> None:
+def test_an_event_is_written_with_name_id_and_fields(harness: RecorderHarness) -> None:
     harness.emit("a")
     harness.emit("b")
     harness.recorder.write_pending()
@@ -84,13 +84,13 @@ def test_what_is_told_is_written_with_name_id_and_fields(harness: RecorderHarnes
     assert harness.store.events() == [first, {**first, "id": "b"}]
 
 
-def test_nothing_told_nothing_written(harness: RecorderHarness) -> None:
+def test_without_events_nothing_is_written(harness: RecorderHarness) -> None:
     harness.recorder.write_pending()
 
     assert harness.store.batches == []
 
 
-def test_times_are_the_servers_and_never_go_back(harness: RecorderHarness) -> None:
+def test_times_are_the_servers_and_never_decrease(harness: RecorderHarness) -> None:
     harness.emit()
     harness.recorder.write_pending()
     harness.store.current_time += 5
@@ -122,7 +122,7 @@ def test_a_batch_is_bounded_in_bytes_too(harness: RecorderHarness) -> None:
     assert [batch.event_count for batch in harness.store.batches] == [3, 3, 2]
 
 
-def test_what_could_not_be_written_is_written_later_in_order(harness: RecorderHarness) -> None:
+def test_events_that_could_not_be_written_are_written_later_in_order(harness: RecorderHarness) -> None:
     harness.emit("a")
     harness.store.is_unavailable = True
     rest = harness.recorder.write_pending()
@@ -135,7 +135,7 @@ def test_what_could_not_be_written_is_written_later_in_order(harness: RecorderHa
     assert [event["id"] for event in harness.store.events() if event["name"] == "request.received"] == ["a", "b"]
 
 
-def test_an_append_whose_answer_is_lost_is_there_once(harness: RecorderHarness) -> None:
+def test_a_repeated_append_after_a_lost_response_is_stored_once(harness: RecorderHarness) -> None:
     harness.emit()
     harness.store.loses_answers = True
     harness.recorder.write_pending()
@@ -151,10 +151,10 @@ def test_an_error_is_reported_once_until_it_is_over(harness: RecorderHarness, ca
         harness.recorder.write_pending()
 
     assert harness.telemetry.count("journal.write_failed") == 1
-    assert "the journal is not written for now: it is away" in caplog.text
+    assert "the journal cannot be written now: unreachable" in caplog.text
 
 
-def test_beyond_the_buffer_events_are_dropped_and_the_journal_says_how_many() -> None:
+def test_events_beyond_the_buffer_are_dropped_and_counted_in_the_journal() -> None:
     harness = RecorderHarness(max_buffered=10)
     harness.store.is_unavailable = True
     harness.recorder.write_pending()
@@ -171,7 +171,7 @@ def test_beyond_the_buffer_events_are_dropped_and_the_journal_says_how_many() ->
     assert harness.telemetry.count("journal.events_dropped") == 1
 
 
-def test_what_has_no_json_is_dropped_alone_and_its_words_are_not_told(
+def test_an_event_that_cannot_be_encoded_is_dropped_alone_without_its_message(
     harness: RecorderHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     harness.emit("a")
@@ -181,12 +181,12 @@ def test_what_has_no_json_is_dropped_alone_and_its_words_are_not_told(
     harness.recorder.write_pending()
 
     assert [event["id"] for event in harness.store.events()] == ["a", "c"]
-    assert "1 events are not in the journal: launch.no_effect: UnicodeEncodeError" in caplog.text
+    assert "1 events are missing in the journal: launch.no_effect: UnicodeEncodeError" in caplog.text
     assert "hunter2" not in caplog.text
 
 
-def test_telling_never_raises_and_never_waits(harness: RecorderHarness) -> None:
-    """Nobody writes: 50,000 events cost their tellers nothing but the buffer."""
+def test_recording_never_raises_and_never_waits(harness: RecorderHarness) -> None:
+    """Without a writer, 50,000 events cost nothing but the buffer."""
     harness.store.is_unavailable = True
     for number in range(50_000):
         harness.recorder.record_event("request.received", {"id": str(number), "queue": "q"})
@@ -194,7 +194,7 @@ def test_telling_never_raises_and_never_waits(harness: RecorderHarness) -> None:
     assert harness.store.batches == []
 
 
-def test_a_thread_writes_by_itself_and_the_end_writes_the_rest(harness: RecorderHarness) -> None:
+def test_the_thread_writes_and_the_stop_writes_the_rest(harness: RecorderHarness) -> None:
     harness.recorder.start()
     harness.recorder.start()
     harness.emit("a")
@@ -206,23 +206,27 @@ def test_a_thread_writes_by_itself_and_the_end_writes_the_rest(harness: Recorder
     assert [event["id"] for event in harness.store.events()] == ["a", "b"]
 
 
-def test_what_the_end_cannot_write_is_told(harness: RecorderHarness, caplog: pytest.LogCaptureFixture) -> None:
+def test_events_that_the_stop_cannot_write_are_reported(
+    harness: RecorderHarness, caplog: pytest.LogCaptureFixture
+) -> None:
     harness.store.is_unavailable = True
     harness.emit("a")
     harness.recorder.start()
     harness.recorder.stop()
 
     assert harness.recorder.join(10)
-    assert "events are not in the journal: the journal could not be written before the end" in caplog.text
+    assert "events are missing in the journal: the journal could not be written before the end" in caplog.text
 
 
-def test_one_that_was_never_started_has_ended(harness: RecorderHarness) -> None:
+def test_join_of_a_recorder_that_never_started_returns(harness: RecorderHarness) -> None:
     harness.recorder.stop()
 
     assert harness.recorder.join(0.0)
 
 
-def test_a_mistake_within_does_not_end_the_journal(harness: RecorderHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_does_not_end_the_recorder(
+    harness: RecorderHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failed = threading.Event()
 
     def broken(batch: EventBatch) -> float:
@@ -242,7 +246,7 @@ def test_a_mistake_within_does_not_end_the_journal(harness: RecorderHarness, mon
     assert harness.telemetry.count("journal.events_dropped") == 1
 
 
-def test_while_somebody_is_in_a_hurry_nothing_is_written(harness: RecorderHarness) -> None:
+def test_nothing_is_written_while_writes_are_paused(harness: RecorderHarness) -> None:
     writer = threading.Thread(target=harness.recorder.write_pending)
     harness.emit()
     with harness.recorder.pause_writes():
@@ -253,7 +257,7 @@ def test_while_somebody_is_in_a_hurry_nothing_is_written(harness: RecorderHarnes
     assert harness.store.event_names() == ["request.received"]
 
 
-def test_a_hurry_is_bounded_in_time(harness: RecorderHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_is_bounded_in_time(harness: RecorderHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_recorder, "_MAX_PAUSE_SECONDS", 0.05)
     recorder = JournalRecorder(harness.store, harness.telemetry)  # whose clock goes on
     harness.emit()
@@ -263,7 +267,7 @@ def test_a_hurry_is_bounded_in_time(harness: RecorderHarness, monkeypatch: pytes
     assert harness.store.event_names() == ["request.received"]
 
 
-def test_a_hurry_is_bounded_in_what_waits(harness: RecorderHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_is_bounded_in_buffered_events(harness: RecorderHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_recorder, "_MAX_PAUSE_SECONDS", 1000.0)
     monkeypatch.setattr(journal_recorder, "_PAUSE_BELOW", 0)
     harness.emit()

@@ -1,4 +1,4 @@
-"""Secrets do not get into the journal; what only resembles one stays."""
+"""Secrets are redacted; values that only resemble secrets are not."""
 
 from __future__ import annotations
 
@@ -62,21 +62,21 @@ def environment(name: str, value: str) -> dict[str, Any]:
     ],
     ids=str,
 )
-def test_a_secret_is_hidden_and_the_place_is_named(value: dict[str, Any]) -> None:
-    hidden = redact(value)
+def test_a_secret_is_redacted_and_its_path_is_returned(value: dict[str, Any]) -> None:
+    redacted = redact(value)
 
-    assert SECRET not in json.dumps(hidden)
-    assert REDACTED in json.dumps(hidden)
-    assert redacted_paths(hidden)
-    assert redact(hidden) == hidden, "hidden once more it is the same"
-    assert SECRET not in redact_json(msgspec.json.encode(value)).decode(), "the quick look sees it, too"
+    assert SECRET not in json.dumps(redacted)
+    assert REDACTED in json.dumps(redacted)
+    assert redacted_paths(redacted)
+    assert redact(redacted) == redacted, "redacting again changes nothing"
+    assert SECRET not in redact_json(msgspec.json.encode(value)).decode(), "the search for markers finds it, too"
 
 
 @pytest.mark.parametrize("secret", [JWT, "ghp_" + "a1" * 18, "glpat-" + "x" * 20, "xoxb-123456789012-abcdef"])
-def test_what_looks_like_a_token_is_hidden_wherever_it_stands(secret: str) -> None:
-    hidden = redact_json(msgspec.json.encode({"command": ["run", f"with {secret} in it"]}))
+def test_a_token_is_redacted_everywhere(secret: str) -> None:
+    redacted = redact_json(msgspec.json.encode({"command": ["run", f"with {secret} in it"]}))
 
-    assert json.loads(hidden) == {"command": ["run", f"with {REDACTED} in it"]}
+    assert json.loads(redacted) == {"command": ["run", f"with {REDACTED} in it"]}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_what_looks_like_a_token_is_hidden_wherever_it_stands(secret: str) -> No
     ],
     ids=str,
 )
-def test_what_is_no_secret_stays_as_it_is(value: dict[str, Any]) -> None:
+def test_a_value_that_is_no_secret_is_unchanged(value: dict[str, Any]) -> None:
     encoded = msgspec.json.encode(value)
 
     assert redact(value) == value
@@ -105,26 +105,26 @@ def test_what_is_no_secret_stays_as_it_is(value: dict[str, Any]) -> None:
     assert redacted_paths(value) == []
 
 
-def test_of_an_airflow_workload_only_the_token_goes() -> None:
+def test_only_the_token_of_an_airflow_workload_is_redacted() -> None:
     command = ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string", json.dumps(WORKLOAD)]
 
-    hidden = redact({"command": command})
+    redacted = redact({"command": command})
 
-    assert json.loads(hidden["command"][-1]) == {**WORKLOAD, "token": REDACTED}
-    assert hidden["command"][:-1] == command[:-1]
+    assert json.loads(redacted["command"][-1]) == {**WORKLOAD, "token": REDACTED}
+    assert redacted["command"][:-1] == command[:-1]
 
 
 def test_a_url_keeps_all_but_its_password() -> None:
     assert redact("redis://user:p@ss:w0rd@cache:6379/0") == f"redis://user:{REDACTED}@cache:6379/0"
 
 
-def test_places_are_named_as_one_would_find_them() -> None:
-    hidden = redact({"command": ["x", "--token", SECRET], **environment("TOKEN", SECRET), "depth": [[{"pwd": "x"}]]})
+def test_paths_use_indexes_and_names() -> None:
+    redacted = redact({"command": ["x", "--token", SECRET], **environment("TOKEN", SECRET), "depth": [[{"pwd": "x"}]]})
 
-    assert redacted_paths(hidden) == ["command[2]", "executor_config.environment.TOKEN", "depth[0][0].pwd"]
+    assert redacted_paths(redacted) == ["command[2]", "executor_config.environment.TOKEN", "depth[0][0].pwd"]
 
 
-def test_a_text_with_something_hidden_in_it_counts_as_redacted() -> None:
+def test_a_text_with_a_redacted_part_counts_as_redacted() -> None:
     assert is_redacted(f"a {REDACTED} b")
     assert not is_redacted("a b")
     assert not is_redacted(3)
@@ -169,7 +169,7 @@ pieces = st.sampled_from(
 
 
 @given(st.lists(pieces, max_size=8).map("".join))
-def test_a_text_that_is_passed_over_at_a_glance_has_nothing_to_hide(text: str) -> None:
+def test_a_text_without_markers_has_no_secret(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(redact_module, "_TEXT_MARKERS", ("",))  # looks closely at every text
         closely = redact(text)
@@ -182,5 +182,5 @@ def test_a_text_that_is_passed_over_at_a_glance_has_nothing_to_hide(text: str) -
 )
 @pytest.mark.timeout(60)
 def test_no_text_takes_long(part: str) -> None:
-    """The longest payload there may be; a search that is not linear would take minutes."""
+    """The longest possible payload; a search that is not linear would take minutes."""
     redact({"command": [part * (128 * 1024 // len(part))]})

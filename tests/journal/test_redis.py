@@ -1,4 +1,4 @@
-"""The journal on a real server: ordered, found by request, bounded, written once."""
+"""The journal on a real server: ordered, indexed by request, bounded, each batch stored once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BatchWriter:
         self._number = 0
 
     def write(self, *ids: str, at: float = 1.0, padding: str = "", name: str = "request.received") -> EventBatch:
-        """One batch with an event for each id."""
+        """Append one batch with an event for each id."""
         self._number += 1
         data = {"queue": "q", "padding": padding}
         events = [{"v": 1, "at": at + n / 10, "name": name, "id": id, "data": data} for n, id in enumerate(ids)]
@@ -90,20 +90,20 @@ def test_one_request_is_read_without_the_others(
 
 
 def _read_elements(server: redis.Redis) -> int:
-    """How often XRANGE has run: once an element here."""
+    """Return how often XRANGE has run, which is once per element."""
     stats: Any = server.info("commandstats")
     return int(stats.get("cmdstat_xrange", {}).get("calls", 0))
 
 
 def test_events_of_a_request_are_in_the_order_of_their_time(journal: RedisJournal, writer: BatchWriter) -> None:
-    """A client may be slower to write than the worker."""
+    """A client may write later than the worker."""
     BatchWriter(journal, "worker").write("a", at=7.0, name="request.received")
     BatchWriter(journal, "").write("a", at=5.0, name="request.submitted")
 
     assert [event.name for event in journal.request_events("a")] == ["request.submitted", "request.received"]
 
 
-def test_a_stretch_of_time_can_be_chosen(journal: RedisJournal, writer: BatchWriter) -> None:
+def test_events_can_be_limited_to_a_time_range(journal: RedisJournal, writer: BatchWriter) -> None:
     now = journal.now() - 100
     for place, record_id in enumerate("abcd"):
         writer.write(record_id, "z", at=now + 10 * place)
@@ -131,7 +131,7 @@ def test_many_pages_are_read_in_both_directions(journal: RedisJournal, writer: B
     assert [record_id for page in reversed(back) for record_id in page] == forth
 
 
-def test_the_oldest_events_go_when_there_are_too_many_bytes(config: Config, redis_url: str) -> None:
+def test_the_oldest_events_are_dropped_when_there_are_too_many_bytes(config: Config, redis_url: str) -> None:
     journal = _opened(config, most_bytes=20_000)
     writer = BatchWriter(journal)
     for number in range(200):
@@ -148,7 +148,7 @@ def test_the_oldest_events_go_when_there_are_too_many_bytes(config: Config, redi
     journal.close()
 
 
-def test_what_is_dropped_leaves_no_key_behind(config: Config, server: redis.Redis) -> None:
+def test_dropped_events_leave_no_key(config: Config, server: redis.Redis) -> None:
     journal = _opened(config, most_bytes=20_000)
     writer = BatchWriter(journal)
     for number in range(200):
@@ -163,7 +163,7 @@ def test_what_is_dropped_leaves_no_key_behind(config: Config, server: redis.Redi
     journal.close()
 
 
-def test_what_is_too_old_goes_with_the_next_append(config: Config) -> None:
+def test_old_events_are_dropped_with_the_next_append(config: Config) -> None:
     journal = _opened(config, retention=0.2)
     writer = BatchWriter(journal)
     writer.write("old")
@@ -179,19 +179,19 @@ def test_what_is_too_old_goes_with_the_next_append(config: Config) -> None:
 
 
 def test_the_memory_it_takes_is_about_what_it_counts(journal: RedisJournal, server: redis.Redis) -> None:
-    """By the server's own count of each key: its total has clients' buffers and scripts in it."""
+    """By the server's own count of each key: its total includes clients' buffers and scripts."""
     writer = BatchWriter(journal)
     for number in range(300):
         writer.write(*(f"{number}-{n}-{'x' * 30}" for n in range(20)), padding=_noise(number))
     keys: Any = server.keys("*")
 
-    taken = sum(int(server.memory_usage(key, samples=0) or 0) for key in keys)
+    used_bytes = sum(int(server.memory_usage(key, samples=0) or 0) for key in keys)
     counted = journal.size()[1]
 
-    assert 0.4 < taken / counted < 2.5, (taken, counted)
+    assert 0.4 < used_bytes / counted < 2.5, (used_bytes, counted)
 
 
-def test_following_shows_what_comes_and_nothing_twice(journal: RedisJournal, writer: BatchWriter) -> None:
+def test_tail_yields_new_events_once(journal: RedisJournal, writer: BatchWriter) -> None:
     writer.write("a", "b")
     first = next(journal.all_events())
 
@@ -217,7 +217,7 @@ def test_the_newest_envelope_of_an_id_is_the_request(journal: RedisJournal) -> N
     assert msgspec.json.decode(found)["command"] == ["new"]
 
 
-def test_what_is_restored_keeps_time_worker_and_data_and_loses_secrets(journal: RedisJournal) -> None:
+def test_imported_events_keep_time_worker_and_data_without_secrets(journal: RedisJournal) -> None:
     event = JournalEvent(
         v=1, seq="9-0.4", at=1.5, name="health.degraded", worker="w7", data={"reason": "token=hunter2"}
     )
@@ -240,7 +240,7 @@ def test_ids_that_no_request_has_are_not_indexed(
     assert [key.decode() for key in server.scan_iter("ecs-queue:j:r:*")] == ["ecs-queue:j:r:ok"]
 
 
-def test_two_namespaces_do_not_meet(config: Config, redis_url: str, writer: BatchWriter) -> None:
+def test_two_namespaces_are_separate(config: Config, redis_url: str, writer: BatchWriter) -> None:
     writer.write("a")
     other = open_journal(load_config(environ={}, overrides={"broker_url": redis_url, "namespace": "other"}))
 
@@ -249,7 +249,7 @@ def test_two_namespaces_do_not_meet(config: Config, redis_url: str, writer: Batc
     other.close()
 
 
-def test_a_server_that_forgot_the_script_gets_it_again(journal: RedisJournal, server: redis.Redis) -> None:
+def test_a_script_that_the_server_lost_is_loaded_again(journal: RedisJournal, server: redis.Redis) -> None:
     BatchWriter(journal).write("a")
     server.script_flush()
     BatchWriter(journal, "w2").write("b")
@@ -257,7 +257,7 @@ def test_a_server_that_forgot_the_script_gets_it_again(journal: RedisJournal, se
     assert ids_of(journal.all_events()) == ["a", "b"]
 
 
-def test_a_server_that_is_away_is_an_error_without_its_password() -> None:
+def test_an_unreachable_server_is_an_error_without_its_password() -> None:
     url = "redis://:hunter2@127.0.0.1:1/0"
     journal = open_journal(load_config(environ={}, overrides={"broker_url": url, "socket_timeout_seconds": "0.2"}))
 
@@ -287,5 +287,5 @@ def _opened(config: Config, most_bytes: int = 10**9, retention: float = 1e6) -> 
 
 
 def _noise(seed: int) -> str:
-    """Text that cannot be deflated to nothing."""
+    """Return text that deflates badly."""
     return "".join(f"{zlib.crc32(f'{seed}-{n}'.encode()):08x}" for n in range(50))

@@ -1,4 +1,4 @@
-"""Timelines: what the journal's events, the looks at tasks and the record say of each launch."""
+"""Timelines of launches from the journal's events, from polls and from the record."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class EventHistory:
         self._numbers = itertools.count()
 
     def add(self, at: float, name: str, worker: str = "w1", **data: Any) -> EventHistory:
-        """One event."""
+        """Add one event."""
         seq = f"{round((START + at) * 1000)}-0.{next(self._numbers)}"
         event = JournalEvent(v=1, seq=seq, at=START + at, name=name, id="job", worker=worker, data=data)
         self.events.append(event)
@@ -34,25 +34,31 @@ class EventHistory:
     def add_launch(
         self, at: float, launch: int, attempt: int, seconds: float = 0.25, worker: str = "w1"
     ) -> EventHistory:
-        """A RunTask call and its answer."""
+        """Add a RunTask call and its result."""
         self.add(at, "launch.called", worker, launch=launch, attempt=attempt)
         return self.add(at + seconds, "launch.started", worker, launch=launch, arn=f"{ARN}{launch}")
 
     def polled(self, at: float, launch: int, status: str, exit_code: int | None = None, **times: float) -> EventHistory:
-        """A look at the launch's task with these times."""
+        """Add a poll of the launch's task with these times."""
         task = {"taskArn": f"{ARN}{launch}", **{name: START + value for name, value in times.items()}}
-        look = {"record": {"launch": launch} if launch > 1 else {}, "task": task}
-        took = {"update": {"exit_code": exit_code}}
+        poll_input = {"record": {"launch": launch} if launch > 1 else {}, "task": task}
+        decision = {"update": {"exit_code": exit_code}}
         return self.add(
-            at, "decision.poll", arn=f"{ARN}{launch}", status=status, poll_input=look, draw=None, decision=took
+            at,
+            "decision.poll",
+            arn=f"{ARN}{launch}",
+            status=status,
+            poll_input=poll_input,
+            draw=None,
+            decision=decision,
         )
 
     def add_end(self, at: float, state: str, exit_code: int | str = "-", reason: str = "") -> EventHistory:
-        """The last event."""
+        """Add the last event."""
         return self.add(at, "request.ended", state=state, exit_code=exit_code, attempts=1, reason=reason)
 
     def build(self, record: Record | None = None) -> Timeline:
-        """What it comes to."""
+        """Return the timeline."""
         found = build_timeline(record, self.events, "job")
         assert found is not None
         return found
@@ -64,11 +70,11 @@ def history() -> EventHistory:
 
 
 def phase_spans(attempt: LaunchTimeline) -> list[tuple[str, float, float | None]]:
-    """The phases, in seconds after START."""
+    """Return the phases in seconds after START."""
     return [(p.name, p.start - START, None if p.end is None else p.end - START) for p in attempt.phases]
 
 
-def test_a_whole_life_has_every_phase_with_ecs_own_times(history: EventHistory) -> None:
+def test_a_complete_launch_has_every_phase_with_the_times_of_ecs(history: EventHistory) -> None:
     history.add_launch(1, 1, 1)
     history.polled(5, 1, "PENDING", pullStartedAt=4)
     history.polled(12, 1, "RUNNING", pullStartedAt=4, pullStoppedAt=9, startedAt=10)
@@ -126,14 +132,14 @@ def test_a_throttled_call_is_a_part_of_the_launch_and_a_refusal_ends_it(history:
     assert phase_spans(running) == [("wait", 3.25, 7), ("launch", 7, 7.25), ("provision", 7.25, None)]
 
 
-def test_what_waits_for_its_next_call_says_why(history: EventHistory) -> None:
+def test_a_launch_that_waits_for_its_next_call_has_a_reason(history: EventHistory) -> None:
     history.add(1, "launch.called", launch=1, attempt=1).add(2, "launch.ambiguous", launch=1, reason="timed out")
     (attempt,) = history.build().launches
     assert (attempt.result, attempt.reason) == ("", "timed out")
     assert phase_spans(attempt) == [("wait", 0, 1), ("launch", 1, None)]
 
 
-def test_a_launch_that_was_looked_for_in_vain_has_ended(history: EventHistory) -> None:
+def test_a_launch_whose_task_is_absent_has_ended(history: EventHistory) -> None:
     history.add(1, "launch.called", launch=1, attempt=1)
     history.add(9, "launch.task_absent", launch=1, code="early").add(
         20, "launch.task_absent", launch=1, code="requeued"
@@ -170,14 +176,14 @@ def test_an_id_that_was_used_again_shows_its_last_use(history: EventHistory) -> 
     assert timeline.end is None
 
 
-def test_a_submission_that_is_told_after_the_call_takes_nothing_away() -> None:
+def test_a_submission_event_after_the_call_changes_nothing() -> None:
     history = EventHistory().add_launch(1, 1, 1).add(1.125, "request.submitted", worker="")  # two processes wrote
     record = Record(id="job", created_at=START + 0.5, state=State.LAUNCHED, launched_at=START + 1.25, arn=f"{ARN}1")
     (attempt,) = history.build(record).launches
     assert phase_spans(attempt)[0] == ("wait", 0.5, 1)
 
 
-def test_the_ledger_fills_in_what_the_journal_has_not_seen_yet(history: EventHistory) -> None:
+def test_the_record_adds_facts_that_the_journal_lacks(history: EventHistory) -> None:
     history.add(1, "launch.called", launch=1, attempt=1)
     record = Record(
         id="job",
@@ -213,7 +219,7 @@ def test_the_ledger_fills_in_what_the_journal_has_not_seen_yet(history: EventHis
         ({"state": State.REVOKED, "finished_at": START + 7}, [("wait", 0, 7)]),
     ],
 )
-def test_without_a_journal_the_record_tells_of_the_present_launch(
+def test_without_a_journal_the_record_gives_the_present_launch(
     facts: dict[str, Any], expected: Sequence[tuple[str, float, float | None]]
 ) -> None:
     timeline = build_timeline(Record(id="job", created_at=START, **facts), (), "job")
@@ -222,7 +228,7 @@ def test_without_a_journal_the_record_tells_of_the_present_launch(
     assert not timeline.is_complete
 
 
-def test_what_nobody_knows_has_no_timeline() -> None:
+def test_an_unknown_request_has_no_timeline() -> None:
     assert build_timeline(None, (), "job") is None
 
 

@@ -1,4 +1,4 @@
-"""Journals of every version, read and replayed by this one."""
+"""Journals of every version are read and replayed by the present version."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_golden_journal_is_of_the_version_that_its_name_says(path: Path) -> No
     assert found == {int(path.stem.removeprefix("v"))}
 
 
-def test_an_older_event_is_brought_up_version_by_version(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_event_is_upgraded_version_by_version(monkeypatch: pytest.MonkeyPatch) -> None:
     def second(event: dict[str, Any]) -> dict[str, Any]:
         return {**event, "name": event["name"].replace("received", "got")}
 
@@ -62,7 +62,7 @@ def test_every_older_version_has_its_upgrade() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (
             {"v": EVENT_VERSION + 1},
@@ -76,8 +76,8 @@ def test_every_older_version_has_its_upgrade() -> None:
         ({"data": []}, r"at `\$.data`"),
     ],
 )
-def test_what_is_no_event_of_a_known_version_is_refused_with_the_reason(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(UndecodableEvent, match=said):
+def test_a_value_that_is_not_an_event_of_a_known_version_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UndecodableEvent, match=message):
         decode_event({**EVENT, **changes})
 
 

@@ -1,4 +1,4 @@
-"""The keeper kills what its parent left behind, and nothing else."""
+"""The reaper cleans up what is on its list, and nothing else."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from tests.local.process_exit import assert_process_ended
         ([b">/tmp/a b\n", b">/tmp/c\n", b"</tmp/c\n"], CleanupList(directories={"/tmp/a b"})),
     ],
 )
-def test_what_was_watched_and_not_forgotten_is_left(lines: list[bytes], left: CleanupList) -> None:
+def test_watched_groups_and_directories_are_on_the_list(lines: list[bytes], left: CleanupList) -> None:
     assert read_commands(lines) == left
 
 
-def test_closing_removes_watched_directories_and_spares_forgotten_ones(tmp_path: Path) -> None:
+def test_closing_removes_watched_directories_only(tmp_path: Path) -> None:
     watched, spared = tmp_path / "wätched", tmp_path / "spared"
-    keeper = Reaper()
+    reaper = Reaper()
     for directory in (watched, spared):
         directory.mkdir()
         (directory / "file").touch()
-        keeper.watch_directory(directory)
-    keeper.unwatch_directory(spared)
-    keeper.close()
+        reaper.watch_directory(directory)
+    reaper.unwatch_directory(spared)
+    reaper.close()
     assert [directory.exists() for directory in (watched, spared)] == [False, True]
 
 
-def test_closing_kills_watched_groups_with_their_grandchildren_and_spares_forgotten_ones() -> None:
-    keeper = Reaper()
+def test_closing_kills_watched_groups_with_their_grandchildren_only() -> None:
+    reaper = Reaper()
     script = "sleep 60 & echo $!; wait"
     watched, spared = (
         subprocess.Popen(["/bin/sh", "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True)
@@ -52,10 +52,10 @@ def test_closing_kills_watched_groups_with_their_grandchildren_and_spares_forgot
         assert spared.stdout is not None
         grandchild = int(watched.stdout.readline())
         spared_grandchild = int(spared.stdout.readline())
-        keeper.watch_group(watched.pid)
-        keeper.watch_group(spared.pid)
-        keeper.unwatch_group(spared.pid)
-        keeper.close()
+        reaper.watch_group(watched.pid)
+        reaper.watch_group(spared.pid)
+        reaper.unwatch_group(spared.pid)
+        reaper.close()
         assert watched.wait(10) == -9
         assert_process_ended(grandchild)
         assert spared.poll() is None
@@ -63,10 +63,10 @@ def test_closing_kills_watched_groups_with_their_grandchildren_and_spares_forgot
         spared.wait(10)
 
 
-def test_a_keeper_that_was_killed_does_not_disturb_its_parent() -> None:
-    keeper = Reaper()
-    os.kill(keeper.pid, signal.SIGKILL)
-    assert_process_ended(keeper.pid)
-    keeper.watch_group(keeper.pid)
-    keeper.unwatch_group(keeper.pid)
-    keeper.close()
+def test_a_killed_reaper_does_not_disturb_its_parent() -> None:
+    reaper = Reaper()
+    os.kill(reaper.pid, signal.SIGKILL)
+    assert_process_ended(reaper.pid)
+    reaper.watch_group(reaper.pid)
+    reaper.unwatch_group(reaper.pid)
+    reaper.close()

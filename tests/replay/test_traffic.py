@@ -1,4 +1,4 @@
-"""Recorded traffic: what is read from a journal, and its rhythm when it is played."""
+"""Recorded traffic: reading it from a journal, and the timing of its replay."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ecs_queue.journal import JournalEvent
 from ecs_queue.journal.redact import redact
 from ecs_queue.messages import envelope
 from ecs_queue.replay.traffic import RecordedRequest, is_test_namespace, read_traffic, submit_traffic
+from tests.fake_clock import FakeClock
 
 START = 1_800_000_000.0
 
@@ -31,26 +32,19 @@ def recorded_request(offset_seconds: float) -> RecordedRequest:
 
 
 class ReplayHarness:
-    """A clock that moves when somebody sleeps; `submits` take time."""
+    """A fake clock, and a `submit` that takes time."""
 
     def __init__(self, submit_seconds: float = 0.0) -> None:
-        self.now = 100.0
+        self.clock = FakeClock(100.0)
         self.submit_seconds = submit_seconds
         self.submissions: list[tuple[float, list[str]]] = []
 
-    def clock(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds > 0
-        self.now += seconds
-
     def submit(self, batch: Sequence[RecordedRequest]) -> None:
-        self.submissions.append((round(self.now - 100.0, 6), [one.id for one in batch]))
-        self.now += self.submit_seconds
+        self.submissions.append((round(self.clock.now - 100.0, 6), [request.id for request in batch]))
+        self.clock.advance(self.submit_seconds)
 
 
-def test_requests_are_taken_in_the_order_of_their_arrival_with_all_that_the_caller_said() -> None:
+def test_requests_are_read_in_order_with_all_members_that_the_caller_set() -> None:
     config = {"cpu": 512}
     events = [
         submitted_event("late", 7.5, queue="etl", priority=9),
@@ -78,13 +72,13 @@ def test_requests_are_taken_in_the_order_of_their_arrival_with_all_that_the_call
     )
 
 
-def test_requests_with_hidden_secrets_and_unreadable_ones_are_counted() -> None:
+def test_redacted_and_unreadable_requests_are_counted() -> None:
     secret = {"environment": [{"name": "TOKEN", "value": "x"}]}
-    sealed = JournalEvent(
+    encrypted = JournalEvent(
         v=1, seq="1-0.1", at=START, name="request.submitted", id="s", data={"envelope": {"v": 1, "sealed": "gAAA"}}
     )
 
-    traffic = read_traffic([submitted_event("a", 0, executor_config=secret), submitted_event("b", 1), sealed])
+    traffic = read_traffic([submitted_event("a", 0, executor_config=secret), submitted_event("b", 1), encrypted])
 
     assert (len(traffic.requests), traffic.redacted_count, traffic.unreadable_count) == (2, 1, 1)
     assert traffic.requests[0].redacted_paths == ["executor_config.environment.TOKEN"]
@@ -97,49 +91,49 @@ def test_no_requests_are_no_traffic() -> None:
 
 
 @pytest.mark.parametrize(("speed", "times"), [(1.0, [0, 1, 3, 7]), (10.0, [0, 0.1, 0.3, 0.7]), (0.5, [0, 2, 6, 14])])
-def test_the_rhythm_is_kept_at_any_speed(speed: float, times: list[float]) -> None:
-    time = ReplayHarness()
-    arrivals = [recorded_request(after) for after in (0.0, 1.0, 3.0, 7.0)]
+def test_the_timing_is_kept_at_any_speed(speed: float, times: list[float]) -> None:
+    harness = ReplayHarness()
+    requests = [recorded_request(offset) for offset in (0.0, 1.0, 3.0, 7.0)]
 
-    played = submit_traffic(arrivals, speed, time.submit, time.clock, time.sleep)
+    replay = submit_traffic(requests, speed, harness.submit, harness.clock, harness.clock.sleep)
 
-    assert time.submissions == [(at, [one.id]) for at, one in zip(times, arrivals, strict=True)]
-    assert played.submitted_count == 4
-    assert played.max_lag_seconds == pytest.approx(0.0, abs=1e-9)
-    assert played.duration_seconds == pytest.approx(times[-1])
+    assert harness.submissions == [(at, [request.id]) for at, request in zip(times, requests, strict=True)]
+    assert replay.submitted_count == 4
+    assert replay.max_lag_seconds == pytest.approx(0.0, abs=1e-9)
+    assert replay.duration_seconds == pytest.approx(times[-1])
 
 
-def test_what_came_at_the_same_time_goes_together_and_a_delay_is_caught_up_and_told() -> None:
-    time = ReplayHarness(submit_seconds=2.0)
-    arrivals = [recorded_request(after) for after in (0.0, 0.5, 1.0, 1.5, 10.0)]
+def test_requests_due_together_are_submitted_together_and_the_lag_is_reported() -> None:
+    harness = ReplayHarness(submit_seconds=2.0)
+    requests = [recorded_request(offset) for offset in (0.0, 0.5, 1.0, 1.5, 10.0)]
 
-    played = submit_traffic(arrivals, 1.0, time.submit, time.clock, time.sleep)
+    replay = submit_traffic(requests, 1.0, harness.submit, harness.clock, harness.clock.sleep)
 
-    assert [(at, len(ids)) for at, ids in time.submissions] == [(0, 1), (2, 3), (10, 1)]
-    assert played.max_lag_seconds == pytest.approx(1.5)
+    assert [(at, len(ids)) for at, ids in harness.submissions] == [(0, 1), (2, 3), (10, 1)]
+    assert replay.max_lag_seconds == pytest.approx(1.5)
 
 
 def test_a_batch_is_bounded() -> None:
-    time = ReplayHarness()
-    submit_traffic([recorded_request(0.0)] * 1200, 1.0, time.submit, time.clock, time.sleep)
+    harness = ReplayHarness()
+    submit_traffic([recorded_request(0.0)] * 1200, 1.0, harness.submit, harness.clock, harness.clock.sleep)
 
-    assert [len(ids) for _, ids in time.submissions] == [500, 500, 200]
+    assert [len(ids) for _, ids in harness.submissions] == [500, 500, 200]
 
 
-def test_what_submitting_raises_ends_it() -> None:
+def test_an_error_of_submit_ends_the_replay() -> None:
     def refuse(batch: Sequence[RecordedRequest]) -> None:
         raise ConnectionError
 
-    time = ReplayHarness()
+    harness = ReplayHarness()
     with pytest.raises(ConnectionError):
-        submit_traffic([recorded_request(0.0)], 1.0, refuse, time.clock, time.sleep)
+        submit_traffic([recorded_request(0.0)], 1.0, refuse, harness.clock, harness.clock.sleep)
 
 
 @pytest.mark.parametrize("name", ["test", "load-test", "etl_staging", "dev2", "Demo", "ci-17", "local"])
-def test_namespaces_for_tests_say_so(name: str) -> None:
+def test_test_namespaces_are_recognized(name: str) -> None:
     assert is_test_namespace(name)
 
 
 @pytest.mark.parametrize("name", ["ecs-queue", "prod", "latest", "contest", "development-of-products", "devops"])
-def test_any_other_may_be_production(name: str) -> None:
+def test_other_namespaces_may_be_production(name: str) -> None:
     assert not is_test_namespace(name)

@@ -1,4 +1,4 @@
-"""The brokers that the suite runs against: memory, and a real Redis."""
+"""The transports that the suite runs on: memory, and a real Redis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRANSPORTS = ["memory", pytest.param("redis", marks=pytest.mark.server)]
 
 @pytest.fixture(params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> str:
-    """Which transport."""
+    """The transport."""
     return str(request.param)
 
 
@@ -27,7 +27,7 @@ def broker_url(transport: str, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make_broker(broker_url: str) -> Iterator[Callable[..., KombuBroker]]:
-    """Makes brokers of one namespace, or of another one; closed at the end."""
+    """Return a function that makes brokers of a namespace; they are closed at the end."""
     made: list[KombuBroker] = []
     usual = f"t{uuid.uuid4().hex[:12]}"
 
@@ -48,6 +48,6 @@ def broker(make_broker: Callable[..., KombuBroker]) -> KombuBroker:
 
 @pytest.fixture
 def harness(broker: KombuBroker) -> Iterator[BrokerHarness]:
-    """The broker with a consumer of the queue q."""
+    """A harness of a consumer of the queue q."""
     with BrokerHarness(broker) as made:
         yield made

@@ -1,4 +1,4 @@
-"""A consumer on a broker, and what it has been given."""
+"""A harness of a request consumer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TIMEOUT_SECONDS = 30.0
 
 
 class BrokerHarness:
-    """Takes from `queues` and keeps everything in hand until told otherwise."""
+    """Consumes `queues` and keeps the deliveries unacknowledged."""
 
     def __init__(
         self,
@@ -22,7 +22,7 @@ class BrokerHarness:
         prefetch: int = 10,
         limits: Mapping[str, int] | None = None,
     ) -> None:
-        """`most`: of each drain."""
+        """Connect; `limits` are those of each drain."""
         self.broker = broker
         self.limits = limits
         self.deliveries: list[Delivery] = []
@@ -31,26 +31,26 @@ class BrokerHarness:
             queues, prefetch, self.deliveries.append, lambda *element: self.undecodable.append(element)
         )
 
-        # Closing waits for the end of the poll that is under way.
+        # Closing waits for the end of the current poll.
         self.consumer._channel.brpop_timeout = 0.1  # type: ignore[attr-defined]
 
     def publish(self, *bodies: bytes, queue: str = "q", priority: int = 0) -> None:
         self.broker.publish_requests([RequestMessage(queue, body, priority) for body in bodies])
 
     def drain_until(self, condition: Callable[[], bool]) -> None:
-        """Drain until it holds; fail when that takes too long."""
+        """Drain until the condition holds; fail after a time limit."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while not condition():
-            assert time.monotonic() < deadline, f"in hand: {self.bodies}"
+            assert time.monotonic() < deadline, f"unacknowledged: {self.bodies}"
             self.consumer.drain(0.05, self.limits)
 
     def receive(self, number: int) -> list[bytes]:
-        """Drain until so many messages are in hand; their bodies."""
+        """Drain until `number` messages are unacknowledged, and return their bodies."""
         self.drain_until(lambda: len(self.deliveries) >= number)
         return self.bodies
 
     def drain_for(self, seconds: float) -> list[bytes]:
-        """Drain for a while; the bodies in hand."""
+        """Drain for `seconds`, and return the unacknowledged bodies."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.consumer.drain(0.05, self.limits)

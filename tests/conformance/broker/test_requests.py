@@ -1,4 +1,4 @@
-"""Request messages: what every broker does with them."""
+"""Request messages on every transport."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_an_empty_batch_is_no_error(broker: KombuBroker) -> None:
     assert broker.backlog("q") == 0
 
 
-def test_draining_answers_how_many_came_and_waits_no_longer_than_it_is_told(harness: BrokerHarness) -> None:
+def test_drain_returns_the_number_of_messages_and_respects_its_timeout(harness: BrokerHarness) -> None:
     before = time.monotonic()
     assert harness.consumer.drain(0.2) == 0
     assert 0.1 < time.monotonic() - before < 5
@@ -58,14 +58,14 @@ def test_draining_answers_how_many_came_and_waits_no_longer_than_it_is_told(harn
     assert harness.consumer.drain(5.0) == 1
 
 
-def test_the_backlog_counts_what_waits(broker: KombuBroker) -> None:
+def test_backlog_counts_waiting_messages(broker: KombuBroker) -> None:
     broker.publish_requests([RequestMessage("q", b"1", 0), RequestMessage("q", b"2", 9), RequestMessage("other", b"3")])
 
     assert broker.backlog("q") == 2
     assert broker.backlog("nothing") == 0
 
 
-def test_queues_are_apart(broker: KombuBroker) -> None:
+def test_queues_are_separate(broker: KombuBroker) -> None:
     with BrokerHarness(broker, queues=["a", "b"]) as harness:
         harness.publish(b"a", queue="a")
         harness.publish(b"b", queue="b")
@@ -76,7 +76,7 @@ def test_queues_are_apart(broker: KombuBroker) -> None:
         assert broker.backlog("c") == 1
 
 
-def test_an_acknowledged_message_does_not_come_again(make_broker: MakeBroker) -> None:
+def test_an_acknowledged_message_is_not_redelivered(make_broker: MakeBroker) -> None:
     with BrokerHarness(make_broker()) as harness:
         harness.publish(b"1")
         harness.receive(1)
@@ -87,7 +87,7 @@ def test_an_acknowledged_message_does_not_come_again(make_broker: MakeBroker) ->
         assert other.drain_for(0.3) == []
 
 
-def test_an_acknowledgement_that_was_not_carried_out_yet_is_by_the_close(make_broker: MakeBroker) -> None:
+def test_close_sends_pending_acknowledgements(make_broker: MakeBroker) -> None:
     with BrokerHarness(make_broker()) as harness:
         harness.publish(b"1")
         harness.receive(1)
@@ -97,7 +97,7 @@ def test_an_acknowledgement_that_was_not_carried_out_yet_is_by_the_close(make_br
         assert other.drain_for(0.3) == []
 
 
-def test_a_released_message_comes_again(harness: BrokerHarness) -> None:
+def test_a_requeued_message_is_redelivered(harness: BrokerHarness) -> None:
     harness.publish(b"1")
     harness.receive(1)
 
@@ -106,7 +106,7 @@ def test_a_released_message_comes_again(harness: BrokerHarness) -> None:
     assert harness.receive(1) == [b"1"]
 
 
-def test_a_message_put_back_comes_again(harness: BrokerHarness) -> None:
+def test_a_message_requeued_at_the_front_is_redelivered(harness: BrokerHarness) -> None:
     harness.publish(b"1")
     harness.receive(1)
 
@@ -115,7 +115,7 @@ def test_a_message_put_back_comes_again(harness: BrokerHarness) -> None:
     assert harness.receive(1) == [b"1"]
 
 
-def test_only_the_first_of_ack_and_release_counts(harness: BrokerHarness) -> None:
+def test_only_the_first_of_ack_and_requeue_counts(harness: BrokerHarness) -> None:
     harness.publish(b"1")
     harness.receive(1)
     delivery = harness.deliveries.pop()
@@ -127,7 +127,7 @@ def test_only_the_first_of_ack_and_release_counts(harness: BrokerHarness) -> Non
     assert harness.drain_for(0.3) == []
 
 
-def test_what_is_in_hand_at_the_close_is_given_back(make_broker: MakeBroker) -> None:
+def test_close_requeues_unacknowledged_messages(make_broker: MakeBroker) -> None:
     with BrokerHarness(make_broker()) as harness:
         harness.publish(b"1", b"2", b"3")
         harness.receive(3)
@@ -138,7 +138,7 @@ def test_what_is_in_hand_at_the_close_is_given_back(make_broker: MakeBroker) -> 
         assert sorted(other.drain_for(0.2)) == [b"1", b"3"]
 
 
-def test_never_more_is_in_hand_than_was_asked_for(broker: KombuBroker) -> None:
+def test_unacknowledged_messages_never_exceed_the_prefetch(broker: KombuBroker) -> None:
     with BrokerHarness(broker, prefetch=3) as harness:
         harness.publish(*[b"%d" % index for index in range(10)])
         harness.receive(3)
@@ -150,7 +150,7 @@ def test_never_more_is_in_hand_than_was_asked_for(broker: KombuBroker) -> None:
         assert len(harness.drain_for(0.3)) == 4
 
 
-def test_a_full_hand_waits_for_an_acknowledgement_without_spinning(broker: KombuBroker) -> None:
+def test_a_full_prefetch_waits_for_an_acknowledgement_without_spinning(broker: KombuBroker) -> None:
     with BrokerHarness(broker, prefetch=1) as harness:
         harness.publish(b"1", b"2")
         harness.receive(1)
@@ -208,7 +208,7 @@ def test_a_paused_queue_keeps_its_messages_until_it_is_resumed(broker: KombuBrok
         assert harness.receive(2) == [b"b", b"a"]
 
 
-def test_with_every_queue_paused_acknowledgements_are_carried_out(make_broker: MakeBroker) -> None:
+def test_with_every_queue_paused_acknowledgements_are_sent(make_broker: MakeBroker) -> None:
     broker = make_broker()
     with BrokerHarness(broker) as harness:
         harness.publish(b"1")
@@ -221,7 +221,7 @@ def test_with_every_queue_paused_acknowledgements_are_carried_out(make_broker: M
         assert other.drain_for(0.2) == []
 
 
-def test_namespaces_do_not_meet(make_broker: MakeBroker) -> None:
+def test_namespaces_are_separate(make_broker: MakeBroker) -> None:
     one, other = make_broker(), make_broker("another")
     with BrokerHarness(one) as harness, BrokerHarness(other) as foreign:
         harness.publish(b"1")
@@ -229,9 +229,9 @@ def test_namespaces_do_not_meet(make_broker: MakeBroker) -> None:
 
         assert foreign.drain_for(0.3) == []
         assert other.backlog("q") == 0
-        inbox = other.consume_results("me")
-        assert inbox.drain(0.1) == []
-        inbox.close()
+        results = other.consume_results("me")
+        assert results.drain(0.1) == []
+        results.close()
         assert harness.receive(1) == [b"1"]
 
 

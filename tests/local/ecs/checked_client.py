@@ -1,4 +1,4 @@
-"""boto3 clients whose every answer is checked against botocore's service model, and a runner that tests drive."""
+"""boto3 clients that check every response against botocore's service model, and a runner that tests drive."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PYTHON_TYPES: Mapping[str, tuple[type, ...]] = {
 
 
 def find_shape_violations(shape: Any, value: Any, path: str = "") -> list[str]:
-    """What in a raw answer is not as the shape says; botocore itself reads leniently."""
+    """Return how a raw response differs from its shape; botocore itself is lenient."""
     if shape.type_name == "structure":
         if not isinstance(value, dict):
             return [f"{path}: {value!r} is no object"]
@@ -61,7 +61,7 @@ def find_shape_violations(shape: Any, value: Any, path: str = "") -> list[str]:
 
 
 def find_error_violations(operation: Any, headers: Mapping[str, str], body: Json) -> list[str]:
-    """What is wrong with an error answer."""
+    """Return what is wrong with an error response."""
     code = body.pop("__type", None)
     if headers.get("x-amzn-errortype") != code:
         return [f"header {headers.get('x-amzn-errortype')!r} and body {code!r} differ"]
@@ -115,22 +115,22 @@ def command_override(*argv: str, environment: Mapping[str, str] | None = None, n
 def run_task(client: Any, *argv: str, **more: Any) -> str:
     """Run one task in the cluster ``local``; its ARN."""
     more.setdefault("overrides", command_override(*argv)) if argv else None
-    answer = client.run_task(cluster="local", taskDefinition="local", **more)
-    assert not answer["failures"]
-    arn: str = answer["tasks"][0]["taskArn"]
+    response = client.run_task(cluster="local", taskDefinition="local", **more)
+    assert not response["failures"]
+    arn: str = response["tasks"][0]["taskArn"]
     return arn
 
 
 def describe_task(client: Any, arn: str, **more: Any) -> Json:
     """One task as ECS describes it now."""
-    answer = client.describe_tasks(cluster="local", tasks=[arn], **more)
-    assert not answer["failures"], answer
-    task: Json = answer["tasks"][0]
+    response = client.describe_tasks(cluster="local", tasks=[arn], **more)
+    assert not response["failures"], response
+    task: Json = response["tasks"][0]
     return task
 
 
 def wait_for_status(client: Any, arn: str, status: str = "STOPPED") -> Json:
-    """Ask until the task has this lastStatus. The endpoint has no other way to tell a client."""
+    """Poll until the task has this lastStatus."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while (task := describe_task(client, arn))["lastStatus"] != status:
         assert time.monotonic() < deadline, task
@@ -139,7 +139,7 @@ def wait_for_status(client: Any, arn: str, status: str = "STOPPED") -> Json:
 
 
 class ManualRunner:
-    """A runner whose every report the test makes itself, in order, and waits for."""
+    """A runner whose listeners the test calls itself."""
 
     def __init__(self) -> None:
         self.started: list[tuple[ContainerSpec, ContainerListener]] = []
@@ -167,13 +167,13 @@ class ManualRunner:
             assert self._arrived.wait_for(lambda: len(self.started) >= count, TIMEOUT_SECONDS)
             return self.started[count - 1]
 
-    def report(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Make a report in the server's loop and return when it, and what it caused at once, is done."""
+    def notify(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Call a listener in the server's loop, and return when the call and its immediate effects are done."""
         loop = self._loop
         assert loop is not None
         done = threading.Event()
         loop.call_soon_threadsafe(call, *arguments)
-        # Twice through the loop: a report may schedule the next status for the loop's next round.
+        # Twice through the loop: the call may schedule the next status for the loop's next iteration.
         loop.call_soon_threadsafe(lambda: loop.call_soon(done.set))
         assert done.wait(TIMEOUT_SECONDS)
 

@@ -14,11 +14,11 @@ from tests.local.ecs.conftest import StartEcs
 MAIN = {"name": "main", "image": "image", "command": ["true"]}
 
 
-def _refused(call: Any, code: str, words: str, **parameters: Any) -> None:
+def _refused(call: Any, code: str, message: str, **parameters: Any) -> None:
     with pytest.raises(ClientError) as caught:
         call(**parameters)
     assert caught.value.response["Error"]["Code"] == code
-    assert words in caught.value.response["Error"]["Message"]
+    assert message in caught.value.response["Error"]["Message"]
 
 
 def test_a_fresh_server_has_what_a_first_task_needs(start_ecs: StartEcs) -> None:
@@ -29,7 +29,7 @@ def test_a_fresh_server_has_what_a_first_task_needs(start_ecs: StartEcs) -> None
     assert [one["name"] for one in definition["containerDefinitions"]] == ["main"]
 
 
-def test_what_exists_from_the_start_can_be_named(start_ecs: StartEcs) -> None:
+def test_the_names_of_what_exists_from_the_start_are_options(start_ecs: StartEcs) -> None:
     _, client = start_ecs(clusters=("prod",), task_definition="job", container_name="worker")
     assert client.describe_clusters(clusters=["prod", "local"])["failures"][0]["reason"] == "MISSING"
     definition = client.describe_task_definition(taskDefinition="job")["taskDefinition"]
@@ -88,7 +88,7 @@ def test_registering_again_makes_the_next_revision_and_the_family_means_the_newe
 
 
 @pytest.mark.parametrize(
-    ("containers", "words"),
+    ("containers", "message"),
     [
         ([], "empty"),
         ([{"name": "a"}], "Container.image"),
@@ -98,13 +98,13 @@ def test_registering_again_makes_the_next_revision_and_the_family_means_the_newe
     ],
 )
 def test_container_definitions_that_ecs_refuses_are_refused(
-    start_ecs: StartEcs, containers: list[dict[str, Any]], words: str
+    start_ecs: StartEcs, containers: list[dict[str, Any]], message: str
 ) -> None:
     _, client = start_ecs()
     _refused(
         client.register_task_definition,
         "ClientException",
-        words,
+        message,
         family="job",
         containerDefinitions=containers,
     )

@@ -21,7 +21,7 @@ digests = st.sampled_from([b"1", b"2"])
 
 
 class RecordedCall:
-    """What the model knows of one call."""
+    """What the model stores about one call."""
 
     def __init__(self, digest: bytes, arns: tuple[str, ...], at: float) -> None:
         self.digest = digest
@@ -35,7 +35,7 @@ class RecordedCall:
 
 
 class ClientTokenMachine(RuleBasedStateMachine):
-    """Calls, ends and the passing of time, in any order."""
+    """Calls, stops and passing time in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ TestTokens = ClientTokenMachine.TestCase
 TestTokens.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
-def test_a_failure_is_remembered_for_an_hour() -> None:
+def test_a_failure_is_stored_for_an_hour() -> None:
     book = ClientTokenStore(DAY, HOUR)
     book.add("a", "t", b"1", (), (FAILURE,), now=0.0)
     entry = book.find("a", "t", b"1", HOUR - 1)
@@ -102,7 +102,7 @@ def test_a_failure_is_remembered_for_an_hour() -> None:
     assert len(book) == 0
 
 
-def test_the_token_waits_for_the_last_of_its_tasks() -> None:
+def test_a_token_expires_after_the_stop_of_its_last_task() -> None:
     book = ClientTokenStore(DAY, HOUR)
     book.add("a", "t", b"1", ("x", "y"), (), now=0.0)
     book.task_stopped("a", "t", "x", 10.0)

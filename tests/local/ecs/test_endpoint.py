@@ -1,4 +1,4 @@
-"""The HTTP side: headers, pages, delays, quotas and faults."""
+"""The HTTP endpoint: headers, pages, delays, quotas and faults."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _code(call: Any, **parameters: Any) -> tuple[str, int]:
     return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
 
 
-def test_an_operation_that_is_not_there_is_told_with_those_that_are(start_ecs: StartEcs) -> None:
+def test_an_unknown_operation_is_refused_with_the_known_ones(start_ecs: StartEcs) -> None:
     _, client = start_ecs()
     with pytest.raises(ClientError, match=r"has no ListServices; it has CreateCluster, .*StopTask"):
         client.list_services()
@@ -53,10 +53,10 @@ def test_a_target_that_is_not_ecs_is_refused(start_ecs: StartEcs, target: str) -
 
 
 @pytest.mark.parametrize("body", ["no json", "[]", '"text"', '{"a": '])
-def test_a_body_that_is_no_json_object_is_refused(start_ecs: StartEcs, body: str) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(start_ecs: StartEcs, body: str) -> None:
     server, _ = start_ecs()
-    status, _, answer = _request(server, body=body, X_Amz_Target=f"{TARGET}.RunTask")
-    assert (status, json.loads(answer)["__type"]) == (400, "SerializationException")
+    status, _, response = _request(server, body=body, X_Amz_Target=f"{TARGET}.RunTask")
+    assert (status, json.loads(response)["__type"]) == (400, "SerializationException")
 
 
 def test_an_answer_is_aws_json_with_a_request_id(start_ecs: StartEcs) -> None:
@@ -67,13 +67,13 @@ def test_an_answer_is_aws_json_with_a_request_id(start_ecs: StartEcs) -> None:
     assert len(headers["x-amzn-RequestId"]) == 32
 
 
-def test_the_front_page_says_what_it_is(start_ecs: StartEcs) -> None:
+def test_the_front_page_describes_the_server(start_ecs: StartEcs) -> None:
     server, _ = start_ecs()
     status, headers, body = _request(server, "GET")
     assert status == 200
     assert headers["Content-Type"].startswith("text/plain")
-    for words in ("a development tool", "127.0.0.1 only", server.endpoint_url, "RunTask"):
-        assert words in body
+    for message in ("a development tool", "127.0.0.1 only", server.endpoint_url, "RunTask"):
+        assert message in body
 
 
 def test_other_pages_and_methods_are_refused(start_ecs: StartEcs) -> None:
@@ -108,10 +108,10 @@ def test_the_counters_are_the_same_by_page_and_by_object(start_ecs: StartEcs) ->
 def test_latency_is_half_before_and_half_after_the_effect(start_ecs: StartEcs) -> None:
     _, client = start_ecs(TimerRunner(3600.0), latency_seconds=0.2)
     began = time.monotonic()
-    answer = client.run_task(**LOCAL)
+    response = client.run_task(**LOCAL)
     took = time.monotonic() - began
     assert took >= 0.2
-    before = answer["tasks"][0]["createdAt"].timestamp() - (time.time() - took)
+    before = response["tasks"][0]["createdAt"].timestamp() - (time.time() - took)
     assert 0.08 <= before <= took - 0.08
 
 
@@ -155,21 +155,21 @@ def test_an_injected_lack_of_capacity_is_a_failure_with_http_200_that_its_token_
     start_ecs: StartEcs,
 ) -> None:
     server, client = start_ecs(faults=FaultOptions(capacity=1.0))
-    answer = client.run_task(**LOCAL, clientToken="t", count=2)
-    assert answer["tasks"] == []
-    assert [failure["reason"] for failure in answer["failures"]] == ["RESOURCE:CPU"] * 2
-    assert client.run_task(**LOCAL, clientToken="t", count=2)["failures"] == answer["failures"]
+    response = client.run_task(**LOCAL, clientToken="t", count=2)
+    assert response["tasks"] == []
+    assert [failure["reason"] for failure in response["failures"]] == ["RESOURCE:CPU"] * 2
+    assert client.run_task(**LOCAL, clientToken="t", count=2)["failures"] == response["failures"]
     assert server.stats()["tasks_created"] == 0
 
 
-def test_faults_stay_with_the_operations_they_are_for(start_ecs: StartEcs) -> None:
+def test_faults_apply_to_their_operations_only(start_ecs: StartEcs) -> None:
     _, client = start_ecs(faults=FaultOptions(server_error=1.0, operations=("StopTask",)))
     arn = run_task(client, "true")
     wait_for_status(client, arn)
     assert _code(client.stop_task, cluster="local", task=arn)[0] == "ServerException"
 
 
-def test_a_bug_in_the_server_looks_like_a_failure_of_aws(start_ecs: StartEcs, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_internal_error_is_a_server_exception(start_ecs: StartEcs, caplog: pytest.LogCaptureFixture) -> None:
     def broken_clock() -> float:
         if armed:
             raise RuntimeError("a bug")

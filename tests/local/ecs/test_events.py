@@ -1,4 +1,4 @@
-"""The local ECS's events, in moto's SQS: their form, their order, and what goes wrong with them on purpose."""
+"""The local ECS's events in moto's SQS: their form, order and injected faults."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def url(sqs: Any) -> str:
 
 
 def received(sqs: Any, url: str, number: int) -> list[dict[str, Any]]:
-    """So many events, and that there is none more."""
+    """Receive exactly `number` events."""
     found: list[dict[str, Any]] = []
     deadline = time.monotonic() + PATIENCE_SECONDS
     while len(found) < number:
         assert time.monotonic() < deadline, found
-        answer = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
-        found += [json.loads(message["Body"]) for message in answer.get("Messages") or ()]
+        response = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
+        found += [json.loads(message["Body"]) for message in response.get("Messages") or ()]
     assert len(found) == number
     return found
 
 
 def until_counted(server: LocalEcs, number: int) -> None:
-    """An event is counted when SQS has answered, which may be after it was received."""
+    """Wait until the events are counted: that is after SQS's response, so it may be after they were received."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while server.stats()["events"] < number:
         assert time.monotonic() < deadline
@@ -54,7 +54,7 @@ def until_counted(server: LocalEcs, number: int) -> None:
     assert server.stats()["events"] == number
 
 
-def test_each_version_of_a_task_is_told_as_eventbridge_would(start_ecs: StartEcs, sqs: Any, url: str) -> None:
+def test_each_version_of_a_task_is_sent_as_eventbridge_would(start_ecs: StartEcs, sqs: Any, url: str) -> None:
     server, ecs = start_ecs(event_queue_url=url)
     arn = run_task(ecs, overrides=command_override("exit", "3"), startedBy="ecs-queue/job/abcd1234/1")
     shown = wait_for_status(ecs, arn)
@@ -74,7 +74,7 @@ def test_each_version_of_a_task_is_told_as_eventbridge_would(start_ecs: StartEcs
     until_counted(server, len(events))
 
 
-def test_an_event_says_the_same_as_describe_tasks(start_ecs: StartEcs, sqs: Any, url: str) -> None:
+def test_an_event_has_the_same_facts_as_describe_tasks(start_ecs: StartEcs, sqs: Any, url: str) -> None:
     _, ecs = start_ecs(event_queue_url=url)
     arn = run_task(ecs, overrides=command_override("exit", "3"), startedBy="ecs-queue/job/abcd1234/1")
     shown = wait_for_status(ecs, arn)
@@ -83,9 +83,9 @@ def test_an_event_says_the_same_as_describe_tasks(start_ecs: StartEcs, sqs: Any,
     event = decode_event(json.dumps(last), "ecs-queue")
 
     assert event is not None
-    polled, told = observe(describe_task(ecs, arn), "main"), observe(event.task, "main")
-    assert (told.exit_code, told.has_ended, told.version) == (3, True, polled.version)
-    assert told.stopped_at == pytest.approx(polled.stopped_at, abs=0.01)
+    polled, notified = observe(describe_task(ecs, arn), "main"), observe(event.task, "main")
+    assert (notified.exit_code, notified.has_ended, notified.version) == (3, True, polled.version)
+    assert notified.stopped_at == pytest.approx(polled.stopped_at, abs=0.01)
     assert (event.record_id, event.nonce, event.launch) == ("job", "abcd1234", 1)
 
 
@@ -102,7 +102,7 @@ def test_the_detail_has_the_members_of_a_task_and_times_as_text(start_ecs: Start
         assert find_shape_violations(shape, {name: value for name, value in detail.items() if name not in times}) == []
 
 
-def test_doubled_events_are_the_very_same(start_ecs: StartEcs, sqs: Any, url: str) -> None:
+def test_duplicate_events_are_identical(start_ecs: StartEcs, sqs: Any, url: str) -> None:
     _, ecs = start_ecs(event_queue_url=url, event_faults=EventFaultOptions(duplicate=1.0, reorder=1.0))
     shown = wait_for_status(ecs, run_task(ecs, overrides=command_override("exit", "0")))
     events = received(sqs, url, 2 * shown["version"])
@@ -110,14 +110,14 @@ def test_doubled_events_are_the_very_same(start_ecs: StartEcs, sqs: Any, url: st
     assert sorted(texts) == sorted(2 * list(set(texts)))
 
 
-def test_dropped_events_never_come_and_change_nothing_else(start_ecs: StartEcs, sqs: Any, url: str) -> None:
+def test_dropped_events_are_not_sent_and_change_nothing_else(start_ecs: StartEcs, sqs: Any, url: str) -> None:
     server, ecs = start_ecs(event_queue_url=url, event_faults=EventFaultOptions(drop=1.0))
     wait_for_status(ecs, run_task(ecs, overrides=command_override("exit", "0")))
     assert received(sqs, url, 0) == []
     assert server.stats()["events"] == 0
 
 
-def test_a_queue_that_cannot_be_reached_holds_up_no_task(start_ecs: StartEcs) -> None:
+def test_an_unreachable_queue_delays_no_task(start_ecs: StartEcs) -> None:
     server, ecs = start_ecs(event_queue_url="http://127.0.0.1:1/123456789012/events")
     wait_for_status(ecs, run_task(ecs, overrides=command_override("exit", "0")))
     assert server.stats()["events"] == 0
@@ -127,20 +127,20 @@ def test_delays_are_within_their_bound_and_the_same_seed_delays_the_same() -> No
     description = json.dumps({"taskArn": "arn:aws:ecs:us-east-1:1:task/local/ab", "version": 1}).encode()
     faults = EventFaultOptions(delay=0.5, reorder=0.5, delay_seconds=10.0, seed=3)
 
-    def held() -> list[float]:
+    def delays() -> list[float]:
         sender = EventSender("http://127.0.0.1:1/1/q", "us-east-1", "1", faults, lambda: 0.0)
         start = time.monotonic()
         for _ in range(50):
             sender.send(description)
         return [round(at - start) for at, _, _ in sorted(sender._queue, key=lambda entry: entry[1])]
 
-    first = held()
-    assert first == held()
+    first = delays()
+    assert first == delays()
     assert max(first) <= 10
     assert len(set(first)) > 3
 
 
-def test_an_event_keeps_what_is_no_time() -> None:
+def test_an_event_keeps_members_that_are_no_times() -> None:
     description = json.dumps({"taskArn": "arn:aws:ecs:us-east-1:1:task/local/ab", "version": 1, "createdAt": 1.5})
     detail = json.loads(build_event(description.encode(), "us-east-1", "1", 86400.0))["detail"]
     assert detail["createdAt"] == "1970-01-01T00:00:01.500Z"

@@ -1,4 +1,4 @@
-"""Token buckets and fault dice."""
+"""Token buckets and injected faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RunTask, DescribeTasks, StopTask, ListTasks: as boto3 sees them, checked against the service model."""
+"""RunTask, DescribeTasks, StopTask, ListTasks over boto3, checked against the service model."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ FOREVER = 3600.0
 LOCAL = {"cluster": "local", "taskDefinition": "local"}
 
 
-def _refused(call: Any, code: str, words: str, **parameters: Any) -> Json:
+def _refused(call: Any, code: str, message: str, **parameters: Any) -> Json:
     with pytest.raises(ClientError) as caught:
         call(**parameters)
     response: Json = caught.value.response
     assert response["Error"]["Code"] == code
-    assert words in response["Error"]["Message"]
+    assert message in response["Error"]["Message"]
     return response
 
 
-def test_run_task_answers_a_provisioning_task_with_what_was_asked_for(start_ecs: StartEcs) -> None:
+def test_run_task_returns_a_provisioning_task_with_the_given_parameters(start_ecs: StartEcs) -> None:
     _, client = start_ecs(TimerRunner(FOREVER))
-    answer = client.run_task(
+    response = client.run_task(
         **LOCAL,
         launchType="FARGATE",
         startedBy="ns/id/abc/1",
@@ -44,8 +44,8 @@ def test_run_task_answers_a_provisioning_task_with_what_was_asked_for(start_ecs:
         tags=[{"key": "Team", "value": "data"}],
         networkConfiguration={"awsvpcConfiguration": {"subnets": ["subnet-1"]}},
     )
-    [task] = answer["tasks"]
-    assert answer["failures"] == []
+    [task] = response["tasks"]
+    assert response["failures"] == []
     assert task["lastStatus"] == "PROVISIONING"
     assert task["desiredStatus"] == "RUNNING"
     assert task["version"] == 1
@@ -63,8 +63,8 @@ def test_run_task_answers_a_provisioning_task_with_what_was_asked_for(start_ecs:
 
 def test_a_count_of_ten_makes_ten_tasks_and_eleven_is_refused(start_ecs: StartEcs) -> None:
     _, client = start_ecs(TimerRunner(FOREVER))
-    answer = client.run_task(**LOCAL, count=10)
-    assert len({task["taskArn"] for task in answer["tasks"]}) == 10
+    response = client.run_task(**LOCAL, count=10)
+    assert len({task["taskArn"] for task in response["tasks"]}) == 10
     _refused(client.run_task, "InvalidParameterException", "count", **LOCAL, count=11)
     _refused(client.run_task, "InvalidParameterException", "count", **LOCAL, count=0)
 
@@ -168,7 +168,7 @@ def test_a_client_token_outside_its_rules_is_refused(start_ecs: StartEcs, token:
     _refused(client.run_task, "InvalidParameterException", "clientToken", **LOCAL, clientToken=token)
 
 
-def test_the_same_token_and_parameters_answer_for_the_same_task(start_ecs: StartEcs) -> None:
+def test_the_same_token_and_parameters_return_the_same_task(start_ecs: StartEcs) -> None:
     server, client = start_ecs(TimerRunner(FOREVER))
     first = client.run_task(**LOCAL, clientToken="t", count=2, startedBy="me")
     again = client.run_task(**LOCAL, clientToken="t", count=2, startedBy="me")
@@ -203,7 +203,7 @@ def test_a_refused_call_leaves_its_token_unused(start_ecs: StartEcs) -> None:
     assert run_task(client, "true", clientToken="t")
 
 
-def test_the_replay_of_a_stopped_task_has_its_arn_and_statuses_only(start_ecs: StartEcs) -> None:
+def test_a_repeated_call_returns_only_arn_and_statuses_of_a_stopped_task(start_ecs: StartEcs) -> None:
     _, client = start_ecs()
     arn = run_task(client, "true", clientToken="t")
     wait_for_status(client, arn)
@@ -240,9 +240,9 @@ def test_stopped_tasks_are_described_for_their_retention_and_missing_then(start_
     clock.advance(3599)
     assert describe_task(client, arn)["lastStatus"] == "STOPPED"
     clock.advance(1)
-    answer = client.describe_tasks(cluster="local", tasks=[arn])
-    assert answer["tasks"] == []
-    assert answer["failures"] == [{"arn": arn, "reason": "MISSING"}]
+    response = client.describe_tasks(cluster="local", tasks=[arn])
+    assert response["tasks"] == []
+    assert response["failures"] == [{"arn": arn, "reason": "MISSING"}]
     assert client.list_tasks(cluster="local", startedBy="me", desiredStatus="STOPPED")["taskArns"] == []
     assert server.stats()["tasks"] == {}
 
@@ -251,9 +251,9 @@ def test_a_described_task_may_be_named_by_arn_or_id_in_any_order(start_ecs: Star
     _, client = start_ecs(TimerRunner(FOREVER))
     arn = run_task(client, "true")
     unknown = "f" * 32
-    answer = client.describe_tasks(cluster="local", tasks=[unknown, arn.rpartition("/")[2], arn])
-    assert [task["taskArn"] for task in answer["tasks"]] == [arn, arn]
-    [failure] = answer["failures"]
+    response = client.describe_tasks(cluster="local", tasks=[unknown, arn.rpartition("/")[2], arn])
+    assert [task["taskArn"] for task in response["tasks"]] == [arn, arn]
+    [failure] = response["failures"]
     assert failure["arn"].endswith(f":task/local/{unknown}")
 
 
@@ -366,18 +366,18 @@ def test_a_stop_reason_of_more_than_255_characters_is_refused(start_ecs: StartEc
 def test_stopping_a_stopped_task_changes_nothing(start_ecs: StartEcs) -> None:
     _, client = start_ecs()
     before = wait_for_status(client, run_task(client, "true"))
-    answer = client.stop_task(cluster="local", task=before["taskArn"], reason="late")
-    assert answer["task"] == before
+    response = client.stop_task(cluster="local", task=before["taskArn"], reason="late")
+    assert response["task"] == before
 
 
-def test_what_boto3_would_refuse_is_refused_with_member_expectation_and_finding(start_ecs: StartEcs) -> None:
+def test_parameters_that_boto3_refuses_are_refused_with_member_expected_and_found(start_ecs: StartEcs) -> None:
     server, _ = start_ecs()
     client = make_checked_client(server, validate=False)
     _refused(client.run_task, "InvalidParameterException", "the required member taskDefinition", cluster="local")
     overrides = command_override("true")
     overrides["containerOverrides"][0]["cpu"] = "much"
-    words = "overrides.containerOverrides[0].cpu: expected a whole number"
-    _refused(client.run_task, "InvalidParameterException", words, **LOCAL, overrides=overrides)
+    message = "overrides.containerOverrides[0].cpu: expected a whole number"
+    _refused(client.run_task, "InvalidParameterException", message, **LOCAL, overrides=overrides)
     _refused(client.run_task, "InvalidParameterException", "found 'EC3'", **LOCAL, launchType="EC3")
     tags = [{"key": str(number), "value": ""} for number in range(51)]
     _refused(client.run_task, "InvalidParameterException", "at most 50 items", **LOCAL, tags=tags)

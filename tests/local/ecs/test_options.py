@@ -1,4 +1,4 @@
-"""Options that make no sense are refused where they are made."""
+"""Invalid options are refused when they are made."""
 
 from __future__ import annotations
 

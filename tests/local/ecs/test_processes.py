@@ -1,4 +1,4 @@
-"""Commands as real processes: environment, output, exit codes, stops, and nothing left behind."""
+"""Commands as real processes: environment, output, exit codes, stops, and no remaining process."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_task_gets_its_environment_and_nothing_of_the_servers_but_path_and_hom
     }
 
 
-def test_each_task_has_a_directory_of_its_own_that_ends_with_it(ecs: Ecs) -> None:
+def test_each_task_has_its_own_directory_that_is_removed_at_its_end(ecs: Ecs) -> None:
     server, client = ecs
     logs = []
     for _ in range(2):
@@ -106,7 +106,7 @@ def test_standard_input_is_empty(ecs: Ecs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "words"),
+    ("argv", "message"),
     [
         (("no-such-program-here",), 'exec: "no-such-program-here": executable file not found in $PATH'),
         (("/no/such/program",), 'exec: "/no/such/program": stat /no/such/program: no such file or directory'),
@@ -116,17 +116,17 @@ def test_standard_input_is_empty(ecs: Ecs) -> None:
     ],
 )
 def test_a_program_that_cannot_start_is_a_cannot_start_container_error(
-    ecs: Ecs, argv: tuple[str, ...], words: str
+    ecs: Ecs, argv: tuple[str, ...], message: str
 ) -> None:
     task = wait_for_status(ecs[1], run_task(ecs[1], *argv))
     assert task["stopCode"] == "TaskFailedToStart"
     assert task["stoppedReason"].startswith("CannotStartContainerError: ")
-    assert words in task["stoppedReason"]
+    assert message in task["stoppedReason"]
     assert "startedAt" not in task
     assert "exitCode" not in task["containers"][0]
 
 
-def test_a_log_that_cannot_be_written_is_told_from_a_missing_program(start_ecs: StartEcs, tmp_path: Path) -> None:
+def test_an_unwritable_log_is_distinguished_from_a_missing_program(start_ecs: StartEcs, tmp_path: Path) -> None:
     _, client = start_ecs(ProcessRunner(), log_dir=tmp_path / "logs")
     (tmp_path / "logs").rmdir()
     task = wait_for_status(client, run_task(client, "true"))
@@ -135,7 +135,7 @@ def test_a_log_that_cannot_be_written_is_told_from_a_missing_program(start_ecs: 
     )
 
 
-def test_a_stop_sends_sigterm_and_the_program_may_answer_it(ecs: Ecs, fifo: tuple[Path, int]) -> None:
+def test_a_stop_sends_sigterm_and_the_program_may_handle_it(ecs: Ecs, fifo: tuple[Path, int]) -> None:
     path, reader = fifo
     arn = run_task(ecs[1], "sh", "-c", f"trap 'exit 5' TERM; echo up > {path}; while :; do sleep 0.05; done")
     assert _line(reader) == "up"
@@ -176,7 +176,7 @@ def test_a_stop_reaches_the_whole_process_group(ecs: Ecs, fifo: tuple[Path, int]
     assert_process_ended(grandchild)
 
 
-def test_what_the_main_process_leaves_behind_ends_with_it(ecs: Ecs, fifo: tuple[Path, int]) -> None:
+def test_processes_that_the_main_process_leaves_are_killed(ecs: Ecs, fifo: tuple[Path, int]) -> None:
     path, reader = fifo
     arn = run_task(ecs[1], "sh", "-c", f"sleep 3600 & echo $! > {path}")
     grandchild = int(_line(reader))
@@ -215,7 +215,7 @@ def test_every_process_ends_when_the_server_is_killed(fifo: tuple[Path, int]) ->
         assert_process_ended(pid)
 
 
-def test_a_thread_waits_where_the_system_has_no_pidfd(ecs: Ecs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_waits_on_systems_without_pidfd(ecs: Ecs, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(pid: int) -> int:
         raise OSError("not here")
 
@@ -223,6 +223,6 @@ def test_a_thread_waits_where_the_system_has_no_pidfd(ecs: Ecs, monkeypatch: pyt
     assert _code(ecs[1], "sh", "-c", "exit 4") == 4
 
 
-def test_many_short_tasks_at_once_all_end_with_their_own_code(ecs: Ecs) -> None:
+def test_many_concurrent_short_tasks_end_with_their_own_exit_codes(ecs: Ecs) -> None:
     arns = [run_task(ecs[1], "sh", "-c", f"exit {number}") for number in range(40)]
     assert [wait_for_status(ecs[1], arn)["containers"][0]["exitCode"] for arn in arns] == list(range(40))

@@ -1,4 +1,4 @@
-"""The runner without processes."""
+"""The runner that starts no process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_task_runs_for_the_seconds_it_names(start_ecs: StartEcs) -> None:
     assert (task["stoppedAt"] - task["startedAt"]).total_seconds() >= 0.29
 
 
-def test_a_number_that_is_none_fails_the_start(start_ecs: StartEcs) -> None:
+def test_an_invalid_number_fails_the_start(start_ecs: StartEcs) -> None:
     _, client = start_ecs(TimerRunner())
     task = wait_for_status(client, run_task(client, "sleep", "long"))
     assert task["stopCode"] == "TaskFailedToStart"

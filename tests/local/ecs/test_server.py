@@ -30,7 +30,7 @@ def test_it_listens_on_loopback_only() -> None:
     assert listening == ["127.0.0.1"]
 
 
-def test_start_and_stop_may_be_called_twice_and_a_stopped_server_starts_afresh() -> None:
+def test_start_and_stop_may_be_called_twice_and_a_restart_is_empty() -> None:
     server = LocalEcs(runner=TimerRunner())
     server.start()
     server.start()
@@ -70,7 +70,7 @@ def test_without_aiohttp_the_error_says_what_to_install(monkeypatch: pytest.Monk
         LocalEcs(runner=TimerRunner()).start()
 
 
-def test_before_the_start_url_counters_and_logs_say_what_to_do() -> None:
+def test_before_the_start_url_counters_and_logs_raise_with_advice() -> None:
     server = LocalEcs()
     for call in (lambda: server.endpoint_url, server.stats, lambda: server.log_path("0" * 32)):
         with pytest.raises(UsageError, match=r"start\(\)"):
@@ -120,7 +120,7 @@ def test_the_base_environment_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not {"SECRET", "HOME", "ECS_CONTAINER_METADATA_URI_V4"} & found.keys()
 
 
-def test_the_local_environment_leads_everything_to_the_local_stack() -> None:
+def test_the_local_environment_connects_to_the_local_stack() -> None:
     found = local_environment("http://127.0.0.1:1", "redis://127.0.0.1:2/0")
     assert found["AWS_ENDPOINT_URL_ECS"] == "http://127.0.0.1:1"
     assert found["AIRFLOW__ECS_QUEUE__BROKER_URL"] == "redis://127.0.0.1:2/0"

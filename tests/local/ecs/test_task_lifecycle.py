@@ -26,12 +26,12 @@ def test_a_task_runs_through_its_statuses_with_a_version_for_each(start_ecs: Sta
     runner, clock = ManualRunner(), FakeClock()
     _, client = start_ecs(runner, clock, shutdown_delay_seconds=60.0)
     arn = run_task(client, "true")
-    _, report = runner.wait_for_start()
+    _, listener = runner.wait_for_start()
     pending = describe_task(client, arn)
-    runner.report(report.on_started)
+    runner.notify(listener.on_started)
     running = describe_task(client, arn)
     clock.advance(5)
-    runner.report(report.on_exited, 3)
+    runner.notify(listener.on_exited, 3)
     ending = describe_task(client, arn)
     assert [task["lastStatus"] for task in (pending, running, ending)] == [
         "PENDING",
@@ -47,7 +47,7 @@ def test_a_task_runs_through_its_statuses_with_a_version_for_each(start_ecs: Sta
     assert ending["stopCode"] == "EssentialContainerExited"
 
 
-def test_an_ended_task_says_why_and_when(start_ecs: StartEcs) -> None:
+def test_a_stopped_task_has_reason_and_time(start_ecs: StartEcs) -> None:
     _, client = start_ecs()
     task = wait_for_status(client, run_task(client, "exit", "3"))
     assert task["stopCode"] == "EssentialContainerExited"
@@ -63,8 +63,8 @@ def test_a_start_failure_has_a_reason_but_neither_exit_code_nor_start(start_ecs:
     runner = ManualRunner()
     _, client = start_ecs(runner)
     arn = run_task(client, "true")
-    _, report = runner.wait_for_start()
-    runner.report(report.on_start_failed, "CannotStartContainerError: no")
+    _, listener = runner.wait_for_start()
+    runner.notify(listener.on_start_failed, "CannotStartContainerError: no")
     task = wait_for_status(client, arn)
     assert task["stopCode"] == "TaskFailedToStart"
     assert task["stoppedReason"] == "CannotStartContainerError: no"
@@ -86,14 +86,14 @@ def test_a_stop_while_running_is_user_initiated_and_keeps_the_real_exit_code(sta
     runner = ManualRunner()
     _, client = start_ecs(runner)
     arn = run_task(client, "true", tags=[{"key": "a", "value": "b"}])
-    work, report = runner.wait_for_start()
-    runner.report(report.on_started)
+    spec, listener = runner.wait_for_start()
+    runner.notify(listener.on_started)
     stopping = client.stop_task(cluster="local", task=arn, reason="enough")["task"]
     assert (stopping["lastStatus"], stopping["desiredStatus"]) == ("RUNNING", "STOPPED")
-    assert runner.stop_requests == [work.task_id]
+    assert runner.stop_requests == [spec.task_id]
     client.stop_task(cluster="local", task=arn, reason="again")
-    assert runner.stop_requests == [work.task_id]
-    runner.report(report.on_exited, 143)
+    assert runner.stop_requests == [spec.task_id]
+    runner.notify(listener.on_exited, 143)
     task = describe_task(client, arn, include=["TAGS"])
     assert task["lastStatus"] == "STOPPED"
     assert (task["stopCode"], task["stoppedReason"]) == ("UserInitiated", "enough")
@@ -118,9 +118,9 @@ def test_a_stop_that_meets_a_start_failure_stays_user_initiated(start_ecs: Start
     runner = ManualRunner()
     _, client = start_ecs(runner)
     arn = run_task(client, "true")
-    _, report = runner.wait_for_start()
+    _, listener = runner.wait_for_start()
     client.stop_task(cluster="local", task=arn)
-    runner.report(report.on_start_failed, "CannotStartContainerError: no")
+    runner.notify(listener.on_start_failed, "CannotStartContainerError: no")
     assert describe_task(client, arn)["stopCode"] == "UserInitiated"
 
 
@@ -128,9 +128,9 @@ def test_a_stop_after_the_end_has_begun_changes_no_reason(start_ecs: StartEcs) -
     runner = ManualRunner()
     _, client = start_ecs(runner, shutdown_delay_seconds=60.0)
     arn = run_task(client, "true")
-    _, report = runner.wait_for_start()
-    runner.report(report.on_started)
-    runner.report(report.on_exited, 0)
+    _, listener = runner.wait_for_start()
+    runner.notify(listener.on_started)
+    runner.notify(listener.on_exited, 0)
     assert client.stop_task(cluster="local", task=arn)["task"]["stopCode"] == "EssentialContainerExited"
 
 
@@ -147,13 +147,13 @@ def test_sidecars_live_as_long_as_the_first_essential_container(start_ecs: Start
     runner = ManualRunner()
     _, client = start_ecs(runner)
     client.register_task_definition(family="three", containerDefinitions=SIDECAR)
-    answer = client.run_task(cluster="local", taskDefinition="three", overrides=command_override("echo"))
-    arn = answer["tasks"][0]["taskArn"]
-    work, report = runner.wait_for_start()
-    assert work.command == ("echo",)
-    runner.report(report.on_started)
+    response = client.run_task(cluster="local", taskDefinition="three", overrides=command_override("echo"))
+    arn = response["tasks"][0]["taskArn"]
+    spec, listener = runner.wait_for_start()
+    assert spec.command == ("echo",)
+    runner.notify(listener.on_started)
     assert {one["lastStatus"] for one in describe_task(client, arn)["containers"]} == {"RUNNING"}
-    runner.report(report.on_exited, 7)
+    runner.notify(listener.on_exited, 7)
     codes = {one["name"]: one["exitCode"] for one in describe_task(client, arn)["containers"]}
     assert codes == {"main": 7, "log": 0, "proxy": 0}
 
@@ -187,11 +187,11 @@ def test_tags_of_the_definition_are_propagated_on_request(start_ecs: StartEcs) -
     _, client = start_ecs(TimerRunner(3600.0))
     tags = [{"key": "a", "value": "definition"}, {"key": "b", "value": "definition"}]
     client.register_task_definition(family="tagged", containerDefinitions=[{"name": "main", "image": "i"}], tags=tags)
-    answer = client.run_task(
+    response = client.run_task(
         cluster="local",
         taskDefinition="tagged",
         propagateTags="TASK_DEFINITION",
         tags=[{"key": "a", "value": "mine"}],
     )
-    found = {tag["key"]: tag["value"] for tag in answer["tasks"][0]["tags"]}
+    found = {tag["key"]: tag["value"] for tag in response["tasks"][0]["tags"]}
     assert found == {"a": "mine", "b": "definition"}

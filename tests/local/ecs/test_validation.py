@@ -1,4 +1,4 @@
-"""Parameters against botocore's service model; botocore's own validator is the judge where it has a say."""
+"""Validation of parameters, compared with botocore's own validator where that has the check."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _accepts(parameters: dict[str, Any]) -> bool:
 
 
 @given(st.dictionaries(members, values, max_size=4), st.booleans())
-def test_it_refuses_whatever_botocore_refuses(parameters: dict[str, Any], complete: bool) -> None:
+def test_it_refuses_what_botocore_refuses(parameters: dict[str, Any], complete: bool) -> None:
     if complete:
         parameters["taskDefinition"] = "local"
     if ParamValidator().validate(parameters, RUN_TASK).has_errors():
@@ -50,7 +50,7 @@ def test_it_refuses_whatever_botocore_refuses(parameters: dict[str, Any], comple
 
 
 @pytest.mark.parametrize(
-    ("member", "value", "sentence"),
+    ("member", "value", "message"),
     [
         ("count", "3", "count: expected a whole number from -2147483648 to 2147483647, found '3'"),
         ("count", True, "count: expected a whole number"),
@@ -73,10 +73,10 @@ def test_it_refuses_whatever_botocore_refuses(parameters: dict[str, Any], comple
         ("extra", 1, "the request: expected one of capacityProviderStrategy, "),
     ],
 )
-def test_the_sentence_names_member_expectation_and_finding(member: str, value: Any, sentence: str) -> None:
+def test_the_message_names_member_expected_and_found(member: str, value: Any, message: str) -> None:
     with pytest.raises(ApiError) as caught:
         SHAPES.validate("RunTask", {"taskDefinition": "local", member: value})
-    assert sentence in caught.value.message
+    assert message in caught.value.message
     assert caught.value.code == "InvalidParameterException"
     assert len(caught.value.message) < 600
 
