@@ -30,8 +30,8 @@ class LostAnswer(Enum):
 
     NO_EFFECT = "never"
     IMMEDIATE = "at once"
-    DELAYED = "when `act_late` is called"
-    SERVER_ERROR = "at once, but ECS answers with a server error"
+    DELAYED = "when `apply_delayed` is called"
+    SERVER_ERROR = "at once, but ECS returns a server error"
 
 
 @dataclass(frozen=True)
@@ -78,19 +78,19 @@ class FakeEcs:
         self.on_run_task(call)
         with self._lock:
             self.run_task_calls.append(call)
-            said = self.run_task_results.popleft() if self.run_task_results else None
-            if isinstance(said, RunTaskResult):
-                return said
-            return self._result_of_call(call, said)
+            scripted = self.run_task_results.popleft() if self.run_task_results else None
+            if isinstance(scripted, RunTaskResult):
+                return scripted
+            return self._result_of_call(call, scripted)
 
-    def _result_of_call(self, call: RunTaskCall, said: LostAnswer | None) -> RunTaskResult:
-        if said is LostAnswer.DELAYED:
+    def _result_of_call(self, call: RunTaskCall, scripted: LostAnswer | None) -> RunTaskResult:
+        if scripted is LostAnswer.DELAYED:
             self.delayed_calls.append(call)
-        elif said is not LostAnswer.NO_EFFECT:
+        elif scripted is not LostAnswer.NO_EFFECT:
             answer = self._start_task(call)
-            if said is None:
+            if scripted is None:
                 return answer
-        if said is LostAnswer.SERVER_ERROR:
+        if scripted is LostAnswer.SERVER_ERROR:
             return RunTaskResult(RunTaskResultKind.ANSWERED_5XX, reason="ServerException")
         return RunTaskResult(RunTaskResultKind.AMBIGUOUS, reason="Whether ECS started a task is not known: timed out")
 

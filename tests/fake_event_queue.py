@@ -13,7 +13,7 @@ from ecs_queue.local.ecs.events import build_event
 
 
 class FakeEventQueue:
-    """An `EventQueue`. `clock`: seconds; messages that were received are hidden for `visibility` seconds."""
+    """An `EventQueue`; received messages are hidden for `visibility_timeout` seconds of `clock`."""
 
     def __init__(self, clock: Callable[[], float], visibility: float = 30.0) -> None:
         self._clock = clock

@@ -28,7 +28,7 @@ def _emits() -> Iterator[tuple[str, str, frozenset[str] | None]]:
                 yield f"{path.name}:{node.lineno}", str(name.value), fields
 
 
-def test_every_event_that_is_told_is_in_the_catalogue_with_its_very_fields() -> None:
+def test_every_event_that_is_emitted_is_in_the_catalogue_with_its_very_fields() -> None:
     emitted = list(_emits())
 
     assert emitted
@@ -37,7 +37,7 @@ def test_every_event_that_is_told_is_in_the_catalogue_with_its_very_fields() -> 
         assert fields is None or fields == {*EVENTS[name].fields, *EVENTS[name].journal_only}, where
 
 
-def test_every_event_of_the_catalogue_is_told_somewhere() -> None:
+def test_every_event_of_the_catalogue_is_emitted_somewhere() -> None:
     assert {name for _, name, _ in _emits()} == set(EVENTS)
 
 
@@ -77,7 +77,7 @@ def test_every_sink_gets_every_event() -> None:
     assert (one, other) == (["circuit.closed"], ["q"])
 
 
-def test_a_sink_that_fails_stops_neither_what_is_told_of_nor_the_other_sinks(
+def test_a_sink_that_fails_stops_neither_the_caller_nor_the_other_sinks(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     got: list[str] = []

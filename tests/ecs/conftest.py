@@ -1,4 +1,4 @@
-"""A closed AWS environment, and an endpoint that answers as a test tells it to."""
+"""A closed AWS environment, and an endpoint that replies as a test scripts it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def endpoint() -> Iterator[ScriptedEndpoint]:
 
 @pytest.fixture(scope="session")
 def open_source() -> Callable[[str | None], CredentialSource]:
-    """boto3's own chain, read afresh for each session; only the service models are loaded once."""
+    """boto3's own chain, read again for each session; only the service models are loaded once."""
     loader = botocore.session.Session().get_component("data_loader")
 
     def fresh(_conn_id: str | None) -> CredentialSource:

@@ -1,4 +1,4 @@
-"""An HTTP endpoint on loopback that answers each request with the next line of a script, or breaks off."""
+"""An HTTP endpoint on loopback that sends each request the next reply of a script, or closes the connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class ScriptedReply:
-    """One answer. `fault`: "reset" closes the connection after reading, "hang" never answers."""
+    """One reply. `fault`: "reset" closes the connection after reading, "hang" never replies."""
 
     body: bytes = b"{}"
     status: int = 200
@@ -38,7 +38,7 @@ class ReceivedRequest:
 
 
 class ScriptedEndpoint:
-    """Serves `script` in order; `seen` has what was asked. A request beyond the script gets status 599."""
+    """Serves the scripted replies in order, and records the requests. A request beyond the script gets status 599."""
 
     def __init__(self) -> None:
         self.script: deque[ScriptedReply] = deque()

@@ -1,4 +1,4 @@
-"""Every sentence that AWS, botocore or a proxy is known to say, and what it proves."""
+"""Every error that AWS, botocore or a proxy is known to return, and what it proves."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_every_rule_is_needed_by_a_row_of_the_table() -> None:
     assert [rule for rule in unneeded if rule.meaning is not ErrorMeaning.TASK_NOT_FOUND] == []
 
 
-def test_the_reason_has_awss_words_and_the_next_step() -> None:
+def test_the_reason_has_awss_message_and_the_next_step() -> None:
     answer = classify_error("ClusterNotFoundException", "Cluster not found.", 400)
     assert answer.reason == (
         "ECS cannot be used: Cluster not found (ClusterNotFoundException). "
@@ -200,7 +200,7 @@ def test_failures_cost_an_attempt_unless_room_was_lacking(
     assert (answer.kind, answer.error_code) == (kind, code)
 
 
-def test_the_detail_and_the_different_reasons_of_failures_are_told_once() -> None:
+def test_the_detail_and_the_different_reasons_of_failures_are_shown_once() -> None:
     answer = classify_failures([{"reason": "AGENT", "detail": "disconnected"}, {"reason": "AGENT"}] * 3)
     assert answer.reason == "ECS could not start the task: AGENT (disconnected); AGENT."
 
@@ -215,7 +215,7 @@ def test_a_task_is_a_start_even_when_it_has_stopped_since() -> None:
 
 
 @pytest.mark.parametrize("response", [{}, {"tasks": [], "failures": []}, {"tasks": [{}]}, {"tasks": None}])
-def test_an_answer_without_task_and_failure_proves_nothing(response: dict[str, Any]) -> None:
+def test_a_response_without_task_and_failure_proves_nothing(response: dict[str, Any]) -> None:
     assert classify_response(response).kind is RunTaskResultKind.AMBIGUOUS
 
 
@@ -311,7 +311,7 @@ def test_an_exception_of_run_task_is_no_more_than_it_proves(
     message=st.text(max_size=40),
     status=st.sampled_from([0, 301, 400, 403, 404, 413, 429, 500, 502, 503, 504]),
 )
-def test_no_error_answer_is_unclassified_or_taken_for_a_start(code: str, message: str, status: int) -> None:
+def test_no_error_response_is_unclassified_or_taken_for_a_start(code: str, message: str, status: int) -> None:
     answer = classify_error(code, message, status)
     assert answer.kind not in (RunTaskResultKind.STARTED, RunTaskResultKind.NEVER_SENT)
     if status >= 500:
@@ -363,7 +363,7 @@ def test_a_stop_that_fails_says_whether_to_order_it_again(error: Exception, kind
     assert classify_stop_error(error).kind is kind
 
 
-def test_secrets_in_validation_reports_and_urls_are_not_told() -> None:
+def test_secrets_in_validation_reports_and_urls_are_not_shown() -> None:
     report = (
         "Invalid type for parameter overrides.x, value: {'PASSWORD': 'hun, type: ter2'}, "
         "type: <class 'dict'>, valid types: <class 'str'>"
@@ -371,11 +371,11 @@ def test_secrets_in_validation_reports_and_urls_are_not_told() -> None:
     answer = classify_exception(boto.ParamValidationError(report=report), sent=False)
     assert "ter2" not in answer.reason
     assert "overrides.x" in answer.reason
-    told = classify_read_error(boto.EndpointConnectionError(endpoint_url="https://user:hunter2@host/"))
-    assert "hunter2" not in told.reason
+    error = classify_read_error(boto.EndpointConnectionError(endpoint_url="https://user:hunter2@host/"))
+    assert "hunter2" not in error.reason
 
 
-def test_a_proxys_page_is_told_in_one_line() -> None:
+def test_a_proxys_page_is_shown_in_one_line() -> None:
     page = "<!doctype html>\n<title>502 Bad Gateway</title>\n<h1>nginx</h1>"
     reason = classify_error("502", page, 502).reason
     assert reason == "Whether ECS started a task is not known: 502 Bad Gateway nginx."

@@ -51,7 +51,7 @@ def test_what_a_dead_reader_had_comes_again(clients: EcsClients, sqs: Any, url: 
     assert [message.body for message in found] == ["x"]
 
 
-def test_an_empty_queue_answers_with_nothing(clients: EcsClients, url: str) -> None:
+def test_an_empty_queue_returns_nothing(clients: EcsClients, url: str) -> None:
     assert open_queue(clients, url).receive() == []
 
 
@@ -62,12 +62,12 @@ def test_a_deletion_that_sqs_refuses_is_counted(clients: EcsClients, sqs: Any, u
     assert queue.delete([message._replace(receipt_handle="none"), message]) == 1
 
 
-def test_a_missing_queue_is_told_with_aws_words(clients: EcsClients, moto_url: str) -> None:
+def test_a_missing_queue_is_reported_with_the_message_of_aws(clients: EcsClients, moto_url: str) -> None:
     with pytest.raises(EventQueueUnavailable, match="does not exist"):
         open_queue(clients, f"{moto_url}/123456789012/nowhere").receive()
 
 
-def test_a_denied_call_is_told_and_the_next_one_has_a_new_client(
+def test_a_denied_call_is_reported_and_the_next_one_has_a_new_client(
     clients: EcsClients, endpoint: ScriptedEndpoint
 ) -> None:
     url = f"{endpoint.url}/123456789012/events"
@@ -90,7 +90,7 @@ def test_a_denied_call_is_told_and_the_next_one_has_a_new_client(
     assert [request.body for request in endpoint.requests] == [asked] * 2
 
 
-def test_an_unreachable_queue_is_told(clients: EcsClients) -> None:
+def test_an_unreachable_queue_is_reported(clients: EcsClients) -> None:
     with pytest.raises(EventQueueUnavailable, match="SQS was not reached"):
         open_queue(clients, "http://127.0.0.1:1/123456789012/events").receive()
 

@@ -1,4 +1,4 @@
-"""The short cut past botocore's parser gives what botocore gives, times apart."""
+"""The fast parser returns what botocore's parser returns, except for times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TASK = {"taskArn": "a", "containers": [{"exitCode": 3}], "overrides": {}, "start
         ({"tasks": {}, "failures": None}, {"tasks": [], "failures": []}),
     ],
 )
-def test_a_good_answer_keeps_its_members_and_botocores_metadata(
+def test_a_good_response_keeps_its_members_and_botocores_metadata(
     clients: EcsClients, target: Target, endpoint: ScriptedEndpoint, answer: Any, members: dict[str, Any]
 ) -> None:
     endpoint.enqueue(ScriptedReply(json.dumps(answer).encode()))

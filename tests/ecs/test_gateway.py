@@ -86,7 +86,7 @@ def test_the_arguments_handed_in_stay_as_they_are(
         (error_reply("ClusterNotFoundException", "Cluster not found."), RunTaskResultKind.UNUSABLE_PROFILE),
     ],
 )
-def test_whatever_the_endpoint_does_run_task_answers_and_does_not_retry(
+def test_whatever_the_endpoint_does_run_task_returns_and_does_not_retry(
     open_source: Callable[[str | None], CredentialSource],
     target: Target,
     endpoint: ScriptedEndpoint,
@@ -243,7 +243,7 @@ def test_arguments_that_botocore_refuses_are_permanent_and_their_values_stay_sec
     assert endpoint.requests == []
 
 
-def test_an_error_of_our_own_hands_is_an_answer_too(clock: FakeClock, target: Target) -> None:
+def test_an_error_of_our_own_is_a_result_too(clock: FakeClock, target: Target) -> None:
     class Broken(EcsClients):
         def client(self, target: Target) -> Any:
             raise KeyError("unforeseen")

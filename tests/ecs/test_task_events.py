@@ -1,4 +1,4 @@
-"""What the messages of the events queue say."""
+"""Decoding the messages of the events queue."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_what_others_started_is_foreign(changes: dict[str, Any]) -> None:
         json.dumps({**event(), "detail": SECRET}),
     ],
 )
-def test_what_cannot_be_read_is_said_so_without_quoting_it(body: str) -> None:
+def test_an_unreadable_event_is_reported_without_quoting_it(body: str) -> None:
     with pytest.raises(UndecodableMessage) as raised:
         decode_event(body, "ecs-queue")
     assert SECRET not in str(raised.value)

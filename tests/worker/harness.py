@@ -1,4 +1,4 @@
-"""A launcher, tracker and sweeper over an in-memory ledger, a fake ECS and a clock that tests move."""
+"""A launcher, poller and sweeper over an in-memory ledger, a fake ECS and a clock that tests move."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ecs_queue.ecs.clients import Target
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.ledger import MemoryLedger
 from ecs_queue.messages import envelope
+from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
@@ -50,6 +51,15 @@ def make_config(environ: Mapping[str, str] | None = None, **keys: object) -> Con
     return load_config(environ={**_ENVIRON, **(environ or {})}, overrides=overrides)
 
 
+class WorkerKilled(BaseException):
+    """The worker is dead: nothing after it runs, not even cleanup."""
+
+
+def failed_result(kind: RunTaskResultKind, **fields: Any) -> RunTaskResult:
+    """A result of RunTask that is not STARTED."""
+    return RunTaskResult(kind, reason=f"ECS returned {kind.value}", **fields)
+
+
 class FlakyLedger:
     """A ledger that cannot be reached at chosen calls: before they took effect, or after.
 
@@ -83,7 +93,7 @@ class FlakyLedger:
 
 
 class InlineThreadPool(LaunchThreadPool):
-    """Runs what may run at once, on the caller's thread; `full` slots keep it until there is room again."""
+    """Runs jobs at once on the caller's thread; while `is_full`, they wait for `resume`."""
 
     is_full = False
     #: Where jobs that have begun are kept in place of being run; None: they are run.
@@ -95,31 +105,31 @@ class InlineThreadPool(LaunchThreadPool):
         return len(self._fair_queue)
 
     def _wake_one(self) -> None:
-        if self._running:  # called by the one that looks for work
+        if self._running:  # called by the thread that looks for work
             return
-        while not self.is_full and not isinstance(step := self._next_work(), float):
-            if isinstance(step, Job) and self.started_jobs is not None:
-                self.started_jobs.append(step)
+        while not self.is_full and not isinstance(work := self._next_work(), float):
+            if isinstance(work, Job) and self.started_jobs is not None:
+                self.started_jobs.append(work)
                 self._running -= 1
             else:
-                self._perform(step)
+                self._perform(work)
         if self.started_jobs is not None:
             self._running = len(self.started_jobs)
 
     def finish_started(self) -> None:
-        """What has begun comes to its end."""
+        """Run the jobs that have started."""
         begun, self.started_jobs = self.started_jobs or [], None
         for job in begun:
             self._run_job(job)
 
     def resume(self) -> None:
-        """The slots are free again."""
+        """The threads are free again."""
         self.is_full = False
         self._wake_one()
 
 
 class FakeDelivery:
-    """A `Delivery`; remembers what became of it."""
+    """A `Delivery` that records what happened to it."""
 
     def __init__(self, body: bytes, queue: str = "default", redelivered: bool = False) -> None:
         self.queue = queue
@@ -140,7 +150,7 @@ class FakeDelivery:
 
 
 class SteppedWorker:
-    """The services of one worker, driven by hand."""
+    """The services of one worker, stepped by the test."""
 
     def __init__(self, harness: WorkerHarness, config: Config) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -176,15 +186,15 @@ class SteppedWorker:
         return [fields for event, fields in self.events if event == name]
 
     def handle_message(self, body: bytes) -> bool:
-        """A message arrives; whether it is to be acknowledged."""
+        """Deliver a message; return whether it is to be acknowledged."""
         return self.launcher.handle_message(FakeDelivery(body))
 
     def poll(self) -> None:
-        """One round of the tracker."""
+        """One round of the poller."""
         self.poller.step()
 
     def sweep(self) -> None:
-        """One round of the sweeper, after a look at what may be launched."""
+        """One round of the sweeper, after admission is refreshed."""
         self.admission.step()
         self.sweeper.step()
 
@@ -215,7 +225,7 @@ class WorkerHarness:
         return f"n{self._ids}"
 
     def new_worker(self, environ: Mapping[str, str] | None = None, **keys: object) -> SteppedWorker:
-        """Another worker; `environ`, `keys`: with a configuration of its own."""
+        """Another worker; with `environ` or `keys` it has its own configuration."""
         own = environ is not None or keys
         return SteppedWorker(self, make_config(environ, **keys) if own else self.config)
 
@@ -239,6 +249,11 @@ class WorkerHarness:
         """A request that has been launched; its task's ARN."""
         assert self.worker.handle_message(self.new_envelope(record_id, **fields))
         return self.record(record_id).arn
+
+    def launch_many(self, number: int) -> None:
+        """Launch the requests t0, t1 and so on."""
+        for index in range(number):
+            self.launch(f"t{index}")
 
     def record(self, record_id: str = "a") -> Record:
         """The record as it stands."""

@@ -1,4 +1,4 @@
-"""What a worker knows of pauses and limits."""
+"""Admission: what a worker knows of pauses and limits."""
 
 from __future__ import annotations
 
@@ -48,39 +48,39 @@ def test_the_namespaces_limit_is_every_queues() -> None:
 
 def test_room_is_used_up_until_the_ledger_is_asked_again() -> None:
     harness = ThreeQueueHarness(LIMITS)
-    gates = harness.worker.admission
-    gates.step()
-    gates.launch_started("gpu")
-    assert (gates.may_launch("gpu"), gates.may_launch("default")) == (False, True)
+    admission = harness.worker.admission
+    admission.step()
+    admission.launch_started("gpu")
+    assert (admission.may_launch("gpu"), admission.may_launch("default")) == (False, True)
 
-    gates.step()
+    admission.step()
 
-    assert gates.may_launch("gpu")
+    assert admission.may_launch("gpu")
 
 
 def test_a_claim_that_found_it_full_shuts_it_until_the_ledger_is_asked_again() -> None:
     harness = WorkerHarness()
-    gates = harness.worker.admission
-    gates.step()
+    admission = harness.worker.admission
+    admission.step()
 
-    gates.claim_refused("default")
+    admission.claim_refused("default")
 
-    assert gates.available("default") == 0
-    gates.step()
-    assert gates.available("default") == math.inf
+    assert admission.available("default") == 0
+    admission.step()
+    assert admission.available("default") == math.inf
 
 
-def test_a_pause_is_seen_at_the_next_look_and_so_is_its_end() -> None:
+def test_a_pause_and_its_end_take_effect_at_the_next_refresh() -> None:
     harness = WorkerHarness()
-    gates = harness.worker.admission
+    admission = harness.worker.admission
     harness.memory_ledger.pause_queues(["default"])
-    gates.step()
-    assert gates.available("default") == 0
+    admission.step()
+    assert admission.available("default") == 0
 
     harness.memory_ledger.resume_queues(["default"])
-    gates.step()
+    admission.step()
 
-    assert gates.may_launch("default")
+    assert admission.may_launch("default")
 
 
 def test_an_open_circuit_shuts_its_queue() -> None:

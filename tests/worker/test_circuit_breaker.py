@@ -1,4 +1,4 @@
-"""Circuits of queues."""
+"""The circuit breakers of queues."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def test_health_names_the_queue_and_the_reason_until_a_call_works(
     assert circuit_breakers.health() == "q: no credentials"
 
 
-def test_it_is_told_once_that_it_opened_and_once_that_it_closed(clock: FakeClock) -> None:
-    told: list[str] = []
-    circuit_breakers = CircuitBreakers(clock, Telemetry(lambda name, fields: told.append(name)))
+def test_opening_and_closing_are_each_reported_once(clock: FakeClock) -> None:
+    names: list[str] = []
+    circuit_breakers = CircuitBreakers(clock, Telemetry(lambda name, fields: names.append(name)))
 
     circuit_breakers.open("q", "no credentials")
     circuit_breakers.open("q", "no credentials")
     circuit_breakers.close("q")
     circuit_breakers.close("q")
 
-    assert told == ["circuit.opened", "circuit.closed"]
+    assert names == ["circuit.opened", "circuit.closed"]

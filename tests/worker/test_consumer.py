@@ -1,4 +1,4 @@
-"""Taking messages from the broker, and what becomes of them."""
+"""Consuming messages, acknowledging them and giving them back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.worker.harness import FakeDelivery, WorkerHarness
 
 
 class ScriptedBroker:
-    """Hands over what a test puts into `arriving`, and remembers what it was asked for."""
+    """Delivers what a test puts into `incoming`, and records its calls."""
 
     def __init__(self) -> None:
         self.incoming: list[FakeDelivery | tuple[str, bytes, str]] = []
@@ -155,10 +155,10 @@ def test_a_ledger_that_fails_gives_the_message_back_after_a_rest(
     assert 1.0 in harness.worker.waits
 
 
-def test_an_error_nobody_thought_of_gives_the_message_back_too(
+def test_an_unexpected_error_gives_the_message_back_too(
     harness: WorkerHarness, consumer_harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else it would stay in hand for ever, and the broker would hand over one message less at a time."""
+    """Else it would stay unacknowledged for ever, and the broker would deliver one message less at a time."""
 
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError
@@ -217,7 +217,7 @@ class TestCapacity:
         harness = WorkerHarness(None, 1, **keys)
         return ConsumerHarness(harness, ["default", "gpu"])
 
-    def test_a_queue_with_enough_waiting_is_held_and_others_go_on(self) -> None:
+    def test_a_queue_with_enough_waiting_is_paused_and_others_go_on(self) -> None:
         consumer_harness = self._make_harness(run_task_rate=2, run_task_burst=2)
         harness = consumer_harness.harness
         for index in range(5):
@@ -248,7 +248,7 @@ class TestCapacity:
 
     @staticmethod
     def _make_full_harness() -> ConsumerHarness:
-        """As many wait as there is room for."""
+        """All room for waiting messages is taken."""
         harness = WorkerHarness(concurrency=4)
         consumer_harness = ConsumerHarness(harness)
         consumer_harness.thread_pool.is_full = True
@@ -393,7 +393,7 @@ class TestDrained:
             consumer_harness.deliver(harness.new_envelope(f"t{index}"))
         consumer_harness.broker.on_drain = (
             consumer_harness.thread_pool.resume
-        )  # a slot is free again by the end of the drain
+        )  # a thread is free again by the end of the drain
 
         consumer_harness.consumer.step()
 
@@ -505,7 +505,7 @@ class TestStopping:
         assert consumer_harness.broker.calls[-1] == "close"
 
 
-def test_the_error_of_a_lost_ledger_is_told(harness: WorkerHarness, consumer_harness: ConsumerHarness) -> None:
+def test_the_error_of_a_lost_ledger_is_reported(harness: WorkerHarness, consumer_harness: ConsumerHarness) -> None:
     harness.ledger.fail("put_and_claim", "before")
 
     consumer_harness.deliver(harness.new_envelope())

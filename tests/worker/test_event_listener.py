@@ -38,7 +38,7 @@ SOURCE = f"us-east-1/123456789012/jobs@{queue_source(URL)}"
 
 
 class EventListenerHarness(WorkerHarness):
-    """A lab whose tasks tell of each change of theirs to `heard`, and whose worker reads a queue."""
+    """A harness whose tasks emit each change into `pending_events`, and whose worker reads the queue."""
 
     def __init__(self) -> None:
         super().__init__(event_queue_url=URL)
@@ -66,7 +66,7 @@ class EventListenerHarness(WorkerHarness):
         return self.worker.poll_schedule
 
     def deliver_events(self) -> None:
-        """What was heard comes into the queue, and is read."""
+        """Pending events come into the queue, and the worker reads them."""
         self.event_queue.send(*self.pending_events)
         self.pending_events.clear()
         self.listen()
@@ -161,7 +161,7 @@ class TestEnds:
 
 
 class TestBeforeLaunchIsRecorded:
-    def test_an_event_tells_of_a_launch_whose_answer_was_lost(self, harness: EventListenerHarness) -> None:
+    def test_an_event_reports_a_launch_whose_result_was_lost(self, harness: EventListenerHarness) -> None:
         harness.ecs.run_task_results.append(LostAnswer.IMMEDIATE)
         harness.worker.handle_message(harness.new_envelope())
         assert harness.state() is State.LAUNCHING
@@ -175,7 +175,7 @@ class TestBeforeLaunchIsRecorded:
         assert harness.worker.emitted("launch.task_found") == [{"id": "a", "launch": 1, "arn": arn}]
         assert harness.ecs.list_calls == []
 
-    def test_an_end_that_comes_before_the_answer_of_run_task_counts(self, harness: EventListenerHarness) -> None:
+    def test_an_end_that_comes_before_the_result_of_run_task_counts(self, harness: EventListenerHarness) -> None:
         def event_first(*_: object) -> None:
             harness.ecs.finish(next(iter(harness.ecs.tasks)))
             harness.deliver_events()
@@ -254,7 +254,7 @@ class TestMessages:
         assert harness.worker.emitted("ecs_events.foreign") == [{"events": 2}]
         assert len(harness.worker.emitted("ecs_events.skipped")) == 1
 
-    def test_an_event_whose_task_nobody_can_read_hides_no_other(self, harness: EventListenerHarness) -> None:
+    def test_an_event_whose_task_cannot_be_read_hides_no_other(self, harness: EventListenerHarness) -> None:
         bad, good = harness.launch("bad"), harness.launch("good")
         harness.ecs._update_task(bad, containers=7, lastStatus="STOPPED")
         harness.ecs.finish(good)
@@ -330,7 +330,7 @@ class TestMessages:
         harness.event_queue.is_unavailable = True
         assert harness.listener.step() == 1
 
-    def test_a_queue_that_answers_at_once_is_not_asked_without_a_rest(self, harness: EventListenerHarness) -> None:
+    def test_a_queue_that_returns_at_once_is_not_read_without_a_delay(self, harness: EventListenerHarness) -> None:
         assert harness.listener.step() == 0.5
 
     def test_a_receipt_that_was_not_full_is_followed_by_a_rest_and_a_full_one_by_the_next(
@@ -360,7 +360,7 @@ class TestMessages:
         monkeypatch.setattr(harness.event_queue, "receive", wait_and_receive)
         assert harness.listener.step() == 0.0
 
-    def test_how_many_tasks_are_followed_is_known_though_no_look_is_due(self, harness: EventListenerHarness) -> None:
+    def test_the_number_of_tasks_in_flight_is_known_though_no_poll_is_due(self, harness: EventListenerHarness) -> None:
         harness.trust_events()
         for number in range(3):
             harness.launch(f"t{number}")
@@ -383,7 +383,7 @@ class TestStops:
 
         assert [stopped for stopped, _ in harness.ecs.stop_calls] == [arn]
 
-    def test_a_time_limit_holds_though_looks_are_rare(self, harness: EventListenerHarness) -> None:
+    def test_a_time_limit_holds_though_polls_are_rare(self, harness: EventListenerHarness) -> None:
         harness.trust_events()
         arn = harness.launch(time_limit=40)
         harness.ecs.mark_running(arn)
@@ -414,7 +414,7 @@ class TestPolls:
         harness.advance_in_steps(20)
         assert len(harness.ecs.describe_calls) == 20
 
-    def test_a_task_whose_events_flow_is_hardly_ever_polled(self, harness: EventListenerHarness) -> None:
+    def test_a_task_whose_events_arrive_is_hardly_ever_polled(self, harness: EventListenerHarness) -> None:
         harness.trust_events()
         arn = harness.launch()
         harness.ecs.mark_running(arn)
@@ -433,7 +433,7 @@ class TestPolls:
         harness.advance_in_steps(TRUSTED_POLL_INTERVAL, step=2)
         assert [len(arns) for arns in harness.ecs.describe_calls] == [20]
 
-    def test_the_first_look_waits_for_events_only_while_they_are_trusted(self, harness: EventListenerHarness) -> None:
+    def test_the_first_poll_waits_for_events_only_while_they_are_trusted(self, harness: EventListenerHarness) -> None:
         record = Record(id="a", queue="default")
         arn = "arn:aws:ecs:us-east-1:123456789012:task/jobs/1"
         assert harness.poll_schedule.first_poll_delay(record, arn) == FIRST_POLL_DELAY
@@ -472,7 +472,7 @@ class TestPolls:
             == [{"source": SOURCE}]
         )
 
-    def test_when_nobody_reads_the_queue_any_more_tasks_are_polled(self, harness: EventListenerHarness) -> None:
+    def test_when_no_worker_reads_the_queue_any_more_tasks_are_polled(self, harness: EventListenerHarness) -> None:
         harness.trust_events()
         arn = harness.launch()
         harness.ecs.mark_running(arn)
@@ -499,7 +499,7 @@ class TestPolls:
         harness.poll_schedule.step()
         assert harness.worker.emitted("ecs_events.trusted") == [{"source": SOURCE}]
 
-    def test_old_news_is_not_trusted_and_an_old_event_that_is_no_news_does_no_harm(
+    def test_late_events_are_not_trusted_and_a_repeated_old_event_does_no_harm(
         self, harness: EventListenerHarness
     ) -> None:
         harness.trust_events()
@@ -552,7 +552,7 @@ class TestLost:
         harness.advance_in_steps(1000, step=5)
         assert harness.state() is State.LAUNCHED
 
-    def test_after_a_day_nobody_waits_for_an_event_any_more(self, harness: EventListenerHarness) -> None:
+    def test_after_a_day_no_worker_waits_for_an_event_any_more(self, harness: EventListenerHarness) -> None:
         harness.is_listening = False
         arn = harness.launch()
         harness.ecs.hidden_arns.add(arn)
@@ -588,9 +588,9 @@ def test_a_decision_made_while_events_are_trusted_is_decided_again_just_the_same
     harness.trust_events()
     harness.ecs.mark_running(harness.launch())
     harness.deliver_events()
-    (told,) = harness.worker.emitted("decision.poll")
-    assert told["poll_input"].event_health is not None
-    data = json.loads(encode_event(1.0, "decision.poll", told))["data"]
+    (fields,) = harness.worker.emitted("decision.poll")
+    assert fields["poll_input"].event_health is not None
+    data = json.loads(encode_event(1.0, "decision.poll", fields))["data"]
     recorded = JournalEvent(v=1, seq="1-0.0", at=1.0, name="decision.poll", id="a", data=data)
 
     assert compare_decision(recorded) is None

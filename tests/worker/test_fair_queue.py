@@ -1,4 +1,4 @@
-"""Whose turn it is."""
+"""The order in which jobs run."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class FairQueueHarness:
         name: str,
         queue: str = "q",
         priority: int = 0,
-        permit: RateLimit | None = None,
+        rate_limit: RateLimit | None = None,
         kind: JobKind = JobKind.MESSAGE,
     ) -> None:
-        self.fair_queue.add(Job(lambda: self.completed.append(name), kind, queue, priority, permit))
+        self.fair_queue.add(Job(lambda: self.completed.append(name), kind, queue, priority, rate_limit))
 
-    def run(self, limit: int = 1000, spend: Callable[[RateLimit | None], bool] = lambda permit: True) -> list[str]:
+    def run(self, limit: int = 1000, spend: Callable[[RateLimit | None], bool] = lambda rate_limit: True) -> list[str]:
         """What runs next."""
         self.completed.clear()
         for _ in range(limit):
@@ -92,17 +92,17 @@ def test_within_a_queue_priority_goes_first_and_then_the_older() -> None:
 
 def test_what_lacks_a_token_is_passed_over() -> None:
     harness = FairQueueHarness()
-    harness.add("here", "a", permit=ACCOUNT_A)
-    harness.add("here too", "b", permit=ACCOUNT_A)
-    harness.add("there", "b", permit=ACCOUNT_B)
+    harness.add("here", "a", rate_limit=ACCOUNT_A)
+    harness.add("here too", "b", rate_limit=ACCOUNT_A)
+    harness.add("there", "b", rate_limit=ACCOUNT_B)
 
-    assert harness.run(spend=lambda permit: permit == ACCOUNT_B) == ["there"]
+    assert harness.run(spend=lambda rate_limit: rate_limit == ACCOUNT_B) == ["there"]
     assert harness.fair_queue.waiting_rate_limits() == {ACCOUNT_A: 2}
 
 
 def test_a_queue_that_may_launch_nothing_is_passed_over_and_wants_no_tokens() -> None:
     harness = FairQueueHarness()
-    harness.add("paused", "a", permit=ACCOUNT_A)
+    harness.add("paused", "a", rate_limit=ACCOUNT_A)
     harness.add("b", "b")
     harness.admission.blocked.add("a")
 
@@ -134,8 +134,8 @@ def test_stops_go_before_all_queues() -> None:
 
 def test_one_kind_of_a_queue_is_taken_out_in_its_order() -> None:
     harness = FairQueueHarness()
-    for index, permit in enumerate((ACCOUNT_A, ACCOUNT_B, ACCOUNT_A)):
-        harness.add(f"m{index}", priority=index, permit=permit)
+    for index, rate_limit in enumerate((ACCOUNT_A, ACCOUNT_B, ACCOUNT_A)):
+        harness.add(f"m{index}", priority=index, rate_limit=rate_limit)
     harness.add("retry", kind=JobKind.RETRY)
     harness.add("other", "b")
 
@@ -150,7 +150,7 @@ def test_one_kind_of_a_queue_is_taken_out_in_its_order() -> None:
 def test_everything_is_taken_out() -> None:
     harness = FairQueueHarness()
     harness.add("a")
-    harness.add("b", "b", permit=ACCOUNT_A)
+    harness.add("b", "b", rate_limit=ACCOUNT_A)
 
     assert len(harness.fair_queue.clear()) == 2
     assert len(harness.fair_queue) == 0

@@ -1,28 +1,22 @@
-"""From QUEUED to LAUNCHED: what each answer of ECS, each message and each configuration makes of a request."""
+"""From QUEUED to LAUNCHED: the effect of each result of ECS, each message and each configuration."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 
 from ecs_queue.ecs.clients import Target
 from ecs_queue.errors import ConfigError
-from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
+from ecs_queue.protocol.ecs_results import RunTaskResultKind
 from ecs_queue.protocol.record import build_client_token, build_started_by
 from ecs_queue.protocol.states import State
 from tests.fake_clock import START
 from tests.fake_ecs import LostAnswer
-from tests.worker.harness import WorkerHarness
+from tests.worker.harness import WorkerHarness, failed_result
 
 
 @pytest.fixture
 def harness() -> WorkerHarness:
     return WorkerHarness()
-
-
-def _failed_result(kind: RunTaskResultKind, **fields: Any) -> RunTaskResult:
-    return RunTaskResult(kind, reason=f"ECS said {kind.value}", **fields)
 
 
 def test_a_message_is_launched_with_the_token_and_startedby_of_its_launch(harness: WorkerHarness) -> None:
@@ -68,11 +62,11 @@ def test_the_same_message_twice_is_launched_once(harness: WorkerHarness) -> None
         (RunTaskResultKind.CONFLICT, State.LAUNCHING, 1, 1),
     ],
 )
-def test_each_kind_of_answer_leaves_the_record_in_its_state(
+def test_each_kind_of_result_leaves_the_record_in_its_state(
     harness: WorkerHarness, kind: RunTaskResultKind, state: State, launch: int, attempt: int
 ) -> None:
     arn = "arn:aws:ecs:us-east-1:123456789012:task/jobs/1" if kind is RunTaskResultKind.STARTED else None
-    harness.ecs.run_task_results.append(_failed_result(kind, arn=arn))
+    harness.ecs.run_task_results.append(failed_result(kind, arn=arn))
 
     assert harness.worker.handle_message(harness.new_envelope())
 
@@ -88,7 +82,7 @@ def test_each_kind_of_answer_leaves_the_record_in_its_state(
 def test_only_a_call_that_may_still_act_makes_the_record_ambiguous(
     harness: WorkerHarness, kind: RunTaskResultKind, is_dirty: bool
 ) -> None:
-    harness.ecs.run_task_results.append(_failed_result(kind))
+    harness.ecs.run_task_results.append(failed_result(kind))
 
     harness.worker.handle_message(harness.new_envelope())
 
@@ -108,7 +102,7 @@ def test_only_a_call_that_may_still_act_makes_the_record_ambiguous(
 def test_what_is_tried_again_waits_at_least_the_base_of_the_backoff(
     harness: WorkerHarness, kind: RunTaskResultKind
 ) -> None:
-    harness.ecs.run_task_results.append(_failed_result(kind))
+    harness.ecs.run_task_results.append(failed_result(kind))
 
     harness.worker.handle_message(harness.new_envelope())
 
@@ -124,7 +118,7 @@ def test_what_is_tried_again_waits_at_least_the_base_of_the_backoff(
 def test_throttles_unsent_calls_and_lack_of_capacity_consume_no_attempt(
     harness: WorkerHarness, kind: RunTaskResultKind
 ) -> None:
-    harness.ecs.run_task_results.extend([_failed_result(kind)] * 10)
+    harness.ecs.run_task_results.extend([failed_result(kind)] * 10)
     harness.worker.handle_message(harness.new_envelope())
 
     harness.advance_in_steps(900, step=5)
@@ -134,7 +128,7 @@ def test_throttles_unsent_calls_and_lack_of_capacity_consume_no_attempt(
 
 
 def test_start_failures_consume_attempts_until_the_request_is_removed(harness: WorkerHarness) -> None:
-    harness.ecs.run_task_results.extend([_failed_result(RunTaskResultKind.START_FAILURE)] * 10)
+    harness.ecs.run_task_results.extend([failed_result(RunTaskResultKind.START_FAILURE)] * 10)
     harness.worker.handle_message(harness.new_envelope())
 
     harness.advance_in_steps(300)
@@ -146,15 +140,15 @@ def test_start_failures_consume_attempts_until_the_request_is_removed(harness: W
 
 
 def test_a_permanent_no_fails_the_request_with_its_reason(harness: WorkerHarness) -> None:
-    harness.ecs.run_task_results.append(_failed_result(RunTaskResultKind.PERMANENT))
+    harness.ecs.run_task_results.append(failed_result(RunTaskResultKind.PERMANENT))
 
     assert harness.worker.handle_message(harness.new_envelope())
 
-    assert harness.record().reason == "ECS said permanent"
+    assert harness.record().reason == "ECS returned permanent"
     assert harness.published_results == [harness.record()]
 
 
-def test_a_call_with_a_lost_answer_is_made_again_with_the_same_token_and_arguments(harness: WorkerHarness) -> None:
+def test_a_call_with_a_lost_result_is_made_again_with_the_same_token_and_arguments(harness: WorkerHarness) -> None:
     harness.ecs.run_task_results.append(LostAnswer.IMMEDIATE)
     harness.worker.handle_message(harness.new_envelope())
     assert harness.state() is State.LAUNCHING
@@ -202,8 +196,8 @@ class TestDeadLetters:
         assert harness.worker.handle_message(body)
 
         assert harness.memory_ledger.list_dead_letters(10)[0].body == body
-        (told,) = harness.published_results
-        assert (told.id, told.owner, told.state) == ("late", "me", State.EXPIRED)
+        (published,) = harness.published_results
+        assert (published.id, published.owner, published.state) == ("late", "me", State.EXPIRED)
         assert harness.memory_ledger.get(["late"]) == [None]
         assert not harness.ecs.run_task_calls
 
@@ -235,7 +229,7 @@ class TestInvalidRequests:
         assert harness.state("plain") is State.LAUNCHED
         assert not harness.worker.circuit_breakers.is_open("default")
 
-    def test_an_error_nobody_thought_of_fails_the_request_too(
+    def test_an_unexpected_error_fails_the_request_too(
         self, harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def broken(*arguments: object) -> None:
@@ -273,7 +267,7 @@ class TestUnusableProfiles:
         assert not harness.published_results
 
     def test_bad_credentials_open_the_circuit_and_the_request_waits(self, harness: WorkerHarness) -> None:
-        harness.ecs.run_task_results.append(_failed_result(RunTaskResultKind.UNUSABLE_PROFILE))
+        harness.ecs.run_task_results.append(failed_result(RunTaskResultKind.UNUSABLE_PROFILE))
 
         assert harness.worker.handle_message(harness.new_envelope())
 
@@ -284,7 +278,7 @@ class TestUnusableProfiles:
     def test_nothing_is_swept_while_the_circuit_is_open_and_a_call_that_works_closes_it(
         self, harness: WorkerHarness
     ) -> None:
-        harness.ecs.run_task_results.append(_failed_result(RunTaskResultKind.UNUSABLE_PROFILE))
+        harness.ecs.run_task_results.append(failed_result(RunTaskResultKind.UNUSABLE_PROFILE))
         harness.worker.handle_message(harness.new_envelope())
 
         harness.advance(4)
@@ -297,7 +291,7 @@ class TestUnusableProfiles:
 
 class TestFrozenArguments:
     def test_a_retry_of_the_same_launch_ignores_a_changed_configuration(self, harness: WorkerHarness) -> None:
-        harness.ecs.run_task_results.append(_failed_result(RunTaskResultKind.THROTTLED))
+        harness.ecs.run_task_results.append(failed_result(RunTaskResultKind.THROTTLED))
         harness.worker.handle_message(harness.new_envelope())
         harness.worker = harness.new_worker({"AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "family:2"})
         harness.worker.target_for = lambda queue: Target("eu-west-1", None, None, "elsewhere")
@@ -312,7 +306,7 @@ class TestFrozenArguments:
         )
 
     def test_the_next_launch_takes_the_configuration_as_it_is_now(self, harness: WorkerHarness) -> None:
-        harness.ecs.run_task_results.append(_failed_result(RunTaskResultKind.CAPACITY))
+        harness.ecs.run_task_results.append(failed_result(RunTaskResultKind.CAPACITY))
         harness.worker.handle_message(harness.new_envelope())
         harness.worker = harness.new_worker({"AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "family:2"})
 

@@ -1,4 +1,4 @@
-"""Conflicts, stops, deadlines and quotas around a launch."""
+"""Conflicts, stops, deadlines and rate limits around a launch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import pytest
 
 from ecs_queue.ecs.clients import Target
-from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
+from ecs_queue.protocol.ecs_results import RunTaskResultKind
 from ecs_queue.protocol.record import build_started_by
 from ecs_queue.protocol.states import State
 from ecs_queue.telemetry import EVENTS
 from ecs_queue.worker.fair_queue import Job, JobKind
-from tests.worker.harness import TARGET, FakeDelivery, WorkerHarness
+from tests.worker.harness import TARGET, FakeDelivery, WorkerHarness, failed_result
 
 
 @pytest.fixture
@@ -22,28 +22,24 @@ def harness() -> WorkerHarness:
     return WorkerHarness()
 
 
-def _failed_result(kind: RunTaskResultKind, **fields: Any) -> RunTaskResult:
-    return RunTaskResult(kind, reason=f"ECS said {kind.value}", **fields)
-
-
 class TestConflicts:
     OURS = "arn:aws:ecs:us-east-1:123456789012:task/jobs/ours"
 
     def _conflict(self, harness: WorkerHarness, *arns: str) -> None:
-        harness.ecs.run_task_results.append(_failed_result(RunTaskResultKind.CONFLICT, conflicting_arns=arns))
+        harness.ecs.run_task_results.append(failed_result(RunTaskResultKind.CONFLICT, conflicting_arns=arns))
         harness.worker.handle_message(harness.new_envelope())
 
     def test_a_task_that_is_ours_is_adopted(self, harness: WorkerHarness) -> None:
         body = harness.put_request()
         harness.ecs.add_task(self.OURS, build_started_by("ecs-queue", "a", harness.record().nonce, 1))
-        harness.ecs.run_task_results.append(_failed_result(RunTaskResultKind.CONFLICT, conflicting_arns=(self.OURS,)))
+        harness.ecs.run_task_results.append(failed_result(RunTaskResultKind.CONFLICT, conflicting_arns=(self.OURS,)))
 
         harness.worker.handle_message(body)
 
         assert (harness.state(), harness.record().arn) == (State.LAUNCHED, self.OURS)
 
-    def test_a_task_of_somebody_else_is_a_permanent_error(self, harness: WorkerHarness) -> None:
-        harness.ecs.add_task(self.OURS, "somebody/else")
+    def test_a_foreign_task_is_a_permanent_error(self, harness: WorkerHarness) -> None:
+        harness.ecs.add_task(self.OURS, "another/program")
 
         self._conflict(harness, self.OURS)
 
@@ -56,7 +52,7 @@ class TestConflicts:
         assert harness.state() is State.LAUNCHING
 
     def test_one_of_several_that_is_not_shown_may_be_ours(self, harness: WorkerHarness) -> None:
-        harness.ecs.add_task(self.OURS, "somebody/else")
+        harness.ecs.add_task(self.OURS, "another/program")
 
         self._conflict(harness, self.OURS, self.OURS + "2")
 
@@ -73,7 +69,9 @@ class TestStops:
         assert harness.state() is State.REVOKED
         assert not harness.ecs.run_task_calls
 
-    def test_a_stop_that_came_before_the_request_is_told_when_it_arrives(self, harness: WorkerHarness) -> None:
+    def test_the_result_of_a_stop_that_came_first_is_published_when_the_request_arrives(
+        self, harness: WorkerHarness
+    ) -> None:
         harness.memory_ledger.stop(["a"], "alice")
 
         assert harness.worker.handle_message(harness.new_envelope())
@@ -94,7 +92,7 @@ class TestStops:
 
     def test_a_stop_during_a_call_that_ecs_refuses_is_revoked(self, harness: WorkerHarness) -> None:
         harness.ecs.on_run_task = lambda call: harness.memory_ledger.stop(["a"], "alice")
-        harness.ecs.run_task_results.append(_failed_result(RunTaskResultKind.CAPACITY))
+        harness.ecs.run_task_results.append(failed_result(RunTaskResultKind.CAPACITY))
 
         harness.worker.handle_message(harness.new_envelope())
 
@@ -136,7 +134,7 @@ class TestRateLimits:
     def test_a_throttle_slows_all_workers_down_and_costs_no_attempt(self) -> None:
         harness = WorkerHarness(run_task_rate=8, run_task_burst=20)
         other = harness.new_worker()
-        harness.ecs.run_task_results.append(_failed_result(RunTaskResultKind.THROTTLED))
+        harness.ecs.run_task_results.append(failed_result(RunTaskResultKind.THROTTLED))
 
         harness.worker.handle_message(harness.new_envelope())
 
@@ -155,8 +153,8 @@ class TestRateLimits:
             for queue in ("default", "there"):
                 delivery = FakeDelivery(harness.new_envelope(f"{queue}{index}", queue=queue), queue)
                 take: Any = partial(harness.worker.launcher.handle_message, delivery)
-                permit = harness.worker.context.rate_limit_for(queue)
-                harness.worker.thread_pool.submit(Job(take, JobKind.MESSAGE, queue, rate_limit=permit))
+                rate_limit = harness.worker.context.rate_limit_for(queue)
+                harness.worker.thread_pool.submit(Job(take, JobKind.MESSAGE, queue, rate_limit=rate_limit))
 
         assert sorted(call.target.region for call in harness.ecs.run_task_calls) == ["eu-west-1", "us-east-1"]
 
@@ -234,11 +232,11 @@ def test_max_in_flight_lets_the_rest_wait_until_there_is_room() -> None:
     assert (harness.state("a"), harness.state("b")) == (State.SUCCESS, State.LAUNCHED)
 
 
-def test_no_event_tells_the_command_or_the_environment(harness: WorkerHarness) -> None:
+def test_no_event_shows_the_command_or_the_environment(harness: WorkerHarness) -> None:
     secret = "hunter2"
     config = {"environment": [{"name": "PASSWORD", "value": secret}]}
     harness.ecs.run_task_results.extend(
-        [_failed_result(RunTaskResultKind.CAPACITY), _failed_result(RunTaskResultKind.START_FAILURE)]
+        [failed_result(RunTaskResultKind.CAPACITY), failed_result(RunTaskResultKind.START_FAILURE)]
     )
 
     harness.worker.handle_message(harness.new_envelope(command=["psql", secret], executor_config=config))

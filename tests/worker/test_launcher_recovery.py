@@ -1,4 +1,4 @@
-"""Launches in doubt: called again, looked for, and settled, whoever died and whatever could not be reached."""
+"""Ambiguous launches: called again, searched for and resolved, after every death of a worker and every outage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ecs_queue.protocol.ecs_results import EcsError, RunTaskResult, RunTaskResul
 from ecs_queue.protocol.states import State
 from tests.fake_clock import START
 from tests.fake_ecs import CLUSTER_NOT_FOUND, DENIED, THROTTLED, LostAnswer, RunTaskCall
-from tests.worker.harness import WorkerHarness
+from tests.worker.harness import WorkerHarness, WorkerKilled
 
 LEASE, SETTLE = 30.0, 600.0
 
@@ -19,12 +19,8 @@ def harness() -> WorkerHarness:
     return WorkerHarness()
 
 
-class _WorkerKilled(BaseException):
-    """The worker is gone in the middle of a call."""
-
-
 def _die_in_call(harness: WorkerHarness, *, effect: bool) -> None:
-    """A worker takes request a, calls RunTask and dies; `effect`: the call starts a task."""
+    """A worker claims request a, calls RunTask and dies; with `effect` the call starts a task."""
 
     def die(call: RunTaskCall) -> None:
         harness.ecs.on_run_task = lambda call: None
@@ -37,10 +33,10 @@ def _die_in_call(harness: WorkerHarness, *, effect: bool) -> None:
                 deadline=call.deadline,
             )
             harness.ecs.run_task_calls.clear()
-        raise _WorkerKilled
+        raise WorkerKilled
 
     harness.ecs.on_run_task = die
-    with pytest.raises(_WorkerKilled):
+    with pytest.raises(WorkerKilled):
         harness.worker.handle_message(harness.new_envelope())
     assert harness.state() is State.LAUNCHING
 
@@ -60,8 +56,8 @@ class TestDeadWorker:
         assert len(harness.ecs.tasks) == 1
         assert harness.state() is State.LAUNCHED
 
-    def test_a_late_answer_to_the_dead_changes_nothing(self, harness: WorkerHarness) -> None:
-        """The first holder's call is refused after another has taken over: the word of a lost claim."""
+    def test_a_late_result_of_a_dead_worker_changes_nothing(self, harness: WorkerHarness) -> None:
+        """The first holder's call is refused after another worker has taken over: its claim is lost."""
         _die_in_call(harness, effect=False)
         dead = harness.record()
         harness.advance(LEASE + 1)
@@ -85,7 +81,7 @@ class TestAmbiguousCall:
         assert harness.ecs.list_calls
         assert harness.state() is State.LAUNCHED
 
-    def test_after_forty_minutes_it_only_looks(self, harness: WorkerHarness) -> None:
+    def test_after_forty_minutes_it_only_lists_tasks(self, harness: WorkerHarness) -> None:
         harness.ecs.run_task_results.extend([LostAnswer.NO_EFFECT] * 1000)
         harness.worker.handle_message(harness.new_envelope())
         harness.advance_in_steps(41 * 60, step=10)
@@ -158,7 +154,7 @@ class TestAmbiguousCall:
     @pytest.mark.parametrize(
         "trouble", [CLUSTER_NOT_FOUND, DENIED], ids=["a cluster that is gone", "ListTasks denied for ever"]
     )
-    def test_what_will_not_pass_ends_it_unknown_when_nobody_can_tell_any_more(
+    def test_a_lasting_error_ends_it_unknown_when_nothing_is_proof_any_more(
         self, harness: WorkerHarness, trouble: EcsError
     ) -> None:
         harness.ecs.run_task_results.append(LostAnswer.NO_EFFECT)
@@ -232,7 +228,7 @@ class TestFailingLedger:
         self._inject_failure(harness, "put_and_claim", when)
         self._assert_succeeds(harness)
 
-    def test_at_the_word_that_it_was_launched(self, harness: WorkerHarness, when: str) -> None:
+    def test_when_it_writes_that_it_was_launched(self, harness: WorkerHarness, when: str) -> None:
         self._inject_failure(harness, "launched", when)
         self._assert_succeeds(harness)
 
@@ -246,14 +242,14 @@ class TestFailingLedger:
             ("refused", RunTaskResult(RunTaskResultKind.START_FAILURE)),
         ],
     )
-    def test_at_the_word_that_it_was_not(
+    def test_when_it_writes_that_it_was_not_launched(
         self, harness: WorkerHarness, operation: str, answer: RunTaskResult | LostAnswer, when: str
     ) -> None:
         harness.ecs.run_task_results.append(answer)
         self._inject_failure(harness, operation, when)
         self._assert_succeeds(harness)
 
-    def test_at_the_word_that_it_never_can_be(self, harness: WorkerHarness, when: str) -> None:
+    def test_when_it_writes_that_it_never_can_be_launched(self, harness: WorkerHarness, when: str) -> None:
         body = harness.new_envelope(executor_config={"no_such_key": 1})
         harness.ledger.fail("refused", when)
         with pytest.raises(LedgerUnavailable):

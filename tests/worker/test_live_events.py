@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 class LiveEventHarness(LiveWorkerHarness):
-    """A site over the local ECS. `ends`: the tasks' states are in `states`; `counts` has the events of telemetry."""
+    """Live workers over the local ECS. `event_counts` has the number of telemetry events by name."""
 
     def __init__(self, url: str, server: LocalEcs) -> None:
         environ = {

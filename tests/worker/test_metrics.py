@@ -44,7 +44,7 @@ def test_a_meter_holds_no_more_than_its_window(clock: FakeClock) -> None:
 
 
 class FixedResultEcs(FakeEcs):
-    """Answers every RunTask with what it is told."""
+    """Returns `result` from every RunTask."""
 
     result = RunTaskResult(RunTaskResultKind.STARTED, arn="arn:1")
 
@@ -53,7 +53,7 @@ class FixedResultEcs(FakeEcs):
 
 
 @pytest.mark.parametrize(
-    ("answer", "counted"),
+    ("result", "counted"),
     [
         (RunTaskResult(RunTaskResultKind.STARTED, arn="arn:1"), (1, 1)),
         (RunTaskResult(RunTaskResultKind.THROTTLED), (0, 1)),
@@ -61,34 +61,34 @@ class FixedResultEcs(FakeEcs):
     ],
 )
 def test_calls_that_were_sent_and_tasks_that_were_started_are_counted(
-    clock: FakeClock, answer: RunTaskResult, counted: tuple[int, int]
+    clock: FakeClock, result: RunTaskResult, counted: tuple[int, int]
 ) -> None:
-    ecs, vitals = FixedResultEcs(clock), WorkerMetrics(clock)
-    ecs.result = answer
+    ecs, metrics = FixedResultEcs(clock), WorkerMetrics(clock)
+    ecs.result = result
     clock.advance(1)
-    gateway = MeteredGateway(ecs, vitals)
-    assert gateway.run_task(TARGET, {}, client_token="t", started_by="s", deadline=1e9) is answer
-    assert (vitals.launches.rate(), vitals.start_calls.rate()) == counted
+    gateway = MeteredGateway(ecs, metrics)
+    assert gateway.run_task(TARGET, {}, client_token="t", started_by="s", deadline=1e9) is result
+    assert (metrics.launches.rate(), metrics.start_calls.rate()) == counted
 
 
 def test_reads_and_stops_are_counted_where_aws_counts_them(clock: FakeClock) -> None:
-    ecs, vitals = FixedResultEcs(clock), WorkerMetrics(clock)
+    ecs, metrics = FixedResultEcs(clock), WorkerMetrics(clock)
     clock.advance(1)
-    gateway = MeteredGateway(ecs, vitals)
+    gateway = MeteredGateway(ecs, metrics)
     gateway.describe_tasks(TARGET, ["arn:1"])
     gateway.list_tasks(TARGET, "ns/id/n/1")
     gateway.stop_task(TARGET, "arn:1", "why")
-    assert (vitals.read_calls.rate(), vitals.start_calls.rate(), vitals.launches.rate()) == (2, 1, 0)
+    assert (metrics.read_calls.rate(), metrics.start_calls.rate(), metrics.launches.rate()) == (2, 1, 0)
 
 
 def test_a_poll_that_failed_is_none(clock: FakeClock) -> None:
-    vitals = WorkerMetrics(clock)
+    metrics = WorkerMetrics(clock)
 
     def fails() -> float:
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        vitals.count_broker_polls(fails)()
-    assert vitals.broker_polls.age() is None
-    assert vitals.count_broker_polls(lambda: 0.5)() == 0.5
-    assert vitals.broker_polls.age() == 0.0
+        metrics.count_broker_polls(fails)()
+    assert metrics.broker_polls.age() is None
+    assert metrics.count_broker_polls(lambda: 0.5)() == 0.5
+    assert metrics.broker_polls.age() == 0.0

@@ -6,7 +6,7 @@ from ecs_queue.worker.missing_tasks import MissingTasks
 from tests.fake_clock import FakeClock
 
 
-def test_it_counts_from_the_first_look_that_did_not_show_it() -> None:
+def test_it_counts_from_the_first_poll_that_did_not_show_it() -> None:
     clock = FakeClock()
     missing = MissingTasks(clock, grace=600.0)
     assert missing.mark_missing("arn") == 0
@@ -18,7 +18,7 @@ def test_it_counts_from_the_first_look_that_did_not_show_it() -> None:
     assert missing.mark_missing("arn") == 25
 
 
-def test_a_look_that_shows_it_begins_anew() -> None:
+def test_a_poll_that_shows_it_begins_anew() -> None:
     clock = FakeClock()
     missing = MissingTasks(clock, grace=600.0)
     missing.mark_missing("arn")

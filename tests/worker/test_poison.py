@@ -1,4 +1,4 @@
-"""Requests that break their worker, with workers that die in the very step and never say a word."""
+"""Requests that break their worker: it dies in the very step and never reports back."""
 
 from __future__ import annotations
 
@@ -12,14 +12,10 @@ from ecs_queue.messages.keyring import Keyring
 from ecs_queue.protocol.states import State
 from ecs_queue.worker.poison import PoisonGuard
 from tests.fake_ecs import LostAnswer, RunTaskCall
-from tests.worker.harness import FakeDelivery, WorkerHarness
+from tests.worker.harness import FakeDelivery, WorkerHarness, WorkerKilled
 
 MAX_DELIVERIES = 3
 LEASE = 30.0
-
-
-class _WorkerKilled(BaseException):
-    """The worker is gone: nothing after it runs, not even what tidies up."""
 
 
 @pytest.fixture
@@ -29,7 +25,7 @@ def harness() -> WorkerHarness:
 
 @pytest.fixture
 def killed_by_request(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Whoever reads the request `a` dies, and with it whatever it would have let go of."""
+    """The worker that reads the request `a` dies, and does not end the delivery."""
     died: list[str] = []
     original, let_go = envelope.decode_request, harness.memory_ledger.end_delivery
 
@@ -38,7 +34,7 @@ def killed_by_request(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -
         if request.id == "a":
             died.append(request.id)
             monkeypatch.setattr(harness.memory_ledger, "end_delivery", lambda nonce: None)
-            raise _WorkerKilled
+            raise WorkerKilled
         monkeypatch.setattr(harness.memory_ledger, "end_delivery", let_go)
         return request
 
@@ -49,7 +45,7 @@ def killed_by_request(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -
 def test_a_poison_message_becomes_a_dead_letter_unread(harness: WorkerHarness, killed_by_request: list[str]) -> None:
     message = FakeDelivery(harness.new_envelope(), redelivered=True)
     for _ in range(MAX_DELIVERIES):
-        with pytest.raises(_WorkerKilled):
+        with pytest.raises(WorkerKilled):
             harness.worker.launcher.handle_message(message)
 
     assert harness.worker.launcher.handle_message(message)
@@ -67,7 +63,7 @@ def test_its_record_fails_when_it_is_swept_and_its_owner_hears_of_it(
     harness.memory_ledger.put([_submission(harness, body)])
     for _ in range(MAX_DELIVERIES):
         harness.clock.advance(LEASE + 1)
-        with pytest.raises(_WorkerKilled):
+        with pytest.raises(WorkerKilled):
             harness.worker.sweep()
         harness.worker = harness.new_worker()
 
@@ -95,16 +91,16 @@ def test_a_call_that_breaks_its_workers_ends_with_a_dead_letter_when_nothing_was
 
     def die(call: RunTaskCall) -> None:
         calls.append(call)
-        raise _WorkerKilled
+        raise WorkerKilled
 
     harness.ecs.on_run_task = die
     body = harness.new_envelope()
-    with pytest.raises(_WorkerKilled):
+    with pytest.raises(WorkerKilled):
         harness.worker.handle_message(body)
     for _ in range(MAX_DELIVERIES - 1):
         harness.clock.advance(LEASE + 1)
         harness.worker = harness.new_worker()
-        with pytest.raises(_WorkerKilled):
+        with pytest.raises(WorkerKilled):
             harness.worker.poll()
     harness.worker = harness.new_worker()
 
@@ -117,18 +113,18 @@ def test_a_call_that_breaks_its_workers_ends_with_a_dead_letter_when_nothing_was
 
 
 def test_the_innocent_in_the_same_worker_are_launched(harness: WorkerHarness) -> None:
-    """Six requests were in hand when a worker died of one of them; every takeover meets all of them."""
+    """A worker with six requests in hand died of one of them; every takeover meets all of them."""
 
     def die(call: RunTaskCall) -> None:
         if call.client_token.startswith("culprit"):
-            raise _WorkerKilled
+            raise WorkerKilled
 
     harness.ecs.on_run_task = die
     names = ["b", "culprit", "c", "d", "e", "f"]
     for name in names:
         body = harness.new_envelope(name)
         harness.ecs.on_run_task = _kill_worker
-        with pytest.raises(_WorkerKilled):
+        with pytest.raises(WorkerKilled):
             harness.worker.handle_message(body)
     harness.ecs.on_run_task = die
     for _ in range(2 * MAX_DELIVERIES):
@@ -136,7 +132,7 @@ def test_the_innocent_in_the_same_worker_are_launched(harness: WorkerHarness) ->
         harness.worker = harness.new_worker()
         try:
             harness.worker.poll()
-        except _WorkerKilled:
+        except WorkerKilled:
             continue
     harness.advance_in_steps(harness.config.settle_seconds + 3 * LEASE, step=5)
 
@@ -145,17 +141,17 @@ def test_the_innocent_in_the_same_worker_are_launched(harness: WorkerHarness) ->
 
 
 def _kill_worker(call: RunTaskCall) -> None:
-    raise _WorkerKilled
+    raise WorkerKilled
 
 
 def test_suspected_poison_messages_are_read_one_at_a_time(harness: WorkerHarness) -> None:
-    suspects = PoisonGuard(harness.memory_ledger, MAX_DELIVERIES)
+    guard = PoisonGuard(harness.memory_ledger, MAX_DELIVERIES)
     inside, most, lock = 0, 0, threading.Lock()
 
     def read(nonce: str) -> None:
         nonlocal inside, most
-        with suspects.guard_delivery(nonce) as harm:
-            assert not harm
+        with guard.guard_delivery(nonce) as reason:
+            assert not reason
             with lock:
                 inside += 1
                 most = max(most, inside)
@@ -173,17 +169,17 @@ def test_suspected_poison_messages_are_read_one_at_a_time(harness: WorkerHarness
 
 def test_what_is_raised_while_one_is_read_is_no_death() -> None:
     harness = WorkerHarness(max_deliveries=MAX_DELIVERIES)
-    suspects = PoisonGuard(harness.memory_ledger, MAX_DELIVERIES)
+    guard = PoisonGuard(harness.memory_ledger, MAX_DELIVERIES)
     for _ in range(3 * MAX_DELIVERIES):
-        with pytest.raises(ZeroDivisionError), suspects.guard_delivery("n"):
+        with pytest.raises(ZeroDivisionError), guard.guard_delivery("n"):
             raise ZeroDivisionError
 
-    with suspects.guard_delivery("n") as harm:
-        assert harm == ""
+    with guard.guard_delivery("n") as reason:
+        assert reason == ""
 
 
 def _submission(harness: WorkerHarness, body: bytes):  # type: ignore[no-untyped-def]
-    """Made without reading the envelope: whoever reads it dies."""
+    """Made without reading the envelope: a worker that reads it dies."""
     from ecs_queue.protocol.record import Submission
 
     assert isinstance(harness.memory_ledger, MemoryLedger)

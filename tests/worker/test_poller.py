@@ -17,11 +17,6 @@ def harness() -> WorkerHarness:
     return WorkerHarness()
 
 
-def _launch(harness: WorkerHarness, number: int) -> None:
-    for index in range(number):
-        harness.launch(f"t{index}")
-
-
 class TestEnds:
     @pytest.mark.parametrize(("exit_code", "state"), [(0, State.SUCCESS), (3, State.FAILED)])
     def test_the_exit_code_decides(self, harness: WorkerHarness, exit_code: int, state: State) -> None:
@@ -41,7 +36,7 @@ class TestEnds:
 
         assert harness.state() is State.FAILED
 
-    def test_a_task_that_runs_is_noted_and_looked_at_again(self, harness: WorkerHarness) -> None:
+    def test_a_task_that_runs_is_noted_and_polled_again(self, harness: WorkerHarness) -> None:
         arn = harness.launch()
         harness.ecs.mark_running(arn)
 
@@ -52,7 +47,7 @@ class TestEnds:
 
         assert harness.state() is State.SUCCESS
 
-    def test_a_look_that_shows_nothing_new_writes_nothing(self, harness: WorkerHarness) -> None:
+    def test_a_poll_that_shows_nothing_new_writes_nothing(self, harness: WorkerHarness) -> None:
         harness.launch()
         harness.advance(1)
         before = harness.record()
@@ -62,14 +57,14 @@ class TestEnds:
         assert harness.record() == before
         assert len(harness.ecs.describe_calls) == 2
 
-    def test_an_end_is_told_once_though_two_workers_saw_it(self, harness: WorkerHarness) -> None:
+    def test_an_end_is_published_once_though_two_workers_saw_it(self, harness: WorkerHarness) -> None:
         harness.ecs.finish(harness.launch())
         harness.clock.advance(1)
         due = harness.memory_ledger.lease_due(10)
         other = harness.new_worker()
 
-        for tracker in (harness.worker.poller, other.poller):
-            tracker._poll_target(due[0].target, due)
+        for poller in (harness.worker.poller, other.poller):
+            poller._poll_target(due[0].target, due)
 
         assert harness.published_results == [harness.record()]
 
@@ -206,7 +201,7 @@ class TestStops:
         assert [fields["reason"] for fields in harness.worker.emitted("stop_task.failed")] == ["rate exceeded"]
 
 
-def test_young_tasks_are_looked_at_every_second_and_old_ones_every_ten(harness: WorkerHarness) -> None:
+def test_young_tasks_are_polled_every_second_and_old_ones_every_ten(harness: WorkerHarness) -> None:
     harness.ecs.mark_running(harness.launch())
 
     harness.advance_in_steps(20, step=0.25)

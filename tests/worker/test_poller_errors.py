@@ -21,11 +21,6 @@ def harness() -> WorkerHarness:
     return WorkerHarness()
 
 
-def _launch(harness: WorkerHarness, number: int) -> None:
-    for index in range(number):
-        harness.launch(f"t{index}")
-
-
 class TestMissing:
     def test_inside_the_grace_time_it_writes_nothing(self, harness: WorkerHarness) -> None:
         arn = harness.launch()
@@ -57,10 +52,10 @@ class TestMissing:
 
         assert harness.state() is State.SUCCESS
 
-    def test_a_look_that_missed_it_long_ago_does_not_count_when_others_have_seen_it_since(
+    def test_a_poll_that_missed_it_long_ago_does_not_count_when_others_have_seen_it_since(
         self, harness: WorkerHarness
     ) -> None:
-        """This worker's first look was too early; then another one followed the task for long."""
+        """This worker's first poll was too early; then another worker followed the task for long."""
         arn = harness.launch()
         harness.ecs.hidden_arns.add(arn)
         harness.advance(1)
@@ -89,11 +84,11 @@ class TestMissing:
 
 
 class TestReadErrors:
-    @pytest.mark.parametrize("trouble", [THROTTLED, DENIED], ids=["throttled", "denied"])
-    def test_a_failed_describe_keeps_everything_as_it_is(self, harness: WorkerHarness, trouble: EcsError) -> None:
+    @pytest.mark.parametrize("error", [THROTTLED, DENIED], ids=["throttled", "denied"])
+    def test_a_failed_describe_keeps_everything_as_it_is(self, harness: WorkerHarness, error: EcsError) -> None:
         arn = harness.launch()
         harness.ecs.finish(arn)
-        harness.ecs.describe_error = trouble
+        harness.ecs.describe_error = error
         harness.advance_in_steps(2 * GRACE, step=10)
         assert harness.state() is State.LAUNCHED
 
@@ -103,7 +98,7 @@ class TestReadErrors:
         assert harness.state() is State.SUCCESS
 
     def test_one_bad_arn_does_not_hide_the_others_of_its_batch(self, harness: WorkerHarness) -> None:
-        _launch(harness, 20)
+        harness.launch_many(20)
         bad = harness.record("t7").arn
         for arn in harness.ecs.tasks:
             harness.ecs.finish(arn)
@@ -115,8 +110,8 @@ class TestReadErrors:
         assert states == {State.SUCCESS}
         assert harness.state("t7") is State.LAUNCHED
 
-    def test_a_task_that_nobody_can_read_does_not_hide_the_others(self, harness: WorkerHarness) -> None:
-        _launch(harness, 3)
+    def test_a_task_that_cannot_be_read_does_not_hide_the_others(self, harness: WorkerHarness) -> None:
+        harness.launch_many(3)
         for arn in harness.ecs.tasks:
             harness.ecs.finish(arn)
         harness.ecs.tasks[harness.record("t1").arn]["containers"] = 5
@@ -150,7 +145,7 @@ class TestReadErrors:
 
 class TestBatches:
     def test_a_hundred_tasks_a_call(self, harness: WorkerHarness) -> None:
-        _launch(harness, 250)
+        harness.launch_many(250)
 
         harness.advance(1)
 
@@ -158,7 +153,7 @@ class TestBatches:
 
     def test_the_describe_rate_limit_is_kept_and_the_rest_polled_later(self) -> None:
         harness = WorkerHarness(describe_tasks_rate=1, describe_tasks_burst=1)
-        _launch(harness, 500)
+        harness.launch_many(500)
         for arn in harness.ecs.tasks:
             harness.ecs.finish(arn)
 
@@ -171,7 +166,7 @@ class TestBatches:
 
     def test_finding_an_invalid_arn_keeps_the_rate_limit_too(self) -> None:
         harness = WorkerHarness(describe_tasks_rate=1, describe_tasks_burst=3)
-        _launch(harness, 100)
+        harness.launch_many(100)
         harness.ecs.invalid_arns.add(harness.record("t7").arn)
 
         harness.advance(1)
@@ -195,9 +190,9 @@ class TestBatches:
         """After an outage of ECS there are many of them."""
         for index in range(50):
             harness.put_request(f"d{index}")
-            offer = _claim_request(harness, f"d{index}")
-            harness.memory_ledger.claim(f"d{index}", offer)
-            harness.memory_ledger.call_ambiguous(f"d{index}", offer.claim, 0.0, "a time-out")
+            claim_request = _claim_request(harness, f"d{index}")
+            harness.memory_ledger.claim(f"d{index}", claim_request)
+            harness.memory_ledger.call_ambiguous(f"d{index}", claim_request.claim, 0.0, "a time-out")
         harness.worker.thread_pool.is_full = True
 
         harness.advance_in_steps(200, step=5)
@@ -220,7 +215,7 @@ class TestForgetting:
     def test_what_other_workers_follow_is_forgotten_even_while_there_is_always_something_due(
         self, harness: WorkerHarness
     ) -> None:
-        _launch(harness, 50)
+        harness.launch_many(50)
         harness.ecs.hidden_arns.update(list(harness.ecs.tasks)[:10])
         harness.advance(1)
         for index in range(50):

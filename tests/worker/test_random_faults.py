@@ -1,7 +1,7 @@
-"""Random lives of a few requests under every fault there is, and the invariants that must hold all the same.
+"""Random lives of a few requests under every fault there is, and the invariants that must still hold.
 
 Workers die between any two steps, the ledger cannot be reached before or after an operation, ECS throttles, refuses,
-answers with server errors, forgets to answer, acts minutes later, and shows tasks late; messages are lost and doubled;
+returns server errors, does not respond, acts minutes later, and shows tasks late; messages are lost and doubled;
 requests are stopped and expire. Every life is determined by its seed: run a single one with
 `pytest tests/worker/test_random_faults.py -k "[17]"`.
 """
@@ -19,7 +19,7 @@ from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 from tests.fake_clock import START
 from tests.fake_ecs import FakeEcs, LostAnswer, RunTaskCall, Task
-from tests.worker.harness import WorkerHarness
+from tests.worker.harness import WorkerHarness, WorkerKilled
 
 SEEDS = 250
 REQUESTS = 5
@@ -41,12 +41,8 @@ RUN_TASK_RESULTS: list[RunTaskResult | LostAnswer] = [
 RELAUNCH_POLICIES = ["never_started", "interrupted", "any_failure"]
 
 
-class WorkerKilled(BaseException):
-    """A worker is gone."""
-
-
 class RandomFaultsHarness:
-    """A lab under faults."""
+    """A worker harness under faults."""
 
     def __init__(self, seed: int) -> None:
         self.workers_harness = WorkerHarness(seed=seed)
@@ -77,7 +73,7 @@ class RandomFaultsHarness:
         except WorkerKilled:
             self.workers[position] = self.workers_harness.new_worker()
         except EcsQueueError:
-            pass  # the service tells it, rests and goes on
+            pass  # the service reports it, waits and goes on
         self.check()
 
     def recover(self) -> None:
@@ -176,15 +172,15 @@ def test_every_request_ends_once_and_nothing_runs_twice(seed: int) -> None:
         assert record.is_terminal, record
         if record.state is State.SUCCESS:
             assert harness.workers_harness.ecs.tasks[record.arn]["containers"][0]["exitCode"] == 0
-    told = {(record.id, record.state) for record in harness.workers_harness.published_results}
-    assert {state for _, state in told} <= {record.state for record in harness.records()}
-    assert len({record_id for record_id, _ in told}) == len(told), "one result a request, however often it is told"
+    published = {(record.id, record.state) for record in harness.workers_harness.published_results}
+    assert {state for _, state in published} <= {record.state for record in harness.records()}
+    assert len({record_id for record_id, _ in published}) == len(published), "one result a request"
     assert not harness.workers_harness.ecs.live_tasks(), "nothing runs on when its request has ended"
     waiting = {record.id for record in harness.workers_harness.memory_ledger.list_undelivered("me", 100)}
     assert waiting == set(harness.ids)
 
 
-def test_the_simulation_reaches_every_state_and_every_doubt() -> None:
+def test_the_simulation_reaches_every_state_and_every_ambiguity() -> None:
     """It would prove little if its faults led nowhere."""
     states: set[State] = set()
     events: set[str] = set()

@@ -1,4 +1,4 @@
-"""Quotas shared through the ledger."""
+"""Rate limits shared through the ledger."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RateLimiterHarness:
         return RateLimiter(self.make_token_cache(), name, rate, burst, reserve)
 
     def acquire(self, limiter: RateLimiter, target: Target = TARGET) -> None:
-        """Wait for the right to one call."""
+        """Wait for the token of one call."""
         while wait := limiter.try_acquire(target):
             self.clock.advance(wait)
 
@@ -53,30 +53,30 @@ def harness() -> RateLimiterHarness:
 
 
 def test_without_a_rate_nothing_is_asked(harness: RateLimiterHarness) -> None:
-    quota = harness.make_limiter(rate=0)
+    limiter = harness.make_limiter(rate=0)
 
-    assert quota.limit_for(TARGET) is None
-    assert quota.try_acquire(TARGET) == 0.0
-    for act in (quota.charge, quota.return_token, quota.report_throttled):
+    assert limiter.limit_for(TARGET) is None
+    assert limiter.try_acquire(TARGET) == 0.0
+    for act in (limiter.charge, limiter.return_token, limiter.report_throttled):
         act(TARGET)
     assert harness.ledger.take_calls == 0
 
 
 def test_after_the_burst_calls_go_at_the_rate(harness: RateLimiterHarness) -> None:
-    quota, start = harness.make_limiter(), harness.clock()
+    limiter, start = harness.make_limiter(), harness.clock()
 
     for _ in range(25):
-        harness.acquire(quota)
+        harness.acquire(limiter)
 
     assert 2.0 <= harness.clock() - start <= 2.1
 
 
 def test_workers_share_it(harness: RateLimiterHarness) -> None:
-    quotas, start = [harness.make_limiter(), harness.make_limiter()], harness.clock()
+    limiters, start = [harness.make_limiter(), harness.make_limiter()], harness.clock()
 
     for _ in range(10):
-        for quota in quotas:
-            harness.acquire(quota)
+        for limiter in limiters:
+            harness.acquire(limiter)
 
     assert 1.5 <= harness.clock() - start <= 1.6
 
@@ -90,62 +90,62 @@ def test_each_account_and_kind_of_call_has_its_own_rate_limit(harness: RateLimit
 
 
 def test_clusters_of_one_account_share_it(harness: RateLimiterHarness) -> None:
-    quota = harness.make_limiter(rate=1.0, burst=1)
+    limiter = harness.make_limiter(rate=1.0, burst=1)
 
-    assert quota.try_acquire(TARGET) == 0
-    assert quota.try_acquire(Target("us-east-1", None, None, "another cluster")) > 0
+    assert limiter.try_acquire(TARGET) == 0
+    assert limiter.try_acquire(Target("us-east-1", None, None, "another cluster")) > 0
 
 
 def test_the_ledger_is_not_asked_before_a_token_can_be_there(harness: RateLimiterHarness) -> None:
-    quota = harness.make_limiter(rate=1.0, burst=1)
-    quota.try_acquire(TARGET)
-    quota.try_acquire(TARGET)
+    limiter = harness.make_limiter(rate=1.0, burst=1)
+    limiter.try_acquire(TARGET)
+    limiter.try_acquire(TARGET)
     trips = harness.ledger.take_calls
 
     for _ in range(100):
-        assert quota.try_acquire(TARGET) > 0
+        assert limiter.try_acquire(TARGET) > 0
 
     assert harness.ledger.take_calls == trips
 
 
 def test_one_ledger_call_brings_tokens_for_many_calls(harness: RateLimiterHarness) -> None:
-    tokens, permit = harness.make_token_cache(), RateLimit("run:x", 10.0, 100)
+    tokens, rate_limit = harness.make_token_cache(), RateLimit("run:x", 10.0, 100)
 
-    assert tokens.fetch(permit, 10) == 10
+    assert tokens.fetch(rate_limit, 10) == 10
 
-    assert sum(tokens.spend(permit) for _ in range(12)) == 10
+    assert sum(tokens.spend(rate_limit) for _ in range(12)) == 10
     assert harness.ledger.take_calls == 1
 
 
 def test_calls_in_a_row_need_one_ledger_call(harness: RateLimiterHarness) -> None:
-    quota = harness.make_limiter(burst=20)
+    limiter = harness.make_limiter(burst=20)
 
-    assert [quota.try_acquire(TARGET, expected_calls=10 - done) for done in range(10)] == [0.0] * 10
+    assert [limiter.try_acquire(TARGET, expected_calls=10 - done) for done in range(10)] == [0.0] * 10
 
     assert harness.ledger.take_calls == 1
 
 
-@pytest.mark.parametrize("fresh", [0.25, 1.0])
-def test_tokens_that_nobody_used_for_a_while_are_dropped(harness: RateLimiterHarness, fresh: float) -> None:
+@pytest.mark.parametrize("token_ttl", [0.25, 1.0])
+def test_tokens_unused_for_a_while_are_dropped(harness: RateLimiterHarness, token_ttl: float) -> None:
     """Kept, they would come on top of the burst that has grown again meanwhile."""
-    tokens, permit = harness.make_token_cache(), RateLimit("run:x", 10.0, 100, token_ttl=fresh)
-    tokens.fetch(permit, 10)
-    harness.clock.advance(fresh - 0.01)
-    assert tokens.spend(permit)
+    tokens, rate_limit = harness.make_token_cache(), RateLimit("run:x", 10.0, 100, token_ttl=token_ttl)
+    tokens.fetch(rate_limit, 10)
+    harness.clock.advance(token_ttl - 0.01)
+    assert tokens.spend(rate_limit)
 
     harness.clock.advance(0.02)
 
-    assert not tokens.spend(permit)
+    assert not tokens.spend(rate_limit)
 
 
 def test_a_token_that_was_not_used_is_there_for_the_next_call(harness: RateLimiterHarness) -> None:
-    quota = harness.make_limiter(rate=1.0, burst=1)
-    assert quota.try_acquire(TARGET) == 0
+    limiter = harness.make_limiter(rate=1.0, burst=1)
+    assert limiter.try_acquire(TARGET) == 0
 
-    quota.return_token(TARGET)
+    limiter.return_token(TARGET)
 
-    assert quota.try_acquire(TARGET) == 0
-    assert quota.try_acquire(TARGET) > 0
+    assert limiter.try_acquire(TARGET) == 0
+    assert limiter.try_acquire(TARGET) > 0
 
 
 @pytest.mark.parametrize(("burst", "reserve"), [(1, 0), (2, 1), (20, 1), (40, 2), (100, 5)])
@@ -165,13 +165,13 @@ def test_launches_never_take_the_last_tokens_from_stops(harness: RateLimiterHarn
 
 
 def test_a_call_that_is_made_in_any_case_is_owed(harness: RateLimiterHarness) -> None:
-    quota = harness.make_limiter(rate=1.0, burst=2)
-    quota.try_acquire(TARGET)
-    quota.try_acquire(TARGET)
+    limiter = harness.make_limiter(rate=1.0, burst=2)
+    limiter.try_acquire(TARGET)
+    limiter.try_acquire(TARGET)
 
-    quota.charge(TARGET, 2)
+    limiter.charge(TARGET, 2)
 
-    assert quota.try_acquire(TARGET) == pytest.approx(3.0)
+    assert limiter.try_acquire(TARGET) == pytest.approx(3.0)
 
 
 def test_a_throttle_slows_all_workers_down_once_and_time_heals_it(harness: RateLimiterHarness) -> None:
@@ -193,27 +193,27 @@ def test_a_throttle_slows_all_workers_down_once_and_time_heals_it(harness: RateL
 
 
 def test_tokens_in_stock_are_worth_nothing_after_a_throttle(harness: RateLimiterHarness) -> None:
-    tokens, permit = harness.make_token_cache(), RateLimit("run:x", 10.0, 100)
-    tokens.fetch(permit, 10)
+    tokens, rate_limit = harness.make_token_cache(), RateLimit("run:x", 10.0, 100)
+    tokens.fetch(rate_limit, 10)
 
-    tokens.report_throttled(permit)
+    tokens.report_throttled(rate_limit)
 
-    assert not tokens.spend(permit)
+    assert not tokens.spend(rate_limit)
 
 
 def test_a_worker_alone_on_an_account_that_others_use_too_settles_at_what_is_left(harness: RateLimiterHarness) -> None:
     """AWS grants 10 a second of the 20 that are configured."""
-    quota, granted, throttled, at = harness.make_limiter(rate=20.0, burst=100, reserve=5), 0, 0, harness.clock()
+    limiter, granted, throttled, at = harness.make_limiter(rate=20.0, burst=100, reserve=5), 0, 0, harness.clock()
     left, last = 100.0, at
     while harness.clock() - at < 300:
-        harness.acquire(quota)
+        harness.acquire(limiter)
         left, last = min(100.0, left + 10 * (harness.clock() - last)), harness.clock()
         if left >= 1:
             left -= 1
             granted += 1
         else:
             throttled += 1
-            quota.report_throttled(TARGET)
+            limiter.report_throttled(TARGET)
 
     assert throttled / (granted + throttled) < 0.03
     assert granted > 0.8 * 10 * 300

@@ -1,4 +1,4 @@
-"""What is not signed by us is not launched, whatever way it comes; what is sealed waits for whoever can open it."""
+"""Unsigned requests are not launched, whichever way they come; sealed ones wait for a worker with the key."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def harness() -> WorkerHarness:
 
 
 def unsigned(harness: WorkerHarness, **fields: Any) -> bytes:
-    """An envelope of somebody without keys."""
+    """An envelope by a producer without keys."""
     return envelope.encode(
         envelope.new_request(id="a", command=["evil"], now=harness.clock(), accept_seconds=86400.0, **fields)
     )
@@ -42,7 +42,7 @@ def dead_letter_reasons(harness: WorkerHarness) -> list[str]:
 
 
 def tamper_with_record(harness: WorkerHarness, record_id: str = "a", **fields: Any) -> None:
-    """Somebody writes into the record."""
+    """Change the record as an attacker with access to the ledger would."""
     record = harness.memory_ledger._records[record_id]
     for name, value in fields.items():
         setattr(record, name, value)
@@ -96,7 +96,7 @@ class TestMessages:
 
         assert "no encryption_keys are set here" in dead_letter_reasons(harness)[0]
 
-    def test_the_words_of_a_dead_letter_show_no_secret(self, harness: WorkerHarness) -> None:
+    def test_the_reason_of_a_dead_letter_shows_no_secret(self, harness: WorkerHarness) -> None:
         harness.worker.handle_message(
             unsigned(harness, executor_config={"environment": [{"name": "A", "value": "hunter2"}]})
         )
@@ -109,7 +109,7 @@ class TestMessages:
 
 class TestAllowedOverrides:
     def test_a_role_of_the_producers_choice_is_refused_for_good(self) -> None:
-        """Whoever writes to the broker does not ask the client's own checks."""
+        """An attacker who writes to the broker bypasses the client's own checks."""
         harness = WorkerHarness()
         body = unsigned(harness, executor_config={"overrides": {"taskRoleArn": "arn:aws:iam::123456789012:role/admin"}})
 
@@ -207,7 +207,7 @@ class TestRecords:
 
         assert harness.state() is State.FAILED
 
-    def test_an_ambiguous_launch_whose_arguments_were_changed_is_looked_for_and_never_called(
+    def test_an_ambiguous_launch_whose_arguments_were_changed_is_searched_for_and_never_called(
         self, harness: WorkerHarness
     ) -> None:
         harness.ecs.run_task_results.append(LostAnswer.IMMEDIATE)
@@ -232,7 +232,7 @@ class TestRecords:
         assert len(harness.ecs.run_task_calls) == 1
         assert harness.state() is State.LAUNCHED
 
-    def test_one_whose_worker_died_while_it_set_it_aside_ends_all_the_same(self, harness: WorkerHarness) -> None:
+    def test_one_whose_worker_died_while_it_wrote_the_dead_letter_still_ends(self, harness: WorkerHarness) -> None:
         """That claim froze neither arguments nor a target."""
         harness.put_request()
         tamper_with_record(harness, request=unsigned(harness))
@@ -345,7 +345,7 @@ class TestSealedRecords:
 
 class TestRotation:
     def run(self, first: SteppedWorker, then: SteppedWorker, harness: WorkerHarness) -> State:
-        """A launch that the first worker leaves in doubt and the second one finishes."""
+        """A launch that the first worker leaves ambiguous and the second one finishes."""
         harness.ecs.run_task_results.append(RunTaskResult(RunTaskResultKind.THROTTLED, reason="slow down"))
         assert first.handle_message(harness.new_envelope())
         assert not harness.memory_ledger.list_dead_letters(10)
@@ -381,7 +381,7 @@ def test_what_is_frozen_says_for_which_launch(harness: WorkerHarness) -> None:
     assert decode_launch_spec(record.args, harness.keyring, scope).run_task["cluster"] == "jobs"
 
 
-def test_a_second_submission_with_the_same_words_does_not_freeze_arguments_for_the_first(
+def test_a_second_equal_submission_does_not_freeze_arguments_for_the_first(
     harness: WorkerHarness,
 ) -> None:
     """Its message finds a record of another nonce; the record is launched by its own message, or by the sweep."""

@@ -1,4 +1,4 @@
-"""Announcing results."""
+"""Publishing results."""
 
 from __future__ import annotations
 
@@ -43,123 +43,123 @@ def _make_publisher(broker: RecordingBroker, reasons: list[str] | None = None) -
     return ResultPublisher(broker, telemetry, error_delay=0.001)  # type: ignore[arg-type]
 
 
-def _stop_and_join(announcer: ResultPublisher) -> None:
-    announcer.stop()
-    assert announcer.join(10)
+def _stop_and_join(publisher: ResultPublisher) -> None:
+    publisher.stop()
+    assert publisher.join(10)
 
 
 def test_results_go_to_their_owners() -> None:
-    outbox = RecordingBroker()
-    announcer = _make_publisher(outbox)
-    announcer.publish(_record("a", owner="x"))
-    announcer.publish(_record("b", owner="y"))
+    broker = RecordingBroker()
+    publisher = _make_publisher(broker)
+    publisher.publish(_record("a", owner="x"))
+    publisher.publish(_record("b", owner="y"))
 
-    announcer.start()
-    _stop_and_join(announcer)
+    publisher.start()
+    _stop_and_join(publisher)
 
-    assert [owner for batch in outbox.batches for owner, _ in batch] == ["x", "y"]
-    assert outbox.ids == ["a", "b"]
+    assert [owner for batch in broker.batches for owner, _ in batch] == ["x", "y"]
+    assert broker.ids == ["a", "b"]
 
 
 def test_a_result_without_an_owner_is_not_published() -> None:
-    outbox = RecordingBroker()
-    announcer = _make_publisher(outbox)
-    announcer.publish(_record("a", owner=""))
+    broker = RecordingBroker()
+    publisher = _make_publisher(broker)
+    publisher.publish(_record("a", owner=""))
 
-    announcer.start()
-    _stop_and_join(announcer)
+    publisher.start()
+    _stop_and_join(publisher)
 
-    assert outbox.batches == []
+    assert broker.batches == []
 
 
 def test_many_go_in_batches() -> None:
-    outbox = RecordingBroker()
-    announcer = _make_publisher(outbox)
+    broker = RecordingBroker()
+    publisher = _make_publisher(broker)
     for index in range(1200):
-        announcer.publish(_record(f"t{index}"))
+        publisher.publish(_record(f"t{index}"))
 
-    announcer.start()
-    _stop_and_join(announcer)
+    publisher.start()
+    _stop_and_join(publisher)
 
-    assert [len(batch) for batch in outbox.batches] == [500, 500, 200]
+    assert [len(batch) for batch in broker.batches] == [500, 500, 200]
 
 
 def test_what_comes_soon_after_a_batch_goes_out_together() -> None:
-    outbox = RecordingBroker()
-    announcer = _make_publisher(outbox)
+    broker = RecordingBroker()
+    publisher = _make_publisher(broker)
 
     class Rest(threading.Event):
-        """Two results come while the announcer rests after the first batch."""
+        """Two results come while the publisher rests after the first batch."""
 
         def wait(self, timeout: float | None = None) -> bool:
-            if len(outbox.batches) == 1:
-                announcer.publish(_record("b"))
-                announcer.publish(_record("c"))
+            if len(broker.batches) == 1:
+                publisher.publish(_record("b"))
+                publisher.publish(_record("c"))
             return super().wait(0.0)
 
-    announcer._stopping = Rest()
-    announcer.publish(_record("a"))
-    announcer.start()
-    while len(outbox.batches) < 2:
+    publisher._stopping = Rest()
+    publisher.publish(_record("a"))
+    publisher.start()
+    while len(broker.batches) < 2:
         threading.Event().wait(0.001)
-    _stop_and_join(announcer)
+    _stop_and_join(publisher)
 
-    assert [len(batch) for batch in outbox.batches] == [1, 2]
-    assert outbox.ids == ["a", "b", "c"]
+    assert [len(batch) for batch in broker.batches] == [1, 2]
+    assert broker.ids == ["a", "b", "c"]
 
 
 def test_a_lost_broker_is_tried_again() -> None:
-    outbox = RecordingBroker(BrokerUnavailable(), BrokerUnavailable())
-    announcer = _make_publisher(outbox)
-    announcer.start()
+    broker = RecordingBroker(BrokerUnavailable(), BrokerUnavailable())
+    publisher = _make_publisher(broker)
+    publisher.start()
 
-    announcer.publish(_record("a"))
+    publisher.publish(_record("a"))
 
-    assert outbox.published.wait(10)
-    assert outbox.ids == ["a"]
-    _stop_and_join(announcer)
+    assert broker.published.wait(10)
+    assert broker.ids == ["a"]
+    _stop_and_join(publisher)
 
 
 def test_stopping_does_not_wait_for_a_lost_broker() -> None:
-    told: list[str] = []
-    announcer = _make_publisher(RecordingBroker(*[BrokerUnavailable("gone")] * 1000), told)
-    announcer.publish(_record("a"))
-    announcer.stop()
+    reasons: list[str] = []
+    publisher = _make_publisher(RecordingBroker(*[BrokerUnavailable("gone")] * 1000), reasons)
+    publisher.publish(_record("a"))
+    publisher.stop()
 
-    announcer.start()
+    publisher.start()
 
-    assert announcer.join(10)
-    assert told == ["gone"]
+    assert publisher.join(10)
+    assert reasons == ["gone"]
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("never thought of"), AttributeError("kombu")])
-def test_an_error_nobody_thought_of_does_not_end_it(error: Exception) -> None:
-    outbox, told = RecordingBroker(error), list[str]()
-    announcer = _make_publisher(outbox, told)
-    announcer.publish(_record("a"))
-    announcer.start()
-    while not told:
+def test_an_unexpected_error_does_not_end_it(error: Exception) -> None:
+    broker, reasons = RecordingBroker(error), list[str]()
+    publisher = _make_publisher(broker, reasons)
+    publisher.publish(_record("a"))
+    publisher.start()
+    while not reasons:
         threading.Event().wait(0.001)
 
-    announcer.publish(_record("b"))
+    publisher.publish(_record("b"))
 
-    assert outbox.published.wait(10)
-    assert outbox.ids == ["b"]
-    assert str(error) in told[0]
-    _stop_and_join(announcer)
+    assert broker.published.wait(10)
+    assert broker.ids == ["b"]
+    assert str(error) in reasons[0]
+    _stop_and_join(publisher)
 
 
 def test_a_result_that_json_cannot_hold_does_not_hold_up_the_others() -> None:
-    outbox, told = RecordingBroker(), list[str]()
-    announcer = _make_publisher(outbox, told)
-    announcer.publish(_record("bad", reason="\ud800"))
-    announcer.publish(_record("good"))
+    broker, reasons = RecordingBroker(), list[str]()
+    publisher = _make_publisher(broker, reasons)
+    publisher.publish(_record("bad", reason="\ud800"))
+    publisher.publish(_record("good"))
 
-    announcer.start()
-    _stop_and_join(announcer)
+    publisher.start()
+    _stop_and_join(publisher)
 
-    assert outbox.ids == ["good"]
-    assert told[0].startswith("bad: ")
+    assert broker.ids == ["good"]
+    assert reasons[0].startswith("bad: ")
 
 
 def test_one_that_was_never_started_has_ended() -> None:

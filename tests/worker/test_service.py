@@ -74,7 +74,7 @@ def test_it_says_when_it_has_not_ended_in_time() -> None:
     assert service.join(10)
 
 
-def test_errors_are_told_and_do_not_end_it() -> None:
+def test_errors_are_reported_and_do_not_end_it() -> None:
     for error in (LedgerUnavailable("gone for a while"), ZeroDivisionError("never thought of")):
         recorder = StepCounter(error)
 
@@ -98,7 +98,7 @@ def test_the_end_runs_on_the_same_thread_after_the_last_step() -> None:
     assert threads == ["s"]
 
 
-def test_an_error_at_the_end_is_told() -> None:
+def test_an_error_at_the_end_is_reported() -> None:
     recorder = StepCounter()
 
     def finish() -> None:

@@ -1,4 +1,4 @@
-"""What no message speaks of."""
+"""Records that no message leads to."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_due_retry_does_not_wait_for_the_messages(harness: WorkerHarness) -> N
 
 
 def test_an_expired_request_ends_though_no_worker_ever_takes_it(harness: WorkerHarness) -> None:
-    harness.put_request(expires_in=10.0, queue="nobody-serves-this")
+    harness.put_request(expires_in=10.0, queue="unserved")
 
     harness.advance(11)
 

@@ -1,4 +1,4 @@
-"""StopTask orders."""
+"""Ordering ECS to stop tasks."""
 
 from __future__ import annotations
 

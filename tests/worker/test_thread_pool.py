@@ -1,4 +1,4 @@
-"""The slots of a worker."""
+"""The threads of a worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.wait import wait_until
 
 
 class BlockingJobs:
-    """Jobs that wait until they may go, and how many ran at the same time."""
+    """Jobs that wait until they may end, and how many ran at the same time."""
 
     def __init__(self) -> None:
         self.released = threading.Event()
@@ -49,7 +49,7 @@ class AlwaysAdmit:
 
 
 class ThreadPoolHarness:
-    """Slots over a ledger in real time."""
+    """A thread pool over a ledger in real time."""
 
     def __init__(self, number: int) -> None:
         self.reasons: list[str] = []
@@ -137,7 +137,7 @@ def test_jobs_run_at_the_rate_of_their_tokens(make_harness: Callable[[int], Thre
     assert time.monotonic() - start >= 50 / 200 - 0.001  # the ledger's clock counts milliseconds
 
 
-def test_a_ledger_that_is_lost_is_asked_again_and_holds_up_nothing_else(
+def test_a_lost_ledger_is_asked_again_and_holds_up_nothing_else(
     make_harness: Callable[[int], ThreadPoolHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = make_harness(2)

@@ -1,4 +1,4 @@
-"""Requests that this worker cannot read, look for or follow: each has an end, and a reason that says what to do."""
+"""Requests that this worker cannot read, search for or follow: each ends, with a reason that says what to do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _newer_launch_spec(harness: WorkerHarness) -> str:
 
 
 class TestNewerArguments:
-    def test_an_ambiguous_launch_is_looked_for_and_its_task_followed(self, harness: WorkerHarness) -> None:
+    def test_the_task_of_an_ambiguous_launch_is_found_and_followed(self, harness: WorkerHarness) -> None:
         _make_ambiguous(harness)
         _update_record(harness, args=_newer_launch_spec(harness))
 
@@ -174,16 +174,16 @@ class TestRemovedProfile:
 
 
 class TestPersistentReadErrors:
-    @pytest.mark.parametrize("trouble", [EXPIRED_TOKEN, DENIED], ids=["bad credentials", "denied"])
-    def test_health_says_so_until_it_works_and_nothing_is_lost(self, harness: WorkerHarness, trouble: EcsError) -> None:
+    @pytest.mark.parametrize("error", [EXPIRED_TOKEN, DENIED], ids=["bad credentials", "denied"])
+    def test_health_says_so_until_it_works_and_nothing_is_lost(self, harness: WorkerHarness, error: EcsError) -> None:
         arn = harness.launch()
         harness.ecs.finish(arn)
-        harness.ecs.describe_error = trouble
+        harness.ecs.describe_error = error
 
         harness.advance_in_steps(2 * HOUR, step=20)
         assert harness.state() is State.LAUNCHED
-        assert harness.worker.circuit_breakers.health() == f"default: {trouble.reason}"
-        assert [told["reason"] for told in harness.worker.emitted("health.degraded")] == [trouble.reason]
+        assert harness.worker.circuit_breakers.health() == f"default: {error.reason}"
+        assert [fields["reason"] for fields in harness.worker.emitted("health.degraded")] == [error.reason]
         assert not harness.worker.circuit_breakers.is_open("default")
         harness.ecs.describe_error = None
         harness.advance_in_steps(90, step=5)

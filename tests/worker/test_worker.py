@@ -181,19 +181,19 @@ def test_a_queue_that_cannot_launch_is_refused_at_the_check(make_harness: Callab
         Worker(broken, harness.broker, harness.ledger, gateway=harness.ecs).check()
 
 
-def test_what_aws_and_the_ledger_find_is_told_at_the_check(
+def test_findings_of_aws_and_the_ledger_are_reported_at_the_check(
     make_harness: Callable[..., LiveWorkerHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = make_harness()
-    told: list[str] = []
+    reasons: list[str] = []
     config = make_config({"AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "True"})
     monkeypatch.setattr(harness.ecs, "check_cluster", lambda target: ["the cluster is INACTIVE"])
     monkeypatch.setattr(harness.ledger, "check_server", lambda: ["it may drop records"])
-    telemetry = Telemetry(lambda name, fields: told.append(fields["reason"]))
+    telemetry = Telemetry(lambda name, fields: reasons.append(fields["reason"]))
 
     Worker(config, harness.broker, harness.ledger, gateway=harness.ecs, telemetry=telemetry).check()
 
-    assert told == ["the cluster is INACTIVE", "it may drop records"]
+    assert reasons == ["the cluster is INACTIVE", "it may drop records"]
 
 
 class ThrottlingEcs(FakeEcs):
@@ -235,7 +235,7 @@ def test_workers_share_the_rate_limit_and_are_not_throttled(
     assert {task["startedBy"].split("/")[1] for task in ecs.tasks.values()} == set(ids)
 
 
-def test_where_somebody_else_uses_the_account_the_workers_slow_down_and_launch_all(
+def test_when_other_programs_use_the_account_the_workers_slow_down_and_launch_all(
     make_harness: Callable[..., LiveWorkerHarness],
 ) -> None:
     harness = make_harness(run_task_rate=100, run_task_burst=30, retry_base_seconds=0.05)
