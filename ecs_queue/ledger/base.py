@@ -122,7 +122,7 @@ class RequestOperations(Protocol):
 
     @contract("OK CLAIM_LOST")
     def call_ambiguous(
-        self, record_id: str, claim: str, wait: float, reason: str, call_completed: str = ""
+        self, record_id: str, claim: str, wait: float, reason: str, call_completed: bool = False
     ) -> OperationResult:
         """The call may have taken effect. The claim is given up: a later write under it is CLAIM_LOST.
 
@@ -131,7 +131,7 @@ class RequestOperations(Protocol):
             claim: The caller's claim token.
             wait: Seconds until the record is due.
             reason: What happened.
-            call_completed: "1" when ECS answered with a 5xx, so the call itself cannot act later.
+            call_completed: Whether ECS answered with a 5xx, so the call itself cannot act later.
         """
         ...
 

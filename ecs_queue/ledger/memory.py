@@ -111,7 +111,7 @@ class MemoryLedger(MemoryCoordination):
             return self._reschedule(record, code, now if record.stop_requested_by else now + wait)
 
     def call_ambiguous(
-        self, record_id: str, claim: str, wait: float, reason: str, call_completed: str = ""
+        self, record_id: str, claim: str, wait: float, reason: str, call_completed: bool = False
     ) -> OperationResult:
         """See `Ledger.call_ambiguous`."""
         return self._write(record_id, wait, state_machine.call_ambiguous, claim, call_completed, reason)

@@ -96,10 +96,11 @@ class RedisLedger:
         return self._run("launched", record_id, nonce, launch, arn, format_seconds(wait))
 
     def call_ambiguous(
-        self, record_id: str, claim: str, wait: float, reason: str, call_completed: str = ""
+        self, record_id: str, claim: str, wait: float, reason: str, call_completed: bool = False
     ) -> OperationResult:
         """See `Ledger.call_ambiguous`."""
-        return self._run("call_ambiguous", record_id, claim, format_seconds(wait), reason, call_completed)
+        completed = "1" if call_completed else ""
+        return self._run("call_ambiguous", record_id, claim, format_seconds(wait), reason, completed)
 
     def no_effect(self, record_id: str, claim: str, wait: float, reason: str) -> OperationResult:
         """See `Ledger.no_effect`."""

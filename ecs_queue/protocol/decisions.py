@@ -49,7 +49,7 @@ class CallDecision(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         arn: The task, if `write` is LAUNCHED.
         wait: Seconds until the record is due again.
-        call_completed: "1" when ECS itself ended the call with a 5xx, so that it cannot take effect later.
+        call_completed: Whether ECS itself ended the call with a 5xx, so that it cannot take effect later.
         refusal_kind: What a refusal consumes, if `write` is REFUSED.
         opens_circuit: Whether the profile is unusable, so that its queues stop launching.
     """
@@ -58,7 +58,7 @@ class CallDecision(msgspec.Struct, frozen=True, kw_only=True):
     arn: str = ""
     reason: str = ""
     wait: float = 0.0
-    call_completed: str = ""
+    call_completed: bool = False
     refusal_kind: RefusalKind = RefusalKind.PERMANENT
     opens_circuit: bool = False
 
@@ -80,7 +80,7 @@ def decide_call(result: RunTaskResult, record: Record, backoff: Backoff, rng: Ra
     if kind is RunTaskResultKind.AMBIGUOUS:
         return decide(write=LedgerWrite.CALL_AMBIGUOUS)
     if kind is RunTaskResultKind.ANSWERED_5XX:
-        return decide(write=LedgerWrite.CALL_AMBIGUOUS, call_completed="1")
+        return decide(write=LedgerWrite.CALL_AMBIGUOUS, call_completed=True)
     return decide(write=LedgerWrite.NO_EFFECT, opens_circuit=kind is RunTaskResultKind.UNUSABLE_PROFILE)
 
 
@@ -93,7 +93,7 @@ def decide_conflict(
             return CallDecision(write=LedgerWrite.LAUNCHED, arn=str(task["taskArn"]))
     if len(tasks) < max(1, len(conflicting_arns)):  # a task that ECS does not show may be ours
         return CallDecision(
-            write=LedgerWrite.CALL_AMBIGUOUS, reason=call_decision.reason, wait=call_decision.wait, call_completed="1"
+            write=LedgerWrite.CALL_AMBIGUOUS, reason=call_decision.reason, wait=call_decision.wait, call_completed=True
         )
     return msgspec.structs.replace(call_decision, write=LedgerWrite.REFUSED, refusal_kind=RefusalKind.PERMANENT)
 

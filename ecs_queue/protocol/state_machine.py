@@ -139,12 +139,12 @@ def launched(record: Record, nonce: str, launch: int, arn: str, now: float) -> R
 
 
 def call_ambiguous(
-    record: Record, claim_token: str, call_completed: str, reason: str, now: float, settings: ProtocolSettings
+    record: Record, claim_token: str, call_completed: bool, reason: str, now: float, settings: ProtocolSettings
 ) -> ResultCode:
-    """Note that the call may have taken effect. `call_completed` "1": ECS answered with a 5xx, it cannot act later."""
+    """Note that the call may have taken effect. `call_completed`: ECS answered with a 5xx, it cannot act later."""
     if not _has_claim(record, claim_token):
         return ResultCode.CLAIM_LOST
-    if call_completed != "1":
+    if not call_completed:
         record.ambiguous = True
     record.claim = ""  # nothing that this holder reports later may count as a negative fact
     record.reason = reason

@@ -51,7 +51,7 @@ class TestDecideConflict:
     def test_one_that_is_not_shown_leaves_it_ambiguous(self, named: list[str]) -> None:
         decision = decide_conflict(ASKED, "ns/a/n/1", named, [OTHER][: max(0, len(named) - 1)])
 
-        assert (decision.write, decision.call_completed) == (LedgerWrite.CALL_AMBIGUOUS, "1")
+        assert (decision.write, decision.call_completed) == (LedgerWrite.CALL_AMBIGUOUS, True)
 
 
 class TestDecideList:

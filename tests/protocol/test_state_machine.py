@@ -97,7 +97,7 @@ def operations(draw: st.DrawFn) -> Operation:
         ("claim", lambda r: state_machine.claim(r, None, NOW, settings, in_flight)),
         ("reclaim", lambda r: state_machine.reclaim(r, _CLAIM_REQUEST, NOW, settings, is_holder_alive)),
         ("launched", lambda r: state_machine.launched(r, "n", launch, "arn:2", NOW)),
-        ("call_ambiguous", lambda r: state_machine.call_ambiguous(r, token, "", "x", NOW, settings)),
+        ("call_ambiguous", lambda r: state_machine.call_ambiguous(r, token, False, "x", NOW, settings)),
         ("no_effect", lambda r: state_machine.no_effect(r, token, 2.0, "x", NOW, settings)),
         ("refused", lambda r: state_machine.refused(r, token, kind, 2.0, "no", max_attempts, NOW, settings)),
         ("task_absent", lambda r: state_machine.task_absent(r, token, 2.0, "search for it", NOW, settings)),

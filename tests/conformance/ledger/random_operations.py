@@ -159,7 +159,7 @@ class RandomOperations:
         return lambda ledger: ledger.launched(record.id, nonce, launch, arn, wait)
 
     def _call_ambiguous(self, record: Record) -> Operation:
-        claim, wait, call_completed = self._claim_of(record), self._rng.choice(WAITS), self._rng.choice(("", "1"))
+        claim, wait, call_completed = self._claim_of(record), self._rng.choice(WAITS), self._rng.random() < 0.5
         return lambda ledger: ledger.call_ambiguous(record.id, claim, wait, "ambiguous", call_completed)
 
     def _no_effect(self, record: Record) -> Operation:

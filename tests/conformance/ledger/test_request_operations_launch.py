@@ -115,15 +115,18 @@ def test_an_ambiguous_call_stays_launching_and_may_be_reclaimed_at_once(harness:
 
 def test_a_call_completed_with_a_5xx_does_not_make_the_record_ambiguous(harness: LedgerHarness) -> None:
     harness.make_launching()
-    assert harness.ledger.call_ambiguous("job", "claim-1", 4.0, "ServerException", "1").code is ResultCode.OK
+    assert (
+        harness.ledger.call_ambiguous("job", "claim-1", 4.0, "ServerException", call_completed=True).code
+        is ResultCode.OK
+    )
     assert not harness.get_record().ambiguous
     assert harness.reclaim().code is ResultCode.RUN_TASK
     assert harness.get_record().ambiguous
 
 
-@pytest.mark.parametrize("call_completed", ["", "1"])
+@pytest.mark.parametrize("call_completed", [False, True])
 def test_a_worker_that_reported_an_ambiguous_call_cannot_report_its_absence_later(
-    harness: LedgerHarness, call_completed: str
+    harness: LedgerHarness, call_completed: bool
 ) -> None:
     harness.make_launching()
     harness.ledger.call_ambiguous("job", "claim-1", 0.0, "ambiguous", call_completed)
