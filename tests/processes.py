@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,6 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ecs_queue
+
+#: The path on which `python -c` finds the package under test, installed or not.
+IMPORT_ROOT = Path(ecs_queue.__file__).parents[1]
+_EXIT_TIMEOUT_SECONDS = 20.0
 CLI_COMMAND = (sys.executable, "-m", "ecs_queue")
 
 #: Leases and retries short enough for a test; all waits of a worker derive from them.
@@ -65,3 +71,15 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Return the complete lines of a result file; none if it does not exist."""
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def assert_process_ended(pid: int) -> None:
+    """Wait until a process that is no child of this one has ended (a zombie has)."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], _EXIT_TIMEOUT_SECONDS)[0], f"process {pid} still runs"
+    finally:
+        os.close(descriptor)

@@ -22,8 +22,7 @@ from ecs_queue.messages.envelope import TaskResult, build_result
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 from tests.cli.conftest import json_lines
-from tests.local.process_exit import assert_process_ended
-from tests.processes import CLI_COMMAND
+from tests.processes import CLI_COMMAND, assert_process_ended
 from tests.servers import require_redis_binary
 from tests.wait import wait_until
 

@@ -17,8 +17,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.cli.conftest import Invoke
-from tests.local.process_exit import assert_process_ended
-from tests.processes import CLI_COMMAND
+from tests.processes import CLI_COMMAND, assert_process_ended
 from tests.servers import require_redis_binary
 from tests.wait import wait_until
 

@@ -14,7 +14,7 @@ from ecs_queue.errors import LedgerUnavailable, WriteNotDurable
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.protocol.states import State
 from tests.faults.harness import FaultHarness
-from tests.faults.raw_messages import TcpForwarder
+from tests.faults.tcp_forwarder import TcpForwarder
 from tests.wait import wait_until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]

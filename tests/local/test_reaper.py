@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ecs_queue.local.reaper import CleanupList, Reaper, read_commands
-from tests.local.process_exit import assert_process_ended
+from tests.processes import assert_process_ended
 
 
 @pytest.mark.parametrize(

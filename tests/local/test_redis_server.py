@@ -18,7 +18,7 @@ import redis
 from ecs_queue.errors import RetryableError, UsageError
 from ecs_queue.local import redis_server as module
 from ecs_queue.local.redis_server import RedisServer, find_redis_binary
-from tests.local.process_exit import IMPORT_ROOT, assert_process_ended
+from tests.processes import IMPORT_ROOT, assert_process_ended
 from tests.servers import require_redis_binary, skip_or_fail
 
 pytestmark = pytest.mark.server

@@ -17,7 +17,7 @@ from ecs_queue.config import load_config
 from ecs_queue.errors import UsageError
 from ecs_queue.local.ecs import LocalEcsOptions
 from ecs_queue.local.stack import LocalStack, StackOptions
-from tests.local.process_exit import IMPORT_ROOT, assert_process_ended
+from tests.processes import IMPORT_ROOT, assert_process_ended
 from tests.servers import require_redis_binary
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]

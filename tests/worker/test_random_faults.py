@@ -180,6 +180,7 @@ def test_every_request_ends_once_and_nothing_runs_twice(seed: int) -> None:
     assert waiting == set(harness.ids)
 
 
+@pytest.mark.slow
 def test_the_simulation_reaches_every_state_and_every_ambiguity() -> None:
     """It would prove little if its faults led nowhere."""
     states: set[State] = set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ecs_queue.ledger.base import DeadLetter
 from ecs_queue.protocol import settings
 from tests.conformance.ledger.harness import LedgerHarness
@@ -76,6 +78,7 @@ def test_thousands_of_keys_are_found_at_once(harness: LedgerHarness) -> None:
     assert _keys(harness) == []
 
 
+@pytest.mark.slow  # fakeredis needs 9 s
 def test_the_oldest_dead_letters_are_dropped_when_all_together_are_too_long(harness: LedgerHarness) -> None:
     half = b"x" * (settings.MAX_DEAD_LETTER_BYTES // 8 * 3)  # half of the bound as base64
     for key in ("1", "2", "3"):

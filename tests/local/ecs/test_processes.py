@@ -22,7 +22,7 @@ from tests.local.ecs.checked_client import (
     wait_for_status,
 )
 from tests.local.ecs.conftest import StartEcs
-from tests.local.process_exit import IMPORT_ROOT, assert_process_ended
+from tests.processes import IMPORT_ROOT, assert_process_ended
 
 Ecs = tuple[LocalEcs, Any]
 
@@ -206,8 +206,9 @@ def test_every_process_ends_when_the_server_is_killed(fifo: tuple[Path, int]) ->
         url = owner.stdout.readline().strip()
         server = LocalEcs(LocalEcsOptions(port=int(url.rpartition(":")[2])))  # never started: for its URL only
         client = make_checked_client(server)
-        run_task(client, "sh", "-c", f"sleep 3600 & echo $$ $! > {path}; wait")
+        arn = run_task(client, "sh", "-c", f"sleep 3600 & echo $$ $! > {path}; wait")
         pids = [int(pid) for pid in _line(reader).split()]
+        wait_for_status(client, arn, "RUNNING")  # its process group is then on the reaper's list
         client.close()
         owner.send_signal(signal.SIGKILL)
         owner.wait(TIMEOUT_SECONDS)

@@ -17,7 +17,7 @@ from ecs_queue.errors import UsageError
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, TimerRunner, local_environment
 from ecs_queue.local.ecs.server import base_environment
 from tests.local.ecs.checked_client import TIMEOUT_SECONDS, make_checked_client, run_task, wait_for_status
-from tests.local.process_exit import IMPORT_ROOT
+from tests.processes import IMPORT_ROOT
 
 
 def test_it_listens_on_loopback_only() -> None:
