@@ -87,9 +87,9 @@ class FakeEcs:
         if scripted is LostAnswer.DELAYED:
             self.delayed_calls.append(call)
         elif scripted is not LostAnswer.NO_EFFECT:
-            answer = self._start_task(call)
+            result = self._start_task(call)
             if scripted is None:
-                return answer
+                return result
         if scripted is LostAnswer.SERVER_ERROR:
             return RunTaskResult(RunTaskResultKind.ANSWERED_5XX, reason="ServerException")
         return RunTaskResult(RunTaskResultKind.AMBIGUOUS, reason="Whether ECS started a task is not known: timed out")

@@ -145,9 +145,9 @@ ERRORS: list[tuple[str, str, int, RunTaskResultKind]] = [
 
 @pytest.mark.parametrize(("code", "message", "status", "kind"), ERRORS)
 def test_an_error_of_run_task_is_what_it_says(code: str, message: str, status: int, kind: RunTaskResultKind) -> None:
-    answer = classify_error(code, message, status)
-    assert (answer.kind, answer.error_code, answer.arn, answer.was_sent) == (kind, code, None, True)
-    assert answer.reason
+    result = classify_error(code, message, status)
+    assert (result.kind, result.error_code, result.arn, result.was_sent) == (kind, code, None, True)
+    assert result.reason
 
 
 def test_every_rule_is_needed_by_a_row_of_the_table() -> None:
@@ -165,8 +165,8 @@ def test_every_rule_is_needed_by_a_row_of_the_table() -> None:
 
 
 def test_the_reason_has_awss_message_and_the_next_step() -> None:
-    answer = classify_error("ClusterNotFoundException", "Cluster not found.", 400)
-    assert answer.reason == (
+    result = classify_error("ClusterNotFoundException", "Cluster not found.", 400)
+    assert result.reason == (
         "ECS cannot be used: Cluster not found (ClusterNotFoundException). "
         "Check `cluster` and `region_name` of the profile, or create the cluster."
     )
@@ -196,13 +196,13 @@ def test_a_conflict_names_the_tasks_of_the_token() -> None:
 def test_failures_cost_an_attempt_unless_room_was_lacking(
     failures: list[dict[str, Any]], kind: RunTaskResultKind, code: str
 ) -> None:
-    answer = classify_failures(failures)
-    assert (answer.kind, answer.error_code) == (kind, code)
+    result = classify_failures(failures)
+    assert (result.kind, result.error_code) == (kind, code)
 
 
 def test_the_detail_and_the_different_reasons_of_failures_are_shown_once() -> None:
-    answer = classify_failures([{"reason": "AGENT", "detail": "disconnected"}, {"reason": "AGENT"}] * 3)
-    assert answer.reason == "ECS could not start the task: AGENT (disconnected); AGENT."
+    result = classify_failures([{"reason": "AGENT", "detail": "disconnected"}, {"reason": "AGENT"}] * 3)
+    assert result.reason == "ECS could not start the task: AGENT (disconnected); AGENT."
 
 
 def test_a_task_is_a_start_even_when_it_has_stopped_since() -> None:
@@ -210,8 +210,8 @@ def test_a_task_is_a_start_even_when_it_has_stopped_since() -> None:
         "tasks": [{"taskArn": ARN, "lastStatus": "STOPPED", "desiredStatus": "STOPPED"}],
         "failures": [],
     }
-    answer = classify_response(replay)
-    assert (answer.kind, answer.arn) == (RunTaskResultKind.STARTED, ARN)
+    result = classify_response(replay)
+    assert (result.kind, result.arn) == (RunTaskResultKind.STARTED, ARN)
 
 
 @pytest.mark.parametrize("response", [{}, {"tasks": [], "failures": []}, {"tasks": [{}]}, {"tasks": None}])
@@ -300,10 +300,10 @@ EXCEPTIONS: list[tuple[Exception, bool, RunTaskResultKind, bool]] = [
 def test_an_exception_of_run_task_is_no_more_than_it_proves(
     error: Exception, sent: bool, kind: RunTaskResultKind, was_sent: bool
 ) -> None:
-    answer = classify_exception(error, sent)
-    assert (answer.kind, answer.was_sent) == (kind, was_sent)
-    assert answer.reason
-    assert answer.error_code
+    result = classify_exception(error, sent)
+    assert (result.kind, result.was_sent) == (kind, was_sent)
+    assert result.reason
+    assert result.error_code
 
 
 @given(
@@ -312,10 +312,10 @@ def test_an_exception_of_run_task_is_no_more_than_it_proves(
     status=st.sampled_from([0, 301, 400, 403, 404, 413, 429, 500, 502, 503, 504]),
 )
 def test_no_error_response_is_unclassified_or_taken_for_a_start(code: str, message: str, status: int) -> None:
-    answer = classify_error(code, message, status)
-    assert answer.kind not in (RunTaskResultKind.STARTED, RunTaskResultKind.NEVER_SENT)
+    result = classify_error(code, message, status)
+    assert result.kind not in (RunTaskResultKind.STARTED, RunTaskResultKind.NEVER_SENT)
     if status >= 500:
-        assert answer.kind in (RunTaskResultKind.ANSWERED_5XX, RunTaskResultKind.AMBIGUOUS, RunTaskResultKind.THROTTLED)
+        assert result.kind in (RunTaskResultKind.ANSWERED_5XX, RunTaskResultKind.AMBIGUOUS, RunTaskResultKind.THROTTLED)
 
 
 @pytest.mark.parametrize(
@@ -368,9 +368,9 @@ def test_secrets_in_validation_reports_and_urls_are_not_shown() -> None:
         "Invalid type for parameter overrides.x, value: {'PASSWORD': 'hun, type: ter2'}, "
         "type: <class 'dict'>, valid types: <class 'str'>"
     )
-    answer = classify_exception(boto.ParamValidationError(report=report), sent=False)
-    assert "ter2" not in answer.reason
-    assert "overrides.x" in answer.reason
+    result = classify_exception(boto.ParamValidationError(report=report), sent=False)
+    assert "ter2" not in result.reason
+    assert "overrides.x" in result.reason
     error = classify_read_error(boto.EndpointConnectionError(endpoint_url="https://user:hunter2@host/"))
     assert "hunter2" not in error.reason
 

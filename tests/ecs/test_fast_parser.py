@@ -14,7 +14,7 @@ TASK = {"taskArn": "a", "containers": [{"exitCode": 3}], "overrides": {}, "start
 
 
 @pytest.mark.parametrize(
-    ("answer", "members"),
+    ("result", "members"),
     [
         ({"tasks": [TASK], "failures": []}, {"tasks": [TASK], "failures": []}),
         ({"tasks": [TASK]}, {"tasks": [TASK], "failures": []}),
@@ -23,9 +23,9 @@ TASK = {"taskArn": "a", "containers": [{"exitCode": 3}], "overrides": {}, "start
     ],
 )
 def test_a_good_response_keeps_its_members_and_botocores_metadata(
-    clients: EcsClients, target: Target, endpoint: ScriptedEndpoint, answer: Any, members: dict[str, Any]
+    clients: EcsClients, target: Target, endpoint: ScriptedEndpoint, result: Any, members: dict[str, Any]
 ) -> None:
-    endpoint.enqueue(ScriptedReply(json.dumps(answer).encode()))
+    endpoint.enqueue(ScriptedReply(json.dumps(result).encode()))
     parsed = clients.client(target).describe_tasks(tasks=["a"])
     assert parsed["ResponseMetadata"]["HTTPStatusCode"] == 200
     assert {key: parsed[key] for key in members} == members

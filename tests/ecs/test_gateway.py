@@ -97,9 +97,9 @@ def test_whatever_the_endpoint_does_run_task_returns_and_does_not_retry(
     options = ClientOptions(read_timeout=0.2 if reply.fault == "hang" else 5)
     gateway = BotoEcsGateway(EcsClients(options, open_source=open_source), clock)
     endpoint.enqueue(reply)
-    answer = run_task(gateway, target)
-    assert (answer.kind, answer.was_sent, answer.arn) == (kind, True, None)
-    assert answer.reason
+    result = run_task(gateway, target)
+    assert (result.kind, result.was_sent, result.arn) == (kind, True, None)
+    assert result.reason
     assert endpoint.operations == ["RunTask"]
 
 
@@ -107,8 +107,8 @@ def test_a_conflict_names_the_existing_tasks(
     gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint
 ) -> None:
     endpoint.enqueue(error_reply("ConflictException", "conflict", resourceIds=[ARN, OTHER]))
-    answer = run_task(gateway, target)
-    assert (answer.kind, answer.conflicting_arns) == (RunTaskResultKind.CONFLICT, (ARN, OTHER))
+    result = run_task(gateway, target)
+    assert (result.kind, result.conflicting_arns) == (RunTaskResultKind.CONFLICT, (ARN, OTHER))
 
 
 def free_port() -> int:
@@ -119,28 +119,28 @@ def free_port() -> int:
 
 def test_a_refused_connection_is_never_sent(gateway: BotoEcsGateway) -> None:
     target = Target("eu-central-1", f"http://127.0.0.1:{free_port()}", None, "jobs")
-    answer = run_task(gateway, target)
-    assert (answer.kind, answer.was_sent) == (RunTaskResultKind.NEVER_SENT, False)
-    assert "Could not connect" in answer.reason
+    result = run_task(gateway, target)
+    assert (result.kind, result.was_sent) == (RunTaskResultKind.NEVER_SENT, False)
+    assert "Could not connect" in result.reason
 
 
 def test_an_unreached_proxy_is_never_sent(gateway: BotoEcsGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:hunter2@127.0.0.1:{free_port()}")
-    answer = run_task(gateway, Target("eu-central-1", "https://ecs.invalid", None, "jobs"))
-    assert (answer.kind, answer.was_sent) == (RunTaskResultKind.NEVER_SENT, False)
-    assert "hunter2" not in answer.reason
+    result = run_task(gateway, Target("eu-central-1", "https://ecs.invalid", None, "jobs"))
+    assert (result.kind, result.was_sent) == (RunTaskResultKind.NEVER_SENT, False)
+    assert "hunter2" not in result.reason
 
 
 def test_after_the_deadline_nothing_is_sent(
     gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint, clock: FakeClock
 ) -> None:
-    answer = run_task(gateway, target, deadline=clock.now - 0.5)
-    assert (answer.kind, answer.was_sent, answer.error_code) == (
+    result = run_task(gateway, target, deadline=clock.now - 0.5)
+    assert (result.kind, result.was_sent, result.error_code) == (
         RunTaskResultKind.NEVER_SENT,
         False,
         "CallBudgetExceeded",
     )
-    assert "0.5 s after the call budget" in answer.reason
+    assert "0.5 s after the call budget" in result.reason
     assert endpoint.requests == []
 
 
@@ -195,8 +195,8 @@ def test_without_credentials_the_profile_is_to_blame(
     gateway: BotoEcsGateway, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    answer = run_task(gateway, target)
-    assert (answer.kind, answer.was_sent, answer.error_code) == (
+    result = run_task(gateway, target)
+    assert (result.kind, result.was_sent, result.error_code) == (
         RunTaskResultKind.UNUSABLE_PROFILE,
         False,
         "NoCredentialsError",
@@ -204,8 +204,8 @@ def test_without_credentials_the_profile_is_to_blame(
 
 
 def test_an_unusable_endpoint_is_the_profiles_fault(gateway: BotoEcsGateway) -> None:
-    answer = run_task(gateway, Target("eu-central-1", "nonsense", None, "jobs"))
-    assert (answer.kind, answer.was_sent, answer.error_code) == (
+    result = run_task(gateway, Target("eu-central-1", "nonsense", None, "jobs"))
+    assert (result.kind, result.was_sent, result.error_code) == (
         RunTaskResultKind.UNUSABLE_PROFILE,
         False,
         "ConfigError",
@@ -218,9 +218,9 @@ def test_a_role_that_cannot_be_assumed_is_the_profiles_fault(
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", endpoint.url)
     denied = b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
     endpoint.enqueue(ScriptedReply(denied, 403))
-    answer = run_task(gateway, Target(target.region, target.endpoint_url, "arn:aws:iam::123456789012:role/r", "jobs"))
-    assert (answer.kind, answer.was_sent) == (RunTaskResultKind.UNUSABLE_PROFILE, False)
-    assert "the role could not be assumed" in answer.reason
+    result = run_task(gateway, Target(target.region, target.endpoint_url, "arn:aws:iam::123456789012:role/r", "jobs"))
+    assert (result.kind, result.was_sent) == (RunTaskResultKind.UNUSABLE_PROFILE, False)
+    assert "the role could not be assumed" in result.reason
     assert endpoint.operations == [""]
 
 
@@ -237,9 +237,9 @@ def test_renewed_credentials_are_used_without_a_restart(
 def test_arguments_that_botocore_refuses_are_permanent_and_their_values_stay_secret(
     gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint
 ) -> None:
-    answer = run_task(gateway, target, overrides={"containerOverrides": [{"environment": {"hunter2": "x"}}]})
-    assert (answer.kind, answer.was_sent) == (RunTaskResultKind.PERMANENT, False)
-    assert "hunter2" not in answer.reason
+    result = run_task(gateway, target, overrides={"containerOverrides": [{"environment": {"hunter2": "x"}}]})
+    assert (result.kind, result.was_sent) == (RunTaskResultKind.PERMANENT, False)
+    assert "hunter2" not in result.reason
     assert endpoint.requests == []
 
 
@@ -248,8 +248,8 @@ def test_an_error_of_our_own_is_a_result_too(clock: FakeClock, target: Target) -
         def client(self, target: Target) -> Any:
             raise KeyError("unforeseen")
 
-    answer = run_task(BotoEcsGateway(Broken(), clock), target)
-    assert (answer.kind, answer.was_sent, answer.error_code) == (RunTaskResultKind.NEVER_SENT, False, "KeyError")
+    result = run_task(BotoEcsGateway(Broken(), clock), target)
+    assert (result.kind, result.was_sent, result.error_code) == (RunTaskResultKind.NEVER_SENT, False, "KeyError")
 
 
 def test_describe_gives_tasks_missing_and_other_failures(
@@ -258,10 +258,10 @@ def test_describe_gives_tasks_missing_and_other_failures(
     shown = {"taskArn": ARN, "lastStatus": "RUNNING", "startedAt": 1_700_000_000.5, "version": 3}
     failures = [{"arn": OTHER, "reason": "MISSING"}, {"arn": "x", "reason": "ACCESS_DENIED"}]
     endpoint.enqueue(ok_reply(tasks=[shown], failures=failures))
-    answer = gateway.describe_tasks(target, [ARN, OTHER, "x"])
-    assert (answer.tasks, answer.missing_arns, answer.other_failures) == ([shown], [OTHER], {"x": "ACCESS_DENIED"})
-    assert answer.error is None
-    assert observe(answer.tasks[0], "main").started_at == 1_700_000_000.5
+    result = gateway.describe_tasks(target, [ARN, OTHER, "x"])
+    assert (result.tasks, result.missing_arns, result.other_failures) == ([shown], [OTHER], {"x": "ACCESS_DENIED"})
+    assert result.error is None
+    assert observe(result.tasks[0], "main").started_at == 1_700_000_000.5
     assert endpoint.requests[0].body == {"cluster": "jobs", "tasks": [ARN, OTHER, "x"]}
 
 
@@ -283,10 +283,10 @@ def test_a_describe_that_fails_says_nothing_about_any_task(
     gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint, reply: ScriptedReply, kind: EcsErrorKind
 ) -> None:
     endpoint.enqueue(reply)
-    answer = gateway.describe_tasks(target, [ARN])
-    assert (answer.tasks, answer.missing_arns, dict(answer.other_failures)) == ([], [], {})
-    assert answer.error is not None
-    assert answer.error.kind is kind
+    result = gateway.describe_tasks(target, [ARN])
+    assert (result.tasks, result.missing_arns, dict(result.other_failures)) == ([], [], {})
+    assert result.error is not None
+    assert result.error.kind is kind
     assert len(endpoint.requests) == 1
 
 
@@ -312,9 +312,9 @@ def test_stop_cuts_the_reason_and_returns_the_task(
     gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint
 ) -> None:
     endpoint.enqueue(ok_reply(task={"taskArn": ARN, "lastStatus": "STOPPING"}))
-    answer = gateway.stop_task(target, ARN, "r" * 300)
-    assert answer.error is None
-    assert answer.task == {"taskArn": ARN, "lastStatus": "STOPPING"}
+    result = gateway.stop_task(target, ARN, "r" * 300)
+    assert result.error is None
+    assert result.task == {"taskArn": ARN, "lastStatus": "STOPPING"}
     assert endpoint.requests[0].body == {"cluster": "jobs", "task": ARN, "reason": "r" * 255}
 
 
@@ -348,9 +348,9 @@ def test_list_asks_for_running_then_stopped_and_follows_pages(clients: EcsClient
         stub.add_response("list_tasks", {"taskArns": [ARN], "nextToken": "2"}, {**asked, "desiredStatus": "RUNNING"})
         stub.add_response("list_tasks", {"taskArns": []}, {**asked, "desiredStatus": "RUNNING", "nextToken": "2"})
         stub.add_response("list_tasks", {"taskArns": [ARN, OTHER]}, {**asked, "desiredStatus": "STOPPED"})
-        answer = BotoEcsGateway(clients, clock).list_tasks(target, "s")
+        result = BotoEcsGateway(clients, clock).list_tasks(target, "s")
         stub.assert_no_pending_responses()
-    assert (answer.arns, answer.error) == ([ARN, OTHER], None)
+    assert (result.arns, result.error) == ([ARN, OTHER], None)
 
 
 @pytest.mark.parametrize(
@@ -365,9 +365,9 @@ def test_a_list_that_breaks_off_keeps_what_it_found_and_proves_no_absence(
     gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint, second: ScriptedReply
 ) -> None:
     endpoint.enqueue(ok_reply(taskArns=[ARN], nextToken="same"), second)
-    answer = gateway.list_tasks(target, "s")
-    assert answer.arns == [ARN]
-    assert answer.error is not None
+    result = gateway.list_tasks(target, "s")
+    assert result.arns == [ARN]
+    assert result.error is not None
     assert len(endpoint.requests) == 2
 
 

@@ -49,12 +49,12 @@ def launch(gateway: BotoEcsGateway, target: Target, subnet: str, started_by: str
         "networkConfiguration": {"awsvpcConfiguration": {"subnets": [subnet], "securityGroups": []}},
         "overrides": {"containerOverrides": [{"name": "main", "command": ["true"]}]},
     }
-    answer = gateway.run_task(
+    result = gateway.run_task(
         target, kwargs, client_token=started_by, started_by=started_by, deadline=time.monotonic() + 30
     )
-    assert answer.kind is RunTaskResultKind.STARTED, answer.reason
-    assert answer.arn
-    return answer.arn
+    assert result.kind is RunTaskResultKind.STARTED, result.reason
+    assert result.arn
+    return result.arn
 
 
 def test_a_task_is_launched_found_followed_and_ends(gateway: BotoEcsGateway, target: Target, cluster: str) -> None:
@@ -76,32 +76,32 @@ def test_a_task_is_launched_found_followed_and_ends(gateway: BotoEcsGateway, tar
 
 def test_a_task_is_stopped(gateway: BotoEcsGateway, target: Target, cluster: str) -> None:
     arn = launch(gateway, target, cluster, "stopped")
-    answer = gateway.stop_task(target, arn, "asked to")
-    assert answer.error is None
-    assert answer.task is not None
-    assert answer.task["taskArn"] == arn
+    result = gateway.stop_task(target, arn, "asked to")
+    assert result.error is None
+    assert result.task is not None
+    assert result.task["taskArn"] == arn
 
 
 @pytest.mark.usefixtures("cluster")
 def test_silence_about_a_task_is_not_taken_for_missing(gateway: BotoEcsGateway, target: Target) -> None:
     """ECS names unknown tasks in failures[]; moto leaves them out."""
-    answer = gateway.describe_tasks(target, [f"arn:aws:ecs:{REGION}:123456789012:task/jobs/{'0' * 32}"])
-    assert (answer.tasks, answer.missing_arns) == ([], [])
-    assert answer.error is not None
-    assert answer.error.kind is EcsErrorKind.UNAVAILABLE
+    result = gateway.describe_tasks(target, [f"arn:aws:ecs:{REGION}:123456789012:task/jobs/{'0' * 32}"])
+    assert (result.tasks, result.missing_arns) == ([], [])
+    assert result.error is not None
+    assert result.error.kind is EcsErrorKind.UNAVAILABLE
 
 
 @pytest.mark.usefixtures("cluster")
 def test_an_unknown_cluster_is_the_profiles_fault(gateway: BotoEcsGateway, moto_url: str) -> None:
     elsewhere = Target(REGION, moto_url, None, "nowhere")
-    answer = gateway.run_task(
+    result = gateway.run_task(
         elsewhere,
         {"taskDefinition": "job"},
         client_token="t",
         started_by="s",
         deadline=time.monotonic() + 30,
     )
-    assert (answer.kind, answer.error_code) == (RunTaskResultKind.UNUSABLE_PROFILE, "ClusterNotFoundException")
+    assert (result.kind, result.error_code) == (RunTaskResultKind.UNUSABLE_PROFILE, "ClusterNotFoundException")
     trouble = gateway.describe_tasks(elsewhere, ["x"]).error
     assert trouble is not None
     assert trouble.kind is EcsErrorKind.CLUSTER_NOT_FOUND

@@ -83,11 +83,11 @@ class FlakyLedger:
             if fault == "before":
                 raise LedgerUnavailable
             self.on_call(name, "before")
-            answer = operation(*arguments, **named)
+            result = operation(*arguments, **named)
             self.on_call(name, "after")
             if fault == "after":
                 raise LedgerUnavailable
-            return answer
+            return result
 
         return call
 

@@ -62,9 +62,9 @@ class TestDeadWorker:
         dead = harness.record()
         harness.advance(LEASE + 1)
 
-        answer = harness.memory_ledger.no_effect("a", dead.claim, 1.0, "throttled")
+        result = harness.memory_ledger.no_effect("a", dead.claim, 1.0, "throttled")
 
-        assert answer.code == "claim_lost"
+        assert result.code == "claim_lost"
         assert harness.state() is State.LAUNCHED
 
 
@@ -233,7 +233,7 @@ class TestFailingLedger:
         self._assert_succeeds(harness)
 
     @pytest.mark.parametrize(
-        ("operation", "answer"),
+        ("operation", "result"),
         [
             ("no_effect", RunTaskResult(RunTaskResultKind.THROTTLED)),
             ("call_ambiguous", LostAnswer.IMMEDIATE),
@@ -243,9 +243,9 @@ class TestFailingLedger:
         ],
     )
     def test_when_it_writes_that_it_was_not_launched(
-        self, harness: WorkerHarness, operation: str, answer: RunTaskResult | LostAnswer, when: str
+        self, harness: WorkerHarness, operation: str, result: RunTaskResult | LostAnswer, when: str
     ) -> None:
-        harness.ecs.run_task_results.append(answer)
+        harness.ecs.run_task_results.append(result)
         self._inject_failure(harness, operation, when)
         self._assert_succeeds(harness)
 
