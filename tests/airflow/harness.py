@@ -190,6 +190,14 @@ class AirflowHarness:
         for workload in workloads:
             self.executor.queue_workload(workload, session=None)
 
+    def send_tasks(self, count: int = 1) -> list[Any]:
+        """Queue new tasks and send them in one heartbeat; return their workloads."""
+        sent = [make_task_workload(f"task{number}") for number in range(count)]
+        self.queue(*sent)
+        self.heartbeat()
+        self.collect_events()
+        return sent
+
     def heartbeat(self) -> None:
         """Make one heartbeat in which no server is backing off and all periodic work is due."""
         for guard in (self.executor.ledger_access.ledger_guard, self.executor.ledger_access.broker_guard):
