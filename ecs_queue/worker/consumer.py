@@ -28,7 +28,7 @@ _MAX_PAUSE = 0.05
 
 
 class Consumer:
-    """One thread calls `step`, and `close` at the end: it owns the connection and makes every acknowledgement."""
+    """One thread calls `step`, and `shut_down` at the end: it owns the connection and makes every acknowledgement."""
 
     def __init__(
         self, context: WorkerContext, broker: Broker, launcher: Launcher, thread_pool: LaunchThreadPool
@@ -81,7 +81,7 @@ class Consumer:
             self._consumer = None
 
     def shut_down(self, timeout: float) -> None:
-        """Take nothing more, and make acknowledgements until nothing is in hand or `timeout` seconds are over."""
+        """Take nothing more, acknowledge until nothing is in hand or `timeout` seconds are over, and close."""
         deadline = time.monotonic() + timeout
         try:
             self._pause_all()
@@ -94,6 +94,7 @@ class Consumer:
         except (BrokerUnavailable, LedgerUnavailable):
             # The broker gives what is not acknowledged to other workers; the calls in hand are still finished.
             self._thread_pool.wait_until_idle(max(0.0, deadline - time.monotonic()))
+        self.close()
 
     def _pause_all(self) -> None:
         if self._consumer is not None:

@@ -142,8 +142,7 @@ class Poller:
             calls = math.ceil((len(records) - start) / size)
             wait = self._context.read_limiter.try_acquire(target, expected_calls=calls)
             if wait:
-                late = records[start:]
-                self._context.ledger.reschedule_poll({record.id: max(wait, _INTERVAL) for record in late})
+                self._context.ledger.reschedule_poll({record.id: max(wait, _INTERVAL) for record in records[start:]})
                 return
             self._describe_batch(target, records[start : start + size])
 

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from ecs_queue.broker.base import Broker
 from ecs_queue.config import Config
@@ -83,20 +84,7 @@ class Worker:
         )
         self._result_publisher = ResultPublisher(broker, telemetry, keyring=open_keyring(config))
         self._metrics = WorkerMetrics(time.monotonic)
-        context = self._context = WorkerContext(
-            config=config,
-            worker_name=self.name,
-            queues=self.queues,
-            ledger=ledger,
-            gateway=MeteredGateway(gateway or BotoEcsGateway(clients, time.monotonic), self._metrics),
-            target_for=lambda queue: clients.target_for(config.profile(queue)),
-            publish_result=self._result_publisher.publish,
-            telemetry=telemetry,
-            monotonic=time.monotonic,
-            wait_for_stop=self._stopping.wait,
-            new_id=lambda: secrets.token_hex(8),
-            rng=random.Random(),
-        )
+        context = self._context = self._build_context(gateway or BotoEcsGateway(clients, time.monotonic), clients)
         fair_queue = FairQueue(lambda queue: config.profile(queue).weight, context.admission)
         pool = self._thread_pool = LaunchThreadPool(config.concurrency, telemetry, context.token_cache, fair_queue)
         context.admission.on_refresh(pool.wake)
@@ -105,7 +93,8 @@ class Worker:
         sweeper = Sweeper(context, launcher, pool, self._consumer.is_drained)
         poller = Poller(context, pool, launcher.recover)
         poll_broker = self._metrics.count_broker_polls(self._consumer.step)
-        self._consumer_service = PeriodicService("consumer", poll_broker, telemetry, finish=self._shut_down_consumer)
+        shut_down = partial(self._consumer.shut_down, STOP_TIMEOUT - 2)
+        self._consumer_service = PeriodicService("consumer", poll_broker, telemetry, finish=shut_down)
         self._services: list[Service] = [
             PeriodicService("poller", poller.step, telemetry),
             PeriodicService("sweeper", sweeper.step, telemetry),
@@ -165,10 +154,21 @@ class Worker:
             ended = self._recorder.join(max(_JOURNAL_STOP_TIMEOUT, deadline - time.monotonic())) and ended
         return ended
 
-    def _shut_down_consumer(self) -> None:
-        """Run on the consumer's thread at the end: let the calls in hand finish, give the rest back."""
-        self._consumer.shut_down(STOP_TIMEOUT - 2)
-        self._consumer.close()
+    def _build_context(self, gateway: EcsGateway, clients: EcsClients) -> WorkerContext:
+        return WorkerContext(
+            config=self._config,
+            worker_name=self.name,
+            queues=self.queues,
+            ledger=self._ledger,
+            gateway=MeteredGateway(gateway, self._metrics),
+            target_for=lambda queue: clients.target_for(self._config.profile(queue)),
+            publish_result=self._result_publisher.publish,
+            telemetry=self._telemetry,
+            monotonic=time.monotonic,
+            wait_for_stop=self._stopping.wait,
+            new_id=lambda: secrets.token_hex(8),
+            rng=random.Random(),
+        )
 
     def _heartbeat(self) -> float:
         self._ledger.heartbeat(self._worker_info(), min(_HEARTBEAT_TTL, 0.75 * self._config.lease_seconds))

@@ -214,7 +214,6 @@ class SimWorker(SimProcess):
 
     def _release_messages(self) -> None:
         self._consumer.shut_down(_STOP_BUDGET)
-        self._consumer.close()
 
     def _event_services(
         self, worker_context: WorkerContext, poller: Poller, event_server: SimEventQueueServer | None

@@ -500,7 +500,6 @@ class TestStopping:
         consumer_harness.consumer.step()
 
         consumer_harness.consumer.shut_down(1.0)
-        consumer_harness.consumer.close()
 
         assert consumer_harness.broker.calls[-1] == "close"
 
