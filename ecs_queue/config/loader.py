@@ -13,13 +13,14 @@ from ecs_queue.config.profile import Profile
 from ecs_queue.config.redact import redact_config_value
 from ecs_queue.config.sources import RawConfig, RawValue, RawValues, read_sources
 from ecs_queue.errors import ConfigError
+from ecs_queue.protocol.settings import ABSENCE_UNPROVABLE_AFTER, LIST_ONLY_AFTER
 
 DEFAULT_ORIGIN = "default"
 #: Shares of the parts of a launch in a lease that is shorter than the default one; together 80 %.
 _LEASE_SHARES = {"call_budget_seconds": 0.15, "connect_timeout_seconds": 0.15, "read_timeout_seconds": 0.5}
-#: The launch protocol searches for a lost task between 40 and 60 minutes after its first call, while AWS still
-#: lists it: the proof that there is none must be possible within these 20 minutes (docs/protocol.md).
-_MAX_ABSENCE_PROOF_SECONDS = 1200.0
+#: Workers search for a lost task only between these two ages of its launch, while AWS still lists it: the proof that
+#: there is none must be possible within that time (docs/protocol.md).
+_MAX_ABSENCE_PROOF_SECONDS = ABSENCE_UNPROVABLE_AFTER - LIST_ONLY_AFTER
 _EXCLUSIVE_KEYS = ("launch_type", "capacity_provider_strategy")
 
 

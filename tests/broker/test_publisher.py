@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator
 from typing import Any
 
 import kombu
@@ -17,20 +16,6 @@ from ecs_queue.local.redis_server import RedisServer
 from tests.servers import require_redis_binary
 
 SECRET = b"hunter2-4711"
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[Any]:
-    """A plain client of the server."""
-    with redis.Redis.from_url(redis_url) as plain:
-        yield plain
-
-
-@pytest.fixture
-def broker(redis_url: str) -> Iterator[KombuBroker]:
-    broker = KombuBroker(redis_url, "ns", visibility_timeout=60.0, socket_timeout=5.0)
-    yield broker
-    broker.close()
 
 
 def _elements(client: Any) -> dict[bytes, list[dict[str, Any]]]:
