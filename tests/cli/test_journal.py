@@ -164,8 +164,8 @@ def test_tail_follows_what_comes_until_it_is_interrupted(invoke: Invoke, deploym
 
 
 def test_tail_follows_a_journal_that_begins_empty(no_worker_environ: dict[str, str], invoke: Invoke) -> None:
-    site = Deployment(no_worker_environ)
-    tail = site.start("journal", "tail", "-f", "--json")
+    deployment = Deployment(no_worker_environ)
+    tail = deployment.start("journal", "tail", "-f", "--json")
     try:
         assert tail.stdout is not None
         for record_id in ("a1", "a2"):

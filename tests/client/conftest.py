@@ -1,4 +1,4 @@
-"""A site, and a client on it."""
+"""A harness and its client."""
 
 from __future__ import annotations
 

@@ -93,30 +93,30 @@ TestTokens.settings = settings(max_examples=60, stateful_step_count=30, deadline
 
 
 def test_a_failure_is_stored_for_an_hour() -> None:
-    book = ClientTokenStore(DAY, HOUR)
-    book.add("a", "t", b"1", (), (FAILURE,), now=0.0)
-    entry = book.find("a", "t", b"1", HOUR - 1)
+    store = ClientTokenStore(DAY, HOUR)
+    store.add("a", "t", b"1", (), (FAILURE,), now=0.0)
+    entry = store.find("a", "t", b"1", HOUR - 1)
     assert entry is not None
     assert entry.failures == (FAILURE,)
-    assert book.find("a", "t", b"1", HOUR) is None
-    assert len(book) == 0
+    assert store.find("a", "t", b"1", HOUR) is None
+    assert len(store) == 0
 
 
 def test_a_token_expires_after_the_stop_of_its_last_task() -> None:
-    book = ClientTokenStore(DAY, HOUR)
-    book.add("a", "t", b"1", ("x", "y"), (), now=0.0)
-    book.task_stopped("a", "t", "x", 10.0)
-    assert book.find("a", "t", b"1", 10.0 + HOUR) is not None
-    book.task_stopped("a", "t", "y", 10.0 + HOUR)
-    assert book.find("a", "t", b"1", 10.0 + 2 * HOUR) is None
+    store = ClientTokenStore(DAY, HOUR)
+    store.add("a", "t", b"1", ("x", "y"), (), now=0.0)
+    store.task_stopped("a", "t", "x", 10.0)
+    assert store.find("a", "t", b"1", 10.0 + HOUR) is not None
+    store.task_stopped("a", "t", "y", 10.0 + HOUR)
+    assert store.find("a", "t", b"1", 10.0 + 2 * HOUR) is None
 
 
 def test_the_end_of_a_task_does_not_touch_a_token_that_was_used_again_since() -> None:
-    book = ClientTokenStore(DAY, HOUR)
-    book.add("a", "t", b"1", ("old",), (), now=0.0)
-    assert book.find("a", "t", b"2", DAY) is None
-    book.add("a", "t", b"2", ("new",), (), now=DAY)
-    book.task_stopped("a", "t", "old", DAY + 1)
-    entry = book.find("a", "t", b"2", 2 * DAY - 1)
+    store = ClientTokenStore(DAY, HOUR)
+    store.add("a", "t", b"1", ("old",), (), now=0.0)
+    assert store.find("a", "t", b"2", DAY) is None
+    store.add("a", "t", b"2", ("new",), (), now=DAY)
+    store.task_stopped("a", "t", "old", DAY + 1)
+    entry = store.find("a", "t", b"2", 2 * DAY - 1)
     assert entry is not None
     assert entry.arns == ("new",)
