@@ -44,7 +44,9 @@ def filter_options(command: Command) -> Command:
 
     decorated: Command = run
     for decorate in (
-        click.option("--newer-than", type=parse_duration, metavar="AGE", help="Only of the last 90s, 30m, 2h, 7d ..."),
+        click.option(
+            "--newer-than", type=parse_duration, metavar="AGE", help="Only those of the last 90s, 30m, 2h, 7d ..."
+        ),
         click.option("--older-than", type=parse_duration, metavar="AGE", help="Only those at least this old."),
         click.option("--queue", metavar="NAME", help="Only those that came from this queue."),
         click.option("--reason", metavar="TEXT", help="Only those whose reason contains TEXT, in upper or lower case."),

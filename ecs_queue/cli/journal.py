@@ -60,7 +60,7 @@ def show(options: SharedOptions, /, id: str, envelope: bool, as_json: bool) -> i
     \b
     Examples:
       ecs-queue journal show nightly-etl
-      ecs-queue journal show nightly-etl --json | jq 'select(.name == "decision.run_task") | .data.answer'
+      ecs-queue journal show nightly-etl --json | jq 'select(.name == "decision.run_task") | .data.result'
       ecs-queue journal show nightly-etl --envelope
 
     Exit status: 1 when the journal has no such request.

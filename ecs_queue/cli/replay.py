@@ -36,13 +36,15 @@ _REQUEST_MODES: Mapping[str, tuple[str, ...]] = {
 @click.option("--explain", is_flag=True, help="ID: compare what would be sent to ECS now with what was sent.")
 @click.option("--offline", is_flag=True, help="FILE: make its decisions again and compare them. Starts nothing.")
 @click.option("--queue", metavar="NAME", help="ID: use another queue, and with it another profile.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="ID: change cpu=512, time_limit=60 ...")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="ID: change a value: cpu=512, time_limit=60 ..."
+)
 @click.option(
     "--env",
     "variables",
     multiple=True,
     metavar="NAME[=VALUE]",
-    help="ID: set a variable; NAME: to this shell's value.",
+    help="ID: set a variable; NAME alone takes its value from this shell.",
 )
 @click.option("--id", "new_id", metavar="ID", help="ID, with --submit: id of the new request.")
 @click.option("--speed", type=float, metavar="N", help="FILE, with --submit: N times as fast.  [1]")

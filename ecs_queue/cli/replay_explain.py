@@ -139,7 +139,7 @@ def _matching_element(previous: Any, current: list[Any], place: int) -> Any:
         return None
     item = current[place]
     if isinstance(item, dict) and "name" in item:
-        return next((one for one in previous if isinstance(one, dict) and one.get("name") == item["name"]), None)
+        return next((old for old in previous if isinstance(old, dict) and old.get("name") == item["name"]), None)
     return previous[place] if place < len(previous) else None
 
 

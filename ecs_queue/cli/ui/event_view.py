@@ -21,8 +21,8 @@ def print_event(event: JournalEvent, as_json: bool) -> None:
 
         print_json(msgspec.to_builtins(event))
     else:
-        words = (format_timestamp_ms(event.at), event.worker or "-", event.name, event.id, format_event_fields(event))
-        print_stdout("  ".join(word for word in words if word))
+        parts = (format_timestamp_ms(event.at), event.worker or "-", event.name, event.id, format_event_fields(event))
+        print_stdout("  ".join(filter(None, parts)))
 
 
 def format_event_fields(event: JournalEvent) -> str:
@@ -31,8 +31,8 @@ def format_event_fields(event: JournalEvent) -> str:
 
     kind = EVENTS.get(event.name)
     names = [name for name in kind.fields if name != "id"] if kind else list(event.data)
-    words = [f"{name}={_format_value(event.data[name])}" for name in names if event.data.get(name) not in (None, "")]
-    return truncate(" ".join(words), _MAX_FIELDS_LENGTH)
+    parts = [f"{name}={_format_value(event.data[name])}" for name in names if event.data.get(name) not in (None, "")]
+    return truncate(" ".join(parts), _MAX_FIELDS_LENGTH)
 
 
 def _format_value(value: Any) -> str:

@@ -122,14 +122,14 @@ def _phase_duration(phase: Phase, now: float) -> str:
 
 
 def _heading(launch: LaunchTimeline) -> str:
-    words = [f"attempt {launch.attempt}"]
+    parts = [f"attempt {launch.attempt}"]
     if launch.launch != launch.attempt:
-        words.append(f"launch {launch.launch}")
+        parts.append(f"launch {launch.launch}")
     if launch.run_task_calls > 1:
-        words.append(f"{launch.run_task_calls} RunTask calls")
+        parts.append(f"{launch.run_task_calls} RunTask calls")
     if launch.worker:
-        words.append(f"worker {launch.worker}")
-    return ", ".join(words)
+        parts.append(f"worker {launch.worker}")
+    return ", ".join(parts)
 
 
 def _outcome(launch: LaunchTimeline) -> str:
