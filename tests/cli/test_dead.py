@@ -45,7 +45,7 @@ def request_of(client: EcsQueue, record_id: str) -> TaskRequest:
 
 
 def keys(client: EcsQueue) -> set[str]:
-    return {letter.key for letter in client.ledger.list_dead_letters(1000)}
+    return {found.key for found in client.ledger.list_dead_letters(1000)}
 
 
 def test_dead_letters_are_counted_by_queue_and_kind_of_reason_then_listed(
@@ -131,7 +131,7 @@ def test_an_unknown_key_is_named_and_nothing_is_done(
 
 
 @pytest.mark.parametrize("command", ["requeue", "purge"])
-def test_what_changes_many_must_be_told_which_and_told_twice(
+def test_requeue_and_purge_need_a_selection_and_yes(
     invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue, command: str
 ) -> None:
     add_dead_letter(client, "k", body("job"))
@@ -151,7 +151,7 @@ def test_a_requeued_dead_letter_is_a_new_request_that_names_its_origin(
     invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
 ) -> None:
     words: dict[str, Any] = {"priority": 7, "expires_in": 600.0, "time_limit": 5.0, "relaunch": "interrupted"}
-    add_dead_letter(client, "k", body("job", owner="somebody", **words), reason="it arrived after its accept_until")
+    add_dead_letter(client, "k", body("job", owner="client-1", **words), reason="it arrived after its accept_until")
     (line,) = json_lines(invoke("dead", "requeue", "k", "--yes", "--json", env=no_worker_environ).stdout)
     assert (line["key"], line["result"], line["origin"], line["queue"]) == ("k", "requeued", "job", "default")
     assert line["id"].startswith("job-r-")
@@ -214,19 +214,19 @@ def test_what_is_purged_is_gone_and_the_rest_stays(
     assert keys(client) == set()
 
 
-def test_what_a_worker_buries_runs_when_it_is_requeued(deployment: Deployment) -> None:
+def test_a_dead_letter_of_a_worker_runs_when_it_is_requeued(deployment: Deployment) -> None:
     with deployment.make_client() as client:
-        draft = client.prepare({"id": "twice", "command": ["sh", "-c", "exit 5"]})
-        client.send([draft])
+        prepared = client.prepare({"id": "twice", "command": ["sh", "-c", "exit 5"]})
+        client.send([prepared])
         other = envelope.encode(envelope.new_request(id="twice", command=["true"], now=1.7e9, accept_seconds=1e9))
         client._broker.publish_requests([_outgoing(other)])
         wait_until(
-            lambda: any(b"true" in letter.body for letter in client.ledger.list_dead_letters(10)),
-            "the letter is buried",
+            lambda: any(b"true" in found.body for found in client.ledger.list_dead_letters(10)),
+            "the message is a dead letter",
             20,
         )
-        letter = next(letter for letter in client.ledger.list_dead_letters(10) if b"true" in letter.body)
-        done = deployment.run("dead", "requeue", letter.key, "--yes", "--json")
+        found = next(found for found in client.ledger.list_dead_letters(10) if b"true" in found.body)
+        done = deployment.run("dead", "requeue", found.key, "--yes", "--json")
         (line,) = json_lines(done.stdout)
         result = client.handle(line["id"]).result(timeout=30)
         assert (result.state, result.exit_code) == ("SUCCESS", 0)
@@ -241,7 +241,7 @@ def _outgoing(message: bytes) -> Any:
 def test_a_forged_dead_letter_is_not_signed_again(
     invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
 ) -> None:
-    """Whoever can write to a queue would else have the operator sign what he wrote."""
+    """Otherwise the operator would sign what a forger wrote to the queue."""
     add_dead_letter(client, "forged", body("job"), reason="it is not signed")
     keys_set = {**no_worker_environ, "AIRFLOW__ECS_QUEUE__SIGNING_KEYS": "k1:" + "a" * 32}
     done = invoke("dead", "requeue", "forged", "--yes", env=keys_set)

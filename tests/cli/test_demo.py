@@ -118,7 +118,7 @@ def records(*states: State) -> dict[str, Record]:
     }
 
 
-def test_nobody_looking_gets_a_line_when_something_has_changed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_a_line_is_printed_when_something_has_changed(capsys: pytest.CaptureFixture[str]) -> None:
     with open_demo_view(demo_tasks(3, 3)) as view:
         assert type(view) is DemoView
         view.update(records(State.QUEUED, State.QUEUED, State.LAUNCHED))
@@ -126,7 +126,7 @@ def test_nobody_looking_gets_a_line_when_something_has_changed(capsys: pytest.Ca
     assert capsys.readouterr().err == "0.00 s  QUEUED 2  LAUNCHED 1\n"
 
 
-def test_a_person_gets_a_table_that_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_a_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True

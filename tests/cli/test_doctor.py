@@ -43,12 +43,12 @@ def test_without_a_worker_the_canary_says_so_and_is_stopped(
     assert json_lines(invoke("status", request, "--json", env=no_worker_environ).stdout)[0]["state"] == "REVOKED"
 
 
-def test_only_the_chosen_queues_are_looked_at(deployment: Deployment) -> None:
+def test_only_the_chosen_queues_are_checked(deployment: Deployment) -> None:
     lines = json_lines(deployment.run("doctor", "--json", "--queue", "etl").stdout)
     assert {line["subject"] for line in lines if line["check"].startswith("aws.")} == {"etl"}
 
 
-def test_a_server_that_is_away_is_exit_status_1_and_the_rest_is_looked_at(deployment: Deployment) -> None:
+def test_an_unreachable_server_is_exit_status_1_and_the_rest_is_checked(deployment: Deployment) -> None:
     done = deployment.run("doctor", "--json", "--broker-url", "redis://127.0.0.1:1/0")
     assert done.returncode == 1
     lines = json_lines(done.stdout)

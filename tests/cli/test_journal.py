@@ -27,7 +27,7 @@ def ended(deployment: Deployment) -> str:
     with closing(open_journal(client.config)) as journal:
         wait_until(
             lambda: "request.ended" in {event.name for event in journal.request_events(handle.id)},
-            "its end is told",
+            "its end is in the journal",
             30,
         )
     return handle.id
@@ -37,7 +37,7 @@ def events_of(text: str) -> list[str]:
     return [event["name"] for event in json_lines(text)]
 
 
-def test_show_tells_a_request_from_its_envelope_to_its_end(invoke: Invoke, deployment: Deployment, ended: str) -> None:
+def test_show_prints_a_request_from_its_envelope_to_its_end(invoke: Invoke, deployment: Deployment, ended: str) -> None:
     done = invoke("journal", "show", ended, env=deployment.environ)
 
     assert done.exit_code == 0
@@ -69,18 +69,18 @@ def test_show_envelope_is_the_request_alone(invoke: Invoke, deployment: Deployme
     assert (request["id"], request["command"]) == (ended, ["sh", "-c", "exit 3"])
 
 
-def test_show_of_an_unknown_request_says_so(invoke: Invoke, deployment: Deployment, ended: str) -> None:
-    done = invoke("journal", "show", "nobody-knows-it", env=deployment.environ)
+def test_show_reports_an_unknown_request(invoke: Invoke, deployment: Deployment, ended: str) -> None:
+    done = invoke("journal", "show", "never-submitted", env=deployment.environ)
 
     assert (done.exit_code, done.stdout) == (1, "")
     assert (
-        "the journal has no request nobody-knows-it: it was never submitted, or the journal has dropped it since"
+        "the journal has no request never-submitted: it was never submitted, or the journal has dropped it since"
         in done.stderr
     )
 
 
 @pytest.mark.parametrize("command", [("show", "a"), ("tail",), ("export",)], ids=" ".join)
-def test_an_empty_journal_is_said_to_be_empty(
+def test_an_empty_journal_is_reported(
     invoke: Invoke, no_worker_environ: dict[str, str], command: tuple[str, ...]
 ) -> None:
     shown = invoke("journal", *command, env=no_worker_environ)
@@ -126,11 +126,11 @@ def three_requests_env(invoke: Invoke, no_worker_environ: dict[str, str]) -> dic
         (["--id", "a1", "--id", "a3"], ["a1", "a3"]),
         (["--event", "stop.*"], ["a2"]),
         (["--event", "request.submitted", "-n", "1"], ["a3"]),
-        (["--worker", "nobody"], []),
+        (["--worker", "unknown"], []),
     ],
     ids=" ".join,
 )
-def test_tail_shows_the_newest_that_are_wanted(
+def test_tail_shows_the_newest_selected_events(
     invoke: Invoke, three_requests_env: dict[str, str], options: list[str], expected: list[str]
 ) -> None:
     shown = invoke("journal", "tail", "--json", *options, env=three_requests_env)
@@ -212,7 +212,7 @@ def test_a_namespace_that_has_a_journal_is_imported_into_only_with_append(
     assert len(json_lines(invoke("journal", "show", "a1", "--json", env=three_requests_env).stdout)) == 2
 
 
-def test_of_a_file_that_was_cut_the_whole_lines_are_imported(
+def test_the_complete_lines_of_a_truncated_file_are_imported(
     invoke: Invoke, three_requests_env: dict[str, str], tmp_path: Path
 ) -> None:
     file = tmp_path / "journal.jsonl"
@@ -241,7 +241,7 @@ def test_a_file_with_a_bad_line_in_the_middle_is_not_imported_at_all(
     assert invoke("journal", "tail", "--namespace", "incident", env=three_requests_env).exit_code == 1
 
 
-def test_export_writes_to_stdout_and_can_choose(invoke: Invoke, three_requests_env: dict[str, str]) -> None:
+def test_export_writes_to_stdout_and_selects_events(invoke: Invoke, three_requests_env: dict[str, str]) -> None:
     whole = invoke("journal", "export", env=three_requests_env)
     one = invoke("journal", "export", "--id", "a2", "--since", "1h", env=three_requests_env)
     none = invoke("journal", "export", "--until", "2001-01-01T00:00:00Z", env=three_requests_env)
@@ -253,7 +253,7 @@ def test_export_writes_to_stdout_and_can_choose(invoke: Invoke, three_requests_e
     assert "there are no such events" in none.stderr
 
 
-def test_a_file_that_cannot_be_written_is_said(
+def test_a_file_that_cannot_be_written_is_reported(
     invoke: Invoke, three_requests_env: dict[str, str], tmp_path: Path
 ) -> None:
     shown = invoke("journal", "export", "-o", str(tmp_path / "no" / "where"), env=three_requests_env)
@@ -263,7 +263,7 @@ def test_a_file_that_cannot_be_written_is_said(
 
 
 @pytest.mark.parametrize("moment", ["yesterday", "2025-01-31T12:00:00", "5 moons"])
-def test_a_moment_that_is_none_is_refused(invoke: Invoke, no_worker_environ: dict[str, str], moment: str) -> None:
+def test_an_invalid_time_is_refused(invoke: Invoke, no_worker_environ: dict[str, str], moment: str) -> None:
     shown = invoke("journal", "export", "--since", moment, env=no_worker_environ)
 
     assert shown.exit_code == 2
@@ -271,7 +271,7 @@ def test_a_moment_that_is_none_is_refused(invoke: Invoke, no_worker_environ: dic
 
 
 @pytest.mark.parametrize("command", [("show", "a"), ("tail",), ("export",)], ids=" ".join)
-def test_a_server_that_is_away_is_one_sentence(invoke: Invoke, command: tuple[str, ...]) -> None:
+def test_an_unreachable_server_is_reported_in_one_sentence(invoke: Invoke, command: tuple[str, ...]) -> None:
     shown = invoke("journal", *command, "--broker-url", "redis://:hunter2@127.0.0.1:1/0")
 
     assert shown.exit_code == 2

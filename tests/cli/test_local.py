@@ -71,21 +71,21 @@ def test_local_prints_an_environment_in_which_a_command_runs_and_ctrl_c_ends_it(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["env.sh", "kept"]
 
 
-def test_local_ends_when_a_worker_ends_by_itself_and_tells_json_on_request(tmp_path: Path) -> None:
+def test_local_ends_when_a_worker_ends_by_itself_and_prints_json_on_request(tmp_path: Path) -> None:
     require_redis_binary()
     with running("local", "--json", "--workers", "2") as process:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
-        assert sorted(told["workers"]) == ["local-1", "local-2"]
-        assert told["environment"]["AWS_ENDPOINT_URL_ECS"].startswith("http://127.0.0.1:")
-        os.kill(told["workers"]["local-2"], signal.SIGKILL)
+        ready = json.loads(process.stdout.readline())
+        assert sorted(ready["workers"]) == ["local-1", "local-2"]
+        assert ready["environment"]["AWS_ENDPOINT_URL_ECS"].startswith("http://127.0.0.1:")
+        os.kill(ready["workers"]["local-2"], signal.SIGKILL)
         _, said = process.communicate(timeout=20)
         assert process.returncode == 1
         assert b"the worker local-2 ended by itself with status -9" in said
-    assert_process_ended(told["workers"]["local-1"])
+    assert_process_ended(ready["workers"]["local-1"])
 
 
-def test_a_local_ecs_prints_its_url_and_answers_boto3_until_it_is_told_to_stop(tmp_path: Path) -> None:
+def test_a_local_ecs_prints_its_url_and_answers_boto3_until_it_is_stopped(tmp_path: Path) -> None:
     options = ["--fault", "capacity=1", "--seed", "7", "--log-dir", str(tmp_path), "--stop-timeout", "1"]
     with running("local-ecs", *options) as process:
         assert process.stdout is not None
@@ -101,7 +101,7 @@ def test_a_local_ecs_prints_its_url_and_answers_boto3_until_it_is_told_to_stop(t
         assert process.returncode == 0
 
 
-def test_a_local_ecs_has_the_quotas_it_is_told(tmp_path: Path) -> None:
+def test_a_local_ecs_has_the_given_quotas(tmp_path: Path) -> None:
     options = ["--json", "--run-task-rate", "0.01", "--run-task-burst", "1", "--log-dir", str(tmp_path)]
     with running("local-ecs", *options) as process:
         assert process.stdout is not None
@@ -131,7 +131,7 @@ def test_a_local_ecs_has_the_quotas_it_is_told(tmp_path: Path) -> None:
         (["--port", "70000"], "--port"),
     ],
 )
-def test_a_local_ecs_refuses_what_makes_no_sense(invoke: Invoke, arguments: list[str], words: str) -> None:
+def test_a_local_ecs_refuses_invalid_options(invoke: Invoke, arguments: list[str], words: str) -> None:
     done = invoke("local-ecs", *arguments)
     assert (done.exit_code, done.stdout) == (2, "")
     assert words in done.stderr

@@ -46,7 +46,7 @@ print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
     assert done.stderr.strip() == "[]"
 
 
-def test_the_version_is_told(invoke: Invoke) -> None:
+def test_the_version_is_printed(invoke: Invoke) -> None:
     shown = invoke("--version")
     assert shown.exit_code == 0
     assert shown.stdout.startswith("ecs-queue ")

@@ -50,18 +50,18 @@ def test_a_paused_queue_launches_nothing_until_it_is_resumed(
     invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
 ) -> None:
     client.submit(["true"], id="a", queue="etl")
-    offer = ClaimRequest(claim="c", worker="w", args="{}", target="t")
+    claim_request = ClaimRequest(claim="c", worker="w", args="{}", target="t")
 
     done = invoke("queues", "pause", "etl", "reports", env=no_worker_environ)
 
     assert done.stdout.splitlines() == ["etl: paused", "reports: paused"]
     assert "no live worker serves the queue etl" in done.stderr
     assert sorted(client.ledger.list_paused_queues()) == ["etl", "reports"]
-    assert client.ledger.claim("a", offer).code is ResultCode.PAUSED
+    assert client.ledger.claim("a", claim_request).code is ResultCode.PAUSED
     resumed = invoke("queues", "resume", "etl", "unheard-of", env=no_worker_environ)
     assert resumed.stdout.splitlines() == ["etl: resumed", "unheard-of: was not paused"]
     assert sorted(client.ledger.list_paused_queues()) == ["reports"]
 
 
-def test_pause_wants_a_name(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
+def test_pause_needs_a_name(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
     assert invoke("queues", "pause", env=no_worker_environ).exit_code == 2

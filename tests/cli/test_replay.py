@@ -60,7 +60,7 @@ class TestLocal:
         assert (done.returncode, line["id"], line["exit_code"]) == (3, "broken", 3)
         assert "hello you, x\n" in done.stderr
 
-    def test_what_the_journal_has_hidden_must_be_given(self, past: Deployment) -> None:
+    def test_what_the_journal_has_redacted_must_be_given(self, past: Deployment) -> None:
         done = past.run("replay", "broken", "--local")
         assert (done.returncode, done.stdout) == (2, "")
         assert "the journal does not keep secrets; give --env DB_PASSWORD=..." in done.stderr
@@ -80,7 +80,7 @@ class TestLocal:
         assert record.state == "QUEUED"
 
     @pytest.mark.parametrize(("command", "status"), [(["/no/such/program"], 127), (["/"], 126)])
-    def test_what_cannot_be_started_is_said(
+    def test_a_command_that_cannot_be_started_is_reported(
         self, invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue, command: list[str], status: int
     ) -> None:
         client.submit(command, id="waits")
@@ -151,7 +151,7 @@ class TestSubmit:
         assert values == {"WHO": "you", "DB_PASSWORD": "hunter2"}
         assert (request.queue, request.priority, request.expires_in, request.origin) == ("big", 9, None, "job")
 
-    def test_what_is_hidden_and_not_given_submits_nothing(self, invoke: Invoke, past: Deployment) -> None:
+    def test_a_missing_redacted_value_submits_nothing(self, invoke: Invoke, past: Deployment) -> None:
         before = invoke("tasks", "--counts", "--json", env=past.environ).stdout
         done = invoke("replay", "broken", "--submit", env=past.environ)
         assert done.exit_code == 2
@@ -187,7 +187,7 @@ class TestExplain:
         assert facts["previous"]["run_task"]["taskDefinition"] == "local"
         assert facts["current"]["run_task"]["taskDefinition"] == "newer"
 
-    def test_another_secret_of_a_live_request_is_told_though_neither_is_shown(self) -> None:
+    def test_a_changed_secret_is_marked_though_neither_value_is_shown(self) -> None:
         from ecs_queue.cli.replay_explain import _mark_changed_secrets
         from ecs_queue.journal.redact import redact
 
@@ -221,10 +221,10 @@ class TestExplain:
         (["job", "--submit", "--set", "cpu"], "--set: expected KEY=VALUE, such as cpu=512, found 'cpu'"),
         (["job", "--submit", "--env", "NO_SUCH_VARIABLE_HERE"], "this shell's environment has no NO_SUCH_VARIABLE"),
         (["no/such.jsonl", "--offline"], "none at no/such.jsonl"),
-        (["nobody-knows", "--local"], "no request nobody-knows is known"),
+        (["never-submitted", "--local"], "no request never-submitted is known"),
     ],
 )
-def test_what_makes_no_sense_is_one_sentence_and_does_nothing(
+def test_invalid_options_are_one_sentence_and_do_nothing(
     invoke: Invoke, no_worker_environ: Mapping[str, str], arguments: list[str], sentence: str
 ) -> None:
     done = invoke("replay", *arguments, env=no_worker_environ)

@@ -12,7 +12,7 @@ from ecs_queue.client.client import EcsQueue
 from tests.cli.conftest import PYTHON, Invoke, json_lines
 
 GOLDEN = Path(__file__).parents[1] / "journal" / "golden" / "v1.jsonl"
-#: What somebody might change, as a program that runs the command with it.
+#: A program that runs the command with a changed rule.
 CHANGED = """
 import sys
 from ecs_queue.protocol import decisions
@@ -50,7 +50,7 @@ class TestOffline:
         assert (facts["request"], facts["rule"]) == (first["id"], "may_relaunch")
         assert facts["event"].startswith(f"{first['seq']} (decision.poll, ")
 
-    def test_of_a_file_that_was_cut_the_rest_is_used(self, invoke: Invoke, tmp_path: Path) -> None:
+    def test_the_complete_lines_of_a_truncated_file_are_used(self, invoke: Invoke, tmp_path: Path) -> None:
         file = tmp_path / "cut.jsonl"
         file.write_bytes(GOLDEN.read_bytes()[:-30])
 
@@ -130,7 +130,7 @@ class TestTraffic:
         }
         assert not {"a1", "a2", "a3"} & found.keys(), "they are new requests"
 
-    def test_a_dry_run_only_says_what_would_be(
+    def test_a_dry_run_only_shows_what_would_be_submitted(
         self, invoke: Invoke, no_worker_environ: dict[str, str], recorded: Path
     ) -> None:
         shown = invoke("replay", str(recorded), "--submit", "--speed", "10", "--dry-run", env=no_worker_environ)
@@ -160,7 +160,7 @@ class TestTraffic:
         assert "nothing was submitted" in shown.stderr
         assert commands_in(no_worker_environ, "ecs-queue").keys() == {"a1", "a2", "a3"}
 
-    def test_one_that_is_meant_is_taken(
+    def test_a_confirmed_namespace_is_accepted(
         self, invoke: Invoke, no_worker_environ: dict[str, str], recorded: Path
     ) -> None:
         arguments = ("replay", str(recorded), "--submit", "--speed", "1000", "--yes-i-mean", "ecs-queue")
@@ -205,7 +205,7 @@ class TestTraffic:
     ],
     ids=str,
 )
-def test_options_that_make_no_sense_are_refused(
+def test_invalid_options_for_a_file_are_refused(
     invoke: Invoke, no_worker_environ: dict[str, str], options: list[str], said: str
 ) -> None:
     shown = invoke("replay", str(GOLDEN), *options, env=no_worker_environ)
@@ -214,7 +214,7 @@ def test_options_that_make_no_sense_are_refused(
     assert said in shown.stderr
 
 
-def test_a_file_that_is_not_there_is_named(invoke: Invoke, tmp_path: Path) -> None:
+def test_a_missing_file_is_named(invoke: Invoke, tmp_path: Path) -> None:
     shown = invoke("replay", str(tmp_path / "none.jsonl"), "--offline")
 
     assert shown.exit_code == 2

@@ -20,7 +20,7 @@ def client(no_worker_environ: dict[str, str]) -> Iterator[EcsQueue]:
         yield queue
 
 
-def test_the_states_that_can_be_asked_for_are_those_there_are() -> None:
+def test_the_states_of_the_option_are_those_of_the_protocol() -> None:
     assert sorted(STATE_NAMES) == sorted(State)
 
 
@@ -54,7 +54,7 @@ def test_status_shows_each_queue_with_its_states_backlog_and_workers(
     assert next(line.split()[:4] for line in shown.splitlines() if line.startswith("etl")) == ["etl", "0", "3", "2"]
 
 
-def test_status_tells_why_a_worker_is_ill(
+def test_status_shows_why_a_worker_is_unhealthy(
     invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
 ) -> None:
     assert "no worker is alive: start one" in invoke("status", env=no_worker_environ).stdout
@@ -77,7 +77,7 @@ def test_status_tells_why_a_worker_is_ill(
     assert len(table) == 4
 
 
-def test_without_a_worker_workers_says_how_to_start_one(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
+def test_without_a_worker_workers_shows_how_to_start_one(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
     done = invoke("workers", env=no_worker_environ)
     assert (done.exit_code, done.stdout) == (0, "")
     assert "start one with `ecs-queue worker`" in done.stderr
@@ -86,7 +86,7 @@ def test_without_a_worker_workers_says_how_to_start_one(invoke: Invoke, no_worke
 def test_status_of_an_unknown_id_is_status_1_and_a_sentence(
     invoke: Invoke, no_worker_environ: Mapping[str, str]
 ) -> None:
-    for name in ("nobody-knows", "arn:aws:ecs:eu-west-1:123456789012:task/prod/nope"):
+    for name in ("never-submitted-id", "arn:aws:ecs:eu-west-1:123456789012:task/prod/nope"):
         done = invoke("status", name, env=no_worker_environ)
         assert (done.exit_code, done.stdout) == (1, "")
         assert f"no request {name} is known" in done.stderr
@@ -176,7 +176,7 @@ def test_status_finds_a_request_by_the_arn_of_its_task(deployment: Deployment) -
     assert facts["ran_seconds"] >= 0
 
 
-def test_status_goes_on_when_only_the_broker_is_away(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
+def test_status_works_when_only_the_broker_is_unavailable(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
     ledger = no_worker_environ["AIRFLOW__ECS_QUEUE__BROKER_URL"]
     away = ["--ledger-url", ledger, "--broker-url", "redis://127.0.0.1:1/0"]
     done = invoke("status", "--json", *away, env=no_worker_environ)

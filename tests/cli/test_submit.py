@@ -61,7 +61,7 @@ def test_every_option_reaches_the_request(invoke: Invoke, no_worker_environ: Map
     assert request["executor_config"] == json.loads(config)
 
 
-def test_a_file_prints_its_ids_in_order_and_the_options_hold_for_lines_that_say_nothing(
+def test_a_file_prints_its_ids_in_order_and_the_options_are_defaults_of_its_lines(
     invoke: Invoke, no_worker_environ: Mapping[str, str], tmp_path: Path
 ) -> None:
     file = task_file(tmp_path, {"id": "b", "command": ["x"], "queue": "own"}, "", {"id": "a", "command": ["y"]})
@@ -128,9 +128,7 @@ def test_a_bad_line_17_is_named_and_nothing_is_submitted(
     assert output.read_text() == "of the last run\n"
 
 
-def test_a_queue_that_nothing_can_be_launched_for_is_refused(
-    invoke: Invoke, no_worker_environ: Mapping[str, str]
-) -> None:
+def test_a_queue_that_cannot_launch_is_refused(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
     env = {**no_worker_environ, "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": ""}
     done = invoke("submit", "--queue", "gpu", "--", "true", env=env)
     assert done.exit_code == 2
@@ -205,7 +203,7 @@ def test_the_exit_status_of_one_command_is_its_own(deployment: Deployment) -> No
     assert (line["state"], line["exit_code"], line["attempts"]) == ("FAILED", 3, 1)
 
 
-def test_a_person_gets_the_result_in_words(deployment: Deployment) -> None:
+def test_without_json_the_result_is_printed_as_fields(deployment: Deployment) -> None:
     done = deployment.run("submit", "--wait", "--id", "in-words", "--", "true")
     assert done.returncode == 0
     shown = dict(line.split("  ", 1) for line in done.stdout.splitlines())
@@ -293,7 +291,7 @@ def test_ctrl_c_while_waiting_says_that_the_requests_go_on(
     assert len(json_lines((tmp_path / "results.jsonl").read_text())) == 1
 
 
-def test_a_queue_that_no_worker_takes_from_is_told_of(deployment: Deployment) -> None:
+def test_a_queue_without_a_worker_is_reported(deployment: Deployment) -> None:
     done = deployment.run("submit", "--queue", "lonely", "--wait", "--timeout", "0.2", "--", "true")
     assert done.returncode == 124
     assert "no live worker serves queue lonely; start one: ecs-queue worker --queues lonely" in done.stderr

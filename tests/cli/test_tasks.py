@@ -26,7 +26,7 @@ def client(no_worker_environ: dict[str, str]) -> Iterator[EcsQueue]:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "fits"),
+    ("selection", "fits"),
     [
         (TaskFilter(), True),
         (TaskFilter(states=frozenset({"FAILED"})), True),
@@ -42,19 +42,19 @@ def client(no_worker_environ: dict[str, str]) -> Iterator[EcsQueue]:
         (TaskFilter(reason="cannotpull", queue="default"), False),
     ],
 )
-def test_what_fits_fits_every_filter(wanted: TaskFilter, fits: bool) -> None:
+def test_a_request_is_selected_when_every_filter_matches(selection: TaskFilter, fits: bool) -> None:
     record = Record(
         id="a", queue="etl", owner="me", state=State.FAILED, created_at=NOW - 60, reason="CannotPullContainerError"
     )
-    assert wanted.matches(record, NOW) == fits
+    assert selection.matches(record, NOW) == fits
 
 
-def test_counts_are_of_all_that_fit_by_queue_and_state(
+def test_counts_are_by_queue_and_state_of_all_selected_requests(
     invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
 ) -> None:
     tasks = [{"id": f"t{n}", "command": ["true"], "queue": "etl" if n % 3 else "default"} for n in range(9)]
     client.submit_many(tasks)
-    client.stop_many(["t0", "t1"], by="somebody")
+    client.stop_many(["t0", "t1"], by="operator")
 
     def counts(*arguments: str) -> dict[str, tuple[int, int, int]]:
         lines = json_lines(invoke("tasks", "--counts", "--json", *arguments, env=no_worker_environ).stdout)
@@ -64,9 +64,9 @@ def test_counts_are_of_all_that_fit_by_queue_and_state(
 
     assert counts() == {"default": (3, 2, 1), "etl": (6, 5, 1)}
     assert counts("--limit", "1") == counts()
-    assert counts("--reason", "stopped by somebody", "--queue", "etl") == {"etl": (1, 0, 1)}
+    assert counts("--reason", "stopped by operator", "--queue", "etl") == {"etl": (1, 0, 1)}
     assert counts("--owner", "me", "--since", "1h") == counts()
-    assert counts("--owner", "nobody") == {}
+    assert counts("--owner", "unknown") == {}
     table = invoke("tasks", "--counts", env=no_worker_environ).stdout.splitlines()
     assert [line.split() for line in table] == [
         ["queue", "requests", "QUEUED", "REVOKED"],
@@ -77,7 +77,7 @@ def test_counts_are_of_all_that_fit_by_queue_and_state(
     assert invoke("tasks", "--counts", "--state", "FAILED", env=no_worker_environ).stderr == "no such requests\n"
 
 
-def test_a_list_that_is_cut_says_so(invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue) -> None:
+def test_a_truncated_list_is_reported(invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue) -> None:
     client.submit_many({"command": ["true"]} for _ in range(3))
     cut = invoke("tasks", "--limit", "2", env=no_worker_environ)
     assert len(cut.stdout.splitlines()) == 3

@@ -66,7 +66,7 @@ def started(environ: dict[str, str], tmp_path: Path) -> Iterator[WorkerProcess]:
     worker.kill()
 
 
-def test_it_says_when_it_is_ready_and_logs_one_event_a_line(started: WorkerProcess) -> None:
+def test_a_worker_reports_when_it_is_ready_and_logs_one_event_a_line(started: WorkerProcess) -> None:
     assert started.ready["worker"] == "w1"
     assert started.ready["pid"] == started.process.pid
     assert (started.ready["queues"], started.ready["concurrency"]) == (["default"], 32)
@@ -79,7 +79,7 @@ def test_it_says_when_it_is_ready_and_logs_one_event_a_line(started: WorkerProce
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_finishes_what_is_in_hand_and_a_second_one_ends_it_at_once(
+def test_a_signal_finishes_the_calls_and_a_second_one_ends_the_worker_at_once(
     started: WorkerProcess, environ: dict[str, str], number: signal.Signals
 ) -> None:
     with EcsQueue.from_config(environ=environ, owner="") as client:
@@ -95,7 +95,7 @@ def test_a_signal_finishes_what_is_in_hand_and_a_second_one_ends_it_at_once(
     assert "other workers take over its requests" in started.log.read_text()
 
 
-def test_one_signal_waits_for_the_call_in_hand_and_is_status_0(started: WorkerProcess, environ: dict[str, str]) -> None:
+def test_one_signal_waits_for_the_running_call_and_is_status_0(started: WorkerProcess, environ: dict[str, str]) -> None:
     with EcsQueue.from_config(environ=environ, owner="") as client:
         client.submit(["sleep", "30"], id="a1")
         started.wait_for_output('"event": "launch.called"')
@@ -104,7 +104,7 @@ def test_one_signal_waits_for_the_call_in_hand_and_is_status_0(started: WorkerPr
         assert client.status("a1").state is State.LAUNCHED
 
 
-def test_a_log_of_warnings_only_still_says_that_it_is_ready(environ: dict[str, str], tmp_path: Path) -> None:
+def test_without_info_logs_a_worker_still_reports_that_it_is_ready(environ: dict[str, str], tmp_path: Path) -> None:
     worker = WorkerProcess(environ, tmp_path / "worker.log", "--log-level", "warning", "--queues", " a, b,a ")
     try:
         worker.process.send_signal(signal.SIGTERM)
@@ -114,7 +114,7 @@ def test_a_log_of_warnings_only_still_says_that_it_is_ready(environ: dict[str, s
     assert worker.log.read_text() == "worker w1 takes from a, b\n"
 
 
-def test_a_queue_that_it_could_not_launch_for_is_refused_at_the_start(
+def test_a_queue_that_cannot_launch_is_refused_at_the_start(
     invoke: Invoke, no_worker_environ: Mapping[str, str]
 ) -> None:
     env = {**no_worker_environ, "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": ""}
@@ -140,7 +140,7 @@ def test_a_region_that_is_not_known_is_refused_at_the_start(
         (["--broker-url", "memory://"], "memory://"),
     ],
 )
-def test_a_worker_that_makes_no_sense_is_refused(
+def test_invalid_options_of_a_worker_are_refused(
     invoke: Invoke, no_worker_environ: Mapping[str, str], arguments: list[str], words: str
 ) -> None:
     done = invoke("worker", *arguments, env=no_worker_environ)

@@ -47,7 +47,7 @@ def test_a_row_shows_threads_rate_limit_use_last_poll_and_version() -> None:
     assert dict(zip(_HEADERS, _row(info(start_call_limit=0.0), NOW), strict=True))["usage"] == "5.0/s / 5%"
 
 
-def test_all_together_are_summed_up_and_a_mix_of_versions_is_told() -> None:
+def test_the_sums_of_all_workers_and_a_mix_of_versions_are_shown() -> None:
     words = _summary([info(), info(name="w2", version="0.2.0")])
     assert "2 workers, 8.4 launches/s" in words
     assert "RunTask and StopTask 10.0 of 20/s" in words
@@ -97,7 +97,7 @@ _OF_OLD = frozenset(
 ) | {"health", "started_at", "last_seen_at"}
 
 
-def test_a_real_worker_tells_its_polls_calls_and_rates(invoke: Invoke, deployment: Deployment) -> None:
+def test_a_real_worker_reports_its_polls_calls_and_rates(invoke: Invoke, deployment: Deployment) -> None:
     with deployment.make_client() as queue:
         assert queue.submit(["true"]).result(timeout=30).succeeded
 
@@ -105,7 +105,7 @@ def test_a_real_worker_tells_its_polls_calls_and_rates(invoke: Invoke, deploymen
         (found,) = json_lines(invoke("workers", "--json", env=deployment.environ).stdout)
         return found
 
-    wait_until(lambda: line()["launch_rate"] > 0 and line()["described_at"] is not None, "the heartbeat tells it", 20)
-    told = line()
-    assert min(told[rate] for rate in ("launch_rate", "start_call_rate", "read_call_rate")) > 0
-    assert told["started_at"] < told["polled_at"] <= told["last_seen_at"]
+    wait_until(lambda: line()["launch_rate"] > 0 and line()["described_at"] is not None, "the heartbeat has it", 20)
+    shown = line()
+    assert min(shown[rate] for rate in ("launch_rate", "start_call_rate", "read_call_rate")) > 0
+    assert shown["started_at"] < shown["polled_at"] <= shown["last_seen_at"]

@@ -1,4 +1,4 @@
-"""A namespace in memory for the client's tests, with a launcher that ends requests as it is told."""
+"""A namespace in memory for the client's tests, with a worker that ends requests on demand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMEOUT = 30.0
 
 
 class FlakyBroker(KombuBroker):
-    """Remembers what it published; `fails` makes every publication fail."""
+    """Remembers what it published; `is_unavailable` makes every call fail."""
 
     is_unavailable = False
 
@@ -51,7 +51,7 @@ class FlakyBroker(KombuBroker):
 
 
 class ClientHarness:
-    """One namespace, its clients, and a launcher that ends requests as it is told."""
+    """One namespace, its clients, and a worker that ends requests on demand."""
 
     def __init__(self) -> None:
         self.config = make_config(namespace=f"t{uuid.uuid4().hex[:12]}")
@@ -67,9 +67,9 @@ class ClientHarness:
         return self.clients[-1]
 
     def finish(self, record_id: str, exit_code: int = 0, publish_result: bool = True) -> Record:
-        """A launcher runs it to its end."""
-        offer = ClaimRequest(claim="c", worker="w", args="{}", target="{}")
-        claimed = self.memory_ledger.claim(record_id, offer).record
+        """A worker runs it to its end."""
+        claim_request = ClaimRequest(claim="c", worker="w", args="{}", target="{}")
+        claimed = self.memory_ledger.claim(record_id, claim_request).record
         assert claimed is not None
         arn = f"arn:{record_id}"
         self.memory_ledger.launched(record_id, claimed.nonce, claimed.launch, arn, 1.0)

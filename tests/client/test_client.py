@@ -42,7 +42,7 @@ class TestConfirmation:
         assert not harness.record(handle.id).undelivered
 
     @pytest.mark.parametrize("when", ["before", "after"])
-    def test_a_ledger_that_fails_then_is_told_later_and_never_raises(
+    def test_a_confirmation_that_fails_is_repeated_and_never_raises(
         self, harness: ClientHarness, queue: EcsQueue, when: str
     ) -> None:
         handle = queue.submit(["true"])
@@ -66,7 +66,7 @@ class TestConfirmation:
 
 
 class TestStop:
-    def test_before_the_launch_it_ends_at_once_and_its_owner_is_told(
+    def test_before_the_launch_a_stop_ends_the_request_at_once_and_publishes_the_result(
         self, harness: ClientHarness, queue: EcsQueue
     ) -> None:
         handle = queue.submit(["true"])
@@ -95,7 +95,7 @@ class TestStop:
         assert queue.stop("later") is State.REVOKED
         assert queue.submit(["true"], id="later").state() is State.REVOKED
 
-    def test_many_are_stopped_in_order_though_the_broker_is_gone(self, harness: ClientHarness, queue: EcsQueue) -> None:
+    def test_many_are_stopped_in_order_without_a_broker(self, harness: ClientHarness, queue: EcsQueue) -> None:
         queue.submit_many([{"id": "a", "command": ["true"]}, {"id": "b", "command": ["true"]}])
         harness.finish("a")
         harness.broker.is_unavailable = True
@@ -107,9 +107,7 @@ class TestStop:
 
 
 class TestClose:
-    def test_a_queue_of_results_of_its_own_is_forgotten_if_it_was_used(
-        self, harness: ClientHarness, queue: EcsQueue
-    ) -> None:
+    def test_a_used_result_queue_of_its_own_is_deleted(self, harness: ClientHarness, queue: EcsQueue) -> None:
         handle = queue.submit(["true"])
         harness.finish(handle.id)
         handle.result(TIMEOUT)
@@ -118,7 +116,7 @@ class TestClose:
 
         assert harness.broker.forgotten_owners == [queue.owner]
 
-    def test_one_that_was_never_read_or_is_shared_is_not(self, harness: ClientHarness, queue: EcsQueue) -> None:
+    def test_an_unread_or_shared_result_queue_is_not_deleted(self, harness: ClientHarness, queue: EcsQueue) -> None:
         queue.submit(["true"])
         queue.close()
         shared = harness.make_client(owner="airflow")
@@ -129,7 +127,7 @@ class TestClose:
 
         assert harness.broker.forgotten_owners == []
 
-    def test_a_broker_that_is_gone_does_not_hinder_it(self, harness: ClientHarness, queue: EcsQueue) -> None:
+    def test_close_works_without_a_broker(self, harness: ClientHarness, queue: EcsQueue) -> None:
         handle = queue.submit(["true"])
         harness.finish(handle.id)
         handle.result(TIMEOUT)
@@ -170,7 +168,7 @@ def test_no_representation_shows_the_command(queue: EcsQueue) -> None:
     assert "hunter2" not in repr(handle.prepared_request)
 
 
-def test_a_failed_request_says_so(harness: ClientHarness, queue: EcsQueue) -> None:
+def test_the_result_of_a_failed_request_has_its_reason(harness: ClientHarness, queue: EcsQueue) -> None:
     handle = queue.submit(["true"])
     harness.memory_ledger.claim(handle.id, ClaimRequest(claim="c", worker="w", args="{}", target="{}"))
     harness.memory_ledger.refused(handle.id, "c", RefusalKind.PERMANENT, 2.0, "not authorized", max_attempts=3)

@@ -28,7 +28,7 @@ PREPARED = prepare_request(
 
 
 class FakeInbox:
-    """Hands over what a test puts in; `down`: cannot be reached."""
+    """Returns the bodies that a test puts in; `is_unavailable` makes it raise."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -54,7 +54,7 @@ class FakeInbox:
 
 
 class FakeLedger:
-    """A ledger with the records that a test puts in; remembers what it was asked."""
+    """A ledger with the records that a test puts in; remembers the lookups."""
 
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
@@ -86,12 +86,12 @@ class ResultWaiterHarness:
         return [result.id for result in self.waiter.as_completed(wanted, timeout)]
 
     def end_and_publish(self, *records: Record) -> None:
-        """Ended in the ledger, and announced."""
+        """End requests in the ledger, and publish their results."""
         self.ledger.records.update({record.id: record for record in records})
         self.publish(*records)
 
     def publish(self, *records: Record) -> None:
-        """Announced, whatever the ledger says."""
+        """Publish results, whatever the ledger has."""
         self.inbox.bodies += [encode(build_result(record)) for record in records]
 
     def _put_again(self, prepared_request: PreparedRequest) -> bool:
@@ -107,7 +107,7 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> ResultWaiterHarness:
     return ResultWaiterHarness()
 
 
-def test_what_came_before_it_was_waited_for_is_kept(harness: ResultWaiterHarness) -> None:
+def test_an_early_result_is_kept(harness: ResultWaiterHarness) -> None:
     harness.ledger.records.update({name: _record(name, State.LAUNCHED) for name in "ab"})
     harness.end_and_publish(_record("b"), _record("a"))
 
@@ -115,7 +115,7 @@ def test_what_came_before_it_was_waited_for_is_kept(harness: ResultWaiterHarness
     assert harness.wait("b") == ["b"]
 
 
-def test_only_so_much_is_kept_and_the_rest_found_in_the_ledger(
+def test_early_results_are_limited_and_the_rest_is_read_from_the_ledger(
     harness: ResultWaiterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_results, "_MAX_EARLY_RESULTS", 10)
@@ -128,7 +128,7 @@ def test_only_so_much_is_kept_and_the_rest_found_in_the_ledger(
     assert harness.wait("t0", "t99") == ["t99", "t0"]
 
 
-def test_nothing_is_kept_of_what_was_waited_for(harness: ResultWaiterHarness) -> None:
+def test_nothing_is_kept_of_awaited_requests(harness: ResultWaiterHarness) -> None:
     harness.ledger.records["b"] = _record("b", State.LAUNCHED)
     harness.end_and_publish(_record("a"))
     harness.wait("a", prepared_request=PREPARED)
@@ -148,14 +148,14 @@ def test_a_result_of_another_submission_of_the_id_is_not_taken_for_it(harness: R
         harness.wait("a", timeout=0.2)
 
 
-def test_a_doubled_result_is_handed_out_once(harness: ResultWaiterHarness) -> None:
+def test_a_duplicate_result_is_yielded_once(harness: ResultWaiterHarness) -> None:
     harness.ledger.records["b"] = _record("b")
     harness.end_and_publish(_record("a"), _record("a"))
 
     assert sorted(harness.wait("a", "b")) == ["a", "b"]
 
 
-def test_a_broker_that_is_down_is_left_alone_for_a_while(harness: ResultWaiterHarness) -> None:
+def test_an_unavailable_broker_is_retried_only_after_a_pause(harness: ResultWaiterHarness) -> None:
     harness.inbox.is_unavailable = True
     harness.ledger.records["a"] = _record("a", State.LAUNCHED)
 
@@ -165,7 +165,7 @@ def test_a_broker_that_is_down_is_left_alone_for_a_while(harness: ResultWaiterHa
     assert harness.inbox.drains == 1
 
 
-def test_the_ledger_is_asked_about_so_many_at_once_in_turn(harness: ResultWaiterHarness) -> None:
+def test_the_ledger_is_read_in_batches_in_turn(harness: ResultWaiterHarness) -> None:
     ids = [f"t{index}" for index in range(1100)]
     harness.ledger.records.update({record_id: _record(record_id) for record_id in ids})
 
@@ -174,14 +174,14 @@ def test_the_ledger_is_asked_about_so_many_at_once_in_turn(harness: ResultWaiter
     assert [len(asked) for asked in harness.ledger.lookups] == [500, 500, 100]
 
 
-def test_a_lost_put_is_submitted_again(harness: ResultWaiterHarness) -> None:
+def test_a_lost_put_is_repeated(harness: ResultWaiterHarness) -> None:
     assert harness.wait("a", prepared_request=PREPARED) == ["a"]
 
     assert harness.put_again == [PREPARED]
 
 
 def test_a_stop_that_the_ledger_has_without_its_request_is_not_the_end(harness: ResultWaiterHarness) -> None:
-    """The put that would have told whose it is was lost."""
+    """The put that stores its owner was lost."""
     harness.ledger.records["a"] = _record("a", State.REVOKED, nonce="")
 
     harness.wait("a", prepared_request=PREPARED)
@@ -223,11 +223,11 @@ def test_closing_confirms_and_closes_the_inbox(harness: ResultWaiterHarness) -> 
         None,
         _record("a", State.LAUNCHED),
         _record("a", nonce="other"),
-        Record(id="a", nonce="n", owner="somebody", queue="q", state=State.SUCCESS),
+        Record(id="a", nonce="n", owner="another", queue="q", state=State.SUCCESS),
     ],
     ids=["an unknown id", "not ended", "a wrong nonce", "another owner's"],
 )
-def test_a_forged_result_is_not_believed(harness: ResultWaiterHarness, truth: Record | None) -> None:
+def test_a_forged_result_is_ignored(harness: ResultWaiterHarness, truth: Record | None) -> None:
     if truth is not None:
         harness.ledger.records["a"] = truth
     harness.ledger.records["b"] = _record("b")
@@ -240,7 +240,7 @@ def test_a_forged_result_is_not_believed(harness: ResultWaiterHarness, truth: Re
     assert ("a", "n") not in harness.ledger.confirmed
 
 
-def test_a_result_is_what_the_ledger_says_and_not_what_its_message_says(harness: ResultWaiterHarness) -> None:
+def test_the_result_comes_from_the_ledger_and_not_from_the_message(harness: ResultWaiterHarness) -> None:
     harness.ledger.records["a"] = _record("a", State.FAILED)
     harness.publish(_record("a", State.SUCCESS))
 
@@ -249,7 +249,7 @@ def test_a_result_is_what_the_ledger_says_and_not_what_its_message_says(harness:
     assert result.state == State.FAILED
 
 
-def test_results_wait_for_a_ledger_that_cannot_be_asked(harness: ResultWaiterHarness) -> None:
+def test_results_wait_for_an_unavailable_ledger(harness: ResultWaiterHarness) -> None:
     harness.end_and_publish(_record("a"))
     harness.ledger.failures = 3
 

@@ -1,4 +1,4 @@
-"""The client signs what it sends, and believes no result that anybody may have written."""
+"""The client signs what it sends, and ignores results that are not signed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class KeyedClientHarness(ClientHarness):
         self.keyring = open_keyring(self.config)
 
     def publish_result(self, queue: EcsQueue, record_id: str, *, signed: bool, **changes: Any) -> None:
-        """Somebody publishes how it ended."""
+        """Publish a result that may be forged."""
         result = envelope.build_result(self.record(record_id))
         forged = type(result)(**{name: getattr(result, name) for name in result.__struct_fields__} | changes)
         body = envelope.encode(forged, self.keyring) if signed else envelope.encode(forged)
@@ -49,7 +49,7 @@ def queue(harness: KeyedClientHarness) -> EcsQueue:
     return harness.make_client()
 
 
-def test_what_is_published_and_kept_is_signed_and_sealed(harness: KeyedClientHarness, queue: EcsQueue) -> None:
+def test_published_and_stored_requests_are_signed_and_encrypted(harness: KeyedClientHarness, queue: EcsQueue) -> None:
     queue.submit(["login"], id="a", executor_config=CONFIG)
 
     (message,) = harness.broker.published
@@ -61,7 +61,7 @@ def test_what_is_published_and_kept_is_signed_and_sealed(harness: KeyedClientHar
     assert envelope.decode_request(message.body, harness.keyring).executor_config == CONFIG
 
 
-def test_the_same_request_again_is_the_same_though_its_text_is_another(
+def test_the_same_request_again_is_the_same_though_its_envelope_differs(
     harness: KeyedClientHarness, queue: EcsQueue
 ) -> None:
     first = queue.submit(["login"], id="a", executor_config=CONFIG)
@@ -72,7 +72,7 @@ def test_the_same_request_again_is_the_same_though_its_text_is_another(
         queue.submit(["logout"], id="a")
 
 
-def test_a_lost_put_is_put_again_with_the_very_same_text(harness: KeyedClientHarness, queue: EcsQueue) -> None:
+def test_a_lost_put_is_repeated_with_the_same_envelope(harness: KeyedClientHarness, queue: EcsQueue) -> None:
     handle = queue.submit(["login"], id="a")
     before = harness.record("a")
     del harness.memory_ledger._records["a"]
@@ -82,7 +82,7 @@ def test_a_lost_put_is_put_again_with_the_very_same_text(harness: KeyedClientHar
     assert (harness.record("a").request, harness.record("a").nonce) == (before.request, before.nonce)
 
 
-def test_a_forged_result_is_not_believed_and_the_ledger_is_asked(
+def test_an_unsigned_result_is_ignored_and_the_ledger_is_read(
     harness: KeyedClientHarness, queue: EcsQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     handle = queue.submit(["true"])
@@ -96,9 +96,7 @@ def test_a_forged_result_is_not_believed_and_the_ledger_is_asked(
     assert handle.result(TIMEOUT).state == State.FAILED
 
 
-def test_a_signed_result_is_handed_out_at_once_as_the_ledger_has_it(
-    harness: KeyedClientHarness, queue: EcsQueue
-) -> None:
+def test_a_signed_result_is_yielded_at_once_as_the_ledger_has_it(harness: KeyedClientHarness, queue: EcsQueue) -> None:
     handle = queue.submit(["true"])
     harness.finish(handle.id, exit_code=3, publish_result=False)
     harness.publish_result(queue, handle.id, signed=True, state="SUCCESS", exit_code=0)
@@ -106,7 +104,7 @@ def test_a_signed_result_is_handed_out_at_once_as_the_ledger_has_it(
     assert handle.result(TIMEOUT).state == State.FAILED
 
 
-def test_one_that_is_signed_and_not_borne_out_by_the_ledger_is_not_believed(
+def test_a_signed_result_that_the_ledger_does_not_confirm_is_ignored(
     harness: KeyedClientHarness, queue: EcsQueue
 ) -> None:
     handle = queue.submit(["true"])

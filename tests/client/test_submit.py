@@ -79,16 +79,14 @@ class TestSubmit:
 
         assert harness.broker.published == []
 
-    def test_a_client_whose_queue_cannot_launch_is_told_what_to_set(self) -> None:
+    def test_a_queue_that_cannot_launch_raises_what_to_set(self) -> None:
         config = make_config({"AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": ""})
         queue = EcsQueue(config, open_broker(config), open_ledger(config))
 
         with pytest.raises(ConfigError, match="cluster"):
             queue.submit(["true"])
 
-    def test_a_ledger_that_fails_is_told_and_nothing_is_published(
-        self, harness: ClientHarness, queue: EcsQueue
-    ) -> None:
+    def test_a_failing_ledger_raises_and_nothing_is_published(self, harness: ClientHarness, queue: EcsQueue) -> None:
         harness.ledger.fail("put", "before")
 
         with pytest.raises(LedgerUnavailable):
@@ -96,9 +94,7 @@ class TestSubmit:
 
         assert harness.broker.published == []
 
-    def test_it_may_be_repeated_when_nobody_knows_whether_it_was_accepted(
-        self, harness: ClientHarness, queue: EcsQueue
-    ) -> None:
+    def test_submit_may_be_repeated_when_its_outcome_is_unknown(self, harness: ClientHarness, queue: EcsQueue) -> None:
         harness.ledger.fail("put", "after")
         with pytest.raises(LedgerUnavailable):
             queue.submit(["true"], id="a")
@@ -116,7 +112,7 @@ class TestSubmit:
 
         assert harness.record(handle.id).state is State.QUEUED
 
-    def test_an_id_and_a_broker_are_not_needed_to_be_told_apart(self, queue: EcsQueue) -> None:
+    def test_requests_without_an_id_get_different_ids(self, queue: EcsQueue) -> None:
         handles = queue.submit_many([{"command": ["true"]}] * 10)
 
         assert len({handle.id for handle in handles}) == 10
@@ -166,7 +162,7 @@ class TestTheSameId:
         assert harness.memory_ledger.get(["b"]) == [None]
         assert not harness.broker.published
 
-    def test_one_that_is_taken_at_that_very_moment_keeps_no_other_one_of_its_batch_from_being_published(
+    def test_a_conflict_at_the_same_moment_does_not_keep_the_rest_of_the_batch_from_being_published(
         self, harness: ClientHarness, queue: EcsQueue
     ) -> None:
         def be_first(operation: str, when: str) -> None:
@@ -201,7 +197,7 @@ class TestTheSameId:
 
         assert abs(harness.record("a").expires_at - (time.time() + 300.0)) < 60.0
 
-    def test_a_clock_that_is_far_behind_is_told(self, harness: ClientHarness) -> None:
+    def test_a_clock_that_is_far_behind_raises(self, harness: ClientHarness) -> None:
         late = EcsQueue(harness.config, harness.broker, harness.memory_ledger, clock=lambda: time.time() - 100_000)
 
         with pytest.raises(RequestTooLate, match="clock"):

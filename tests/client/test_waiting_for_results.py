@@ -32,7 +32,7 @@ class TestResults:
 
         assert (result.id, result.state, result.succeeded) == (handle.id, "SUCCESS", True)
 
-    def test_a_lost_message_is_made_up_for_by_the_ledger_within_two_seconds(
+    def test_after_a_lost_message_the_result_comes_from_the_ledger_within_two_seconds(
         self, harness: ClientHarness, queue: EcsQueue
     ) -> None:
         handle = queue.submit(["true"])
@@ -58,13 +58,13 @@ class TestResults:
         with pytest.raises(ResultTimeout):
             queue.submit(["true"]).result(0)
 
-    def test_it_may_be_asked_for_again(self, harness: ClientHarness, queue: EcsQueue) -> None:
+    def test_a_result_may_be_requested_again(self, harness: ClientHarness, queue: EcsQueue) -> None:
         handle = queue.submit(["true"])
         harness.finish(handle.id)
 
         assert handle.result(TIMEOUT) == handle.result(TIMEOUT)
 
-    def test_an_earlier_submission_of_anybody_is_found_by_its_id(self, harness: ClientHarness, queue: EcsQueue) -> None:
+    def test_the_submission_of_another_client_is_found_by_its_id(self, harness: ClientHarness, queue: EcsQueue) -> None:
         queue.submit(["true"], id="a")
         other = harness.make_client()
         handle = other.handle("a")
@@ -75,11 +75,11 @@ class TestResults:
         assert handle.result(TIMEOUT).succeeded
         assert handle.state() is State.SUCCESS
 
-    def test_an_unknown_id_is_said(self, queue: EcsQueue) -> None:
+    def test_an_unknown_id_raises(self, queue: EcsQueue) -> None:
         with pytest.raises(UnknownTask, match="nothing-of-the-kind"):
             queue.handle("nothing-of-the-kind")
 
-    def test_a_client_without_an_owner_asks_the_ledger_alone(self, harness: ClientHarness) -> None:
+    def test_a_client_without_an_owner_reads_only_the_ledger(self, harness: ClientHarness) -> None:
         queue = harness.make_client(owner="")
         handle = queue.submit(["true"])
         assert harness.record(handle.id).owner == ""
@@ -88,7 +88,7 @@ class TestResults:
 
         assert handle.result(TIMEOUT).succeeded
 
-    def test_a_broker_that_is_gone_delays_the_result_only(self, harness: ClientHarness, queue: EcsQueue) -> None:
+    def test_an_unavailable_broker_only_delays_the_result(self, harness: ClientHarness, queue: EcsQueue) -> None:
         def gone(owner: str) -> Any:
             raise BrokerUnavailable
 
@@ -98,14 +98,14 @@ class TestResults:
 
         assert handle.result(TIMEOUT).succeeded
 
-    def test_a_ledger_that_is_gone_for_a_while_is_waited_for(self, harness: ClientHarness, queue: EcsQueue) -> None:
+    def test_a_result_waits_for_an_unavailable_ledger(self, harness: ClientHarness, queue: EcsQueue) -> None:
         handle = queue.submit(["true"])
         harness.finish(handle.id, publish_result=False)
         harness.ledger.fail("get", "before")
 
         assert handle.result(TIMEOUT).succeeded
 
-    def test_garbage_among_the_results_is_passed_over(self, harness: ClientHarness, queue: EcsQueue) -> None:
+    def test_garbage_among_the_results_is_skipped(self, harness: ClientHarness, queue: EcsQueue) -> None:
         handle = queue.submit(["true"])
         harness.broker.publish_results([(queue.owner, b"garbage"), (queue.owner, b"{}")])
         harness.finish(handle.id)
@@ -134,7 +134,7 @@ class TestAsCompleted:
 
         assert {result.id for result in queue.as_completed([handles[0], handles[2]], TIMEOUT)} == {"t0", "t2"}
 
-    def test_a_result_taken_by_one_that_was_given_up_is_not_lost(self, harness: ClientHarness, queue: EcsQueue) -> None:
+    def test_a_result_of_an_abandoned_iterator_is_not_lost(self, harness: ClientHarness, queue: EcsQueue) -> None:
         handles = queue.submit_many([{"id": f"t{index}", "command": ["true"]} for index in range(3)])
         for handle in handles:
             harness.finish(handle.id)
@@ -153,7 +153,7 @@ class TestAsCompleted:
 
         assert len(list(queue.as_completed([handle, handle], TIMEOUT))) == 1
 
-    def test_many_are_waited_for_without_one_look_each(self, harness: ClientHarness, queue: EcsQueue) -> None:
+    def test_many_results_need_no_ledger_read_each(self, harness: ClientHarness, queue: EcsQueue) -> None:
         handles = queue.submit_many([{"id": f"t{index}", "command": ["true"]} for index in range(600)])
         for handle in handles:
             harness.finish(handle.id)
@@ -164,7 +164,7 @@ class TestAsCompleted:
         assert len(results) == 600
         assert time.monotonic() - before < 20
 
-    def test_many_whose_messages_were_lost_are_found_in_turn(self, harness: ClientHarness, queue: EcsQueue) -> None:
+    def test_many_results_without_messages_are_found_in_turn(self, harness: ClientHarness, queue: EcsQueue) -> None:
         handles = queue.submit_many([{"id": f"t{index}", "command": ["true"]} for index in range(1200)])
         for handle in handles:
             harness.finish(handle.id, publish_result=False)
@@ -173,7 +173,7 @@ class TestAsCompleted:
 
 
 class TestLostPuts:
-    def test_what_the_ledger_lost_is_put_again_as_the_very_same_request(
+    def test_a_request_that_the_ledger_lost_is_put_again_as_the_same_request(
         self, harness: ClientHarness, queue: EcsQueue
     ) -> None:
         handle = queue.submit(["true"], id="a")
@@ -189,7 +189,7 @@ class TestLostPuts:
         bodies = {message.body for message in harness.broker.published}
         assert (len(harness.broker.published), len(bodies)) == (2, 1)
 
-    def test_what_cannot_be_put_any_more_is_said_instead_of_waited_for(self, harness: ClientHarness) -> None:
+    def test_a_lost_request_that_cannot_be_put_again_raises(self, harness: ClientHarness) -> None:
         clock = [time.time()]
         queue = EcsQueue(harness.config, harness.broker, harness.memory_ledger, clock=lambda: clock[0] - 86_399.5)
         handle = queue.submit(["true"])
@@ -199,9 +199,7 @@ class TestLostPuts:
         with pytest.raises(UnknownTask):
             handle.result(TIMEOUT)
 
-    def test_a_result_whose_retention_is_over_is_said_instead_of_waited_for(
-        self, harness: ClientHarness, queue: EcsQueue
-    ) -> None:
+    def test_a_result_whose_retention_is_over_raises(self, harness: ClientHarness, queue: EcsQueue) -> None:
         queue.submit(["true"], id="a")
         handle = harness.make_client().handle("a")
         _lose_record(harness, "a")
@@ -209,7 +207,7 @@ class TestLostPuts:
         with pytest.raises(UnknownTask, match="a"):
             handle.result()
 
-    def test_an_id_that_is_another_requests_by_now_is_said(self, harness: ClientHarness, queue: EcsQueue) -> None:
+    def test_an_id_that_belongs_to_another_request_by_now_raises(self, harness: ClientHarness, queue: EcsQueue) -> None:
         handle = queue.submit(["true"], id="a")
         _lose_record(harness, "a")
         harness.make_client().submit(["false"], id="a")
@@ -219,14 +217,14 @@ class TestLostPuts:
 
 
 def _lose_record(harness: ClientHarness, record_id: str) -> None:
-    """The ledger loses its last second."""
+    """The ledger loses a record in a fail-over."""
     del harness.memory_ledger._records[record_id]
     harness.memory_ledger._due_at.pop(record_id, None)
     harness.memory_ledger._start_deadlines.pop(record_id, None)
 
 
 def _in_threads(acts: Sequence[Callable[[], object]]) -> list[object]:
-    """What each returned, or raised, run at the same time; fails when one does not end."""
+    """Run the functions at the same time; return what each returned or raised. Fails when one does not end."""
     results: list[object] = [None] * len(acts)
 
     def run(position: int) -> None:
@@ -245,7 +243,7 @@ def _in_threads(acts: Sequence[Callable[[], object]]) -> list[object]:
 
 
 class BlockingInbox:
-    """Says that it is being read, and then waits for `may_go_on` before it reads."""
+    """Sets `reading` when it is read, and waits for `released` before it reads."""
 
     def __init__(self, inner: ResultConsumer, reading: threading.Event, released: threading.Event) -> None:
         self._inner = inner
@@ -262,7 +260,7 @@ class BlockingInbox:
 
 
 class SignallingCondition(threading.Condition):
-    """Says that a thread is about to wait."""
+    """Sets an event when a thread is about to wait."""
 
     def __init__(self, waits: threading.Event) -> None:
         super().__init__()

@@ -88,7 +88,7 @@ def levels(findings: dict[str, list[Finding]], check: str) -> list[Severity]:
 
 
 @pytest.mark.usefixtures("account")
-def test_an_account_where_everything_is_there_has_nothing_wrong_and_is_left_as_it_was() -> None:
+def test_a_complete_account_has_no_errors_and_is_not_changed() -> None:
     findings = found(config_of())
     flat = [finding for group in findings.values() for finding in group]
     assert [finding for finding in flat if finding.severity in (Severity.ERROR, Severity.WARNING)] == []
@@ -99,7 +99,7 @@ def test_an_account_where_everything_is_there_has_nothing_wrong_and_is_left_as_i
 
 
 @pytest.mark.usefixtures("account")
-def test_a_missing_cluster_is_wrong_and_ends_the_examination() -> None:
+def test_a_missing_cluster_is_an_error_and_ends_the_checks() -> None:
     config = config_of(CLUSTER="nope")
     target = replace(TARGET, cluster="nope")
     findings = list(check_account(config, config.profile("default"), target, client))
@@ -108,26 +108,26 @@ def test_a_missing_cluster_is_wrong_and_ends_the_examination() -> None:
 
 
 @pytest.mark.usefixtures("account")
-def test_a_missing_task_definition_is_wrong() -> None:
+def test_a_missing_task_definition_is_an_error() -> None:
     findings = found(config_of(TASK_DEFINITION="nope"))
     assert levels(findings, "aws.task_definition") == [Severity.ERROR]
     assert "aws.container" not in findings
 
 
 @pytest.mark.usefixtures("account")
-def test_an_inactive_task_definition_is_wrong() -> None:
+def test_an_inactive_task_definition_is_an_error() -> None:
     client("ecs").deregister_task_definition(taskDefinition="job:1")
     assert levels(found(config_of(TASK_DEFINITION="job:1")), "aws.task_definition") == [Severity.ERROR]
 
 
 @pytest.mark.usefixtures("account")
-def test_a_container_that_is_not_in_the_definition_is_wrong() -> None:
+def test_a_container_that_is_not_in_the_definition_is_an_error() -> None:
     (finding,) = found(config_of(CONTAINER_NAME="worker"))["aws.container"]
     assert (finding.severity, "only main" in finding.text) == (Severity.ERROR, True)
 
 
 @pytest.mark.usefixtures("account")
-def test_a_definition_for_ec2_alone_is_wrong_on_fargate() -> None:
+def test_a_definition_for_ec2_alone_is_an_error_on_fargate() -> None:
     ecs = client("ecs")
     given = {"family": "ec2job", "networkMode": "bridge", "requiresCompatibilities": ["EC2"]}
     ecs.register_task_definition(**given, containerDefinitions=[CONTAINER])
@@ -140,7 +140,7 @@ def test_a_definition_for_ec2_alone_is_wrong_on_fargate() -> None:
 
 
 @pytest.mark.usefixtures("account")
-def test_a_missing_log_group_is_wrong_unless_it_is_made_by_the_driver() -> None:
+def test_a_missing_log_group_is_an_error_unless_the_driver_creates_it() -> None:
     client("logs").delete_log_group(logGroupName="/jobs")
     assert levels(found(config_of()), "aws.log_group") == [Severity.ERROR]
     options = {**CONTAINER["logConfiguration"]["options"], "awslogs-create-group": "true"}
@@ -150,14 +150,14 @@ def test_a_missing_log_group_is_wrong_unless_it_is_made_by_the_driver() -> None:
 
 
 @pytest.mark.usefixtures("account")
-def test_a_container_without_awslogs_is_a_note() -> None:
+def test_a_container_without_awslogs_is_an_info() -> None:
     plain = {key: value for key, value in CONTAINER.items() if key != "logConfiguration"}
     client("ecs").register_task_definition(**DEFINITION, containerDefinitions=[plain])
     assert levels(found(config_of()), "aws.log_group") == [Severity.INFO]
 
 
 @mock_aws
-def test_each_right_that_iam_denies_is_named() -> None:
+def test_each_denied_permission_is_named() -> None:
     keys = user_who_may("ecs:DescribeTasks", "ecs:ListTasks")
     profile = config_of().profile("default")
 
@@ -182,7 +182,7 @@ def user_who_may(*actions: str) -> dict[str, str]:
     return {"aws_access_key_id": key["AccessKeyId"], "aws_secret_access_key": key["SecretAccessKey"]}
 
 
-def test_what_the_doctor_may_not_look_at_is_a_note() -> None:
+def test_what_the_doctor_may_not_read_is_an_info() -> None:
     """The worker's policy has no right to look at task definitions."""
     clients = {name: client(name) for name in ("ecs", "sts", "logs", "service-quotas")}
     with Stubber(clients["ecs"]) as ecs, Stubber(clients["sts"]) as sts, Stubber(clients["service-quotas"]) as quotas:
@@ -203,7 +203,7 @@ def test_what_the_doctor_may_not_look_at_is_a_note() -> None:
     assert not [finding for finding in findings if finding.severity is Severity.ERROR]
 
 
-def test_expired_credentials_are_wrong() -> None:
+def test_expired_credentials_are_an_error() -> None:
     clients = {name: client(name) for name in ("ecs", "sts", "logs", "service-quotas")}
     with Stubber(clients["ecs"]) as ecs, Stubber(clients["sts"]) as sts:
         for stub, call in ((sts, "get_caller_identity"), (ecs, "describe_clusters")):
@@ -232,7 +232,7 @@ def test_rates_above_awss_quotas_are_warnings(settings: dict[str, str], expected
     assert [finding.severity for finding in findings] == expected
 
 
-def test_stand_ins_are_not_taken_for_aws() -> None:
+def test_stand_ins_are_not_checked_as_aws() -> None:
     assert not is_not_aws("https://ecs.eu-central-1.amazonaws.com")
     assert not is_not_aws("https://vpce-0a.ecs.eu-central-1.vpce.amazonaws.com")
     assert is_not_aws("http://127.0.0.1:4566")

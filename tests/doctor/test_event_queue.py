@@ -37,7 +37,7 @@ def test_a_queue_that_can_be_read_is_fine_and_keeps_its_messages(sqs: Any) -> No
     assert len(sqs.receive_message(QueueUrl=url)["Messages"]) == 1
 
 
-def test_a_missing_queue_is_wrong(sqs: Any) -> None:
+def test_a_missing_queue_is_an_error(sqs: Any) -> None:
     ((level, text),) = examined(sqs, f"https://sqs.{REGION}.amazonaws.com/123456789012/nowhere")
     assert level is Severity.ERROR
     assert "does not exist" in text
@@ -51,7 +51,7 @@ def test_a_missing_queue_is_wrong(sqs: Any) -> None:
         ("get_queue_attributes", Severity.INFO, "the backlog is unknown"),
     ],
 )
-def test_a_right_that_lacks_is_named(denied: str, level: Severity, action: str) -> None:
+def test_a_missing_permission_is_named(denied: str, level: Severity, action: str) -> None:
     sqs = boto3.client("sqs", region_name=REGION)
     with Stubber(sqs) as stub:
         for operation in ("receive_message", "delete_message_batch", "get_queue_attributes"):
@@ -64,7 +64,7 @@ def test_a_right_that_lacks_is_named(denied: str, level: Severity, action: str) 
     assert action in findings[-1][1]
 
 
-def test_events_that_nobody_reads_are_a_warning() -> None:
+def test_unread_events_are_a_warning() -> None:
     sqs = boto3.client("sqs", region_name=REGION)
     with Stubber(sqs) as stub:
         stub.add_response("receive_message", EMPTY)

@@ -14,7 +14,7 @@ def found(url: str, durability: str = "server", role: str = "ledger") -> dict[st
     return {finding.check: finding for finding in check_server(role, url, durability, 2.0)}
 
 
-def test_a_good_server_has_nothing_but_ok(own_redis: RedisServer) -> None:
+def test_a_good_server_is_ok(own_redis: RedisServer) -> None:
     findings = found(own_redis.url)
     assert {finding.severity for finding in findings.values()} == {Severity.OK}
     assert "appendfsync always" in findings["server.persistence"].text
@@ -27,7 +27,7 @@ def test_a_good_server_has_nothing_but_ok(own_redis: RedisServer) -> None:
     }
 
 
-def test_a_server_that_may_evict_is_wrong(own_redis: RedisServer) -> None:
+def test_a_server_that_may_evict_is_an_error(own_redis: RedisServer) -> None:
     client = redis.Redis.from_url(own_redis.url)
     client.config_set("maxmemory-policy", "allkeys-lru")
     client.close()
@@ -45,7 +45,7 @@ def test_a_nearly_full_server_is_a_warning(own_redis: RedisServer) -> None:
     assert found(own_redis.url)["server.memory"].severity is Severity.WARNING
 
 
-def test_a_server_that_keeps_nothing_is_a_warning_and_with_a_replica_a_note(redis_url: str) -> None:
+def test_a_server_without_persistence_is_a_warning_and_with_a_replica_an_info(redis_url: str) -> None:
     assert found(redis_url)["server.persistence"].severity is Severity.WARNING
     assert found(redis_url, "replica")["server.persistence"].severity is Severity.INFO
 
@@ -62,7 +62,7 @@ def test_a_broker_of_its_own_need_not_be_durable(redis_url: str) -> None:
     assert "server.persistence" not in found(redis_url, durability="", role="broker")
 
 
-def test_a_replica_is_wrong(own_redis: RedisServer, redis_server: RedisServer) -> None:
+def test_a_replica_is_an_error(own_redis: RedisServer, redis_server: RedisServer) -> None:
     client = redis.Redis.from_url(own_redis.url)
     client.replicaof("127.0.0.1", redis_server.port)
     client.close()
@@ -70,7 +70,7 @@ def test_a_replica_is_wrong(own_redis: RedisServer, redis_server: RedisServer) -
     assert (finding.severity, "primary" in finding.advice) == (Severity.ERROR, True)
 
 
-def test_a_user_who_may_not_ask_gets_notes_and_no_error(own_redis: RedisServer) -> None:
+def test_a_user_without_permissions_gets_infos_and_no_error(own_redis: RedisServer) -> None:
     client = redis.Redis.from_url(own_redis.url)
     client.acl_setuser("lean", enabled=True, passwords=["+hunter2"], commands=["+ping", "+client"])
     client.close()
@@ -81,13 +81,13 @@ def test_a_user_who_may_not_ask_gets_notes_and_no_error(own_redis: RedisServer) 
     assert not any("hunter2" in repr(finding) for finding in findings.values())
 
 
-def test_a_wrong_password_is_wrong_and_is_not_shown(own_redis: RedisServer) -> None:
+def test_a_wrong_password_is_an_error_and_is_not_shown(own_redis: RedisServer) -> None:
     findings = found(own_redis.url.replace("redis://", "redis://nobody:hunter2@"))
     assert findings["server.reachable"].severity is Severity.ERROR
     assert "hunter2" not in repr(findings)
 
 
-def test_a_server_that_is_away_is_wrong_and_says_what_to_do() -> None:
+def test_an_unreachable_server_is_an_error_with_advice() -> None:
     (finding,) = check_server("broker", "redis://127.0.0.1:1/0", "", 1.0)
     assert (finding.check, finding.severity) == ("server.reachable", Severity.ERROR)
     assert finding.text.startswith("the broker failed")
@@ -95,7 +95,7 @@ def test_a_server_that_is_away_is_wrong_and_says_what_to_do() -> None:
 
 
 @pytest.mark.parametrize(("ahead", "level"), [(1.0, Severity.OK), (30.0, Severity.WARNING), (-600.0, Severity.ERROR)])
-def test_a_clock_that_is_off_is_told(redis_url: str, ahead: float, level: Severity) -> None:
+def test_a_wrong_clock_is_reported(redis_url: str, ahead: float, level: Severity) -> None:
     import time
 
     findings = check_server("ledger", redis_url, "server", 2.0, wall_clock=lambda: time.time() + ahead)

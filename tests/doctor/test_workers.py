@@ -39,7 +39,7 @@ def found(config: Config, ledger: MemoryLedger) -> dict[str, Finding]:
     return {finding.check: finding for finding in check_workers(config, open_broker(config), ledger, "1")}
 
 
-def test_without_a_worker_there_is_a_warning_and_for_what_waits_something_wrong(ledger: MemoryLedger) -> None:
+def test_without_a_worker_there_is_a_warning_and_an_error_for_waiting_requests(ledger: MemoryLedger) -> None:
     config = config_of()
     with EcsQueue(config, open_broker(config), ledger, owner="") as queue:
         queue.submit(["true"], queue="etl")
@@ -50,7 +50,7 @@ def test_without_a_worker_there_is_a_warning_and_for_what_waits_something_wrong(
     assert "ecs-queue worker --queues etl" in unserved.advice
 
 
-def test_an_ill_worker_is_wrong_and_another_version_a_note(ledger: MemoryLedger) -> None:
+def test_an_unhealthy_worker_is_an_error_and_another_version_an_info(ledger: MemoryLedger) -> None:
     ledger.heartbeat(worker(health="default: no credentials", version="0.9"), 60)
     findings = found(config_of(), ledger)
     assert findings["workers.alive"].severity is Severity.OK

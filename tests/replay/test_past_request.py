@@ -1,4 +1,4 @@
-"""Where a request's past comes from, and what the journal has hidden of it."""
+"""Where a past request comes from, and what the journal has redacted in it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.journal.memory_journal import MemoryJournal
 
 EMPTY = MemoryJournal([])
 SECRETS = {"environment": [{"name": "TOKEN", "value": REDACTED}, {"name": "DAY", "value": "1"}]}
-PLAN = LaunchSpec("main", 3, {"overrides": {"containerOverrides": [{"name": "main", **SECRETS}]}})
+SPEC = LaunchSpec("main", 3, {"overrides": {"containerOverrides": [{"name": "main", **SECRETS}]}})
 
 
 @pytest.fixture
@@ -37,49 +37,49 @@ def request(record_id: str = "job", **fields: Any) -> TaskRequest:
     return envelope.new_request(id=record_id, **(known | fields))
 
 
-def journal(past: TaskRequest, *plans: LaunchSpec) -> MemoryJournal:
-    """As workers write it: envelopes and plans as JSON values."""
+def journal(past: TaskRequest, *specs: LaunchSpec) -> MemoryJournal:
+    """As workers write it: envelopes and specs as JSON values."""
     events = [("request.submitted", {"envelope": msgspec.to_builtins(past)})]
-    for launch, plan in enumerate(plans, 1):
-        told = {
+    for launch, spec in enumerate(specs, 1):
+        data = {
             "launch": launch,
             "attempt": 1,
-            "launch_spec": msgspec.to_builtins(plan),
+            "launch_spec": msgspec.to_builtins(spec),
             "target": {"region": "eu-west-1"},
         }
-        events.append(("launch.called", told))
+        events.append(("launch.called", data))
     return MemoryJournal(
         JournalEvent(v=1, seq=f"{n}-0.0", at=1.7e9 + n, name=name, id=past.id, data=data)
         for n, (name, data) in enumerate(events)
     )
 
 
-def test_while_it_lives_the_ledger_has_it(client: EcsQueue) -> None:
+def test_a_live_request_comes_from_the_ledger(client: EcsQueue) -> None:
     client.submit(["live"], id="job")
     past = find_past_request(client, journal(request(command=["old"])), "job")
     assert (past.source, past.request.command, past.last_call, past.redacted) == ("ledger", ["live"], None, ())
 
 
-def test_what_is_being_launched_has_its_frozen_arguments(client: EcsQueue) -> None:
+def test_a_launching_request_has_its_frozen_arguments(client: EcsQueue) -> None:
     client.submit(["live"], id="job")
     target = '{"cluster":"prod","region":"eu-west-1"}'
-    client.ledger.claim("job", ClaimRequest(claim="c", worker="w", args=PLAN.encode(), target=target))
+    client.ledger.claim("job", ClaimRequest(claim="c", worker="w", args=SPEC.encode(), target=target))
     sent = find_past_request(client, EMPTY, "job").last_call
     assert sent is not None
-    assert (sent.launch, sent.launch_spec, sent.target) == (1, PLAN, {"cluster": "prod", "region": "eu-west-1"})
+    assert (sent.launch, sent.launch_spec, sent.target) == (1, SPEC, {"cluster": "prod", "region": "eu-west-1"})
 
 
-def test_what_has_ended_is_taken_from_the_journal_with_its_newest_launch(client: EcsQueue) -> None:
+def test_an_ended_request_comes_from_the_journal_with_its_newest_launch(client: EcsQueue) -> None:
     client.submit(["live"], id="job")
     client.stop("job")
-    newest = msgspec.structs.replace(PLAN, max_attempts=9)
-    past = find_past_request(client, journal(request(command=["old"]), PLAN, newest), "job")
+    newest = msgspec.structs.replace(SPEC, max_attempts=9)
+    past = find_past_request(client, journal(request(command=["old"]), SPEC, newest), "job")
     assert (past.source, past.request.command) == ("journal", ["old"])
     assert past.last_call is not None
     assert (past.last_call.launch, past.last_call.launch_spec, past.last_call.at) == (2, newest, 1.7e9 + 2)
 
 
-def test_what_nobody_has_is_an_error_that_says_what_to_do(client: EcsQueue) -> None:
+def test_an_unknown_request_is_an_error_with_advice(client: EcsQueue) -> None:
     with pytest.raises(UnknownTask, match=r"no request nope is known.*[Ss]ubmit it anew"):
         find_past_request(client, EMPTY, "nope")
     client.submit(["live"], id="job")
@@ -92,7 +92,7 @@ def test_what_nobody_has_is_an_error_that_says_what_to_do(client: EcsQueue) -> N
     "config",
     [SECRETS, {"overrides": {"containerOverrides": [{"name": "main", **SECRETS}, {"name": "side", **SECRETS}]}}],
 )
-def test_hidden_variables_are_filled_wherever_they_stand_and_the_rest_is_left_over(
+def test_redacted_variables_are_filled_everywhere_and_the_rest_is_returned(
     client: EcsQueue, config: dict[str, Any]
 ) -> None:
     past = find_past_request(client, journal(request(executor_config=config)), "job")
@@ -104,7 +104,7 @@ def test_hidden_variables_are_filled_wherever_they_stand_and_the_rest_is_left_ov
     assert "hunter2" not in repr(filled)
 
 
-def test_what_is_still_hidden_is_named_with_what_to_give(client: EcsQueue) -> None:
+def test_what_is_still_redacted_is_named_with_what_to_give(client: EcsQueue) -> None:
     past = find_past_request(client, journal(request(executor_config=SECRETS)), "job")
     with pytest.raises(InvalidRequest, match=r"give --env TOKEN=\.\.\. \(--env NAME alone"):
         past.with_secrets({})
@@ -117,15 +117,15 @@ def test_a_secret_in_the_command_cannot_be_given(client: EcsQueue) -> None:
 
 
 @pytest.mark.parametrize(
-    "plan", [None, "", {"container_name": "main", "max_attempts": 3, "sealed": "gAAAA"}, "no JSON"]
+    "spec", [None, "", {"container_name": "main", "max_attempts": 3, "sealed": "gAAAA"}, "no JSON"]
 )
-def test_a_launch_whose_arguments_cannot_be_read_was_sent_nobody_knows_how(client: EcsQueue, plan: object) -> None:
-    past_events = list(journal(request(), PLAN).all_events())
-    odd = msgspec.structs.replace(past_events[1], data={**past_events[1].data, "launch_spec": plan})
+def test_a_launch_with_unreadable_arguments_has_no_last_call(client: EcsQueue, spec: object) -> None:
+    past_events = list(journal(request(), SPEC).all_events())
+    odd = msgspec.structs.replace(past_events[1], data={**past_events[1].data, "launch_spec": spec})
     assert find_past_request(client, MemoryJournal([past_events[0], odd]), "job").last_call is None
 
 
-def test_what_was_sealed_is_opened_from_ledger_and_journal_with_the_keys_of_this_configuration(
+def test_encrypted_requests_of_ledger_and_journal_are_opened_with_the_configured_keys(
     redis_url: str,
 ) -> None:
     keys = {
@@ -134,9 +134,9 @@ def test_what_was_sealed_is_opened_from_ledger_and_journal_with_the_keys_of_this
     }
     environ = local_environment("http://127.0.0.1:1", redis_url)
     with EcsQueue.from_config(environ={**environ, **keys}, owner="") as locked:
-        draft = locked.prepare({"id": "job", "command": ["login", "hunter2"]})
+        prepared = locked.prepare({"id": "job", "command": ["login", "hunter2"]})
         locked.submit(["login", "hunter2"], id="job")
-        kept = {"envelope": msgspec.json.decode(draft.submission.request)}
+        kept = {"envelope": msgspec.json.decode(prepared.submission.request)}
         past = MemoryJournal([JournalEvent(v=1, seq="1-0.0", at=1.7e9, name="request.submitted", id="old", data=kept)])
         assert find_past_request(locked, EMPTY, "job").request.command == ["login", "hunter2"]
         assert find_past_request(locked, past, "old").request.command == ["login", "hunter2"]

@@ -11,7 +11,7 @@ from ecs_queue.errors import UsageError
 from tests.cli.conftest import Invoke
 
 
-def test_the_command_line_is_the_uppermost_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_overrides_every_other_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "ecs_queue.cfg"
     file.write_text("[ecs_queue]\nnamespace = file\nconcurrency = 7\nbroker_url = redis://file:6379/0\n")
     monkeypatch.setenv("AIRFLOW__ECS_QUEUE__CONCURRENCY", "8")

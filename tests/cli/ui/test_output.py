@@ -29,11 +29,11 @@ from ecs_queue.cli.ui.durations import format_duration
         (270000, "3 d 3 h"),
     ],
 )
-def test_a_duration_is_told_in_the_units_that_fit(seconds: float, shown: str) -> None:
+def test_a_duration_has_the_units_that_fit(seconds: float, shown: str) -> None:
     assert format_duration(seconds) == shown
 
 
-def test_control_characters_cannot_rule_a_terminal() -> None:
+def test_control_characters_never_reach_a_terminal() -> None:
     assert output.sanitize("a\x1b]0;title\x07\r\nb\u2028c\x9bd") == "a ]0;title b c d"
 
 

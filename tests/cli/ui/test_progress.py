@@ -1,4 +1,4 @@
-"""A bar when a person looks, lines when not."""
+"""A bar on a terminal, otherwise lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ecs_queue.cli.ui.progress import Progress, ProgressBar, open_progress
 
 
 class FakeTerminal(io.StringIO):
-    """Somebody looks at it."""
+    """A stream that is a terminal."""
 
     def isatty(self) -> bool:
         return True

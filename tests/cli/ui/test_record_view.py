@@ -63,7 +63,7 @@ def test_what_has_not_happened_is_none_for_machines_and_left_out_for_people() ->
     assert lines["expires"] == "2023-11-14T22:16:00Z, in 1 min"
 
 
-def test_a_marked_stop_names_who_asked_for_it() -> None:
+def test_a_stop_names_who_requested_it() -> None:
     seen = record(state=State.LAUNCHED, finished_at=0.0, stop_requested_by="ops", stop_requested_at=NOW - 1)
     assert dict(record_lines(seen, NOW))["stop"] == "requested by ops at 2023-11-14T22:14:59Z"
 

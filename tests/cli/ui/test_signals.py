@@ -10,7 +10,7 @@ import pytest
 from ecs_queue.cli.ui.signals import STOP_SIGNALS, StopSignals
 
 
-def test_signals_are_told_in_order_and_the_handlers_come_back() -> None:
+def test_signals_are_returned_in_order_and_the_handlers_are_restored() -> None:
     before = [signal.getsignal(number) for number in STOP_SIGNALS]
     with StopSignals() as signals:
         assert signals.wait(0.0) is None
@@ -22,14 +22,14 @@ def test_signals_are_told_in_order_and_the_handlers_come_back() -> None:
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
-def test_more_signals_than_anybody_reads_do_no_harm() -> None:
+def test_unread_signals_do_no_harm() -> None:
     with StopSignals() as signals:
         for _ in range(70_000):  # a pipe holds 65,536
             signal.raise_signal(signal.SIGTERM)
         assert signals.wait(0.0) is signal.SIGTERM
 
 
-def test_the_handlers_come_back_after_an_error() -> None:
+def test_the_handlers_are_restored_after_an_error() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(ZeroDivisionError), StopSignals():
         raise ZeroDivisionError

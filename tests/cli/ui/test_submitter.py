@@ -1,4 +1,4 @@
-"""Submissions and waits that outlast the servers' absence."""
+"""Submissions and waits that outlast outages of the servers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ecs_queue.messages.envelope import TaskResult
 
 
 class Identified:
-    """Stands for a handle, a draft or a result: what has an id."""
+    """Stands for a handle, a prepared or a result: what has an id."""
 
     def __init__(self, name: str) -> None:
         self.id = name
@@ -26,16 +26,16 @@ def identified(number: int) -> list[Any]:
 
 
 class FlakyQueue:
-    """A queue whose ledger is away for some calls. `trouble`: what each call does, None is "it works"."""
+    """A queue that raises the given errors, one a call; None: the call succeeds."""
 
-    def __init__(self, *trouble: Exception | None) -> None:
-        self.failures = list(trouble)
+    def __init__(self, *failures: Exception | None) -> None:
+        self.failures = list(failures)
         self.sent: list[list[str]] = []
 
-    def send(self, drafts: Sequence[Any]) -> list[Any]:
-        self.sent.append([draft.id for draft in drafts])
+    def send(self, prepared_requests: Sequence[Any]) -> list[Any]:
+        self.sent.append([prepared.id for prepared in prepared_requests])
         self._fail()
-        return list(drafts)
+        return list(prepared_requests)
 
     def as_completed(self, handles: Sequence[Any], timeout: float | None) -> Iterator[Any]:
         for position, handle in enumerate(handles):
@@ -55,21 +55,21 @@ def _no_retry_delay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ledger_unavailable() -> LedgerUnavailable:
-    return LedgerUnavailable("the ledger is away")
+    return LedgerUnavailable("the ledger is unavailable")
 
 
 def test_a_batch_whose_answer_is_lost_is_sent_again_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     queue: Any = FlakyQueue(None, ledger_unavailable(), ledger_unavailable())
-    told: list[int] = []
-    drafts = identified(250)
-    assert Submitter(queue).submit(drafts, told.append) == drafts
-    assert told == [200, 50]
+    batch_sizes: list[int] = []
+    prepared_requests = identified(250)
+    assert Submitter(queue).submit(prepared_requests, batch_sizes.append) == prepared_requests
+    assert batch_sizes == [200, 50]
     assert [len(batch) for batch in queue.sent] == [200, 50, 50, 50]
     assert queue.sent[1] == queue.sent[2] == queue.sent[3]
-    assert "the ledger is away; trying again" in capsys.readouterr().err
+    assert "the ledger is unavailable; trying again" in capsys.readouterr().err
 
 
-def test_a_ledger_that_stays_away_ends_with_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_outage_of_the_ledger_ends_with_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submitter, "_OUTAGE_TIMEOUT_SECONDS", 0.0)
     queue: Any = FlakyQueue(None, ledger_unavailable())
     started = Submitter(queue)
@@ -81,7 +81,7 @@ def test_a_ledger_that_stays_away_ends_with_what_is_known(monkeypatch: pytest.Mo
     assert len(started.ambiguous_ids) == 50
 
 
-def test_each_result_comes_once_though_the_ledger_is_away_meanwhile(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_result_comes_once_through_outages_of_the_ledger(capsys: pytest.CaptureFixture[str]) -> None:
     queue: Any = FlakyQueue(ledger_unavailable(), ledger_unavailable(), None, ledger_unavailable())
     found: list[TaskResult] = list(wait_for_results(queue, identified(6), None))
     assert [result.id for result in found] == [f"r{position}" for position in range(6)]

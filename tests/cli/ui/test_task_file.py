@@ -17,12 +17,12 @@ def queue(no_worker_environ: dict[str, str]) -> Iterator[EcsQueue]:
         yield built
 
 
-def test_blank_lines_are_left_out_but_count_and_a_byte_order_mark_is_no_json() -> None:
+def test_blank_lines_are_skipped_but_counted_and_a_byte_order_mark_is_removed() -> None:
     data = b'\xef\xbb\xbf{"command": ["a"]}\n\n  \r\n{"command": ["b"]}\r\n'
     assert list(read_task_lines("T", data, {})) == [(1, {"command": ["a"]}), (4, {"command": ["b"]})]
 
 
-def test_defaults_hold_where_a_line_says_nothing() -> None:
+def test_defaults_apply_where_a_line_does_not_set_a_member() -> None:
     data = b'{"command": ["a"], "queue": "own"}\n{"command": ["b"]}'
     found = [task["queue"] for _, task in read_task_lines("T", data, {"queue": "given"})]
     assert found == ["own", "given"]
@@ -59,7 +59,7 @@ def test_a_bad_line_is_named_by_its_number(queue: EcsQueue, line: bytes, words: 
     assert words in str(raised.value)
 
 
-def test_a_queue_that_nothing_can_be_launched_for_is_named_by_its_line(no_worker_environ: dict[str, str]) -> None:
+def test_a_queue_that_cannot_launch_is_named_by_its_line(no_worker_environ: dict[str, str]) -> None:
     environ = {name: value for name, value in no_worker_environ.items() if not name.endswith("CLUSTER")}
     with (
         EcsQueue.from_config(environ=environ, owner="") as queue,
@@ -90,7 +90,7 @@ def test_the_same_request_again_and_an_id_that_was_stopped_in_advance_are_no_con
     queue.submit(["true"], id="again")
     queue.stop("stopped")
     data = b'{"id": "again", "command": ["true"]}\n{"id": "stopped", "command": ["true"]}'
-    seen: list[None] = []
-    drafts = prepare_task_lines(queue, "T", read_task_lines("T", data, {}), lambda: seen.append(None))
-    assert [draft.request.id for draft in drafts] == ["again", "stopped"]
-    assert len(seen) == 2
+    prepared: list[None] = []
+    prepared_requests = prepare_task_lines(queue, "T", read_task_lines("T", data, {}), lambda: prepared.append(None))
+    assert [item.request.id for item in prepared_requests] == ["again", "stopped"]
+    assert len(prepared) == 2

@@ -82,7 +82,7 @@ def test_a_pipe_gets_plain_lines(capsysbinary: pytest.CaptureFixture[bytes]) -> 
     assert "\x1b" not in "".join(lines)
 
 
-def test_what_goes_on_says_so(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_a_phase_that_goes_on_is_marked(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     waits = LaunchTimeline(launch=1, attempt=1, reason="Rate exceeded", phases=[Phase("wait", _T)])
     print_timeline(Timeline(id="job", start=_T, launches=[waits]), _T + 30)
     lines = capsysbinary.readouterr().out.decode().splitlines()
