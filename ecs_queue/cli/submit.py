@@ -49,7 +49,7 @@ POSITIVE_SECONDS = click.FloatRange(0, 1e9, min_open=True)
     "--expires-in", type=POSITIVE_SECONDS, metavar="S", help="Do not launch it later than S seconds from now."
 )
 @click.option("--time-limit", type=POSITIVE_SECONDS, metavar="S", help="Stop the task when it has run for S seconds.")
-@click.option("--relaunch", type=click.Choice(RELAUNCH_POLICIES), help="When it may be launched again.  [never_started]")
+@click.option("--relaunch", type=click.Choice(RELAUNCH_POLICIES), help="When to launch it again.  [never_started]")
 @click.option("--file", "-f", metavar="TASKS.jsonl", help="Submit every line of this file; - is stdin.")
 @click.option("--wait", "-w", is_flag=True, help="Wait for the results.")
 @click.option("--timeout", type=POSITIVE_SECONDS, metavar="S", help="Maximum number of seconds to wait.")

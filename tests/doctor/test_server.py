@@ -82,7 +82,7 @@ def test_a_user_without_permissions_gets_infos_and_no_error(own_redis: RedisServ
 
 
 def test_a_wrong_password_is_an_error_and_is_not_shown(own_redis: RedisServer) -> None:
-    findings = found(own_redis.url.replace("redis://", "redis://nobody:hunter2@"))
+    findings = found(own_redis.url.replace("redis://", "redis://unknown:hunter2@"))
     assert findings["server.reachable"].severity is Severity.ERROR
     assert "hunter2" not in repr(findings)
 
