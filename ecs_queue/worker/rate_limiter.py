@@ -1,7 +1,7 @@
 """AWS's request rates, shared by all workers through token buckets in the ledger.
 
 RunTask and StopTask take tokens of one bucket, DescribeTasks and ListTasks of another; each account and Region has its
-own, as far as a target tells them apart. RunTask leaves the last tokens of its bucket to StopTask. Nothing here waits:
+own, as far as a target identifies them. RunTask leaves the last tokens of its bucket to StopTask. Nothing here waits:
 a caller without a token learns when to ask again, and does something else meanwhile.
 """
 

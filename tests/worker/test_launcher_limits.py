@@ -242,6 +242,6 @@ def test_no_event_shows_the_command_or_the_environment(harness: WorkerHarness) -
     harness.worker.handle_message(harness.new_envelope(command=["psql", secret], executor_config=config))
     harness.advance_in_steps(60)
 
-    told = [(name, {field: fields[field] for field in EVENTS[name].fields}) for name, fields in harness.worker.events]
-    assert len(told) >= 6
-    assert secret not in json.dumps(told)
+    logged = [(name, {field: fields[field] for field in EVENTS[name].fields}) for name, fields in harness.worker.events]
+    assert len(logged) >= 6
+    assert secret not in json.dumps(logged)

@@ -6,6 +6,7 @@ import pytest
 
 from ecs_queue.protocol.ecs_results import EcsError, EcsErrorKind, StopTaskResult
 from ecs_queue.protocol.states import State
+from ecs_queue.worker.poller import collect_tasks
 from tests.fake_clock import START
 from tests.worker.harness import WorkerHarness
 
@@ -213,3 +214,15 @@ def test_young_tasks_are_polled_every_second_and_old_ones_every_ten(harness: Wor
     assert 15 <= young <= 20
     assert 9 <= len(harness.ecs.describe_calls) <= 10
     assert harness.clock() == START + 1320
+
+
+def test_the_batch_of_a_poll_knows_each_task_by_arn_and_request_and_no_command(harness: WorkerHarness) -> None:
+    harness.launch_many(2)
+    records = [harness.record("t0"), harness.record("t1")]
+
+    batch = collect_tasks(records)
+
+    assert batch.get_all_arns() == [record.arn for record in records]
+    assert [batch.arn_to_key[record.arn] for record in records] == ["t0", "t1"]
+    assert (batch.info_by_key("t0").queue, batch.info_by_key("t0").cmd) == ("default", [])
+    assert batch.failure_count_by_key("t0") == records[0].attempt
