@@ -12,11 +12,11 @@ import pytest
 from ecs_queue.broker import open_broker
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.errors import JournalUnavailable
-from ecs_queue.journal.base import EventBatch
 from ecs_queue.ledger import open_ledger
 from ecs_queue.protocol.states import State
 from ecs_queue.worker.worker import Worker
 from tests.fake_ecs import FakeEcs
+from tests.journal.fake_journal_store import FakeJournalStore
 from tests.wait import wait_until
 from tests.worker.harness import make_config
 
@@ -26,32 +26,6 @@ FAILURES: dict[str, Failure] = {
     "a mistake of ours": lambda: KeyError("oops"),
     "out of memory": lambda: MemoryError(),
 }
-
-
-class FakeJournalStore:
-    """A journal that stores events, or raises the given failure."""
-
-    def __init__(self, failure: Failure | None = None) -> None:
-        self.failure = failure
-        self.batches: list[EventBatch] = []
-        self.append_count = 0
-
-    def now(self) -> float:
-        return time.time()
-
-    def append(self, batch: EventBatch) -> float:
-        self.append_count += 1
-        if self.failure is not None:
-            raise self.failure()
-        self.batches.append(batch)
-        return time.time()
-
-    def event_names(self, record_id: str) -> list[str]:
-        events = [event for batch in self.batches for event in msgspec.json.decode(batch.body)]
-        return [event["name"] for event in events if event["id"] == record_id]
-
-    def close(self) -> None:
-        pass
 
 
 class JournalHarness:
@@ -97,7 +71,7 @@ def make_harness() -> Iterator[Callable[[FakeJournalStore], JournalHarness]]:
 def test_a_journal_that_fails_stops_no_launch_and_no_result(
     make_harness: Callable[[FakeJournalStore], JournalHarness], failure: Failure
 ) -> None:
-    store = FakeJournalStore(failure)
+    store = FakeJournalStore(time.time, failure)
     harness = make_harness(store)
 
     harness.run_request()
@@ -108,7 +82,7 @@ def test_a_journal_that_fails_stops_no_launch_and_no_result(
 def test_worker_and_client_record_every_event_of_a_request(
     make_harness: Callable[[FakeJournalStore], JournalHarness],
 ) -> None:
-    store = FakeJournalStore()
+    store = FakeJournalStore(time.time)
     harness = make_harness(store)
 
     record_id = harness.run_request()
@@ -130,7 +104,7 @@ def test_worker_and_client_record_every_event_of_a_request(
 
 
 def test_a_stop_is_recorded_with_its_requester(make_harness: Callable[[FakeJournalStore], JournalHarness]) -> None:
-    store = FakeJournalStore()
+    store = FakeJournalStore(time.time)
     harness = make_harness(store)
 
     harness.client.stop("unknown-yet", by="alice")
@@ -145,7 +119,7 @@ def test_a_stop_is_recorded_with_its_requester(make_harness: Callable[[FakeJourn
 
 
 def test_a_repeated_submission_is_recorded_once(make_harness: Callable[[FakeJournalStore], JournalHarness]) -> None:
-    store = FakeJournalStore()
+    store = FakeJournalStore(time.time)
     harness = make_harness(store)
     for _ in range(2):
         harness.client.submit(["true"], id="same")

@@ -3,65 +3,32 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
-import msgspec
 import pytest
 
-from ecs_queue.errors import JournalUnavailable
 from ecs_queue.journal import JournalRecorder
 from ecs_queue.journal import recorder as journal_recorder
 from ecs_queue.journal.base import EventBatch
 from ecs_queue.telemetry import Telemetry
+from tests.fake_clock import FakeClock
+from tests.journal.fake_journal_store import FakeJournalStore
 
 CLOCK_OFFSET = 1000.0
-
-
-class FakeJournalStore:
-    """A `JournalStore` in memory. `is_unavailable`: every call fails; `loses_answers`: appends take effect and fail."""
-
-    def __init__(self) -> None:
-        self.current_time = 50.0
-        self.batches: list[EventBatch] = []
-        self.appended = threading.Event()
-        self.is_unavailable = self.loses_answers = False
-
-    def now(self) -> float:
-        if self.is_unavailable:
-            raise JournalUnavailable("unreachable")
-        return self.current_time
-
-    def append(self, batch: EventBatch) -> float:
-        now = self.now()
-        if (batch.writer_id, batch.batch_number) not in {(b.writer_id, b.batch_number) for b in self.batches}:
-            self.batches.append(batch)
-            self.appended.set()
-        if self.loses_answers:
-            raise JournalUnavailable("the response was lost")
-        return now
-
-    def events(self) -> list[dict[str, Any]]:
-        return [event for batch in self.batches for event in msgspec.json.decode(batch.body)]
-
-    def event_names(self) -> list[str]:
-        return [event["name"] for event in self.events()]
-
-    def close(self) -> None:
-        pass
 
 
 class RecorderHarness:
     """A recorder that the test drives, unless it starts it."""
 
     def __init__(self, max_buffered: int = 100) -> None:
-        self.store = FakeJournalStore()
+        self.clock = FakeClock(50.0)
+        self.store = FakeJournalStore(self.clock)
         self.telemetry = Telemetry()
         self.recorder = JournalRecorder(
             self.store,
             self.telemetry,
             "w",
             max_buffered=max_buffered,
-            clock=lambda: self.store.current_time + CLOCK_OFFSET,
+            clock=lambda: self.clock() + CLOCK_OFFSET,
         )
 
     def emit(self, record_id: str = "a") -> None:
@@ -93,10 +60,10 @@ def test_without_events_nothing_is_written(harness: RecorderHarness) -> None:
 def test_times_are_the_servers_and_never_decrease(harness: RecorderHarness) -> None:
     harness.emit()
     harness.recorder.write_pending()
-    harness.store.current_time += 5
+    harness.clock.now += 5
     harness.emit()
     harness.recorder.write_pending()
-    harness.store.current_time -= 3  # another server after a fail-over, whose clock is behind
+    harness.clock.now -= 3  # another server after a fail-over, whose clock is behind
     harness.emit()
     harness.recorder.write_pending()
 
