@@ -145,6 +145,7 @@ def test_the_launch_spec_in_a_record_names_the_container() -> None:
     assert msgspec.json.decode(LAUNCH_SPEC)["container_name"] == "main"
 
 
+@pytest.mark.slow
 @mock_aws
 @pytest.mark.parametrize("role", ["", "arn:aws:iam::123456789012:role/logs"])
 def test_boto3s_own_clients_read_it_with_the_profiles_role(monkeypatch: pytest.MonkeyPatch, role: str) -> None:

@@ -73,6 +73,7 @@ def test_a_queue_name_matches_in_any_case_and_with_any_separator(tmp_path: Path,
     assert (profile.queue, profile.cluster, profile.subnets) == (queue, "a", ("s",))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.from_regex(r"\A[A-Za-z0-9_.-]{1,20}\Z"))
 def test_the_variable_made_from_any_queue_name_reaches_that_queue(queue: str) -> None:

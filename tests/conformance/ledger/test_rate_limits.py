@@ -88,6 +88,7 @@ def test_a_throttle_of_an_unused_token_bucket_counts(harness: LedgerHarness) -> 
     assert harness.ledger.take_tokens("new", 1, 8.0, 10)[0] == 0
 
 
+@pytest.mark.slow
 def test_both_implementations_of_a_token_bucket_agree(make_harness: MakeHarness) -> None:
     one, other = make_harness(), make_memory_harness()
     rng = random.Random(7)
