@@ -21,7 +21,16 @@ from ecs_queue.cli.dead_letter_requeue import (
 from ecs_queue.cli.ui.durations import format_ago, format_timestamp, parse_duration
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import OrderedGroup, SharedOptions, command_options, open_client, shared_options
-from ecs_queue.cli.ui.output import print_facts, print_json, print_stderr, print_stdout, print_table, truncate
+from ecs_queue.cli.ui.output import (
+    OutputError,
+    print_facts,
+    print_json,
+    print_stderr,
+    print_stdout,
+    print_table,
+    truncate,
+    write_stdout,
+)
 from ecs_queue.errors import UndecodableMessage, UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +38,8 @@ if TYPE_CHECKING:
     from ecs_queue.ledger.base import DeadLetter
 
 _DELETE_BATCH_SIZE = 500
+#: How many people see unless --limit says more. A list for a program is never cut without --limit.
+_DEFAULT_LIMIT = 50
 
 Command = Callable[..., Any]
 
@@ -78,11 +89,11 @@ def dead() -> None:
 
 @dead.command("list", short_help="Count and list dead letters.")
 @filter_options
-@click.option("--limit", type=click.IntRange(0), default=50, show_default=True, help="Maximum number to list.")
+@click.option("--limit", type=click.IntRange(0), help="Maximum number to list.  [50; with --json no limit]")
 @click.option("--counts", is_flag=True, help="Only print the counts.")
 @command_options
 def list_dead_letters(
-    options: SharedOptions, selection: DeadLetterFilter, limit: int, counts: bool, as_json: bool
+    options: SharedOptions, selection: DeadLetterFilter, limit: int | None, counts: bool, as_json: bool
 ) -> None:
     """Count dead letters by queue and reason, then list the newest.
 
@@ -100,7 +111,10 @@ def list_dead_letters(
     if not counts and as_json:
         for item in found[:limit]:
             print_json(dead_letter_to_dict(item))
+        if limit is not None and len(found) > limit:
+            print_stderr(f"the newest {limit} of {len(found)}; --limit shows more")
         return
+    limit = _DEFAULT_LIMIT if limit is None else limit
     print_counts(found, now, as_json)
     if counts or not found[:limit]:
         return
@@ -134,7 +148,7 @@ def show_dead_letter(options: SharedOptions, key: str, body: bool, as_json: bool
             print_stderr(f"ecs-queue: no dead letter {key} is known; `ecs-queue dead list` lists all")
             return EXIT_FAILURE
         if body:
-            click.echo(found.body, nl=False)
+            write_stdout(found.body, end="")
             return 0
         facts = {**dead_letter_to_dict(found), **_request_to_dict(client, found)}
     if as_json:
@@ -181,10 +195,16 @@ def requeue_dead_letters(
         if yes:
             client.check()
             requeues = submit_requeues(client, list(requeues))
-        failures = 0
-        for requeue in requeues:
-            failures += requeue.prepared_request is None
-            _print_requeue(requeue, "requeued" if yes else "would be requeued", as_json)
+        failures, done = 0, 0
+        try:
+            for requeue in requeues:
+                failures += requeue.prepared_request is None
+                done += requeue.prepared_request is not None
+                _print_requeue(requeue, "requeued" if yes else "would be requeued", as_json)
+        except (OutputError, BrokenPipeError):
+            if yes:  # whole batches are requeued before their first line
+                print_stderr(f"ecs-queue: {done} or more were requeued; `ecs-queue dead list` shows the rest")
+            raise
     _print_summary("requeued", len(found) - failures, len(found), yes)
     return EXIT_FAILURE if failures else 0
 

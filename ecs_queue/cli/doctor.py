@@ -9,7 +9,7 @@ import click
 
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import SharedOptions, command_options, load_shared_config
-from ecs_queue.cli.ui.output import is_terminal, print_json, print_stderr, sanitize
+from ecs_queue.cli.ui.output import is_terminal, print_json, print_stderr, sanitize, write_stdout
 
 if TYPE_CHECKING:
     from ecs_queue.doctor.finding import Finding
@@ -89,4 +89,4 @@ def _print_finding(finding: Finding, as_json: bool) -> None:
     if is_terminal():
         label = click.style(label, fg=colour, bold=colour == "red")
     lines = [f"{label}  {sanitize(finding.subject)}: {text}", *([f"         -> {advice}"] if advice else [])]
-    click.echo("\n".join(lines).encode("utf-8", "backslashreplace"))
+    write_stdout("\n".join(lines))

@@ -19,7 +19,7 @@ from ecs_queue.cli.ui.options import (
     open_journal_reader,
     shared_options,
 )
-from ecs_queue.cli.ui.output import STDIO, open_output, print_json, print_stderr, print_table
+from ecs_queue.cli.ui.output import STDIO, open_output, print_json, print_stderr, print_table, write_stdout
 from ecs_queue.errors import UsageError
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def _print_envelope(id: str, envelope: bytes | None) -> int:
             f"the journal has events of {id}, but not its envelope: it was dropped, or its client writes no journal"
         )
         return EXIT_FAILURE
-    click.echo(envelope)
+    write_stdout(envelope)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import MutableMapping, Sequence
@@ -22,12 +23,29 @@ from ecs_queue.cli.status import status
 from ecs_queue.cli.stop import stop
 from ecs_queue.cli.submit import submit
 from ecs_queue.cli.tasks import tasks
-from ecs_queue.cli.ui.exit_status import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE
+from ecs_queue.cli.ui.exit_status import (
+    EXIT_BUG,
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_OUTPUT,
+    EXIT_SUBMITTED,
+    EXIT_USAGE,
+)
 from ecs_queue.cli.ui.options import OrderedGroup, SharedOptions, shared_options
-from ecs_queue.cli.ui.output import print_stderr
+from ecs_queue.cli.ui.output import (
+    OutputError,
+    discard_output,
+    open_missing_streams,
+    print_stderr,
+    wrap_output_errors,
+)
+from ecs_queue.cli.ui.submitter import SubmissionUnfinished
 from ecs_queue.cli.worker import worker
 from ecs_queue.cli.workers import workers
 from ecs_queue.errors import EcsQueueError
+
+#: The errors of a stream that is full or closed, when no file is named.
+_OUTPUT_ERRNOS = (errno.ENOSPC, errno.EBADF, errno.EIO, errno.EDQUOT, errno.EFBIG)
 
 
 class RootGroup(OrderedGroup):
@@ -42,11 +60,17 @@ class RootGroup(OrderedGroup):
         **extra: Any,
     ) -> Any:
         """See click. A command returns its exit status, or None for 0."""
+        open_missing_streams()
         options: MutableMapping[str, Any] = {"obj": SharedOptions(), **extra}
         try:
             status = super().main(args, prog_name or "ecs-queue", complete_var, standalone_mode=False, **options)
+            if status != EXIT_OUTPUT:
+                with wrap_output_errors():
+                    sys.stdout.flush()
         except Exception as error:  # noqa: BLE001 - the outermost frame
             status = _report_error(error, options["obj"])
+        if status == EXIT_OUTPUT:
+            discard_output(sys.stdout)
         if standalone_mode:
             sys.exit(status or 0)
         return status
@@ -62,8 +86,15 @@ def _report_error(error: Exception, options: SharedOptions) -> int:
     elif isinstance(error, EcsQueueError):
         for line in str(error).splitlines():
             print_stderr(f"ecs-queue: {line}")
+        if isinstance(error, OutputError | SubmissionUnfinished):
+            return EXIT_OUTPUT if isinstance(error, OutputError) else EXIT_SUBMITTED
+    elif isinstance(error, BrokenPipeError):
+        discard_output(sys.stdout)
+        return EXIT_FAILURE
     elif isinstance(error, OSError):
         print_stderr(f"ecs-queue: {error}")
+        if error.filename is None and error.errno in _OUTPUT_ERRNOS:
+            return EXIT_OUTPUT
     elif type(error).__module__ == "botocore.exceptions":  # by name: most commands never import botocore
         print_stderr(f"ecs-queue: {_one_line(str(error))}: check AWS_PROFILE and the other AWS settings")
     else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, open_journal_reader
-from ecs_queue.cli.ui.output import print_json, print_stdout
+from ecs_queue.cli.ui.output import OutputError, print_json, print_stderr, print_stdout
 from ecs_queue.errors import UsageError
 
 if TYPE_CHECKING:
@@ -151,10 +151,14 @@ def _resubmit(client: EcsQueue, past: PastRequest, changes: ResubmitChanges, as_
     prepared = client.prepare(build_resubmit_line(past.request, new_id, changes, main_container), origin=past.id)
     client.check()
     (handle,) = Submitter(client).submit([prepared])
-    if as_json:
-        print_json({"id": handle.id, "origin": past.id, "queue": prepared.request.queue})
-    else:
-        print_stdout(handle.id)
+    try:
+        if as_json:
+            print_json({"id": handle.id, "origin": past.id, "queue": prepared.request.queue})
+        else:
+            print_stdout(handle.id)
+    except (OutputError, BrokenPipeError):
+        print_stderr(f"ecs-queue: {handle.id} was submitted, and goes on: ecs-queue status {handle.id}")
+        raise
     return 0
 
 

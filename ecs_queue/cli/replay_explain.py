@@ -12,7 +12,7 @@ import click
 
 from ecs_queue.cli.ui.durations import format_timestamp
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
-from ecs_queue.cli.ui.output import is_terminal, print_json, print_stderr, sanitize
+from ecs_queue.cli.ui.output import is_terminal, print_json, print_stderr, sanitize, write_stdout
 
 if TYPE_CHECKING:
     from ecs_queue.config import Config, Profile
@@ -110,7 +110,7 @@ def print_diff(lines: Sequence[str]) -> None:
     for line in lines:
         shown = line[: len(line) - len(line.lstrip())] + sanitize(line)  # `sanitize` alone drops the indentation
         colour = _DIFF_COLOURS.get(line[:1]) if is_terminal() else None
-        click.echo((click.style(shown, fg=colour) if colour else shown).encode("utf-8", "backslashreplace"))
+        write_stdout(click.style(shown, fg=colour) if colour else shown)
 
 
 def _mark_changed_secrets(shown: Any, previous: Any, current: Any) -> Any:

@@ -12,7 +12,7 @@ from ecs_queue.cli.ui.durations import format_duration, format_timestamp_ms
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import SharedOptions, open_client
 from ecs_queue.cli.ui.output import print_fields, print_json, print_stderr, print_stdout, truncate
-from ecs_queue.errors import EcsQueueError, UsageError
+from ecs_queue.errors import EcsQueueError, LedgerUnavailable, UsageError
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
@@ -115,6 +115,7 @@ def _prepare(client: EcsQueue, request: RecordedRequest) -> PreparedRequest:
 
 
 def _submit_traffic(client: EcsQueue, traffic: Traffic, speed: float) -> TrafficReplay:
+    from ecs_queue.cli.ui.submitter import SubmissionUnfinished
     from ecs_queue.replay.traffic import submit_traffic
 
     submitted = 0
@@ -127,8 +128,11 @@ def _submit_traffic(client: EcsQueue, traffic: Traffic, speed: float) -> Traffic
     client.check()
     try:
         return submit_traffic(traffic.requests, speed, submit, time.monotonic, time.sleep)
-    except (EcsQueueError, KeyboardInterrupt):
+    except (EcsQueueError, KeyboardInterrupt) as error:
         print_stderr(f"replay: {submitted} of {len(traffic.requests)} requests were submitted, and they go on")
+        # An unreachable ledger leaves it unknown whether the batch was submitted.
+        if isinstance(error, LedgerUnavailable) or (submitted and isinstance(error, EcsQueueError)):
+            raise SubmissionUnfinished(str(error)) from error
         raise
 
 

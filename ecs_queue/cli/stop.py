@@ -9,45 +9,111 @@ from typing import TYPE_CHECKING
 import click
 
 from ecs_queue.cli.ui.durations import format_duration
+from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client
-from ecs_queue.cli.ui.output import print_json, print_stdout
-from ecs_queue.cli.ui.records import find_record
+from ecs_queue.cli.ui.output import print_json, print_stderr, print_stdout
+from ecs_queue.cli.ui.records import STATE_NAMES, find_record, iter_records
 from ecs_queue.errors import UsageError
 
 if TYPE_CHECKING:
+    from ecs_queue.client.client import EcsQueue
     from ecs_queue.ledger.base import RequestReader
     from ecs_queue.protocol.record import Record
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,48}")
+#: The states of requests that have not ended, the first of `STATE_NAMES`.
+LIVE_STATE_NAMES = STATE_NAMES[:3]
+_PAGE_SIZE, _BATCH_SIZE = 500, 500
 
 
 @click.command(short_help="Stop requests, launched or not.")
-@click.argument("ids", nargs=-1, required=True, metavar="ID|TASK-ARN...")
+@click.argument("ids", nargs=-1, metavar="[ID|TASK-ARN...]")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(LIVE_STATE_NAMES, case_sensitive=False),
+    metavar="STATE",
+    help=f"All requests in this state, in upper or lower case; repeatable. {', '.join(LIVE_STATE_NAMES)}.",
+)
+@click.option("--queue", metavar="NAME", help="All requests of this queue that have not ended; with --state both.")
+@click.option("--yes", is_flag=True, help="With --state or --queue: do it; otherwise only count them.")
+@click.option("--ahead", is_flag=True, help="Also revoke an ID that is not known yet, when it arrives.")
 @command_options
-def stop(options: SharedOptions, ids: Sequence[str], as_json: bool) -> None:
-    """Stop requests, launched or not.
+def stop(
+    options: SharedOptions,
+    /,
+    ids: Sequence[str],
+    states: Sequence[str],
+    queue: str | None,
+    yes: bool,
+    ahead: bool,
+    as_json: bool,
+) -> int:
+    """Stop requests, launched or not: those of the IDs, or all that --state and --queue select.
 
     A request that is not launched yet ends at once, as REVOKED. A running task gets SIGTERM from ECS, and SIGKILL
     after the stopTimeout of its task definition; its real exit code is reported. A request that has ended stays
-    as it is. An unknown id is remembered: the request is revoked when it arrives.
+    as it is. For an unknown id nothing is done; with --ahead it is remembered: the request is revoked when it arrives.
 
     \b
     Examples:
       ecs-queue stop nightly-etl
-      ecs-queue tasks --state queued --json | jq -r .id | xargs ecs-queue stop
+      ecs-queue stop --state queued --queue etl          says how many there are
+      ecs-queue stop --state queued --queue etl --yes    stops them
+
+    Exit status: 1 when an id is not known, and --ahead was not given; the other ids are stopped.
     """
     options.configure_logging()
+    _check_usage(ids, states, queue, yes, ahead)
     with open_client(options) as client:
-        known = [_resolve_id(client.ledger, name) for name in ids]
-        before = client.ledger.get(known)
-        after = client.stop_many(known, by="command line")
+        if not ids:
+            return _stop_selected(client, frozenset(state.upper() for state in states), queue, yes, as_json)
+        names = list(dict.fromkeys(_resolve_id(client.ledger, name) for name in ids))
+        before = dict(zip(names, client.ledger.get(names), strict=True))
+        unknown = [] if ahead else [name for name in names if before[name] is None]
+        known = [name for name in names if name not in unknown]
+        after = dict(zip(known, client.stop_many(known, by="command line") if known else [], strict=True))
         remembered = format_duration(client.config.accept_seconds)
-    for name, old, new in zip(known, before, after, strict=True):
-        result, sentence = _stop_effect(old, new, remembered)
+    for name in names:
+        _print_effect(name, before[name], after.get(name), remembered, as_json)
+    return EXIT_FAILURE if unknown else 0
+
+
+def _check_usage(ids: Sequence[str], states: Sequence[str], queue: str | None, yes: bool, ahead: bool) -> None:
+    selects = bool(states) or queue is not None
+    if bool(ids) == selects:
+        found = "both" if ids else "neither"
+        raise UsageError(f"stop: expected ids, or --state and --queue, found {found}; nothing was stopped")
+    if yes and not selects:
+        raise UsageError("stop: --yes is for --state and --queue; leave it out")
+    if ahead and selects:
+        raise UsageError("stop: --ahead is for ids; leave it out")
+
+
+def _stop_selected(client: EcsQueue, states: frozenset[str], queue: str | None, yes: bool, as_json: bool) -> int:
+    """Stop all live requests of the states and the queue, or only count them."""
+    wanted = states or frozenset(LIVE_STATE_NAMES)
+    found = list(
+        iter_records(
+            client.ledger, lambda r: r.state.value in wanted and queue in (None, r.queue) and bool(r.queue), _PAGE_SIZE
+        )
+    )
+    if not yes:
         if as_json:
-            print_json({"id": name, "state": new.state.value, "result": result})
-        else:
-            print_stdout(f"{name}: {sentence}")
+            print_json({"selected": len(found), "stopped": 0})
+        number = "1 request" if len(found) == 1 else f"{len(found)} requests"
+        print_stderr(f"{number} would be stopped; dry run: nothing was done, --yes does it")
+        return 0
+    stopped = 0
+    for start in range(0, len(found), _BATCH_SIZE):
+        batch = found[start : start + _BATCH_SIZE]
+        for old, new in zip(batch, client.stop_many([r.id for r in batch], by="command line"), strict=True):
+            stopped += 1
+            if as_json:
+                _print_effect(old.id, old, new, "", as_json)
+    print_stderr(f"{stopped} of {len(found)} were stopped, or will be")
+    return 0
 
 
 def _resolve_id(ledger: RequestReader, name: str) -> str:
@@ -61,12 +127,22 @@ def _resolve_id(ledger: RequestReader, name: str) -> str:
     return name
 
 
-def _stop_effect(before: Record | None, after: Record, remembered: str) -> tuple[str, str]:
+def _print_effect(name: str, before: Record | None, after: Record | None, remembered: str, as_json: bool) -> None:
+    result, sentence = _stop_effect(before, after, remembered)
+    if as_json:
+        print_json({"id": name, "state": after.state.value if after else None, "result": result})
+    else:
+        print_stdout(f"{name}: {sentence}")
+
+
+def _stop_effect(before: Record | None, after: Record | None, remembered: str) -> tuple[str, str]:
     """Return the `result` of the JSON line, and a sentence for people."""
+    if after is None:
+        return "unknown", "no such request is known, nothing was done; --ahead revokes it when it arrives"
     if not after.is_terminal:
         return "stopping", f"will be stopped, it is {after.state.value}"
     if before is not None and before.is_terminal:
         return "ended", f"had ended already: {before.state.value}"
     if before is None and not after.queue:
-        return "unknown", f"not known yet; it is revoked if it arrives within {remembered}"
+        return "ahead", f"not known yet; it is revoked if it arrives within {remembered}"
     return "revoked", "revoked before its launch"

@@ -14,10 +14,17 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from ecs_queue.cli.ui.durations import format_duration
-from ecs_queue.cli.ui.exit_status import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TIMED_OUT
+from ecs_queue.cli.ui.exit_status import (
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_OUTPUT,
+    EXIT_SUBMITTED,
+    EXIT_TIMED_OUT,
+)
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client
 from ecs_queue.cli.ui.output import (
     STDIO,
+    OutputError,
     is_terminal,
     open_output,
     print_fields,
@@ -25,6 +32,7 @@ from ecs_queue.cli.ui.output import (
     print_stderr,
     print_stdout,
     to_json_line,
+    wrap_output_errors,
 )
 from ecs_queue.cli.ui.record_view import exit_status_for
 from ecs_queue.errors import EcsQueueError, InvalidRequest, LedgerUnavailable, ResultTimeout, UsageError
@@ -80,7 +88,9 @@ def submit(options: SharedOptions, /, command: Sequence[str], file: str | None, 
 
     Exit status with --wait: for one command its own exit code (1 when it has none); for a file 0 if every request
     ended as SUCCESS, else 1. 124 when --timeout is over and 130 after Ctrl-C: the requests go on in both cases.
-    Without --wait 0. 2 means that nothing was queued, unless the sentence on stderr says more.
+    Without --wait 0. 2 means that nothing was queued. After something was queued it is 74 when the ids or results
+    cannot be written (stdout or --output is full or closed), and 75 when the command cannot go on for another reason;
+    the sentence on stderr says what was queued.
     """
     options.configure_logging()
     output_options = _OutputOptions(given.pop("wait"), given.pop("timeout"), as_json, given.pop("output"))
@@ -125,6 +135,15 @@ def _submit(
         except KeyboardInterrupt:
             print_stderr(f"ecs-queue: interrupted; {_follow_up_hint(submitter)}")
             return EXIT_INTERRUPTED
+        except (EcsQueueError, BrokenPipeError) as error:
+            if not submitter.may_have_submitted:
+                raise
+            print_stderr(f"ecs-queue: {error}; {_follow_up_hint(submitter)}")
+            return EXIT_OUTPUT if isinstance(error, OutputError | BrokenPipeError) else EXIT_SUBMITTED
+        except Exception:
+            if submitter.may_have_submitted:
+                print_stderr(f"ecs-queue: {_follow_up_hint(submitter)}")
+            raise
 
 
 def _submit_one(submitter: Submitter, client: EcsQueue, task: dict[str, Any], output_options: _OutputOptions) -> int:
@@ -200,8 +219,9 @@ def _wait_for_all(client: EcsQueue, handles: Sequence[Handle], timeout: float | 
             if sink is None:
                 progress.print_line(line)
             else:
-                sink.write(f"{line}\n".encode("utf-8", "backslashreplace"))
-                sink.flush()
+                with wrap_output_errors(f"--output {sink.name}"):
+                    sink.write(f"{line}\n".encode("utf-8", "backslashreplace"))
+                    sink.flush()
             states[result.state] += 1
             progress.advance()
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))

@@ -21,6 +21,7 @@ from ecs_queue.cli.ui.output import (
     print_table,
     sanitize,
     truncate,
+    write_stdout,
 )
 from ecs_queue.cli.ui.record_view import format_run_time, ran_to_exit, record_to_dict
 from ecs_queue.cli.ui.records import STATE_NAMES, iter_records
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from ecs_queue.protocol.record import Record
 
 _PAGE_SIZE = 500
+#: How many requests people see unless --limit says more. A list for a program is never cut without --limit.
+_DEFAULT_LIMIT = 50
 _HEADERS = ("id", "state", "queue", "attempts", "exit", "age", "run time", "reason")
 #: Columns that a reason needs to be readable.
 _MIN_REASON_WIDTH = 16
@@ -70,11 +73,11 @@ class TaskFilter:
 )
 @click.option("--owner", metavar="NAME", help="Only requests whose results go to this owner.")
 @click.option("--reason", metavar="TEXT", help="Only requests whose reason contains TEXT, in upper or lower case.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Maximum number to list.")
+@click.option("--limit", type=click.IntRange(1), help="Maximum number to list.  [50; with --json no limit]")
 @click.option("--counts", is_flag=True, help="Count all selected requests by queue and state instead.")
 @command_options
 def tasks(
-    options: SharedOptions, /, states: Sequence[str], limit: int, counts: bool, as_json: bool, **filters: Any
+    options: SharedOptions, /, states: Sequence[str], limit: int | None, counts: bool, as_json: bool, **filters: Any
 ) -> None:
     """List requests: first the live ones, then the ended ones, each newest first.
 
@@ -91,14 +94,17 @@ def tasks(
     selection = TaskFilter(states=frozenset(state.upper() for state in states), **filters)
     with open_client(options) as client:
         now = client.ledger.now()
-        page = _PAGE_SIZE if counts else min(limit + 1, _PAGE_SIZE)
+        page = _PAGE_SIZE if counts or limit is None else min(limit + 1, _PAGE_SIZE)
         found = iter_records(client.ledger, lambda record: selection.matches(record, now), page)
         if counts:
             _print_counts(found, as_json)
         elif as_json:
             for record in itertools.islice(found, limit):
                 print_json(record_to_dict(record))
+            if limit is not None and next(found, None) is not None:
+                print_stderr(_cut_message(limit))
         else:
+            limit = limit or _DEFAULT_LIMIT
             _print_records(list(itertools.islice(found, limit + 1)), limit, now)
 
 
@@ -114,7 +120,11 @@ def _print_records(records: Sequence[Record], limit: int, now: float) -> None:
         for row in rows:
             _print_block(row)
     if len(records) > limit:
-        print_stderr(f"the newest {limit}, there are more: --limit shows and --counts counts them")
+        print_stderr(_cut_message(limit))
+
+
+def _cut_message(limit: int) -> str:
+    return f"the newest {limit}, there are more: --limit shows and --counts counts them"
 
 
 def _print_counts(records: Iterator[Record], as_json: bool) -> None:
@@ -141,10 +151,10 @@ def _print_counts(records: Iterator[Record], as_json: bool) -> None:
 def _print_block(row: Sequence[str]) -> None:
     """Print a request on a narrow terminal, with its id unbroken so that it can be copied."""
     record_id, state, queue, attempts, exit_code, age, ran, reason = row
-    click.echo(f"{sanitize(record_id)}  {click.style(state, fg=STATE_STYLES.get(state))}  {sanitize(queue)}")
+    write_stdout(f"{sanitize(record_id)}  {click.style(state, fg=STATE_STYLES.get(state))}  {sanitize(queue)}")
     optional = [f"{name} {value}" for name, value in (("ran", ran), ("exit", exit_code)) if value]
     for line in filter(None, (", ".join([f"queued {age} ago", f"attempt {attempts}", *optional]), reason)):
-        click.echo(f"  {sanitize(line)}")
+        write_stdout(f"  {sanitize(line)}")
 
 
 def _row(record: Record, now: float) -> list[str]:

@@ -59,7 +59,6 @@ def test_the_version_is_printed(invoke: Invoke) -> None:
         (["submit", "--nonsense", "--", "true"], "No such option"),
         (["tasks", "--state", "asleep"], "'asleep' is not one of"),
         (["tasks", "--limit", "0"], "--limit"),
-        (["stop"], "Missing argument"),
         (["worker", "--concurrency", "0"], "--concurrency"),
         (["submit", "--priority", "10", "--", "true"], "--priority"),
         (["submit", "--expires-in", "inf", "--", "true"], "--expires-in"),

@@ -3,22 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from tests.cli.conftest import Deployment, Invoke, json_lines
+import pytest
+
+from tests.cli.conftest import Deployment, Invoke, json_lines, task_file
 from tests.wait import wait_until
 
 
 def test_stop_reports_what_happened_to_each_id(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
     assert invoke("submit", "--id", "waits", "--", "true", env=no_worker_environ).exit_code == 0
-    done = invoke("stop", "waits", "unheard-of", env=no_worker_environ)
+    done = invoke("stop", "--ahead", "waits", "later", "waits", env=no_worker_environ)
     assert done.exit_code == 0
     assert done.stdout.splitlines() == [
         "waits: revoked before its launch",
-        "unheard-of: not known yet; it is revoked if it arrives within 1 d",
+        "later: not known yet; it is revoked if it arrives within 1 d",
     ]
     again = json_lines(invoke("stop", "waits", "--json", env=no_worker_environ).stdout)
     assert again == [{"id": "waits", "state": "REVOKED", "result": "ended"}]
     assert "had ended already: REVOKED" in invoke("stop", "waits", env=no_worker_environ).stdout
+
+
+def test_a_misspelt_id_ends_with_1_and_writes_nothing(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
+    assert invoke("submit", "--id", "waits", "--", "true", env=no_worker_environ).exit_code == 0
+    for arguments in (["TYPO"], ["TYPO", "waits"], ["waits", "TYPO", "--json"]):
+        done = invoke("stop", *arguments, env=no_worker_environ)
+        assert done.exit_code == 1
+        assert "TYPO" in done.stdout
+        assert "unknown" in done.stdout or "no such request is known, nothing was done" in done.stdout
+    assert invoke("status", "TYPO", env=no_worker_environ).exit_code == 1
+    assert "REVOKED" in invoke("status", "waits", env=no_worker_environ).stdout
+    assert invoke("submit", "--id", "TYPO", "--", "true", env=no_worker_environ).exit_code == 0
+    assert "QUEUED" in invoke("status", "TYPO", env=no_worker_environ).stdout
+
+
+def test_all_of_a_state_and_queue_are_stopped_after_a_count(
+    invoke: Invoke, no_worker_environ: Mapping[str, str], tmp_path: Path
+) -> None:
+    names = [f"etl-{n}" for n in range(60)]
+    file = task_file(tmp_path, *({"id": name, "command": ["true"], "queue": "etl"} for name in names))
+    assert invoke("submit", "--file", str(file), env=no_worker_environ).exit_code == 0
+    assert invoke("submit", "--id", "other", "--", "true", env=no_worker_environ).exit_code == 0
+
+    def queued() -> list[str]:
+        lines = json_lines(invoke("tasks", "--state", "queued", "--json", env=no_worker_environ).stdout)
+        return sorted(line["id"] for line in lines)
+
+    counted = invoke("stop", "--state", "queued", "--queue", "etl", env=no_worker_environ)
+    assert (counted.exit_code, counted.stdout) == (0, "")
+    assert counted.stderr == "60 requests would be stopped; dry run: nothing was done, --yes does it\n"
+    assert queued() == sorted([*names, "other"])
+    done = invoke("stop", "--queue", "etl", "--yes", "--json", env=no_worker_environ)
+    assert sorted(line["id"] for line in json_lines(done.stdout)) == sorted(names)
+    assert done.stderr == "60 of 60 were stopped, or will be\n"
+    assert queued() == ["other"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["a", "--queue", "etl"], ["a", "--yes"], ["--state", "queued", "--ahead"], ["--state", "SUCCESS"]]
+)
+def test_wrong_usage_stops_nothing(invoke: Invoke, arguments: list[str]) -> None:
+    done = invoke("stop", *arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
 
 
 def test_an_invalid_id_stops_nothing(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:

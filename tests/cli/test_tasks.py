@@ -85,6 +85,17 @@ def test_a_truncated_list_is_reported(invoke: Invoke, no_worker_environ: Mapping
     assert invoke("tasks", "--limit", "3", env=no_worker_environ).stderr == ""
 
 
+def test_a_list_for_a_program_is_whole_unless_a_limit_is_given(
+    invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
+) -> None:
+    client.submit_many({"command": ["true"]} for _ in range(60))
+    whole = invoke("tasks", "--state", "queued", "--json", env=no_worker_environ)
+    assert (len(json_lines(whole.stdout)), whole.stderr) == (60, "")
+    cut = invoke("tasks", "--json", "--limit", "59", env=no_worker_environ)
+    assert (len(json_lines(cut.stdout)), cut.stderr.startswith("the newest 59, there are more")) == (59, True)
+    assert invoke("tasks", "--json", "--limit", "60", env=no_worker_environ).stderr == ""
+
+
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_an_id_is_whole_in_one_line_of_every_terminal(
     columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

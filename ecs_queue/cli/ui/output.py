@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any, Literal
 
 import click
 
-from ecs_queue.errors import UsageError
+from ecs_queue.errors import EcsQueueError, UsageError
 
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 STATE_STYLES = {
@@ -27,6 +28,10 @@ STDIO = "-"
 
 #: A row's cells.
 Row = Sequence[str]
+
+
+class OutputError(EcsQueueError):
+    """The answer cannot be written: stdout is closed or full."""
 
 
 def is_terminal(stream: IO[Any] | None = None) -> bool:
@@ -44,19 +49,65 @@ def truncate(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def open_missing_streams() -> None:
+    """Put a file in the place of each standard stream that the caller closed; it fails as the closed stream does.
+
+    Otherwise the stream is None, and the first socket that is opened gets its number.
+    """
+    # /dev/null, opened the other way round: reading stdin and writing stdout are errors. stderr swallows what it gets.
+    flags = {"stdin": ("r", os.O_WRONLY), "stdout": ("w", os.O_RDONLY), "stderr": ("w", os.O_WRONLY)}
+    for name, (mode, flag) in flags.items():
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.open(os.devnull, flag), mode))  # noqa: SIM115 - as long as the process lives
+
+
+def discard_output(*streams: IO[Any] | None) -> None:
+    """Send what the streams still hold nowhere, so that the interpreter's last flush does not fail as well."""
+    for stream in streams:
+        with suppress(OSError, ValueError, AttributeError):
+            number = stream.fileno()  # type: ignore[union-attr]
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, number)
+            os.close(null)
+
+
+@contextmanager
+def wrap_output_errors(name: str = "stdout") -> Iterator[None]:
+    """Raise an error of writing as `OutputError`; BrokenPipeError stays, because its reader wants no more."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"the answer cannot be written to {name}: {error.strerror or error}") from None
+
+
+def write_stdout(content: str | bytes, end: str = "\n") -> None:
+    """Write a part of the command's answer to stdout as it is, in UTF-8.
+
+    Raises:
+        OutputError: stdout is closed or full.
+        BrokenPipeError: The program that reads it has ended.
+    """
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    with wrap_output_errors():
+        click.echo(data + end.encode(), nl=False)
+
+
 def print_stderr(text: str) -> None:
-    """Print one line for people to stderr."""
-    click.echo(sanitize(text), err=True)  # as text, not bytes: a progress bar may have replaced stderr
+    """Print one line for people to stderr. It never fails, so that a full stderr changes nothing else."""
+    with suppress(OSError):
+        click.echo(sanitize(text), err=True)  # as text, not bytes: a progress bar may have replaced stderr
 
 
 def print_stdout(text: str) -> None:
     """Print one line of the command's answer to stdout."""
-    click.echo(sanitize(text).encode("utf-8", "backslashreplace"))
+    write_stdout(sanitize(text))
 
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one object on one line to stdout, in UTF-8."""
-    click.echo(to_json_line(value).encode("utf-8", "backslashreplace"))
+    write_stdout(to_json_line(value))
 
 
 def to_json_line(value: Mapping[str, Any]) -> str:
@@ -73,14 +124,15 @@ def open_output(path: str, unchanged: str) -> Iterator[IO[bytes]]:
         unchanged: Ends the error's sentence, such as "nothing was exported".
     """
     if path == STDIO:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        with wrap_output_errors():
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
         return
     try:
         sink = open(path, "wb")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise UsageError(f"--output {path}: {error.strerror}; {unchanged}") from None
-    with sink:
+    except (OSError, ValueError) as error:  # a null character in the name is a ValueError
+        raise UsageError(f"--output {path}: {getattr(error, 'strerror', None) or error}; {unchanged}") from None
+    with wrap_output_errors(f"--output {path}"), sink:
         yield sink
 
 
@@ -90,7 +142,8 @@ def print_table(headers: Row, rows: Sequence[Row]) -> None:
     if is_terminal():
         from rich.console import Console
 
-        Console().print(rich_table(headers, cleaned))
+        with wrap_output_errors():
+            Console().print(rich_table(headers, cleaned))
         return
     lines = [list(headers), *cleaned]
     widths = [max(_display_width(line[column]) for line in lines) for column in range(len(headers))]
@@ -105,7 +158,7 @@ def print_table_or_blocks(headers: Row, rows: Sequence[Row]) -> None:
         print_table(headers, rows)
         return
     for row in rows:
-        click.secho(sanitize(row[0]), bold=True)
+        write_stdout(click.style(sanitize(row[0]), bold=True))
         print_fields([(f"  {name}", cell) for name, cell in zip(headers[1:], row[1:], strict=True)])
 
 
@@ -144,7 +197,7 @@ def print_fields(fields: Sequence[tuple[str, str]]) -> None:
             shown = sanitize(value)
             if value in STATE_STYLES and is_terminal():
                 shown = click.style(shown, fg=STATE_STYLES[value])
-            click.echo(f"{name.ljust(width)}  {shown}".encode("utf-8", "backslashreplace"))
+            write_stdout(f"{name.ljust(width)}  {shown}")
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import click
-
-from ecs_queue.cli.ui.output import is_terminal, print_stderr
+from ecs_queue.cli.ui.output import is_terminal, print_stderr, write_stdout
 
 _PRINT_INTERVAL_SECONDS = 5.0
 
@@ -50,7 +48,7 @@ class Progress:
 
     def print_line(self, line: str) -> None:
         """Print a line of the command's answer to stdout."""
-        click.echo(line.encode("utf-8", "backslashreplace"))
+        write_stdout(line)
 
 
 class ProgressBar(Progress):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ecs_queue.cli.ui.output import print_stderr
-from ecs_queue.errors import LedgerUnavailable, ResultTimeout, RetryableError
+from ecs_queue.errors import LedgerUnavailable, PermanentError, ResultTimeout, RetryableError
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue, Handle
@@ -18,6 +18,10 @@ _BATCH_SIZE = 200
 #: How long an outage in the middle of a submission may last, and the pause between attempts. Seconds.
 _OUTAGE_TIMEOUT_SECONDS = 60.0
 _RETRY_SECONDS = 1.0
+
+
+class SubmissionUnfinished(LedgerUnavailable):
+    """Some requests were submitted, or may have been, and the rest could not be."""
 
 
 class Submitter:
@@ -33,6 +37,11 @@ class Submitter:
         self.handles: list[Handle] = []
         self.ambiguous_ids: list[str] = []
 
+    @property
+    def may_have_submitted(self) -> bool:
+        """Whether a request is queued, or may be."""
+        return bool(self.handles or self.ambiguous_ids)
+
     def submit(
         self, prepared_requests: Sequence[PreparedRequest], on_batch: Callable[[int], None] = lambda _: None
     ) -> list[Handle]:
@@ -45,15 +54,32 @@ class Submitter:
             on_batch: Called after each batch with its size.
 
         Raises:
-            LedgerUnavailable: The outage lasted for a minute. The message says what is known.
+            SubmissionUnfinished: The outage lasted for a minute. The message says what is known.
+            IdConflict, RequestTooLate: A request was rejected; the others of its batch are queued.
         """
         for start in range(0, len(prepared_requests), _BATCH_SIZE):
             batch = prepared_requests[start : start + _BATCH_SIZE]
             self.ambiguous_ids = [item.request.id for item in batch]
-            self.handles += self._send_batch(batch, len(prepared_requests))
+            try:
+                self.handles += self._send_batch(batch, len(prepared_requests))
+            except PermanentError:
+                self._send_one_by_one(batch, len(prepared_requests))
             self.ambiguous_ids = []
             on_batch(len(batch))
         return self.handles
+
+    def _send_one_by_one(self, batch: Sequence[PreparedRequest], total: int) -> None:
+        """Find out which requests of a batch were rejected, and raise the first rejection."""
+        rejection: PermanentError | None = None
+        for position, item in enumerate(batch):
+            self.ambiguous_ids = [other.request.id for other in batch[position:]]
+            try:
+                self.handles += self._send_batch([item], total)
+            except PermanentError as error:
+                rejection = rejection or error
+        self.ambiguous_ids = []
+        if rejection is not None:
+            raise rejection
 
     def _send_batch(self, batch: Sequence[PreparedRequest], total: int) -> list[Handle]:
         deadline = time.monotonic() + _OUTAGE_TIMEOUT_SECONDS
@@ -62,7 +88,7 @@ class Submitter:
                 return self._queue.send(batch)
             except LedgerUnavailable as error:
                 if time.monotonic() >= deadline:
-                    raise LedgerUnavailable(
+                    raise SubmissionUnfinished(
                         f"{len(self.handles)} of {total} requests were submitted, and it is unknown whether the next "
                         f"{len(batch)} were: {error}"
                     ) from error

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from ecs_queue.cli.ui.durations import format_duration, format_timestamp
-from ecs_queue.cli.ui.output import STATE_STYLES, is_terminal, print_stdout, sanitize
+from ecs_queue.cli.ui.output import STATE_STYLES, is_terminal, print_stdout, sanitize, write_stdout
 
 if TYPE_CHECKING:
     from ecs_queue.journal.timeline import LaunchTimeline, Phase, Timeline
@@ -79,7 +77,7 @@ def print_timeline(timeline: Timeline, now: float) -> None:
             f"{phase.name:{_NAME_WIDTH}}  {_phase_duration(phase, now):>{_TIME_WIDTH}}" for phase in launch.phases
         )
         for line in filter(None, (launch.arn, *phases, _outcome(launch))):
-            click.echo(f"  {sanitize(line)}".encode("utf-8", "backslashreplace"))
+            write_stdout(f"  {sanitize(line)}")
 
 
 def _print_bars(timeline: Timeline, now: float) -> None:
