@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ecs_queue.protocol.states import State
     from ecs_queue.worker.worker import Worker
 
+    __version__: str
+
 _HOMES = {
     "Config": "ecs_queue.config",
     "EcsQueue": "ecs_queue.client.client",
@@ -35,6 +37,8 @@ __all__ = ["Config", "EcsQueue", "Handle", "State", "TaskRequest", "TaskResult",
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("ecs_queue.version").package_version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

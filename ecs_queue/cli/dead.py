@@ -18,7 +18,7 @@ from ecs_queue.cli.dead_letter_requeue import (
     request_id_in,
     submit_requeues,
 )
-from ecs_queue.cli.ui.durations import format_ago, format_timestamp, parse_duration
+from ecs_queue.cli.ui.durations import format_ago, format_timestamp, parse_age
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import OrderedGroup, SharedOptions, command_options, open_client, shared_options
 from ecs_queue.cli.ui.output import (
@@ -55,10 +55,8 @@ def filter_options(command: Command) -> Command:
 
     decorated: Command = run
     for decorate in (
-        click.option(
-            "--newer-than", type=parse_duration, metavar="AGE", help="Only those of the last 90s, 30m, 2h, 7d ..."
-        ),
-        click.option("--older-than", type=parse_duration, metavar="AGE", help="Only those at least this old."),
+        click.option("--newer-than", type=parse_age, metavar="AGE", help="Only those of the last 90s, 30m, 2h, 7d ..."),
+        click.option("--older-than", type=parse_age, metavar="AGE", help="Only those at least this old."),
         click.option("--queue", metavar="NAME", help="Only those that came from this queue."),
         click.option("--reason", metavar="TEXT", help="Only those whose reason contains TEXT, in upper or lower case."),
     ):

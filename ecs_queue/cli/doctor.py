@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ecs_queue.cli.ui.durations import Duration
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import SharedOptions, command_options, load_shared_config
 from ecs_queue.cli.ui.output import is_terminal, print_json, print_stderr, sanitize, write_stdout
@@ -30,11 +31,11 @@ _LABELS = {
 )
 @click.option(
     "--canary-timeout",
-    type=click.FloatRange(1),
+    type=Duration(min=1),
     default=300.0,
     show_default=True,
     metavar="S",
-    help="Seconds to wait for each canary; then it is stopped.",
+    help="How long to wait for each canary; then it is stopped.",
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 after warnings too.")
 @command_options

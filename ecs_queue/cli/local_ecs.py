@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
+from ecs_queue.cli.ui.durations import Duration
 from ecs_queue.cli.ui.options import SharedOptions, command_options
 from ecs_queue.cli.ui.output import print_json, print_stderr, print_stdout
 from ecs_queue.errors import ConfigError, UsageError
 
 FAULTS = ("throttle", "server_error", "accept_then_drop", "capacity", "start_failure")
 EVENT_FAULTS = ("drop", "duplicate", "delay", "reorder")
-_SECONDS = click.FloatRange(0)
+_SECONDS = Duration()
 
 
 @click.command(name="local-ecs", short_help="Run only a local ECS.")

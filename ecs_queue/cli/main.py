@@ -6,6 +6,7 @@ import errno
 import sys
 import traceback
 from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -80,7 +81,10 @@ def _report_error(error: Exception, options: SharedOptions) -> int:
     """Print what went wrong, and return the exit status."""
     if isinstance(error, click.Abort):
         return EXIT_INTERRUPTED
-    if isinstance(error, click.ClickException):
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        with suppress(OSError):
+            click.echo(error.format_message(), err=True)
+    elif isinstance(error, click.ClickException):
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "ecs-queue"
         print_stderr(f"{path}: {_one_line(error.format_message())} (`{path} --help` explains)")
     elif isinstance(error, EcsQueueError):
@@ -98,12 +102,24 @@ def _report_error(error: Exception, options: SharedOptions) -> int:
     elif type(error).__module__ == "botocore.exceptions":  # by name: most commands never import botocore
         print_stderr(f"ecs-queue: {_one_line(str(error))}: check AWS_PROFILE and the other AWS settings")
     else:
-        sentence = f"ecs-queue: a bug, {type(error).__name__}: {error}"
-        print_stderr(f"{sentence}; --log-level debug shows where, please report it")
+        print_stderr(f"ecs-queue: a bug, {type(error).__name__}: {error}; {_bug_advice()}")
         if options.log_level == "debug":
             traceback.print_exception(error)
         return EXIT_BUG
     return EXIT_USAGE
+
+
+def _bug_advice() -> str:
+    """Say where the fault can be reported; without an address, what to keep for those who maintain ecs-queue here."""
+    from ecs_queue.version import package_version, report_address
+
+    address = report_address()
+    if address:
+        return f"--log-level debug shows where, please report it at {address}"
+    return (
+        "keep for those who maintain ecs-queue here: the command, what it prints with --log-level debug, and "
+        f"version {package_version()}"
+    )
 
 
 def _one_line(message: str) -> str:

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from ecs_queue.cli.ui.durations import format_duration
+from ecs_queue.cli.ui.durations import POSITIVE_DURATION, format_duration
 from ecs_queue.cli.ui.exit_status import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from ecs_queue.messages.envelope import TaskResult
 
 RELAUNCH_POLICIES = ("never_started", "interrupted", "any_failure")
-#: Finite, because JSON has no infinity.
-POSITIVE_SECONDS = click.FloatRange(0, 1e9, min_open=True)
 
 
 @click.command(context_settings={"allow_interspersed_args": False}, short_help="Submit one command, or a file of them.")
@@ -54,13 +52,16 @@ POSITIVE_SECONDS = click.FloatRange(0, 1e9, min_open=True)
 @click.option("--priority", type=click.IntRange(0, 9), help="Requests with a higher priority are launched first.  [0]")
 @click.option("--executor-config", metavar="JSON", help='Overrides, such as {"cpu": 512, "environment": [...]}.')
 @click.option(
-    "--expires-in", type=POSITIVE_SECONDS, metavar="S", help="Do not launch it later than S seconds from now."
+    "--expires-in",
+    type=POSITIVE_DURATION,
+    metavar="S",
+    help="Do not launch it later than S (90, 30m, 2h ...) from now.",
 )
-@click.option("--time-limit", type=POSITIVE_SECONDS, metavar="S", help="Stop the task when it has run for S seconds.")
+@click.option("--time-limit", type=POSITIVE_DURATION, metavar="S", help="Stop the task when it has run for S.")
 @click.option("--relaunch", type=click.Choice(RELAUNCH_POLICIES), help="When to launch it again.  [never_started]")
 @click.option("--file", "-f", metavar="TASKS.jsonl", help="Submit every line of this file; - is stdin.")
 @click.option("--wait", "-w", is_flag=True, help="Wait for the results.")
-@click.option("--timeout", type=POSITIVE_SECONDS, metavar="S", help="Maximum number of seconds to wait.")
+@click.option("--timeout", type=POSITIVE_DURATION, metavar="S", help="How long to wait at most.")
 @click.option("--output", "-o", metavar="RESULTS.jsonl", help="Write the results of --file to this file.")
 @command_options
 def submit(options: SharedOptions, /, command: Sequence[str], file: str | None, as_json: bool, **given: Any) -> int:
@@ -69,7 +70,8 @@ def submit(options: SharedOptions, /, command: Sequence[str], file: str | None, 
     Everything is checked before anything is queued: after an error in line 17 nothing was submitted. Without --wait
     the command prints the ids, one a line; `ecs-queue status ID` then shows a request's progress.
 
-    A line of --file is a JSON object; only `command` is required:
+    Durations are seconds, or texts such as "90s", "30m", "2h" and "7d", everywhere. A line of --file is a JSON object;
+    only `command` is required:
 
     \b
       {"id": "a1", "command": ["python", "etl.py"], "queue": "default",

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from ecs_queue import durations
 from ecs_queue.broker import open_broker
 from ecs_queue.broker.base import Broker
 from ecs_queue.client import producer
@@ -25,7 +26,7 @@ from ecs_queue.client.results import ResultWaiter
 from ecs_queue.config import Config, load_config
 from ecs_queue.config.keyring import open_keyring
 from ecs_queue.crash_points import crash_point
-from ecs_queue.errors import BrokerUnavailable, IdConflict, InvalidRequest, LedgerUnavailable, UnknownTask
+from ecs_queue.errors import BrokerUnavailable, IdConflict, InvalidRequest, LedgerUnavailable, UnknownTask, UsageError
 from ecs_queue.journal import JournalStore, open_journal_store
 from ecs_queue.journal.client_journal import ClientJournal
 from ecs_queue.ledger import open_ledger
@@ -44,6 +45,7 @@ logger = logging.getLogger("ecs_queue")
 TASK_FIELDS = frozenset(
     {"id", "command", "queue", "executor_config", "priority", "expires_in", "relaunch", "time_limit"}
 )
+_DURATION_FIELDS = frozenset({"expires_in", "time_limit"})
 _PUT_BATCH_SIZE = 500
 #: How long a measured difference to the ledger's clock is used. Seconds.
 _CLOCK_SYNC_INTERVAL_SECONDS = 60.0
@@ -122,6 +124,7 @@ class EcsQueue:
         self._clock_synced_at = float("-inf")
         self.keyring = open_keyring(config)
         self._result_waiter = ResultWaiter(broker, ledger, self.owner, self._put_again, self.keyring)
+        self._is_closed = False
 
     @classmethod
     def open(cls, config: Config, owner: str | None = None) -> Self:
@@ -183,13 +186,20 @@ class EcsQueue:
             task: See `TASK_FIELDS`.
             origin: The id of the request that this one repeats.
         """
-        unknown = sorted(set(task) - TASK_FIELDS)
+        self._check_open()
+        if not isinstance(task, Mapping):
+            raise InvalidRequest(
+                f'expected a task such as {{"command": ["echo", "hello"]}}, found {type(task).__name__}'
+            )
+        unknown = sorted(map(str, set(task) - TASK_FIELDS))
         if unknown:
             raise InvalidRequest(f"unknown member {unknown[0]!r}; known are {', '.join(sorted(TASK_FIELDS))}")
         fields = {name: value for name, value in task.items() if value is not None}
         command = fields.pop("command", None)
         if isinstance(command, str) or not isinstance(command, Sequence):
             raise InvalidRequest('command: expected a list of strings, for example ["echo", "hello"]')
+        for name in _DURATION_FIELDS & fields.keys():
+            fields[name] = _parse_duration(name, fields[name])
         request = envelope.new_request(
             id=fields.pop("id") if "id" in fields else self._new_id(),
             command=list(command),
@@ -207,6 +217,7 @@ class EcsQueue:
 
         Look up ids that the caller chose before the first request is queued; generated ids need no lookup.
         """
+        self._check_open()
         return [
             conflict
             for batch in batches(prepared_requests, _PUT_BATCH_SIZE)
@@ -221,6 +232,7 @@ class EcsQueue:
         Raises:
             IdConflict, RequestTooLate: One was rejected; all others of the call are queued.
         """
+        self._check_open()
         answered = list(zip(prepared_requests, self.ledger.put([p.submission for p in prepared_requests]), strict=True))
         crash_point("client.requests_put")
         created = [item for item, result in answered if result.code is ResultCode.CREATED]
@@ -243,12 +255,14 @@ class EcsQueue:
             ResultTimeout: `timeout` seconds are over. The requests go on.
             UnknownTask: The ledger does not know one of the requests any more.
         """
+        self._check_open()
         return self._result_waiter.as_completed(
             {(handle.id, handle.nonce): handle.prepared_request for handle in handles}, timeout
         )
 
     def status(self, record_id: str) -> Record:
         """Return the present record; raise `UnknownTask` when there is none."""
+        self._check_open()
         record = self.ledger.get([record_id])[0]
         if record is None:
             raise UnknownTask(f"no request {record_id} is known: it was never submitted, or its retention time is over")
@@ -263,6 +277,7 @@ class EcsQueue:
 
     def stop_many(self, ids: Sequence[str], by: str = "client") -> list[Record]:
         """Request stops, and return the records after that, in order."""
+        self._check_open()
         records = []
         results = self.ledger.stop(ids, by)
         crash_point("client.stop_marked")
@@ -277,15 +292,20 @@ class EcsQueue:
 
     def check(self) -> None:
         """Raise `BrokerUnavailable` or `LedgerUnavailable` when one of them cannot be reached."""
+        self._check_open()
         self._broker.check()
         self.ledger.now()
 
     def backlog(self, queue: str) -> int:
         """Return how many request messages wait in the queue."""
+        self._check_open()
         return self._broker.backlog(queue)
 
     def close(self) -> None:
-        """Close all connections. Requests go on, and their results stay in the ledger."""
+        """Close all connections; later calls raise `UsageError`. Requests go on, their results stay in the ledger."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._result_waiter.close()
         self._journal.close()
         if self._owns_result_queue and self._result_waiter.has_inbox:
@@ -301,6 +321,11 @@ class EcsQueue:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def _check_open(self) -> None:
+        """Raise `UsageError` after `close`; a connection that is opened anew would never be closed."""
+        if self._is_closed:
+            raise UsageError("the client is closed: nothing was done; open a new one, or keep this one open longer")
 
     def _now(self, for_deadline: bool) -> float:
         """Seconds since the epoch. Deadlines use the ledger's clock: this machine's clock may be minutes off."""
@@ -344,3 +369,11 @@ class EcsQueue:
             crash_point("client.stop_result_published")
         except BrokerUnavailable as error:
             logger.debug("A result was not published, its owner will find it in the ledger: %s", error)
+
+
+def _parse_duration(name: str, value: object) -> float:
+    """Return the seconds of a task line's member: a number, or text such as "90s" and "1h"."""
+    seconds = durations.parse_duration(value)
+    if seconds is None or not 0 < seconds <= durations.MAX_SECONDS:
+        raise InvalidRequest(f"{name}: expected a duration above 0, such as {durations.EXAMPLES}, found {value!r:.80}")
+    return seconds

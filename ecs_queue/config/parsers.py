@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from ecs_queue import durations
 from ecs_queue.config.redact import redact_url
 from ecs_queue.errors import ConfigError
 from ecs_queue.messages.keyring import SigningKey
@@ -48,13 +49,22 @@ def integer(minimum: int) -> Parser:
 
 
 def number(minimum: float, unit: str = "seconds") -> Parser:
-    """Return a parser of finite numbers of `unit` >= `minimum`."""
+    """Return a parser of finite numbers of `unit` >= `minimum`; seconds may be any duration."""
+    if unit == "seconds":
+        return partial(_parse_seconds, lambda found: found >= minimum, f"a duration >= {minimum:g} s")
     return partial(_parse_number, float, lambda found: found >= minimum, f"a number of {unit} >= {minimum:g}")
 
 
 def positive_seconds(value: str) -> float:
-    """Parse a finite number of seconds above 0."""
-    return float(_parse_number(float, lambda found: found > 0, "a number of seconds above 0", value))
+    """Parse a duration above 0."""
+    return _parse_seconds(lambda found: found > 0, "a duration above 0", value)
+
+
+def _parse_seconds(is_valid: Callable[[float], bool], expected: str, value: str) -> float:
+    seconds = durations.parse_duration(value)
+    if seconds is None or not is_valid(seconds):
+        raise invalid_value(f"{expected}, such as {durations.EXAMPLES}", value)
+    return seconds
 
 
 def _parse_number(

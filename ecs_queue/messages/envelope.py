@@ -12,13 +12,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from ecs_queue.durations import MAX_SECONDS
 from ecs_queue.errors import InvalidRequest, UndecodableMessage, UnverifiedMessage
 from ecs_queue.messages.keyring import NO_KEYS, Keyring, Scope
 from ecs_queue.protocol.record import Record
@@ -41,7 +42,7 @@ QueueName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}(?!\n)$")
 OwnerName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}(?!\n)$")]
 OriginId = Annotated[str, msgspec.Meta(pattern=rf"^[A-Za-z0-9_-]{{0,{MAX_ID_LENGTH}}}(?!\n)$")]
 Command = Annotated[list[str], msgspec.Meta(min_length=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=MAX_SECONDS)]
 #: Up to the year 9999, the range of the ledger's times. It refuses milliseconds, a common mistake.
 EpochSeconds = Annotated[float, msgspec.Meta(gt=0, le=253_402_300_799)]
 #: An RFC 3339 time with its offset.
@@ -127,6 +128,24 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
         return {name: built[name] for name in RESULT_LINE_FIELDS}
 
 
+#: What the caller may set, in words, for errors.
+EXPECTED_FIELDS: Mapping[str, str] = {
+    "id": f"1 to {MAX_ID_LENGTH} of A-Z a-z 0-9 _ -",
+    "command": 'a list of strings, such as ["echo", "hello"]',
+    "queue": "1 to 64 of A-Z a-z 0-9 _ . -",
+    "executor_config": 'an object such as {"cpu": 512}',
+    "priority": "a whole number from 0 to 9",
+    "expires_in": f"a number of seconds above 0, at most {MAX_SECONDS:g}",
+    "time_limit": f"a number of seconds above 0, at most {MAX_SECONDS:g}",
+    "relaunch": "never_started, interrupted or any_failure",
+    "owner": "at most 64 of A-Z a-z 0-9 _ . -",
+    "origin": f"at most {MAX_ID_LENGTH} of A-Z a-z 0-9 _ -",
+    "submitted_at": "seconds since the epoch, before the year 10000",
+    "accept_until": "seconds since the epoch, before the year 10000",
+    "expires_at": "seconds since the epoch, before the year 10000",
+}
+#: Their values are not shown.
+_SECRET_FIELDS = frozenset({"command", "executor_config"})
 #: The members of a result line, in order.
 RESULT_LINE_FIELDS = tuple(
     name for name in TaskResult.__struct_fields__ if name not in ("v", "nonce", "queue", "owner")
@@ -171,6 +190,8 @@ def new_request(
     unknown = fields.keys() - set(TaskRequest.__struct_fields__)
     if unknown:
         raise InvalidRequest(f"{min(unknown)}: a request has no such field")
+    # Checked below; what is no number is refused there, with the name of its field.
+    is_number = isinstance(expires_in, int | float) and not isinstance(expires_in, bool)
     members = {
         "v": VERSION,
         "kind": "request",
@@ -179,13 +200,13 @@ def new_request(
         "submitted_at": now,
         "accept_until": now + accept_seconds,
         "expires_in": expires_in,
-        "expires_at": None if expires_in is None else now + expires_in,
+        "expires_at": now + min(expires_in, MAX_SECONDS) if expires_in is not None and is_number else None,
         **fields,
     }
     try:
         request = msgspec.convert(members, TaskRequest)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(_format_validation_error(str(error))) from None
+        raise InvalidRequest(_format_validation_error(str(error), members)) from None
     _check_encodable(request)
     return request
 
@@ -365,7 +386,15 @@ def _check_version(version: int) -> None:
         raise UndecodableMessage(f"envelope version {version} is unknown, this worker knows {VERSION}")
 
 
-def _format_validation_error(message: str) -> str:
-    """Rewrite msgspec's `... - at `$.queue`` as `queue: ...`."""
-    found = re.search(r"^(.*) - at `\$\.?(.*)`$", message)
-    return f"{found[2] or 'the request'}: {found[1]}" if found else message
+def _format_validation_error(message: str, members: Mapping[str, Any]) -> str:
+    """Say in plain words what msgspec found wrong: `priority: expected a whole number from 0 to 9, found 10`."""
+    found = re.search(r"^(.*) - at `\$\.?([a-z_]*)(.*)`$", message)
+    name = found[2] if found else ""
+    if name not in EXPECTED_FIELDS:
+        return f"{name or 'the request'}: {found[1] if found else message}"
+    value = members.get(name)
+    shown = type(value).__name__ if name in _SECRET_FIELDS else f"{value!r:.80}"
+    if name in _SECRET_FIELDS and isinstance(value, list | tuple):
+        shown = ", ".join(sorted({type(item).__name__ for item in value})) if value else "an empty one"
+        shown = f"one of {shown}" if value else shown
+    return f"{name}: expected {EXPECTED_FIELDS[name]}, found {shown}"

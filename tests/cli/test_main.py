@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from importlib import metadata
 
 import click
 import click.testing
 import pytest
 from botocore.exceptions import ProfileNotFound
 
+import ecs_queue
 from ecs_queue.cli import main as entry
 from ecs_queue.cli.main import cli
 from ecs_queue.errors import ConfigError
@@ -144,6 +146,29 @@ def test_a_bug_says_so_in_a_sentence_and_shows_where_on_request(failing_command:
     assert "a bug, ZeroDivisionError" in said
     assert "Traceback" not in said
     assert "Traceback" in run(failing_command, "--log-level", "debug", "failing", "bug")[1]
+
+
+@pytest.mark.parametrize("address", ["", "https://example.org/issues"])
+def test_a_bug_says_where_to_report_it_or_else_what_to_keep(
+    failing_command: click.Group, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr("ecs_queue.version.report_address", lambda: address)
+    said = run(failing_command, "failing", "bug")[1]
+    assert ("please report it at https://example.org/issues" in said) == bool(address)
+    assert ("report" in said) == bool(address)
+    assert ("the command, what it prints with --log-level debug, and version" in said) == (not address)
+
+
+@pytest.mark.parametrize("group", [[], ["dead"], ["journal"]])
+def test_a_group_without_a_command_prints_its_help_as_it_is(invoke: Invoke, group: list[str]) -> None:
+    done = invoke(*group)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.strip() == invoke(*group, "--help").stdout.strip()
+    assert done.stderr.count("\n") > 10
+
+
+def test_the_package_names_its_version() -> None:
+    assert ecs_queue.__version__ == metadata.version("ecs-queue")
 
 
 @pytest.mark.slow

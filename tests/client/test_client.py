@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 
 from ecs_queue.client.client import EcsQueue, Handle
-from ecs_queue.errors import (
-    LedgerUnavailable,
-)
+from ecs_queue.errors import LedgerUnavailable, UsageError
 from ecs_queue.protocol.operations import ClaimRequest, RefusalKind
 from ecs_queue.protocol.states import State
 from tests.client.harness import TIMEOUT, ClientHarness
@@ -136,6 +135,32 @@ class TestClose:
         queue.close()
 
         assert not harness.record(handle.id).undelivered
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda queue: queue.submit(["true"]),
+            lambda queue: queue.submit_many([{"command": ["true"]}]),
+            lambda queue: queue.prepare({"command": ["true"]}),
+            lambda queue: queue.send([]),
+            lambda queue: queue.find_conflicts([]),
+            lambda queue: queue.stop("a"),
+            lambda queue: queue.status("a"),
+            lambda queue: queue.handle("a"),
+            lambda queue: queue.as_completed([]),
+            lambda queue: queue.check(),
+            lambda queue: queue.backlog("default"),
+        ],
+    )
+    def test_a_closed_client_refuses_every_call_and_queues_nothing(
+        self, harness: ClientHarness, queue: EcsQueue, call: Callable[[EcsQueue], object]
+    ) -> None:
+        queue.close()
+
+        with pytest.raises(UsageError, match="the client is closed"):
+            call(queue)
+        assert harness.memory_ledger.list_records("", 10)[0] == []
+        assert harness.broker.published == []
 
     def test_closing_twice_does_no_harm(self, queue: EcsQueue) -> None:
         queue.close()

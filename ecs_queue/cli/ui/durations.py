@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)?", re.IGNORECASE)
-_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+from ecs_queue import durations
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[float]
+else:
+    _ParamType = click.ParamType
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,30 @@ class TimeBound:
         return self.timestamp if self.age is None else now - self.age
 
 
-def parse_duration(text: str) -> float:
+class Duration(_ParamType):
+    """The type of an option that takes a duration, in seconds."""
+
+    name = "duration"
+
+    def __init__(self, min: float = 0.0, min_open: bool = False, max: float = durations.MAX_SECONDS) -> None:
+        self._min, self._min_open, self._max = min, min_open, max
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See click."""
+        seconds = durations.parse_duration(value)
+        if seconds is None or not self._min <= seconds <= self._max or (self._min_open and seconds == self._min):
+            bound = f"above {self._min:g}" if self._min_open else f"of at least {self._min:g} s"
+            self.fail(f"expected a duration {bound}, such as {durations.EXAMPLES}, found {value!r}", param, ctx)
+        return seconds
+
+
+#: A duration above 0.
+POSITIVE_DURATION = Duration(min_open=True)
+
+
+def parse_age(text: str) -> float:
     """Return seconds. For the `type` of a click option."""
-    seconds = _to_seconds(text)
+    seconds = _to_age(text)
     if seconds is None:
         raise click.BadParameter(f"expected an age such as 90s, 30m, 2h or 7d, found {text!r}")
     return seconds
@@ -34,7 +59,7 @@ def parse_duration(text: str) -> float:
 
 def parse_time_bound(text: str) -> TimeBound:
     """Parse an age, or a time with its UTC offset. For the `type` of a click option."""
-    seconds = _to_seconds(text)
+    seconds = _to_age(text)
     if seconds is not None:
         return TimeBound(age=seconds)
     try:
@@ -44,7 +69,10 @@ def parse_time_bound(text: str) -> TimeBound:
     if moment is None or moment.tzinfo is None:
         expected = "an age such as 90s, 30m, 2h or 7d, or a time such as 2025-01-31T12:00:00Z"
         raise click.BadParameter(f"expected {expected}, found {text!r}")
-    return TimeBound(timestamp=moment.timestamp())
+    try:
+        return TimeBound(timestamp=moment.timestamp())
+    except (OverflowError, OSError):
+        raise click.BadParameter(f"expected a time between the years 1 and 9999 in UTC, found {text!r}") from None
 
 
 def format_duration(seconds: float) -> str:
@@ -77,6 +105,6 @@ def format_timestamp_ms(epoch_seconds: float) -> str:
     return datetime.fromtimestamp(epoch_seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def _to_seconds(text: str) -> float | None:
-    found = _DURATION.fullmatch(text.strip())
-    return float(found[1]) * _UNITS[(found[2] or "s").lower()] if found else None
+def _to_age(text: str) -> float | None:
+    seconds = durations.parse_duration(text)
+    return seconds if seconds is None or seconds <= durations.MAX_SECONDS * 10 else None
