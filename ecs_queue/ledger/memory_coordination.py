@@ -24,6 +24,7 @@ class MemoryCoordination:
         self._event_health: dict[str, EventHealth] = {}
         self._paused_since: dict[str, float] = {}
         self._open_deliveries: defaultdict[str, int] = defaultdict(int)
+        self._last_delivery: dict[str, str] = {}
         self._dead_letters: dict[str, DeadLetter] = {}
         self._dead_letter_bytes = 0
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
@@ -62,16 +63,19 @@ class MemoryCoordination:
         with self._lock:
             return dict(self._paused_since)
 
-    def begin_delivery(self, nonce: str) -> int:
+    def begin_delivery(self, nonce: str, delivery: str) -> int:
         """See `Ledger.begin_delivery`."""
         with self._lock:
-            self._open_deliveries[nonce] += 1
+            if self._last_delivery.get(nonce) != delivery:
+                self._last_delivery[nonce] = delivery
+                self._open_deliveries[nonce] += 1
             return self._open_deliveries[nonce]
 
     def end_delivery(self, nonce: str) -> None:
         """See `Ledger.end_delivery`."""
         with self._lock:
             self._open_deliveries.pop(nonce, None)
+            self._last_delivery.pop(nonce, None)
 
     def add_dead_letter(self, dead_letter: DeadLetter) -> None:
         """See `Ledger.add_dead_letter`."""

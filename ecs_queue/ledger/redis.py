@@ -243,9 +243,9 @@ class RedisLedger:
         """See `Ledger.poll_soon`."""
         return int(self._script.run_one("poll_soon", format_seconds(within), limit))
 
-    def begin_delivery(self, nonce: str) -> int:
+    def begin_delivery(self, nonce: str, delivery: str) -> int:
         """See `Ledger.begin_delivery`."""
-        return int(self._script.run_one("begin_delivery", nonce))
+        return int(self._script.run_one("begin_delivery", nonce, delivery))
 
     def end_delivery(self, nonce: str) -> None:
         """See `Ledger.end_delivery`."""

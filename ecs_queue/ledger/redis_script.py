@@ -207,7 +207,16 @@ class Script:
     def _send(self, runs: Sequence[_ScriptRun], barrier: tuple[Any, ...]) -> list[Any]:
         clock = "" if self._clock is None else repr(self._clock())
         commands = [
-            (self._sha, 0, run.operation, self._prefix, clock, run.arguments_per_call or "", *run.arguments)
+            (
+                self._sha,
+                0,
+                run.operation,
+                self._prefix,
+                clock,
+                run.arguments_per_call or "",
+                "1" if barrier else "",
+                *run.arguments,
+            )
             for run in runs
         ]
         if len(commands) == 1 and not barrier:  # the most frequent case: a pipeline would double the client's work
@@ -220,8 +229,9 @@ class Script:
             for command in commands:
                 pipe.evalsha(*command)
             if barrier:
-                # On the same connection, after the calls it confirms. The server waits for everything that was written
-                # before it, by any client: a repeated call that finds its work done is not durable before the first.
+                # On the same connection, after the calls it confirms: the server waits for this connection's writes
+                # only (90_dispatch.lua). redis-py repeats a pipeline as a whole, so a barrier never runs without its
+                # calls after a lost connection.
                 pipe.execute_command(*barrier)
             replies: list[Any] = pipe.execute(raise_on_error=False)
             return replies

@@ -44,6 +44,7 @@ class Record(msgspec.Struct, kw_only=True):
     ambiguous: bool = False
     retired: bool = False
     abandoned_claims: int = 0  # consecutive claims whose holder never reported back
+    last_answer: str = ""  # "operation token result" of the last call under a claim token (repeated_calls.py)
     target: str = ""
     args: str = ""
     container_name: str = ""  # of `args`: the container that decides how the task ended

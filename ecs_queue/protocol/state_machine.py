@@ -16,6 +16,7 @@ from ecs_queue.protocol import reasons
 from ecs_queue.protocol.operations import ClaimRequest, InFlightCounts, RefusalKind, ResultCode, TaskUpdate
 from ecs_queue.protocol.poison import claimed_at, is_poison, reset_abandoned_claims
 from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record, Submission
+from ecs_queue.protocol.repeated_calls import same_answer_again
 from ecs_queue.protocol.settings import (
     ABSENCE_UNPROVABLE_AFTER,
     CLAIM_RETRY_SECONDS,
@@ -42,6 +43,7 @@ def put(record: Record | None, submission: Submission, now: float) -> tuple[Resu
     return (ResultCode.UNCHANGED if record.digest == submission.digest else ResultCode.CONFLICT), record
 
 
+@same_answer_again
 def claim(
     record: Record,
     claim_request: ClaimRequest | None,
@@ -78,6 +80,7 @@ def claim(
     return ResultCode.RUN_TASK
 
 
+@same_answer_again
 def reclaim(
     record: Record, claim_request: ClaimRequest, now: float, settings: ProtocolSettings, is_holder_alive: bool
 ) -> ResultCode:
@@ -138,6 +141,7 @@ def launched(record: Record, nonce: str, launch: int, arn: str, now: float) -> R
     return ResultCode.OK
 
 
+@same_answer_again
 def call_ambiguous(
     record: Record, claim_token: str, call_completed: bool, reason: str, now: float, settings: ProtocolSettings
 ) -> ResultCode:
@@ -151,6 +155,7 @@ def call_ambiguous(
     return _release_lease(record, now, settings)
 
 
+@same_answer_again
 def no_effect(
     record: Record, claim_token: str, wait: float, reason: str, now: float, settings: ProtocolSettings
 ) -> ResultCode:
@@ -169,6 +174,7 @@ def no_effect(
     return ResultCode.OK
 
 
+@same_answer_again
 def refused(
     record: Record,
     claim_token: str,
@@ -199,6 +205,7 @@ def refused(
     return _queue_next_launch(record, now + wait)
 
 
+@same_answer_again
 def task_absent(
     record: Record, claim_token: str, wait: float, advice: str, now: float, settings: ProtocolSettings
 ) -> ResultCode:
@@ -337,14 +344,14 @@ def _has_claim(record: Record, claim_token: str) -> bool:
 
 
 def _set_claim(record: Record, claim_request: ClaimRequest, now: float, settings: ProtocolSettings) -> None:
-    record.claim = claim_request.claim
+    record.claim, record.last_answer = claim_request.claim, ""
     record.worker = claim_request.worker
     record.lease_until = now + settings.lease_seconds
     record.abandoned_claims += 1
 
 
 def _clear_claim(record: Record) -> None:
-    record.claim = ""
+    record.claim = record.last_answer = ""
     record.lease_until = 0.0
     record.ambiguous = record.retired = False
     record.abandoned_claims = 0

@@ -10,6 +10,7 @@ worker is not counted with the culprit. The record itself counts the steps from 
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,7 +35,7 @@ class PoisonGuard:
             "" when it may be handled, else the reason why it must not be.
         """
         with self._lock:
-            deliveries = self._ledger.begin_delivery(nonce)
+            deliveries = self._ledger.begin_delivery(nonce, uuid.uuid4().hex)
             crash_point("poison.delivery_begun")
             if deliveries > self._max_deliveries:
                 yield reasons.POISON % self._max_deliveries

@@ -155,12 +155,13 @@ class SimClientProcess(SimProcess):
 
     def _stop(self, request: SimRequest) -> None:
         self.context.scheduler.sleep(max(0.0, request.stop_at - self.context.now))
-        self._retry(lambda: self._queue.stop(request.id, by="ann"))
+        # At once: while the ledger may still forget the stop that it did not confirm.
+        self._retry(lambda: self._queue.stop(request.id, by="ann"), wait=0.02)
         request.stop_at = 0.0
 
-    def _retry(self, call: Callable[[], T]) -> T:
+    def _retry(self, call: Callable[[], T], wait: float = 0.5) -> T:
         while True:
             try:
                 return call()
             except LedgerUnavailable:
-                self.context.scheduler.sleep(self.context.rng.uniform(0.5, 3.0))
+                self.context.scheduler.sleep(wait * self.context.rng.uniform(1.0, 6.0))

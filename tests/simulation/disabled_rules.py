@@ -15,7 +15,8 @@ from ecs_queue.broker.base import Delivery
 from ecs_queue.client.results import ResultWaiter
 from ecs_queue.config import Config
 from ecs_queue.ecs import gateway
-from ecs_queue.protocol import decisions, state_machine
+from ecs_queue.ledger import memory
+from ecs_queue.protocol import decisions, repeated_calls, state_machine
 from ecs_queue.protocol.decisions import LedgerWrite, build_lost_update, decide_call
 from ecs_queue.protocol.operations import RefusalKind, ResultCode
 from ecs_queue.protocol.record import Record, Submission, build_client_token
@@ -178,6 +179,19 @@ def no_barrier_after_claim() -> list[Patch]:
     return [(simulated_ledger, "_BARRIER_OPERATIONS", frozenset())]
 
 
+def nothing_written_before_barrier() -> list[Patch]:
+    """An operation that finds its work done reports it, although another connection's write is not durable yet."""
+    return [(simulated_ledger, "_WRITES_BEFORE_BARRIER", False)]
+
+
+def claim_token_not_recognized() -> list[Patch]:
+    """A repeated call under the same claim token is taken for another worker's."""
+    return [
+        (repeated_calls, "find_answer", lambda record, operation, token: None),
+        (memory, "find_answer", lambda record, operation, token: None),
+    ]
+
+
 def pause_and_limits_ignored() -> list[Patch]:
     """Workers claim without checking the queue's pause and limits in the ledger."""
     return [(state_machine, "_find_claim_obstacle", lambda claim_request, settings, counts: None)]
@@ -236,6 +250,12 @@ PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
         ProtocolRule(relaunch_policy_ignored, "although relaunch=", SimFaults(exits_1=0.5)),
         ProtocolRule(capacity_failure_costs_attempt, "consumed an attempt, but nothing", _LOST_CALLS),
         ProtocolRule(pause_and_limits_ignored, "while its queue is paused|are in flight", SimFaults()),
+        ProtocolRule(
+            nothing_written_before_barrier,
+            "confirmed stop of .* is forgotten",
+            SimFaults(fail_over=0.3, barrier_unconfirmed=0.9),
+        ),
+        ProtocolRule(claim_token_not_recognized, "under one token was answered", SimFaults(ledger_repeated=0.2)),
         ProtocolRule(
             no_barrier_after_claim, f"{_UNWANTED_TASK}|that no record knows|{_NOT_FINISHED}", SimFaults(fail_over=0.3)
         ),

@@ -19,6 +19,8 @@ class SimFaults:
     ledger_lost_before_effect: float = 0.0
     ledger_lost_after_effect: float = 0.0
     ledger_late: float = 0.0
+    ledger_repeated: float = 0.0  # the client library loses the answer and repeats the call
+    barrier_unconfirmed: float = 0.0  # while a fail-over is near: the server does not confirm what was written
     fail_over: float = 0.0  # at a write: the ledger loses what is not durable within the next second
     publish_before: float = 0.0
     publish_after: float = 0.0
@@ -56,6 +58,8 @@ _USUAL = SimFaults(
     ledger_lost_before_effect=0.02,
     ledger_lost_after_effect=0.02,
     ledger_late=0.01,
+    ledger_repeated=0.02,
+    barrier_unconfirmed=0.0,  # only where a rule needs it: others may act on what is then lost, and no reader can know
     fail_over=0.004,
     publish_before=0.05,
     publish_after=0.05,

@@ -1,4 +1,9 @@
-"""The ledger of a simulation, and how each process reaches it."""
+"""The ledger of a simulation, and how each process reaches it.
+
+The server confirms a barrier as Valkey does: it waits for what the calling connection has written, and an operation
+that has written nothing is confirmed at once. The client library repeats an operation whose answer was lost up to ten
+times.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +40,18 @@ _READ_OPERATIONS = frozenset(
         "list_paused_queues",
     }
 )
-#: When one of these has returned, what it and all earlier operations wrote outlives a fail-over.
+#: When one of these has returned, what it reports outlives a fail-over.
 _BARRIER_OPERATIONS = frozenset(
     name for name, contract in read_contracts(*Ledger.__bases__).items() if contract.has_barrier
 )
+#: Whether an operation writes something of its own before its barrier, as ecs_queue/ledger/lua/90_dispatch.lua does.
+_WRITES_BEFORE_BARRIER = True
+#: The same call under a claim token is answered alike while nothing else has changed the record.
+_TOKEN_OPERATIONS = frozenset(
+    {"put_and_claim", "claim", "reclaim", "call_ambiguous", "no_effect", "refused", "task_absent"}
+)
+#: How often the client library repeats a call at most.
+_MAX_REPEATS = 10
 #: The client library's time-out, in seconds.
 _TIMEOUT_SECONDS = 5.0
 
@@ -85,13 +98,17 @@ class SimLedgerServer(MemoryLedger):
 
     def take_snapshot(self) -> None:
         """Keep the present contents as what survives a fail-over."""
-        records = {key: msgspec.structs.replace(record) for key, record in self._records.items()}
-        self._snapshot = records, dict(self._due_at), dict(self._start_deadlines), dict(self._forget_at)
+        self._snapshot = self.contents()
 
     @property
     def has_snapshot(self) -> bool:
         """Whether a fail-over is scheduled."""
         return self._snapshot is not None
+
+    def contents(self) -> _Snapshot:
+        """Return a copy of the records and their indexes."""
+        records = {key: msgspec.structs.replace(record) for key, record in self._records.items()}
+        return records, dict(self._due_at), dict(self._start_deadlines), dict(self._forget_at)
 
     def fail_over(self) -> None:
         """Lose what was written since the snapshot."""
@@ -108,6 +125,8 @@ class SimLedger:
         server: The ledger.
         schedule_fail_over: Called shortly after a snapshot was taken, to fail over.
         on_effect: Called with the operation and its result after each effect.
+        on_confirmed: Called with the operation and its result when the caller receives it after a barrier.
+        report_violation: Called with what must not happen.
     """
 
     def __init__(
@@ -116,12 +135,16 @@ class SimLedger:
         server: SimLedgerServer,
         schedule_fail_over: Callable[[], None],
         on_effect: Callable[[str, Any], None],
+        on_confirmed: Callable[[str, Any], None],
+        report_violation: Callable[[str], None],
     ) -> None:
         self._process = process
         self._context = process.context
         self._server = server
         self._schedule_fail_over = schedule_fail_over
         self._on_effect = on_effect
+        self._on_confirmed = on_confirmed
+        self._report_violation = report_violation
 
     def __getattr__(self, operation: str) -> Any:
         carry_out = getattr(self._server, operation)
@@ -144,10 +167,14 @@ class SimLedger:
             self._server.take_snapshot()
             context.scheduler.call_after(context.rng.random(), self._schedule_fail_over)
 
+        is_confirmed = True
+
         def effect() -> Any:
+            nonlocal is_confirmed
+            before = self._server.contents() if self._server.has_snapshot else None
             result = carry_out(*arguments, **named)
-            if operation in _BARRIER_OPERATIONS and self._server.has_snapshot:
-                self._server.take_snapshot()
+            if operation in _BARRIER_OPERATIONS and before is not None:
+                is_confirmed = self._wait_for_barrier(before)
             if context.is_traced:
                 context.trace(f"{operation}({_format(arguments)}) -> {_format(result)}")
             if operation not in _READ_OPERATIONS:
@@ -158,9 +185,45 @@ class SimLedger:
             context.scheduler.call_after(context.rng.uniform(0.0, 30.0), effect)
             self._fail(operation, "was given up and takes effect later")
         result = effect()
+        if context.happens(faults.ledger_repeated):
+            result = self._repeat(operation, arguments, effect, result)
+        if not is_confirmed:
+            self._fail(operation, "took effect, and the server did not confirm it")
         if context.happens(faults.ledger_lost_after_effect):
             self._fail(operation, "took effect, the reply is lost")
+        if operation in _BARRIER_OPERATIONS:
+            self._on_confirmed(operation, result)
         return result
+
+    def _wait_for_barrier(self, before: _Snapshot) -> bool:
+        """Make what was written durable, if this connection has written something. Return whether it was confirmed."""
+        if not _WRITES_BEFORE_BARRIER and self._server.contents() == before:
+            return True
+        if self._context.happens(self._context.faults.barrier_unconfirmed):
+            return False
+        self._server.take_snapshot()
+        return True
+
+    def _repeat(self, operation: str, arguments: tuple[Any, ...], effect: Callable[[], Any], result: Any) -> Any:
+        """Run the operation again, as the client library does: it has lost the answer. Return the last answer."""
+        context = self._context
+        first, left = result, self._find_records(arguments)
+        for _ in range(context.rng.randint(1, _MAX_REPEATS)):
+            context.trace(f"{operation} is repeated by the client library")
+            context.scheduler.sleep(context.rng.choice((0.0, 0.05)))
+            is_untouched = self._find_records(arguments) == left
+            result = effect()
+            if operation in _TOKEN_OPERATIONS and arguments[1] is not None and is_untouched:
+                answers = [each[-1] if isinstance(each, tuple) else each for each in (first, result)]
+                if answers[0].code is not answers[1].code or self._find_records(arguments) != left:
+                    codes = " and then ".join(answer.code.name for answer in answers)
+                    self._report_violation(f"{operation} under one token was answered {codes}")
+        return result
+
+    def _find_records(self, arguments: tuple[Any, ...]) -> list[Record | None]:
+        """Return a copy of the record that the first argument names."""
+        key = getattr(arguments[0], "id", arguments[0]) if arguments else ""
+        return self._server.get([key]) if isinstance(key, str) else []
 
     def _fail(self, operation: str, description: str) -> None:
         self._context.trace(f"{operation} {description}")

@@ -42,6 +42,7 @@ class InvariantMonitor:
         self._ended_records: dict[tuple[str, str], Record] = {}
         self._forgotten_ended: set[tuple[str, str]] = set()
         self.lost_puts: set[str] = set()
+        self._confirmed_stops: set[str] = set()
         self.violations: list[str] = []
         self.coverage: Counter[str] = Counter()
         self.ledger: SimLedgerServer
@@ -73,13 +74,22 @@ class InvariantMonitor:
         if len(self._last_seen) > len(records):
             self._last_seen = {key: record for key, record in self._last_seen.items() if key in records}
 
+    def on_confirmed(self, operation: str, result: Any) -> None:
+        """Note what a caller was answered after a barrier: no fail-over may undo it."""
+        if operation == "stop":
+            self._confirmed_stops.update(each.record.id for each in result if each.record and _is_stopped(each.record))
+
     def on_fail_over(self) -> None:
-        """Forget what the ledger lost in a fail-over."""
+        """Forget what the ledger lost in a fail-over, and check that it was nothing that was confirmed."""
         records = self.ledger.records
-        for record_id in self._last_seen.keys() - records.keys():
-            self.lost_puts.add(record_id)
+        for record_id in self._confirmed_stops & self._last_seen.keys():
+            record = records.get(record_id)
+            if _is_stopped(self._last_seen[record_id]) and (record is None or not _is_stopped(record)):
+                self.report_violation(f"the confirmed stop of {record_id} is forgotten")
+        lost = self._last_seen.keys() - records.keys()
+        self.lost_puts |= lost
         self._last_seen = {key: msgspec.structs.replace(record) for key, record in records.items()}
-        forgotten = {key for key in self._ended_records if not self._is_known_ended(key)}
+        forgotten = {key for key in self._ended_records if key[0] in lost or not self._is_known_ended(key)}
         self._ended_records = {key: record for key, record in self._ended_records.items() if key not in forgotten}
         self._forgotten_ended |= forgotten
 
@@ -291,6 +301,11 @@ def _operation_results(value: Any) -> Iterable[OperationResult]:
     if isinstance(value, list | tuple):
         return [each for each in value if isinstance(each, OperationResult)]
     return ()
+
+
+def _is_stopped(record: Record) -> bool:
+    """Whether the record has ended or will be stopped."""
+    return record.is_terminal or bool(record.stop_requested_by)
 
 
 def _has_changed(previous: Record, record: Record) -> bool:

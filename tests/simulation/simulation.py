@@ -185,7 +185,14 @@ class Simulation:
         return *self._connect(process), SimGateway(process, self.ecs)
 
     def _connect(self, process: SimProcess) -> tuple[Ledger, Broker]:
-        ledger: Any = SimLedger(process, self.ledger, self._fail_over, self._ledger_changed)
+        ledger: Any = SimLedger(
+            process,
+            self.ledger,
+            self._fail_over,
+            self._ledger_changed,
+            self.monitor.on_confirmed,
+            self.monitor.report_violation,
+        )
         return ledger, SimBroker(process, self._broker_server)
 
     def _worker_died(self, name: str, _process: SimProcess) -> None:

@@ -13,6 +13,7 @@
 --   P bucket:<name>        hash    tokens, at, share, lowered_at: a shared token bucket (protocol/token_bucket.py)
 --   P paused               hash    queue -> since when its requests may not be claimed
 --   P delivery:<nonce>     string  deliveries in a row of this request's body that no worker completed
+--   P last_delivery:<nonce> string the delivery that was counted last
 --   P dead_letters         hash    key -> JSON: dead letters, bounded in number, bytes and age
 --   P dead_letter_times    zset    key -> when it was added
 --   P dead_letter_bytes    string  the lengths of all values of P dead_letters together
@@ -22,9 +23,9 @@
 -- redis_script.py renders SETTINGS (protocol/settings.py), REASONS (protocol/reasons.py), RECORD_NUMBERS (the numeric
 -- fields of a record and their defaults), LIVE_STATES and TERMINAL_STATES above this file.
 --
--- ARGV: 1 operation, 2 P, 3 now ("" = the server's TIME), 4 number of arguments per call, then the arguments. Times are
--- in seconds, to the millisecond. A reply is a list: the result code, then the record as {id, field, value, ...} where
--- the caller needs it. With a number in ARGV 4 the arguments are those of several calls in a row, and the reply is the
+-- ARGV: 1 operation, 2 P, 3 now ("" = the server's TIME), 4 number of arguments per call, 5 "1" if a barrier follows,
+-- then the arguments. Times are in seconds, to the millisecond. A reply is a list: the result code, then the record as
+-- {id, field, value, ...} where the caller needs it. With a number in ARGV 4 the arguments are those of several calls in a row, and the reply is the
 -- list of their replies: setting up the script costs as much as one call.
 -- protocol/state_machine.py is the same protocol in Python, for the in-memory ledger.
 
@@ -36,6 +37,7 @@ if not NOW then
 end
 -- Rounded as times are stored: otherwise a record leased at its very time could lie after NOW for the next operation.
 NOW = tonumber(string.format('%.3f', NOW))
-local ARGUMENTS_PER_CALL, FIRST_ARGUMENT = tonumber(ARGV[4]), 5
+local ARGUMENTS_PER_CALL, FIRST_ARGUMENT = tonumber(ARGV[4]), 6
+local BARRIER_FOLLOWS = ARGV[5] == '1'
 
 local operations = {}

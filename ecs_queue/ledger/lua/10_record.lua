@@ -134,6 +134,7 @@ end
 
 local function clear_claim(r)
   set(r, 'claim', '')
+  set(r, 'last_answer', '')
   set(r, 'lease_until', 0)
   set(r, 'ambiguous', 0)
   set(r, 'retired', 0)
@@ -197,6 +198,17 @@ local function has_stop(r) return (r.stop_requested_by or '') ~= '' end
 
 local function has_claim(r, claim_token)
   return r and r.state == 'LAUNCHING' and claim_token ~= '' and r.claim == claim_token
+end
+
+-- protocol/repeated_calls.py: the result code that this very call had before, or nil.
+local function find_answer(r, operation, claim_token)
+  local call = operation .. ' ' .. claim_token .. ' '
+  local known = r and r.last_answer or ''
+  if claim_token ~= '' and string.sub(known, 1, #call) == call then return string.sub(known, #call + 1) end
+end
+
+local function keep_answer(r, operation, claim_token, code)
+  if claim_token ~= '' then set(r, 'last_answer', operation .. ' ' .. claim_token .. ' ' .. code) end
 end
 
 -- The record as the caller receives it: {id, field, value, ...}, with the payload only on request.

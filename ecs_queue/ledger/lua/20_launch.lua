@@ -63,6 +63,7 @@ local function claimed_at(r) return r.lease_until - SETTINGS.lease_seconds end
 
 local function set_claim(r, claim_token, worker)
   set(r, 'claim', claim_token)
+  set(r, 'last_answer', '')
   set(r, 'worker', worker)
   set(r, 'lease_until', NOW + SETTINGS.lease_seconds)
   set(r, 'abandoned_claims', r.abandoned_claims + 1)
@@ -81,9 +82,13 @@ end
 -- The arguments are the fields of ClaimRequest in its order.
 local function claim(r, claim_token, worker, args, target, container_name, max_attempts, spec_version, queue_limit,
                      for_nonce, for_launch)
+  local answer = find_answer(r, 'claim', claim_token)
+  if answer == 'paused' or answer == 'limit_reached' then return { answer } end
+  if answer then return { answer, reply_record(r) } end
   if r.state ~= 'QUEUED' then return { 'not_claimable', reply_record(r) } end
   if is_expired(r) then
     finish(r, 'EXPIRED', r.attempt - 1, NOW, expiry_reason(r))
+    keep_answer(r, 'claim', claim_token, 'ended')
     store(r)
     return { 'ended', reply_record(r) }
   end
@@ -94,6 +99,7 @@ local function claim(r, claim_token, worker, args, target, container_name, max_a
   local obstacle = find_claim_obstacle(r, tonumber(queue_limit))
   if obstacle then
     set(r, 'not_before', NOW + SETTINGS.claim_retry_seconds)
+    keep_answer(r, 'claim', claim_token, obstacle)
     store(r, r.not_before)
     return { obstacle }
   end
@@ -110,6 +116,7 @@ local function claim(r, claim_token, worker, args, target, container_name, max_a
   set(r, 'first_called_at', NOW)
   set(r, 'last_claim_at', NOW)
   set_claim(r, claim_token, worker)
+  keep_answer(r, 'claim', claim_token, 'run_task')
   store(r, r.lease_until)
   return { 'run_task', reply_record(r) }
 end
@@ -132,10 +139,13 @@ end
 function operations.reclaim(id, claim_token, worker)
   local r = load(id)
   if not r then return { 'not_found' } end
+  local answer = find_answer(r, 'reclaim', claim_token)
+  if answer then return { answer, reply_record(r, answer ~= 'ended') } end
   if r.state ~= 'LAUNCHING' or r.lease_until > NOW then return { 'not_claimable', reply_record(r) } end
   if is_worker_alive(r.worker, claimed_at(r)) then set(r, 'abandoned_claims', math.max(0, r.abandoned_claims - 1)) end
   if r.abandoned_claims > SETTINGS.list_deliveries_factor * SETTINGS.max_deliveries then
     finish(r, 'UNKNOWN', r.attempt, NOW, poison_reason() .. REASONS.poison_task_unknown)
+    keep_answer(r, 'reclaim', claim_token, 'ended')
     store(r)
     return { 'ended', reply_record(r) }
   end
@@ -151,8 +161,10 @@ function operations.reclaim(id, claim_token, worker)
     set(r, 'calls', r.calls + 1)
     set(r, 'last_claim_at', NOW)
   end
+  answer = list_only and 'list_tasks' or 'run_task'
+  keep_answer(r, 'reclaim', claim_token, answer)
   store(r, r.lease_until)
-  return { list_only and 'list_tasks' or 'run_task', reply_record(r, true) }
+  return { answer, reply_record(r, true) }
 end
 
 function operations.launched(id, nonce, launch, arn, wait)
@@ -171,101 +183,88 @@ function operations.launched(id, nonce, launch, arn, wait)
   return { 'ok' }
 end
 
-function operations.call_ambiguous(id, claim_token, wait, reason, call_completed)
-  local r = load(id)
-  if not has_claim(r, claim_token) then return { 'claim_lost' } end
-  if call_completed ~= '1' then set(r, 'ambiguous', 1) end
-  set(r, 'claim', '') -- given up: no later write under it counts
-  set(r, 'lease_until', NOW)
-  set(r, 'reason', reason)
-  reset_abandoned_claims(r)
-  store(r, NOW + tonumber(wait))
-  return { 'ok' }
+-- An operation of the worker that holds the claim. change(r, ...) returns the result code, and when the record is due.
+local function report_under_claim(name, change)
+  operations[name] = function(id, claim_token, ...)
+    local r = load(id)
+    local code, due_at = find_answer(r, name, claim_token), nil
+    if not code then
+      if not has_claim(r, claim_token) then return { 'claim_lost' } end
+      code, due_at = change(r, ...)
+      keep_answer(r, name, claim_token, code)
+      store(r, due_at)
+    end
+    if code == 'requeued' or code == 'ended' then return { code, reply_record(r) } end
+    return { code }
+  end
 end
 
-function operations.no_effect(id, claim_token, wait, reason)
-  local r = load(id)
-  if not has_claim(r, claim_token) then return { 'claim_lost' } end
+local function end_record(r, state, attempts, reason)
+  finish(r, state, attempts, NOW, reason)
+  return 'ended'
+end
+
+local function requeue(r, wait)
+  queue_next_launch(r, NOW + tonumber(wait))
+  return 'requeued', r.not_before
+end
+
+-- The record stays LAUNCHING: the next worker resolves the launch.
+local function release_lease(r, code, due_at)
+  set(r, 'lease_until', NOW)
+  reset_abandoned_claims(r)
+  return code, due_at
+end
+
+report_under_claim('call_ambiguous', function(r, wait, reason, call_completed)
+  if call_completed ~= '1' then set(r, 'ambiguous', 1) end
+  set(r, 'claim', '') -- given up: no later write under it counts
   set(r, 'reason', reason)
-  if r.ambiguous == 1 then
-    set(r, 'lease_until', NOW)
-    reset_abandoned_claims(r)
-    store(r, NOW + tonumber(wait))
-    return { 'ok' }
-  end
-  if has_stop(r) then
-    finish(r, 'REVOKED', r.attempt - 1, NOW, stop_reason(r))
-    store(r)
-    return { 'ended', reply_record(r) }
-  end
+  return release_lease(r, 'ok', NOW + tonumber(wait))
+end)
+
+report_under_claim('no_effect', function(r, wait, reason)
+  set(r, 'reason', reason)
+  if r.ambiguous == 1 then return release_lease(r, 'ok', NOW + tonumber(wait)) end
+  if has_stop(r) then return end_record(r, 'REVOKED', r.attempt - 1, stop_reason(r)) end
   set(r, 'state', 'QUEUED')
   set(r, 'not_before', NOW + tonumber(wait))
   set(r, 'first_called_at', 0)
   set(r, 'last_claim_at', 0)
   clear_claim(r)
-  store(r, r.not_before)
-  return { 'ok' }
-end
+  return 'ok', r.not_before
+end)
 
-function operations.refused(id, claim_token, kind, wait, reason, max_attempts)
-  local r = load(id)
-  if not has_claim(r, claim_token) then return { 'claim_lost' } end
+report_under_claim('refused', function(r, kind, wait, reason, max_attempts)
   set(r, 'reason', reason)
   if r.ambiguous == 1 then
     set(r, 'retired', 1)
-    set(r, 'lease_until', NOW)
-    reset_abandoned_claims(r)
-    store(r, NOW + tonumber(wait))
-    return { 'ok' }
+    return release_lease(r, 'ok', NOW + tonumber(wait))
   end
-  local state
+  -- lack of capacity consumes no attempt
   if has_stop(r) then
-    state, reason = 'REVOKED', stop_reason(r)
-  elseif kind == 'permanent' then
-    state = 'FAILED'
-  elseif kind == 'start_failure' then
-    if r.attempt >= tonumber(max_attempts) then
-      state = 'REMOVED'
-    else
-      set(r, 'attempt', r.attempt + 1)
-      set(r, 'calls', 0)
-    end
+    return end_record(r, 'REVOKED', kind == 'capacity' and r.attempt - 1 or r.attempt, stop_reason(r))
   end
-  if state then
-    -- lack of capacity consumes no attempt
-    finish(r, state, kind == 'capacity' and r.attempt - 1 or r.attempt, NOW, reason)
-    store(r)
-    return { 'ended', reply_record(r) }
+  if kind == 'permanent' then return end_record(r, 'FAILED', r.attempt, reason) end
+  if kind == 'start_failure' then
+    if r.attempt >= tonumber(max_attempts) then return end_record(r, 'REMOVED', r.attempt, reason) end
+    set(r, 'attempt', r.attempt + 1)
+    set(r, 'calls', 0)
   end
-  queue_next_launch(r, NOW + tonumber(wait))
-  store(r, r.not_before)
-  return { 'requeued', reply_record(r) }
-end
+  return requeue(r, wait)
+end)
 
-function operations.task_absent(id, claim_token, wait, advice)
-  local r = load(id)
-  if not has_claim(r, claim_token) then return { 'claim_lost' } end
+report_under_claim('task_absent', function(r, wait, advice)
   local absence_provable_at = r.last_claim_at + SETTINGS.lease_seconds + SETTINGS.settle_seconds
   -- The tasks were listed after the claim, so the claim, not this moment, must be at H or later.
   if claimed_at(r) < absence_provable_at - SETTINGS.time_tolerance then
-    set(r, 'lease_until', NOW)
-    reset_abandoned_claims(r)
-    store(r, math.min(absence_provable_at, NOW + tonumber(wait)))
-    return { 'too_early' }
+    return release_lease(r, 'too_early', math.min(absence_provable_at, NOW + tonumber(wait)))
   end
   if NOW - r.first_called_at > SETTINGS.absence_unprovable_after then
-    finish(r, 'UNKNOWN', r.attempt, NOW, fill(REASONS.absence_unprovable, advice))
-  elseif has_stop(r) then
-    finish(r, 'REVOKED', r.attempt - 1, NOW, stop_reason(r))
-  elseif is_poison(r) then
-    finish(r, 'FAILED', r.attempt - 1, NOW, poison_reason())
-  elseif is_expired(r) then
-    finish(r, 'EXPIRED', r.attempt - 1, NOW, expiry_reason(r))
-  else
-    queue_next_launch(r, NOW + tonumber(wait))
-    store(r, r.not_before)
-    return { 'requeued', reply_record(r) }
+    return end_record(r, 'UNKNOWN', r.attempt, fill(REASONS.absence_unprovable, advice))
   end
-  store(r)
-  return { 'ended', reply_record(r) }
-end
+  if has_stop(r) then return end_record(r, 'REVOKED', r.attempt - 1, stop_reason(r)) end
+  if is_poison(r) then return end_record(r, 'FAILED', r.attempt - 1, poison_reason()) end
+  if is_expired(r) then return end_record(r, 'EXPIRED', r.attempt - 1, expiry_reason(r)) end
+  return requeue(r, wait)
+end)

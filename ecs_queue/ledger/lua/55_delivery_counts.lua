@@ -1,10 +1,19 @@
 -- Deliveries of request bodies that no worker has completed.
 
-function operations.begin_delivery(nonce)
-  local key = P .. 'delivery:' .. nonce
-  local count = redis.call('INCR', key)
-  redis.call('PEXPIRE', key, milliseconds(SETTINGS.accept_seconds))
+local function keys_of(nonce) return P .. 'delivery:' .. nonce, P .. 'last_delivery:' .. nonce end
+
+-- delivery: random. The client library may repeat the call, which counts once.
+function operations.begin_delivery(nonce, delivery)
+  local count_key, last_key = keys_of(nonce)
+  if redis.call('GET', last_key) == delivery then return tonumber(redis.call('GET', count_key)) end
+  local count = redis.call('INCR', count_key)
+  redis.call('PEXPIRE', count_key, milliseconds(SETTINGS.accept_seconds))
+  redis.call('SET', last_key, delivery, 'PX', milliseconds(SETTINGS.accept_seconds))
   return count
 end
 
-function operations.end_delivery(nonce) return redis.call('DEL', P .. 'delivery:' .. nonce) end
+function operations.end_delivery(nonce)
+  local count_key, last_key = keys_of(nonce)
+  redis.call('DEL', last_key)
+  return redis.call('DEL', count_key)
+end

@@ -13,8 +13,21 @@ local ALLOWED_WHEN_FULL = {
 }
 if ALLOWED_WHEN_FULL[ARGV[1]] then redis.call('DEL', key_of('')) end
 
+-- WAIT and WAITAOF wait for what their own connection has written, and only that. An operation that finds its work done
+-- writes nothing, but what it reports may be another connection's write that is not durable yet: so this connection
+-- writes something of its own, and what is written later is durable later. DEL first, for a server that is full.
+local function write_before_barrier()
+  redis.call('DEL', key_of(''))
+  redis.call('SET', key_of(''), '')
+  redis.call('DEL', key_of(''))
+end
+
 local run = operations[ARGV[1]]
-if not ARGUMENTS_PER_CALL then return run(unpack(ARGV, FIRST_ARGUMENT)) end
+if not ARGUMENTS_PER_CALL then
+  local reply = run(unpack(ARGV, FIRST_ARGUMENT))
+  if BARRIER_FOLLOWS then write_before_barrier() end
+  return reply
+end
 local replies = {}
 for first = FIRST_ARGUMENT, #ARGV, ARGUMENTS_PER_CALL do
   -- An error is the reply to the call that met it only.
@@ -22,4 +35,5 @@ for first = FIRST_ARGUMENT, #ARGV, ARGUMENTS_PER_CALL do
   if not succeeded and type(reply) ~= 'table' then reply = { err = tostring(reply) } end
   replies[#replies + 1] = reply
 end
+if BARRIER_FOLLOWS then write_before_barrier() end
 return replies

@@ -191,10 +191,10 @@ def test_at_max_in_flight_a_claim_of_any_queue_waits(make_harness: MakeHarness) 
     harness.make_queued("three", queue="third")
     assert harness.ledger.claim("three", claim_request("claim-3")).code is ResultCode.LIMIT_REACHED
     assert harness.get_record("three").not_before == START + 1
-    assert harness.ledger.claim("three", claim_request("claim-3")).code is ResultCode.NOT_CLAIMABLE
+    assert harness.ledger.claim("three", claim_request("claim-4")).code is ResultCode.NOT_CLAIMABLE
     harness.advance(1)
     harness.update_task(harness.get_record("two"), end_state=State.SUCCESS)
-    assert harness.ledger.claim("three", claim_request("claim-3")).code is ResultCode.RUN_TASK
+    assert harness.ledger.claim("three", claim_request("claim-5")).code is ResultCode.RUN_TASK
 
 
 def test_an_expired_record_ends_even_at_max_in_flight(make_harness: MakeHarness) -> None:
@@ -253,24 +253,24 @@ def test_a_claim_beyond_the_limit_of_its_queue_waits_and_other_queues_do_not(har
     harness.make_launching("one", queue="q")
     harness.make_queued("two", queue="q")
     harness.make_queued("other", queue="p")
-    assert harness.ledger.claim("two", claim_request("claim-2", queue_limit=1)).code is ResultCode.LIMIT_REACHED
-    assert harness.ledger.claim("other", claim_request("claim-3", queue_limit=1)).code is ResultCode.RUN_TASK
+    assert harness.ledger.claim("two", claim_request("claim-11", queue_limit=1)).code is ResultCode.LIMIT_REACHED
+    assert harness.ledger.claim("other", claim_request("claim-12", queue_limit=1)).code is ResultCode.RUN_TASK
     record = harness.get_record("two")
     assert (record.state, record.not_before, record.args) == (State.QUEUED, START + 1, "")
     assert [found.id for found in harness.ledger.lease_due_retries("q", 10)] == []
     harness.advance(1)
     assert [found.id for found in harness.ledger.lease_due_retries("q", 10)] == ["two"]
-    assert harness.ledger.claim("two", claim_request("claim-2", queue_limit=2)).code is ResultCode.RUN_TASK
+    assert harness.ledger.claim("two", claim_request("claim-13", queue_limit=2)).code is ResultCode.RUN_TASK
 
 
 def test_the_limit_counts_launching_and_launched_of_the_queue_alone(harness: LedgerHarness) -> None:
     first = harness.make_launched("first", queue="q")
     harness.make_launching("second", claim="claim-s", queue="q")
     harness.make_queued("third", queue="q")
-    assert harness.ledger.claim("third", claim_request("claim-3", queue_limit=2)).code is ResultCode.LIMIT_REACHED
+    assert harness.ledger.claim("third", claim_request("claim-14", queue_limit=2)).code is ResultCode.LIMIT_REACHED
     assert harness.update_task(first, end_state=State.SUCCESS).code is ResultCode.ENDED
     harness.advance(1)
-    assert harness.ledger.claim("third", claim_request("claim-3", queue_limit=2)).code is ResultCode.RUN_TASK
+    assert harness.ledger.claim("third", claim_request("claim-15", queue_limit=2)).code is ResultCode.RUN_TASK
 
 
 def test_a_request_of_a_paused_queue_is_not_claimed_until_it_is_resumed(harness: LedgerHarness) -> None:
@@ -285,7 +285,7 @@ def test_a_request_of_a_paused_queue_is_not_claimed_until_it_is_resumed(harness:
     assert harness.ledger.claim("other", claim_request("claim-o")).code is ResultCode.RUN_TASK
     harness.ledger.resume_queues(["q"])
     harness.advance(1)
-    assert harness.ledger.claim("waits", claim_request()).code is ResultCode.RUN_TASK
+    assert harness.ledger.claim("waits", claim_request("claim-2")).code is ResultCode.RUN_TASK
 
 
 def test_an_expired_request_that_no_worker_claimed_says_so(harness: LedgerHarness) -> None:
