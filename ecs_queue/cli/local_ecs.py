@@ -46,6 +46,7 @@ _SECONDS = Duration()
     metavar="NAME=PROBABILITY",
     help=f"Inject a fault into calls; repeatable. {', '.join(FAULTS)}.",
 )
+@click.option("--constant-version", is_flag=True, help="Leave the version of every task at 1, as some stand-ins do.")
 @click.option("--event-queue-url", metavar="QUEUE_URL", help="SQS queue that gets the tasks' events.")
 @click.option(
     "--event-fault",
@@ -103,6 +104,7 @@ def local_ecs(
         run_task_quota=quota("run_task"),
         describe_tasks_quota=quota("describe"),
         faults=FaultOptions(seed=given["seed"], **call_faults),
+        constant_version=given["constant_version"],
         event_queue_url=_parse_queue_url(given["event_queue_url"]),
         event_faults=EventFaultOptions(
             seed=given["seed"], **_parse_probabilities("--event-fault", event_faults, EVENT_FAULTS)

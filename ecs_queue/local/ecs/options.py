@@ -92,6 +92,7 @@ class LocalEcsOptions:
         retention_seconds: how long a stopped task can be described.
         client_token_seconds, client_token_after_stop_seconds: a clientToken is known for the shorter of the first since
             the call and the second since the task stopped.
+        constant_version: every task keeps version 1, as on some stand-ins for ECS.
         event_queue_url: an SQS queue that gets an event for each change of a task, as EventBridge sends them.
         event_faults: faults of these events.
     """
@@ -113,6 +114,7 @@ class LocalEcsOptions:
     retention_seconds: float = 3600.0
     client_token_seconds: float = 86400.0
     client_token_after_stop_seconds: float = 3600.0
+    constant_version: bool = False
     event_queue_url: str | None = None
     event_faults: EventFaultOptions = field(default_factory=EventFaultOptions)
 

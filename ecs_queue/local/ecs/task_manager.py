@@ -79,6 +79,7 @@ class TaskManager:
             client_token=token,
             status_counts=self.status_counts,
             on_change=self._on_change,
+            version_step=0 if self._options.constant_version else 1,
         )
         self._tasks[task.task_id] = task
         self._by_started_by[cluster, body.get("startedBy", "")][task.task_id] = task

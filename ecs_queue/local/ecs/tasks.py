@@ -10,7 +10,7 @@ import msgspec
 
 
 class LocalTask:
-    """A task's description. Every change increments `version`, and the JSON is encoded once per version.
+    """A task's description. Every change adds `version_step` to `version`; the JSON is encoded once per change.
 
     `on_change` is called after each change. Not modelled: the network attachment of awsvpc tasks, health checks,
     managed agents.
@@ -18,7 +18,7 @@ class LocalTask:
 
     __slots__ = (
         *("_encoded", "_on_change", "_status_counts", "body", "client_token"),
-        *("cluster", "sequence_number", "tags", "task_id"),
+        *("cluster", "sequence_number", "tags", "task_id", "version_step"),
     )
 
     def __init__(
@@ -31,6 +31,7 @@ class LocalTask:
         client_token: str | None,
         status_counts: Counter[str],
         on_change: Callable[[LocalTask], None] = lambda _: None,
+        version_step: int = 1,
     ) -> None:
         self.body = body
         self.tags = tags
@@ -40,6 +41,7 @@ class LocalTask:
         self.task_id: str = body["taskArn"].rpartition("/")[2]
         self._status_counts = status_counts
         self._on_change = on_change
+        self.version_step = version_step
         self._encoded: msgspec.Raw | None = None
         status_counts[body["lastStatus"]] += 1
 
@@ -60,7 +62,7 @@ class LocalTask:
             self._status_counts[self.last_status] -= 1
             self._status_counts[status] += 1
         self.body.update(members)
-        self.body["version"] += 1
+        self.body["version"] += self.version_step
         self._encoded = None
         self._on_change(self)
 
