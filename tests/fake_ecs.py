@@ -51,7 +51,11 @@ class FakeEcs:
     Attributes:
         run_task_results: The results of the next RunTask calls, in order, in place of a started task.
         on_run_task: Called with each RunTask call before anything else. Its errors are raised to the caller.
+        first_version, version_step: A task's version, and what each change adds to it.
     """
+
+    first_version = 1
+    version_step = 1
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -184,7 +188,7 @@ class FakeEcs:
         with self._lock:
             task = self.tasks[arn]
             task.update(what)
-            task["version"] += 1
+            task["version"] += self.version_step
 
     def _start_task(self, call: RunTaskCall) -> RunTaskResult:
         sent = json.dumps([call.arguments, call.started_by], sort_keys=True)
@@ -207,7 +211,7 @@ class FakeEcs:
             "startedBy": started_by,
             "lastStatus": "PROVISIONING",
             "desiredStatus": "RUNNING",
-            "version": 1,
+            "version": self.first_version,
             "containers": [{"name": "main"}],
         }
 

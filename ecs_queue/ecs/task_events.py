@@ -9,6 +9,7 @@ import msgspec
 
 from ecs_queue.errors import UndecodableMessage
 from ecs_queue.protocol.observation import parse_timestamp
+from ecs_queue.protocol.task_order import compare_observations
 
 EVENT_SOURCE = "aws.ecs"
 EVENT_DETAIL_TYPE = "ECS Task State Change"
@@ -20,6 +21,7 @@ class TaskEvent(msgspec.Struct, frozen=True):
     """One event about one launch of a request.
 
     Attributes:
+        version: ECS's own version of the task; 0 from an endpoint that gives none.
         happened_at: Seconds since the epoch by AWS's clock.
         task: As DescribeTasks shows it, but with times in ISO 8601.
     """
@@ -64,18 +66,28 @@ def decode_event(body: bytes | str, namespace: str) -> TaskEvent | None:
     match = _STARTED_BY_PATTERN.fullmatch(str(detail.get("startedBy") or ""))
     if match is None or match[1] != namespace:
         return None
-    arn, version, status = (detail.get(name) for name in ("taskArn", "version", "lastStatus"))
-    if not (isinstance(arn, str) and isinstance(version, int) and isinstance(status, str)) or version < 1:
-        raise UndecodableMessage("it is a task's event without taskArn, version or lastStatus")
+    arn, version, status = detail.get("taskArn"), detail.get("version") or 0, detail.get("lastStatus")
+    if not (isinstance(arn, str) and isinstance(version, int) and isinstance(status, str)) or version < 0:
+        raise UndecodableMessage("it is a task's event without taskArn or lastStatus, or its version is no number")
     at = parse_timestamp(detail.get("updatedAt")) or parse_timestamp(envelope.time) or 0.0
     return TaskEvent(match[2], match[3], int(match[4]), arn, version, at, detail)
 
 
 def newest_event_per_task(events: list[TaskEvent]) -> list[TaskEvent]:
-    """Keep only each task's event with the highest version: it contains what the others do."""
+    """Keep only each task's latest event: it contains what the others do. Of two ends, that with more exit codes."""
     found: dict[str, TaskEvent] = {}
     for event in events:
         known = found.get(event.arn)
-        if known is None or event.version > known.version:
+        if known is None or _is_later(event, known):
             found[event.arn] = event
     return list(found.values())
+
+
+def _is_later(event: TaskEvent, known: TaskEvent) -> bool:
+    order = compare_observations(event.version, event.task["lastStatus"], known.version, known.task["lastStatus"])
+    return order > 0 or (order == 0 and _count_exit_codes(event) > _count_exit_codes(known))
+
+
+def _count_exit_codes(event: TaskEvent) -> int:
+    containers = event.task.get("containers") or ()
+    return sum(isinstance(container, dict) and container.get("exitCode") is not None for container in containers)

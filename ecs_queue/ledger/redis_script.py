@@ -22,6 +22,7 @@ from ecs_queue.protocol.reasons import REASON_TEMPLATES
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.settings import ProtocolSettings, protocol_numbers
 from ecs_queue.protocol.states import LIVE_STATES, TERMINAL_STATES
+from ecs_queue.protocol.task_order import STATUS_RANKS
 
 #: Bounds the memory that one round trip takes of client and server.
 _MAX_CALLS_PER_ROUND_TRIP = 1000
@@ -55,6 +56,7 @@ def render_script(settings: ProtocolSettings) -> str:
             _render_table("RECORD_NUMBERS", {field.name: field.default + 0 for field in numbers}),
             _render_table("LIVE_STATES", dict.fromkeys(LIVE_STATES, 1)),
             _render_table("TERMINAL_STATES", dict.fromkeys(TERMINAL_STATES, 1)),
+            _render_table("STATUS_RANKS", STATUS_RANKS),
             *(part.read_text() for part in parts),
         ]
     )

@@ -22,6 +22,7 @@ from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, 
 from ecs_queue.protocol.retry import Backoff, RandomSource
 from ecs_queue.protocol.settings import ABSENCE_UNPROVABLE_AFTER
 from ecs_queue.protocol.states import State
+from ecs_queue.protocol.task_order import compare_observations
 
 #: The most seconds until the tasks of an ambiguous launch are listed again.
 LIST_RETRY_SECONDS = 30.0
@@ -245,14 +246,9 @@ def decide_missing(record: Record, missing_for: float, grace: float, ecs_reason:
 
 
 def is_new_observation(record: Record, observation: Observation) -> bool:
-    """Return whether the record lacks these facts."""
-    if observation.version and record.version:
-        return observation.version > record.version
-    return (
-        observation.has_ended
-        or observation.last_status != record.last_status
-        or bool(observation.started_at) != bool(record.started_at)
-    )
+    """Return whether the record lacks these facts: a later status or version, or the time of the start."""
+    order = compare_observations(observation.version, observation.last_status, record.version, record.last_status)
+    return order > 0 or (order == 0 and bool(observation.started_at) and not record.started_at)
 
 
 def build_task_update(
@@ -294,7 +290,7 @@ def build_lost_update(record: Record, reason: str) -> TaskUpdate:
         id=record.id,
         launch=record.launch,
         arn=record.arn,
-        version=record.version + 1 if record.version else 0,
+        version=record.version,
         last_status=record.last_status,
         wait=0.0,
         end_state=State.UNKNOWN,

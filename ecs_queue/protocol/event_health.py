@@ -13,6 +13,7 @@ import msgspec
 
 from ecs_queue.protocol.observation import Observation
 from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.task_order import compare_observations
 
 #: Seconds after which an event is late, and after which a poll should find no change that no event reported.
 LATE_AFTER = 15.0
@@ -96,8 +97,9 @@ def is_event_missed(record: Record, observation: Observation, now: float) -> boo
 
     Other changes of a task carry no time of their own and prove nothing.
     """
-    if observation.version <= record.version:
+    order = compare_observations(observation.version, observation.last_status, record.version, record.last_status)
+    if order < 0:
         return False
     if observation.has_ended:
-        return observation.stopped_at is not None and now - observation.stopped_at > LATE_AFTER
+        return order > 0 and observation.stopped_at is not None and now - observation.stopped_at > LATE_AFTER
     return observation.started_at is not None and not record.started_at and now - observation.started_at > LATE_AFTER

@@ -101,8 +101,8 @@ class TaskUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """What ECS showed of a task.
 
     Attributes:
-        version: ECS's own version of the task. For an end that was not observed (UNKNOWN), the record's version + 1, so
-            that any newer fact replaces it.
+        version, last_status: As ECS showed them; they order updates. For an end that was not observed (UNKNOWN), those
+            of the record, so that any later fact is preferred to it.
         wait: Seconds until the next poll, or until the next launch.
         end_state: None while the task runs; else the state that the request would get.
         may_relaunch: Whether the relaunch policy allows another attempt.

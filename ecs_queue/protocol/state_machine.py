@@ -26,6 +26,7 @@ from ecs_queue.protocol.settings import (
     ProtocolSettings,
 )
 from ecs_queue.protocol.states import State
+from ecs_queue.protocol.task_order import compare_observations
 
 
 def put(record: Record | None, submission: Submission, now: float) -> tuple[ResultCode, Record | None]:
@@ -236,10 +237,11 @@ def update_task(record: Record, update: TaskUpdate, now: float) -> ResultCode:
     """Record what ECS shows of the task: OK, REQUEUED, ENDED, or STALE when the record has newer facts."""
     if record.state is not State.LAUNCHED or record.launch != update.launch or record.arn != update.arn:
         return ResultCode.STALE
-    unversioned = update.version == 0 and record.version == 0
-    if update.version <= record.version and not unversioned:
+    order = compare_observations(update.version, update.last_status, record.version, record.last_status)
+    is_news = update.end_state is not None or (update.started_at > 0 and not record.started_at)
+    if order < 0 or (order == 0 and not is_news):
         return ResultCode.STALE
-    record.version = update.version
+    record.version = max(record.version, update.version)
     record.last_status = update.last_status
     record.started_at = update.started_at or record.started_at
     if update.end_state is None:

@@ -89,7 +89,7 @@ def test_what_others_started_is_foreign(changes: dict[str, Any]) -> None:
         "[" * 100_000,
         '{"Type": "Notification"}',
         json.dumps(event(detail={"version": "5"})),
-        json.dumps(event(detail={"version": 0})),
+        json.dumps(event(detail={"version": -1})),
         json.dumps(event(detail={"taskArn": None})),
         json.dumps(event(detail={"lastStatus": None})),
         json.dumps({**event(), "detail": SECRET}),
@@ -106,7 +106,26 @@ def test_no_secret_of_the_task_is_in_its_repr() -> None:
 
 
 def test_of_several_events_of_one_task_the_newest_is_kept() -> None:
-    events = [decoded(detail={"version": version}) for version in (2, 5, 5, 1)]
+    events = [decoded(detail={"version": version, "lastStatus": "RUNNING"}) for version in (2, 5, 5, 1)]
     other = decoded(detail={"taskArn": ARN + "0", "version": 1})
     found = newest_event_per_task([each for each in (*events, other) if each])
     assert [(each.arn, each.version) for each in found] == [(ARN, 5), (ARN + "0", 1)]
+
+
+@pytest.mark.parametrize("version", [None, 0])
+def test_an_endpoint_without_versions_is_understood(version: int | None) -> None:
+    found = decoded(detail={"version": version})
+    assert found is not None
+    assert found.version == 0
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_several_events_of_one_version_the_latest_status_with_the_most_exit_codes_is_kept(order: int) -> None:
+    shown: list[dict[str, Any]] = [
+        {"lastStatus": "RUNNING"},
+        {"lastStatus": "STOPPED", "containers": [{"name": "main"}]},
+        {"lastStatus": "STOPPED", "containers": [{"name": "main", "exitCode": 3}]},
+    ]
+    events = [decoded(detail={"version": 1, **detail}) for detail in shown[::order]]
+    (found,) = newest_event_per_task([each for each in events if each])
+    assert found.task["containers"] == [{"name": "main", "exitCode": 3}]

@@ -98,10 +98,22 @@ class TestDecideCall:
 
 
 class TestIsNewObservation:
-    def test_only_a_higher_version_is_new(self) -> None:
-        record = Record(id="a", version=2, last_status="PENDING")
+    def test_of_the_same_status_only_a_higher_version_is_new(self) -> None:
+        record = Record(id="a", version=2, last_status="RUNNING", started_at=NOW)
 
         assert [is_new_observation(record, _observed(version=version)) for version in (1, 2, 3)] == [False, False, True]
+
+    def test_at_an_equal_version_a_later_status_is_new(self) -> None:
+        record = Record(id="a", version=2, last_status="RUNNING", started_at=NOW)
+        statuses = ("PENDING", "RUNNING", "DEPROVISIONING", "STOPPED", "DELETED")
+
+        news = [is_new_observation(record, _observed(version=2, lastStatus=status)) for status in statuses]
+
+        assert news == [False, False, True, True, True]
+
+    @pytest.mark.parametrize("version", [0, 1, 2, 3])
+    def test_an_end_is_new_whatever_its_version(self, version: int) -> None:
+        assert is_new_observation(Record(id="a", version=2, last_status="RUNNING"), _observed_end(version=version))
 
     def test_without_a_version_a_change_is_new(self) -> None:
         record = Record(id="a", last_status="RUNNING", started_at=NOW)
@@ -135,7 +147,7 @@ class TestBuildTaskUpdate:
     def test_a_lost_task_is_unknown_and_loses_against_any_newer_fact(self) -> None:
         update = build_lost_update(Record(id="a", launch=2, arn=ARN, version=7), "not seen for long")
 
-        assert (update.end_state, update.may_relaunch, update.version) == (State.UNKNOWN, False, 8)
+        assert (update.end_state, update.may_relaunch, update.version) == (State.UNKNOWN, False, 7)
         assert build_lost_update(Record(id="a"), "").version == 0
 
 

@@ -94,7 +94,7 @@ class TestDecideMissing:
         update = decide_missing(self.RECORD, 600.0, 600.0)
 
         assert isinstance(update, TaskUpdate)
-        assert (update.end_state, update.version) == (State.UNKNOWN, 5)
+        assert (update.end_state, update.version) == (State.UNKNOWN, 4)
         assert update.reason.endswith("has not known arn:1 for 600 s, and its end was not observed: look at its logs")
 
     def test_the_reason_contains_the_reason_of_ecs(self) -> None:
@@ -121,7 +121,7 @@ class TestDecidePoll:
 
     def test_nothing_new_is_no_update_and_draws_nothing(self) -> None:
         draw = RecordedDraw(random.Random(1))
-        decision = self._decide(Record(id="a", version=2, launched_at=NOW - 60), draw)
+        decision = self._decide(Record(id="a", version=2, last_status="RUNNING", launched_at=NOW - 60), draw)
 
         assert (decision.is_new, decision.update, decision.wait) == (False, None, 2.0)
         assert draw.value is None

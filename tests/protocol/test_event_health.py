@@ -87,7 +87,14 @@ class TestIsEventMissed:
         assert is_event_missed(record, observed_stop(NOW - LATE_AFTER - 1), NOW)
 
     def test_a_change_in_the_record_is_not_missed(self) -> None:
-        assert not is_event_missed(Record(id="a", version=3), observed_stop(NOW - 100), NOW)
+        ended = Record(id="a", version=3, last_status="STOPPED")
+        assert not is_event_missed(ended, observed_stop(NOW - 100), NOW)
+        running = Record(id="a", version=4, last_status="RUNNING")
+        assert not is_event_missed(running, observed(startedAt=NOW - LATE_AFTER - 1), NOW)
+
+    def test_an_end_at_the_version_of_the_record_is_missed(self) -> None:
+        running = Record(id="a", version=3, last_status="RUNNING", started_at=NOW - 200)
+        assert is_event_missed(running, observed_stop(NOW - 100), NOW)
 
     def test_a_start_without_an_event_is_missed(self) -> None:
         observation = observed(startedAt=NOW - LATE_AFTER - 1)

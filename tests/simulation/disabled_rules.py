@@ -18,10 +18,11 @@ from ecs_queue.ecs import gateway
 from ecs_queue.ledger import memory
 from ecs_queue.protocol import decisions, repeated_calls, state_machine
 from ecs_queue.protocol.decisions import LedgerWrite, build_lost_update, decide_call
-from ecs_queue.protocol.operations import RefusalKind, ResultCode
+from ecs_queue.protocol.operations import RefusalKind, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import Record, Submission, build_client_token
 from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
+from ecs_queue.protocol.task_order import compare_observations
 from ecs_queue.worker import launcher
 from ecs_queue.worker.consumer import Consumer
 from ecs_queue.worker.poller import Poller
@@ -168,6 +169,22 @@ def relaunch_policy_ignored() -> list[Patch]:
     return [(decisions, "may_relaunch", lambda policy, observation: True)]
 
 
+def equal_version_taken_for_nothing_new() -> list[Patch]:
+    """Only a higher version is news, where a task has one at all."""
+
+    def compare(version: int, status: str, known_version: int, known_status: str) -> int:
+        if version and known_version:
+            return version - known_version
+        return compare_observations(version, status, known_version, known_status)
+
+    def update_task(record: Record, update: TaskUpdate, now: float) -> ResultCode:
+        stale = update.version and update.version <= record.version
+        return ResultCode.STALE if stale else original(record, update, now)
+
+    original = state_machine.update_task
+    return [(decisions, "compare_observations", compare), (state_machine, "update_task", update_task)]
+
+
 def capacity_failure_costs_attempt() -> list[Patch]:
     """Lack of capacity counts as a failed attempt."""
     costs = {**decisions._REFUSAL_KINDS, RefusalKind.CAPACITY.value: RefusalKind.START_FAILURE}
@@ -249,6 +266,7 @@ PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
         ProtocolRule(missing_task_taken_for_lost, "ended UNKNOWN while its task is alive", _LOST_CALLS),
         ProtocolRule(relaunch_policy_ignored, "although relaunch=", SimFaults(exits_1=0.5)),
         ProtocolRule(capacity_failure_costs_attempt, "consumed an attempt, but nothing", _LOST_CALLS),
+        ProtocolRule(equal_version_taken_for_nothing_new, _NOT_FINISHED),
         ProtocolRule(pause_and_limits_ignored, "while its queue is paused|are in flight", SimFaults()),
         ProtocolRule(
             nothing_written_before_barrier,

@@ -1,4 +1,4 @@
-"""A model of Amazon ECS: it guarantees tokens, versions and lists, and neither visibility nor replies."""
+"""A model of Amazon ECS: it guarantees tokens and lists; neither visibility nor replies nor that versions grow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from botocore.exceptions import ClientError
 
@@ -21,6 +21,16 @@ SIGNATURE_SECONDS = 300.0
 MAX_VISIBILITY_LAG = 290.0
 
 Description = dict[str, Any]
+
+#: How the version of a task grows with each change: as on ECS, or as on endpoints that leave it at 1 or give none.
+VersionGrowth = Literal["grows", "constant", "absent"]
+_VERSION_GROWTHS: tuple[VersionGrowth, ...] = ("constant", "absent", "grows")
+_VERSION_GROWTH_WEIGHTS = (1, 1, 8)
+
+
+def draw_version_growth(seed: int) -> VersionGrowth:
+    """Draw a seed's. Drawn apart, so that the other seeds stay the same."""
+    return random.Random(f"versions {seed}").choices(_VERSION_GROWTHS, _VERSION_GROWTH_WEIGHTS)[0]
 
 
 @dataclass(slots=True)
@@ -82,6 +92,7 @@ class SimEcs:
         faults: Returns the current fault probabilities.
         on_created: Called with each new task.
         on_changed: Called with each changed task and a description of the change.
+        version_growth: What a change does to a task's version.
     """
 
     def __init__(
@@ -91,12 +102,14 @@ class SimEcs:
         faults: Callable[[], SimFaults],
         on_created: Callable[[SimTask], None],
         on_changed: Callable[[SimTask, str], None],
+        version_growth: VersionGrowth = "grows",
     ) -> None:
         self._scheduler = scheduler
         self._rng = rng
         self._faults = faults
         self._on_created = on_created
         self._on_changed = on_changed
+        self._version_growth = version_growth
         self._tokens: dict[str, _ClientToken] = {}
         self._repeats_failures = rng.random() < 0.5
         self.tasks: dict[str, SimTask] = {}
@@ -190,7 +203,7 @@ class SimEcs:
             "startedBy": started_by,
             "lastStatus": "PROVISIONING",
             "desiredStatus": "RUNNING",
-            "version": 1,
+            "version": 0 if self._version_growth == "absent" else 1,
             "containers": [{"name": "main"}],
         }
         task = SimTask(arn, started_by, now, now + lag, description)
@@ -239,5 +252,5 @@ class SimEcs:
     def _update_task(self, task: SimTask, **what: object) -> None:
         task.previous_description = dict(task.description)
         task.description.update(what)
-        task.description["version"] += 1
+        task.description["version"] += self._version_growth == "grows"
         self._on_changed(task, f"{task.description['lastStatus']} {task.stop_code}")

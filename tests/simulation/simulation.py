@@ -20,7 +20,7 @@ from ecs_queue.ledger.base import Ledger
 from ecs_queue.protocol.settings import ProtocolSettings
 from tests.simulation.broker import SimBroker, SimBrokerServer
 from tests.simulation.clients import SimClientProcess, SimOwner, SimRequest
-from tests.simulation.ecs import SimEcs, SimTask
+from tests.simulation.ecs import SimEcs, SimTask, VersionGrowth, draw_version_growth
 from tests.simulation.events import EVENT_QUEUE_URL, SimEventFaults, SimEventQueueServer, draw_event_faults
 from tests.simulation.faults import SimFaults, draw_faults, without_faults
 from tests.simulation.gateway import SimGateway
@@ -78,7 +78,7 @@ def simulate(
     context.faults = draw_faults(context.rng) if faults is None else faults
     event_faults = draw_event_faults(seed) if faults is None else None
     with _simulated_time(context):
-        simulation = Simulation(context, event_faults)
+        simulation = Simulation(context, event_faults, draw_version_growth(seed))
         simulation.run(max_steps)
     return SimulationReport(
         seed,
@@ -105,7 +105,12 @@ def make_config(task_definition: str, settings: tuple[str, ...], event_queue_url
 class Simulation:
     """One simulation; `run` it once. Without `event_faults`, no task events are used."""
 
-    def __init__(self, context: SimulationContext, event_faults: SimEventFaults | None = None) -> None:
+    def __init__(
+        self,
+        context: SimulationContext,
+        event_faults: SimEventFaults | None = None,
+        version_growth: VersionGrowth = "grows",
+    ) -> None:
         self._context = context
         self._event_server = None if event_faults is None else SimEventQueueServer(context, event_faults)
         rng = context.rng
@@ -116,7 +121,14 @@ class Simulation:
         self.monitor = InvariantMonitor(context, config)
         self.ledger = SimLedgerServer(context, ProtocolSettings.from_config(config))
         self.ledger.queue_limit = config.base_profile.max_in_flight
-        self.ecs = SimEcs(context.scheduler, rng, context.present_faults, self._task_created, self._task_changed)
+        self.ecs = SimEcs(
+            context.scheduler,
+            rng,
+            context.present_faults,
+            self._task_created,
+            self._task_changed,
+            version_growth,
+        )
         self.monitor.attach(self.ledger, self.ecs)
         self._broker_server = SimBrokerServer(context)
         self.began = context.now

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ecs_queue.local.ecs import LocalEcs, local_environment
+from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, local_environment
 from ecs_queue.local.redis_server import RedisServer
 from tests.invariants import list_all_tasks
 from tests.processes import CLI_COMMAND, QUICK_SETTINGS, merged_environ, read_json_lines, run_worker, write_json_lines
@@ -105,6 +105,21 @@ def test_two_workers_turn_two_hundred_commands_into_two_hundred_right_results(
         run = SubmitProcess(environ, tmp_path, commands(200))
         run.stop_sleeping_task()
         run.finish(ecs)
+
+
+def test_an_endpoint_that_never_raises_a_version_brings_two_hundred_right_results(
+    own_redis: RedisServer, tmp_path: Path
+) -> None:
+    """Tasks are slow enough to start that polls see them before they run, while they run, and ended."""
+    options = LocalEcsOptions(constant_version=True, startup_delay_seconds=2.0, shutdown_delay_seconds=1.0)
+    with LocalEcs(options) as ecs:
+        environ = merged_environ(QUICK_SETTINGS, local_environment(ecs.endpoint_url, own_redis.url))
+        with run_worker(environ, tmp_path / "a.log"), run_worker(environ, tmp_path / "b.log"):
+            run = SubmitProcess(environ, tmp_path, commands(200))
+            run.stop_sleeping_task()
+            run.finish(ecs)
+        versions = {task["version"] for task in list_all_tasks(ecs.endpoint_url)}
+    assert versions == {1}
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -21,7 +21,8 @@
 --   P workers              hash    name -> "<seen at> <forget at> <JSON>"
 --
 -- redis_script.py renders SETTINGS (protocol/settings.py), REASONS (protocol/reasons.py), RECORD_NUMBERS (the numeric
--- fields of a record and their defaults), LIVE_STATES and TERMINAL_STATES above this file.
+-- fields of a record and their defaults), LIVE_STATES, TERMINAL_STATES and STATUS_RANKS (the order of a task's statuses,
+-- protocol/task_order.py) above this file.
 --
 -- ARGV: 1 operation, 2 P, 3 now ("" = the server's TIME), 4 number of arguments per call, 5 "1" if a barrier follows,
 -- then the arguments. Times are in seconds, to the millisecond. A reply is a list: the result code, then the record as

@@ -18,6 +18,20 @@ local function next_poll_at(r, wait)
   return NOW + tonumber(wait)
 end
 
+local function status_rank(status)
+  return status == '' and 0 or STATUS_RANKS[status] or STATUS_RANKS.RUNNING
+end
+
+-- Above 0: the first is later than what is known. See protocol/task_order.py.
+local function compare_observations(version, status, known_version, known_status)
+  local rank, known_rank = status_rank(status), status_rank(known_status)
+  local has_ended = rank == STATUS_RANKS.STOPPED or known_rank == STATUS_RANKS.STOPPED
+  if version > 0 and known_version > 0 and version ~= known_version and not has_ended then
+    return version - known_version
+  end
+  return rank - known_rank
+end
+
 -- The arguments are the fields of TaskUpdate in its order. state '': the task still runs.
 function operations.update_task(id, launch, arn, version, last_status, wait, started_at, state, may_relaunch,
                                 stopped_by_user, max_attempts, finished_at, exit_code, stop_code, reason)
@@ -25,8 +39,10 @@ function operations.update_task(id, launch, arn, version, last_status, wait, sta
   if not r then return { 'not_found' } end
   if r.state ~= 'LAUNCHED' or r.launch ~= tonumber(launch) or r.arn ~= arn then return { 'stale' } end
   version = tonumber(version)
-  if version <= r.version and not (version == 0 and r.version == 0) then return { 'stale' } end
-  set(r, 'version', version)
+  local order = compare_observations(version, last_status, r.version, r.last_status or '')
+  local is_news = state ~= '' or (tonumber(started_at) > 0 and r.started_at == 0)
+  if order < 0 or (order == 0 and not is_news) then return { 'stale' } end
+  set(r, 'version', math.max(r.version, version))
   set(r, 'last_status', last_status)
   if tonumber(started_at) > 0 then set(r, 'started_at', tonumber(started_at)) end
   if state == '' then

@@ -63,7 +63,7 @@ def task_update(record: Record, version: int = 1, **fields: Any) -> TaskUpdate:
         "launch": record.launch,
         "arn": record.arn,
         "version": version,
-        "last_status": "STOPPED" if fields.get("end") else "RUNNING",
+        "last_status": "STOPPED" if fields.get("end_state") else "RUNNING",
         "wait": 10.0,
     }
     return TaskUpdate(**(known | fields))

@@ -193,6 +193,7 @@ class RandomOperations:
             exit_code=rng.choice((None, 0, 137)) if end else None,
             stop_code=rng.choice(("", "UserInitiated")),
             reason=rng.choice(("", "exit 137")),
+            last_status=rng.choice(("", "PENDING", "RUNNING", "unknown", "DEPROVISIONING", "STOPPED")),
         )
         return lambda ledger: ledger.update_tasks([update])
 

@@ -14,6 +14,7 @@ from ecs_queue.protocol.reasons import REASON_TEMPLATES
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.settings import protocol_numbers
 from ecs_queue.protocol.states import LIVE_STATES, TERMINAL_STATES
+from ecs_queue.protocol.task_order import STATUS_RANKS
 from tests.protocol.settings import DEFAULT_SETTINGS, make_settings
 
 _LUA_FILES = sorted((path for path in (files("ecs_queue.ledger") / "lua").iterdir()), key=lambda path: path.name)
@@ -53,6 +54,10 @@ def test_both_implementations_have_the_same_states_and_defaults() -> None:
     record = Record(id="job")
     for name, default in _evaluate_table("RECORD_NUMBERS").items():
         assert getattr(record, name) == float(default)
+
+
+def test_both_implementations_have_the_same_order_of_statuses() -> None:
+    assert {status: int(rank) for status, rank in _evaluate_table("STATUS_RANKS").items()} == STATUS_RANKS
 
 
 @pytest.mark.parametrize("path", _LUA_FILES, ids=lambda path: path.name)

@@ -35,15 +35,54 @@ def test_an_older_or_equal_version_is_stale(harness: LedgerHarness, version: int
     record = harness.make_launched()
     harness.update_task(record, 3)
     before = harness.get_record()
-    assert harness.update_task(record, version, end_state=State.FAILED).code is ResultCode.STALE
+    assert harness.update_task(record, version).code is ResultCode.STALE
     assert harness.get_record() == before
 
 
-def test_unversioned_updates_are_accepted_in_order_of_arrival(harness: LedgerHarness) -> None:
+@pytest.mark.parametrize("version", [0, 1])
+def test_at_one_version_the_later_status_wins(harness: LedgerHarness, version: int) -> None:
     record = harness.make_launched()
-    assert harness.update_task(record, 0, last_status="PENDING").code is ResultCode.OK
+    assert harness.update_task(record, version, last_status="PENDING").code is ResultCode.OK
+    assert harness.update_task(record, version, last_status="RUNNING").code is ResultCode.OK
+    assert harness.update_task(record, version, last_status="PENDING").code is ResultCode.STALE
+    assert harness.update_task(record, version, last_status="DEPROVISIONING").code is ResultCode.OK
+    result = harness.update_task(record, version, end_state=State.FAILED, exit_code=3)
+    assert result.code is ResultCode.ENDED
+    assert harness.get_record().exit_code == 3
+
+
+@pytest.mark.parametrize("version", [0, 2, 3, 4])
+@pytest.mark.parametrize("status", ["STOPPED", "DELETED"])
+def test_the_end_of_a_task_is_believed_whatever_its_version(harness: LedgerHarness, version: int, status: str) -> None:
+    record = harness.make_launched()
+    harness.update_task(record, 3)
+    result = harness.update_task(record, version, last_status=status, end_state=State.SUCCESS, exit_code=0)
+    assert (result.code, harness.get_record().exit_code) == (ResultCode.ENDED, 0)
+
+
+def test_a_start_that_is_shown_late_is_stored_at_the_same_version(harness: LedgerHarness) -> None:
+    record = harness.make_launched()
+    harness.update_task(record, 1)
+    assert harness.update_task(record, 1, started_at=START + 1).code is ResultCode.OK
+    assert harness.get_record().started_at == START + 1
+
+
+@pytest.mark.parametrize("version", [0, 3])
+def test_an_end_that_was_not_observed_counts_until_something_later_was(harness: LedgerHarness, version: int) -> None:
+    record = harness.make_launched()
+    harness.update_task(record, version, last_status="PENDING")
+    lost = {"last_status": "PENDING", "end_state": State.UNKNOWN}
+    harness.update_task(record, version, last_status="RUNNING")
+    assert harness.update_task(record, version, **lost).code is ResultCode.STALE
+    lost["last_status"] = "RUNNING"
+    assert harness.update_task(record, version, **lost).code is ResultCode.ENDED
+
+
+def test_an_unversioned_update_keeps_the_version(harness: LedgerHarness) -> None:
+    record = harness.make_launched()
+    harness.update_task(record, 3, last_status="PENDING")
     assert harness.update_task(record, 0, last_status="RUNNING").code is ResultCode.OK
-    assert harness.update_task(record, 0, end_state=State.SUCCESS).code is ResultCode.ENDED
+    assert harness.get_record().version == 3
 
 
 def test_an_update_of_another_launch_or_task_is_stale(harness: LedgerHarness) -> None:
