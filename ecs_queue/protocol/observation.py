@@ -26,6 +26,9 @@ _HOST_LOST_REASON = re.compile(
 #: Docker leaves exit code 127 or 128 on a container that it could not start: nothing of the user's ran.
 _NEVER_STARTED_REASON = re.compile(r"\s*Cannot(?:Start|Create|Pull)\w*Error", re.IGNORECASE)
 
+#: What a container exits with that ECS stops: SIGTERM, then SIGKILL.
+_SIGTERM_EXIT_CODE = 128 + 15
+_SIGNAL_EXIT_CODES = frozenset({_SIGTERM_EXIT_CODE, 128 + 9})
 #: The longest reason, in characters: a stoppedReason may hold the whole response of a registry.
 _MAX_REASON_CHARACTERS = 1000
 
@@ -155,17 +158,41 @@ _DEFAULT_REASONS: dict[EndKind | None, str] = {
 
 
 def _build_reason(task: Mapping[str, Any], containers: Sequence[Mapping[str, Any]], end_kind: EndKind | None) -> str:
-    """ECS's reason and, of an ended task, those of the deciding containers; without an exit code, of all containers."""
+    """ECS's reason and, of an ended task, the containers' own: first those that ended it, then the deciding ones."""
     reason = str(task.get("stoppedReason") or _DEFAULT_REASONS[end_kind])
     details: list[str] = []
     if end_kind is not None:
+        others = [other for other in task.get("containers") or () if other not in containers]
+        details += _describe_containers(_find_causes(task, containers, others, end_kind), reason)
         details += _describe_containers(containers, reason)
         if all(container_exit_code(container) is None for container in containers):
-            others = [other for other in task.get("containers") or () if other not in containers]
-            details += _describe_containers(others, reason)
+            details += [each for each in _describe_containers(others, reason) if each not in details]
             if end_kind == "ran":
                 details.append("no exit code")
     return (f"{reason} ({'; '.join(details)})" if details else reason)[:_MAX_REASON_CHARACTERS]
+
+
+def _find_causes(
+    task: Mapping[str, Any],
+    containers: Sequence[Mapping[str, Any]],
+    others: Sequence[Mapping[str, Any]],
+    end_kind: EndKind,
+) -> Sequence[Mapping[str, Any]]:
+    """The other containers that ended the task: ECS stops the rest when an essential container ends.
+
+    A container with a reason of its own is one. Without any, and if a signal ended the deciding container although
+    StopTask was not called, it is one that no signal ended: with an error, else (after SIGTERM) with 0.
+    """
+    codes = {container_exit_code(container) for container in containers}
+    if end_kind != "ran" or not codes - {0, None} or any(container.get("reason") for container in containers):
+        return ()
+    if with_reason := [other for other in others if other.get("reason")]:
+        return with_reason
+    if task.get("stopCode") != "EssentialContainerExited" or not codes <= _SIGNAL_EXIT_CODES:
+        return ()
+    ended = [(other, container_exit_code(other)) for other in others]
+    failed = [other for other, code in ended if code and code not in _SIGNAL_EXIT_CODES]
+    return failed or [other for other, code in ended if code == 0 and _SIGTERM_EXIT_CODE in codes]
 
 
 def _describe_containers(containers: Sequence[Mapping[str, Any]], stopped_reason: str) -> Iterator[str]:

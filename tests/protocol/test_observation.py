@@ -206,6 +206,50 @@ def test_the_reason_is_for_people(task: dict[str, Any], reason: str) -> None:
     assert observe(task, "main").reason == reason
 
 
+VICTIM = container(exit_code=143)
+
+
+@pytest.mark.parametrize(
+    ("containers", "named"),
+    [
+        ((VICTIM, container("log", 1, OOM)), f"container log: {OOM}, exit 1; container main: exit 143"),
+        (
+            (container("log", 137, OOM), container(exit_code=1)),
+            f"container log: {OOM}, exit 137; container main: exit 1",
+        ),
+        ((VICTIM, container("log", 1)), "container log: exit 1; container main: exit 143"),
+        ((container("log", 1), container(exit_code=137)), "container log: exit 1; container main: exit 137"),
+        ((VICTIM, container("log", 0)), "container log: exit 0; container main: exit 143"),
+        ((VICTIM, container("init", 0), container("log", 2)), "container log: exit 2; container main: exit 143"),
+        ((VICTIM, container("log", 143)), "container main: exit 143"),
+        # What ended by itself is no victim.
+        ((container(exit_code=3), container("log", 1)), "container main: exit 3"),
+        ((container(exit_code=137, reason=OOM), container("log", 1)), f"container main: {OOM}, exit 137"),
+        ((container(exit_code=137), container("init", 0)), "container main: exit 137"),
+        ((container(exit_code=0), container("log", 1, OOM)), "container main: exit 0"),
+    ],
+)
+def test_the_container_that_ended_the_task_is_named_first(containers: tuple[dict[str, Any], ...], named: str) -> None:
+    observation = observe(stopped(*containers), "main")
+    assert observation.reason == f"Essential container in task exited ({named})"
+
+
+@given(
+    victim=st.sampled_from([137, 143]), code=st.integers(1, 255), reason=st.none() | st.just(OOM), first=st.booleans()
+)
+def test_a_side_car_that_ended_the_task_is_named_wherever_it_stands(
+    victim: int, code: int, reason: str | None, first: bool
+) -> None:
+    containers = [container("log", code, reason), container(exit_code=victim)]
+    shown = observe(stopped(*(containers if first else containers[::-1])), "main").reason
+    assert ("container log" in shown) == (reason is not None or code not in (137, 143))
+
+
+def test_a_stop_by_the_user_names_no_other_container() -> None:
+    task = stopped(VICTIM, container("log", 1), stopCode="UserInitiated", stoppedReason="by me")
+    assert observe(task, "main").reason == "by me (container main: exit 143)"
+
+
 def test_a_running_tasks_reason_is_why_it_will_stop() -> None:
     notice = "Your Spot Task was interrupted."
     task = stopped(lastStatus="RUNNING", stopCode="TerminationNotice", stoppedReason=notice)
