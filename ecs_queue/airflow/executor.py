@@ -91,6 +91,11 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
                 self.log.error("ecs-queue: %s; the scheduler starts nevertheless", problem)
         self.log.info("ecs-queue: the owner of this scheduler's requests is %s", self.ledger_access.owner)
 
+    def order_queued_tasks_by_priority(self) -> list[tuple[Any, Any]]:
+        """Return the queued tasks, the highest `priority_weight` first. Airflow 3.2 has the lowest first."""
+        queued = super().order_queued_tasks_by_priority()
+        return sorted(queued, key=lambda item: item[1].ti.priority_weight, reverse=True)
+
     def _process_workloads(self, workload_items: Sequence[Any]) -> None:
         """Write the workloads to the ledger and publish them, in batches. Those not accepted stay queued."""
         with self.metrics.timer("submit.duration"):

@@ -111,6 +111,14 @@ class TestSubmission:
         assert task_key(item) not in harness.executor.running
 
 
+    def test_with_few_free_slots_the_highest_weights_go_first(self, harness: AirflowHarness) -> None:
+        harness.executor.parallelism = 2
+        items = {weight: make_task_workload(f"weight{weight}", priority_weight=weight) for weight in (3, 1, 9, 5)}
+        harness.queue(*items.values())
+        harness.heartbeat()
+        assert harness.executor.running == {task_key(items[9]), task_key(items[5])}
+
+
 class TestEventLog:
     def test_an_entry_survives_being_popped_one_by_one(self, harness: AirflowHarness) -> None:
         harness.executor.sync()
