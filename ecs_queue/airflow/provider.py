@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from typing import Any
 
 from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION, ConfigKey
 from ecs_queue.version import package_version
 
+_ENTRY_POINT_GROUP = "apache_airflow_provider"
 _SENSITIVE_KEYS = frozenset({"broker_url", "ledger_url", "signing_keys", "encryption_keys"})
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return the executor, its configuration keys with descriptions and defaults, and its commands."""
+    """Return the executor, its configuration keys with descriptions and defaults, and its commands.
+
+    A section that another provider declares is left out, as [aws_ecs_executor] beside the Amazon provider. Airflow 3.1
+    refuses a section with two declarations, so that every command fails; later versions would forget the other one's
+    defaults. Only descriptions are lost: ecs-queue's loader has defaults of its own.
+    """
+    taken = _find_sections_of_other_providers()
     return {
         "package-name": "ecs-queue",
         "name": "ecs-queue",
@@ -19,14 +27,31 @@ def get_provider_info() -> dict[str, Any]:
         "versions": [package_version()],
         "executors": ["ecs_queue.airflow.executor.EcsQueueExecutor"],
         "cli": ["ecs_queue.airflow.cli.get_cli_commands"],
-        "config": {
-            MAIN_SECTION: _describe_section("The queue between Airflow and Amazon ECS.", MAIN_KEYS),
-            PROFILE_SECTION: _describe_section(
-                "Where and how tasks are launched. A section [aws_ecs_executor.NAME] is for the queue NAME; the keys "
-                "that it does not set have the values of this section.",
-                PROFILE_KEYS,
-            ),
-        },
+        "config": {name: section for name, section in _describe_sections().items() if name not in taken},
+    }
+
+
+def _find_sections_of_other_providers() -> set[str]:
+    """Return the names of the sections that the other installed providers declare."""
+    sections: set[str] = set()
+    for entry_point in entry_points(group=_ENTRY_POINT_GROUP):
+        if entry_point.module == __name__:
+            continue
+        try:
+            sections.update(entry_point.load()().get("config") or {})
+        except Exception:  # noqa: BLE001, S112 - Airflow itself reports a provider that cannot be read
+            continue
+    return sections
+
+
+def _describe_sections() -> dict[str, Any]:
+    return {
+        MAIN_SECTION: _describe_section("The queue between Airflow and Amazon ECS.", MAIN_KEYS),
+        PROFILE_SECTION: _describe_section(
+            "Where and how tasks are launched. A section [aws_ecs_executor.NAME] is for the queue NAME; the keys "
+            "that it does not set have the values of this section.",
+            PROFILE_KEYS,
+        ),
     }
 
 

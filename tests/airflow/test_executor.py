@@ -110,7 +110,6 @@ class TestSubmission:
         assert "console.aws.amazon.com/ecs/v2/clusters/jobs/tasks/" in extra
         assert task_key(item) not in harness.executor.running
 
-
     def test_with_few_free_slots_the_highest_weights_go_first(self, harness: AirflowHarness) -> None:
         harness.executor.parallelism = 2
         items = {weight: make_task_workload(f"weight{weight}", priority_weight=weight) for weight in (3, 1, 9, 5)}
