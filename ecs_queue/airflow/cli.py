@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import MutableMapping
 from functools import partial
 from typing import Any
 
 import click
 
-from ecs_queue.airflow.config import build_config_environ, is_config_variable
+from ecs_queue.airflow.config import AirflowSources
 
 
 def get_cli_commands() -> list[Any]:
@@ -52,27 +50,21 @@ def _to_airflow_argument(parameter: click.Parameter) -> Any:
     return Arg(flags, help=text, dest=parameter.name, required=parameter.required)
 
 
-def _export_config(environ: MutableMapping[str, str], team: str | None) -> None:
-    """Set the variables of Airflow's configuration in `environ`. For a team, remove those of the global one."""
-    from airflow.configuration import conf
-    from airflow.executors.base_executor import ExecutorConf
+def _open_sources(team: str | None) -> AirflowSources:
+    from airflow.configuration import AIRFLOW_CONFIG, conf
 
     if team and not conf.getboolean("core", "multi_team", fallback=False):
         raise SystemExit("--team needs [core] multi_team = True (Airflow 3.2 or later)")
-    team_conf = ExecutorConf(team_name=team) if team else ExecutorConf()
-    variables = build_config_environ(team_conf, conf.sections(), environ, team)
-    if team:
-        for variable in [name for name in environ if is_config_variable(name)]:
-            del environ[variable]
-    environ.update(variables)
+    return AirflowSources(conf, AIRFLOW_CONFIG, team)
 
 
 def _run_command(name: str, command: click.Command, arguments: Any) -> None:
     """Run a command with the arguments that Airflow's argparse has parsed."""
     from ecs_queue.cli.main import cli
+    from ecs_queue.cli.ui.options import SharedOptions
 
-    _export_config(os.environ, getattr(arguments, "team", None))
-    cli.main([name, *_build_argv(command, arguments)])
+    options = SharedOptions(load=_open_sources(getattr(arguments, "team", None)).load)
+    cli.main([name, *_build_argv(command, arguments)], obj=options)
 
 
 def _build_argv(command: click.Command, arguments: Any) -> list[str]:

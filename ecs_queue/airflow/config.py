@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from ecs_queue.config import Config, load_config
-from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION, ConfigKey
+from ecs_queue.config import Config
+from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION
+from ecs_queue.config.layers import IniParser, LayerValue, read_environment, read_ini
+from ecs_queue.config.loader import build_config
 from ecs_queue.config.model import DEFAULT_QUEUE, normalize_queue_name
-from ecs_queue.config.sources import CONFIG_FILE_VARIABLE
+from ecs_queue.config.sources import RawConfig, RawValue, merge_layers, override_values, read_config_file
+from ecs_queue.errors import ConfigError
 
 #: The longest wait for one answer of a server. A heartbeat of the scheduler must take less than a second: a call is
 #: tried twice at most, and after a failure none is made for a while.
 MAX_SOCKET_TIMEOUT_SECONDS = 0.3
 _MAX_NAMESPACE_LENGTH = 32
-_PROFILE_VARIABLE_PREFIX = f"{PROFILE_SECTION.upper()}_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,52 +36,91 @@ class SchedulerTimeouts:
     requeue: float
 
 
-class AirflowConf(Protocol):
-    """The part of `airflow.executors.base_executor.ExecutorConf` that is used here."""
+class AirflowConf(IniParser, Protocol):
+    """The part of `airflow.configuration.conf` that is used here: it is the parser of airflow.cfg too."""
 
-    def get(self, section: str, key: str, *, fallback: str | None = None) -> str | None:
-        """Return the value as text; `fallback` when there is none."""
+    def get(self, section: str, key: str, *, fallback: str | None = None, **team: Any) -> str | None:
+        """Return the value in effect as text; `fallback` when there is none. `team` is `team_name` or nothing."""
         ...
 
 
-def load_airflow_config(
-    conf: AirflowConf, sections: Iterable[str], environ: Mapping[str, str] | None = None, team: str | None = None
-) -> Config:
-    """Return the configuration in [ecs_queue] and the profiles as Airflow has them (airflow.cfg, environment, secrets).
+@dataclass(frozen=True, slots=True)
+class AirflowSources:
+    """What Airflow adds to the sources of the configuration.
 
-    As for workers, the file that ECS_QUEUE_CONFIG names supplies what Airflow does not set; not for a team, see
-    `build_config_environ`.
+    Attributes:
+        conf: Airflow's global configuration.
+        cfg_path: The path of airflow.cfg.
+        team: A team has a configuration of its own: its sections of airflow.cfg and its variables. The global ones and
+            the file of ECS_QUEUE_CONFIG are not used, and the default namespace is `team_namespace`.
+    """
 
-    Args:
-        sections: The names of airflow.cfg's sections.
+    conf: AirflowConf
+    cfg_path: str
+    team: str | None = None
+
+    def read(
+        self,
+        path: str | None = None,
+        environ: Mapping[str, str] | None = None,
+        overrides: Mapping[str, str] | None = None,
+    ) -> RawConfig:
+        """Return the merged layers: airflow.cfg < file < environment < overrides.
+
+        The same file and variables give the same values here and in a worker without Airflow. `path`: the file in place
+        of the one that ECS_QUEUE_CONFIG names.
+
+        Raises:
+            ConfigError: The file cannot be read.
+        """
+        environ = os.environ if environ is None else environ
+        layers = [
+            self._default_values(),
+            read_ini(self.conf, environ, self.cfg_path, self.team),
+            read_config_file(path, {} if self.team else environ),
+            read_environment(environ, self.team),
+            override_values(overrides or {}),
+        ]
+        return merge_layers(layers, self._read_secret)
+
+    def load(
+        self,
+        path: str | None = None,
+        environ: Mapping[str, str] | None = None,
+        overrides: Mapping[str, str] | None = None,
+    ) -> Config:
+        """Return the configuration; see `read` and `load_config`."""
+        return build_config(self.read(path, environ, overrides))
+
+    def _default_values(self) -> list[LayerValue]:
+        if not self.team:
+            return []
+        return [LayerValue(MAIN_SECTION, "namespace", team_namespace(self.team), f"default of the team {self.team}")]
+
+    def _read_secret(self, key: str) -> str | None:
+        """Return what `KEY_SECRET` names; only Airflow knows its secrets backend."""
+        team = {"team_name": self.team} if self.team else {}
+        try:
+            return self.conf.get(MAIN_SECTION, key, fallback=None, **team)
+        except Exception as error:  # noqa: BLE001 - of any backend; its message may show the value
+            raise ConfigError(
+                f"expected a value in Airflow's secrets backend, which failed ({type(error).__name__})"
+            ) from None
+
+
+def load_executor_config(sources: AirflowSources, environ: Mapping[str, str] | None = None) -> Config:
+    """Return the configuration of the executor: short waits, and no barrier.
 
     Raises:
         ConfigError: As from `load_config`.
     """
-    variables = build_config_environ(conf, sections, environ, team)
-    timeout = min(load_config(environ=variables).socket_timeout_seconds, MAX_SOCKET_TIMEOUT_SECONDS)
+    raw = sources.read(environ=environ)
+    timeout = min(build_config(raw).socket_timeout_seconds, MAX_SOCKET_TIMEOUT_SECONDS)
     # Durability "server": a heartbeat cannot wait for a disk. The executor notices what a fail-over of the ledger loses
     # (a submission, an adoption), and repeats it.
-    return load_config(environ=variables, overrides={"socket_timeout_seconds": str(timeout), "durability": "server"})
-
-
-def build_config_environ(
-    conf: AirflowConf, sections: Iterable[str], environ: Mapping[str, str] | None = None, team: str | None = None
-) -> dict[str, str]:
-    """Return the same configuration as environment variables, for `load_config`.
-
-    A team has a configuration of its own: `conf` is the team's, the file of ECS_QUEUE_CONFIG is not used, and the
-    default namespace is `team_namespace`.
-    """
-    environ = os.environ if environ is None else environ
-    if team:
-        variables = {_variable_name(MAIN_SECTION, "namespace"): team_namespace(team)}
-    else:
-        variables = {name: environ[name] for name in (CONFIG_FILE_VARIABLE,) if name in environ}
-    _copy_section(conf, MAIN_SECTION, MAIN_KEYS, variables)
-    for section in (PROFILE_SECTION, *_find_profile_sections(sections, environ, team)):
-        _copy_section(conf, section, PROFILE_KEYS, variables)
-    return variables
+    for key, text in {"socket_timeout_seconds": str(timeout), "durability": "server"}.items():
+        raw.main[key] = RawValue(text, "the executor")
+    return build_config(raw)
 
 
 def team_namespace(team: str) -> str:
@@ -91,12 +132,6 @@ def team_namespace(team: str) -> str:
     if len(name) <= _MAX_NAMESPACE_LENGTH:
         return name
     return f"{name[: _MAX_NAMESPACE_LENGTH - 9]}-{hashlib.sha256(team.encode()).hexdigest()[:8]}"
-
-
-def is_config_variable(variable: str) -> bool:
-    """Return whether `load_config` reads the environment variable."""
-    prefixes = (f"AIRFLOW__{MAIN_SECTION.upper()}__", f"AIRFLOW__{_PROFILE_VARIABLE_PREFIX}")
-    return variable == CONFIG_FILE_VARIABLE or variable.startswith(prefixes)
 
 
 def read_scheduler_timeouts(conf: AirflowConf) -> SchedulerTimeouts:
@@ -113,33 +148,3 @@ def resolve_queue(config: Config, airflow_queue: str | None) -> str:
     """Return the queue of ecs-queue for a queue of Airflow: the one with its own profile, else `default`."""
     profile = config.named_profiles.get(normalize_queue_name(airflow_queue or DEFAULT_QUEUE))
     return DEFAULT_QUEUE if profile is None else profile.queue
-
-
-def _copy_section(conf: AirflowConf, section: str, keys: Mapping[str, ConfigKey], target: dict[str, str]) -> None:
-    for name, key in keys.items():
-        value = conf.get(section, name, fallback=None)
-        # A default comes from the provider's metadata; it must not hide a value in the file of ECS_QUEUE_CONFIG.
-        if value is not None and str(value) != (key.default or ""):
-            target[_variable_name(section, name)] = str(value)
-
-
-def _variable_name(section: str, key: str) -> str:
-    return f"AIRFLOW__{section.upper().replace('.', '_')}__{key.upper()}"
-
-
-def _find_profile_sections(sections: Iterable[str], environ: Mapping[str, str], team: str | None) -> list[str]:
-    """The sections of named profiles, in airflow.cfg or in environment variables, each under one of its spellings."""
-    team_prefix = f"{team}=" if team else ""  # a team's sections of airflow.cfg are named team=section
-    own_sections = {section.removeprefix(team_prefix) for section in sections if section.startswith(team_prefix)}
-    found = {section for section in own_sections if section.lower().startswith(PROFILE_SECTION + ".")}
-    known = {normalize_queue_name(section) for section in found}
-    for variable in environ:
-        # A team's variables are named AIRFLOW__TEAM___SECTION__KEY.
-        start = variable.upper().find(_PROFILE_VARIABLE_PREFIX)
-        if not variable.startswith("AIRFLOW__") or start < 0:
-            continue
-        section = variable[start:].lower().rpartition("__")[0]
-        if len(section) > len(_PROFILE_VARIABLE_PREFIX) and normalize_queue_name(section) not in known:
-            known.add(normalize_queue_name(section))
-            found.add(f"{PROFILE_SECTION}.{section[len(_PROFILE_VARIABLE_PREFIX) :]}")
-    return sorted(found)

@@ -15,12 +15,12 @@ from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.configuration import conf
+from airflow.configuration import AIRFLOW_CONFIG, conf
 from airflow.executors.base_executor import BaseExecutor
 from airflow.utils.state import TaskInstanceState
 
 from ecs_queue.airflow import event_log
-from ecs_queue.airflow.config import load_airflow_config, read_scheduler_timeouts
+from ecs_queue.airflow.config import AirflowSources, load_executor_config, read_scheduler_timeouts
 from ecs_queue.airflow.ledger_access import LedgerAccess
 from ecs_queue.airflow.metrics import ExecutorMetrics
 from ecs_queue.airflow.obsolete_requests import ObsoleteRequestStopper
@@ -316,7 +316,7 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
         return ObsoleteRequestStopper(self.ledger_access, self._tracked_workloads, self, find_obsolete, stop_after)
 
     def _load_config(self) -> Config:
-        return load_airflow_config(self.conf, conf.sections(), team=self.team_name)
+        return load_executor_config(AirflowSources(conf, AIRFLOW_CONFIG, self.team_name))
 
     def _build_owner_name(self) -> str:
         """Unique to this job: two schedulers, teams or executors never take each other's results."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any
 
-from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION, ConfigKey
+from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION, SECRET_KEYS, ConfigKey
 from ecs_queue.version import package_version
 
 _ENTRY_POINT_GROUP = "apache_airflow_provider"
-_SENSITIVE_KEYS = frozenset({"broker_url", "ledger_url", "signing_keys", "encryption_keys"})
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return the executor, its configuration keys with descriptions and defaults, and its commands.
+    """Return the executor, its configuration keys with descriptions, and its commands.
 
     A section that another provider declares is left out, as [aws_ecs_executor] beside the Amazon provider. Airflow 3.1
     refuses a section with two declarations, so that every command fails; later versions would forget the other one's
     defaults. Only descriptions are lost: ecs-queue's loader has defaults of its own.
+
+    The defaults are part of the descriptions: Airflow writes a provider's defaults into the airflow.cfg that it
+    generates, where they would count as set, over those that follow another key.
     """
     taken = _find_sections_of_other_providers()
     return {
@@ -61,10 +63,10 @@ def _describe_section(description: str, keys: dict[str, ConfigKey]) -> dict[str,
 
 def _describe_option(key: ConfigKey) -> dict[str, Any]:
     return {
-        "description": key.doc,
+        "description": f"{key.doc} Default: {key.default}." if key.default else key.doc,
         "version_added": None,
         "type": "string",
         "example": None,
-        "default": key.default,
-        **({"sensitive": True} if key.name in _SENSITIVE_KEYS else {}),
+        "default": None,
+        **({"sensitive": True} if key.name in SECRET_KEYS else {}),
     }

@@ -23,9 +23,10 @@ _PROVIDER_MODULE = "airflow.providers.amazon.aws.hooks.base_aws"
 def config(options: SharedOptions, as_json: bool) -> None:
     """Show every configuration value in effect and where it came from, with secrets hidden.
 
-    Each source overrides the ones before it: the defaults, the ini file of --config or ECS_QUEUE_CONFIG, the
-    environment (AIRFLOW__SECTION__KEY), the command line. The lines below the values show for which queues a
-    worker with this configuration could launch tasks, and whether it uses the credentials of conn_id.
+    Each source overrides the ones before it: the defaults, airflow.cfg (in `airflow ecs-queue config`), the ini file
+    of --config or ECS_QUEUE_CONFIG, the environment (AIRFLOW__SECTION__KEY), the command line. The lines below the
+    values show for which queues a worker with this configuration could launch tasks, and whether it uses the
+    credentials of conn_id.
 
     \b
     Examples:

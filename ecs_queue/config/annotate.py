@@ -13,7 +13,8 @@ _FILE_HEADER = """\
 # --config or ECS_QUEUE_CONFIG names this file. An environment variable AIRFLOW__SECTION__KEY, for example
 # AIRFLOW__ECS_QUEUE__BROKER_URL, wins over this file, and a command-line option wins over both. The
 # sections may also be in an airflow.cfg; Airflow need not be installed. Durations are seconds. Lists and
-# objects are JSON. `ecs-queue config` shows every value in effect and its origin.
+# objects are JSON. %% is a %, ${NAME} an environment variable, and a comment has a line of its own.
+# `ecs-queue config` shows every value in effect and its origin.
 """
 _PROFILE_NOTE = """\
 # Where and how tasks are launched. A section [aws_ecs_executor.NAME] is for the tasks of the queue NAME and

@@ -13,6 +13,9 @@ from ecs_queue.runtask.overrides import ALLOW_SAFE, SAFE_OVERRIDES
 
 MAIN_SECTION = "ecs_queue"
 PROFILE_SECTION = CONFIG_GROUP_NAME
+#: Keys of [ecs_queue] whose values are secrets: only these may be given as a command or in a secrets backend, as
+#: Airflow has it for the keys that a provider declares sensitive.
+SECRET_KEYS = frozenset({"broker_url", "ledger_url", "signing_keys", "encryption_keys"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION, ConfigKey
+from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION, SECRET_KEYS, ConfigKey
+from ecs_queue.config.layers import SUFFIXES
 from ecs_queue.config.model import DEFAULT_QUEUE, Config, EffectiveValue
 from ecs_queue.config.profile import Profile
 from ecs_queue.config.redact import redact_config_value
@@ -39,7 +40,16 @@ def load_config(
     Raises:
         ConfigError: names each wrong key, what was expected, what was found (no secrets) and where it came from.
     """
-    return _ConfigBuilder(read_sources(path, os.environ if environ is None else environ, overrides or {})).build()
+    return build_config(read_sources(path, os.environ if environ is None else environ, overrides or {}))
+
+
+def build_config(sources: RawConfig) -> Config:
+    """Return the configuration of merged layers.
+
+    Raises:
+        ConfigError: as from `load_config`.
+    """
+    return _ConfigBuilder(sources).build()
 
 
 class _ConfigBuilder:
@@ -96,9 +106,13 @@ class _ConfigBuilder:
             if name in keys:
                 continue
             near = get_close_matches(name, keys, n=1)
+            bases = [name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)]
             message = f"expected one of {', '.join(keys)}; found {name!r}, which is unknown"
             if near:
                 message = f"expected a known key, found {name!r}; did you mean {near[0]!r}?"
+            if any(base in keys for base in bases):
+                secrets = ", ".join(sorted(SECRET_KEYS))
+                message = f"expected the value itself, found {name!r}: only {secrets} may be a command or a secret"
             self._add_problem(section, name, message, value)
 
     def _add_problem(self, section: str, key: str, message: str, *values: RawValue | None) -> None:

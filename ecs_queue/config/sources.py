@@ -1,22 +1,29 @@
-"""Reads the layers of the configuration into one structure: section -> key -> text and origin."""
+"""Merges the layers of the configuration into one structure: section -> key -> text and origin."""
 
 from __future__ import annotations
 
-import configparser
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from ecs_queue.config.commands import run_command
 from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION
+from ecs_queue.config.layers import (
+    CONFIG_FILE_VARIABLE,
+    LayerValue,
+    ValueKind,
+    open_file,
+    read_environment,
+    read_ini,
+    resembles_ours,
+)
 from ecs_queue.config.model import normalize_queue_name
 from ecs_queue.errors import ConfigError
 
-#: The environment variable that names the ini file.
-CONFIG_FILE_VARIABLE = "ECS_QUEUE_CONFIG"
-_VARIABLE_PREFIX = "AIRFLOW__"
 # Valid queue names, as in messages.
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+#: Returns the value of a key of [ecs_queue] from Airflow's secrets backend; None if there is none.
+SecretReader = Callable[[str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +37,9 @@ class RawValue:
 RawValues = dict[str, RawValue]
 
 
-def _set_value(target: RawValues, key: str, value: RawValue) -> None:
-    """Set a value over that of an earlier layer. An empty value is ignored unless it means None."""
-    known = MAIN_KEYS.get(key) or PROFILE_KEYS.get(key)
-    if value.text or (known is not None and known.is_optional):
-        target[key] = value
-
-
 @dataclass(slots=True)
 class RawConfig:
-    """The merged layers; a later layer wins.
+    """The merged layers.
 
     Attributes:
         main: values of [ecs_queue].
@@ -62,100 +62,117 @@ def read_sources(path: str | None, environ: Mapping[str, str], overrides: Mappin
     Raises:
         ConfigError: the file cannot be read.
     """
-    sources = RawConfig()
+    return merge_layers(
+        [read_config_file(path, environ), read_environment(environ), override_values(overrides)], read_secret=None
+    )
+
+
+def read_config_file(path: str | None, environ: Mapping[str, str]) -> list[LayerValue]:
+    """Return the values of the ini file that `path` or ECS_QUEUE_CONFIG names; none if neither names one.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
     file = path or environ.get(CONFIG_FILE_VARIABLE)
-    if file:
-        _read_file(sources, file, "" if path else f" (from {CONFIG_FILE_VARIABLE})")
-    _read_environment(sources, environ)
-    for key, value in overrides.items():
-        _set_value(sources.main, key.lower(), RawValue(value.strip(), "command line"))
-    return sources
+    if not file:
+        return []
+    return read_ini(open_file(file, "" if path else f" (from {CONFIG_FILE_VARIABLE})"), environ, file)
 
 
-def _read_file(sources: RawConfig, file: str, origin_note: str) -> None:
-    parser = _parse_file(file, origin_note)
-    for section in parser.sections():
-        origin = f"{file} [{section}]"
-        target = _section_values(sources, section, origin)
-        if target is not None:
-            for key, text in parser.items(section):
-                _set_value(target, key, RawValue(text.strip(), origin))
+def override_values(overrides: Mapping[str, str], origin: str = "command line") -> list[LayerValue]:
+    """Return keys of [ecs_queue] as a layer."""
+    return [LayerValue(MAIN_SECTION, key.lower(), text.strip(), origin) for key, text in overrides.items()]
 
 
-def _section_values(sources: RawConfig, section: str, origin: str) -> RawValues | None:
-    """The values to fill from a section; None for a section of others, because the file may be Airflow's own."""
-    lower = section.lower()
-    if lower == MAIN_SECTION:
-        return sources.main
-    if lower == PROFILE_SECTION:
-        return sources.base
-    normal = normalize_queue_name(section)
-    if lower.startswith(PROFILE_SECTION + "."):
-        name = section[len(PROFILE_SECTION) + 1 :]
-        known = sources.queue_names.setdefault(normalize_queue_name(name), name)
-        if not _QUEUE_NAME.fullmatch(name):
-            sources.problems.append(
-                f"[{section}]: expected a queue's name of 1 to 64 of A-Z a-z 0-9 _ . - after the first dot, "
-                f"found {name!r} (from {origin})"
-            )
-        elif known != name:
-            sources.problems.append(
-                f"[{section}]: expected one section a queue, found [{PROFILE_SECTION}.{known}] too, which "
-                f"means the same queue (from {origin})"
-            )
-        return sources.profiles.setdefault(normalize_queue_name(name), {})
-    if normal == MAIN_SECTION or normal.startswith(PROFILE_SECTION):
-        sources.problems.append(
-            f"[{section}]: expected [{MAIN_SECTION}], [{PROFILE_SECTION}] or [{PROFILE_SECTION}.NAME], "
-            f"found an unknown section (from {origin})"
+def merge_layers(layers: Sequence[Iterable[LayerValue]], read_secret: SecretReader | None) -> RawConfig:
+    """Return the values that are in effect: a later layer wins. Only the commands and secrets in effect are read.
+
+    Args:
+        layers: each with the values that are set in it, whatever they are.
+        read_secret: None where there is no Airflow.
+    """
+    merged = RawConfig()
+    candidates: dict[tuple[str, str], list[LayerValue]] = {}
+    for layer in layers:
+        for value in sorted(layer, key=lambda value: value.kind):
+            target = _find_section(merged, value)
+            if not value.key and value.problem:
+                _add_problem(merged, value, value.problem)
+            elif target is not None and value.key:
+                candidates.setdefault((target, value.key), []).append(value)
+    for (target, key), values in candidates.items():
+        _set_effective(merged, target, key, values, read_secret)
+    return merged
+
+
+def _set_effective(
+    merged: RawConfig, target: str, key: str, values: Sequence[LayerValue], read_secret: SecretReader | None
+) -> None:
+    """Set the last value that counts: an empty one is ignored unless it means None."""
+    known = MAIN_KEYS.get(key) or PROFILE_KEYS.get(key)
+    is_optional = known is not None and known.is_optional
+    for value in reversed(values):
+        try:
+            text = _resolve(value, read_secret)
+        except ConfigError as error:
+            merged.problems.append(f"[{value.section}] {key}: {error} (from {value.origin})")
+            return
+        if text or is_optional:
+            _values_of(merged, target)[key] = RawValue(text, value.origin)
+            return
+
+
+def _resolve(value: LayerValue, read_secret: SecretReader | None) -> str:
+    if value.problem:
+        raise ConfigError(value.problem)
+    if value.kind is ValueKind.COMMAND:
+        return run_command(value.text)
+    if value.kind is not ValueKind.SECRET:
+        return value.text
+    if read_secret is None:
+        raise ConfigError(
+            "expected a value that can be read without Airflow, found one in Airflow's secrets backend; start this "
+            f"program as `airflow ecs-queue ...`, or set {value.key.upper()}_CMD to a command that prints the value"
         )
-    return None
+    text = read_secret(value.key)
+    if not text:
+        raise ConfigError("expected a value in Airflow's secrets backend, found none")
+    return text.strip()
 
 
-def _parse_file(file: str, origin_note: str) -> configparser.ConfigParser:
-    # No interpolation: a `%` in a password or a URL is literal. No default section: Airflow's files use none.
-    parser = configparser.ConfigParser(interpolation=None, default_section="\0", strict=True)
-    try:
-        parser.read_string(Path(file).expanduser().read_text(encoding="utf-8-sig"), source=file)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ConfigError(
-            f"configuration file {file}{origin_note}: expected a readable ini file, found: {reason}; "
-            f"check --config and {CONFIG_FILE_VARIABLE}"
-        ) from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"configuration file {file}{origin_note}: expected UTF-8 text, found other bytes") from None
-    except configparser.Error as error:
-        # Without the parser's message: it would show the line, which may hold a password.
-        raise ConfigError(
-            f"configuration file {file}{origin_note}: expected an ini file, found {_describe_parse_error(error)}"
-        ) from None
-    return parser
+def _values_of(merged: RawConfig, target: str) -> RawValues:
+    if target == MAIN_SECTION:
+        return merged.main
+    return merged.base if target == PROFILE_SECTION else merged.profiles[target[len(PROFILE_SECTION) + 1 :]]
 
 
-def _describe_parse_error(error: configparser.Error) -> str:
-    if isinstance(error, configparser.DuplicateOptionError):
-        return f"{error.option!r} twice in [{error.section}] (line {error.lineno})"
-    if isinstance(error, configparser.DuplicateSectionError):
-        return f"[{error.section}] twice (line {error.lineno})"
-    if isinstance(error, configparser.MissingSectionHeaderError):
-        return f"a line before the first [section] (line {error.lineno})"
-    lines = [str(line) for line, _ in getattr(error, "errors", ())]
-    return f"text that is neither a section nor key = value (line {', '.join(lines) or '?'})"
+def _find_section(merged: RawConfig, value: LayerValue) -> str | None:
+    """The canonical name of a value's section; None for one that is not ours, with a problem if it resembles ours."""
+    section, lower = value.section, value.section.lower()
+    if lower in (MAIN_SECTION, PROFILE_SECTION):
+        return lower
+    if not lower.startswith(PROFILE_SECTION + "."):
+        if resembles_ours(section):
+            _add_problem(
+                merged,
+                value,
+                f"expected [{MAIN_SECTION}], [{PROFILE_SECTION}] or [{PROFILE_SECTION}.NAME], found an unknown section",
+            )
+        return None
+    name = section[len(PROFILE_SECTION) + 1 :]
+    normal = normalize_queue_name(name)
+    merged.queue_names.setdefault(normal, name)
+    merged.profiles.setdefault(normal, {})
+    if not _QUEUE_NAME.fullmatch(name):
+        _add_problem(
+            merged,
+            value,
+            f"expected a queue's name of 1 to 64 of A-Z a-z 0-9 _ . - after the first dot, found {name!r}",
+        )
+    return f"{PROFILE_SECTION}.{normal}"
 
 
-def _read_environment(sources: RawConfig, environ: Mapping[str, str]) -> None:
-    """Read AIRFLOW__SECTION__KEY of our sections; ignore all other variables."""
-    for variable in sorted(environ):
-        if not variable.startswith(_VARIABLE_PREFIX):
-            continue
-        section, _, key = variable[len(_VARIABLE_PREFIX) :].lower().rpartition("__")
-        value = RawValue(environ[variable].strip(), variable)
-        if section == MAIN_SECTION:
-            _set_value(sources.main, key, value)
-        elif section == PROFILE_SECTION:
-            _set_value(sources.base, key, value)
-        elif section.startswith(PROFILE_SECTION + "_"):
-            name = normalize_queue_name(section[len(PROFILE_SECTION) + 1 :])
-            sources.queue_names.setdefault(name, name)
-            _set_value(sources.profiles.setdefault(name, {}), key, value)
+def _add_problem(merged: RawConfig, value: LayerValue, message: str) -> None:
+    problem = f"[{value.section}]: {message} (from {value.origin})"
+    if problem not in merged.problems:
+        merged.problems.append(problem)

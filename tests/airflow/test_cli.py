@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run_command(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str]:
     """Return the arguments with which ecs-queue's own command line is called."""
     received: list[str] = []
-    monkeypatch.setattr(main.cli, "main", lambda args: received.extend(args))
+    monkeypatch.setattr(main.cli, "main", lambda args, obj: received.extend(args))
     arguments: Any = build_parser().parse_args(["ecs-queue", *words])
     arguments.func(arguments)
     return received

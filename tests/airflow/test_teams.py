@@ -13,7 +13,7 @@ from airflow.configuration import conf
 from airflow.executors.base_executor import BaseExecutor
 
 from ecs_queue.airflow.cli import get_cli_commands
-from ecs_queue.airflow.config import build_config_environ, is_config_variable, team_namespace
+from ecs_queue.airflow.config import AirflowSources, team_namespace
 from ecs_queue.airflow.executor import EcsQueueExecutor
 from ecs_queue.cli import main
 from ecs_queue.config import Config, load_config
@@ -130,9 +130,8 @@ def test_a_teams_profiles_are_found_in_the_environment_and_in_its_sections(
     teams: Callable[[str], EcsQueueExecutor],
 ) -> None:
     assert set(teams("red")._load_config().named_profiles) == {"gpu"}
-    conf = FakeAirflowConf({("aws_ecs_executor.spot", "cluster"): "spots"})
-    sections = ["aws_ecs_executor.global", "red=aws_ecs_executor.spot", "blue=aws_ecs_executor.big"]
-    config = load_config(environ=build_config_environ(conf, sections, {}, "red"))
+    conf = FakeAirflowConf("[aws_ecs_executor.global]\n[red=aws_ecs_executor.spot]\n[blue=aws_ecs_executor.big]\n")
+    config = AirflowSources(conf, "airflow.cfg", "red").load(environ={})
     assert set(config.named_profiles) == {"spot"}
 
 
@@ -160,7 +159,7 @@ class TestTeamOption:
         """Runs `airflow ecs-queue status ...` and returns the configuration that our command would read."""
         before = dict(os.environ)
         read: list[Config] = []
-        monkeypatch.setattr(main.cli, "main", lambda words: read.append(load_config()))
+        monkeypatch.setattr(main.cli, "main", lambda words, obj: read.append(obj.load_config()))
 
         def enter(**arguments: Any) -> Config:
             [group] = get_cli_commands()
@@ -187,17 +186,3 @@ class TestTeamOption:
     def test_a_team_without_multi_team_is_rejected(self, exported: Callable[..., Config]) -> None:
         with pytest.raises(SystemExit, match="multi_team"):
             exported(team="blue")
-
-
-@pytest.mark.parametrize(
-    ("variable", "ours"),
-    [
-        ("ECS_QUEUE_CONFIG", True),
-        ("AIRFLOW__ECS_QUEUE__NAMESPACE", True),
-        ("AIRFLOW__AWS_ECS_EXECUTOR_GPU__CLUSTER", True),
-        ("AIRFLOW__RED___ECS_QUEUE__NAMESPACE", False),
-        ("AIRFLOW__CORE__EXECUTOR", False),
-    ],
-)
-def test_what_a_worker_would_read_is_known(variable: str, ours: bool) -> None:
-    assert is_config_variable(variable) is ours

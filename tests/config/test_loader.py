@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecs_queue.config import Config, load_config
+from ecs_queue.config.commands import run_command
 from ecs_queue.config.keys import MAIN_KEYS, PROFILE_KEYS
 from ecs_queue.errors import ConfigError
 
@@ -90,9 +92,95 @@ def test_sections_and_variables_of_other_programs_are_ignored(tmp_path: Path) ->
     assert load_config(file, others).namespace == "a"
 
 
-def test_a_percent_sign_is_literal(tmp_path: Path) -> None:
+def test_a_percent_sign_is_escaped_by_another_and_literal_before_anything_else(tmp_path: Path) -> None:
     file = write(tmp_path, "[ecs_queue]\nbroker_url = redis://:a%40b%%c@host:6379/0\n")
-    assert load_config(file, {}).broker_url == "redis://:a%40b%%c@host:6379/0"
+    assert load_config(file, env(ledger_url="redis://:a%%@h")).broker_url == "redis://:a%40b%c@host:6379/0"
+    assert load(ledger_url="redis://:a%%@h").ledger_url == "redis://:a%%@h"
+
+
+def test_a_value_may_name_another_one_of_its_section(tmp_path: Path) -> None:
+    file = write(tmp_path, "[ecs_queue]\nnamespace = a\nbroker_url = redis://%(namespace)s:6379/0\n")
+    assert load_config(file, {}).broker_url == "redis://a:6379/0"
+
+
+@pytest.mark.parametrize("text", ["%(nothing)s", "%(broker_url)s"])
+def test_a_reference_that_leads_nowhere_is_an_error_that_names_the_key(tmp_path: Path, text: str) -> None:
+    file = write(tmp_path, f"[ecs_queue]\nbroker_url = redis://:hunter2@{text}\n")
+    with pytest.raises(ConfigError, match=r"\[ecs_queue\] broker_url: expected .*from .*\[ecs_queue\]") as caught:
+        load_config(file, {})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_variables_of_the_environment_are_expanded_in_files_and_variables(tmp_path: Path) -> None:
+    file = write(
+        tmp_path, "[ecs_queue]\nbroker_url = redis://${HOST}:6379/0\n[aws_ecs_executor]\ncluster = $NO-${NO}\n"
+    )
+    environ = {"HOST": "a.$ZONE", "ZONE": "b", **env(namespace="$ZONE-c")}
+    config = load_config(file, environ)
+    assert (config.broker_url, config.namespace) == ("redis://a.b:6379/0", "b-c")
+    assert config.base_profile.cluster == "$NO-${NO}"
+
+
+def test_a_variable_that_refers_to_itself_is_an_error_and_no_endless_loop() -> None:
+    environ = {"SECRET": "hunter2$SECRET", **env(broker_url="$SECRET")}
+    with pytest.raises(ConfigError, match="broker_url: expected environment variables that do not refer to") as caught:
+        load_config(environ=environ)
+    assert "hunter2" not in str(caught.value)
+
+
+class TestCommands:
+    URL = "redis://:hunter2@h:6379/0"
+
+    def test_a_secret_may_be_what_a_command_prints(self, tmp_path: Path) -> None:
+        config = load(broker_url_cmd=f"printf ' {self.URL} \n'")
+        assert config.broker_url == self.URL
+        assert origin(config, "broker_url") == "AIRFLOW__ECS_QUEUE__BROKER_URL_CMD"
+        file = write(tmp_path, f"[ecs_queue]\nbroker_url_cmd = echo {self.URL}\n")
+        config = load_config(file, {})
+        assert config.broker_url == self.URL
+        assert origin(config, "broker_url") == f"{file} [ecs_queue] broker_url_cmd"
+
+    def test_a_command_that_another_value_hides_is_not_run(self, tmp_path: Path) -> None:
+        made = tmp_path / "made"
+        config = load(broker_url=self.URL, broker_url_cmd=f"touch {made}")
+        assert config.broker_url == self.URL
+        assert not made.exists()
+
+    @pytest.mark.parametrize(
+        ("command", "found"),
+        [
+            ("sh -c 'echo hunter2; exit 3'", "failed with exit code 3"),
+            ("true hunter2", "printed nothing"),
+            ("/no/such/hunter2", "cannot be run: No such file"),
+            ("echo 'hunter2", "cannot be run: text that is no command"),
+            ("", "cannot be run: text that is no command"),
+        ],
+    )
+    def test_one_that_fails_is_an_error_that_names_the_key_and_shows_nothing(self, command: str, found: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            load(signing_keys_cmd=command)
+        assert str(caught.value).startswith("[ecs_queue] signing_keys: expected a command that prints the value, found")
+        assert found in str(caught.value)
+        assert str(caught.value).endswith("(from AIRFLOW__ECS_QUEUE__SIGNING_KEYS_CMD)")
+        assert "hunter2" not in str(caught.value)
+
+    def test_one_that_does_not_end_is_ended_with_its_children(self) -> None:
+        started = time.monotonic()
+        with pytest.raises(ConfigError, match=r"ran longer than 0\.2 s"):
+            run_command("sh -c 'sleep 60 & sleep 60'", timeout=0.2)
+        assert time.monotonic() - started < 30
+
+    @pytest.mark.parametrize("suffix", ["cmd", "secret"])
+    def test_only_secrets_may_come_from_a_command_or_a_backend(self, suffix: str) -> None:
+        message = "expected the value itself, found 'concurrency_.*': only broker_url, .* may be a command or a secret"
+        with pytest.raises(ConfigError, match=message):
+            load(**{f"concurrency_{suffix}": "echo 5"})
+
+    def test_a_secret_of_airflows_backend_says_what_to_do(self) -> None:
+        with pytest.raises(
+            ConfigError, match=r"broker_url: .*start this program as `airflow ecs-queue .*BROKER_URL_CMD"
+        ):
+            load(broker_url_secret="path")
 
 
 def test_an_empty_variable_keeps_the_value_of_the_layer_below(tmp_path: Path) -> None:

@@ -29,17 +29,19 @@ class SharedOptions:
         config_path: The ini file.
         overrides: Keys of [ecs_queue] with their values as text. They override every other source.
         log_level: One of `LOG_LEVELS`; None for the command's default.
+        load: Takes the place of `load_config`, for a command of `airflow ecs-queue`.
     """
 
     config_path: str | None = None
     overrides: dict[str, str] = field(default_factory=dict)
     log_level: str | None = None
+    load: Callable[..., Config] | None = None
 
     def load_config(self) -> Config:
         """Return the configuration in effect; `ConfigError` names every mistake in it."""
         from ecs_queue.config import load_config
 
-        return load_config(self.config_path, overrides=self.overrides)
+        return (self.load or load_config)(self.config_path, overrides=self.overrides)
 
     def configure_logging(self, default: str = "warning", log_format: str = "text") -> None:
         """Log to stderr, by default from the level `default`; other libraries only from WARNING."""

@@ -1,0 +1,49 @@
+"""Runs the commands of `KEY_CMD` variables and `KEY_cmd` keys."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+from contextlib import suppress
+
+from ecs_queue.errors import ConfigError
+
+#: How long a command may run, in seconds.
+COMMAND_TIMEOUT_SECONDS = 30.0
+
+
+def run_command(command: str, timeout: float = COMMAND_TIMEOUT_SECONDS) -> str:
+    """Return what a command prints, without a shell, as Airflow does.
+
+    Raises:
+        ConfigError: it cannot be run, fails, prints nothing, or runs too long. Neither the command nor what it printed
+            is shown, because both may contain a secret.
+    """
+    expected = "a command that prints the value"
+    try:
+        process = subprocess.Popen(  # noqa: S603 - the operator's own command
+            shlex.split(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except (OSError, ValueError, IndexError) as error:
+        reason = getattr(error, "strerror", None) or "text that is no command"
+        raise ConfigError(f"expected {expected}, found one that cannot be run: {reason}") from None
+    with process:
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise ConfigError(f"expected {expected}, found one that ran longer than {timeout:g} s") from None
+        finally:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # its children too: they would keep the pipe open
+    if process.returncode:
+        raise ConfigError(f"expected {expected}, found one that failed with exit code {process.returncode}")
+    text = output.decode(errors="ignore").strip()
+    if not text:
+        raise ConfigError(f"expected {expected}, found one that printed nothing")
+    return text
