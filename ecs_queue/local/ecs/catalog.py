@@ -28,11 +28,26 @@ class TaskDefinition:
     body: dict[str, Any]
     tags: list[dict[str, str]] = field(default_factory=list)
 
-    @property
-    def main_container(self) -> dict[str, Any]:
-        """The container that is executed: the first essential one."""
+    def executed_container(self, overrides: Parameters) -> dict[str, Any]:
+        """Return the container that is executed: the one whose command is overridden.
+
+        Without such an override it is the first essential one, preferably one that names a program itself: others
+        have theirs in their image.
+
+        Raises:
+            ApiError: InvalidParameterException, if several commands are overridden: only one would be run.
+        """
         containers: list[dict[str, Any]] = self.body["containerDefinitions"]
-        return next(container for container in containers if container["essential"])
+        commands = {each["name"]: each for each in overrides.get("containerOverrides", ()) if each.get("command")}
+        if len(commands) > 1:
+            raise invalid_parameter(
+                f"the local ECS runs one container of a task, and the commands of {', '.join(commands)} are overridden"
+            )
+        if commands:
+            return next(container for container in containers if container["name"] in commands)
+        essential = [container for container in containers if container["essential"]]
+        with_program = [each for each in essential if each.get("entryPoint") or each.get("command")]
+        return (with_program or essential)[0]
 
 
 class Catalog:

@@ -1,7 +1,7 @@
 """The lifecycle of one task: PROVISIONING, PENDING, RUNNING, DEPROVISIONING, STOPPED.
 
 ACTIVATING, DEACTIVATING and STOPPING, which belong to load balancers and services, are not modelled. Only the main
-container is executed; sidecars run as long as it does and exit with 0.
+container is executed, the one whose command is overridden; sidecars run as long as it does and exit with 0.
 """
 
 from __future__ import annotations

@@ -65,8 +65,9 @@ class TaskManager:
 
     def create(self, parameters: Parameters, cluster: str, definition: TaskDefinition, token: str | None) -> LocalTask:
         """Return a new task in PROVISIONING; `start` starts it."""
+        main = definition.executed_container(parameters.get("overrides", {}))
         self.created_count += 1
-        body = self._task_body(parameters, cluster, definition)
+        body = self._task_body(parameters, cluster, definition, main)
         tags = list(parameters.get("tags", ()))
         if parameters.get("propagateTags") == "TASK_DEFINITION":
             own = {tag.get("key") for tag in tags}
@@ -83,7 +84,7 @@ class TaskManager:
         )
         self._tasks[task.task_id] = task
         self._by_started_by[cluster, body.get("startedBy", "")][task.task_id] = task
-        spec = self._container_spec(parameters, definition.main_container, task.task_id)
+        spec = self._container_spec(parameters, main, task.task_id)
         self._lifecycles[task.task_id] = TaskLifecycle(
             task, spec, self._runner, self._options, self._clock, self._on_stopped
         )
@@ -123,7 +124,9 @@ class TaskManager:
         """Return the file of a task's output."""
         return self._log_dir / f"{task_id}.log"
 
-    def _task_body(self, parameters: Parameters, cluster: str, definition: TaskDefinition) -> dict[str, Any]:
+    def _task_body(
+        self, parameters: Parameters, cluster: str, definition: TaskDefinition, main: dict[str, Any]
+    ) -> dict[str, Any]:
         now = self._clock()
         task_id = self._new_id()
         defined = definition.body
@@ -148,12 +151,13 @@ class TaskManager:
             "taskDefinitionArn": defined["taskDefinitionArn"],
             "version": 1,
         }
-        body["containers"] = self._containers(cluster, task_id, definition)
+        body["containers"] = self._containers(cluster, task_id, definition, main)
         return {**body, **_placement_members(parameters)}
 
-    def _containers(self, cluster: str, task_id: str, definition: TaskDefinition) -> list[dict[str, Any]]:
+    def _containers(
+        self, cluster: str, task_id: str, definition: TaskDefinition, main: dict[str, Any]
+    ) -> list[dict[str, Any]]:
         """The descriptions of the containers, the main one first."""
-        main = definition.main_container
         sidecars = [container for container in definition.body["containerDefinitions"] if container is not main]
         return [
             {
