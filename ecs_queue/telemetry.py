@@ -72,7 +72,10 @@ EVENTS: dict[str, EventType] = {
         _T, "id operation code next_action", "{id}: the ledger answered {operation} with {code}, next: {next_action}"
     ),
     "decision.run_task": _event(
-        _T, "id launch write", "{id} launch {launch}: after RunTask {write}", "record result backoff draw decision"
+        _T,
+        "id launch write",
+        "{id} launch {launch}: after RunTask {write}",
+        "record result backoff draw chosen decision",
     ),
     "decision.conflict": _event(
         _T,

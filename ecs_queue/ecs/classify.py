@@ -1,4 +1,4 @@
-"""Classifies what ECS, STS, botocore or a proxy returned: pure functions over `error_rules`.
+"""Classifies what ECS, STS, botocore or a proxy returned: pure functions over `protocol.aws_reasons`.
 
 Every doubt falls to the safe side: what is not provably a refusal or provably unsent is AMBIGUOUS.
 """
@@ -12,8 +12,9 @@ from typing import Any
 
 from botocore import exceptions as boto
 
-from ecs_queue.ecs.error_rules import CAPACITY_FAILURE_PATTERN, ERROR_RULES, THROTTLE_CODES, ErrorMeaning
 from ecs_queue.errors import EcsQueueError, InvalidRequest
+from ecs_queue.protocol.aws_causes import Cause, Channel, Consequence, what_follows
+from ecs_queue.protocol.aws_reasons import find_cause
 from ecs_queue.protocol.ecs_results import (
     EcsError,
     EcsErrorKind,
@@ -24,32 +25,40 @@ from ecs_queue.protocol.ecs_results import (
 #: The longest reason, in characters: an "encoded authorization failure message" alone may have thousands.
 MAX_REASON_LENGTH = 1000
 
-#: What AWS itself calls a server error; a 5xx under any other name comes from something in between.
-_SERVER_CODES = re.compile(r"(?:Server|Internal|Unavailable|Failure|Fault|Timeout)", re.IGNORECASE)
 #: failures[] have either such a code ("RESOURCE:CPU") or a sentence as their reason.
 _FAILURE_CODE = re.compile(r"[A-Z]{4,}(?::[A-Za-z]+)?(?= \(|$)")
-_REQUEST_TIMEOUTS = frozenset({"RequestTimeout", "RequestTimeoutException"})
 
 _RUN_TASK_KINDS = {
-    ErrorMeaning.THROTTLED: RunTaskResultKind.THROTTLED,
-    ErrorMeaning.SERVER_ERROR: RunTaskResultKind.ANSWERED_5XX,
-    ErrorMeaning.INTERMEDIARY: RunTaskResultKind.AMBIGUOUS,
-    ErrorMeaning.CAPACITY: RunTaskResultKind.CAPACITY,
-    ErrorMeaning.PROFILE: RunTaskResultKind.UNUSABLE_PROFILE,
-    ErrorMeaning.CLUSTER_NOT_FOUND: RunTaskResultKind.UNUSABLE_PROFILE,
-    ErrorMeaning.DENIED: RunTaskResultKind.PERMANENT,
-    ErrorMeaning.TASK_NOT_FOUND: RunTaskResultKind.PERMANENT,
-    ErrorMeaning.CONFLICT: RunTaskResultKind.CONFLICT,
-    ErrorMeaning.REFUSED: RunTaskResultKind.PERMANENT,
+    Consequence.FAIL: RunTaskResultKind.PERMANENT,
+    Consequence.USE_ATTEMPT: RunTaskResultKind.START_FAILURE,
+    Consequence.WAIT: RunTaskResultKind.CAPACITY,
+    Consequence.WAIT_THEN_FAIL: RunTaskResultKind.ROLE_NOT_USABLE,
+    Consequence.SLOW_DOWN: RunTaskResultKind.THROTTLED,
+    Consequence.OPEN_CIRCUIT: RunTaskResultKind.UNUSABLE_PROFILE,
 }
+_UNCERTAIN_KINDS = {
+    Cause.SERVER_ERROR: RunTaskResultKind.ANSWERED_5XX,
+    Cause.INTERMEDIARY: RunTaskResultKind.AMBIGUOUS,
+    Cause.CONFLICT: RunTaskResultKind.CONFLICT,
+}
+#: Of several failures of one call, the first of these kinds counts: waiting for room helps, whatever else is wrong.
+_FAILURE_ORDER = (
+    RunTaskResultKind.CAPACITY,
+    RunTaskResultKind.UNUSABLE_PROFILE,
+    RunTaskResultKind.ROLE_NOT_USABLE,
+    RunTaskResultKind.START_FAILURE,
+)
 _READ_ERROR_KINDS = {
-    ErrorMeaning.THROTTLED: EcsErrorKind.THROTTLED,
-    ErrorMeaning.SERVER_ERROR: EcsErrorKind.UNAVAILABLE,
-    ErrorMeaning.INTERMEDIARY: EcsErrorKind.UNAVAILABLE,
-    ErrorMeaning.CAPACITY: EcsErrorKind.UNAVAILABLE,
-    ErrorMeaning.PROFILE: EcsErrorKind.UNUSABLE_PROFILE,
-    ErrorMeaning.CLUSTER_NOT_FOUND: EcsErrorKind.CLUSTER_NOT_FOUND,
-    ErrorMeaning.DENIED: EcsErrorKind.DENIED,
+    Cause.THROTTLED: EcsErrorKind.THROTTLED,
+    Cause.SERVER_ERROR: EcsErrorKind.UNAVAILABLE,
+    Cause.INTERMEDIARY: EcsErrorKind.UNAVAILABLE,
+    Cause.CAPACITY: EcsErrorKind.UNAVAILABLE,
+    Cause.AGENT: EcsErrorKind.UNAVAILABLE,
+    Cause.PROFILE: EcsErrorKind.UNUSABLE_PROFILE,
+    Cause.CLUSTER_NOT_FOUND: EcsErrorKind.CLUSTER_NOT_FOUND,
+    Cause.DENIED: EcsErrorKind.DENIED,
+    Cause.ROLE_DENIED: EcsErrorKind.DENIED,
+    Cause.TAGS_DENIED: EcsErrorKind.DENIED,
 }
 
 #: Nothing can be sent before these are put right; raised while a client is built or a request is signed.
@@ -87,10 +96,10 @@ def classify_error(code: str, message: str, status: int, conflicting: Sequence[s
         status: HTTP's status; 0 if unknown.
         conflicting: The ARNs that a ConflictException names.
     """
-    meaning, advice = _lookup_meaning(code, message, status)
-    kind = _RUN_TASK_KINDS[meaning]
+    cause, advice = _find_error_cause(code, message, status)
+    kind = _UNCERTAIN_KINDS.get(cause) or _RUN_TASK_KINDS[what_follows(cause)]
     reason = format_reason(_SUMMARIES[kind], message, code, advice)
-    return RunTaskResult(kind, reason=reason, error_code=code, conflicting_arns=tuple(conflicting))
+    return RunTaskResult(kind, reason=reason, error_code=code, conflicting_arns=tuple(conflicting), cause=cause)
 
 
 def classify_response(response: Mapping[str, Any]) -> RunTaskResult:
@@ -105,14 +114,21 @@ def classify_response(response: Mapping[str, Any]) -> RunTaskResult:
 
 
 def classify_failures(failures: Sequence[Mapping[str, Any]]) -> RunTaskResult:
-    """Classify failures[] of one RunTask, one entry a container instance: CAPACITY when any of them lacks room."""
-    texts = [_failure_text(failure) for failure in failures]
-    lacking = [text for text in texts if CAPACITY_FAILURE_PATTERN.search(text)]
-    kind = RunTaskResultKind.CAPACITY if lacking else RunTaskResultKind.START_FAILURE
-    chosen = list(dict.fromkeys(lacking or texts))
-    code = _FAILURE_CODE.match(chosen[0])
-    reason = format_reason(_SUMMARIES[kind], "; ".join(chosen), "", "")
-    return RunTaskResult(kind, reason=reason, error_code=code.group() if code else "")
+    """Classify failures[] of one RunTask, one entry a container instance: the first kind of `_FAILURE_ORDER` counts."""
+    found = [(*_classify_failure(text), text) for text in map(_failure_text, failures)]
+    kind, cause, advice, first = min(found, key=lambda entry: _FAILURE_ORDER.index(entry[0]))
+    chosen = list(dict.fromkeys(text for other, _, _, text in found if other is kind))
+    code = _FAILURE_CODE.match(first)
+    reason = format_reason(_SUMMARIES[kind], "; ".join(chosen), "", advice)
+    return RunTaskResult(kind, reason=reason, error_code=code.group() if code else "", cause=cause)
+
+
+def _classify_failure(text: str) -> tuple[RunTaskResultKind, Cause, str]:
+    """Return kind, cause and advice. A failure is a definitive answer to its client token, even if it is a throttle."""
+    cause, advice = find_cause(Channel.FAILURE, text)
+    cause = cause or Cause.START_FAILURE
+    kind = _RUN_TASK_KINDS[what_follows(cause)]
+    return (RunTaskResultKind.CAPACITY if kind is RunTaskResultKind.THROTTLED else kind), cause, advice
 
 
 def classify_exception(error: Exception, sent: bool) -> RunTaskResult:
@@ -155,8 +171,8 @@ def classify_read_error(error: Exception) -> EcsError:
     """Classify any exception of DescribeTasks, ListTasks, StopTask or DescribeClusters."""
     if isinstance(error, boto.ClientError):
         code, message, status = _error_fields(error)
-        meaning, advice = _lookup_meaning(code, message, status)
-        kind = _READ_ERROR_KINDS.get(meaning, EcsErrorKind.INVALID)
+        cause, advice = _find_error_cause(code, message, status)
+        kind = _READ_ERROR_KINDS.get(cause, EcsErrorKind.INVALID)
         if error.operation_name not in _ECS_OPERATIONS and kind not in _TRANSIENT:
             kind = EcsErrorKind.UNUSABLE_PROFILE
         return EcsError(kind, format_reason(f"{error.operation_name} failed", message, code, advice), code)
@@ -175,7 +191,7 @@ def classify_stop_error(error: Exception) -> EcsError:
     found = classify_read_error(error)
     is_unknown = found.kind is EcsErrorKind.CLUSTER_NOT_FOUND
     if isinstance(error, boto.ClientError):
-        is_unknown |= _lookup_meaning(*_error_fields(error))[0] is ErrorMeaning.TASK_NOT_FOUND
+        is_unknown |= _find_error_cause(*_error_fields(error))[0] is Cause.TASK_NOT_FOUND
     return replace(found, kind=EcsErrorKind.TASK_NOT_FOUND) if is_unknown else found
 
 
@@ -193,7 +209,8 @@ _SUMMARIES = {
     RunTaskResultKind.THROTTLED: "ECS throttled the call",
     RunTaskResultKind.ANSWERED_5XX: "ECS answered with a server error",
     RunTaskResultKind.AMBIGUOUS: "Whether ECS started a task is not known",
-    RunTaskResultKind.CAPACITY: "ECS has no room for the task now",
+    RunTaskResultKind.CAPACITY: "ECS cannot place the task now",
+    RunTaskResultKind.ROLE_NOT_USABLE: "ECS cannot use a role of the task yet",
     RunTaskResultKind.START_FAILURE: "ECS could not start the task",
     RunTaskResultKind.PERMANENT: "ECS refused the task",
     RunTaskResultKind.UNUSABLE_PROFILE: "ECS cannot be used",
@@ -204,19 +221,10 @@ _ECS_OPERATIONS = frozenset({"DescribeClusters", "DescribeTasks", "ListTasks", "
 _TRANSIENT = frozenset({EcsErrorKind.THROTTLED, EcsErrorKind.UNAVAILABLE})
 
 
-def _lookup_meaning(code: str, message: str, status: int) -> tuple[ErrorMeaning, str]:
+def _find_error_cause(code: str, message: str, status: int) -> tuple[Cause, str]:
     """Return what an error response means, and what to do about it."""
-    if code in _REQUEST_TIMEOUTS:
-        return ErrorMeaning.SERVER_ERROR, ""
-    if status >= 500 and code not in THROTTLE_CODES:
-        from_aws = _SERVER_CODES.search(code) is not None and status != 504
-        return (ErrorMeaning.SERVER_ERROR if from_aws else ErrorMeaning.INTERMEDIARY), ""
-    if status == 429:
-        return ErrorMeaning.THROTTLED, ""
-    if status == 0 and code in {"ServerException", "InternalFailure", "ServiceUnavailable"}:
-        return ErrorMeaning.SERVER_ERROR, ""
-    rule = next(rule for rule in ERROR_RULES if rule.matches(code, message))
-    return rule.meaning, rule.advice
+    cause, advice = find_cause(Channel.ERROR, message, code, status)
+    return cause or Cause.REFUSED, advice
 
 
 def _error_fields(error: boto.ClientError) -> tuple[str, str, int]:

@@ -6,13 +6,14 @@ decision of each; `ecs_queue.replay.decisions` calls the same functions with the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from typing import Any
 
 import msgspec
 
+from ecs_queue.protocol.aws_causes import Cause, Consequence, what_follows
 from ecs_queue.protocol.ecs_results import EcsErrorKind, ListTasksResult, RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.event_health import EventHealth
 from ecs_queue.protocol.observation import Observation, observe
@@ -64,13 +65,21 @@ class CallDecision(msgspec.Struct, frozen=True, kw_only=True):
     opens_circuit: bool = False
 
 
+#: For how long after its submission, and for at least how many launches, a request waits for a role to become usable.
+ROLE_GRACE_SECONDS, ROLE_GRACE_LAUNCHES = 300.0, 5
+
 #: The kinds of results that are refusals, under their common names.
 _REFUSAL_KINDS = {kind.value: kind for kind in RefusalKind}
 
 
-def decide_call(result: RunTaskResult, record: Record, backoff: Backoff, rng: RandomSource) -> CallDecision:
-    """Return what to write after a RunTask call: one decision for each kind of result (docs/protocol.md)."""
-    kind = result.kind
+def decide_call(
+    result: RunTaskResult, record: Record, backoff: Backoff, rng: RandomSource, chosen: Collection[str] = ()
+) -> CallDecision:
+    """Return what to write after a RunTask call: one decision for each kind of result (docs/protocol.md).
+
+    `chosen` is what the request itself chose: "tags", and its roles.
+    """
+    kind = _find_result_kind(result, record, chosen)
     if kind is RunTaskResultKind.STARTED:
         return CallDecision(write=LedgerWrite.LAUNCHED, arn=result.arn or "")
     decide = partial(CallDecision, reason=result.reason or result.error_code, wait=backoff.delay(record.calls, rng))
@@ -82,7 +91,36 @@ def decide_call(result: RunTaskResult, record: Record, backoff: Backoff, rng: Ra
         return decide(write=LedgerWrite.CALL_AMBIGUOUS)
     if kind is RunTaskResultKind.ANSWERED_5XX:
         return decide(write=LedgerWrite.CALL_AMBIGUOUS, call_completed=True)
-    return decide(write=LedgerWrite.NO_EFFECT, opens_circuit=kind is RunTaskResultKind.UNUSABLE_PROFILE)
+    if kind is RunTaskResultKind.THROTTLED:
+        return decide(write=LedgerWrite.NO_EFFECT)
+    decision = decide(write=LedgerWrite.REFUSED, refusal_kind=RefusalKind.GIVEN_BACK)
+    if kind is RunTaskResultKind.UNUSABLE_PROFILE:  # this worker waits by its circuit; others may take it
+        return msgspec.structs.replace(decision, wait=backoff.delay(1, rng), opens_circuit=True)
+    return decision
+
+
+def _find_result_kind(result: RunTaskResult, record: Record, chosen: Collection[str]) -> RunTaskResultKind:
+    """The kind of the result, for this very request."""
+    kind = result.kind
+    if kind is RunTaskResultKind.ROLE_NOT_USABLE:
+        may_wait = may_role_become_usable(record, record.last_claim_at)
+        return RunTaskResultKind.CAPACITY if may_wait else RunTaskResultKind.PERMANENT
+    is_own = result.cause is not None and what_follows(result.cause, _blamed(result.reason, chosen)) is Consequence.FAIL
+    return RunTaskResultKind.PERMANENT if kind is RunTaskResultKind.UNUSABLE_PROFILE and is_own else kind
+
+
+def _blamed(reason: str, chosen: Collection[str]) -> set[str]:
+    """What AWS's words can mean of what the request chose, as in `whose_trouble`: of roles, the one that they name."""
+    roles = [choice for choice in chosen if choice != "tags"]
+    blamed = {"tags"} & set(chosen)
+    if any(role in reason for role in roles) or (roles and ":role/" not in reason):
+        blamed.add("role")
+    return blamed
+
+
+def may_role_become_usable(record: Record, now: float) -> bool:
+    """Return whether a role that ECS cannot assume may only be too new: some minutes, and some launches, are given."""
+    return now - record.created_at < ROLE_GRACE_SECONDS or record.launch - record.attempt < ROLE_GRACE_LAUNCHES
 
 
 def decide_conflict(
@@ -119,6 +157,10 @@ def decide_list(result: ListTasksResult, age: float, retry_after: float) -> Call
     if error.kind in LASTING_READ_ERRORS and age > ABSENCE_UNPROVABLE_AFTER:
         return CallDecision(write=LedgerWrite.TASK_ABSENT, reason=error.reason, wait=retry_after)
     return CallDecision(write=LedgerWrite.CALL_AMBIGUOUS, reason=error.reason, wait=retry_after)
+
+
+#: What follows a task that never started, without using an attempt.
+_WAITING = frozenset({Consequence.WAIT, Consequence.WAIT_THEN_FAIL, Consequence.SLOW_DOWN})
 
 
 class NextAction(StrEnum):
@@ -215,8 +257,12 @@ def decide_poll(poll_input: PollInput, rng: RandomSource) -> PollDecision:
     is_new = is_new_observation(record, observation)
     update = None
     if is_new:
-        relaunch_wait = poll_input.backoff.delay(record.attempt, rng)
-        update = build_task_update(record, observation, poll_input.max_attempts, wait, relaunch_wait)
+        # Of the launches before, those beyond the attempts waited for capacity.
+        tries = record.launch - record.attempt + 1 if waits_for_capacity(observation) else record.attempt
+        relaunch_wait = poll_input.backoff.delay(tries, rng)
+        update = build_task_update(
+            record, observation, poll_input.max_attempts, wait, relaunch_wait, now=poll_input.now
+        )
     return PollDecision(observation=observation, stop_cause=stop_cause, is_new=is_new, wait=wait, update=update)
 
 
@@ -252,10 +298,11 @@ def is_new_observation(record: Record, observation: Observation) -> bool:
 
 
 def build_task_update(
-    record: Record, observation: Observation, max_attempts: int, wait: float, relaunch_wait: float
+    record: Record, observation: Observation, max_attempts: int, wait: float, relaunch_wait: float, *, now: float
 ) -> TaskUpdate:
     """Return the update for the ledger; `wait` seconds until the next poll, `relaunch_wait` until the next launch."""
     end_state = _terminal_state(observation) if observation.has_ended else None
+    is_refused = observation.cause is Cause.ROLE_NOT_USABLE and not may_role_become_usable(record, now)
     return TaskUpdate(
         id=record.id,
         launch=record.launch,
@@ -264,15 +311,23 @@ def build_task_update(
         last_status=observation.last_status,
         wait=relaunch_wait if end_state else wait,
         started_at=observation.started_at or 0.0,
-        end_state=end_state,
-        may_relaunch=end_state is not None and may_relaunch(record.relaunch, observation),
+        end_state=State.FAILED if is_refused else end_state,
+        may_relaunch=end_state is not None and not is_refused and may_relaunch(record.relaunch, observation),
         stopped_by_user=observation.end_kind == "stopped",
         max_attempts=max_attempts,
         finished_at=observation.stopped_at or 0.0,
         exit_code=observation.exit_code,
         stop_code=observation.stop_code or "",
         reason=observation.reason,
+        counts_attempt=not waits_for_capacity(observation),
     )
+
+
+def waits_for_capacity(observation: Observation) -> bool:
+    """Return whether the task never started for a cause that waiting mends, so that it uses no attempt."""
+    if observation.end_kind != "start_failure" or observation.cause is None or observation.started_at:
+        return False
+    return what_follows(observation.cause) in _WAITING
 
 
 def may_relaunch(policy: str, observation: Observation) -> bool:

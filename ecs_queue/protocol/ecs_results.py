@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from ecs_queue.protocol.aws_causes import Cause
+
 
 class RunTaskResultKind(Enum):
     """What one RunTask call proved.
 
-    CAPACITY, START_FAILURE, PERMANENT and CONFLICT are definitive refusals of this call. THROTTLED, NEVER_SENT and
-    UNUSABLE_PROFILE mean that it had no effect: the same client token may be used again. AMBIGUOUS and ANSWERED_5XX
-    prove nothing.
+    CAPACITY, ROLE_NOT_USABLE, START_FAILURE, PERMANENT and CONFLICT are definitive refusals of this call. THROTTLED,
+    NEVER_SENT and UNUSABLE_PROFILE mean that it had no effect. AMBIGUOUS and ANSWERED_5XX prove nothing.
     """
 
     STARTED = "started"
@@ -31,13 +32,15 @@ class RunTaskResultKind(Enum):
     ANSWERED_5XX = "answered_5xx"
     """A server error: the call has ended, and the same token shows what it did. Not ambiguous."""
     CAPACITY = "capacity"
-    """Refused for lack of capacity: consumes no attempt."""
+    """Refused for lack of capacity, or as no instance's agent is connected: consumes no attempt."""
+    ROLE_NOT_USABLE = "role_not_usable"
+    """Refused because ECS cannot assume a role of the task (yet): consumes no attempt for some minutes."""
     START_FAILURE = "start_failure"
-    """Refused because the start failed (AGENT and unknown failures): consumes an attempt."""
+    """Refused because the start failed (unknown failures): consumes an attempt."""
     PERMANENT = "permanent"
     """Refused as malformed, not allowed or unsupported: the same request would fail again."""
     UNUSABLE_PROFILE = "unusable_profile"
-    """Credentials, account, cluster or endpoint are unusable: no effect; opens the circuit of the queue's profile."""
+    """Credentials, permissions, account, cluster or endpoint are unusable: no effect; opens the target's circuit."""
     CONFLICT = "conflict"
     """The token was used with other arguments; `conflicting_arns` are the tasks that it started."""
 
@@ -52,6 +55,7 @@ class RunTaskResult:
         error_code: AWS's error code, the failure's reason or the exception's name; "" if none.
         was_sent: False if the request provably never left this process: NEVER_SENT always, UNUSABLE_PROFILE for
             unusable credentials, PERMANENT for arguments that botocore refuses.
+        cause: What AWS's words mean; None if AWS did not answer.
     """
 
     kind: RunTaskResultKind
@@ -60,6 +64,7 @@ class RunTaskResult:
     error_code: str = ""
     conflicting_arns: tuple[str, ...] = ()
     was_sent: bool = True
+    cause: Cause | None = None
 
 
 class EcsErrorKind(Enum):

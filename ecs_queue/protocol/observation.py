@@ -7,30 +7,25 @@ times differently. What an end consumes (an attempt, a relaunch) is decided else
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ecs_queue.protocol.aws_causes import Cause, Channel
+from ecs_queue.protocol.aws_reasons import find_cause
 from ecs_queue.tasks import STOPPED_STATUSES, EcsExecutorTask, EcsTaskState, container_exit_code
 
 EndKind = Literal["ran", "start_failure", "interrupted", "stopped"]
-
-#: AWS's stopCodes for a host that was lost while the task ran.
-_INTERRUPTION_STOP_CODES = frozenset({"SpotInterruption", "TerminationNotice", "InfrastructureHealth"})
-_HOST_LOST_REASON = re.compile(
-    r"host EC2\b.*\b(?:stopped|terminated)|spot task was interrupted"
-    r"|maintenance on the underlying infrastructure",
-    re.IGNORECASE | re.DOTALL,
-)
-#: Docker leaves exit code 127 or 128 on a container that it could not start: nothing of the user's ran.
-_NEVER_STARTED_REASON = re.compile(r"\s*Cannot(?:Start|Create|Pull)\w*Error", re.IGNORECASE)
 
 #: What a container exits with that ECS stops: SIGTERM, then SIGKILL.
 _SIGTERM_EXIT_CODE = 128 + 15
 _SIGNAL_EXIT_CODES = frozenset({_SIGTERM_EXIT_CODE, 128 + 9})
 #: The longest reason, in characters: a stoppedReason may hold the whole response of a registry.
 _MAX_REASON_CHARACTERS = 1000
+
+
+#: Why a container was not started, although Docker leaves exit code 127 or 128 on it.
+_START_CAUSES = frozenset(Cause) - {Cause.INTERRUPTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +42,7 @@ class Observation:
             "start_failure": no program of the user's ran; `state` is REMOVED.
             "interrupted": its host was lost, and it did not exit with 0.
             "stopped": StopTask ended it; `state` and `exit_code` are still those of its exit.
+        cause: Of a "start_failure": why no program was started.
     """
 
     arn: str
@@ -61,6 +57,7 @@ class Observation:
     started_at: float | None
     stopped_at: float | None
     end_kind: EndKind | None
+    cause: Cause | None = None
 
 
 def observe(task: Mapping[str, Any], container_name: str | None) -> Observation:
@@ -75,6 +72,8 @@ def observe(task: Mapping[str, Any], container_name: str | None) -> Observation:
     has_ended = view.last_status in STOPPED_STATUSES
     exit_code = _exit_code(view.containers)
     end_kind = _end_kind(task, view, exit_code) if has_ended else None
+    cause, advice = _find_start_failure_cause(task) if end_kind == "start_failure" else (None, "")
+    reason = _build_reason(task, view.containers, end_kind)
     return Observation(
         arn=view.task_arn,
         version=int(task.get("version") or 0),
@@ -84,10 +83,11 @@ def observe(task: Mapping[str, Any], container_name: str | None) -> Observation:
         state=_task_state(view, end_kind, exit_code),
         exit_code=None if end_kind == "start_failure" else exit_code,
         stop_code=task.get("stopCode") or None,
-        reason=_build_reason(task, view.containers, end_kind),
+        reason=f"{reason.rstrip('. ')}. {advice}" if advice else reason,
         started_at=parse_timestamp(task.get("startedAt")),
         stopped_at=parse_timestamp(task.get("stoppedAt")),
         end_kind=end_kind,
+        cause=cause,
     )
 
 
@@ -120,14 +120,22 @@ def _end_kind(task: Mapping[str, Any], view: EcsExecutorTask, exit_code: int | N
     never_started = stop_code == "TaskFailedToStart" or not view.started_at
     if never_started and not _may_have_run(view.containers) and not _has_statuses_only(task):
         return "start_failure"
-    interrupted = stop_code in _INTERRUPTION_STOP_CODES or _HOST_LOST_REASON.search(view.stopped_reason or "")
-    return "interrupted" if interrupted and exit_code != 0 else "ran"
+    cause, _ = find_cause(Channel.STOP, view.stopped_reason or "", str(stop_code or ""))
+    return "interrupted" if cause is Cause.INTERRUPTED and exit_code != 0 else "ran"
+
+
+def _find_start_failure_cause(task: Mapping[str, Any]) -> tuple[Cause, str]:
+    """Return why no program was started, and what to do: what AWS says of the task, else of any of its containers."""
+    texts = [task.get("stoppedReason"), *(container.get("reason") for container in task.get("containers") or ())]
+    found = (find_cause(Channel.STOP, str(text)) for text in texts if text)
+    return next(((cause, advice) for cause, advice in found if cause in _START_CAUSES), (Cause.START_FAILURE, ""))
 
 
 def _may_have_run(containers: Sequence[Mapping[str, Any]]) -> bool:
     """Whether an exit code proves that a program of the user was started."""
     return any(
-        container_exit_code(container) is not None and not _NEVER_STARTED_REASON.match(container.get("reason") or "")
+        container_exit_code(container) is not None
+        and find_cause(Channel.STOP, str(container.get("reason") or ""))[0] not in _START_CAUSES
         for container in containers
     )
 

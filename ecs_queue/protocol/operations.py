@@ -93,6 +93,7 @@ class RefusalKind(StrEnum):
     """What a definitive refusal of RunTask consumes."""
 
     CAPACITY = "capacity"  # no attempt
+    GIVEN_BACK = "given_back"  # no attempt; proves nothing about an earlier call: not even that the target is right
     START_FAILURE = "start_failure"  # an attempt
     PERMANENT = "permanent"  # the request
 
@@ -107,6 +108,7 @@ class TaskUpdate(msgspec.Struct, frozen=True, kw_only=True):
         end_state: None while the task runs; else the state that the request would get.
         may_relaunch: Whether the relaunch policy allows another attempt.
         stopped_by_user: Whether ECS says that StopTask ended the task.
+        counts_attempt: Whether a relaunch uses an attempt: not after a task that never started for lack of capacity.
     """
 
     id: str
@@ -124,3 +126,4 @@ class TaskUpdate(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     stop_code: str = ""
     reason: str = ""
+    counts_attempt: bool = True

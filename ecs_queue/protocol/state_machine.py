@@ -186,15 +186,19 @@ def refused(
     now: float,
     settings: ProtocolSettings,
 ) -> ResultCode:
-    """Note a definitive refusal. Of an ambiguous launch it proves nothing: its number is retired, only lists follow."""
+    """Note a definitive refusal, or a call that had no effect for a trouble of the profile or the worker (GIVEN_BACK).
+
+    Of an ambiguous launch it proves nothing. A refusal retires its number: only lists follow.
+    """
     if not _has_claim(record, claim_token):
         return ResultCode.CLAIM_LOST
     record.reason = reason
+    is_uncounted = kind in (RefusalKind.CAPACITY, RefusalKind.GIVEN_BACK)
     if record.ambiguous:
-        record.retired = True
+        record.retired = record.retired or kind is not RefusalKind.GIVEN_BACK
         return _release_lease(record, now, settings)
     if record.stop_requested_by:
-        attempts = record.attempt - 1 if kind is RefusalKind.CAPACITY else record.attempt
+        attempts = record.attempt - 1 if is_uncounted else record.attempt
         return _finish(record, State.REVOKED, attempts, now, _stop_reason(record))
     if kind is RefusalKind.PERMANENT:
         return _finish(record, State.FAILED, record.attempt, now, reason)
@@ -246,8 +250,9 @@ def update_task(record: Record, update: TaskUpdate, now: float) -> ResultCode:
     record.started_at = update.started_at or record.started_at
     if update.end_state is None:
         return ResultCode.OK
-    if update.may_relaunch and not record.stop_requested_by and record.attempt < update.max_attempts:
-        record.attempt += 1
+    may_relaunch = record.attempt < update.max_attempts or not update.counts_attempt
+    if update.may_relaunch and not record.stop_requested_by and may_relaunch:
+        record.attempt += int(update.counts_attempt)
         record.reason = update.reason
         record.calls = 0
         return _queue_next_launch(record, now + update.wait)

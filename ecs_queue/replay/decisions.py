@@ -109,7 +109,8 @@ def _replay_event(event: JournalEvent) -> Iterator[Comparison]:
 def _replay_call(data: Mapping[str, Any]) -> Iterator[Comparison]:
     result, backoff = msgspec.convert(data["result"], RunTaskResult), msgspec.convert(data["backoff"], Backoff)
     recorded = data["decision"]
-    now = msgspec.to_builtins(rules.decide_call(result, _record(data), backoff, RecordedDraw(value=data["draw"])))
+    draw, chosen = RecordedDraw(value=data["draw"]), data.get("chosen", ())
+    now = msgspec.to_builtins(rules.decide_call(result, _record(data), backoff, draw, chosen))
     yield "decide_call", _without_members(recorded, "wait"), now
     yield "Backoff.delay", recorded["wait"], now["wait"]
 

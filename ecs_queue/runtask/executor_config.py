@@ -44,6 +44,13 @@ def normalize_run_task_kwargs(run_task_kwargs: Mapping[str, Any], container_name
     return _normalize(run_task_kwargs, container_name, "run_task_kwargs")
 
 
+def find_choices(executor_config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a normalized `executor_config` chooses that needs a permission of its own: "tags", and its roles."""
+    overrides = executor_config.get("overrides", {})
+    roles = [overrides[key] for key in ("taskRoleArn", "executionRoleArn") if overrides.get(key)]
+    return (*(["tags"] if executor_config.get("tags") else []), *dict.fromkeys(roles))
+
+
 def _normalize(config: object, main_container: str | None, path: str) -> dict[str, Any]:
     if config is None:
         return {}

@@ -14,6 +14,7 @@ from ecs_queue.messages.envelope import TaskRequest, to_datetime
 from ecs_queue.messages.keyring import NO_KEYS, Keyring, Scope
 from ecs_queue.protocol.record import Record, Submission
 from ecs_queue.runtask.arguments import RunTaskProfile, render_run_task_kwargs
+from ecs_queue.runtask.executor_config import find_choices, normalize_executor_config
 from ecs_queue.tasks import EcsQueuedTask
 
 SpecT = TypeVar("SpecT")
@@ -32,6 +33,7 @@ class LaunchSpecHeader(msgspec.Struct, frozen=True):
 
 class _StoredSpec(LaunchSpecHeader, frozen=True):
     sealed: str | None = None
+    chosen: tuple[str, ...] = ()
 
 
 class LaunchSpec(msgspec.Struct, frozen=True):
@@ -41,12 +43,14 @@ class LaunchSpec(msgspec.Struct, frozen=True):
         container_name: The container that decides how the task ended.
         max_attempts: As configured when the task was launched.
         run_task: The arguments of RunTask, without clientToken and startedBy.
+        chosen: What the request itself chose that a worker may not be allowed to send: "tags", and its roles.
     """
 
     container_name: str | None
     max_attempts: int
     run_task: dict[str, Any]
     v: int = VERSION
+    chosen: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Return a text without the arguments: commands and environments hold secrets."""
@@ -57,13 +61,15 @@ class LaunchSpec(msgspec.Struct, frozen=True):
         text = msgspec.json.encode(self)
         if keyring.has_encryption_keys:
             sealed = keyring.seal(msgspec.json.encode(self.run_task), scope)
-            text = msgspec.json.encode(_StoredSpec(self.container_name, self.max_attempts, self.v, sealed))
+            text = msgspec.json.encode(_StoredSpec(self.container_name, self.max_attempts, self.v, sealed, self.chosen))
         return keyring.sign(text, scope).decode()
 
 
 def build_launch_spec(profile: RunTaskProfile, max_attempts: int, task: EcsQueuedTask) -> LaunchSpec:
     """Return the spec of one launch; raises InvalidRequest if run_task could never accept it."""
-    return LaunchSpec(profile.container_name, max_attempts, render_run_task_kwargs(profile, task))
+    run_task = render_run_task_kwargs(profile, task)
+    chosen = find_choices(normalize_executor_config(task.executor_config, profile.container_name))
+    return LaunchSpec(profile.container_name, max_attempts, run_task, chosen=chosen)
 
 
 def args_scope(record_id: str, nonce: str, launch: int, target: str) -> Scope:
@@ -93,7 +99,7 @@ def decode_launch_spec(args: str, keyring: Keyring = NO_KEYS, scope: Scope = ())
     if stored.sealed is None:
         return _decode(text, LaunchSpec)
     run_task: dict[str, Any] = _decode(keyring.unseal(stored.sealed, scope), dict)
-    return LaunchSpec(stored.container_name, stored.max_attempts, run_task)
+    return LaunchSpec(stored.container_name, stored.max_attempts, run_task, chosen=stored.chosen)
 
 
 def try_decode_launch_spec(record: Record, keyring: Keyring) -> LaunchSpec | None:

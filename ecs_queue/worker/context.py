@@ -66,7 +66,7 @@ class WorkerContext:
             tokens, "describe_tasks", config.describe_tasks_rate, config.describe_tasks_burst
         )
         self.poison_guard = PoisonGuard(ledger, config.max_deliveries)
-        self.circuit_breakers = CircuitBreakers(self.monotonic, self.telemetry)
+        self.circuit_breakers = CircuitBreakers(self.monotonic, self.telemetry, self._encode_present_target)
         self.admission = Admission(ledger, config, self.circuit_breakers, self.queues)
         self.poll_schedule = build_poll_schedule(ledger, config, self.monotonic, self.telemetry)
         self.backoff = Backoff(config.retry_base_seconds, config.retry_cap_seconds)
@@ -79,6 +79,12 @@ class WorkerContext:
             return self.run_task_limiter.limit_for(self.target_for(queue))
         except ConfigError:
             return None
+
+    def _encode_present_target(self, queue: str) -> str:
+        try:
+            return self.target_for(queue).encode()
+        except ConfigError:
+            return ""
 
     def started_by(self, record: Record) -> str:
         """Return the `startedBy` of the record's present launch."""

@@ -28,7 +28,7 @@ from ecs_queue.protocol.decisions import (
     decide_list,
 )
 from ecs_queue.protocol.ecs_results import EcsErrorKind, RunTaskResult, RunTaskResultKind
-from ecs_queue.protocol.operations import ClaimRequest, OperationResult, ResultCode
+from ecs_queue.protocol.operations import ClaimRequest, OperationResult, RefusalKind, ResultCode
 from ecs_queue.protocol.record import Record, build_client_token
 from ecs_queue.protocol.retry import RecordedDraw
 from ecs_queue.protocol.settings import ABSENCE_UNPROVABLE_AFTER
@@ -237,8 +237,9 @@ class Launcher:
         if result.kind is RunTaskResultKind.THROTTLED:
             context.run_task_limiter.report_throttled(target)
         draw = RecordedDraw(context.rng)
-        decision = decide_call(result, record, context.backoff, draw)
-        inputs = {"record": record, "result": result, "backoff": context.backoff, "draw": draw.value}
+        decision = decide_call(result, record, context.backoff, draw, spec.chosen)
+        inputs = {"record": record, "result": result, "backoff": context.backoff, "chosen": spec.chosen}
+        inputs["draw"] = draw.value
         context.telemetry.emit("decision.run_task", **ids, write=decision.write.value, **inputs, decision=decision)
         if decision.write is LedgerWrite.DESCRIBE_CONFLICT:
             decision = self._resolve_conflict(record, target, result, decision)
@@ -247,9 +248,9 @@ class Launcher:
         else:
             self._record_not_launched(record, spec, decision)
         if decision.opens_circuit:
-            context.circuit_breakers.open(record.queue, decision.reason)
-        elif decision.write in (LedgerWrite.LAUNCHED, LedgerWrite.REFUSED):
-            context.circuit_breakers.close(record.queue)
+            context.circuit_breakers.open(record.queue, decision.reason, target.encode())
+        elif decision.write in (LedgerWrite.LAUNCHED, LedgerWrite.REFUSED) and not _is_given_back(decision):
+            context.circuit_breakers.close(record.queue, target.encode())
 
     def _record_launched(self, record: Record, target: Target, arn: str) -> None:
         context = self._context
@@ -277,7 +278,10 @@ class Launcher:
             crash_point("launch.ambiguous")
         else:
             kind = decision.refusal_kind
-            telemetry.emit("launch.refused", **_ids(record), kind=kind.value, reason=reason)
+            if _is_given_back(decision):
+                telemetry.emit("launch.no_effect", **_ids(record), reason=reason)
+            else:
+                telemetry.emit("launch.refused", **_ids(record), kind=kind.value, reason=reason)
             result = ledger.refused(record.id, record.claim, kind, wait, reason, spec.max_attempts)
             crash_point("launch.refused")
         self.completion.handle_write_result(record, result)
@@ -346,6 +350,10 @@ class Launcher:
 
 def _ids(record: Record) -> dict[str, Any]:
     return {"id": record.id, "launch": record.launch}
+
+
+def _is_given_back(decision: CallDecision) -> bool:
+    return decision.write is LedgerWrite.REFUSED and decision.refusal_kind is RefusalKind.GIVEN_BACK
 
 
 def _exchange_token(given: RateLimiter, needed: RateLimiter, target: Target) -> None:

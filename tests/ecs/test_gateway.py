@@ -76,11 +76,11 @@ def test_the_arguments_handed_in_stay_as_they_are(
         (error_reply("ThrottlingException", "Rate exceeded"), RunTaskResultKind.THROTTLED),
         (error_reply("com.amazonaws.ecs#ThrottlingException", "Rate exceeded"), RunTaskResultKind.THROTTLED),
         (ok_reply(tasks=[], failures=[{"reason": "RESOURCE:CPU"}]), RunTaskResultKind.CAPACITY),
-        (ok_reply(tasks=[], failures=[{"reason": "AGENT"}]), RunTaskResultKind.START_FAILURE),
+        (ok_reply(tasks=[], failures=[{"reason": "AGENT"}]), RunTaskResultKind.CAPACITY),
         (error_reply("ClientException", "Tasks provisioning capacity limit exceeded."), RunTaskResultKind.CAPACITY),
         (
             error_reply("AccessDeniedException", "User is not authorized to perform: ecs:RunTask"),
-            RunTaskResultKind.PERMANENT,
+            RunTaskResultKind.UNUSABLE_PROFILE,
         ),
         (error_reply("ExpiredTokenException", "expired"), RunTaskResultKind.UNUSABLE_PROFILE),
         (error_reply("ClusterNotFoundException", "Cluster not found."), RunTaskResultKind.UNUSABLE_PROFILE),

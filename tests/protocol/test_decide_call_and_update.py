@@ -50,8 +50,8 @@ class TestDecideCall:
         [
             (RunTaskResultKind.STARTED, LedgerWrite.LAUNCHED),
             (RunTaskResultKind.THROTTLED, LedgerWrite.NO_EFFECT),
-            (RunTaskResultKind.NEVER_SENT, LedgerWrite.NO_EFFECT),
-            (RunTaskResultKind.UNUSABLE_PROFILE, LedgerWrite.NO_EFFECT),
+            (RunTaskResultKind.NEVER_SENT, LedgerWrite.REFUSED),
+            (RunTaskResultKind.UNUSABLE_PROFILE, LedgerWrite.REFUSED),
             (RunTaskResultKind.AMBIGUOUS, LedgerWrite.CALL_AMBIGUOUS),
             (RunTaskResultKind.ANSWERED_5XX, LedgerWrite.CALL_AMBIGUOUS),
             (RunTaskResultKind.CAPACITY, LedgerWrite.REFUSED),
@@ -70,6 +70,8 @@ class TestDecideCall:
         ("kind", "refusal"),
         [
             (RunTaskResultKind.CAPACITY, RefusalKind.CAPACITY),
+            (RunTaskResultKind.NEVER_SENT, RefusalKind.GIVEN_BACK),
+            (RunTaskResultKind.UNUSABLE_PROFILE, RefusalKind.GIVEN_BACK),
             (RunTaskResultKind.START_FAILURE, RefusalKind.START_FAILURE),
             (RunTaskResultKind.PERMANENT, RefusalKind.PERMANENT),
         ],
@@ -126,13 +128,15 @@ class TestIsNewObservation:
 
 class TestBuildTaskUpdate:
     def test_a_running_task_has_no_end_state_and_the_wait_of_the_next_poll(self) -> None:
-        update = build_task_update(Record(id="a", launch=4, arn=ARN), _observed(), 3, wait=5.0, relaunch_wait=9.0)
+        update = build_task_update(
+            Record(id="a", launch=4, arn=ARN), _observed(), 3, wait=5.0, relaunch_wait=9.0, now=NOW
+        )
 
         assert (update.id, update.launch, update.arn, update.version) == ("a", 4, ARN, 2)
         assert (update.end_state, update.wait, update.may_relaunch, update.started_at) == (None, 5.0, False, NOW)
 
     def test_an_ended_one_has_its_facts_and_the_wait_of_the_next_launch(self) -> None:
-        update = build_task_update(Record(id="a", arn=ARN), _observed_end(3), 3, wait=5.0, relaunch_wait=9.0)
+        update = build_task_update(Record(id="a", arn=ARN), _observed_end(3), 3, wait=5.0, relaunch_wait=9.0, now=NOW)
 
         assert (update.end_state, update.exit_code, update.wait) == (State.FAILED, 3, 9.0)
         assert (update.stop_code, update.finished_at) == ("EssentialContainerExited", NOW + 9)
@@ -140,9 +144,9 @@ class TestBuildTaskUpdate:
 
     def test_a_stop_by_a_user_is_in_the_update(self) -> None:
         assert build_task_update(
-            Record(id="a"), _observed_end(143, stopCode="UserInitiated"), 3, 1.0, 1.0
+            Record(id="a"), _observed_end(143, stopCode="UserInitiated"), 3, 1.0, 1.0, now=NOW
         ).stopped_by_user
-        assert not build_task_update(Record(id="a"), _observed_end(143), 3, 1.0, 1.0).stopped_by_user
+        assert not build_task_update(Record(id="a"), _observed_end(143), 3, 1.0, 1.0, now=NOW).stopped_by_user
 
     def test_a_lost_task_is_unknown_and_loses_against_any_newer_fact(self) -> None:
         update = build_lost_update(Record(id="a", launch=2, arn=ARN, version=7), "not seen for long")

@@ -34,7 +34,7 @@ def golden() -> list[JournalEvent]:
 
 def changed(rule: Callable[..., Any], change: DecisionChange) -> Callable[..., Any]:
     """Return the rule with a changed decision."""
-    return lambda *inputs: change(rule(*inputs))
+    return lambda *inputs, **named: change(rule(*inputs, **named))
 
 
 def with_(**members: Any) -> DecisionChange:

@@ -18,6 +18,7 @@ from ecs_queue.ecs import gateway
 from ecs_queue.ledger import memory
 from ecs_queue.protocol import decisions, repeated_calls, state_machine
 from ecs_queue.protocol.decisions import LedgerWrite, build_lost_update, decide_call
+from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.operations import RefusalKind, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import Record, Submission, build_client_token
 from ecs_queue.protocol.settings import ProtocolSettings
@@ -191,6 +192,32 @@ def capacity_failure_costs_attempt() -> list[Patch]:
     return [(decisions, "_REFUSAL_KINDS", costs)]
 
 
+def capacity_stop_costs_attempt() -> list[Patch]:
+    """A task that never started for lack of capacity counts as a failed attempt."""
+    return [(decisions, "waits_for_capacity", lambda observation: False)]
+
+
+def denial_fails_request() -> list[Patch]:
+    """A worker that may not call RunTask fails the request."""
+    permanent = RunTaskResultKind.PERMANENT
+
+    def find_kind(result: RunTaskResult, *arguments: Any) -> RunTaskResultKind:
+        return permanent if result.kind is RunTaskResultKind.UNUSABLE_PROFILE else result.kind
+
+    return [(decisions, "_find_result_kind", find_kind)]
+
+
+def wrong_target_is_kept() -> list[Patch]:
+    """A launch that a wrong profile prevented keeps its target when the profile is mended."""
+
+    def decide(*arguments: Any) -> Any:
+        decision = decide_call(*arguments)
+        is_given_back = decision.write is LedgerWrite.REFUSED and decision.refusal_kind is RefusalKind.GIVEN_BACK
+        return msgspec.structs.replace(decision, write=LedgerWrite.NO_EFFECT) if is_given_back else decision
+
+    return [(launcher, "decide_call", decide)]
+
+
 def no_barrier_after_claim() -> list[Patch]:
     """ECS is called although a fail-over of the ledger may still lose the claim."""
     return [(simulated_ledger, "_BARRIER_OPERATIONS", frozenset())]
@@ -231,7 +258,7 @@ _LOST_CALLS = SimFaults(
 _DELAYED_CALLS = SimFaults(
     freeze_around_run_task=0.2,
     capacity=0.4,
-    agent_failure=0.2,
+    start_refused=0.2,
     throttle=0.2,
     run_task_lost_after_effect=0.3,
     run_task_lost_before_effect=0.1,
@@ -252,7 +279,7 @@ PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
         ProtocolRule(
             no_send_deadline,
             _UNWANTED_TASK,
-            SimFaults(freeze_around_run_task=0.25, capacity=0.5, agent_failure=0.1, throttle=0.1),
+            SimFaults(freeze_around_run_task=0.25, capacity=0.5, start_refused=0.1, throttle=0.1),
         ),
         ProtocolRule(reclaim_leaves_call_unambiguous, _UNWANTED_TASK, _DELAYED_CALLS),
         ProtocolRule(no_lease, _UNWANTED_TASK, _DELAYED_CALLS),
@@ -267,6 +294,9 @@ PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
         ProtocolRule(relaunch_policy_ignored, "although relaunch=", SimFaults(exits_1=0.5)),
         ProtocolRule(capacity_failure_costs_attempt, "consumed an attempt, but nothing", _LOST_CALLS),
         ProtocolRule(equal_version_taken_for_nothing_new, _NOT_FINISHED),
+        ProtocolRule(capacity_stop_costs_attempt, "consumed an attempt, but nothing", SimFaults(capacity_stop=0.5)),
+        ProtocolRule(denial_fails_request, "ended FAILED", SimFaults(denied=0.3)),
+        ProtocolRule(wrong_target_is_kept, f"{_NOT_FINISHED}|kept the target", SimFaults(wrong_profile=0.5)),
         ProtocolRule(pause_and_limits_ignored, "while its queue is paused|are in flight", SimFaults()),
         ProtocolRule(
             nothing_written_before_barrier,

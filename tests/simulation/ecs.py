@@ -44,6 +44,7 @@ class SimTask:
     description: Description
     previous_description: Description = field(default_factory=dict)
     stopped_at: float = 0.0
+    lacked_capacity: bool = False
 
     @property
     def is_running(self) -> bool:
@@ -114,7 +115,7 @@ class SimEcs:
         self._repeats_failures = rng.random() < 0.5
         self.tasks: dict[str, SimTask] = {}
         self.tasks_by_started_by: dict[str, list[SimTask]] = {}
-        self.agent_failures: dict[str, int] = {}  # startedBy -> start failures returned by RunTask
+        self.start_failures: dict[str, int] = {}  # startedBy -> start failures returned by RunTask
         self.refusals: dict[str, int] = {}  # startedBy -> permanent errors returned by RunTask
 
     def run_task(self, signed_at: float, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,10 +185,10 @@ class SimEcs:
     def _draw_failure(self, started_by: str) -> dict[str, str] | None:
         faults = self._faults()
         if self._rng.random() < faults.capacity:
-            return {"reason": "RESOURCE:CPU"}
-        if self._rng.random() < faults.agent_failure:
-            self.agent_failures[started_by] = self.agent_failures.get(started_by, 0) + 1
-            return {"reason": "AGENT"}
+            return {"reason": self._rng.choice(("RESOURCE:CPU", "AGENT"))}
+        if self._rng.random() < faults.start_refused:
+            self.start_failures[started_by] = self.start_failures.get(started_by, 0) + 1
+            return {"reason": "SOMETHING NEW"}
         if self._rng.random() < faults.permanent:
             self.refusals[started_by] = self.refusals.get(started_by, 0) + 1
             raise make_client_error("RunTask", "InvalidParameterException", "No such subnet.")
@@ -219,6 +220,9 @@ class SimEcs:
         if rng.random() < faults.never_starts:
             self._scheduler.call_after(starts_in, lambda: self._end_task(task, "TaskFailedToStart", None))
             return
+        if rng.random() < faults.capacity_stop:
+            self._scheduler.call_after(starts_in, lambda: self._end_without_capacity(task))
+            return
         self._scheduler.call_after(starts_in, lambda: self._run_container(task))
         lasts = rng.choice((1.0, 5.0, 30.0)) * rng.uniform(0.3, 2.0)
         if rng.random() < faults.runs_long:
@@ -232,20 +236,25 @@ class SimEcs:
         if task.is_running:
             self._update_task(task, lastStatus="RUNNING", startedAt=self._scheduler.now)
 
-    def _end_task(self, task: SimTask, stop_code: str, exit_code: int | None) -> None:
+    def _end_without_capacity(self, task: SimTask) -> None:
+        task.lacked_capacity = task.is_running
+        reason = self._rng.choice(("Capacity is unavailable at this time", "TaskFailedToStart: RESOURCE:MEMORY"))
+        self._end_task(task, "TaskFailedToStart", None, reason)
+
+    def _end_task(self, task: SimTask, stop_code: str, exit_code: int | None, reason: str = "") -> None:
         if not task.is_running:
             return
         task.stopped_at = self._scheduler.now
         never_ran = exit_code is None or not task.has_run
         container: Description = {"name": "main"} if never_ran else {"name": "main", "exitCode": exit_code}
-        reason = "CannotPullContainerError: failure such image" if stop_code == "TaskFailedToStart" else stop_code
+        default_reason = "CannotPullContainerError: no such image" if stop_code == "TaskFailedToStart" else stop_code
         self._update_task(
             task,
             lastStatus="STOPPED",
             desiredStatus="STOPPED",
             stoppedAt=self._scheduler.now,
             stopCode=task.stop_code or stop_code,  # a StopTask call determines the stop code, whatever the program did
-            stoppedReason=reason,
+            stoppedReason=reason or default_reason,
             containers=[container],
         )
 

@@ -37,14 +37,17 @@ class SimFaults:
     run_task_empty: float = 0.0
     throttle: float = 0.0
     capacity: float = 0.0
-    agent_failure: float = 0.0
+    start_refused: float = 0.0  # RunTask returns a failure that consumes an attempt
     permanent: float = 0.0
     no_cluster: float = 0.0
+    denied: float = 0.0  # RunTask is not allowed
+    wrong_profile: float = 0.0  # a worker starts with a cluster that does not exist, until the faults end
     read_error: float = 0.0
     stale_read: float = 0.0
     invisible: float = 0.0
     lasting_outage: float = 0.0  # the share of the disturbances that freeze all workers for long
     never_starts: float = 0.0
+    capacity_stop: float = 0.0  # a task stops before it has started, since there is no capacity
     interrupted: float = 0.0
     exits_1: float = 0.0
     runs_long: float = 0.0
@@ -76,14 +79,17 @@ _USUAL = SimFaults(
     run_task_empty=0.02,
     throttle=0.05,
     capacity=0.08,
-    agent_failure=0.05,
+    start_refused=0.05,
     permanent=0.01,
     no_cluster=0.01,
+    denied=0.01,
+    wrong_profile=0.1,
     read_error=0.05,
     stale_read=0.1,
     invisible=0.1,
     lasting_outage=0.1,
     never_starts=0.06,
+    capacity_stop=0.06,
     interrupted=0.06,
     exits_1=0.1,
     runs_long=0.04,
@@ -91,7 +97,7 @@ _USUAL = SimFaults(
 _FREQUENT_FACTOR = 4.0
 
 #: What describes only the life of tasks stays when the faults end.
-_TASK_LIFE_FIELDS = ("stale_read", "never_starts", "interrupted", "exits_1")
+_TASK_LIFE_FIELDS = ("stale_read", "never_starts", "capacity_stop", "interrupted", "exits_1")
 
 
 def draw_faults(rng: random.Random) -> SimFaults:

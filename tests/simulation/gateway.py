@@ -16,6 +16,8 @@ from tests.simulation.process import SimProcess
 
 #: The time-outs of the default configuration, in seconds.
 _CONNECT, _READ = 5.0, 15.0
+#: A cluster that does not exist.
+WRONG_CLUSTER = "prdo"
 _URL = "https://ecs.us-east-1.amazonaws.com/"
 
 
@@ -67,6 +69,8 @@ class SimBotoClient:
     def list_tasks(self, *, cluster: str, startedBy: str, desiredStatus: str) -> dict[str, Any]:  # noqa: N803
         """See `SimEcs.list_tasks`."""
         self._read_call("ListTasks")
+        if cluster == WRONG_CLUSTER:
+            raise make_client_error("ListTasks", "ClusterNotFoundException", "Cluster not found.")
         reply = self._ecs.list_tasks(startedBy, desiredStatus)
         self._context.trace(f"ListTasks {startedBy} {desiredStatus} -> {[arn[-2:] for arn in reply['taskArns']]}")
         return reply
@@ -91,6 +95,7 @@ class SimBotoClient:
             (
                 ("throttle", faults.throttle),
                 ("no_cluster", faults.no_cluster),
+                ("denied", faults.denied),
                 ("lost_before", faults.run_task_lost_before_effect),
                 ("late", faults.run_task_late),
                 ("5xx_before", faults.run_task_5xx_before_effect),
@@ -98,7 +103,9 @@ class SimBotoClient:
         )
         if fault == "throttle":
             raise make_client_error("RunTask", "ThrottlingException", "Rate exceeded")
-        if fault == "no_cluster":
+        if fault == "denied":
+            raise make_client_error("RunTask", "AccessDeniedException", "not authorized to perform: ecs:RunTask")
+        if fault == "no_cluster" or request["cluster"] == WRONG_CLUSTER:
             raise make_client_error("RunTask", "ClusterNotFoundException", "Cluster not found.")
         if fault == "5xx_before":
             raise make_client_error("RunTask", "ServerException", "Service Unavailable.", 500)

@@ -227,12 +227,14 @@ class InvariantMonitor:
             return
         started_by = self._started_by(previous)
         tasks = self.ecs.tasks_by_started_by.get(started_by, [])
-        failed = bool(self.ecs.agent_failures.get(started_by)) or any(not task.is_running for task in tasks)
+        failed = bool(self.ecs.start_failures.get(started_by)) or any(
+            not task.is_running and not _has_lacked_capacity(task) for task in tasks
+        )
         if record.attempt > previous.attempt and not failed:
             self.report_violation(
                 f"{record.id} consumed an attempt, but nothing of launch {previous.launch} has failed"
             )
-        if record.attempt == previous.attempt and tasks:
+        if record.attempt == previous.attempt and not all(map(_has_lacked_capacity, tasks)):
             self.report_violation(
                 f"launch {previous.launch} of {record.id} started a task, and no attempt was consumed"
             )
@@ -321,6 +323,11 @@ def _has_changed(previous: Record, record: Record) -> bool:
 def _terminal_fields(record: Record) -> tuple[Any, ...]:
     """Return the fields of a terminal record that never change."""
     return record.nonce, record.state, record.attempts, record.exit_code, record.arn, record.reason, record.finished_at
+
+
+def _has_lacked_capacity(task: SimTask) -> bool:
+    """Whether it stopped for want of capacity, and no stop of a user's came before."""
+    return task.lacked_capacity and task.stop_code == "TaskFailedToStart"
 
 
 def _exit_of(task: SimTask) -> int | None:

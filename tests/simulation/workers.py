@@ -29,10 +29,12 @@ from ecs_queue.worker.service import PeriodicService
 from ecs_queue.worker.sweeper import Sweeper
 from ecs_queue.worker.thread_pool import LaunchThreadPool
 from tests.simulation.events import EVENT_QUEUE_URL, SimEventQueue, SimEventQueueServer
+from tests.simulation.gateway import WRONG_CLUSTER
 from tests.simulation.process import SimProcess, SimulationContext
 from tests.simulation.scheduler import SimEvent, SimScheduler
 
 TARGET = Target("us-east-1", None, None, "jobs")
+WRONG_TARGET = Target("us-east-1", None, None, WRONG_CLUSTER)
 #: Seconds that calls in progress get when a worker stops.
 _STOP_BUDGET = 7.0
 #: Errors that a worker must expect; it retries.
@@ -154,13 +156,14 @@ class SimWorker(SimProcess):
         self._stopping = SimEvent(self.context.scheduler)
         self._result_publisher = SimResultPublisher(self, broker, self.telemetry)
         self._ids = 0
+        self._has_wrong_profile = context.happens(context.faults.wrong_profile)
         worker_context = WorkerContext(
             config=config,
             worker_name=self.name,
             queues=["default"],
             ledger=ledger,
             gateway=gateway,
-            target_for=lambda queue: TARGET,
+            target_for=self._target_for,
             publish_result=self._result_publisher.publish,
             telemetry=self.telemetry,
             monotonic=context.scheduler.clock,
@@ -228,6 +231,10 @@ class SimWorker(SimProcess):
         ]
         services = [SimPeriodicService("event-listener", listener.step, self) for listener in listeners]
         return [*services, SimPeriodicService("poll-schedule", schedule.step, self)]
+
+    def _target_for(self, queue: str) -> Target:
+        """The target of the worker's profile, which is mended when the faults end."""
+        return WRONG_TARGET if self._has_wrong_profile and self.context.faults.wrong_profile else TARGET
 
     def _new_id(self) -> str:
         self._ids += 1

@@ -16,7 +16,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def circuit_breakers(clock: FakeClock) -> CircuitBreakers:
-    return CircuitBreakers(clock, Telemetry())
+    return CircuitBreakers(clock, Telemetry(), lambda queue: "here")
 
 
 def test_it_is_closed_at_first(circuit_breakers: CircuitBreakers) -> None:
@@ -73,7 +73,7 @@ def test_health_names_the_queue_and_the_reason_until_a_call_works(
 
 def test_opening_and_closing_are_each_reported_once(clock: FakeClock) -> None:
     names: list[str] = []
-    circuit_breakers = CircuitBreakers(clock, Telemetry(lambda name, fields: names.append(name)))
+    circuit_breakers = CircuitBreakers(clock, Telemetry(lambda name, fields: names.append(name)), lambda queue: "here")
 
     circuit_breakers.open("q", "no credentials")
     circuit_breakers.open("q", "no credentials")
@@ -81,3 +81,17 @@ def test_opening_and_closing_are_each_reported_once(clock: FakeClock) -> None:
     circuit_breakers.close("q")
 
     assert names == ["circuit.opened", "circuit.closed"]
+
+
+def test_a_circuit_of_another_target_does_not_pause_the_queue_and_leaves_health_when_its_pause_is_over(
+    circuit_breakers: CircuitBreakers, clock: FakeClock
+) -> None:
+    circuit_breakers.open("default", "no such cluster", "elsewhere")
+    assert not circuit_breakers.is_open("default")
+    assert circuit_breakers.health() == "default: no such cluster"
+    circuit_breakers.open("default", "no credentials", "here")
+    circuit_breakers.close("default", "elsewhere")
+    assert circuit_breakers.is_open("default")
+    circuit_breakers.open("default", "no such cluster", "elsewhere")
+    clock.advance(60.0)
+    assert circuit_breakers.health() == "default: no credentials"

@@ -52,8 +52,8 @@ def test_the_same_message_twice_is_launched_once(harness: WorkerHarness) -> None
     [
         (RunTaskResultKind.STARTED, State.LAUNCHED, 1, 1),
         (RunTaskResultKind.THROTTLED, State.QUEUED, 1, 1),
-        (RunTaskResultKind.NEVER_SENT, State.QUEUED, 1, 1),
-        (RunTaskResultKind.UNUSABLE_PROFILE, State.QUEUED, 1, 1),
+        (RunTaskResultKind.NEVER_SENT, State.QUEUED, 2, 1),
+        (RunTaskResultKind.UNUSABLE_PROFILE, State.QUEUED, 2, 1),
         (RunTaskResultKind.AMBIGUOUS, State.LAUNCHING, 1, 1),
         (RunTaskResultKind.ANSWERED_5XX, State.LAUNCHING, 1, 1),
         (RunTaskResultKind.CAPACITY, State.QUEUED, 2, 1),

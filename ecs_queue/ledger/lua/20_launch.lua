@@ -238,12 +238,12 @@ end)
 report_under_claim('refused', function(r, kind, wait, reason, max_attempts)
   set(r, 'reason', reason)
   if r.ambiguous == 1 then
-    set(r, 'retired', 1)
+    if kind ~= 'given_back' then set(r, 'retired', 1) end
     return release_lease(r, 'ok', NOW + tonumber(wait))
   end
-  -- lack of capacity consumes no attempt
   if has_stop(r) then
-    return end_record(r, 'REVOKED', kind == 'capacity' and r.attempt - 1 or r.attempt, stop_reason(r))
+    local is_uncounted = kind == 'capacity' or kind == 'given_back'
+    return end_record(r, 'REVOKED', is_uncounted and r.attempt - 1 or r.attempt, stop_reason(r))
   end
   if kind == 'permanent' then return end_record(r, 'FAILED', r.attempt, reason) end
   if kind == 'start_failure' then

@@ -34,7 +34,8 @@ end
 
 -- The arguments are the fields of TaskUpdate in its order. state '': the task still runs.
 function operations.update_task(id, launch, arn, version, last_status, wait, started_at, state, may_relaunch,
-                                stopped_by_user, max_attempts, finished_at, exit_code, stop_code, reason)
+                                stopped_by_user, max_attempts, finished_at, exit_code, stop_code, reason,
+                                counts_attempt)
   local r = load(id)
   if not r then return { 'not_found' } end
   if r.state ~= 'LAUNCHED' or r.launch ~= tonumber(launch) or r.arn ~= arn then return { 'stale' } end
@@ -49,8 +50,8 @@ function operations.update_task(id, launch, arn, version, last_status, wait, sta
     store(r, next_poll_at(r, wait))
     return { 'ok' }
   end
-  if may_relaunch == '1' and not has_stop(r) and r.attempt < tonumber(max_attempts) then
-    set(r, 'attempt', r.attempt + 1)
+  if may_relaunch == '1' and not has_stop(r) and (r.attempt < tonumber(max_attempts) or counts_attempt ~= '1') then
+    if counts_attempt == '1' then set(r, 'attempt', r.attempt + 1) end
     set(r, 'reason', reason)
     set(r, 'calls', 0)
     queue_next_launch(r, NOW + tonumber(wait))

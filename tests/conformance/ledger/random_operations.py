@@ -187,6 +187,7 @@ class RandomOperations:
             started_at=rng.choice((0.0, self._now() - 1)),
             end_state=end,
             may_relaunch=bool(end) and rng.random() < 0.5,
+            counts_attempt=rng.random() < 0.7,
             stopped_by_user=bool(end) and rng.random() < 0.4,
             max_attempts=rng.choice((1, 3)),
             finished_at=rng.choice((0.0, self._now() - 0.5)),

@@ -218,7 +218,12 @@ def test_a_permanent_refusal_fails_the_request_whatever_attempts_are_left(harnes
 
 @pytest.mark.parametrize(
     ("kind", "attempts"),
-    [(RefusalKind.CAPACITY, 0), (RefusalKind.START_FAILURE, 1), (RefusalKind.PERMANENT, 1)],
+    [
+        (RefusalKind.CAPACITY, 0),
+        (RefusalKind.GIVEN_BACK, 0),
+        (RefusalKind.START_FAILURE, 1),
+        (RefusalKind.PERMANENT, 1),
+    ],
 )
 def test_a_stopped_record_is_revoked_by_any_refusal(harness: LedgerHarness, kind: RefusalKind, attempts: int) -> None:
     harness.make_launching()
@@ -230,12 +235,13 @@ def test_a_stopped_record_is_revoked_by_any_refusal(harness: LedgerHarness, kind
 
 @pytest.mark.parametrize("kind", list(RefusalKind))
 def test_a_refusal_retires_the_launch_number_of_an_ambiguous_record(harness: LedgerHarness, kind: RefusalKind) -> None:
+    is_retired = kind is not RefusalKind.GIVEN_BACK  # that is no refusal: the same call may be made again
     harness.make_launching()
     harness.advance(30)
     harness.reclaim()
     assert harness.ledger.refused("job", "claim-2", *make_refusal(kind, wait=4.0)).code is ResultCode.OK
     record = harness.get_record()
-    assert (record.state, record.launch, record.attempt, record.retired) == (State.LAUNCHING, 1, 1, True)
+    assert (record.state, record.launch, record.attempt, record.retired) == (State.LAUNCHING, 1, 1, is_retired)
     assert record.lease_until == START + 30
 
 
@@ -390,3 +396,12 @@ def test_an_unprovable_absence_ends_unknown_with_the_callers_advice(harness: Led
 
     assert harness.get_state() is State.UNKNOWN
     assert harness.get_record().reason.endswith("after an hour ECS cannot show it: grant ecs:ListTasks")
+
+
+def test_a_launch_that_is_given_back_is_rendered_anew_and_uses_no_attempt(harness: LedgerHarness) -> None:
+    harness.make_launching()
+    result = harness.ledger.refused("job", "claim-1", *make_refusal(RefusalKind.GIVEN_BACK, max_attempts=1))
+    assert result.code is ResultCode.REQUEUED
+    record = harness.get_record()
+    assert (record.state, record.launch, record.attempt) == (State.QUEUED, 2, 1)
+    assert (record.args, record.target, record.not_before) == ("", "", START + 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ecs_queue.protocol.operations import ResultCode
@@ -358,3 +360,20 @@ def test_a_batch_of_stops_returns_results_in_order(harness: LedgerHarness) -> No
         ResultCode.UNCHANGED,
     ]
     assert [result.record.id for result in results if result.record] == ["two", "one", "three", "one"]
+
+
+def test_an_end_that_counts_no_attempt_is_launched_again_however_few_attempts_are_left(harness: LedgerHarness) -> None:
+    end: dict[str, Any] = {"end_state": State.REMOVED, "may_relaunch": True, "max_attempts": 1, "counts_attempt": False}
+    record = harness.make_launched()
+    for launch in (2, 3):
+        assert harness.update_task(record, reason="no room", **end).code is ResultCode.REQUEUED
+        record = harness.get_record()
+        assert (record.state, record.launch, record.attempt, record.reason) == (State.QUEUED, launch, 1, "no room")
+        assert (record.args, record.target, record.not_before) == ("", "", harness.clock.now + 10)
+        harness.advance(10)
+        harness.ledger.claim("job", claim_request(f"claim-{launch}"))
+        harness.ledger.launched("job", record.nonce, launch, f"arn:{launch}", 1.0)
+        record = harness.get_record()
+    harness.stop()
+    assert harness.update_task(record, **end).code is ResultCode.ENDED
+    assert harness.get_state() is State.REMOVED
