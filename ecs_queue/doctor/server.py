@@ -14,7 +14,8 @@ import redis.exceptions
 
 from ecs_queue.doctor.finding import Finding, Reporter
 from ecs_queue.errors import ConfigError, LedgerUnavailable
-from ecs_queue.ledger.redis_script import connect, wrap_redis_errors
+from ecs_queue.ledger.redis_script import connect, read_config_value, read_info, wrap_redis_errors
+from ecs_queue.ledger.server_versions import find_aof_problems
 
 #: Clock differences in seconds. AWS refuses signatures that are 5 minutes off.
 _SKEW_WARNING, _SKEW_ERROR = 5.0, 240.0
@@ -54,7 +55,7 @@ def check_server(
     try:
         with wrap_redis_errors():
             latency, skew = _measure_round_trips(client, wall_clock, monotonic)
-        info = _server_info(client)
+        info = read_info(client)
         yield _reachable(reporter, latency, info)
         if skew is not None:
             yield _clock_skew(reporter, skew)
@@ -89,14 +90,6 @@ def _measure_round_trips(
             best = took
             skew = None if seconds is None else before + took / 2 - (seconds + microseconds / 1e6)
     return best, skew
-
-
-def _server_info(client: Any) -> Mapping[str, Any]:
-    """Return the answer of INFO; empty when this user may not call it."""
-    with suppress(redis.exceptions.NoPermissionError):
-        found: Mapping[str, Any] = client.info()
-        return found
-    return {}
 
 
 def _reachable(reporter: Reporter, latency: float, info: Mapping[str, Any]) -> Finding:
@@ -185,7 +178,7 @@ def _persistence(reporter: Reporter, client: Any, info: Mapping[str, Any], durab
     if not info or not durability:
         return
     if not info.get("aof_enabled"):
-        kept = "RDB snapshots only" if _config_value(client, "save") else "nothing on disk"
+        kept = "RDB snapshots only" if read_config_value(client, "save") else "nothing on disk"
         text = f"the server keeps {kept}: a crash loses requests that were accepted"
         if durability == "replica":
             yield reporter.info("server.persistence", f"{text}; durability = replica waits for a replica instead")
@@ -196,7 +189,13 @@ def _persistence(reporter: Reporter, client: Any, info: Mapping[str, Any], durab
     if info.get("aof_last_write_status", "ok") != "ok":
         yield reporter.error("server.persistence", "the last write of the append-only file failed", "check its disk")
         return
-    policy = _config_value(client, "appendfsync")
+    policy = read_config_value(client, "appendfsync")
+    if durability == "aof" and (problems := find_aof_problems(info, policy)):
+        is_note = all(problem.startswith("note: ") for problem in problems)
+        report = reporter.warning if is_note else reporter.error
+        advice = "set appendfsync always on the server; then durability = server is enough"
+        yield report("server.persistence", "; ".join(problems), advice)
+        return
     if policy == "always" or durability in ("aof", "replica"):
         yield reporter.ok("server.persistence", f"append-only file, appendfsync {policy or 'unknown'}")
     elif policy:
@@ -206,14 +205,6 @@ def _persistence(reporter: Reporter, client: Any, info: Mapping[str, Any], durab
         yield reporter.info(
             "server.persistence", "append-only file; CONFIG GET appendfsync is not allowed to this user"
         )
-
-
-def _config_value(client: Any, name: str) -> str | None:
-    """Return None when CONFIG is not allowed; managed services forbid it."""
-    try:
-        return str(client.config_get(name).get(name, ""))
-    except redis.exceptions.ResponseError:
-        return None
 
 
 def _writable(reporter: Reporter, info: Mapping[str, Any]) -> Iterator[Finding]:

@@ -26,7 +26,8 @@ from ecs_queue.ledger.redis_codec import (
     encode_fields,
     format_seconds,
 )
-from ecs_queue.ledger.redis_script import Script, wrap_redis_errors
+from ecs_queue.ledger.redis_script import Script, read_config_value, read_info, wrap_redis_errors
+from ecs_queue.ledger.server_versions import INFO_NOT_ALLOWED, find_aof_problems
 from ecs_queue.protocol.event_health import EventFact, EventHealth
 from ecs_queue.protocol.operations import ClaimRequest, OperationResult, RefusalKind, TaskUpdate
 from ecs_queue.protocol.reasons import MANUAL_SEARCH_ADVICE
@@ -293,19 +294,17 @@ class RedisLedger:
             return {name.decode(): value.decode() for name, value in self._redis.hgetall(self._prefix + key).items()}
 
     def check_server(self) -> list[str]:
-        """Check eviction, and what `durability` needs of the server."""
+        """Check eviction, and what `durability` needs of the server. What may not be read is a note."""
         with wrap_redis_errors():
-            info = self._redis.info()
+            info = read_info(self._redis)
+            if not info:
+                return [INFO_NOT_ALLOWED]
+            appendfsync = read_config_value(self._redis, "appendfsync") if self._durability == "aof" else None
         findings = []
         if (policy := info.get("maxmemory_policy", "noeviction")) != "noeviction":
             findings.append(f"maxmemory-policy is {policy}: the server may drop records; set it to noeviction")
-        if self._durability == "aof" and not info.get("aof_enabled"):
-            findings.append("durability = aof needs an append-only file: set appendonly yes on the server")
-        if self._durability == "aof" and not _supports_waitaof(info):
-            findings.append(
-                f"durability = aof needs WAITAOF, which Redis {info.get('redis_version')} does not have: "
-                "use Redis 7.2 or later, or Valkey"
-            )
+        if self._durability == "aof":
+            findings += find_aof_problems(info, appendfsync)
         if self._durability == "replica" and not info.get("connected_slaves"):
             findings.append("durability = replica needs a replica, and none is connected to the server")
         return findings
@@ -326,9 +325,3 @@ def _split_call(operation: str, arguments: Sequence[str], size: int) -> list[Cal
 
 def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
     return zip(flat[::2], flat[1::2], strict=True)
-
-
-def _supports_waitaof(info: Mapping[str, Any]) -> bool:
-    """Redis >= 7.2; every Valkey, which calls itself redis_version 7.2.4 too."""
-    major, minor, *_ = (*str(info.get("redis_version", "0.0")).split("."), "0")
-    return (int(major), int(minor)) >= (7, 2)

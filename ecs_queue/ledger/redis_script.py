@@ -107,6 +107,24 @@ def wrap_redis_errors() -> Iterator[None]:
         raise LedgerUnavailable(f"the ledger failed: {error}; check ledger_url and the server") from error
 
 
+def read_info(client: Any) -> Mapping[str, Any]:
+    """Return the answer of INFO; empty when this user may not call it."""
+    try:
+        found: Mapping[str, Any] = client.info()
+    except redis.exceptions.ResponseError:  # also where a service has renamed or removed the command
+        return {}
+    return found
+
+
+def read_config_value(client: Any, name: str) -> str | None:
+    """Return a setting of the server; None when CONFIG is not allowed: managed services forbid it."""
+    try:
+        found = client.config_get(name).get(name)
+    except redis.exceptions.ResponseError:
+        return None
+    return None if found is None else str(found)
+
+
 class _ScriptRun(NamedTuple):
     """One run of the script: several calls with `arguments_per_call` arguments each, or, if that is 0, one call."""
 

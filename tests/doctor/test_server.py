@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import redis
 
 from ecs_queue.doctor.finding import Finding, Severity
 from ecs_queue.doctor.server import check_server, is_loopback
 from ecs_queue.local.redis_server import RedisServer
+from tests.servers import valkey_binary
 
 
 def found(url: str, durability: str = "server", role: str = "ledger") -> dict[str, Finding]:
@@ -55,7 +58,16 @@ def test_everysec_is_enough_only_with_a_barrier(own_redis: RedisServer) -> None:
     client.config_set("appendfsync", "everysec")
     client.close()
     assert found(own_redis.url)["server.persistence"].severity is Severity.WARNING
-    assert found(own_redis.url, "aof")["server.persistence"].severity is Severity.OK
+    assert found(own_redis.url, "replica")["server.persistence"].severity is Severity.OK
+
+
+def test_aof_with_everysec_is_an_error_where_the_server_confirms_early(tmp_path: Path) -> None:
+    with RedisServer(binary=valkey_binary(), data_dir=tmp_path, appendonly="everysec") as server:
+        finding = found(server.url, "aof")["server.persistence"]
+        assert (finding.severity, "appendfsync always" in finding.text) == (Severity.ERROR, True)
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("appendfsync", "always")
+        assert found(server.url, "aof")["server.persistence"].severity is Severity.OK
 
 
 def test_a_broker_of_its_own_need_not_be_durable(redis_url: str) -> None:

@@ -103,7 +103,7 @@ def test_an_operation_is_one_round_trip(client: Any) -> None:
 
 def test_a_claim_on_valkey_waits_until_it_is_on_disk(tmp_path: Path) -> None:
     with (
-        RedisServer(binary=valkey_binary(), data_dir=tmp_path, appendonly="everysec") as server,
+        RedisServer(binary=valkey_binary(), data_dir=tmp_path, appendonly="always") as server,
         connect(server.url, socket_timeout=5.0, max_connections=4) as client,
     ):
         ledger = _ledger(client, "aof")
@@ -168,17 +168,6 @@ def test_operations_without_a_barrier_do_not_wait_for_a_replica(client: Any) -> 
     assert called.keys() == {name for name, each in contracts.items() if not each.has_barrier}
     assert {called.pop("put"), called.pop("update_tasks")} == {ResultCode.CREATED, ResultCode.ENDED}
     assert set(called.values()) == {ResultCode.OK}
-
-
-def test_an_old_redis_is_reported_to_have_no_waitaof() -> None:
-    from ecs_queue.ledger.redis import _supports_waitaof
-
-    assert [_supports_waitaof({"redis_version": version}) for version in ("7.0.15", "7.2.4", "8.0", "6")] == [
-        False,
-        True,
-        True,
-        False,
-    ]
 
 
 def test_a_server_that_drops_keys_is_a_finding(client: Any, harness: LedgerHarness) -> None:
