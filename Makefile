@@ -23,7 +23,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 demo: setup ## run the main job on an embedded Valkey and a local ECS
 	$(BIN)/ecs-queue demo
 
-test: setup ## run the whole test suite
+test: setup ## run all tests but those that need Airflow
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
 test-fast: setup ## run the tests that need no server, no Airflow and little time: under a minute

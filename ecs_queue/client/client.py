@@ -58,7 +58,7 @@ class Handle:
     `prepared_request` is what this process submitted: it is put again when the ledger loses it in a fail-over.
     """
 
-    _queue: EcsQueue = field(repr=False)
+    _client: EcsQueue = field(repr=False)
     id: str
     nonce: str = field(repr=False)
     prepared_request: PreparedRequest | None = field(default=None, repr=False)
@@ -66,24 +66,25 @@ class Handle:
     def result(self, timeout: float | None = None) -> TaskResult:
         """Wait for the result.
 
-        A lost result message only delays it: the client also reads the ledger, about every second.
+        A lost result message only delays it: every second the client also reads some of the awaited records, in turn.
 
         Args:
             timeout: Seconds to wait; None waits without a limit.
 
         Raises:
             ResultTimeout: The request has not ended in time. It goes on.
-            UnknownTask: The ledger does not know the request any more: its retention time is over.
+            UnknownTask: The ledger does not know the request any more: its retention time is over, or a fail-over
+                lost it and it cannot be put again.
         """
-        return next(self._queue.as_completed([self], timeout))
+        return next(self._client.as_completed([self], timeout))
 
     def state(self) -> State:
         """Return the present state; raise `UnknownTask` when the ledger does not know the request."""
-        return self._queue.status(self.id).state
+        return self._client.status(self.id).state
 
     def stop(self, by: str = "client") -> State:
         """Request a stop, see `EcsQueue.stop`."""
-        return self._queue.stop(self.id, by=by)
+        return self._client.stop(self.id, by=by)
 
 
 class EcsQueue:
@@ -106,8 +107,8 @@ class EcsQueue:
             config: The configuration; it must be that of the broker and the ledger.
             broker: Where requests are published and result messages arrive.
             ledger: Where requests and results are stored.
-            owner: Names this client's queue of results. None: a new one, deleted by `close`. "": no queue of
-                results, so that waiting only reads the ledger.
+            owner: Names this client's result queue. None: a new one, deleted by `close`. "": no result queue, so that
+                waiting only reads the ledger.
             clock: Seconds since the epoch.
             new_id: Makes the ids of requests that come without one.
             journal: Where submissions and stop requests are recorded.
@@ -153,6 +154,7 @@ class EcsQueue:
         Raises:
             InvalidRequest, ConfigError: The request cannot be launched. Nothing was queued.
             IdConflict: Another request has the id.
+            RequestTooLate: The ledger received the request after its `accept_until`.
             LedgerUnavailable: It is unknown whether the request was accepted. Submit it again with the same id.
         """
         return self.submit_many([{"command": command, **fields}])[0]
@@ -166,6 +168,7 @@ class EcsQueue:
             IdConflict: Other requests have some of the ids. No request was submitted, unless another process
                 submitted one of the ids at the same moment: then the other requests of its batch were submitted.
                 Submitting all of them again with other ids for the named ones is safe.
+            RequestTooLate: The ledger received a request after its `accept_until`; all others of its batch are queued.
         """
         lines = list(tasks)
         prepared_requests = [self.prepare(task) for task in lines]
@@ -271,7 +274,7 @@ class EcsQueue:
     def stop(self, record_id: str, by: str = "client") -> State:
         """Request a stop, and return the state after that. A request that is not launched yet ends at once (REVOKED).
 
-        An unknown id is remembered for a day: the request is revoked when it arrives.
+        An unknown id is remembered for `accept_seconds` (a day by default): the request is revoked when it arrives.
         """
         return self.stop_many([record_id], by)[0].state
 
@@ -308,11 +311,11 @@ class EcsQueue:
         self._is_closed = True
         self._result_waiter.close()
         self._journal.close()
-        if self._owns_result_queue and self._result_waiter.has_inbox:
+        if self._owns_result_queue and self._result_waiter.has_result_queue:
             try:
                 self._broker.delete_result_queue(self.owner)
             except BrokerUnavailable as error:
-                logger.debug("The queue of results was not deleted, it will expire: %s", error)
+                logger.debug("The result queue was not deleted, it will expire: %s", error)
         self._broker.close()
         self.ledger.close()
 

@@ -34,6 +34,7 @@ _BROKER_RETRY_SECONDS = 2.0
 _MAX_EARLY_RESULTS = 5000
 #: How long `close` waits for the thread that reads the results. Seconds.
 _CLOSE_TIMEOUT_SECONDS = 2.0
+_NO_RECORD = "the ledger has no record of %s: its retention time is over, or a fail-over lost it; no result will come"
 
 
 class ResultWaiter:
@@ -42,7 +43,7 @@ class ResultWaiter:
     def __init__(
         self, broker: Broker, ledger: Ledger, owner: str, put_again: PutAgain, keyring: Keyring = NO_KEYS
     ) -> None:
-        """Create a waiter; it opens the owner's queue of results on first use.
+        """Create a waiter; it opens the owner's result queue on first use.
 
         Args:
             broker: Where result messages arrive.
@@ -65,13 +66,13 @@ class ResultWaiter:
         self._to_check: deque[ResultKey] = deque()
         self._ledger_checked_at = float("-inf")
         self._broker_retry_at = float("-inf")
-        self._inbox: ResultConsumer | None = None
+        self._result_consumer: ResultConsumer | None = None
         self._closed = threading.Event()
 
     @property
-    def has_inbox(self) -> bool:
-        """Whether the owner's queue of results was opened."""
-        return self._inbox is not None
+    def has_result_queue(self) -> bool:
+        """Whether the owner's result queue was opened."""
+        return self._result_consumer is not None
 
     def as_completed(
         self, requests: Mapping[ResultKey, PreparedRequest | None], timeout: float | None
@@ -94,12 +95,12 @@ class ResultWaiter:
             for left in range(len(requests), 0, -1):
                 while not ready:
                     self._wait_for_results(ready, deadline, left)
-                outcome = ready.popleft()
-                if isinstance(outcome, UnknownTask):
-                    raise outcome
-                self._to_confirm.append((outcome.id, outcome.nonce))
+                item = ready.popleft()
+                if isinstance(item, UnknownTask):
+                    raise item
+                self._to_confirm.append((item.id, item.nonce))
                 crash_point("client.result_yielding")
-                yield outcome
+                yield item
             self._confirm()
         finally:
             self._unregister(requests, ready)
@@ -112,8 +113,8 @@ class ResultWaiter:
         if self._drain_lock.acquire(timeout=_CLOSE_TIMEOUT_SECONDS):
             try:
                 self._confirm()
-                if self._inbox is not None:
-                    self._inbox.close()
+                if self._result_consumer is not None:
+                    self._result_consumer.close()
             finally:
                 self._drain_lock.release()
 
@@ -138,14 +139,14 @@ class ResultWaiter:
                     self._waiters[key] = others
                 else:
                     self._prepared_requests.pop(key, None)
-            for outcome in ready:  # given, and not yielded
-                if isinstance(outcome, TaskResult):
-                    self._keep_early_result(outcome)
+            for item in ready:  # given, and not yielded
+                if isinstance(item, TaskResult):
+                    self._keep_early_result(item)
 
     def _wait_for_results(self, ready: _ReadyResults, deadline: float | None, open_requests: int) -> None:
         left = _DRAIN_TIMEOUT_SECONDS if deadline is None else deadline - time.monotonic()
         if left <= 0:
-            raise ResultTimeout(f"{open_requests} of the requests have not ended in time; they go on, wait again")
+            raise ResultTimeout(f"{open_requests} of the requests have not ended in time; wait again, none was stopped")
         if self._drain_lock.acquire(blocking=False):
             try:
                 self._check_open()
@@ -162,16 +163,16 @@ class ResultWaiter:
 
     def _check_open(self) -> None:
         if self._closed.is_set():
-            raise UsageError("the client was closed while a thread waited for a result; the requests go on")
+            raise UsageError("the client was closed while a thread waited for a result; the requests were not stopped")
 
     def _drain(self, timeout: float) -> None:
         if not self._owner or time.monotonic() < self._broker_retry_at:
             self._closed.wait(timeout)  # results come from the ledger alone
             return
         try:
-            if self._inbox is None:
-                self._inbox = self._broker.consume_results(self._owner)
-            bodies = self._inbox.drain(timeout)
+            if self._result_consumer is None:
+                self._result_consumer = self._broker.consume_results(self._owner)
+            bodies = self._result_consumer.drain(timeout)
         except BrokerUnavailable as error:
             logger.debug("Results are read from the ledger alone, the broker cannot be reached: %s", error)
             self._broker_retry_at = time.monotonic() + _BROKER_RETRY_SECONDS
@@ -217,20 +218,20 @@ class ResultWaiter:
         # No record: the ledger lost the put in a fail-over. No nonce: the record is a stop that came before its put.
         may_put = prepared_request is not None and (record is None or not record.nonce)
         if not (may_put and prepared_request is not None and self._put_again(prepared_request)):
-            self._notify_waiters(key, UnknownTask(f"the ledger lost the request {key[0]}: its result will never come"))
+            self._notify_waiters(key, UnknownTask(_NO_RECORD % key[0]))
 
     def _deliver(self, result: TaskResult) -> None:
         if not self._notify_waiters((result.id, result.nonce), result):
             with self._condition:
                 self._keep_early_result(result)
 
-    def _notify_waiters(self, key: ResultKey, outcome: TaskResult | UnknownTask) -> bool:
-        """Give the outcome to all that wait for it; return False when none does."""
+    def _notify_waiters(self, key: ResultKey, item: TaskResult | UnknownTask) -> bool:
+        """Give the item to all that wait for it; return False when none does."""
         with self._condition:
             waiting = self._waiters.pop(key, ())
             self._prepared_requests.pop(key, None)
             for ready in waiting:
-                ready.append(outcome)
+                ready.append(item)
             self._condition.notify_all()
         return bool(waiting)
 

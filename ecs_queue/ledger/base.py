@@ -5,14 +5,14 @@ own clock. An operation may run twice when its reply is lost: claims are held by
 a compare-and-set, so the second run finds that the record has moved on. Every method may raise `LedgerUnavailable`;
 then nothing is known about its effect.
 
-A live record stands in exactly one index, scored with the time of its next check:
+A live record stands in exactly one of three indexes, scored with the time of its next check:
 
 - `unclaimed:<queue>`: QUEUED, and no worker has claimed it yet. Its message is on its way, or lost.
 - `retry:<queue>`: QUEUED with a `not_before`: a delayed retry. No message carries it.
 - `due`: LAUNCHING and LAUNCHED. The lease ends, or the task must be described.
 
-A QUEUED record with a deadline stands in `expiry` as well. Leasing a record from an index sets its time to now + lease,
-so when a worker dies, another one takes the record.
+In addition, a QUEUED record with a deadline stands in `expiry`. Leasing a record from an index sets its time to now +
+lease, so when a worker dies, another one takes the record.
 """
 
 from __future__ import annotations
@@ -110,8 +110,9 @@ class RequestOperations(Protocol):
         """Take over a LAUNCHING record whose lease is over.
 
         Returns:
-            LIST_TASKS only, once its holders died `max_deliveries` times in a row; ENDED when the workers that list
-            its tasks die too.
+            LIST_TASKS in place of RUN_TASK, once its holders died `max_deliveries` times in a row, a stop is requested,
+            a refusal retired the launch number, its time to start is over, or 40 minutes have passed since the first
+            call. ENDED when the workers that list its tasks die too.
         """
         ...
 
@@ -124,7 +125,7 @@ class RequestOperations(Protocol):
     def call_ambiguous(
         self, record_id: str, claim: str, wait: float, reason: str, call_completed: bool = False
     ) -> OperationResult:
-        """The call may have taken effect. The claim is given up: a later write under it is CLAIM_LOST.
+        """Record a call that may have taken effect, and release the claim: a later write under it is CLAIM_LOST.
 
         Args:
             record_id: The request.
@@ -137,14 +138,14 @@ class RequestOperations(Protocol):
 
     @contract("OK ENDED CLAIM_LOST")
     def no_effect(self, record_id: str, claim: str, wait: float, reason: str) -> OperationResult:
-        """The call was throttled or never sent. It consumes no launch number and no attempt."""
+        """Record a call that was throttled or never sent. It consumes no launch number and no attempt."""
         ...
 
     @contract("OK REQUEUED ENDED CLAIM_LOST", barrier=True)
     def refused(
         self, record_id: str, claim: str, kind: RefusalKind, wait: float, reason: str, max_attempts: int
     ) -> OperationResult:
-        """ECS definitively refused the call. OK: the launch was ambiguous, so its number is retired.
+        """Record a call that ECS definitively refused. OK: the launch was ambiguous, so its number is retired.
 
         The barrier keeps a fail-over from forgetting an end that the owner was already informed of.
         """
@@ -154,7 +155,7 @@ class RequestOperations(Protocol):
     def task_absent(
         self, record_id: str, claim: str, wait: float, advice: str = MANUAL_SEARCH_ADVICE
     ) -> OperationResult:
-        """ListTasks showed no task of this launch.
+        """Record that ListTasks showed no task of this launch.
 
         Args:
             record_id: The request.

@@ -38,7 +38,7 @@ class CallBatcher:
 
     Args:
         send: Sends calls to the server in one round trip and returns a reply for each.
-        max_batch: Number of calls in one round trip.
+        max_batch: Maximum number of calls in one round trip.
         overdue_seconds: How long a call waits for the round trip in progress.
     """
 
@@ -71,7 +71,7 @@ class CallBatcher:
                 return self._send_batch(pending)
         finally:
             self._hand_over(pending)
-        if pending.error is not None:  # an own exception: one must not be raised in two threads
+        if pending.error is not None:  # a new exception in each thread
             raise LedgerUnavailable(str(pending.error) or type(pending.error).__name__) from pending.error
         return pending.result
 

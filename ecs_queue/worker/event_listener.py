@@ -39,7 +39,7 @@ _DRAINED_NOTE_INTERVAL = 10.0
 
 
 class EventListener:
-    """Reads one events queue. One thread calls `step`."""
+    """Reads one event queue. One thread calls `step`."""
 
     def __init__(
         self,
@@ -183,7 +183,7 @@ def _may_run_on(target: Target, arn: str) -> bool:
 
 
 def find_event_queues(context: WorkerContext, queues: Sequence[str]) -> Mapping[str, Target]:
-    """Return the URL of each configured events queue, with a target whose credentials read it."""
+    """Return the URL of each configured event queue, with a target whose credentials read it."""
     config = context.config
     found: dict[str, Target] = {}
     for name in dict.fromkeys((*queues, *(profile.queue for profile in config.profiles()))):
@@ -197,7 +197,7 @@ def find_event_queues(context: WorkerContext, queues: Sequence[str]) -> Mapping[
 
 
 def build_event_services(context: WorkerContext, reconciler: Reconciler, clients: EcsClients) -> list[Service]:
-    """Return the services that read events; none when no events queue is configured."""
+    """Return the services that read events; none when no event queue is configured."""
     schedule = context.poll_schedule
     if not isinstance(schedule, EventAwareSchedule):
         return []

@@ -66,7 +66,7 @@ class FairQueue:
         self._order = itertools.count()
         self._heaps: dict[str, dict[RateLimit | None, _Heap]] = {}
         self._waiting: Counter[tuple[str, JobKind]] = Counter()
-        self._virtual_starts: dict[str, float] = {}  # when a queue's next turn is, in turns of a queue of weight 1
+        self._virtual_starts: dict[str, float] = {}  # queue -> virtual time of its next turn; a turn takes 1 / weight
         self._virtual_now = 0.0
 
     def __len__(self) -> int:

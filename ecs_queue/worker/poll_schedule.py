@@ -27,7 +27,7 @@ from ecs_queue.telemetry import Telemetry
 _REFRESH_INTERVAL = 2.0
 #: The shortest time between two notes of the same fact about one source by one worker. Seconds.
 _NOTE_INTERVAL = 2.0
-#: The shortest time between a poll that did not show a task and a drained events queue, for that to be proof. Seconds.
+#: The shortest time between a poll that did not show a task and a drained event queue, for that to be proof. Seconds.
 _DRAIN_MARGIN = 2.0 * VISIBILITY_TIMEOUT
 #: EventBridge tries to deliver an event for a day: after that no worker waits for it any more. Seconds.
 _EVENT_DELIVERY_LIMIT = 86400.0
@@ -63,7 +63,7 @@ class PollSchedule:
 
 
 class EventAwareSchedule(PollSchedule):
-    """The schedule where the configuration names an events queue. One thread calls `step`.
+    """The schedule where the configuration names an event queue. One thread calls `step`.
 
     Whether events are trusted is decided from the facts that all workers have noted in the ledger
     (protocol/event_health.py), read every two seconds. When a source is not trusted any more, the polls that were put
@@ -158,5 +158,5 @@ class EventAwareSchedule(PollSchedule):
 def build_poll_schedule(
     ledger: Ledger, config: Config, monotonic: Callable[[], float], telemetry: Telemetry
 ) -> PollSchedule:
-    """Return the schedule for the configuration: with events where it names an events queue."""
+    """Return the schedule for the configuration: with events where it names an event queue."""
     return EventAwareSchedule(ledger, config, monotonic, telemetry) if config.uses_events() else PollSchedule()

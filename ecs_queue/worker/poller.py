@@ -167,7 +167,7 @@ class Poller:
         crash_point("poller.described")
         error = result.error
         if error is not None and error.kind is EcsErrorKind.INVALID and len(records) > 1:
-            # One bad ARN spoils the batch: find it by halves.
+            # ECS rejects the whole batch for one bad ARN: halve the batch until that ARN is alone.
             self._describe_in_batches(target, records, (len(records) + 1) // 2)
             return
         queues = {record.queue for record in records}

@@ -34,6 +34,7 @@ class RateLimit:
     Attributes:
         bucket: The token bucket's name in the ledger.
         rate: Calls a second.
+        burst: Size of the bucket: calls that may be made at once after a pause.
         reserve: Tokens of the bucket that these calls must leave.
         token_ttl: How long a worker may keep an unused token. Seconds.
     """
@@ -85,7 +86,7 @@ class TokenCache:
         return granted
 
     def delay_fetch(self, rate_limit: RateLimit, seconds: float) -> None:
-        """Do not ask the ledger for this time."""
+        """Do not ask the ledger for tokens for `seconds`."""
         with self._lock:
             self._fetch_at[rate_limit] = self._monotonic() + seconds
 

@@ -1,4 +1,4 @@
-"""Checks what a worker may believe of a record: anyone who can write to the ledger can write anything into one.
+"""Verifies records before a worker uses them: anyone who can write to the ledger can write anything into a record.
 
 With signing keys a request and its frozen arguments are used only when they are signed for this very record. The
 rest of a record is state and not authenticated: see docs/security.md.
@@ -51,9 +51,9 @@ class RecordVerifier:
         return decode_launch_spec(record.args, self._keyring, record_args_scope(record))
 
     def encoded_target(self, record: Record) -> str:
-        """Return the target at which the record's task is looked for; "" when none is known.
+        """Return the target at which the record's task is searched; "" when none is known.
 
-        That is its frozen target or, where no signature vouches for that, its queue's own: a target names a role to
+        That is its frozen target or, without a valid signature of it, its queue's own: a target names a role to
         assume and an endpoint to talk to, so a forged one is not followed.
         """
         with suppress(UnverifiedMessage):

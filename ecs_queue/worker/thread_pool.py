@@ -69,7 +69,7 @@ class LaunchThreadPool:
                 self._wake_one()
 
     def drop(self, queue: str, kind: JobKind) -> None:
-        """Drop such jobs that wait, the next one last: given back to the head of a queue, it is first again."""
+        """Drop the waiting jobs of this queue and kind, last one first, so that requeued messages keep their order."""
         with self._changed:
             jobs = self._fair_queue.remove(queue, kind)
         for job in reversed(jobs):
@@ -96,7 +96,7 @@ class LaunchThreadPool:
             self._changed.notify_all()
 
     def _wake_one(self) -> None:
-        """Let one more thread look for work, if there is one."""
+        """Let one more thread take a job, if a thread is free."""
         if self._waiting_threads:
             self._changed.notify()
         elif self._threads < self._size:

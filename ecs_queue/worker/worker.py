@@ -34,9 +34,9 @@ from ecs_queue.worker.thread_pool import LaunchThreadPool
 
 _HEARTBEAT_INTERVAL = 2.0
 #: The longest time for which a worker counts as alive after its last heartbeat; below the lease, since the worker that
-#: takes a record over asks whether its former holder is alive. Seconds.
+#: takes a record over checks whether its former holder is alive. Seconds.
 _HEARTBEAT_TTL = 15.0
-#: The time that a stop may take: the calls in hand end, and what was not started is given back. Seconds.
+#: The time that a stop may take: calls in progress end, and messages that were not started are requeued. Seconds.
 STOP_TIMEOUT = 8.0
 #: After this time the journal's writer yields to launches: switching threads takes longer than an event. Seconds.
 _JOURNAL_YIELD_INTERVAL = 0.001

@@ -203,13 +203,13 @@ def test_without_an_owner_neither_messages_nor_confirmations_are_used() -> None:
     assert harness.wait("a") == ["a"]
     harness.waiter.close()
 
-    assert (harness.inbox.drains, harness.ledger.confirmed, harness.waiter.has_inbox) == (0, [], False)
+    assert (harness.inbox.drains, harness.ledger.confirmed, harness.waiter.has_result_queue) == (0, [], False)
 
 
-def test_closing_confirms_and_closes_the_inbox(harness: ResultWaiterHarness) -> None:
+def test_closing_confirms_and_closes_the_result_queue(harness: ResultWaiterHarness) -> None:
     harness.end_and_publish(_record("a"))
     next(harness.waiter.as_completed({("a", "n"): None}, 5.0))
-    assert harness.waiter.has_inbox
+    assert harness.waiter.has_result_queue
 
     harness.waiter.close()
 

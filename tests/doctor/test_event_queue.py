@@ -1,4 +1,4 @@
-"""What the doctor says of the events queue, on moto's SQS; what moto has not, on botocore's own stub."""
+"""What the doctor says of the event queue, on moto's SQS; what moto has not, on botocore's own stub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The events queue's contract against an SQS that this project did not write: moto's server."""
+"""The event queue's contract against an SQS that this project did not write: moto's server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding the messages of the events queue."""
+"""Decoding the messages of the event queue."""
 
 from __future__ import annotations
 

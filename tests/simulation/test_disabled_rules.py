@@ -39,7 +39,7 @@ def test_a_disabled_rule_is_noticed(name: str) -> None:
                     f"{violations[0]}\nreplay it: {replay_command(seed, name)}"
                 )
                 return
-    pytest.fail(f"{_MAX_SEEDS} seeds violations no violation")
+    pytest.fail(f"{_MAX_SEEDS} seeds found no violation")
 
 
 @pytest.mark.slow
