@@ -11,6 +11,7 @@ import click
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import SharedOptions, command_options
 from ecs_queue.cli.ui.output import print_json, print_stderr, print_stdout
+from ecs_queue.errors import EcsQueueError
 
 if TYPE_CHECKING:
     from ecs_queue.local.stack import LocalStack
@@ -45,7 +46,9 @@ def local(options: SharedOptions, port: int | None, workers: int, directory: Pat
     With --dir the requests survive a restart; the directory has a log of each worker, and under tasks/ a log of
     each task.
 
-    Exit status: 0 after Ctrl-C or SIGTERM; 1 when a worker ended by itself.
+    Kill any worker or the server: the command starts it again and prints what it restarted.
+
+    Exit status: 0 after Ctrl-C or SIGTERM; 1 when a part ended again and again.
     """
     from ecs_queue.local.ecs import LocalEcsOptions
     from ecs_queue.local.stack import LocalStack, StackOptions
@@ -83,8 +86,12 @@ def _run_until_stopped(stack: LocalStack, as_json: bool) -> int:
             "export these in another shell, then: ecs-queue submit --wait -- echo hello; Ctrl-C here ends everything"
         )
         while signals.wait(_POLL_INTERVAL_SECONDS) is None:
-            for name, code in stack.exited_workers().items():
-                print_stderr(f"ecs-queue: the worker {name} ended by itself with status {code}; stopping")
+            try:
+                restarted = stack.restart_ended_parts()
+            except EcsQueueError as error:
+                print_stderr(f"ecs-queue: {error}; stopping")
                 return EXIT_FAILURE
+            for sentence in restarted:
+                print_stderr(f"ecs-queue: {sentence}")
     print_stderr("stopping")
     return 0

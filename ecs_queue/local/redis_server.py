@@ -105,6 +105,11 @@ class RedisServer:
         return self._process.pid
 
     @property
+    def is_running(self) -> bool:
+        """Whether the server was started and its process has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def data_dir(self) -> Path:
         """The directory of its files (server.log, append-only files). UsageError before the first start."""
         directory = self._requested_dir or self._temporary_dir

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ _ALLOWED_NAMES = ("AWS_CA_BUNDLE",)
 _READY_SECONDS = 20.0
 _STOP_SECONDS = 12.0  # a worker ends within 10 s of SIGTERM
 _POLL_SECONDS = 0.02
+#: A part that ends by itself more often than this within so many seconds is not started again.
+_MAX_RESTARTS, _RESTART_WINDOW = 5, 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,8 @@ class StackOptions:
         workers: number of worker processes.
         redis_port: 0 chooses a free port.
         ecs: how the local ECS behaves.
-        directory: for the server's append-only file, and one log per worker and per task; None keeps nothing.
+        directory: for the server's append-only file, and one log per worker and per task; None keeps nothing after
+            the stack's end.
         config_values: keys of [ecs_queue] as text, for all processes of the stack.
         worker_args: command-line options of each worker.
     """
@@ -60,6 +64,8 @@ class LocalStack:
         self._exit_stack = ExitStack()
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
         self._reaper: Reaper | None = None
+        self._server: RedisServer | None = None
+        self._restarted_at: defaultdict[str, list[float]] = defaultdict(list)
         self.exports: dict[str, str] = {}
         self.redis_url = ""
         self.endpoint_url = ""
@@ -79,9 +85,47 @@ class LocalStack:
         """The process id of each worker by name."""
         return {name: process.pid for name, process in self._workers.items()}
 
+    @property
+    def server_pid(self) -> int:
+        """The process id of the server. UsageError when it is not running."""
+        if self._server is None:
+            raise UsageError("the stack is not running: call start() first")
+        return self._server.pid
+
     def exited_workers(self) -> dict[str, int]:
         """Return the exit status, by name, of workers that ended by themselves."""
         return {name: code for name, process in self._workers.items() if (code := process.poll()) is not None}
+
+    def restart_ended_parts(self) -> list[str]:
+        """Start again the server and the workers that ended by themselves; return a sentence about each.
+
+        The server keeps its port and data, and a worker its name. The local ECS lives in this process.
+
+        Raises:
+            RetryableError: a part ends again and again, or the server does not start.
+            UsageError: another program has taken the server's port.
+        """
+        sentences = []
+        if self._server is not None and not self._server.is_running:
+            self._count_restart("server", "its log says why")
+            self._server.restart()
+            sentences.append(f"the server ended by itself; started again (pid {self._server.pid}), with its data")
+        for name, code in self.exited_workers().items():
+            self._count_restart(f"worker {name}", self._last_log_line(name))
+            if self._reaper is not None:
+                self._reaper.unwatch_group(self._workers[name].pid)
+            self._start_worker(name)
+            sentences.append(
+                f"the worker {name} ended by itself with status {code}; started again (pid {self.pids[name]})"
+            )
+        return sentences
+
+    def _count_restart(self, part: str, hint: str) -> None:
+        now = time.monotonic()
+        recent = [at for at in self._restarted_at[part] if now - at < _RESTART_WINDOW]
+        if len(recent) >= _MAX_RESTARTS:
+            raise RetryableError(f"the {part} ended {len(recent) + 1} times within {_RESTART_WINDOW:g} s: {hint}")
+        self._restarted_at[part] = [*recent, now]
 
     def start(self, on_progress: Callable[[str], None] = lambda _: None) -> None:
         """Start all parts, and return when every worker accepts requests.
@@ -107,6 +151,7 @@ class LocalStack:
         """Stop the workers, then the local ECS with its tasks, then the server. May be called twice."""
         self._exit_stack.close()
         self._workers = {}
+        self._server = None
 
     def __enter__(self) -> LocalStack:
         self.start()
@@ -122,8 +167,10 @@ class LocalStack:
         if options.directory is not None:
             options.directory.mkdir(parents=True, exist_ok=True)
         data_dir = options.directory / "redis" if options.directory else None
-        appendonly: AppendFsync = "always" if data_dir else "no"
+        # Without a directory the data outlive the server's process, not this one.
+        appendonly: AppendFsync = "always" if data_dir else "everysec"
         server = RedisServer(port=options.redis_port or None, data_dir=data_dir, appendonly=appendonly)
+        self._server = server
         self.redis_url = self._exit_stack.enter_context(server).url
         on_progress(f"server     {self.redis_url} (pid {server.pid})")
         self.endpoint_url = self._exit_stack.enter_context(LocalEcs(options.ecs)).endpoint_url

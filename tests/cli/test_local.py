@@ -71,7 +71,7 @@ def test_local_prints_an_environment_in_which_a_command_runs_and_ctrl_c_ends_it(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["env.sh", "kept"]
 
 
-def test_local_ends_when_a_worker_ends_by_itself_and_prints_json_on_request(tmp_path: Path) -> None:
+def test_local_starts_a_killed_worker_again_and_prints_json_on_request(tmp_path: Path) -> None:
     require_redis_binary()
     with running("local", "--json", "--workers", "2") as process:
         assert process.stdout is not None
@@ -79,10 +79,12 @@ def test_local_ends_when_a_worker_ends_by_itself_and_prints_json_on_request(tmp_
         assert sorted(ready["workers"]) == ["local-1", "local-2"]
         assert ready["environment"]["AWS_ENDPOINT_URL_ECS"].startswith("http://127.0.0.1:")
         os.kill(ready["workers"]["local-2"], signal.SIGKILL)
-        _, said = process.communicate(timeout=20)
-        assert process.returncode == 1
-        assert b"the worker local-2 ended by itself with status -9" in said
+        said = until(process, "the worker local-2 ended by itself with status -9; started again (pid ")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+        assert process.returncode == 0
     assert_process_ended(ready["workers"]["local-1"])
+    assert_process_ended(int(said.rpartition("(pid ")[2].partition(")")[0]))
 
 
 def test_a_local_ecs_prints_its_url_and_answers_boto3_until_it_is_stopped(tmp_path: Path) -> None:

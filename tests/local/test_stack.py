@@ -14,11 +14,12 @@ import pytest
 
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.config import load_config
-from ecs_queue.errors import UsageError
+from ecs_queue.errors import RetryableError, UsageError
 from ecs_queue.local.ecs import LocalEcsOptions
 from ecs_queue.local.stack import LocalStack, StackOptions
 from tests.processes import IMPORT_ROOT, assert_process_ended
 from tests.servers import require_redis_binary
+from tests.wait import wait_until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -103,6 +104,49 @@ def test_a_worker_that_cannot_start_is_reported_with_its_last_log_line(tmp_path:
     stack = LocalStack(StackOptions(directory=tmp_path, worker_args=("--queues", "a/b")))
     with pytest.raises(UsageError, match="the worker local-1 ended with status 2: ecs-queue: --queues"):
         stack.start()
+
+
+@pytest.mark.parametrize("part", ["worker", "server"])
+@pytest.mark.parametrize("keeps_directory", [True, False])
+def test_a_killed_part_is_started_again_and_no_request_is_lost(
+    tmp_path: Path, part: str, keeps_directory: bool
+) -> None:
+    options = StackOptions(
+        directory=tmp_path if keeps_directory else None,
+        config_values={"lease_seconds": "15", "retry_base_seconds": "0.1"},
+    )
+    with LocalStack(options) as stack, EcsQueue.from_config(environ=stack.environ) as queue:
+        assert stack.restart_ended_parts() == []
+        before = queue.submit(["sh", "-c", "sleep 2; exit 3"])
+        wait_until(lambda: queue.status(before.id).state == "LAUNCHED", "it is launched", 20)
+        killed = stack.pids["local-1"] if part == "worker" else stack.server_pid
+        os.kill(killed, signal.SIGKILL)
+        sentences: list[str] = []
+
+        def is_noticed() -> bool:
+            sentences.extend(stack.restart_ended_parts())
+            return bool(sentences)
+
+        wait_until(is_noticed, "it is noticed", 20)
+        assert len(sentences) == 1
+        assert part in sentences[0]
+        assert "started again" in sentences[0]
+        assert before.result(timeout=60).exit_code == 3
+        assert queue.submit(["true"]).result(timeout=60).state == "SUCCESS"
+        assert stack.restart_ended_parts() == []
+
+
+def test_a_part_that_ends_again_and_again_is_given_up_with_the_reason(tmp_path: Path) -> None:
+    with LocalStack(StackOptions(directory=tmp_path)) as stack:
+
+        def kill_and_restart() -> None:
+            os.kill(stack.pids["local-1"], signal.SIGKILL)
+            wait_until(stack.restart_ended_parts, "it is noticed", 20)
+
+        for _ in range(5):
+            kill_and_restart()
+        with pytest.raises(RetryableError, match="the worker local-1 ended 6 times within 60 s"):
+            kill_and_restart()
 
 
 def test_a_stack_whose_process_is_killed_leaves_no_process(tmp_path: Path) -> None:
