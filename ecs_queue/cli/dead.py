@@ -31,6 +31,7 @@ from ecs_queue.cli.ui.output import (
     truncate,
     write_stdout,
 )
+from ecs_queue.cli.ui.records import warn_unserved_queues
 from ecs_queue.errors import UndecodableMessage, UsageError
 
 if TYPE_CHECKING:
@@ -203,6 +204,8 @@ def requeue_dead_letters(
             if yes:  # whole batches are requeued before their first line
                 print_stderr(f"ecs-queue: {done} or more were requeued; `ecs-queue dead list` shows the rest")
             raise
+        if to is not None and done:
+            warn_unserved_queues(client, {to})
     _print_summary("requeued", len(found) - failures, len(found), yes)
     return EXIT_FAILURE if failures else 0
 

@@ -13,6 +13,7 @@ import click
 
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, open_journal_reader
 from ecs_queue.cli.ui.output import OutputError, print_json, print_stderr, print_stdout
+from ecs_queue.cli.ui.records import warn_unserved_queues
 from ecs_queue.errors import UsageError
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def replay(options: SharedOptions, /, target: str, as_json: bool, **given: Any) 
       ecs-queue replay journal.jsonl --submit --speed 10 --namespace load-test
 
     Exit status: --local exits as the command does (128 + the signal's number, 127 when there is no such program);
-    --explain and --offline exit with 1 when there are differences. 2 means that nothing was done.
+    --explain and --offline exit with 1 when there are differences; FILE --submit when requests are left out, because
+    they are not valid here. 2 means that nothing was done.
     """
     options.configure_logging()
     is_file = Path(target).is_file()
@@ -151,6 +153,7 @@ def _resubmit(client: EcsQueue, past: PastRequest, changes: ResubmitChanges, as_
     prepared = client.prepare(build_resubmit_line(past.request, new_id, changes, main_container), origin=past.id)
     client.check()
     (handle,) = Submitter(client).submit([prepared])
+    warn_unserved_queues(client, {prepared.request.queue})
     try:
         if as_json:
             print_json({"id": handle.id, "origin": past.id, "queue": prepared.request.queue})

@@ -12,7 +12,7 @@ from ecs_queue.cli.ui.durations import format_duration, format_timestamp_ms
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import SharedOptions, open_client
 from ecs_queue.cli.ui.output import print_fields, print_json, print_stderr, print_stdout, truncate
-from ecs_queue.errors import EcsQueueError, LedgerUnavailable, UsageError
+from ecs_queue.errors import EcsQueueError, InvalidRequest, LedgerUnavailable, PermanentError, UsageError
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ecs_queue.replay.traffic import RecordedRequest, Traffic, TrafficReplay
 
 _MAX_VALUE_LENGTH = 400
+#: How many requests that are not valid are named.
+_MAX_PROBLEMS = 5
 
 
 def replay_offline(file: str, as_json: bool) -> int:
@@ -70,15 +72,12 @@ def replay_traffic(
     with open_client(options) as client:
         if not dry_run:
             _reject_production(client.config.namespace, confirmed)
-        summary = _traffic_summary(client, traffic, speed)
-        for request in traffic.requests:
-            try:
-                _prepare(client, request)
-            except EcsQueueError as error:
-                raise type(error)(f"{request.id}: {error}; nothing was submitted") from None
+        traffic, invalid_count = _leave_out_invalid(client, traffic)
+        summary = {**_traffic_summary(client, traffic, speed), "invalid": invalid_count}
+        status = EXIT_FAILURE if invalid_count else 0
         if dry_run:
             _print_traffic_summary(summary, as_json)
-            return 0
+            return status
         if traffic.redacted_count:
             print_stderr(f"replay: {traffic.redacted_count} requests contain [redacted] in the place of their secrets")
         if traffic.unreadable_count:
@@ -90,7 +89,7 @@ def replay_traffic(
     else:
         took, lag = format_duration(result.duration_seconds), format_duration(result.max_lag_seconds)
         print_stdout(f"{result.submitted_count} requests submitted in {took}, at most {lag} late")
-    return 0
+    return status
 
 
 def _reject_production(namespace: str, confirmed: str | None) -> None:
@@ -103,6 +102,34 @@ def _reject_production(namespace: str, confirmed: str | None) -> None:
             f"replay: namespace {namespace} may be production, its name does not contain test, dev, staging or the "
             f"like: choose another --namespace, or give --yes-i-mean {namespace}; nothing was submitted"
         )
+
+
+def _leave_out_invalid(client: EcsQueue, traffic: Traffic) -> tuple[Traffic, int]:
+    """Return the requests that could be launched here, and the number of the others, which stderr names.
+
+    Raises:
+        InvalidRequest: None could be launched.
+        ConfigError: The profile of a queue is incomplete.
+    """
+    import msgspec
+
+    valid, problems = [], []
+    for request in traffic.requests:
+        try:
+            _prepare(client, request)
+        except PermanentError as error:
+            problems.append(f"{request.id}: {error}")
+        except EcsQueueError as error:
+            raise type(error)(f"{request.id}: {error}; nothing was submitted") from None
+        else:
+            valid.append(request)
+    if problems and not valid:
+        raise InvalidRequest(f"{problems[0]}; none of the {len(problems)} requests is valid, nothing was submitted")
+    for problem in problems[:_MAX_PROBLEMS]:
+        print_stderr(f"replay: left out: {problem}")
+    if len(problems) > _MAX_PROBLEMS:
+        print_stderr(f"replay: left out: {len(problems) - _MAX_PROBLEMS} more requests that are not valid")
+    return msgspec.structs.replace(traffic, requests=valid), len(problems)
 
 
 def _prepare(client: EcsQueue, request: RecordedRequest) -> PreparedRequest:
@@ -162,6 +189,7 @@ def _print_traffic_summary(summary: dict[str, Any], as_json: bool) -> None:
             ("requests", f"{summary['requests']} ({queues})"),
             ("recorded in", f"{recorded}, at {summary['speed']:g} times the speed {replayed}"),
             ("with redacted secrets", str(summary["redacted"] or "")),
+            ("not valid here", str(summary["invalid"] or "")),
             ("left out", f"{unreadable} that are encrypted or of another version" if unreadable else ""),
         ]
     )

@@ -35,7 +35,8 @@ from ecs_queue.cli.ui.output import (
     wrap_output_errors,
 )
 from ecs_queue.cli.ui.record_view import exit_status_for
-from ecs_queue.errors import EcsQueueError, InvalidRequest, LedgerUnavailable, ResultTimeout, UsageError
+from ecs_queue.cli.ui.records import warn_unserved_queues
+from ecs_queue.errors import EcsQueueError, InvalidRequest, ResultTimeout, UsageError
 
 if TYPE_CHECKING:
     from ecs_queue.cli.ui.submitter import Submitter
@@ -152,10 +153,10 @@ def _submit_one(submitter: Submitter, client: EcsQueue, task: dict[str, Any], ou
     prepared = client.prepare(task)
     client.check()
     (handle,) = submitter.submit([prepared])
+    warn_unserved_queues(client, {prepared.request.queue})
     if not output_options.wait:
         output_options.print_id(handle.id)
         return 0
-    _warn_unserved_queues(client, {prepared.request.queue})
     result = _wait_for_one(client, handle, prepared.request.queue, output_options.timeout)
     line = result.to_result_line()
     if output_options.as_json:
@@ -202,11 +203,11 @@ def _submit_file(
     with open_output(str(output), "nothing was submitted") if to_file else nullcontext() as sink:
         with open_progress(number, "submitted") as progress:
             handles = submitter.submit(prepared_requests, progress.advance)
+        warn_unserved_queues(client, {item.request.queue for item in prepared_requests})
         if not output_options.wait:
             for handle in handles:
                 output_options.print_id(handle.id)
             return 0
-        _warn_unserved_queues(client, {item.request.queue for item in prepared_requests})
         return _wait_for_all(client, handles, output_options.timeout, sink)
 
 
@@ -268,15 +269,6 @@ def _read_task_file(file: str) -> bytes:
         return Path(file).read_bytes()
     except OSError as error:
         raise UsageError(f"--file {file}: {error.strerror}; expected a file of JSON lines, or -") from None
-
-
-def _warn_unserved_queues(client: EcsQueue, names: set[str]) -> None:
-    try:
-        served = {name for worker in client.ledger.list_workers() for name in worker.queues}
-    except LedgerUnavailable:
-        return  # the requests are submitted, and waiting outlasts an outage
-    for name in sorted(names - served):
-        print_stderr(f"ecs-queue: no live worker serves queue {name}; start one: ecs-queue worker --queues {name}")
 
 
 def _print_result(result: TaskResult) -> None:

@@ -212,7 +212,8 @@ class EcsQueue:
             origin=origin,
             **fields,
         )
-        validate_request(self.config.profile(request.queue), build_queued_task(request, 1, request.submitted_at))
+        profile = producer.profile_for_checks(self.config.profile(request.queue))
+        validate_request(profile, build_queued_task(request, 1, request.submitted_at))
         return producer.prepare_request(request, self.config, self.keyring)
 
     def find_conflicts(self, prepared_requests: Sequence[PreparedRequest]) -> list[PreparedRequest]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -14,7 +15,9 @@ from ecs_queue.messages.envelope import TaskRequest
 from ecs_queue.messages.keyring import Keyring
 from ecs_queue.protocol.operations import OperationResult, ResultCode
 from ecs_queue.protocol.record import Record, Submission
+from ecs_queue.runtask.arguments import RunTaskProfile
 from ecs_queue.runtask.launch_spec import build_submission
+from ecs_queue.runtask.overrides import ALLOW_EVERYTHING
 
 
 class PreparedRequest(msgspec.Struct, frozen=True):
@@ -37,6 +40,26 @@ def prepare_request(request: TaskRequest, config: Config, keyring: Keyring) -> P
     body = envelope.encode(request, keyring)
     nonce = envelope.compute_nonce(config.namespace, body)
     return PreparedRequest(request, build_submission(request, body, nonce, config.launch_deadline))
+
+
+def profile_for_checks(profile: RunTaskProfile) -> RunTaskProfile:
+    """Return the profile that a request is checked with before it is queued.
+
+    A producer needs no profile: where none of the keys is set that every launch needs, placeholders take their place,
+    and the workers check the request against the real profile. An incomplete profile stays as it is, because its
+    owner meant to have it checked.
+    """
+    needed = (profile.cluster, profile.task_definition, profile.container_name, profile.subnets)
+    if any(needed) or profile.run_task_kwargs or profile.capacity_provider_strategy is not None:
+        return profile
+    return replace(
+        profile,
+        cluster="unknown",
+        task_definition="unknown",
+        container_name="main",
+        subnets=("subnet-unknown",),
+        allowed_overrides=(ALLOW_EVERYTHING,),
+    )
 
 
 def is_accepted(result: OperationResult) -> bool:

@@ -170,15 +170,29 @@ class TestTraffic:
         assert shown.stdout.startswith("3 requests submitted in ")
         assert len(commands_in(no_worker_environ, "ecs-queue")) == 6
 
-    def test_one_request_that_is_not_valid_here_means_that_none_is_submitted(
+    def test_requests_that_are_not_valid_here_are_named_and_left_out(
         self, invoke: Invoke, no_worker_environ: dict[str, str], recorded: Path
     ) -> None:
         recorded.write_text(recorded.read_text().replace('"environment":', '"nonsense":'))
+        arguments = ("replay", str(recorded), "--submit", "--speed", "1000", "--namespace", "load-test", "--json")
+
+        shown = invoke(*arguments, env=no_worker_environ)
+
+        assert shown.exit_code == 1
+        assert "replay: left out: a3: " in shown.stderr
+        (report,) = json_lines(shown.stdout)
+        assert (report["submitted"], report["invalid"]) == (2, 1)
+        found = commands_in(no_worker_environ, "load-test")
+        assert {record_id.partition("-r-")[0] for record_id in found} == {"a1", "a2"}
+
+    def test_a_file_without_a_valid_request_is_refused(
+        self, invoke: Invoke, no_worker_environ: dict[str, str], recorded: Path
+    ) -> None:
+        recorded.write_text(recorded.read_text().replace('"command":[', '"command":["' + "x" * 9000 + '",'))
 
         shown = invoke("replay", str(recorded), "--submit", "--namespace", "load-test", env=no_worker_environ)
 
         assert shown.exit_code == 2
-        assert "a3: " in shown.stderr
         assert "nothing was submitted" in shown.stderr
         assert commands_in(no_worker_environ, "load-test") == {}
 

@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from ecs_queue.client.client import EcsQueue
+from ecs_queue.ledger import WorkerInfo
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.messages.envelope import RESULT_LINE_FIELDS
 from tests.cli.conftest import Deployment, Invoke, json_lines, task_file
@@ -289,6 +290,32 @@ def test_ctrl_c_while_waiting_says_that_the_requests_go_on(
     assert "interrupted; the 2 submitted requests go on: ecs-queue tasks, ecs-queue stop ID" in said.decode()
     assert "Traceback" not in said.decode()
     assert len(json_lines((tmp_path / "results.jsonl").read_text())) == 1
+
+
+def test_a_queue_that_no_worker_serves_is_reported_without_waiting_too(
+    invoke: Invoke, no_worker_environ: Mapping[str, str], tmp_path: Path
+) -> None:
+    with EcsQueue.from_config(environ=no_worker_environ, owner="") as client:
+        info = WorkerInfo(
+            name="w1",
+            host="h",
+            pid=1,
+            version="1",
+            queues=["etl-large"],
+            concurrency=32,
+            launches_in_progress=0,
+            launched_total=0,
+            ended_total=0,
+            health="ok",
+            started_at=client.ledger.now(),
+        )
+        client.ledger.heartbeat(info, 15)
+    done = invoke("submit", "--queue", "etl-lagre", "--", "true", env=no_worker_environ)
+    assert (done.exit_code, done.stdout.count("\n")) == (0, 1)
+    assert "no live worker serves queue etl-lagre; did you mean etl-large? Or start one" in done.stderr
+    assert invoke("submit", "--queue", "etl-large", "--", "true", env=no_worker_environ).stderr == ""
+    file = task_file(tmp_path, {"command": ["true"], "queue": "lonely"})
+    assert "serves queue lonely; start one" in invoke("submit", "-f", str(file), env=no_worker_environ).stderr
 
 
 def test_a_queue_without_a_worker_is_reported(deployment: Deployment) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from ecs_queue.broker import open_broker
 from ecs_queue.client.client import EcsQueue
+from ecs_queue.config import load_config
 from ecs_queue.errors import (
     ConfigError,
     IdConflict,
@@ -19,6 +20,7 @@ from ecs_queue.errors import (
 from ecs_queue.ledger import open_ledger
 from ecs_queue.messages import envelope
 from ecs_queue.protocol.states import State
+from ecs_queue.runtask.launch_spec import build_launch_spec, build_queued_task
 from tests.client.harness import TIMEOUT, ClientHarness
 from tests.worker.harness import make_config
 
@@ -85,6 +87,33 @@ class TestSubmit:
 
         with pytest.raises(ConfigError, match="cluster"):
             queue.submit(["true"])
+
+    def test_a_broker_url_alone_is_enough_and_what_needs_no_profile_is_checked(self) -> None:
+        config = load_config(environ={"AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://"})
+        with EcsQueue(config, open_broker(config), open_ledger(config)) as queue:
+            overrides = {"cpu": 512, "environment": [{"name": "A", "value": "b"}]}
+            handle = queue.submit(["true"], queue="etl", executor_config=overrides)
+
+            assert handle.state() is State.QUEUED
+            wrong_values: list[dict[str, Any]] = [{"no_such_key": 1}, {"cpu": []}, {"environment": "A=b"}]
+            for wrong in wrong_values:
+                with pytest.raises(InvalidRequest):
+                    queue.submit(["true"], executor_config=wrong)
+            with pytest.raises(InvalidRequest, match="8192"):
+                queue.submit(["x" * 9000])
+
+    def test_a_worker_refuses_what_a_producer_without_a_profile_could_not_check(self) -> None:
+        worker_config = make_config()
+        plain = load_config(environ={"AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://"})
+        role = {"taskRoleArn": "arn:aws:iam::123456789012:role/other"}
+        task: dict[str, Any] = {"command": ["true"], "executor_config": {"overrides": role}}
+        with EcsQueue(plain, open_broker(plain), open_ledger(plain)) as queue:
+            prepared = queue.prepare(task)
+        queue = EcsQueue(worker_config, open_broker(worker_config), open_ledger(worker_config))
+        with queue, pytest.raises(InvalidRequest, match="may not be overridden"):
+            queue.prepare(task)
+        with pytest.raises(InvalidRequest, match="may not be overridden"):
+            build_launch_spec(worker_config.profile("default"), 1, build_queued_task(prepared.request, 1, 0.0))
 
     def test_a_failing_ledger_raises_and_nothing_is_published(self, harness: ClientHarness, queue: EcsQueue) -> None:
         harness.ledger.fail("put", "before")

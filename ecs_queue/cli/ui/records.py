@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from ecs_queue.cli.ui.output import print_stderr
-from ecs_queue.errors import BrokerUnavailable
+from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
@@ -51,6 +52,18 @@ def list_queues(client: EcsQueue, workers: Sequence[WorkerInfo], *others: Iterab
     names = {"default", *(profile.queue for profile in client.config.profiles()), *itertools.chain(*others)}
     names.update(name for worker in workers for name in worker.queues)
     return sorted(names - {""})  # "": the ledger's entry for stops of requests that never came
+
+
+def warn_unserved_queues(client: EcsQueue, names: Iterable[str]) -> None:
+    """Say which of the queues no live worker serves: its name may be misspelt. An outage of the ledger says nothing."""
+    try:
+        served = {name for worker in client.ledger.list_workers() for name in worker.queues}
+    except LedgerUnavailable:
+        return  # the requests are submitted, and waiting outlasts an outage
+    for name in sorted(set(names) - served):
+        near = get_close_matches(name, served, n=1)
+        advice = f"did you mean {near[0]}? Or start one" if near else "start one"
+        print_stderr(f"ecs-queue: no live worker serves queue {name}; {advice}: ecs-queue worker --queues {name}")
 
 
 def read_backlog(client: EcsQueue, queue: str) -> int | None:
