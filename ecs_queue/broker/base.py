@@ -79,7 +79,7 @@ class RequestConsumer(Protocol):
         """
         ...
 
-    def pause(self, queue: str) -> None:
+    def suspend(self, queue: str) -> None:
         """Stop consuming this queue; a message in transit may still be delivered."""
         ...
 

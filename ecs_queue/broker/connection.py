@@ -85,19 +85,19 @@ def close_channel(channel: Any) -> None:
             channel._create_client().connection_pool.disconnect()
 
 
-class PausableRoundRobin(round_robin_cycle):  # type: ignore[misc]
-    """kombu's round robin over the queues, without the paused ones.
+class SuspendableRoundRobin(round_robin_cycle):  # type: ignore[misc]
+    """kombu's round robin over the queues, without the suspended ones.
 
     Cancelling a consumer instead would move a message in transit to the end of its queue.
     """
 
     def __init__(self, it: list[str] | None = None) -> None:
         super().__init__(it)
-        self.paused: set[str] = set()
+        self.suspended: set[str] = set()
 
     def consume(self, n: int) -> list[str]:
         """Return the queues of the next poll."""
-        return [queue for queue in self.items[:n] if queue not in self.paused]
+        return [queue for queue in self.items[:n] if queue not in self.suspended]
 
 
 def requeue_at_front(message: Any) -> None:

@@ -15,8 +15,8 @@ import kombu
 from ecs_queue.broker import topology
 from ecs_queue.broker.base import OnDelivery, OnUndecodable, RequestMessage
 from ecs_queue.broker.connection import (
-    PausableRoundRobin,
     Receiver,
+    SuspendableRoundRobin,
     UndecodableElement,
     close_channel,
     close_connection,
@@ -40,8 +40,8 @@ _ACK_BATCH = 16
 _MAX_ACK_BATCH = 1000
 #: Maximum messages of one queue per round trip.
 _MAX_FETCH_PER_QUEUE = 16
-#: How long the server holds a poll while a queue is paused: a resumed queue waits for its end. Seconds.
-_POLL_SECONDS_WHILE_PAUSED = 0.05
+#: How long the server holds a poll while a queue is suspended: a resumed queue waits for its end. Seconds.
+_POLL_SECONDS_WHILE_SUSPENDED = 0.05
 #: Maximum results per drain, so that it returns even when results keep coming.
 _MAX_RESULTS_PER_DRAIN = 500
 #: How long the server holds a poll for results: closing waits for its end. Seconds.
@@ -109,7 +109,7 @@ class KombuRequestConsumer:
         self._queue_of = wire_names
         self._transport_name_of = {queue: wire_name for wire_name, queue in wire_names.items()}
         cycle = getattr(self._channel, "_queue_cycle", None)
-        self._paused: set[str] | None = cycle.paused if isinstance(cycle, PausableRoundRobin) else None
+        self._suspended: set[str] | None = cycle.suspended if isinstance(cycle, SuspendableRoundRobin) else None
         self._poll_seconds = getattr(self._channel, "brpop_timeout", 0.0)
         self._fetcher = BatchFetcher(self._channel) if connection.transport.driver_type == "redis" else None
         self._fetched: deque[FetchedMessage] = deque()
@@ -129,7 +129,11 @@ class KombuRequestConsumer:
                 self._ack_requested.wait(timeout)
                 self._send_acks()
                 return 0
-            if self._paused is not None and len(self._paused) == len(self._consumers) and not self._channel._in_poll:
+            if (
+                self._suspended is not None
+                and len(self._suspended) == len(self._consumers)
+                and not self._channel._in_poll
+            ):
                 self._send_acks()
                 return 0  # kombu would wait nevertheless; but a poll in progress must be read to its end
             before = self._received
@@ -141,21 +145,21 @@ class KombuRequestConsumer:
                 self._send_acks()
             return received
 
-    def pause(self, queue: str) -> None:
-        """See `RequestConsumer.pause`."""
-        if self._paused is not None:
-            self._paused.add(self._transport_name_of[queue])
-            self._channel.brpop_timeout = min(self._poll_seconds, _POLL_SECONDS_WHILE_PAUSED)
+    def suspend(self, queue: str) -> None:
+        """See `RequestConsumer.suspend`."""
+        if self._suspended is not None:
+            self._suspended.add(self._transport_name_of[queue])
+            self._channel.brpop_timeout = min(self._poll_seconds, _POLL_SECONDS_WHILE_SUSPENDED)
             return
         with wrap_errors(self._connection):
             self._consumers[queue].cancel()
 
     def resume(self, queue: str) -> None:
         """See `RequestConsumer.resume`."""
-        if self._paused is not None:
-            self._paused.discard(self._transport_name_of[queue])
+        if self._suspended is not None:
+            self._suspended.discard(self._transport_name_of[queue])
             self._may_be_more = True
-            if not self._paused:
+            if not self._suspended:
                 self._channel.brpop_timeout = self._poll_seconds
             return
         with wrap_errors(self._connection):
@@ -182,7 +186,7 @@ class KombuRequestConsumer:
             if not self._channel.do_restore:  # other channels of kombu requeue their messages when they are closed
                 for delivery in self._unacked:
                     delivery.message.requeue()
-        # Before the connection, which drops its channels first and then the message of a paused queue's last poll.
+        # Before the connection, which drops its channels first and then the message of a suspended queue's last poll.
         close_channel(self._channel)
         self._unacked.clear()
         close_connection(self._connection)

@@ -279,7 +279,7 @@ class DeliveryCounts(Protocol):
         ...
 
 
-class RateLimits(Protocol):
+class TokenBuckets(Protocol):
     """Token buckets shared by all workers; ecs_queue/protocol/token_bucket.py has the rules."""
 
     def take_tokens(self, bucket: str, want: int, rate: float, burst: int, reserve: int = 0) -> tuple[int, float]:
@@ -380,7 +380,7 @@ class Ledger(
     RequestSchedule,
     RequestReader,
     DeliveryCounts,
-    RateLimits,
+    TokenBuckets,
     QueueControl,
     EventHealthStore,
     DeadLetters,

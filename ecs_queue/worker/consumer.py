@@ -17,14 +17,14 @@ from ecs_queue.worker.thread_pool import LaunchThreadPool
 
 #: The longest drain: the broker restores lost messages between drains. Seconds.
 _DRAIN_TIMEOUT = 1.0
-#: How long a message that cannot be dealt with now is kept before it is given back, so that it does not spin. Seconds.
-_RELEASE_DELAY = 1.0
+#: How long a message that cannot be dealt with now is kept before it is requeued, so that it does not spin. Seconds.
+_REQUEUE_DELAY = 1.0
 #: Undecodable elements that wait for a lost ledger; the oldest ones beyond are lost.
 _MAX_UNDECODABLE = 1000
 #: Time between checks for room while there is none in the fair queue, and while no queue may launch. Seconds.
 _FULL_INTERVAL, _BLOCKED_INTERVAL = 0.02, 0.2
-#: A queue with enough waiting messages is paused until half of them are gone, or for this time. Seconds.
-_MAX_PAUSE = 0.05
+#: A queue with enough waiting messages is suspended until half of them are gone, or for this time. Seconds.
+_MAX_SUSPENSION = 0.05
 
 
 class Consumer:
@@ -43,7 +43,7 @@ class Consumer:
         self._max_waiting = concurrency if rate <= 0 else max(2, min(concurrency, int(rate)))
         self._prefetch = concurrency + len(self._queues) * self._max_waiting
         self._consumer: RequestConsumer | None = None
-        self._paused: dict[str, float] = {}  # queue -> since when
+        self._suspended: dict[str, float] = {}  # queue -> since when
         self._undecodable: deque[tuple[str, bytes, str]] = deque(maxlen=_MAX_UNDECODABLE)
         self._restored_at = float("-inf")
         self._drained_queues: set[str] = set()
@@ -57,15 +57,15 @@ class Consumer:
         try:
             consumer = self._consumer or self._connect()
             self._flush_undecodable()
-            room = self._pause_full_queues(consumer)
+            room = self._suspend_full_queues(consumer)
             self._restore_unacked(consumer)
-            if len(self._paused) == len(self._queues):
+            if len(self._suspended) == len(self._queues):
                 consumer.drain(0.0)
                 may_launch = any(map(self._context.admission.may_launch, self._queues))
                 return _FULL_INTERVAL if may_launch else _BLOCKED_INTERVAL
             if not consumer.drain(_DRAIN_TIMEOUT, room):
-                # A queue that is paused, or whose messages wait here, may have more.
-                for queue in set(self._queues) - self._paused.keys():
+                # A queue that is suspended, or whose messages wait here, may have more.
+                for queue in set(self._queues) - self._suspended.keys():
                     if not self._thread_pool.waiting(queue, JobKind.MESSAGE):
                         self._drained_queues.add(queue)
         except BrokerUnavailable:
@@ -81,32 +81,32 @@ class Consumer:
             self._consumer = None
 
     def shut_down(self, timeout: float) -> None:
-        """Take nothing more, acknowledge until nothing is in hand or `timeout` seconds are over, and close."""
+        """Take nothing more, acknowledge until no job is outstanding or `timeout` seconds are over, and close."""
         deadline = time.monotonic() + timeout
         try:
-            self._pause_all()
+            self._suspend_all()
             self._thread_pool.drop_all()
             while self._thread_pool.outstanding and time.monotonic() < deadline:
                 if self._consumer is not None:
                     self._consumer.drain(0.02)
-                self._thread_pool.wait_until_idle(0.005)  # with every queue paused a drain does not wait
+                self._thread_pool.wait_until_idle(0.005)  # with every queue suspended a drain does not wait
             self._flush_undecodable()
         except (BrokerUnavailable, LedgerUnavailable):
-            # The broker gives what is not acknowledged to other workers; the calls in hand are still finished.
+            # The broker gives what is not acknowledged to other workers; outstanding calls still end.
             self._thread_pool.wait_until_idle(max(0.0, deadline - time.monotonic()))
         self.close()
 
-    def _pause_all(self) -> None:
+    def _suspend_all(self) -> None:
         if self._consumer is not None:
-            for queue in set(self._queues) - self._paused.keys():
-                self._consumer.pause(queue)
-        self._paused = dict.fromkeys(self._queues, self._context.monotonic())
+            for queue in set(self._queues) - self._suspended.keys():
+                self._consumer.suspend(queue)
+        self._suspended = dict.fromkeys(self._queues, self._context.monotonic())
 
     def _connect(self) -> RequestConsumer:
         self._consumer = self._broker.consume_requests(
             self._queues, self._prefetch, self._on_delivery, self._on_undecodable
         )
-        self._paused = {}
+        self._suspended = {}
         return self._consumer
 
     def _on_delivery(self, delivery: Delivery) -> None:
@@ -119,22 +119,22 @@ class Consumer:
         self._thread_pool.submit(Job(handle, JobKind.MESSAGE, queue, priority, rate_limit, delivery.requeue_at_front))
 
     def _handle(self, delivery: Delivery) -> None:
-        """Acknowledge the message or give it back in any case, else the broker would deliver less and less."""
+        """Acknowledge or requeue the message in any case, else the broker would deliver less and less."""
         if self._context.wait_for_stop(0.0):  # the worker stops: other workers take what is not begun
             _requeue(delivery)
             return
         try:
             is_handled = self._launcher.handle_message(delivery)
         except Exception:
-            self._context.wait_for_stop(_RELEASE_DELAY)
+            self._context.wait_for_stop(_REQUEUE_DELAY)
             _requeue(delivery)
             raise
         if is_handled:
             crash_point("consumer.handled")
             delivery.ack()
             return
-        if not self._context.circuit_breakers.is_open(delivery.queue):  # else the next step pauses the queue
-            self._context.wait_for_stop(_RELEASE_DELAY)
+        if not self._context.circuit_breakers.is_open(delivery.queue):  # else the next step suspends the queue
+            self._context.wait_for_stop(_REQUEUE_DELAY)
         _requeue(delivery)
 
     def _on_undecodable(self, queue: str, raw: bytes, reason: str) -> None:
@@ -151,8 +151,8 @@ class Consumer:
                 return  # the next step tries again
             self._undecodable.popleft()
 
-    def _pause_full_queues(self, consumer: RequestConsumer) -> dict[str, int]:
-        """Pause and resume queues, so that the rest stays in the broker, in order and for other workers.
+    def _suspend_full_queues(self, consumer: RequestConsumer) -> dict[str, int]:
+        """Suspend and resume queues, so that the rest stays in the broker, in order and for other workers.
 
         Returns:
             For how many messages of each queue there is room.
@@ -161,20 +161,20 @@ class Consumer:
         for queue in self._queues:
             waiting = self._thread_pool.waiting(queue, JobKind.MESSAGE)
             room = rooms[queue] = int(min(self._max_waiting, self._context.admission.available(queue))) - waiting
-            if room <= 0 and queue not in self._paused:
-                consumer.pause(queue)
-                self._paused[queue] = self._context.monotonic()
+            if room <= 0 and queue not in self._suspended:
+                consumer.suspend(queue)
+                self._suspended[queue] = self._context.monotonic()
                 self._drained_queues.discard(queue)
-            elif room > 0 and queue in self._paused and self._may_resume(queue, waiting):
+            elif room > 0 and queue in self._suspended and self._may_resume(queue, waiting):
                 consumer.resume(queue)
-                del self._paused[queue]
+                del self._suspended[queue]
             if waiting and not self._context.admission.may_launch(queue):
                 self._thread_pool.drop(queue, JobKind.MESSAGE)
         return rooms
 
     def _may_resume(self, queue: str, waiting: int) -> bool:
         """Several messages come with one round trip, but an urgent one does not wait long for that."""
-        has_waited = self._context.monotonic() - self._paused[queue] >= _MAX_PAUSE
+        has_waited = self._context.monotonic() - self._suspended[queue] >= _MAX_SUSPENSION
         return has_waited or 2 * waiting <= self._max_waiting
 
     def _restore_unacked(self, consumer: RequestConsumer) -> None:

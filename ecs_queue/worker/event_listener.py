@@ -106,7 +106,7 @@ class EventListener:
                 found.append((event, *evaluated))
         results = self._context.ledger.update_tasks([update for _, _, update in found])
         if found:
-            crash_point("event_listener.outcomes_written")
+            crash_point("event_listener.updates_written")
         written = []
         for (event, record, update), result in zip(found, results, strict=True):
             if result.code is not ResultCode.STALE:

@@ -73,7 +73,7 @@ class Launcher:
         claim_request = prepared.build_claim_request(context)
         deadline = self._call_deadline()
         stored, claimed = context.ledger.put_and_claim(submission, claim_request)
-        crash_point("launch.admitted")
+        crash_point("launch.message_claimed")
         if stored.code is ResultCode.CREATED:  # a producer of another kind, which keeps no journal
             emit_request_submitted(context.telemetry, context.config.namespace, submission)
         action = context.decide_next_action("put", request.id, stored.code)
@@ -91,10 +91,10 @@ class Launcher:
         context = self._context
         if context.wait_for_stop(0.0):
             return  # the worker stops: the record comes due again when its lease is over
-        with context.poison_guard.guard_delivery(record.nonce) as poison_reason:
-            prepared = None if poison_reason else self._prepare_queued(record)
-        if poison_reason:
-            self.completion.fail_poison(record, poison_reason)
+        with context.poison_guard.guard_delivery(record.nonce) as dead_reason:
+            prepared = None if dead_reason else self._prepare_queued(record)
+        if dead_reason:
+            self.completion.fail_poison(record, dead_reason)
         if prepared is None:
             return
         claim_request = prepared.build_claim_request(context)
@@ -233,7 +233,7 @@ class Launcher:
             started_by=context.started_by(record),
             deadline=deadline,
         )
-        crash_point("launch.answered")
+        crash_point("launch.call_returned")
         if result.kind is RunTaskResultKind.THROTTLED:
             context.run_task_limiter.report_throttled(target)
         draw = RecordedDraw(context.rng)
@@ -345,7 +345,7 @@ class Launcher:
         self.completion.handle_write_result(record, result)
 
     def _manual_search_advice(self, record: Record) -> str:
-        return f"look by hand for a task with startedBy {self._context.started_by(record)}"
+        return f"search by hand for a task with startedBy {self._context.started_by(record)}"
 
 
 def _ids(record: Record) -> dict[str, Any]:

@@ -217,7 +217,7 @@ class Poller:
             crash_point("poller.rescheduled")
         if updates:
             results = self._context.ledger.update_tasks(updates)
-            crash_point("poller.outcomes_written")
+            crash_point("poller.updates_written")
             self._handle_results(by_id, updates, results)
 
     def _handle_results(

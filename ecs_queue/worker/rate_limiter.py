@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ecs_queue.ecs.clients import Target
-from ecs_queue.ledger.base import RateLimits
+from ecs_queue.ledger.base import TokenBuckets
 from ecs_queue.telemetry import Telemetry
 
 #: The largest number of tokens of one round trip to the ledger, so that a worker never holds many.
@@ -49,7 +49,7 @@ class RateLimit:
 class TokenCache:
     """The tokens that this worker holds. Thread-safe; no lock is held during a round trip to the ledger."""
 
-    def __init__(self, ledger: RateLimits, monotonic: Callable[[], float], telemetry: Telemetry) -> None:
+    def __init__(self, ledger: TokenBuckets, monotonic: Callable[[], float], telemetry: Telemetry) -> None:
         self._ledger = ledger
         self._monotonic = monotonic
         self._telemetry = telemetry

@@ -60,7 +60,7 @@ class TaskStopper:
         context = self._context
         crash_point("task_stopper.calling")
         error = context.gateway.stop_task(target, record.arn, f"ecs-queue: stopped by {stop_by}").error
-        crash_point("task_stopper.answered")
+        crash_point("task_stopper.call_returned")
         result = error.kind.value if error else "ok"
         context.telemetry.emit("stop_task.answered", id=record.id, arn=record.arn, result=result)
         if error is None or error.kind is EcsErrorKind.TASK_NOT_FOUND:

@@ -129,13 +129,13 @@ class Worker:
         self._telemetry.emit("worker.started", worker=self.name, queues=", ".join(self.queues))
 
     def stop(self) -> None:
-        """Begin to stop: the calls in hand are finished, the rest is given back. Returns at once."""
+        """Begin to stop: calls in progress are finished, other messages are requeued. Returns at once."""
         if not self._stopping.is_set():
             self._telemetry.emit("worker.stopping", worker=self.name, outstanding=self._thread_pool.outstanding)
         self._stopping.set()
         self._consumer_service.stop()
         for service in self._services:
-            service.stop()  # else they would go on starting launches while the calls in hand end
+            service.stop()  # else they would go on starting launches while calls in progress end
 
     def join(self, timeout: float = STOP_TIMEOUT) -> bool:
         """Wait for the end after `stop`; return False if something still ran after `timeout` seconds."""

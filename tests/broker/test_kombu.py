@@ -44,13 +44,13 @@ def test_requeued_at_the_front_is_next_and_requeued_is_last(make_broker: Callabl
         assert harness.receive(3)[1:] == [b"2", b"3"]
 
 
-class TestPausing:
+class TestSuspending:
     def test_a_message_in_transit_is_still_delivered(self, make_broker: Callable[..., KombuBroker]) -> None:
         """Otherwise it would go to the end of its queue."""
         with BrokerHarness(make_broker(), queues=["a", "b"]) as harness:
             harness.consumer._channel.brpop_timeout = 5  # type: ignore[attr-defined]
             harness.consumer.drain(0.01)  # from here on the server is asked for both
-            harness.consumer.pause("a")
+            harness.consumer.suspend("a")
             harness.publish(b"on its way", queue="a")
 
             assert harness.receive(1) == [b"on its way"]
@@ -59,7 +59,7 @@ class TestPausing:
         self, make_broker: Callable[..., KombuBroker]
     ) -> None:
         with BrokerHarness(make_broker(), queues=["a", "b"]) as harness:
-            harness.consumer.pause("a")
+            harness.consumer.suspend("a")
             harness.publish(b"1", b"2", queue="a")
             assert harness.drain_for(0.2) == []
             before = time.monotonic()
@@ -68,10 +68,10 @@ class TestPausing:
             assert harness.receive(2) == [b"1", b"2"]
             assert time.monotonic() - before < MAX_CALL_SECONDS
 
-    def test_with_every_queue_paused_the_server_is_not_polled(self, make_broker: Callable[..., KombuBroker]) -> None:
+    def test_with_every_queue_suspended_the_server_is_not_polled(self, make_broker: Callable[..., KombuBroker]) -> None:
         broker = make_broker()
         with BrokerHarness(broker) as harness:
-            harness.consumer.pause("q")
+            harness.consumer.suspend("q")
             harness.publish(b"1")
 
             assert harness.drain_for(0.2) == []
@@ -190,10 +190,12 @@ class TestRestore:
 
 
 class TestClosing:
-    def test_a_message_of_a_paused_queues_last_poll_is_requeued(self, make_broker: Callable[..., KombuBroker]) -> None:
+    def test_a_message_of_a_suspended_queues_last_poll_is_requeued(
+        self, make_broker: Callable[..., KombuBroker]
+    ) -> None:
         with BrokerHarness(make_broker()) as harness:
             harness.drain_for(0.05)  # from here on the server has a poll
-            harness.consumer.pause("q")
+            harness.consumer.suspend("q")
             harness.publish(b"1")
 
         with BrokerHarness(make_broker()) as another:

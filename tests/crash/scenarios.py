@@ -80,14 +80,16 @@ def worker_with_expired_request(harness: CrashHarness, point: str) -> None:
 def worker_that_reclaims(harness: CrashHarness, point: str) -> None:
     """One worker dies after RunTask returned, the next one when it reclaims the launch."""
     harness.submit(OK_TASK)
-    harness.wait_for_crash(harness.start_worker("launch.answered"), "launch.answered")
+    harness.wait_for_crash(harness.start_worker("launch.call_returned"), "launch.call_returned")
     harness.wait_for_crash(harness.start_worker(point), point)
 
 
 def worker_that_adopts_from_event(harness: CrashHarness, point: str) -> None:
     """A worker without events dies after RunTask returned, the next one when it gets an event of the task."""
     harness.submit(OK_TASK)
-    harness.wait_for_crash(harness.start_worker("launch.answered", {"EVENT_QUEUE_URL": ""}), "launch.answered")
+    harness.wait_for_crash(
+        harness.start_worker("launch.call_returned", {"EVENT_QUEUE_URL": ""}), "launch.call_returned"
+    )
     harness.wait_for_crash(harness.start_worker(point), point)
 
 
@@ -145,7 +147,7 @@ def worker_with_token_conflict(harness: CrashHarness, point: str) -> None:
 def worker_with_unwanted_task(harness: CrashHarness, point: str) -> None:
     """A worker pauses after RunTask returned until others have made the next launch."""
     harness.submit({"id": "ok", "command": ["sleep", "no number"]})
-    sleeper = harness.start_worker(f"launch.answered=pause,{point}")
+    sleeper = harness.start_worker(f"launch.call_returned=pause,{point}")
     harness.wait_for_pause(sleeper)
     harness.start_worker()
     wait_until(lambda: harness.record("ok").launch > 1, "another worker continues", TIMEOUT_SECONDS)
@@ -268,14 +270,14 @@ _EVERY_REQUEST_POINTS = (
     "broker.acked",
     "consumer.received",
     "consumer.handled",
-    "launch.admitted",
+    "launch.message_claimed",
     "launch.calling",
     "ecs.sending",
-    "launch.answered",
+    "launch.call_returned",
     "launch.launched",
     "poller.leased",
     "poller.described",
-    "poller.outcomes_written",
+    "poller.updates_written",
     "result_publisher.publishing",
     "result_publisher.published",
 )
@@ -302,7 +304,7 @@ _WITH_EVENTS = Scenario(worker_with_two_requests, BOTH_ENDED, _ECS_WITH_DESCRIBE
 
 SCENARIOS: Mapping[str, Scenario] = {
     **dict.fromkeys(
-        ("event_listener.received", "event_listener.outcomes_written", "event_listener.deleting"), _WITH_EVENTS
+        ("event_listener.received", "event_listener.updates_written", "event_listener.deleting"), _WITH_EVENTS
     ),
     # Long enough for the second worker to get the event before the lease is over.
     "event_listener.launched": Scenario(
@@ -350,7 +352,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "reconciler.stop_marked": _OVER_TIME_LIMIT,
     "poller.unreadable_ended": Scenario(worker_with_stopped_task_of_unknown_target, {"ok": ("UNKNOWN", 1)}),
     "task_stopper.calling": _OVER_TIME_LIMIT,
-    "task_stopper.answered": _OVER_TIME_LIMIT,
+    "task_stopper.call_returned": _OVER_TIME_LIMIT,
     "sweeper.expired_leased": _EXPIRED,
     "sweeper.leased": _WITHOUT_MESSAGES,
 }

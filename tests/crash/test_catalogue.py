@@ -129,7 +129,7 @@ def test_the_effects_are_found() -> None:
 def test_an_armed_process_acts_at_the_nth_reach_of_its_point_only() -> None:
     actions: list[object] = []
     armed = CrashPlan("launch.calling*2,ecs.sending=pause", actions.append, lambda: actions.append("pause"))
-    for point in ("launch.answered", "launch.calling", "ecs.sending", "ecs.sending", "launch.calling"):
+    for point in ("launch.call_returned", "launch.calling", "ecs.sending", "ecs.sending", "launch.calling"):
         armed.reach(point)
     assert actions == ["pause", EXIT_CODE]
 

@@ -161,23 +161,23 @@ class SimConsumer:
         self._prefetch = prefetch
         self._on_delivery = on_delivery
         self._deliveries: list[SimDelivery] = []
-        self._paused = False
+        self._suspended = False
         self._was_empty = False
 
     def drain(self, timeout: float, limits: Mapping[str, int] | None = None) -> int:
         self._process.step("drain")
-        if self._paused or len(self._deliveries) >= self._prefetch:
+        if self._suspended or len(self._deliveries) >= self._prefetch:
             self._context.scheduler.sleep(timeout)
             return 0
         taken = self._take() or self._take_later(timeout)
         self._was_empty = not taken
         return taken
 
-    def pause(self, queue: str) -> None:
-        self._paused = True
+    def suspend(self, queue: str) -> None:
+        self._suspended = True
 
     def resume(self, queue: str) -> None:
-        self._paused = False
+        self._suspended = False
 
     def restore_expired(self) -> None:
         """Messages of dead processes become visible by themselves."""

@@ -19,8 +19,8 @@ from ecs_queue.ledger.base import (
     EventHealthStore,
     Ledger,
     LedgerServer,
-    RateLimits,
     RequestReader,
+    TokenBuckets,
 )
 from ecs_queue.ledger.contracts import read_contracts
 from ecs_queue.protocol.operations import OperationResult
@@ -30,7 +30,7 @@ from ecs_queue.protocol.states import State
 from tests.simulation.process import SimProcess, SimulationContext
 
 #: Advice, and what a caller does under a lock on which no other simulated thread could wait: no step of their own.
-_WITHOUT_STEP = frozenset({"now", *read_contracts(RateLimits, DeliveryCounts, EventHealthStore)})
+_WITHOUT_STEP = frozenset({"now", *read_contracts(TokenBuckets, DeliveryCounts, EventHealthStore)})
 _READ_OPERATIONS = frozenset(
     {
         *read_contracts(RequestReader, LedgerServer),

@@ -53,8 +53,8 @@ class ScriptedBroker:
                 self._on_undecodable(*found)
         return len(arriving)
 
-    def pause(self, queue: str) -> None:
-        self._record_call(f"pause {queue}")
+    def suspend(self, queue: str) -> None:
+        self._record_call(f"suspend {queue}")
 
     def resume(self, queue: str) -> None:
         self._record_call(f"resume {queue}")
@@ -176,7 +176,7 @@ class TestCircuits:
     def _no_region(self, queue: str) -> Target:
         raise ConfigError("no region is known")
 
-    def test_a_queue_with_an_open_circuit_is_paused_and_resumed(
+    def test_a_queue_with_an_open_circuit_is_suspended_and_resumed(
         self, harness: WorkerHarness, consumer_harness: ConsumerHarness
     ) -> None:
         harness.worker.target_for = self._no_region
@@ -184,7 +184,7 @@ class TestCircuits:
         assert (message.acked, message.released) == (False, True)
 
         assert consumer_harness.consumer.step() > 0
-        assert consumer_harness.broker.calls[-2:] == ["pause default", "drain"]
+        assert consumer_harness.broker.calls[-2:] == ["suspend default", "drain"]
         harness.clock.advance(6)
         consumer_harness.consumer.step()
 
@@ -197,8 +197,8 @@ class TestCircuits:
         message = consumer_harness.deliver(harness.new_envelope())
 
         assert message.acked
-        assert "pause gpu" in consumer_harness.broker.calls
-        assert "pause default" not in consumer_harness.broker.calls
+        assert "suspend gpu" in consumer_harness.broker.calls
+        assert "suspend default" not in consumer_harness.broker.calls
 
     def test_unusable_credentials_keep_the_message_no_longer(
         self, harness: WorkerHarness, consumer_harness: ConsumerHarness
@@ -217,7 +217,7 @@ class TestCapacity:
         harness = WorkerHarness(None, 1, **keys)
         return ConsumerHarness(harness, ["default", "gpu"])
 
-    def test_a_queue_with_enough_waiting_is_paused_and_others_go_on(self) -> None:
+    def test_a_queue_with_enough_waiting_is_suspended_and_others_go_on(self) -> None:
         consumer_harness = self._make_harness(run_task_rate=2, run_task_burst=2)
         harness = consumer_harness.harness
         for index in range(5):
@@ -226,8 +226,8 @@ class TestCapacity:
 
         consumer_harness.consumer.step()
 
-        assert "pause default" in consumer_harness.broker.calls
-        assert "pause gpu" not in consumer_harness.broker.calls
+        assert "suspend default" in consumer_harness.broker.calls
+        assert "suspend gpu" not in consumer_harness.broker.calls
         assert (len(harness.ecs.run_task_calls), consumer_harness.thread_pool.waiting_jobs) == (1, 4)
 
     def test_it_is_taken_from_again_when_tokens_have_come(self) -> None:
@@ -255,7 +255,7 @@ class TestCapacity:
         consumer_harness.broker.incoming += [FakeDelivery(harness.new_envelope(f"t{index}")) for index in range(4)]
         for _ in range(2):
             consumer_harness.consumer.step()
-        assert consumer_harness.broker.calls[-2:] == ["pause default", "drain"]
+        assert consumer_harness.broker.calls[-2:] == ["suspend default", "drain"]
         return consumer_harness
 
     def test_it_is_taken_from_again_when_there_is_room_for_several(self) -> None:
@@ -311,7 +311,7 @@ class TestCapacity:
         assert consumer_harness.consumer.step() > 0
 
         assert all(message.was_put_back for message in messages)
-        assert consumer_harness.broker.calls[-2:] == ["pause default", "drain"]
+        assert consumer_harness.broker.calls[-2:] == ["suspend default", "drain"]
         assert consumer_harness.thread_pool.waiting_jobs == 0
 
     def test_a_resumed_queue_is_taken_from_again(
@@ -450,7 +450,7 @@ class TestStopping:
 
         done.join()
         assert message.acked
-        assert "pause default" in consumer_harness.broker.calls
+        assert "suspend default" in consumer_harness.broker.calls
 
     def test_the_wait_is_bounded(self, harness: WorkerHarness, consumer_harness: ConsumerHarness) -> None:
         consumer_harness.thread_pool.started_jobs = []
@@ -460,7 +460,7 @@ class TestStopping:
 
         assert consumer_harness.thread_pool.outstanding == 1
 
-    @pytest.mark.parametrize("where", ["pause default", "drain"])
+    @pytest.mark.parametrize("where", ["suspend default", "drain"])
     def test_calls_in_hand_are_waited_for_though_the_broker_is_lost(
         self, harness: WorkerHarness, consumer_harness: ConsumerHarness, where: str
     ) -> None:

@@ -193,10 +193,10 @@ def test_messages_may_be_acknowledged_from_many_threads(make_broker: MakeBroker)
         assert other.drain_for(0.2) == []
 
 
-def test_a_paused_queue_keeps_its_messages_until_it_is_resumed(broker: KombuBroker) -> None:
+def test_a_suspended_queue_keeps_its_messages_until_it_is_resumed(broker: KombuBroker) -> None:
     with BrokerHarness(broker, queues=["a", "b"]) as harness:
         harness.consumer.drain(0.05)
-        harness.consumer.pause("a")
+        harness.consumer.suspend("a")
         harness.drain_for(0.3)  # a poll that was under way may still bring one
         harness.publish(b"a", queue="a")
         harness.publish(b"b", queue="b")
@@ -208,12 +208,12 @@ def test_a_paused_queue_keeps_its_messages_until_it_is_resumed(broker: KombuBrok
         assert harness.receive(2) == [b"b", b"a"]
 
 
-def test_with_every_queue_paused_acknowledgements_are_sent(make_broker: MakeBroker) -> None:
+def test_with_every_queue_suspended_acknowledgements_are_sent(make_broker: MakeBroker) -> None:
     broker = make_broker()
     with BrokerHarness(broker) as harness:
         harness.publish(b"1")
         harness.receive(1)
-        harness.consumer.pause("q")
+        harness.consumer.suspend("q")
         harness.deliveries[0].ack()
         harness.consumer.drain(0.02)
 

@@ -1,4 +1,4 @@
-"""Role `RateLimits`: token buckets shared by all workers."""
+"""Role `TokenBuckets`: token buckets shared by all workers."""
 
 from __future__ import annotations
 
