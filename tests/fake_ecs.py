@@ -68,6 +68,7 @@ class FakeEcs:
         self.delayed_calls: list[RunTaskCall] = []
         self.describe_calls: list[list[str]] = []
         self.list_calls: list[str] = []
+        self.listed_families: list[str] = []
         self.stop_calls: list[tuple[str, str]] = []
         self.stop_task_results: deque[StopTaskResult] = deque()
         self.hidden_arns: set[str] = set()
@@ -130,9 +131,10 @@ class FakeEcs:
                 self._update_task(arn, lastStatus="STOPPED", desiredStatus="STOPPED", stopCode="UserInitiated")
             return StopTaskResult()
 
-    def list_tasks(self, target: Target, started_by: str) -> ListTasksResult:
+    def list_tasks(self, target: Target, started_by: str, family: str) -> ListTasksResult:
         with self._lock:
             self.list_calls.append(started_by)
+            self.listed_families.append(family)
             found = [arn for arn, task in self.tasks.items() if task["startedBy"] == started_by]
             return ListTasksResult([arn for arn in found if arn not in self.hidden_arns], self.list_error)
 

@@ -9,8 +9,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Protocol
 from weakref import WeakSet
+
+from botocore import xform_name
 
 from ecs_queue.crash_points import crash_point
 from ecs_queue.ecs.classify import classify_exception, classify_read_error, classify_response, classify_stop_error
@@ -31,6 +35,17 @@ from ecs_queue.runtask.botocore_model import run_task_shape, validate
 DESCRIBE_BATCH_SIZE = 100
 #: The longest reason that StopTask keeps (AWS's limit, in characters).
 MAX_STOP_REASON_LENGTH = 255
+#: An answer of ECS has at least one of these members, empty or not. One without any is another program's: botocore
+#: reads a proxy's HTML page with status 200 as an answer without members.
+_MEMBERS = {
+    "RunTask": ("tasks", "failures"),
+    "DescribeTasks": ("tasks", "failures"),
+    "DescribeClusters": ("clusters", "failures"),
+    "ListTasks": ("taskArns",),
+    "StopTask": ("task",),
+}
+#: The code with which an endpoint refuses startedBy beside another filter.
+_REFUSED_FILTERS = "InvalidParameterException"
 
 
 class EcsGateway(Protocol):
@@ -44,7 +59,7 @@ class EcsGateway(Protocol):
 
     def stop_task(self, target: Target, arn: str, reason: str) -> StopTaskResult: ...
 
-    def list_tasks(self, target: Target, started_by: str) -> ListTasksResult: ...
+    def list_tasks(self, target: Target, started_by: str, family: str) -> ListTasksResult: ...
 
     def check_cluster(self, target: Target) -> list[str]: ...
 
@@ -75,7 +90,9 @@ class BotoEcsGateway:
                 client = self._clients.client(target)
                 self._guard.attach(client)
                 validate(arguments, run_task_shape(), "run_task")
-                result = classify_response(client.run_task(**arguments))
+                response = client.run_task(**arguments)
+                foreign = _find_foreign_answer("RunTask", response)
+                result = classify_response({} if foreign else response)
             except CallBudgetExceeded as error:
                 reason = f"RunTask was not sent: {error}"
                 code = type(error).__name__
@@ -97,7 +114,7 @@ class BotoEcsGateway:
             raise UsageError(f"DescribeTasks takes {DESCRIBE_BATCH_SIZE} ARNs, not {len(arns)}: split them.")
         if not arns:
             return DescribeTasksResult()
-        response = self._read(target, "describe_tasks", cluster=target.cluster, tasks=list(arns))
+        response = self._read(target, "DescribeTasks", cluster=target.cluster, tasks=list(arns))
         if isinstance(response, EcsError):
             return DescribeTasksResult(error=response)
         missing: list[str] = []
@@ -121,23 +138,28 @@ class BotoEcsGateway:
             response = client.stop_task(cluster=target.cluster, task=arn, reason=reason[:MAX_STOP_REASON_LENGTH])
         except Exception as error:  # noqa: BLE001 - whatever botocore raises is a result to the protocol
             return StopTaskResult(error=classify_stop_error(error))
-        return StopTaskResult(response.get("task"))
+        return StopTaskResult(response.get("task"), _find_foreign_answer("StopTask", response))
 
-    def list_tasks(self, target: Target, started_by: str) -> ListTasksResult:
+    def list_tasks(self, target: Target, started_by: str, family: str) -> ListTasksResult:
         """Return all tasks with this startedBy, in at least two calls against the limit of read calls.
 
-        RUNNING before STOPPED: a task that stops in between must be in one of both.
+        RUNNING before STOPPED: a task that stops in between must be in one of both. AWS's reference says that startedBy
+        must be the only filter. Where an endpoint refuses a second one, startedBy alone lists the RUNNING tasks, and
+        the STOPPED ones are found among those of the `family` of the task definition; "" if that is not known.
         """
-        found: dict[str, None] = {}
-        for status in ("RUNNING", "STOPPED"):
-            error = self._list_status(target, started_by, status, found)
-            if error is not None:
-                return ListTasksResult(list(found), error)
-        return ListTasksResult(list(found))
+        listing = _Listing()
+        error = self._list_pages(target, listing, startedBy=started_by, desiredStatus="RUNNING")
+        if error is not None and error.error_code == _REFUSED_FILTERS and not listing.arns:
+            error = self._list_pages(target, listing, startedBy=started_by)
+            if error is None:
+                error = self._list_stopped_of_family(target, started_by, family, listing)
+        elif error is None:
+            error = self._list_pages(target, listing, startedBy=started_by, desiredStatus="STOPPED")
+        return ListTasksResult(list(listing.arns), error, listing.calls)
 
     def check_cluster(self, target: Target) -> list[str]:
         """Return what prevents launches there, as sentences; [] when nothing does. One call."""
-        response = self._read(target, "describe_clusters", clusters=[target.cluster])
+        response = self._read(target, "DescribeClusters", clusters=[target.cluster])
         where = f"Cluster {target.cluster} in {target.region}"
         if isinstance(response, EcsError):
             advice = "Without ecs:DescribeClusters set check_health_on_startup = False."
@@ -150,16 +172,36 @@ class BotoEcsGateway:
         status = clusters[0].get("status") or "unknown"
         return [] if status == "ACTIVE" else [f"{where} is {status}, not ACTIVE: no task can be started there."]
 
-    def _list_status(self, target: Target, started_by: str, status: str, found: dict[str, None]) -> EcsError | None:
-        """Add the ARNs of every page to `found`; return the error of the page at which it ended."""
-        arguments = {"startedBy": started_by, "desiredStatus": status}
+    def _list_stopped_of_family(
+        self, target: Target, started_by: str, family: str, listing: _Listing
+    ) -> EcsError | None:
+        """Add the STOPPED tasks of the family that have this startedBy."""
+        if not family:
+            reason = "ListTasks takes startedBy only alone here, and the family of the task definition is not known."
+            return EcsError(EcsErrorKind.INVALID, reason, _REFUSED_FILTERS)
+        stopped = _Listing()
+        error = self._list_pages(target, stopped, family=family, desiredStatus="STOPPED")
+        listing.calls += stopped.calls
+        remaining = iter(stopped.arns)
+        while arns := list(islice(remaining, DESCRIBE_BATCH_SIZE)):
+            described = self.describe_tasks(target, arns)
+            listing.calls += 1
+            found = [str(task.get("taskArn")) for task in described.tasks if task.get("startedBy") == started_by]
+            listing.arns.update(dict.fromkeys(found))
+            answered = len(described.tasks) + len(described.missing_arns)
+            if described.error is None and answered < len(arns):
+                described = replace(described, error=EcsError(EcsErrorKind.UNAVAILABLE, "ECS left out stopped tasks."))
+            error = error or described.error
+        return error
+
+    def _list_pages(self, target: Target, listing: _Listing, **arguments: str) -> EcsError | None:
+        """Add the ARNs of every page; return the error of the page at which it ended."""
         while True:
-            page = self._read(target, "list_tasks", cluster=target.cluster, **arguments)
+            page = self._read(target, "ListTasks", cluster=target.cluster, **arguments)
+            listing.calls += 1
             if isinstance(page, EcsError):
                 return page
-            if "taskArns" not in page:
-                return EcsError(EcsErrorKind.UNAVAILABLE, "ECS returned nothing for ListTasks.")
-            found.update(dict.fromkeys(page["taskArns"]))
+            listing.arns.update(dict.fromkeys(page["taskArns"]))
             token = page.get("nextToken")
             if not token:
                 return None
@@ -167,18 +209,36 @@ class BotoEcsGateway:
                 return EcsError(EcsErrorKind.UNAVAILABLE, "ListTasks returned the same page token twice.")
             arguments["nextToken"] = token
 
-    def _read(self, target: Target, method: str, **arguments: Any) -> Mapping[str, Any] | EcsError:
+    def _read(self, target: Target, operation: str, **arguments: Any) -> Mapping[str, Any] | EcsError:
         """Return the response of one read call, or its error."""
         client = None
         try:
             client = self._clients.client(target)
-            response: Mapping[str, Any] = getattr(client, method)(**arguments)
+            response: Mapping[str, Any] = getattr(client, xform_name(operation))(**arguments)
         except Exception as error:  # noqa: BLE001 - whatever botocore raises is a result to the protocol
             found = classify_read_error(error)
             if found.kind is EcsErrorKind.UNUSABLE_PROFILE and client is not None:
                 self._clients.invalidate(target, client)
             return found
-        return response
+        return _find_foreign_answer(operation, response) or response
+
+
+def _find_foreign_answer(operation: str, response: Mapping[str, Any]) -> EcsError | None:
+    """Return the error of an answer that cannot be ECS's."""
+    if any(member in response for member in _MEMBERS[operation]):
+        return None
+    return EcsError(
+        EcsErrorKind.UNAVAILABLE,
+        f"What answered {operation} is not Amazon ECS: check the proxy and endpoint_url.",
+    )
+
+
+@dataclass(slots=True)
+class _Listing:
+    """The ARNs that were listed, each once, and the calls that took."""
+
+    arns: dict[str, None] = field(default_factory=dict)
+    calls: int = 0
 
 
 class _CallState(threading.local):

@@ -115,11 +115,13 @@ class DescribeTasksResult:
 class ListTasksResult:
     """The ARNs of all tasks with one startedBy, RUNNING and STOPPED, each once.
 
-    Empty `arns` prove something only if `error` is None. The ARNs that are listed exist in any case.
+    Empty `arns` prove something only if `error` is None. The ARNs that are listed exist in any case. `calls` is the
+    number of calls that it took.
     """
 
     arns: list[str] = field(default_factory=list)
     error: EcsError | None = None
+    calls: int = 2
 
 
 @dataclass(frozen=True, slots=True)

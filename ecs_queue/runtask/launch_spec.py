@@ -56,6 +56,11 @@ class LaunchSpec(msgspec.Struct, frozen=True):
         """Return a text without the arguments: commands and environments hold secrets."""
         return f"LaunchSpec(container_name={self.container_name!r}, max_attempts={self.max_attempts})"
 
+    @property
+    def family(self) -> str:
+        """The family of the task definition: of `arn:.../family:1`, `family:1` or `family`."""
+        return str(self.run_task.get("taskDefinition") or "").rpartition("/")[2].partition(":")[0]
+
     def encode(self, keyring: Keyring = NO_KEYS, scope: Scope = ()) -> str:
         """Return the JSON for a record's `args`, sealed and signed for this `args_scope` if the keyring has keys."""
         text = msgspec.json.encode(self)

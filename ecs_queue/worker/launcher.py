@@ -7,7 +7,7 @@ sent, the ARN is in the ledger before the message is acknowledged, and the next 
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from ecs_queue.broker.base import Delivery
@@ -308,9 +308,13 @@ class Launcher:
     def _find_task(self, record: Record, target: Target) -> None:
         """Search with ListTasks: what it shows exists; an empty list is proof only after H (docs/protocol.md)."""
         context = self._context
-        context.read_limiter.charge(target)  # the second call: RUNNING, then STOPPED
-        listed = context.gateway.list_tasks(target, context.started_by(record))
+        family = ""
+        with suppress(PermanentError):  # then it is not known
+            family = context.verifier.decode_launch_spec(record).family
+        listed = context.gateway.list_tasks(target, context.started_by(record), family)
         crash_point("launch.tasks_listed")
+        if listed.calls > 1:  # the first one is paid for
+            context.read_limiter.charge(target, listed.calls - 1)
         if listed.error is not None and listed.error.kind is EcsErrorKind.THROTTLED:
             context.read_limiter.report_throttled(target)
         elif listed.error is None:

@@ -110,10 +110,10 @@ class MeteredGateway:
         self._metrics.start_calls.mark()
         return self._gateway.stop_task(target, arn, reason)
 
-    def list_tasks(self, target: Target, started_by: str) -> ListTasksResult:
+    def list_tasks(self, target: Target, started_by: str, family: str) -> ListTasksResult:
         """See `BotoEcsGateway`."""
         self._metrics.read_calls.mark()
-        return self._gateway.list_tasks(target, started_by)
+        return self._gateway.list_tasks(target, started_by, family)
 
     def check_cluster(self, target: Target) -> list[str]:
         """See `BotoEcsGateway`."""

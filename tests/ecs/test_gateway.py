@@ -14,7 +14,7 @@ from botocore.stub import Stubber
 from ecs_queue.ecs.clients import ClientOptions, CredentialSource, EcsClients, Target
 from ecs_queue.ecs.gateway import BotoEcsGateway, EcsGateway
 from ecs_queue.errors import UsageError
-from ecs_queue.protocol.ecs_results import EcsErrorKind, RunTaskResult, RunTaskResultKind
+from ecs_queue.protocol.ecs_results import EcsError, EcsErrorKind, RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.observation import observe
 from tests.ecs.scripted_endpoint import ScriptedEndpoint, ScriptedReply, error_reply, ok_reply
 from tests.fake_clock import FakeClock
@@ -348,7 +348,7 @@ def test_list_asks_for_running_then_stopped_and_follows_pages(clients: EcsClient
         stub.add_response("list_tasks", {"taskArns": [ARN], "nextToken": "2"}, {**asked, "desiredStatus": "RUNNING"})
         stub.add_response("list_tasks", {"taskArns": []}, {**asked, "desiredStatus": "RUNNING", "nextToken": "2"})
         stub.add_response("list_tasks", {"taskArns": [ARN, OTHER]}, {**asked, "desiredStatus": "STOPPED"})
-        result = BotoEcsGateway(clients, clock).list_tasks(target, "s")
+        result = BotoEcsGateway(clients, clock).list_tasks(target, "s", "family")
         stub.assert_no_pending_responses()
     assert (result.arns, result.error) == ([ARN, OTHER], None)
 
@@ -365,7 +365,7 @@ def test_a_list_that_breaks_off_keeps_what_it_found_and_proves_no_absence(
     gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint, second: ScriptedReply
 ) -> None:
     endpoint.enqueue(ok_reply(taskArns=[ARN], nextToken="same"), second)
-    result = gateway.list_tasks(target, "s")
+    result = gateway.list_tasks(target, "s", "family")
     assert result.arns == [ARN]
     assert result.error is not None
     assert len(endpoint.requests) == 2
@@ -397,3 +397,82 @@ def test_check_finds_nothing_wrong_with_an_active_cluster(
     endpoint.enqueue(ok_reply(clusters=[{"status": "ACTIVE"}]))
     assert gateway.check_cluster(target) == []
     assert endpoint.requests[0].body == {"clusters": ["jobs"]}
+
+
+_REFUSED_PAIR = error_reply("InvalidParameterException", "startedBy must be the only filter that you use")
+
+
+def test_a_list_that_takes_started_by_only_alone_finds_stopped_tasks_by_their_family(
+    gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint
+) -> None:
+    stopped = [f"arn:{number}" for number in range(150)]
+    shown = [
+        [{"taskArn": arn, "startedBy": "s" if arn == "arn:120" else "t"} for arn in part]
+        for part in (stopped[:100], stopped[100:])
+    ]
+    endpoint.enqueue(_REFUSED_PAIR, ok_reply(taskArns=[]), ok_reply(taskArns=stopped))
+    endpoint.enqueue(*(ok_reply(tasks=part, failures=[]) for part in shown))
+    result = gateway.list_tasks(target, "s", "family")
+    assert (result.arns, result.error, result.calls) == (["arn:120"], None, 5)
+    bodies = [request.body for request in endpoint.requests]
+    assert bodies[1] == {"cluster": "jobs", "startedBy": "s"}
+    assert bodies[2] == {"cluster": "jobs", "family": "family", "desiredStatus": "STOPPED"}
+    assert [len(body["tasks"]) for body in bodies[3:]] == [100, 50]
+
+
+@pytest.mark.parametrize(
+    ("replies", "family"),
+    [
+        ([_REFUSED_PAIR, ok_reply(taskArns=[])], ""),
+        ([_REFUSED_PAIR, _REFUSED_PAIR], "family"),
+        ([_REFUSED_PAIR, ok_reply(taskArns=[]), ScriptedReply(b"<html>")], "family"),
+        ([_REFUSED_PAIR, ok_reply(taskArns=[]), ok_reply(taskArns=[ARN]), ScriptedReply(b"{}")], "family"),
+        (
+            [
+                _REFUSED_PAIR,
+                ok_reply(taskArns=[]),
+                ok_reply(taskArns=[ARN]),
+                ok_reply(tasks=[], failures=[{"arn": ARN, "reason": "ACCESS_DENIED"}]),
+            ],
+            "family",
+        ),
+    ],
+    ids=["no family", "refused alone", "foreign list", "foreign description", "undescribed"],
+)
+def test_such_a_list_proves_no_absence_unless_every_part_of_it_was_answered(
+    gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint, replies: list[ScriptedReply], family: str
+) -> None:
+    endpoint.enqueue(*replies)
+    result = gateway.list_tasks(target, "s", family)
+    assert (result.arns, len(endpoint.requests)) == ([], len(replies))
+    assert result.error is not None
+
+
+@pytest.mark.parametrize("page", [b"<html><body>Please log in</body></html>", b"{}", b"", b'{"message": "ok"}', b"[]"])
+def test_an_answer_without_the_members_of_ecs_proves_nothing_whatever_the_operation(
+    gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint, page: bytes
+) -> None:
+    calls: dict[str, Callable[[], Any]] = {
+        "run_task": lambda: run_task(gateway, target).kind,
+        "describe_tasks": lambda: _kind(gateway.describe_tasks(target, [ARN]).error),
+        "list_tasks": lambda: _kind(gateway.list_tasks(target, "s", "family").error),
+        "stop_task": lambda: _kind(gateway.stop_task(target, ARN, "asked to").error),
+        "check_cluster": lambda: "does not exist" in gateway.check_cluster(target)[0],
+    }
+    found = {}
+    for name, call in calls.items():
+        endpoint.enqueue(ScriptedReply(page))
+        found[name] = call()
+    unavailable = EcsErrorKind.UNAVAILABLE
+    assert found == {
+        "run_task": RunTaskResultKind.AMBIGUOUS,
+        "describe_tasks": unavailable,
+        "list_tasks": unavailable,
+        "stop_task": unavailable,
+        "check_cluster": False,
+    }
+    assert found.keys() == {name for name in vars(EcsGateway) if not name.startswith("_")}
+
+
+def _kind(error: EcsError | None) -> EcsErrorKind | None:
+    return error.kind if error is not None else None

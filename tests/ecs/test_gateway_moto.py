@@ -60,8 +60,8 @@ def launch(gateway: BotoEcsGateway, target: Target, subnet: str, started_by: str
 def test_a_task_is_launched_found_followed_and_ends(gateway: BotoEcsGateway, target: Target, cluster: str) -> None:
     assert gateway.check_cluster(target) == []
     arn = launch(gateway, target, cluster, "followed")
-    assert gateway.list_tasks(target, "followed").arns == [arn]
-    assert gateway.list_tasks(target, "another").arns == []
+    assert gateway.list_tasks(target, "followed", "").arns == [arn]
+    assert gateway.list_tasks(target, "another", "").arns == []
     seen = None
     for _look in range(10):
         described = gateway.describe_tasks(target, [arn])
@@ -71,7 +71,7 @@ def test_a_task_is_launched_found_followed_and_ends(gateway: BotoEcsGateway, tar
             break
     assert seen is not None
     assert (seen.arn, seen.end_kind, seen.state, seen.exit_code) == (arn, "ran", EcsTaskState.SUCCESS, 0)
-    assert gateway.list_tasks(target, "followed").arns == [arn]
+    assert gateway.list_tasks(target, "followed", "").arns == [arn]
 
 
 def test_a_task_is_stopped(gateway: BotoEcsGateway, target: Target, cluster: str) -> None:

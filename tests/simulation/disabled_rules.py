@@ -218,6 +218,11 @@ def wrong_target_is_kept() -> list[Patch]:
     return [(launcher, "decide_call", decide)]
 
 
+def running_list_believed() -> list[Patch]:
+    """Where startedBy must be the only filter, the list of RUNNING tasks is taken for the whole."""
+    return [(gateway.BotoEcsGateway, "_list_stopped_of_family", lambda *arguments: None)]
+
+
 def no_barrier_after_claim() -> list[Patch]:
     """ECS is called although a fail-over of the ledger may still lose the claim."""
     return [(simulated_ledger, "_BARRIER_OPERATIONS", frozenset())]
@@ -297,6 +302,11 @@ PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
         ProtocolRule(capacity_stop_costs_attempt, "consumed an attempt, but nothing", SimFaults(capacity_stop=0.5)),
         ProtocolRule(denial_fails_request, "ended FAILED", SimFaults(denied=0.3)),
         ProtocolRule(wrong_target_is_kept, f"{_NOT_FINISHED}|kept the target", SimFaults(wrong_profile=0.5)),
+        ProtocolRule(
+            running_list_believed,
+            f"{_UNWANTED_TASK}|although relaunch=|which is not what happened|started a task, and no attempt",
+            replace(_LOST_CALLS, kill=0.01, lasting_outage=1.0),
+        ),
         ProtocolRule(pause_and_limits_ignored, "while its queue is paused|are in flight", SimFaults()),
         ProtocolRule(
             nothing_written_before_barrier,

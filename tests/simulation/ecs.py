@@ -113,6 +113,7 @@ class SimEcs:
         self._version_growth = version_growth
         self._tokens: dict[str, _ClientToken] = {}
         self._repeats_failures = rng.random() < 0.5
+        self.takes_started_by_alone = rng.random() < 0.3
         self.tasks: dict[str, SimTask] = {}
         self.tasks_by_started_by: dict[str, list[SimTask]] = {}
         self.start_failures: dict[str, int] = {}  # startedBy -> start failures returned by RunTask
@@ -156,10 +157,14 @@ class SimEcs:
                 tasks.append(dict(task.description))
         return {"tasks": tasks, "failures": failures}
 
-    def list_tasks(self, started_by: str, desired: str) -> dict[str, Any]:
-        """ListTasks."""
-        tasks = [task for task in self.tasks_by_started_by.get(started_by, ()) if task.is_visible(self._scheduler.now)]
-        return {"taskArns": [task.arn for task in tasks if task.description["desiredStatus"] == desired]}
+    def list_tasks(self, started_by: str, desired: str, family: str = "") -> dict[str, Any]:
+        """ListTasks. Some endpoints take startedBy only alone, as AWS's reference says; that lists RUNNING tasks."""
+        if started_by and desired and self.takes_started_by_alone:
+            raise make_client_error("ListTasks", "InvalidParameterException", "startedBy must be the only filter")
+        known = self.tasks.values() if family else self.tasks_by_started_by.get(started_by, ())
+        tasks = [task for task in known if task.is_visible(self._scheduler.now)]
+        wanted = desired or "RUNNING"
+        return {"taskArns": [task.arn for task in tasks if task.description["desiredStatus"] == wanted]}
 
     def stop_task(self, arn: str) -> dict[str, Any]:
         """StopTask."""

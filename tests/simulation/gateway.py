@@ -66,13 +66,22 @@ class SimBotoClient:
             self._context.trace(f"DescribeTasks -> {', '.join(shown + missing)}")
         return reply
 
-    def list_tasks(self, *, cluster: str, startedBy: str, desiredStatus: str) -> dict[str, Any]:  # noqa: N803
+    def list_tasks(
+        self,
+        *,
+        cluster: str,
+        startedBy: str = "",  # noqa: N803
+        desiredStatus: str = "",  # noqa: N803
+        family: str = "",
+    ) -> dict[str, Any]:
         """See `SimEcs.list_tasks`."""
         self._read_call("ListTasks")
         if cluster == WRONG_CLUSTER:
             raise make_client_error("ListTasks", "ClusterNotFoundException", "Cluster not found.")
-        reply = self._ecs.list_tasks(startedBy, desiredStatus)
-        self._context.trace(f"ListTasks {startedBy} {desiredStatus} -> {[arn[-2:] for arn in reply['taskArns']]}")
+        reply = self._ecs.list_tasks(startedBy, desiredStatus, family)
+        self._context.trace(
+            f"ListTasks {startedBy or family} {desiredStatus} -> {[arn[-2:] for arn in reply['taskArns']]}"
+        )
         return reply
 
     def stop_task(self, *, cluster: str, task: str, reason: str) -> dict[str, Any]:
@@ -169,8 +178,8 @@ class SimGateway:
     def stop_task(self, target: Target, arn: str, reason: str) -> StopTaskResult:
         return self._make_gateway().stop_task(target, arn, reason)
 
-    def list_tasks(self, target: Target, started_by: str) -> ListTasksResult:
-        return self._make_gateway().list_tasks(target, started_by)
+    def list_tasks(self, target: Target, started_by: str, family: str) -> ListTasksResult:
+        return self._make_gateway().list_tasks(target, started_by, family)
 
     def check_cluster(self, target: Target) -> list[str]:
         return []

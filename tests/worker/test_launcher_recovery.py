@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ecs_queue.errors import LedgerUnavailable
-from ecs_queue.protocol.ecs_results import EcsError, RunTaskResult, RunTaskResultKind
+from ecs_queue.protocol.ecs_results import EcsError, EcsErrorKind, RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.states import State
 from tests.fake_clock import START
 from tests.fake_ecs import CLUSTER_NOT_FOUND, DENIED, THROTTLED, LostAnswer, RunTaskCall
@@ -171,6 +171,20 @@ class TestAmbiguousCall:
         assert trouble.reason in harness.record().reason
         assert f"startedBy {harness.config.namespace}/a/{harness.record().nonce}/1" in harness.record().reason
         assert harness.worker.circuit_breakers.health() == f"default: {trouble.reason}"
+
+    def test_a_list_that_ecs_refuses_is_in_health_and_names_the_family_to_search(self, harness: WorkerHarness) -> None:
+        harness.ecs.run_task_results.append(LostAnswer.NO_EFFECT)
+        harness.ecs.list_error = EcsError(EcsErrorKind.INVALID, "ListTasks failed: no such filter")
+        harness.worker.handle_message(harness.new_envelope())
+        harness.memory_ledger.stop(["a"], "alice")
+
+        harness.advance_in_steps(60, step=10)
+
+        assert harness.worker.circuit_breakers.health() == "default: ListTasks failed: no such filter"
+        assert set(harness.ecs.listed_families) == {"family"}
+        harness.ecs.list_error = None
+        harness.advance_in_steps(60, step=10)
+        assert harness.worker.circuit_breakers.health() == "ok"
 
     def test_two_workers_that_take_it_over_at_once_call_once(self, harness: WorkerHarness) -> None:
         _die_in_call(harness, effect=False)

@@ -76,7 +76,7 @@ def test_reads_and_stops_are_counted_where_aws_counts_them(clock: FakeClock) -> 
     clock.advance(1)
     gateway = MeteredGateway(ecs, metrics)
     gateway.describe_tasks(TARGET, ["arn:1"])
-    gateway.list_tasks(TARGET, "ns/id/n/1")
+    gateway.list_tasks(TARGET, "ns/id/n/1", "family")
     gateway.stop_task(TARGET, "arn:1", "why")
     assert (metrics.read_calls.rate(), metrics.start_calls.rate(), metrics.launches.rate()) == (2, 1, 0)
 
