@@ -115,12 +115,13 @@ def test_a_killed_part_is_started_again_and_no_request_is_lost(
         directory=tmp_path if keeps_directory else None,
         config_values={"lease_seconds": "15", "retry_base_seconds": "0.1"},
     )
-    with LocalStack(options) as stack, EcsQueue.from_config(environ=stack.environ) as queue:
+    with LocalStack(options) as stack:
         assert stack.restart_ended_parts() == []
-        before = queue.submit(["sh", "-c", "sleep 2; exit 3"])
-        wait_until(lambda: queue.status(before.id).state == "LAUNCHED", "it is launched", 20)
-        killed = stack.pids["local-1"] if part == "worker" else stack.server_pid
-        os.kill(killed, signal.SIGKILL)
+        with EcsQueue.from_config(environ=stack.environ) as queue:
+            before = queue.submit(["sh", "-c", "sleep 2; exit 3"]).id
+            wait_until(lambda: queue.status(before).state == "LAUNCHED", "it is launched", 20)
+        # No client is left that could submit the request again.
+        os.kill(stack.pids["local-1"] if part == "worker" else stack.server_pid, signal.SIGKILL)
         sentences: list[str] = []
 
         def is_noticed() -> bool:
@@ -131,8 +132,9 @@ def test_a_killed_part_is_started_again_and_no_request_is_lost(
         assert len(sentences) == 1
         assert part in sentences[0]
         assert "started again" in sentences[0]
-        assert before.result(timeout=60).exit_code == 3
-        assert queue.submit(["true"]).result(timeout=60).state == "SUCCESS"
+        with EcsQueue.from_config(environ=stack.environ) as queue:
+            wait_until(lambda: queue.status(before).exit_code == 3, "it has ended", 60)
+            assert queue.submit(["true"]).result(timeout=60).state == "SUCCESS"
         assert stack.restart_ended_parts() == []
 
 
