@@ -105,8 +105,9 @@ class EcsExecutorTask:
             FAILED - Task is completed and at least one container has failed.
             SUCCESS - Task is completed and all containers have succeeded.
 
-        A task that has ended is never QUEUED or RUNNING. Without exit codes (host lost, start failure) it is
-        REMOVED when it never started and FAILED when it had; a task without containers has not succeeded.
+        A task to be stopped that never started is REMOVED, whatever its exit codes. A task that has ended is never
+        QUEUED or RUNNING. Without exit codes (host lost) it is FAILED when it had started; a task without containers
+        has not succeeded. docs/architecture.md lists where upstream's answer differs.
         """
         if self.last_status == "RUNNING":
             return EcsTaskState.RUNNING
@@ -115,6 +116,8 @@ class EcsExecutorTask:
             return EcsTaskState.QUEUED
         if not ended and self.desired_status != "STOPPED":
             return EcsTaskState.RUNNING
+        if not self.started_at and self.desired_status == "STOPPED":
+            return EcsTaskState.REMOVED
         codes = [container_exit_code(container) for container in self.containers]
         if codes and None not in codes:
             return EcsTaskState.FAILED if any(codes) else EcsTaskState.SUCCESS

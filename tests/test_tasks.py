@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import itertools
+import re
 import sys
 from typing import Any
 
@@ -11,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecs_queue.tasks import EcsExecutorTask, EcsQueuedTask, EcsTaskCollection, EcsTaskState
+from tests.docs import DOCS
 
 NOW = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
+CONTAINERS: list[dict[str, Any]] = [{}, *({"exit_code": code} for code in (0, 3, None, "0"))]
 STOPPING = ("DEACTIVATING", "STOPPING", "DEPROVISIONING", "STOPPED")
 
 
@@ -55,8 +59,57 @@ def test_a_stopped_task_without_all_exit_codes_was_removed_when_it_never_started
     assert task("STOPPED", "STOPPED", *containers, started=False).get_task_state() == "removed"
 
 
-def test_exit_codes_prove_that_a_task_ran_when_the_start_time_is_missing() -> None:
-    assert task("STOPPED", "STOPPED", {"exitCode": 0}, started=False).get_task_state() == "success"
+@pytest.mark.parametrize("containers", [(), ({},), ({"exit_code": 0},), ({"exitCode": 137},)])
+@pytest.mark.parametrize("last", ["PROVISIONING", "PENDING", "DEPROVISIONING", "STOPPED"])
+def test_a_stop_before_the_start_is_removed_whatever_the_exit_codes(last: str, containers: tuple[Any, ...]) -> None:
+    stopped = task(last, "STOPPED", *containers, started=False)
+    stopped.stopped_reason = "Timeout waiting for network interface provisioning to complete."
+    assert stopped.get_task_state() == "removed"
+
+
+def _upstream_state(shown: EcsExecutorTask) -> str:
+    """What the upstream executor answers."""
+    if shown.last_status == "RUNNING":
+        return "running"
+    if shown.desired_status == "RUNNING":
+        return "queued"
+    is_finished = shown.desired_status == "STOPPED"
+    if not shown.started_at and is_finished:
+        return "removed"
+    if not is_finished or not all("exit_code" in container for container in shown.containers):
+        return "running"
+    return "success" if all(container["exit_code"] == 0 for container in shown.containers) else "failed"
+
+
+def _difference(shown: EcsExecutorTask) -> str:
+    """The kind of difference that a description belongs to, in the words of docs/architecture.md."""
+    codes = [container.get("exit_code") for container in shown.containers]
+    if shown.last_status in ("STOPPED", "DELETED") and _upstream_state(shown) in ("queued", "running"):
+        return "it has ended, and upstream calls it queued or running"
+    if not codes:
+        return "it was stopped after its start, and has no containers"
+    if any(isinstance(code, str) for code in codes):
+        return "an exit code is text"
+    if any("exit_code" in container and container["exit_code"] is None for container in shown.containers):
+        return "an exit code is `None`"
+    return "unknown"
+
+
+def test_every_difference_from_the_upstream_executor_is_in_the_table_of_the_docs() -> None:
+    found = set()
+    grid = itertools.product(
+        ["PROVISIONING", "PENDING", "ACTIVATING", "RUNNING", *STOPPING, "DELETED"],
+        ["RUNNING", "STOPPED", ""],
+        [True, False],
+        [[], *([container] for container in CONTAINERS), *itertools.combinations_with_replacement(CONTAINERS, 2)],
+    )
+    for last, desired, started, containers in grid:
+        shown = task(last, desired, *containers, started=started)
+        if shown.get_task_state() != _upstream_state(shown):
+            found.add(_difference(shown))
+    table = (DOCS / "architecture.md").read_text().split("## Where `EcsExecutorTask` differs")[1].split("\n## ")[0]
+    listed = set(re.findall(r"^\| ([^|]+) \| .* \|$", table, re.MULTILINE)) - {"description"}
+    assert found == listed
 
 
 def test_a_started_task_that_is_stopping_runs_until_its_exit_codes_arrive() -> None:
@@ -81,6 +134,7 @@ def test_an_ended_task_is_never_running_or_queued_and_success_needs_a_container(
 ) -> None:
     state = task(last, desired, *containers, started=started).get_task_state()
     assert state in ("removed", "failed", "success")
+    assert state == "removed" or started or desired != "STOPPED"
     assert state != "success" or containers
 
 

@@ -153,7 +153,7 @@ def _task_state(view: EcsExecutorTask, end_kind: EndKind | None, exit_code: int 
         return EcsTaskState.REMOVED
     if exit_code or (exit_code is None and end_kind != "stopped"):
         return EcsTaskState.FAILED
-    return view.get_task_state()
+    return EcsTaskState.SUCCESS if exit_code == 0 else view.get_task_state()
 
 
 _DEFAULT_REASONS: dict[EndKind | None, str] = {
