@@ -53,7 +53,9 @@ EVENTS: dict[str, EventType] = {
     "request.submitted": _event(_D, "id queue owner", "{id} submitted to {queue}", "nonce namespace envelope"),
     "request.received": _event(_D, "id queue", "{id} received from {queue}"),
     "request.dead_lettered": _event(_W, "queue reason bytes", "dead letter from {queue} ({bytes} bytes): {reason}"),
-    "launch.lease_expired": _event(_D, "id launch", "{id} launch {launch}: lease expired, outcome not known"),
+    "launch.lease_expired": _event(
+        _D, "id launch", "{id} launch {launch}: lease expired, its call may have had an effect"
+    ),
     "launch.called": _event(
         _D, "id launch attempt", "{id} RunTask called (launch {launch}, attempt {attempt})", "launch_spec target"
     ),

@@ -129,11 +129,7 @@ class KombuRequestConsumer:
                 self._ack_requested.wait(timeout)
                 self._send_acks()
                 return 0
-            if (
-                self._suspended is not None
-                and len(self._suspended) == len(self._consumers)
-                and not self._channel._in_poll
-            ):
+            if len(self._suspended or ()) == len(self._consumers) and not self._channel._in_poll:
                 self._send_acks()
                 return 0  # kombu would wait nevertheless; but a poll in progress must be read to its end
             before = self._received

@@ -1,6 +1,6 @@
 """Classifies what ECS, STS, botocore or a proxy returned: pure functions over `protocol.aws_reasons`.
 
-Every doubt falls to the safe side: what is not provably a refusal or provably unsent is AMBIGUOUS.
+A result that is neither provably a refusal nor provably unsent is AMBIGUOUS, which is always safe.
 """
 
 from __future__ import annotations

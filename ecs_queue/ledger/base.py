@@ -62,7 +62,7 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     launches_in_progress: int
     launched_total: int
     ended_total: int
-    health: str  # "ok", or the reason why a queue is paused
+    health: str  # "ok", or the reason why a circuit is open or tasks cannot be followed
     started_at: float
     last_seen_at: float = 0.0
     launch_rate: float = 0.0

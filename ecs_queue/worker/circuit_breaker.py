@@ -1,6 +1,7 @@
-"""A circuit breaker for each queue and target: it pauses a queue that the worker's credentials or cluster do not serve.
+"""A circuit breaker for each queue and target: while it is open, this worker launches nothing there.
 
-No request fails for such a trouble, and other workers go on.
+It opens when this worker's credentials or profile cannot be used. No request fails because of that, and other workers
+continue.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from ecs_queue.telemetry import Telemetry
 _NEEDS_OPERATOR = frozenset(
     {EcsErrorKind.UNUSABLE_PROFILE, EcsErrorKind.DENIED, EcsErrorKind.CLUSTER_NOT_FOUND, EcsErrorKind.INVALID}
 )
-_MIN_PAUSE, _MAX_PAUSE = 5.0, 60.0
+#: How long a circuit stays open: it doubles with each failure. Seconds.
+_MIN_OPEN, _MAX_OPEN = 5.0, 60.0
 
 
 class CircuitBreakers:
-    """Thread-safe. After a pause, by this worker's own clock, the target is tried again; a failure doubles the pause.
+    """Thread-safe. After that time, by its own clock, the worker tries the target again; a failure doubles the time.
 
-    Only a circuit of the queue's present target pauses the queue: a launch that was frozen for another target, before
-    the profile was mended, delays no new one.
+    Only a circuit of the queue's present target stops new launches: a launch that was frozen for another target, before
+    the profile was corrected, delays no new one.
     """
 
     def __init__(
@@ -32,23 +34,23 @@ class CircuitBreakers:
         self._telemetry = telemetry
         self._present_target = present_target
         self._lock = threading.Lock()
-        self._open: dict[tuple[str, str], tuple[float, float, str]] = {}  # (queue, target) -> (until, pause, reason)
+        self._open: dict[tuple[str, str], tuple[float, float, str]] = {}  # (queue, target) -> (until, seconds, reason)
         self._read_errors: dict[tuple[str, str], str] = {}  # (queue, AWS's operation) -> reason
 
     def open(self, queue: str, reason: str, target: str | None = None) -> None:
-        """Pause the calls of this queue to this target, by default its present one; not while they are paused."""
+        """Open the circuit of this queue to this target, by default its present one; does nothing while it is open."""
         circuit = (queue, self._present_target(queue) if target is None else target)
         with self._lock:
             now = self._monotonic()
-            until, pause, _ = self._open.get(circuit, (0.0, _MIN_PAUSE / 2, ""))
+            until, seconds, _ = self._open.get(circuit, (0.0, _MIN_OPEN / 2, ""))
             if until > now:
                 return
-            pause = min(pause * 2, _MAX_PAUSE)
-            self._open[circuit] = (now + pause, pause, reason)
-        self._telemetry.emit("circuit.opened", queue=queue, reason=reason, seconds=round(pause))
+            seconds = min(seconds * 2, _MAX_OPEN)
+            self._open[circuit] = (now + seconds, seconds, reason)
+        self._telemetry.emit("circuit.opened", queue=queue, reason=reason, seconds=round(seconds))
 
     def close(self, queue: str, target: str | None = None) -> None:
-        """End the pause: a call has worked."""
+        """Close the circuit: a call has worked."""
         if self._open:  # the usual case takes no lock
             circuit = (queue, self._present_target(queue) if target is None else target)
             with self._lock:
@@ -57,16 +59,16 @@ class CircuitBreakers:
                 self._telemetry.emit("circuit.closed", queue=queue)
 
     def is_open(self, queue: str) -> bool:
-        """Return whether the queue is paused now: calls to its present target are."""
+        """Return whether the circuit of the queue's present target is open now."""
         if not self._open:
             return False
         found = self._open.get((queue, self._present_target(queue)))
         return found is not None and found[0] > self._monotonic()
 
     def report_read_error(self, queue: str, operation: str, error: EcsError) -> None:
-        """Report a read error that an operator has to mend as degraded health, until the read works again.
+        """Report a read error that an operator has to correct as degraded health, until the read works again.
 
-        The queue is not paused: what can be launched is launched, and followed once reads work.
+        The circuit stays closed: what can be launched is launched, and followed once reads work.
         """
         if error.kind not in _NEEDS_OPERATOR:
             return
@@ -84,7 +86,7 @@ class CircuitBreakers:
                     self._read_errors.pop((queue, operation), None)
 
     def health(self) -> str:
-        """Return "ok", or why queues are paused and which tasks cannot be followed."""
+        """Return "ok", or why circuits are open and which tasks cannot be followed."""
         with self._lock:
             now = self._monotonic()
             reasons = [

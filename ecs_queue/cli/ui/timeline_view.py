@@ -76,7 +76,7 @@ def print_timeline(timeline: Timeline, now: float) -> None:
         phases = (
             f"{phase.name:{_NAME_WIDTH}}  {_phase_duration(phase, now):>{_TIME_WIDTH}}" for phase in launch.phases
         )
-        for line in filter(None, (launch.arn, *phases, _outcome(launch))):
+        for line in filter(None, (launch.arn, *phases, _launch_end(launch))):
             write_stdout(f"  {sanitize(line)}")
 
 
@@ -90,8 +90,8 @@ def _print_bars(timeline: Timeline, now: float) -> None:
     for launch in timeline.launches:
         parts: list[Any] = [Text(sanitize(launch.arn), style="dim", overflow="fold")] if launch.arn else []
         parts.append(_phase_bars(launch, axis, now))
-        if _outcome(launch):
-            parts.append(Text(sanitize(_outcome(launch)), style=STATE_STYLES.get(launch.result, "")))
+        if _launch_end(launch):
+            parts.append(Text(sanitize(_launch_end(launch)), style=STATE_STYLES.get(launch.result, "")))
         console.print()
         console.print(Text(sanitize(_heading(launch)), style="bold"))
         console.print(Padding(Group(*parts), (0, 0, 0, 2)))
@@ -130,7 +130,7 @@ def _heading(launch: LaunchTimeline) -> str:
     return ", ".join(parts)
 
 
-def _outcome(launch: LaunchTimeline) -> str:
+def _launch_end(launch: LaunchTimeline) -> str:
     """Return how the launch ended, or why the request waits."""
     exited = "" if launch.exit_code is None else f", exit {launch.exit_code}"
     because = f": {launch.reason}" if launch.reason else ""
