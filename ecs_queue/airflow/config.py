@@ -13,9 +13,10 @@ from ecs_queue.config import Config
 from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION
 from ecs_queue.config.layers import IniParser, LayerValue, read_environment, read_ini
 from ecs_queue.config.loader import build_config
-from ecs_queue.config.model import DEFAULT_QUEUE, normalize_queue_name
+from ecs_queue.config.model import DEFAULT_QUEUE
 from ecs_queue.config.sources import RawConfig, RawValue, merge_layers, override_values, read_config_file
 from ecs_queue.errors import ConfigError
+from ecs_queue.messages.queue_names import canonical_queue_name
 
 #: The longest wait for one answer of a server. A heartbeat of the scheduler must take less than a second: a call is
 #: tried twice at most, and after a failure none is made for a while.
@@ -146,5 +147,5 @@ def read_scheduler_timeouts(conf: AirflowConf) -> SchedulerTimeouts:
 
 def resolve_queue(config: Config, airflow_queue: str | None) -> str:
     """Return the queue of ecs-queue for a queue of Airflow: the one with its own profile, else `default`."""
-    profile = config.named_profiles.get(normalize_queue_name(airflow_queue or DEFAULT_QUEUE))
+    profile = config.named_profiles.get(canonical_queue_name(airflow_queue or DEFAULT_QUEUE))
     return DEFAULT_QUEUE if profile is None else profile.queue

@@ -20,7 +20,14 @@ from ecs_queue.cli.dead_letter_requeue import (
 )
 from ecs_queue.cli.ui.durations import format_ago, format_timestamp, parse_age
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
-from ecs_queue.cli.ui.options import OrderedGroup, SharedOptions, command_options, open_client, shared_options
+from ecs_queue.cli.ui.options import (
+    OrderedGroup,
+    SharedOptions,
+    command_options,
+    open_client,
+    queue_name,
+    shared_options,
+)
 from ecs_queue.cli.ui.output import (
     OutputError,
     print_facts,
@@ -58,7 +65,7 @@ def filter_options(command: Command) -> Command:
     for decorate in (
         click.option("--newer-than", type=parse_age, metavar="AGE", help="Only those of the last 90s, 30m, 2h, 7d ..."),
         click.option("--older-than", type=parse_age, metavar="AGE", help="Only those at least this old."),
-        click.option("--queue", metavar="NAME", help="Only those that came from this queue."),
+        click.option("--queue", type=queue_name, metavar="NAME", help="Only those that came from this queue."),
         click.option("--reason", metavar="TEXT", help="Only those whose reason contains TEXT, in upper or lower case."),
     ):
         decorated = decorate(decorated)

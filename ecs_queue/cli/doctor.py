@@ -9,7 +9,7 @@ import click
 
 from ecs_queue.cli.ui.durations import Duration
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
-from ecs_queue.cli.ui.options import SharedOptions, command_options, load_shared_config
+from ecs_queue.cli.ui.options import SharedOptions, command_options, load_shared_config, queue_name
 from ecs_queue.cli.ui.output import is_terminal, print_json, print_stderr, sanitize, write_stdout
 
 if TYPE_CHECKING:
@@ -24,7 +24,14 @@ _LABELS = {
 
 
 @click.command(short_help="Check everything that a launch needs.")
-@click.option("--queue", "queues", multiple=True, metavar="NAME", help="Only check this queue's profile; repeatable.")
+@click.option(
+    "--queue",
+    "queues",
+    type=queue_name,
+    multiple=True,
+    metavar="NAME",
+    help="Only check this queue's profile; repeatable.",
+)
 @click.option("--canary", is_flag=True, help="Also run a task in each queue and wait for its result.")
 @click.option(
     "--canary-command", default="true", show_default=True, metavar="COMMAND", help="Command of the canary, quoted."

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ecs_queue.cli.ui.durations import format_duration, format_timestamp
-from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, pass_options, shared_options
+from ecs_queue.cli.ui.options import (
+    SharedOptions,
+    command_options,
+    open_client,
+    pass_options,
+    queue_name,
+    shared_options,
+)
 from ecs_queue.cli.ui.output import print_json, print_stderr, print_stdout, print_table
 from ecs_queue.cli.ui.records import list_queues, read_backlog
 
@@ -49,7 +56,7 @@ def queues(context: click.Context, options: SharedOptions, as_json: bool) -> Non
 
 
 @queues.command(short_help="Launch no more requests of queues.")
-@click.argument("names", nargs=-1, required=True, metavar="QUEUE...")
+@click.argument("names", type=queue_name, nargs=-1, required=True, metavar="QUEUE...")
 @shared_options
 @pass_options
 def pause(options: SharedOptions, names: Sequence[str]) -> None:
@@ -73,7 +80,7 @@ def pause(options: SharedOptions, names: Sequence[str]) -> None:
 
 
 @queues.command(short_help="Launch requests of paused queues again.")
-@click.argument("names", nargs=-1, required=True, metavar="QUEUE...")
+@click.argument("names", type=queue_name, nargs=-1, required=True, metavar="QUEUE...")
 @shared_options
 @pass_options
 def resume(options: SharedOptions, names: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, open_journal_reader
+from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, open_journal_reader, queue_name
 from ecs_queue.cli.ui.output import OutputError, print_json, print_stderr, print_stdout
 from ecs_queue.cli.ui.records import warn_unserved_queues
 from ecs_queue.errors import UsageError
@@ -36,7 +36,7 @@ _REQUEST_MODES: Mapping[str, tuple[str, ...]] = {
 @click.option("--local", is_flag=True, help="ID: run its command here, as your user, with its environment.")
 @click.option("--explain", is_flag=True, help="ID: compare what would be sent to ECS now with what was sent.")
 @click.option("--offline", is_flag=True, help="FILE: make its decisions again and compare them. Starts nothing.")
-@click.option("--queue", metavar="NAME", help="ID: use another queue, and with it another profile.")
+@click.option("--queue", type=queue_name, metavar="NAME", help="ID: use another queue, and with it another profile.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="ID: change a value: cpu=512, time_limit=60 ..."
 )

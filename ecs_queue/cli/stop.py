@@ -10,7 +10,7 @@ import click
 
 from ecs_queue.cli.ui.durations import format_duration
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
-from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client
+from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, queue_name
 from ecs_queue.cli.ui.output import print_json, print_stderr, print_stdout
 from ecs_queue.cli.ui.records import STATE_NAMES, find_record, iter_records
 from ecs_queue.errors import UsageError
@@ -36,7 +36,12 @@ _PAGE_SIZE, _BATCH_SIZE = 500, 500
     metavar="STATE",
     help=f"All requests in this state, in upper or lower case; repeatable. {', '.join(LIVE_STATE_NAMES)}.",
 )
-@click.option("--queue", metavar="NAME", help="All requests of this queue that have not ended; with --state both.")
+@click.option(
+    "--queue",
+    type=queue_name,
+    metavar="NAME",
+    help="All requests of this queue that have not ended; with --state both.",
+)
 @click.option("--yes", is_flag=True, help="With --state or --queue: do it; otherwise only count them.")
 @click.option("--ahead", is_flag=True, help="Also revoke an ID that is not known yet, when it arrives.")
 @command_options

@@ -21,7 +21,7 @@ from ecs_queue.cli.ui.exit_status import (
     EXIT_SUBMITTED,
     EXIT_TIMED_OUT,
 )
-from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client
+from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, queue_name
 from ecs_queue.cli.ui.output import (
     STDIO,
     OutputError,
@@ -48,7 +48,9 @@ RELAUNCH_POLICIES = ("never_started", "interrupted", "any_failure")
 
 @click.command(context_settings={"allow_interspersed_args": False}, short_help="Submit one command, or a file of them.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[--] [COMMAND...]")
-@click.option("--queue", metavar="NAME", help="Queue, and with it the profile of the launch.  [default]")
+@click.option(
+    "--queue", type=queue_name, metavar="NAME", help="Queue, and with it the profile of the launch.  [default]"
+)
 @click.option("--id", metavar="ID", help="Your own id. The same request with the same id is submitted only once.")
 @click.option("--priority", type=click.IntRange(0, 9), help="Requests with a higher priority are launched first.  [0]")
 @click.option("--executor-config", metavar="JSON", help='Overrides, such as {"cpu": 512, "environment": [...]}.')

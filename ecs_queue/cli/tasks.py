@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ecs_queue.cli.ui.durations import TimeBound, format_duration, parse_time_bound
-from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client
+from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, queue_name
 from ecs_queue.cli.ui.output import (
     STATE_STYLES,
     fits_terminal,
@@ -67,7 +67,7 @@ class TaskFilter:
     metavar="STATE",
     help=f"Only requests in this state, in upper or lower case; repeatable. {', '.join(STATE_NAMES)}.",
 )
-@click.option("--queue", metavar="NAME", help="Only requests of this queue.")
+@click.option("--queue", type=queue_name, metavar="NAME", help="Only requests of this queue.")
 @click.option(
     "--since", type=parse_time_bound, metavar="AGE|TIME", help="Only submitted since then: 30m, 2h, 2025-01-31T12:00Z."
 )

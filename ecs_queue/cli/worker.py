@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import re
 import threading
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from ecs_queue.cli.ui.logging_setup import LOG_FORMATS
 from ecs_queue.cli.ui.options import SharedOptions, command_options, load_shared_config
 from ecs_queue.cli.ui.output import print_json, print_stderr
 from ecs_queue.errors import UsageError
+from ecs_queue.messages.queue_names import canonical_queue_name, is_queue_name
 
 if TYPE_CHECKING:
     from ecs_queue.cli.ui.signals import StopSignals
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ecs_queue")
 
-#: The queue names that requests may have.
-_QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 #: Python's defaults are 700, 10, 10. A busy worker makes few cycles, and its collections took 4 % of the time.
 _GC_THRESHOLDS = (10_000, 20, 20)
 #: How often a stopping worker checks whether it has ended, while it waits for a second signal. Seconds.
@@ -121,10 +119,10 @@ def _stop(worker: Worker, signals: StopSignals) -> None:
 
 
 def _parse_queue_names(text: str) -> list[str]:
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise UsageError("--queues: expected names separated by commas, such as default,etl, found none")
     for name in names:
-        if not _QUEUE_NAME.fullmatch(name):
+        if not is_queue_name(name):
             raise UsageError(f"--queues: expected names of 1 to 64 of A-Z a-z 0-9 _ . -, found {name!r}")
-    return names
+    return list(dict.fromkeys(map(canonical_queue_name, names)))

@@ -33,6 +33,7 @@ from ecs_queue.ledger import open_ledger
 from ecs_queue.ledger.base import Ledger
 from ecs_queue.messages import envelope
 from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.messages.queue_names import canonical_queue_name
 from ecs_queue.protocol.operations import OperationResult, ResultCode
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
@@ -303,7 +304,7 @@ class EcsQueue:
     def backlog(self, queue: str) -> int:
         """Return how many request messages wait in the queue."""
         self._check_open()
-        return self._broker.backlog(queue)
+        return self._broker.backlog(canonical_queue_name(queue))
 
     def close(self) -> None:
         """Close all connections; later calls raise `UsageError`. Requests go on, their results stay in the ledger."""

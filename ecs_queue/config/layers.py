@@ -11,8 +11,8 @@ from typing import Protocol
 
 from ecs_queue.config.expansion import expand_variables, interpolate
 from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION, SECRET_KEYS
-from ecs_queue.config.model import normalize_queue_name
 from ecs_queue.errors import ConfigError
+from ecs_queue.messages.queue_names import canonical_queue_name
 
 #: The environment variable that names the ini file.
 CONFIG_FILE_VARIABLE = "ECS_QUEUE_CONFIG"
@@ -108,7 +108,7 @@ def read_ini(parser: IniParser, environ: Mapping[str, str], file: str, team: str
         if not section.startswith(prefix) or not resembles_ours(name):
             continue
         origin = f"{file} [{section}]"
-        other = spellings.setdefault(normalize_queue_name(name), name)
+        other = spellings.setdefault(canonical_queue_name(name), name)
         problem = f"expected one section a queue, found [{other}] too, which means the same" if other != name else ""
         values.append(LayerValue(name, "", "", origin, problem=problem))  # a section without a key is a profile too
         options = dict(parser.items(section, raw=True))
@@ -163,7 +163,7 @@ def read_environment(environ: Mapping[str, str], team: str | None = None) -> lis
 
 def resembles_ours(section: str) -> bool:
     """Return whether a section is ours, or named so alike that it must be a mistake."""
-    normal = normalize_queue_name(section)
+    normal = canonical_queue_name(section)
     return normal == MAIN_SECTION or normal.startswith(PROFILE_SECTION)
 
 

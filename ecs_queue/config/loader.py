@@ -85,7 +85,7 @@ class _ConfigBuilder:
             self._reject_unknown_keys(section, own, PROFILE_KEYS)
             keys = {name: key for name, key in PROFILE_KEYS.items() if name in own}
             parsed = _inherited_by(inherited, own) | self._parse(section, own, keys)
-            named[normal] = self._make_profile(section, queue, parsed, {**sources.base, **own})
+            named[normal] = self._make_profile(section, normal, parsed, {**sources.base, **own})
             self._add_effective_values(section, keys, own, None)
         return base, named
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from ecs_queue.config.profile import Profile
 from ecs_queue.config.redact import redact_url
 from ecs_queue.messages.keyring import SigningKey
+from ecs_queue.messages.queue_names import canonical_queue_name
 
 DEFAULT_QUEUE = "default"
-
-
-@lru_cache(maxsize=1024)
-def normalize_queue_name(name: str) -> str:
-    """Return the name by which queues are compared: lower case, with `_` for all but letters and digits."""
-    return re.sub(r"[^a-z0-9]", "_", name.lower())
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +65,14 @@ class Config:
     journal_megabytes: int
     journal_retention_seconds: float
     base_profile: Profile
-    #: normalize_queue_name(NAME) -> the profile of `[aws_ecs_executor.NAME]`.
+    #: canonical_queue_name(NAME) -> the profile of `[aws_ecs_executor.NAME]`.
     named_profiles: Mapping[str, Profile] = field(hash=False)
     #: Every value in effect; of a named profile only the values that it sets itself.
     effective_values: tuple[EffectiveValue, ...]
 
     def profile(self, queue: str) -> Profile:
         """Return a queue's profile: that of its own section, otherwise `[aws_ecs_executor]`. Any name has one."""
-        found = self.named_profiles.get(normalize_queue_name(queue), self.base_profile)
+        found = self.named_profiles.get(canonical_queue_name(queue), self.base_profile)
         return found if found.queue == queue else found.for_queue(queue)
 
     def event_queue_url_for(self, queue: str) -> str:

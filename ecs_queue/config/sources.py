@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,11 +16,9 @@ from ecs_queue.config.layers import (
     read_ini,
     resembles_ours,
 )
-from ecs_queue.config.model import normalize_queue_name
 from ecs_queue.errors import ConfigError
+from ecs_queue.messages.queue_names import canonical_queue_name, is_queue_name
 
-# Valid queue names, as in messages.
-_QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 #: Returns the value of a key of [ecs_queue] from Airflow's secrets backend; None if there is none.
 SecretReader = Callable[[str], str | None]
 
@@ -44,8 +41,8 @@ class RawConfig:
     Attributes:
         main: values of [ecs_queue].
         base: values of [aws_ecs_executor].
-        profiles: normalized queue name -> values.
-        queue_names: normalized queue name -> queue name.
+        profiles: canonical queue name -> values.
+        queue_names: canonical queue name -> queue name.
         problems: what was wrong.
     """
 
@@ -160,10 +157,10 @@ def _find_section(merged: RawConfig, value: LayerValue) -> str | None:
             )
         return None
     name = section[len(PROFILE_SECTION) + 1 :]
-    normal = normalize_queue_name(name)
+    normal = canonical_queue_name(name)
     merged.queue_names.setdefault(normal, name)
     merged.profiles.setdefault(normal, {})
-    if not _QUEUE_NAME.fullmatch(name):
+    if not is_queue_name(name):
         _add_problem(
             merged,
             value,

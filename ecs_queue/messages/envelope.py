@@ -22,6 +22,7 @@ import msgspec
 from ecs_queue.durations import MAX_SECONDS
 from ecs_queue.errors import InvalidRequest, UndecodableMessage, UnverifiedMessage
 from ecs_queue.messages.keyring import NO_KEYS, Keyring, Scope
+from ecs_queue.messages.queue_names import canonical_queue_name
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 
@@ -186,7 +187,10 @@ def new_request(
     expires_in: float | None = None,
     **fields: Any,
 ) -> TaskRequest:
-    """Return a valid request made at `now` (seconds since the epoch); InvalidRequest names the wrong field."""
+    """Return a valid request made at `now` (seconds since the epoch); InvalidRequest names the wrong field.
+
+    Its queue has the canonical name, by which workers consume.
+    """
     unknown = fields.keys() - set(TaskRequest.__struct_fields__)
     if unknown:
         raise InvalidRequest(f"{min(unknown)}: a request has no such field")
@@ -208,7 +212,8 @@ def new_request(
     except msgspec.ValidationError as error:
         raise InvalidRequest(_format_validation_error(str(error), members)) from None
     _check_encodable(request)
-    return request
+    queue = canonical_queue_name(request.queue)
+    return request if queue == request.queue else msgspec.structs.replace(request, queue=queue)
 
 
 def encode(message: TaskRequest | TaskResult, keyring: Keyring = NO_KEYS) -> bytes:

@@ -18,6 +18,7 @@ from ecs_queue.ecs.clients import ClientOptions, EcsClients
 from ecs_queue.ecs.gateway import BotoEcsGateway, EcsGateway
 from ecs_queue.journal import JournalRecorder, JournalStore
 from ecs_queue.ledger.base import Ledger, WorkerInfo
+from ecs_queue.messages.queue_names import canonical_queue_name
 from ecs_queue.telemetry import Telemetry
 from ecs_queue.version import package_version
 from ecs_queue.worker.consumer import Consumer
@@ -65,7 +66,7 @@ class Worker:
         """Build every service; `journal` is where events are recorded, None for no journal."""
         self._config = config
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
-        self.queues = list(queues)
+        self.queues = list(dict.fromkeys(map(canonical_queue_name, queues)))
         telemetry = self._telemetry = telemetry or Telemetry()
         self._recorder = (
             None

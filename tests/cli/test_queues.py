@@ -59,7 +59,7 @@ def test_a_paused_queue_launches_nothing_until_it_is_resumed(
     assert sorted(client.ledger.list_paused_queues()) == ["etl", "reports"]
     assert client.ledger.claim("a", claim_request).code is ResultCode.PAUSED
     resumed = invoke("queues", "resume", "etl", "unheard-of", env=no_worker_environ)
-    assert resumed.stdout.splitlines() == ["etl: resumed", "unheard-of: was not paused"]
+    assert resumed.stdout.splitlines() == ["etl: resumed", "unheard_of: was not paused"]
     assert sorted(client.ledger.list_paused_queues()) == ["reports"]
 
 

@@ -301,7 +301,7 @@ def test_a_queue_that_no_worker_serves_is_reported_without_waiting_too(
             host="h",
             pid=1,
             version="1",
-            queues=["etl-large"],
+            queues=["etl_large"],
             concurrency=32,
             launches_in_progress=0,
             launched_total=0,
@@ -312,8 +312,8 @@ def test_a_queue_that_no_worker_serves_is_reported_without_waiting_too(
         client.ledger.heartbeat(info, 15)
     done = invoke("submit", "--queue", "etl-lagre", "--", "true", env=no_worker_environ)
     assert (done.exit_code, done.stdout.count("\n")) == (0, 1)
-    assert "no live worker serves queue etl-lagre; did you mean etl-large? Or start one" in done.stderr
-    assert invoke("submit", "--queue", "etl-large", "--", "true", env=no_worker_environ).stderr == ""
+    assert "no live worker serves queue etl_lagre; did you mean etl_large? Or start one" in done.stderr
+    assert invoke("submit", "--queue", "etl_large", "--", "true", env=no_worker_environ).stderr == ""
     file = task_file(tmp_path, {"command": ["true"], "queue": "lonely"})
     assert "serves queue lonely; start one" in invoke("submit", "-f", str(file), env=no_worker_environ).stderr
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ecs_queue.errors import UsageError
+from ecs_queue.messages.queue_names import canonical_queue_name, is_queue_name
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
@@ -97,6 +98,11 @@ def shared_options(command: Command) -> Command:
     ):
         command = decorate(command)
     return command
+
+
+def queue_name(value: str) -> str:
+    """Return the canonical name of a queue in any spelling, as the type of an option. An invalid name stays."""
+    return canonical_queue_name(value) if is_queue_name(value) else value
 
 
 pass_options = click.make_pass_decorator(SharedOptions, ensure=True)
