@@ -46,7 +46,7 @@ def _event(level: int, fields: str, message: str, journal_only: str = "") -> Eve
 
 EVENTS: dict[str, EventType] = {
     "worker.started": _event(_I, "worker queues", "worker {worker} started, takes requests of {queues}"),
-    "worker.stopping": _event(_I, "worker outstanding", "worker {worker} is stopping, {outstanding} calls in hand"),
+    "worker.stopping": _event(_I, "worker outstanding", "worker {worker} is stopping, {outstanding} calls in progress"),
     "worker.stopped": _event(_I, "worker", "worker {worker} has stopped"),
     "service.failed": _event(_E, "service reason", "{service} failed, it tries again: {reason}"),
     "health.degraded": _event(_W, "queue reason", "queue {queue}: {reason}"),
@@ -92,7 +92,9 @@ EVENTS: dict[str, EventType] = {
     "decision.missing_task": _event(
         _T, "id arn", "{id}: {arn} counts as lost", "record missing_for grace ecs_reason decision"
     ),
-    "circuit.opened": _event(_E, "queue reason seconds", "queue {queue} paused for {seconds} s: {reason}"),
+    "circuit.opened": _event(
+        _E, "queue reason seconds", "queue {queue}: no launches from this worker for {seconds} s: {reason}"
+    ),
     "circuit.closed": _event(_I, "queue", "queue {queue} works again"),
     "task.status_changed": _event(_D, "id arn status", "{id} is {status}"),
     "request.retry_scheduled": _event(_I, "id attempt reason", "{id} will be retried as attempt {attempt}: {reason}"),

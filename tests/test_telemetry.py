@@ -53,7 +53,7 @@ def test_an_event_is_logged_with_its_name_and_fields(caplog: pytest.LogCaptureFi
         Telemetry().emit("circuit.opened", queue="q", reason="100 % {broken}", seconds=5)
 
     (entry,) = caplog.records
-    assert entry.getMessage() == "queue q paused for 5 s: 100 % {broken}"
+    assert entry.getMessage() == "queue q: no launches from this worker for 5 s: 100 % {broken}"
     assert entry.levelno == logging.ERROR
     assert entry.__dict__["event"] == "circuit.opened"
     assert entry.__dict__["fields"]["queue"] == "q"

@@ -65,7 +65,7 @@ class LedgerAccess:
         self._validation_cache = ValidationCache(config)
         self._keyring = open_keyring(config)
         self._log = log
-        self._inbox: ResultConsumer | None = None
+        self._result_consumer: ResultConsumer | None = None
         self._put_pool = ThreadPoolExecutor(1, "ecs-queue-put")  # a pool starts its thread when it is first used
         self._publish_pool = ThreadPoolExecutor(1, "ecs-queue-publish")
         self.ledger_guard = OutageGuard("ledger", log, on_failure=lambda: on_failure("ledger"))
@@ -130,7 +130,7 @@ class LedgerAccess:
     def receive_results(self, deadline: float) -> Iterator[TaskResult]:
         """Yield the results that have arrived, as the ledger has them, until `deadline` (monotonic clock) at most."""
         while not self.is_backing_off:
-            bodies = self.broker_guard.attempt(self._drain_inbox)
+            bodies = self.broker_guard.attempt(self._drain_results)
             keys = decode_result_keys(bodies or (), self._keyring, self._log)
             records = self.get_records([request_id for request_id, _ in keys])
             if records is not None:  # in an outage the ledger is read later
@@ -174,16 +174,16 @@ class LedgerAccess:
         """Close the connections. Requests continue, and their results stay in the ledger."""
         self._put_pool.shutdown()
         self._publish_pool.shutdown()
-        if self._inbox is not None:
-            self._inbox.close()
+        if self._result_consumer is not None:
+            self._result_consumer.close()
         self._journal.close()
         self._broker.close()
         self._ledger.close()
 
-    def _drain_inbox(self) -> list[bytes]:
-        if self._inbox is None:
-            self._inbox = self._broker.consume_results(self.owner)
-        bodies = self._inbox.drain(_DRAIN_TIMEOUT_SECONDS)
+    def _drain_results(self) -> list[bytes]:
+        if self._result_consumer is None:
+            self._result_consumer = self._broker.consume_results(self.owner)
+        bodies = self._result_consumer.drain(_DRAIN_TIMEOUT_SECONDS)
         if bodies:
             crash_point("airflow.drained")
         return bodies

@@ -249,7 +249,7 @@ def test_a_sync_ends_when_its_time_is_up_however_many_results_there_are(
     foreign = msgspec.structs.replace(envelope.build_result(ended), id="another-request")
     inbox = EndlessInbox(envelope.encode(foreign))
     monkeypatch.setattr(executor_module, "SYNC_BUDGET_SECONDS", 0.05)
-    monkeypatch.setattr(harness.executor.ledger_access, "_inbox", inbox)
+    monkeypatch.setattr(harness.executor.ledger_access, "_result_consumer", inbox)
     harness.heartbeat()
     assert inbox.drained >= 1
     assert harness.collect_events()[task_key(item)][0] == "success"  # the ledger was still read
