@@ -25,7 +25,7 @@ from ecs_queue.protocol.ecs_results import (
 Task = dict[str, Any]
 
 
-class LostAnswer(Enum):
+class LostResult(Enum):
     """A RunTask call whose reply is lost, by the time of its effect."""
 
     NO_EFFECT = "never"
@@ -62,7 +62,7 @@ class FakeEcs:
         self._lock = threading.RLock()
         self._by_token: dict[tuple[str, str], tuple[str, str]] = {}
         self.tasks: dict[str, Task] = {}
-        self.run_task_results: deque[RunTaskResult | LostAnswer] = deque()
+        self.run_task_results: deque[RunTaskResult | LostResult] = deque()
         self.on_run_task: Callable[[RunTaskCall], object] = lambda call: None
         self.run_task_calls: list[RunTaskCall] = []
         self.delayed_calls: list[RunTaskCall] = []
@@ -88,14 +88,14 @@ class FakeEcs:
                 return scripted
             return self._result_of_call(call, scripted)
 
-    def _result_of_call(self, call: RunTaskCall, scripted: LostAnswer | None) -> RunTaskResult:
-        if scripted is LostAnswer.DELAYED:
+    def _result_of_call(self, call: RunTaskCall, scripted: LostResult | None) -> RunTaskResult:
+        if scripted is LostResult.DELAYED:
             self.delayed_calls.append(call)
-        elif scripted is not LostAnswer.NO_EFFECT:
+        elif scripted is not LostResult.NO_EFFECT:
             result = self._start_task(call)
             if scripted is None:
                 return result
-        if scripted is LostAnswer.SERVER_ERROR:
+        if scripted is LostResult.SERVER_ERROR:
             return RunTaskResult(RunTaskResultKind.ANSWERED_5XX, reason="ServerException")
         return RunTaskResult(RunTaskResultKind.AMBIGUOUS, reason="Whether ECS started a task is not known: timed out")
 

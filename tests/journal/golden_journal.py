@@ -16,7 +16,7 @@ from ecs_queue.journal.codec import decode_event, encode_event
 from ecs_queue.journal.jsonl import encode_line
 from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.record import build_started_by
-from tests.fake_ecs import DENIED, LostAnswer
+from tests.fake_ecs import DENIED, LostResult
 from tests.worker.harness import WorkerHarness
 
 OURS = "arn:aws:ecs:us-east-1:123456789012:task/jobs/ours"
@@ -83,7 +83,7 @@ def _run_task_results(harness: WorkerHarness) -> None:
         reason = f"ECS said {kind.value} to postgres://jobs:hunter2@db/x"
         harness.ecs.run_task_results.append(RunTaskResult(kind, reason=reason, error_code=kind.value))
         harness.worker.handle_message(harness.new_envelope(f"answered-{kind.value.replace('_', '-')}"))
-    harness.ecs.run_task_results.append(LostAnswer.SERVER_ERROR)
+    harness.ecs.run_task_results.append(LostResult.SERVER_ERROR)
     harness.worker.handle_message(harness.new_envelope("answered-5xx"))
     harness.advance_in_steps(140, step=10)
 
@@ -102,7 +102,7 @@ def _record_token_conflicts(harness: WorkerHarness) -> None:
 
 def _ambiguous_calls(harness: WorkerHarness) -> None:
     """Calls whose response was lost, and ListTasks calls that search for their tasks."""
-    for record_id, lost in (("ambiguous-found", LostAnswer.IMMEDIATE), ("ambiguous-absent", LostAnswer.NO_EFFECT)):
+    for record_id, lost in (("ambiguous-found", LostResult.IMMEDIATE), ("ambiguous-absent", LostResult.NO_EFFECT)):
         harness.ecs.run_task_results.append(lost)
         harness.worker.handle_message(harness.new_envelope(record_id))
         harness.memory_ledger.stop([record_id], "alice")

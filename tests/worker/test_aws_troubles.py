@@ -11,7 +11,7 @@ from ecs_queue.ecs.classify import classify_exception, classify_failures
 from ecs_queue.ecs.clients import Target
 from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.states import State
-from tests.fake_ecs import LostAnswer
+from tests.fake_ecs import LostResult
 from tests.worker.harness import TARGET, SteppedWorker, WorkerHarness, failed_result
 
 WRONG = Target("us-east-1", None, None, "prdo")
@@ -64,7 +64,7 @@ def test_requests_of_a_profile_that_is_mended_are_launched_by_it_and_delay_no_ne
 
 
 def test_an_ambiguous_launch_at_the_old_target_does_not_pause_the_new_one(harness: WorkerHarness) -> None:
-    harness.ecs.run_task_results.append(LostAnswer.NO_EFFECT)
+    harness.ecs.run_task_results.append(LostResult.NO_EFFECT)
     new_misconfigured_worker(harness).handle_message(harness.new_envelope("old"))
     missing = error_result("Cluster not found.", "ClusterNotFoundException")
     harness.ecs.on_run_task = lambda call: (

@@ -28,7 +28,7 @@ from ecs_queue.protocol.states import State
 from ecs_queue.replay.decisions import compare_decision
 from ecs_queue.worker.event_listener import find_event_queues
 from ecs_queue.worker.poll_schedule import EventAwareSchedule
-from tests.fake_ecs import LostAnswer
+from tests.fake_ecs import LostResult
 from tests.fake_event_queue import build_event_message
 from tests.worker.event_listener_harness import SOURCE, URL, EventListenerHarness
 from tests.worker.harness import TARGET, WorkerHarness
@@ -107,7 +107,7 @@ class TestEnds:
 
 class TestBeforeLaunchIsRecorded:
     def test_an_event_reports_a_launch_whose_result_was_lost(self, harness: EventListenerHarness) -> None:
-        harness.ecs.run_task_results.append(LostAnswer.IMMEDIATE)
+        harness.ecs.run_task_results.append(LostResult.IMMEDIATE)
         harness.worker.handle_message(harness.new_envelope())
         assert harness.state() is State.LAUNCHING
         (arn,) = harness.ecs.tasks
@@ -152,7 +152,7 @@ class TestBeforeLaunchIsRecorded:
     def test_only_what_was_launched_there_under_this_number_is_adopted(
         self, harness: EventListenerHarness, changes: dict[str, str]
     ) -> None:
-        harness.ecs.run_task_results.append(LostAnswer.NO_EFFECT)
+        harness.ecs.run_task_results.append(LostResult.NO_EFFECT)
         harness.worker.handle_message(harness.new_envelope())
         before = harness.record()
         nonce = before.nonce

@@ -10,7 +10,7 @@ from ecs_queue.protocol.ecs_results import RunTaskResultKind
 from ecs_queue.protocol.record import build_client_token, build_started_by
 from ecs_queue.protocol.states import State
 from tests.fake_clock import START
-from tests.fake_ecs import LostAnswer
+from tests.fake_ecs import LostResult
 from tests.worker.harness import WorkerHarness, failed_result
 
 
@@ -149,7 +149,7 @@ def test_a_permanent_no_fails_the_request_with_its_reason(harness: WorkerHarness
 
 
 def test_a_call_with_a_lost_result_is_made_again_with_the_same_token_and_arguments(harness: WorkerHarness) -> None:
-    harness.ecs.run_task_results.append(LostAnswer.IMMEDIATE)
+    harness.ecs.run_task_results.append(LostResult.IMMEDIATE)
     harness.worker.handle_message(harness.new_envelope())
     assert harness.state() is State.LAUNCHING
 

@@ -8,7 +8,7 @@ from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.protocol.ecs_results import EcsError, EcsErrorKind, RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.states import State
 from tests.fake_clock import START
-from tests.fake_ecs import CLUSTER_NOT_FOUND, DENIED, THROTTLED, LostAnswer, RunTaskCall
+from tests.fake_ecs import CLUSTER_NOT_FOUND, DENIED, THROTTLED, LostResult, RunTaskCall
 from tests.worker.harness import WorkerHarness, WorkerKilled
 
 LEASE, SETTLE = 30.0, 600.0
@@ -82,7 +82,7 @@ class TestAmbiguousCall:
         assert harness.state() is State.LAUNCHED
 
     def test_after_forty_minutes_it_only_lists_tasks(self, harness: WorkerHarness) -> None:
-        harness.ecs.run_task_results.extend([LostAnswer.NO_EFFECT] * 1000)
+        harness.ecs.run_task_results.extend([LostResult.NO_EFFECT] * 1000)
         harness.worker.handle_message(harness.new_envelope())
         harness.advance_in_steps(41 * 60, step=10)
         calls = len(harness.ecs.run_task_calls)
@@ -106,7 +106,7 @@ class TestAmbiguousCall:
         assert harness.record().launched_at > called_at + SETTLE + LEASE
 
     def test_what_it_finds_is_followed(self, harness: WorkerHarness) -> None:
-        harness.ecs.run_task_results.append(LostAnswer.IMMEDIATE)
+        harness.ecs.run_task_results.append(LostResult.IMMEDIATE)
         harness.worker.handle_message(harness.new_envelope())
         harness.memory_ledger.stop(["a"], "alice")
 
@@ -118,7 +118,7 @@ class TestAmbiguousCall:
         assert not harness.ecs.live_tasks()
 
     def test_a_stop_with_nothing_found_is_revoked_when_that_is_proof(self, harness: WorkerHarness) -> None:
-        harness.ecs.run_task_results.append(LostAnswer.NO_EFFECT)
+        harness.ecs.run_task_results.append(LostResult.NO_EFFECT)
         harness.worker.handle_message(harness.new_envelope())
         harness.memory_ledger.stop(["a"], "alice")
 
@@ -130,7 +130,7 @@ class TestAmbiguousCall:
         assert len(harness.ecs.run_task_calls) == 1
 
     def test_an_expired_one_with_nothing_found_is_expired_when_that_is_proof(self, harness: WorkerHarness) -> None:
-        harness.ecs.run_task_results.append(LostAnswer.NO_EFFECT)
+        harness.ecs.run_task_results.append(LostResult.NO_EFFECT)
         harness.worker.handle_message(harness.new_envelope(expires_in=10.0))
         harness.clock.advance(11)
 
@@ -140,7 +140,7 @@ class TestAmbiguousCall:
         assert len(harness.ecs.run_task_calls) == 1
 
     def test_a_list_that_fails_proves_nothing(self, harness: WorkerHarness) -> None:
-        harness.ecs.run_task_results.append(LostAnswer.NO_EFFECT)
+        harness.ecs.run_task_results.append(LostResult.NO_EFFECT)
         harness.ecs.list_error = THROTTLED
         harness.worker.handle_message(harness.new_envelope())
         harness.memory_ledger.stop(["a"], "alice")
@@ -157,7 +157,7 @@ class TestAmbiguousCall:
     def test_a_lasting_error_ends_it_unknown_when_nothing_is_proof_any_more(
         self, harness: WorkerHarness, trouble: EcsError
     ) -> None:
-        harness.ecs.run_task_results.append(LostAnswer.NO_EFFECT)
+        harness.ecs.run_task_results.append(LostResult.NO_EFFECT)
         harness.ecs.list_error = trouble
         harness.worker.handle_message(harness.new_envelope())
         harness.memory_ledger.stop(["a"], "alice")
@@ -173,7 +173,7 @@ class TestAmbiguousCall:
         assert harness.worker.circuit_breakers.health() == f"default: {trouble.reason}"
 
     def test_a_list_that_ecs_refuses_is_in_health_and_names_the_family_to_search(self, harness: WorkerHarness) -> None:
-        harness.ecs.run_task_results.append(LostAnswer.NO_EFFECT)
+        harness.ecs.run_task_results.append(LostResult.NO_EFFECT)
         harness.ecs.list_error = EcsError(EcsErrorKind.INVALID, "ListTasks failed: no such filter")
         harness.worker.handle_message(harness.new_envelope())
         harness.memory_ledger.stop(["a"], "alice")
@@ -250,14 +250,14 @@ class TestFailingLedger:
         ("operation", "result"),
         [
             ("no_effect", RunTaskResult(RunTaskResultKind.THROTTLED)),
-            ("call_ambiguous", LostAnswer.IMMEDIATE),
-            ("call_ambiguous", LostAnswer.NO_EFFECT),
+            ("call_ambiguous", LostResult.IMMEDIATE),
+            ("call_ambiguous", LostResult.NO_EFFECT),
             ("refused", RunTaskResult(RunTaskResultKind.CAPACITY)),
             ("refused", RunTaskResult(RunTaskResultKind.START_FAILURE)),
         ],
     )
     def test_when_it_writes_that_it_was_not_launched(
-        self, harness: WorkerHarness, operation: str, result: RunTaskResult | LostAnswer, when: str
+        self, harness: WorkerHarness, operation: str, result: RunTaskResult | LostResult, when: str
     ) -> None:
         harness.ecs.run_task_results.append(result)
         self._inject_failure(harness, operation, when)

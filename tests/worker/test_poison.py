@@ -11,7 +11,7 @@ from ecs_queue.messages import envelope
 from ecs_queue.messages.keyring import Keyring
 from ecs_queue.protocol.states import State
 from ecs_queue.worker.poison import PoisonGuard
-from tests.fake_ecs import LostAnswer, RunTaskCall
+from tests.fake_ecs import LostResult, RunTaskCall
 from tests.worker.harness import FakeDelivery, WorkerHarness, WorkerKilled
 
 MAX_DELIVERIES = 3
@@ -76,7 +76,7 @@ def test_its_record_fails_when_it_is_swept_and_its_owner_hears_of_it(
 
 
 def test_messages_that_come_again_for_good_reasons_are_never_given_up(harness: WorkerHarness) -> None:
-    harness.ecs.run_task_results.extend([LostAnswer.NO_EFFECT] * (3 * MAX_DELIVERIES))
+    harness.ecs.run_task_results.extend([LostResult.NO_EFFECT] * (3 * MAX_DELIVERIES))
     for _ in range(3 * MAX_DELIVERIES):
         assert harness.worker.launcher.handle_message(FakeDelivery(harness.new_envelope(), redelivered=True))
         harness.clock.advance(1.0)

@@ -18,7 +18,7 @@ from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 from tests.fake_clock import START
-from tests.fake_ecs import FakeEcs, LostAnswer, RunTaskCall, Task
+from tests.fake_ecs import FakeEcs, LostResult, RunTaskCall, Task
 from tests.worker.harness import WorkerHarness, WorkerKilled
 
 SEEDS = 250
@@ -30,8 +30,8 @@ MAX_CALL_DELAY = 550.0
 #: How long ECS may not show a new task.
 MAX_VISIBILITY_DELAY = 20.0
 
-RUN_TASK_RESULTS: list[RunTaskResult | LostAnswer] = [
-    *LostAnswer,
+RUN_TASK_RESULTS: list[RunTaskResult | LostResult] = [
+    *LostResult,
     RunTaskResult(RunTaskResultKind.THROTTLED, reason="rate exceeded"),
     RunTaskResult(RunTaskResultKind.NEVER_SENT, reason="no connection"),
     RunTaskResult(RunTaskResultKind.CAPACITY, reason="RESOURCE:CPU"),

@@ -16,7 +16,7 @@ from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.operations import ClaimRequest
 from ecs_queue.protocol.states import State
 from ecs_queue.runtask.launch_spec import args_scope, build_submission, decode_launch_spec
-from tests.fake_ecs import LostAnswer
+from tests.fake_ecs import LostResult
 from tests.worker.harness import TARGET, SteppedWorker, WorkerHarness
 
 KEY, OTHER_KEY = "k1:" + "a" * 32, "k2:" + "b" * 32
@@ -210,7 +210,7 @@ class TestRecords:
     def test_an_ambiguous_launch_whose_arguments_were_changed_is_searched_for_and_never_called(
         self, harness: WorkerHarness
     ) -> None:
-        harness.ecs.run_task_results.append(LostAnswer.IMMEDIATE)
+        harness.ecs.run_task_results.append(LostResult.IMMEDIATE)
         harness.worker.handle_message(harness.new_envelope())
         tamper_with_record(harness, args="{}")
         harness.advance_in_steps(120, step=5)
@@ -224,7 +224,7 @@ class TestRecords:
     def test_an_ambiguous_launch_whose_request_was_changed_is_not_called_again_though_its_arguments_are_signed(
         self, harness: WorkerHarness
     ) -> None:
-        harness.ecs.run_task_results.append(LostAnswer.IMMEDIATE)
+        harness.ecs.run_task_results.append(LostResult.IMMEDIATE)
         harness.worker.handle_message(harness.new_envelope())
         tamper_with_record(harness, request=unsigned(harness))
         harness.advance_in_steps(120, step=5)
@@ -244,7 +244,7 @@ class TestRecords:
         assert not harness.ecs.run_task_calls
 
     def test_when_there_is_none_to_be_found_it_ends_at_the_next_launch(self, harness: WorkerHarness) -> None:
-        harness.ecs.run_task_results.append(LostAnswer.NO_EFFECT)
+        harness.ecs.run_task_results.append(LostResult.NO_EFFECT)
         harness.worker.handle_message(harness.new_envelope())
         tamper_with_record(harness, args="{}", request=unsigned(harness))
         harness.advance_in_steps(LEASE + SETTLE + 400, step=10)
@@ -321,7 +321,7 @@ class TestSealedRecords:
         assert not harness.ecs.run_task_calls
 
     def test_an_ambiguous_launch_is_continued_by_a_worker_that_has_the_key(self, harness: WorkerHarness) -> None:
-        harness.ecs.run_task_results.append(LostAnswer.NO_EFFECT)
+        harness.ecs.run_task_results.append(LostResult.NO_EFFECT)
         harness.worker.handle_message(harness.new_envelope())
         keyless = harness.new_worker(signing_keys=KEY)
         harness.clock.advance(LEASE + 1)

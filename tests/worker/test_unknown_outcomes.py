@@ -12,7 +12,7 @@ from ecs_queue.ecs.clients import Target
 from ecs_queue.messages import envelope
 from ecs_queue.protocol.ecs_results import DescribeTasksResult, EcsError, EcsErrorKind, StopTaskResult
 from ecs_queue.protocol.states import State
-from tests.fake_ecs import DENIED, LostAnswer
+from tests.fake_ecs import DENIED, LostResult
 from tests.worker.harness import TARGET, WorkerHarness
 
 LEASE, HOUR = 30.0, 3600.0
@@ -31,7 +31,7 @@ def _update_record(harness: WorkerHarness, record_id: str = "a", **fields: objec
 
 
 def _make_ambiguous(harness: WorkerHarness) -> None:
-    harness.ecs.run_task_results.append(LostAnswer.IMMEDIATE)
+    harness.ecs.run_task_results.append(LostResult.IMMEDIATE)
     harness.worker.handle_message(harness.new_envelope())
     assert harness.state() is State.LAUNCHING
 
@@ -54,7 +54,7 @@ class TestNewerArguments:
         assert harness.state() is State.LAUNCHED  # from 40 minutes on it only looks
 
     def test_a_queued_one_waits_for_a_newer_worker_and_expires_with_the_reason(self, harness: WorkerHarness) -> None:
-        harness.ecs.run_task_results.append(LostAnswer.NO_EFFECT)
+        harness.ecs.run_task_results.append(LostResult.NO_EFFECT)
         harness.put_request(expires_in=300.0)
         _update_record(harness, args='{"v": 2}', target=TARGET.encode())
 
