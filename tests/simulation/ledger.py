@@ -126,6 +126,7 @@ class SimLedger:
         schedule_fail_over: Called shortly after a snapshot was taken, to fail over.
         on_effect: Called with the operation and its result after each effect.
         on_confirmed: Called with the operation and its result when the caller receives it after a barrier.
+        on_unconfirmed: Called with the id of a record whose write was not confirmed.
         report_violation: Called with what must not happen.
     """
 
@@ -136,6 +137,7 @@ class SimLedger:
         schedule_fail_over: Callable[[], None],
         on_effect: Callable[[str, Any], None],
         on_confirmed: Callable[[str, Any], None],
+        on_unconfirmed: Callable[[str], None],
         report_violation: Callable[[str], None],
     ) -> None:
         self._process = process
@@ -144,6 +146,7 @@ class SimLedger:
         self._schedule_fail_over = schedule_fail_over
         self._on_effect = on_effect
         self._on_confirmed = on_confirmed
+        self._on_unconfirmed = on_unconfirmed
         self._report_violation = report_violation
 
     def __getattr__(self, operation: str) -> Any:
@@ -188,6 +191,9 @@ class SimLedger:
         if context.happens(faults.ledger_repeated):
             result = self._repeat(operation, arguments, effect, result)
         if not is_confirmed:
+            for record in self._find_records(arguments):
+                if record is not None:
+                    self._on_unconfirmed(record.id)
             self._fail(operation, "took effect, and the server did not confirm it")
         if context.happens(faults.ledger_lost_after_effect):
             self._fail(operation, "took effect, the reply is lost")
@@ -221,9 +227,10 @@ class SimLedger:
         return result
 
     def _find_records(self, arguments: tuple[Any, ...]) -> list[Record | None]:
-        """Return a copy of the record that the first argument names."""
-        key = getattr(arguments[0], "id", arguments[0]) if arguments else ""
-        return self._server.get([key]) if isinstance(key, str) else []
+        """Return copies of the records that the first argument names."""
+        named = arguments[0] if arguments else []
+        each = named if isinstance(named, list | tuple) else [named]
+        return self._server.get([key for item in each if isinstance(key := getattr(item, "id", item), str)])
 
     def _fail(self, operation: str, description: str) -> None:
         self._context.trace(f"{operation} {description}")

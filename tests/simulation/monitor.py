@@ -43,6 +43,7 @@ class InvariantMonitor:
         self._forgotten_ended: set[tuple[str, str]] = set()
         self.lost_puts: set[str] = set()
         self._confirmed_stops: set[str] = set()
+        self._unconfirmed: set[str] = set()
         self.violations: list[str] = []
         self.coverage: Counter[str] = Counter()
         self.ledger: SimLedgerServer
@@ -78,6 +79,10 @@ class InvariantMonitor:
         """Note what a caller was answered after a barrier: no fail-over may undo it."""
         if operation == "stop":
             self._confirmed_stops.update(each.record.id for each in result if each.record and _is_stopped(each.record))
+
+    def on_unconfirmed(self, record_id: str) -> None:
+        """Note a write that its caller must repeat. Others may read it and act on it before a fail-over loses it."""
+        self._unconfirmed.add(record_id)
 
     def on_fail_over(self) -> None:
         """Forget what the ledger lost in a fail-over, and check that it was nothing that was confirmed."""
@@ -145,7 +150,10 @@ class InvariantMonitor:
                 # Its put was lost at a fail-over: the successor got the result of a stop of an unknown id.
                 result = results.get((request.id, ""))
             # Its owner has the true result; ECS forgot the task before the next poll.
-            is_gone = record.state is State.UNKNOWN and (request.id, request.nonce) in self._forgotten_ended
+            is_gone = (record.state is State.UNKNOWN or request.id in self._unconfirmed) and (
+                request.id,
+                request.nonce,
+            ) in self._forgotten_ended
             if result is not None and result.state != record.state.value and not is_gone:
                 self.report_violation(
                     f"{owner.name} got {result.state} for {request.id}, the ledger says {record.state}"
@@ -258,7 +266,7 @@ class InvariantMonitor:
             if record.state is State.FAILED and self.ecs.tasks_by_started_by.get(self._started_by(record)):
                 self.report_violation(f"{record.id} was given up as poison, and launch {record.launch} has a task")
             return
-        if not self._matches_ecs(record, tasks):
+        if record.id not in self._unconfirmed and not self._matches_ecs(record, tasks):
             self.report_violation(f"{record.id} ended {record.state} ({record.reason}), which is not what happened")
         if record.attempts > self._max_attempts:
             self.report_violation(f"{record.id} ended after {record.attempts} attempts of {self._max_attempts}")

@@ -203,6 +203,7 @@ class Simulation:
             self._fail_over,
             self._ledger_changed,
             self.monitor.on_confirmed,
+            self.monitor.on_unconfirmed,
             self.monitor.report_violation,
         )
         return ledger, SimBroker(process, self._broker_server)
