@@ -7,6 +7,7 @@ lost unless its raw bytes were kept here.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -19,15 +20,34 @@ from kombu.utils.scheduling import round_robin_cycle
 
 from ecs_queue.broker.base import OnUndecodable
 from ecs_queue.crash_points import crash_point
-from ecs_queue.errors import BrokerUnavailable
+from ecs_queue.errors import BrokerUnavailable, ConfigError
 
 #: Gets the transport's name of the queue and the message as decoded from kombu's JSON.
 OnLostMessage = Callable[[str, Mapping[str, Any]], None]
 
 
+@contextmanager
+def wrap_url_errors() -> Iterator[None]:
+    """Raise what the client library says of the options of a URL, when it connects, as ConfigError without the URL."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        option = f"the option {found[1]!r}" if found else "an option"
+        raise ConfigError(
+            f"broker_url: {option} after the ? cannot be used ({type(error).__name__}); leave it out, ecs-queue sets "
+            "time limits and health checks itself"
+        ) from None
+
+
 def connect(connection: Any) -> None:
-    """Connect with one attempt; kombu's default sleeps for seconds between several. Raises kombu's errors."""
-    connection.ensure_connection(max_retries=0)
+    """Connect with one attempt; kombu's default sleeps for seconds between several.
+
+    Raises:
+        ConfigError: An option of the URL cannot be used.
+    """
+    with wrap_url_errors():
+        connection.ensure_connection(max_retries=0)
 
 
 def make_queue(name: str, expires: int | None = None) -> Any:

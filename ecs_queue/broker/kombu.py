@@ -11,7 +11,7 @@ import kombu
 
 from ecs_queue.broker import topology
 from ecs_queue.broker.base import OnDelivery, OnUndecodable, RequestMessage
-from ecs_queue.broker.connection import SuspendableRoundRobin, close_connection, connect, wrap_errors
+from ecs_queue.broker.connection import SuspendableRoundRobin, close_connection, connect, wrap_errors, wrap_url_errors
 from ecs_queue.broker.consumer import KombuRequestConsumer, KombuResultConsumer
 from ecs_queue.broker.publisher import Publisher
 from ecs_queue.errors import BrokerUnavailable
@@ -91,8 +91,9 @@ class KombuBroker:
         try:
             with wrap_errors(connection):
                 connect(connection)
-                if connection.transport.driver_type == "redis":
-                    connection.default_channel.client.ping()
+                with wrap_url_errors():
+                    if connection.transport.driver_type == "redis":
+                        connection.default_channel.client.ping()
         finally:
             close_connection(connection)
 
@@ -109,7 +110,9 @@ class KombuBroker:
         if self._url.startswith("memory:"):
             return kombu.Connection(self._url, transport_options={"polling_interval": 0.01})
         options = topology.transport_options(self._namespace, self._visibility_timeout, self._socket_timeout)
-        return kombu.Connection(self._url, transport_options={**options, "queue_order_strategy": SuspendableRoundRobin})
+        options["queue_order_strategy"] = SuspendableRoundRobin
+        with wrap_url_errors():
+            return kombu.Connection(self._url, transport_options=options)
 
     def _with_publisher(self, action: Callable[[Publisher], T]) -> T:
         """Run an action on the shared publisher; replace a connection that died while it was idle once."""

@@ -92,6 +92,8 @@ def _report_error(error: Exception, options: SharedOptions) -> int:
             print_stderr(f"ecs-queue: {line}")
         if isinstance(error, OutputError | SubmissionUnfinished):
             return EXIT_OUTPUT if isinstance(error, OutputError) else EXIT_SUBMITTED
+    elif isinstance(error, UnicodeEncodeError):  # an argument of bytes that are no text
+        print_stderr("ecs-queue: expected UTF-8 text in every argument, found other bytes")
     elif isinstance(error, BrokenPipeError):
         discard_output(sys.stdout)
         return EXIT_FAILURE

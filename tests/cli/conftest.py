@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -116,3 +117,14 @@ def run_failing_request(deployment: Deployment, record_id: str, command: list[st
             wait_until(
                 lambda: wanted <= {event.name for event in journal.request_events(record_id)}, "the journal has it", 20
             )
+
+
+def open_bad_stream(kind: str) -> Any:
+    """A stdout that is `full`, `closed` or, otherwise, a pipe that is read no more."""
+    if kind == "closed":
+        return None
+    if kind == "full":
+        return open("/dev/full", "w")
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    return open(write_end, "w")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from ecs_queue.cli.ui.exit_status import EXIT_OUTPUT, EXIT_SUBMITTED, EXIT_USAGE
 from ecs_queue.cli.ui.output import discard_output
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.errors import IdConflict, LedgerUnavailable
-from tests.cli.conftest import PYTHON, Invoke, task_file
+from tests.cli.conftest import PYTHON, Invoke, open_bad_stream, task_file
 
 #: A command's exit status, and what it said on stderr.
 Run = Callable[..., tuple[int, str]]
@@ -35,7 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch, no_worker_environ: Mapping[str, str]) -
         said = io.StringIO()
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stderr", said)
-            patch.setattr(sys, "stdout", _open_bad(stdout))
+            patch.setattr(sys, "stdout", open_bad_stream(stdout))
             with pytest.raises(SystemExit) as exited:
                 cli.main(list(arguments))
             with suppress(OSError):
@@ -43,16 +42,6 @@ def run(monkeypatch: pytest.MonkeyPatch, no_worker_environ: Mapping[str, str]) -
         return int(exited.value.code or 0), said.getvalue()
 
     return run_command
-
-
-def _open_bad(kind: str) -> Any:
-    if kind == "closed":
-        return None
-    if kind == "full":
-        return open("/dev/full", "w")
-    read_end, write_end = os.pipe()
-    os.close(read_end)
-    return open(write_end, "w")
 
 
 def queued_ids() -> list[str]:
@@ -116,7 +105,7 @@ def test_an_answer_that_cannot_be_written_is_no_bug_and_no_success(
 
 
 def test_a_full_stderr_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    with _open_bad("full") as stderr:
+    with open_bad_stream("full") as stderr:
         monkeypatch.setattr(sys, "stderr", stderr)
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO()))
         with pytest.raises(SystemExit) as exited:
