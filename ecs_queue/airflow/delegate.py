@@ -24,8 +24,16 @@ class ExecutorDelegate(Protocol):
         """Fail a workload that can never run. The others are not affected."""
         ...
 
-    def report_result(self, tracked: TrackedWorkload, result: TaskResult, *, is_first: bool) -> None:
-        """Report to the scheduler how the request ended; the first time also to the task's event log."""
+    def report_result(self, tracked: TrackedWorkload, result: TaskResult, *, is_first: bool, never_ran: bool) -> None:
+        """Report to the scheduler how the request ended; the first time also to the task's event log.
+
+        Args:
+            never_ran: Airflow's program in the container has not reported that the task runs.
+        """
+        ...
+
+    def discard_result(self, tracked: TrackedWorkload, result: TaskResult) -> None:
+        """The task has moved on: log how the request ended in its event log, and report nothing to the scheduler."""
         ...
 
     def withhold_result(self, tracked: TrackedWorkload, result: TaskResult) -> None:

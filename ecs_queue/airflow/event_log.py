@@ -20,6 +20,10 @@ _STATE_EXPLANATIONS: dict[str, str] = {
     "have called the API server",
     State.UNKNOWN: "ECS no longer knows the task, and no worker saw how it ended",
 }
+_NEVER_RAN_NOTE = (
+    "the container ended before it reported to Airflow that the task runs: see its log, and check that it reaches the "
+    "API server ([core] execution_api_server_url in the image)"
+)
 _REQUEUE_NOTE = "Airflow queues it again with a new token, and this uses up none of the task's tries"
 # The kinds of entries in a task's event log.
 EVENT_SUCCESS = "ecs task finished"
@@ -29,12 +33,17 @@ EVENT_EXPIRED = "ecs task did not start"
 EVENT_STOPPED = "ecs-queue stopped the task"
 
 
-def format_info(result: TaskResult) -> str:
-    """Return one line: what happened and why."""
+def format_info(result: TaskResult, *, never_ran: bool = False) -> str:
+    """Return one line: what happened and why.
+
+    Args:
+        never_ran: Airflow's program in the container has not reported that the task runs.
+    """
     parts = [
         f"ecs-queue {result.state}",
         _STATE_EXPLANATIONS.get(result.state),
         result.reason,
+        _NEVER_RAN_NOTE if never_ran and result.exit_code is not None else None,
         None if result.exit_code is None else f"exit code {result.exit_code}",
         result.stop_code and f"stop code {result.stop_code}",
         result.task_arn,
@@ -42,9 +51,9 @@ def format_info(result: TaskResult) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def format_event(result: TaskResult) -> tuple[str, str]:
+def format_event(result: TaskResult, *, never_ran: bool = False) -> tuple[str, str]:
     """Return the kind and the text of the entry in the task's event log."""
-    parts = [format_info(result), f"request {result.id}", f"attempts {result.attempts}"]
+    parts = [format_info(result, never_ran=never_ran), f"request {result.id}", f"attempts {result.attempts}"]
     link = build_console_link(result.task_arn)
     return (EVENT_SUCCESS if result.succeeded else EVENT_FAILURE), "; ".join([*parts, link] if link else parts)
 

@@ -26,7 +26,7 @@ from ecs_queue.airflow.metrics import ExecutorMetrics
 from ecs_queue.airflow.obsolete_requests import ObsoleteRequestStopper
 from ecs_queue.airflow.results import ResultProcessor
 from ecs_queue.airflow.submission import WorkloadSubmitter
-from ecs_queue.airflow.task_instances import find_obsolete, find_unprocessed
+from ecs_queue.airflow.task_instances import find_obsolete, query_standings
 from ecs_queue.airflow.tracked_workloads import TrackedWorkload, TrackedWorkloads
 from ecs_queue.airflow.workload_conversion import non_task_key, validate_request_id
 from ecs_queue.crash_points import crash_point
@@ -228,15 +228,23 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
         self.log_task_event(event=event_log.EVENT_REJECTED, extra=reason, ti_key=key)
         self.fail(key, f"ecs-queue rejected it: {reason}")
 
-    def report_result(self, tracked: TrackedWorkload, result: TaskResult, *, is_first: bool) -> None:
+    def report_result(self, tracked: TrackedWorkload, result: TaskResult, *, is_first: bool, never_ran: bool) -> None:
         """See ExecutorDelegate."""
         if is_first:
             self.metrics.incr("results", state=result.state)
-            self._log_event(tracked, event_log.format_event(result))
+            self._log_event(tracked, event_log.format_event(result, never_ran=never_ran))
         else:
             self.metrics.incr("results_repeated")
-        (self.success if result.succeeded else self.fail)(tracked.key, event_log.format_info(result))
+        info = event_log.format_info(result, never_ran=never_ran)
+        (self.success if result.succeeded else self.fail)(tracked.key, info)
         crash_point("airflow.reported")
+
+    def discard_result(self, tracked: TrackedWorkload, result: TaskResult) -> None:
+        """See ExecutorDelegate."""
+        self.metrics.incr("results_discarded")
+        self._log_event(tracked, event_log.format_event(result))
+        if self._tracked_workloads.get_by_key(tracked.key) is None:
+            self.running.discard(tracked.key)
 
     def withhold_result(self, tracked: TrackedWorkload, result: TaskResult) -> None:
         """See ExecutorDelegate. Uses up none of the task's tries."""
@@ -308,7 +316,7 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
     @cached_property
     def _result_processor(self) -> ResultProcessor:
         withhold_seconds = read_scheduler_timeouts(conf).requeue
-        return ResultProcessor(self.ledger_access, self._tracked_workloads, self, find_unprocessed, withhold_seconds)
+        return ResultProcessor(self.ledger_access, self._tracked_workloads, self, query_standings, withhold_seconds)
 
     @cached_property
     def _obsolete_request_stopper(self) -> ObsoleteRequestStopper:

@@ -16,6 +16,7 @@ COUNTERS = {
     "rejected": "workloads that can never run; their tasks were failed at once, with the reason in the event log",
     "results": "results reported to the scheduler; the tag `state` is the request's state",
     "results_repeated": "results reported again, because the scheduler had not processed them",
+    "results_discarded": "results not reported, because their tasks were cleared, rescheduled, deferred or retried",
     "expired": "tasks that did not start before their tokens expired; Airflow queues them again",
     "adopted": "tasks adopted from a scheduler that died",
     "not_adopted": "tasks of a dead scheduler that were never sent; Airflow queues them again",

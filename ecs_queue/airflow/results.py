@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ecs_queue.airflow.delegate import ExecutorDelegate
 from ecs_queue.airflow.ledger_access import LedgerAccess
+from ecs_queue.airflow.task_instances import TaskStanding
 from ecs_queue.airflow.tracked_workloads import RoundRobin, TrackedWorkload, TrackedWorkloads, UnconfirmedResult
 from ecs_queue.crash_points import crash_point
 from ecs_queue.messages.envelope import TaskResult, build_result
@@ -35,24 +36,25 @@ class ResultProcessor:
         ledger_access: LedgerAccess,
         tracked_workloads: TrackedWorkloads,
         executor: ExecutorDelegate,
-        find_unprocessed: Callable[[Sequence[TrackedWorkload]], set[str]],
+        query_standings: Callable[[Sequence[TrackedWorkload]], Mapping[str, TaskStanding]],
         withhold_seconds: float,
     ) -> None:
         """Receive nothing yet.
 
         Args:
-            find_unprocessed: Returns the request ids of those workloads whose result the scheduler has not processed.
+            query_standings: Returns by request id what the results mean to the tasks, from Airflow's database.
             withhold_seconds: How long Airflow may take to queue a task again that did not start in time. After that
                 the task is failed.
         """
         self._ledger_access = ledger_access
         self._tracked_workloads = tracked_workloads
         self._executor = executor
-        self._find_unprocessed = find_unprocessed
+        self._query_standings = query_standings
         self._withhold_seconds = withhold_seconds
         self._round_robin = RoundRobin(tracked_workloads)
         self._clock = time.monotonic
         self._unconfirmed: dict[str, UnconfirmedResult] = {}
+        self._unreported: list[UnconfirmedResult] = []
         self._to_confirm: dict[str, str] = {}  # request id -> nonce
         self._to_stop: dict[str, None] = {}
         self._ledger_checked_at = float("-inf")
@@ -83,6 +85,7 @@ class ResultProcessor:
                 self._process_result(result)
             self._complete_adoptions()
             self._check_tracked()
+        self._report_new_results()
         if now - self._database_checked_at >= DATABASE_CHECK_INTERVAL_SECONDS:
             self._database_checked_at = now
             self._check_database()
@@ -130,11 +133,37 @@ class ResultProcessor:
         # stuck in queued at this moment, and queues it again with a new token.
         is_withheld = result.state == State.EXPIRED and tracked.task_instance_id is not None
         report_at = self._clock() + (self._withhold_seconds if is_withheld else 0.0)
-        self._unconfirmed[result.id] = UnconfirmedResult(tracked, result, report_at, is_withheld)
+        entry = self._unconfirmed[result.id] = UnconfirmedResult(tracked, result, report_at, is_withheld)
         if is_withheld:
             self._executor.withhold_result(tracked, result)
         else:
-            self._executor.report_result(tracked, result, is_first=True)
+            self._unreported.append(entry)
+
+    def _report_new_results(self) -> None:
+        """Report the new results, and confirm silently those whose tasks have moved on.
+
+        The scheduler takes a result of a task that is scheduled or queued again under the same try, as the next poke of
+        a sensor, for the end of a task that was killed, and fails it.
+        """
+        while self._unreported:
+            batch = self._unreported[:_DATABASE_BATCH_SIZE]
+            tasks = [entry.tracked for entry in batch if entry.tracked.task_instance_id is not None]
+            standings = self._query_standings(tasks) if tasks else {}
+            for entry in batch:
+                tracked, result = entry.tracked, entry.result
+                standing = standings.get(tracked.request_id, TaskStanding.RUNNING)
+                is_requeued = self._tracked_workloads.get_by_key(tracked.key) is not None
+                if standing is TaskStanding.MOVED_ON or is_requeued:
+                    self._confirm_later(entry)
+                    self._executor.discard_result(tracked, result)
+                else:
+                    never_ran = standing is TaskStanding.NOT_STARTED
+                    self._executor.report_result(tracked, result, is_first=True, never_ran=never_ran)
+            del self._unreported[: len(batch)]
+
+    def _confirm_later(self, entry: UnconfirmedResult) -> None:
+        del self._unconfirmed[entry.tracked.request_id]
+        self._to_confirm[entry.tracked.request_id] = entry.result.nonce
 
     def _check_tracked(self) -> None:
         """Compare some of the tracked requests with their records; all of them in turn."""
@@ -185,15 +214,16 @@ class ResultProcessor:
         due = [entry for entry in self._unconfirmed.values() if self._executor.is_event_collected(entry.tracked.key)]
         due = due[:_DATABASE_BATCH_SIZE]
         tasks = [entry.tracked for entry in due if entry.tracked.task_instance_id is not None]
-        unprocessed = self._find_unprocessed(tasks) if tasks else set()
+        standings = self._query_standings(tasks) if tasks else {}
         for entry in due:
             request_id = entry.tracked.request_id
             is_requeued = self._tracked_workloads.get_by_key(entry.tracked.key) is not None
-            is_over = request_id not in unprocessed or now - entry.report_at > GIVE_UP_SECONDS
+            standing = standings.get(request_id, TaskStanding.ENDED)
+            is_over = not standing.is_waiting or now - entry.report_at > GIVE_UP_SECONDS
             if is_over or (entry.is_withheld and is_requeued):
-                del self._unconfirmed[request_id]
-                self._to_confirm[request_id] = entry.result.nonce
+                self._confirm_later(entry)
                 crash_point("airflow.processed")
             elif not is_requeued and now >= entry.report_at:
                 entry.is_withheld = False
-                self._executor.report_result(entry.tracked, entry.result, is_first=False)
+                never_ran = standing is TaskStanding.NOT_STARTED
+                self._executor.report_result(entry.tracked, entry.result, is_first=False, never_ran=never_ran)

@@ -5,6 +5,7 @@ Each function makes one query by primary key, and raises any database error unch
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
@@ -16,13 +17,46 @@ from ecs_queue.airflow.tracked_workloads import TrackedWorkload
 _WAITING_STATES = ("queued", "running", "restarting")
 
 
-def find_unprocessed(tracked_workloads: Sequence[TrackedWorkload]) -> set[str]:
-    """Return the ids of the requests whose result the scheduler has not processed: their tasks wait for them."""
-    return {
-        tracked.request_id
-        for tracked, state, external_id in _query_task_instances(tracked_workloads)
-        if state in _WAITING_STATES and (external_id == tracked.request_id or tracked.id_generated)
-    }
+_ENDED_STATES = ("success", "failed", "skipped", "upstream_failed", "removed")
+
+
+class TaskStanding(enum.Enum):
+    """What a request's result means to its task.
+
+    Attributes:
+        NOT_STARTED: The task waits for the result, and nothing in its container has reported that it runs.
+        RUNNING: The task waits for the result.
+        ENDED: The task's own process has reported its end.
+        MOVED_ON: The task was cleared, rescheduled, deferred or retried, or waits for another request.
+    """
+
+    NOT_STARTED = "not_started"
+    RUNNING = "running"
+    ENDED = "ended"
+    MOVED_ON = "moved_on"
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the task waits for the result."""
+        return self in (TaskStanding.NOT_STARTED, TaskStanding.RUNNING)
+
+
+def query_standings(tracked_workloads: Sequence[TrackedWorkload]) -> dict[str, TaskStanding]:
+    """Return by request id what the result means to the task of each workload that has one."""
+    standings = {one.request_id: TaskStanding.MOVED_ON for one in tracked_workloads if one.task_instance_id}
+    for tracked, state, external_id in _query_task_instances(tracked_workloads):
+        if external_id == tracked.request_id or tracked.id_generated:
+            standings[tracked.request_id] = classify_state(state)
+    return standings
+
+
+def classify_state(state: str | None) -> TaskStanding:
+    """Return the standing of a task instance in a state of Airflow."""
+    if state == "queued":
+        return TaskStanding.NOT_STARTED
+    if state in _WAITING_STATES:
+        return TaskStanding.RUNNING
+    return TaskStanding.ENDED if state in _ENDED_STATES else TaskStanding.MOVED_ON
 
 
 def find_obsolete(tracked_workloads: Sequence[TrackedWorkload]) -> set[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ecs_queue.airflow.executor import EcsQueueExecutor
+from ecs_queue.airflow.task_instances import TaskStanding, classify_state
 from ecs_queue.airflow.tracked_workloads import TrackedWorkload
 from tests.airflow.fake_database import FakeDatabase, is_callback
 from tests.airflow.harness import AirflowHarness, FakeTaskInstance, make_callback, make_task_workload
@@ -30,7 +31,7 @@ class FakeScheduler:
         executor = EcsQueueExecutor(parallelism=100)
         executor.job_id = job_id
         self._harness = AirflowHarness.from_executor(executor)
-        executor._result_processor._find_unprocessed = self._find_unprocessed
+        executor._result_processor._query_standings = self._query_standings
         self._names_by_key: dict[Any, str] = {}
 
     def schedule(self, names: Sequence[str]) -> None:
@@ -90,9 +91,9 @@ class FakeScheduler:
         self._names_by_key[self._harness.executor.workload_key(workload)] = name
         return workload
 
-    def _find_unprocessed(self, tracked_workloads: Sequence[TrackedWorkload]) -> set[str]:
+    def _query_standings(self, tracked_workloads: Sequence[TrackedWorkload]) -> dict[str, TaskStanding]:
         rows = self._database.read_rows()
-        return {one.request_id for one in tracked_workloads if rows[self._names_by_key[one.key]]["state"] == "queued"}
+        return {one.request_id: classify_state(rows[self._names_by_key[one.key]]["state"]) for one in tracked_workloads}
 
 
 def main(database_path: str, job_id: str, action: str, *names: str) -> None:

@@ -19,6 +19,7 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 from ecs_queue.airflow.config import MAX_SOCKET_TIMEOUT_SECONDS
 from ecs_queue.airflow.executor import EcsQueueExecutor
 from ecs_queue.airflow.ledger_access import LedgerAccess
+from ecs_queue.airflow.task_instances import TaskStanding
 from ecs_queue.airflow.tracked_workloads import TrackedWorkload
 from ecs_queue.broker import open_broker
 from ecs_queue.broker.base import RequestMessage
@@ -115,7 +116,9 @@ class AirflowHarness:
     """One scheduler's executor; the methods play its scheduler, its workers and Airflow's database.
 
     Attributes:
-        unprocessed: The requests whose results the scheduler has not processed, according to the database.
+        unprocessed: The requests whose results the scheduler has collected but not processed.
+        standings: What the results mean to the tasks, according to the database; by default the task runs until the
+            scheduler has collected its result, and has ended then.
         obsolete: The requests, or the task instances, for which no task waits, according to the database.
         clock: The monotonic clock of the result processor and the obsolete request stopper; it stands still.
     """
@@ -137,11 +140,13 @@ class AirflowHarness:
             on_failure=lambda server: self.executor.metrics.incr(f"{server}_unavailable"),
         )
         self.unprocessed: set[str] = set()
+        self.standings: dict[str, TaskStanding] = {}
+        self._ended_keys: set[Any] = set()
         self.obsolete: set[str] = set()
         self.clock = FakeClock(time.monotonic())
         processor, stopper = self.executor._result_processor, self.executor._obsolete_request_stopper
         processor._clock = stopper._clock = self.clock
-        processor._find_unprocessed, stopper._find_obsolete = self._find_unprocessed, self._find_obsolete
+        processor._query_standings, stopper._find_obsolete = self._query_standings, self._find_obsolete
         stopper._checked_at = self.clock()
 
     @classmethod
@@ -180,8 +185,13 @@ class AirflowHarness:
     ) -> None:
         self.close()
 
-    def _find_unprocessed(self, tracked_workloads: Sequence[TrackedWorkload]) -> set[str]:
-        return {tracked.request_id for tracked in tracked_workloads} & self.unprocessed
+    def _query_standings(self, tracked_workloads: Sequence[TrackedWorkload]) -> dict[str, TaskStanding]:
+        standings = {}
+        for tracked in tracked_workloads:
+            has_ended = tracked.key in self._ended_keys and tracked.request_id not in self.unprocessed
+            default = TaskStanding.ENDED if has_ended else TaskStanding.RUNNING
+            standings[tracked.request_id] = self.standings.get(tracked.request_id, default)
+        return standings
 
     def _find_obsolete(self, tracked_workloads: Sequence[TrackedWorkload]) -> set[str]:
         return {one.request_id for one in tracked_workloads if {one.request_id, one.task_instance_id} & self.obsolete}
@@ -189,6 +199,7 @@ class AirflowHarness:
     def queue(self, *workloads: Any) -> None:
         for workload in workloads:
             self.executor.queue_workload(workload, session=None)
+            self._ended_keys.discard(self.executor.workload_key(workload))
 
     def send_tasks(self, count: int = 1) -> list[Any]:
         """Queue new tasks and send them in one heartbeat; return their workloads."""
@@ -210,6 +221,7 @@ class AirflowHarness:
     def collect_events(self) -> dict[Any, tuple[str, Any]]:
         """Return the events that the scheduler collects: key -> (state, info)."""
         events = self.executor.get_event_buffer()
+        self._ended_keys.update(key for key, (state, _) in events.items() if state in ("success", "failed"))
         return {key: (str(getattr(state, "value", state)), info) for key, (state, info) in events.items()}
 
     def take_event_log(self) -> list[tuple[str, str]]:

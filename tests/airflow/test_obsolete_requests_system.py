@@ -29,7 +29,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import insert, select, update
 
-from ecs_queue.airflow.task_instances import _to_stored_id, find_obsolete, find_unprocessed
+from ecs_queue.airflow.task_instances import TaskStanding, _to_stored_id, find_obsolete, query_standings
 from ecs_queue.airflow.tracked_workloads import TrackedWorkload
 from ecs_queue.protocol.states import State
 from tests.airflow.harness import AirflowHarness, make_task_workload
@@ -235,7 +235,18 @@ def test_the_database_shows_which_requests_are_obsolete(harness: AirflowHarness,
         tracked["unknown"] = TrackedWorkload("unknown", "unknown", task_instance_id=str(uuid.uuid4()))
         needed = {one.request_id for one in tracked.values()} - find_obsolete(list(tracked.values()))
         assert needed == {tracked[state].request_id for state in ("queued", "running", "restarting", "scheduled")}
-        assert find_unprocessed(list(tracked.values())) == needed - {tracked["scheduled"].request_id}
+        standings = {one.key: query_standings([one])[one.request_id].value for one in tracked.values()}
+        assert standings == {
+            "queued": "not_started",
+            "running": "running",
+            "restarting": "running",
+            "success": "ended",
+            "failed": "ended",
+            "scheduled": "moved_on",
+            "deferred": "moved_on",
+            None: "moved_on",
+            "unknown": "moved_on",
+        }
 
 
 def test_a_request_whose_task_was_queued_again_elsewhere_is_obsolete(harness: AirflowHarness, database: None) -> None:
@@ -245,5 +256,6 @@ def test_a_request_whose_task_was_queued_again_elsewhere_is_obsolete(harness: Ai
     assert find_obsolete([tracked]) == set()
     update_task("again", external_executor_id="another")
     assert find_obsolete([tracked]) == {tracked.request_id}
+    assert query_standings([tracked]) == {tracked.request_id: TaskStanding.MOVED_ON}
     update_task("again", external_executor_id=None)  # the scheduler has not processed its QUEUED event yet
     assert find_obsolete([tracked]) == set()

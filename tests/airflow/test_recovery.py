@@ -10,8 +10,10 @@ from collections.abc import Callable
 import pytest
 
 from ecs_queue.airflow import executor as executor_module
+from ecs_queue.airflow.task_instances import TaskStanding
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.messages import envelope
+from ecs_queue.protocol.states import State
 from tests.airflow.harness import AirflowHarness, FakeTaskInstance, make_task_workload, task_key
 
 pytestmark = pytest.mark.airflow
@@ -112,11 +114,11 @@ def test_a_put_that_the_ledger_lost_at_a_failover_is_put_again(harness: AirflowH
 
 
 def test_an_unavailable_database_keeps_the_result_and_raises_nothing(harness: AirflowHarness) -> None:
-    def broken(tracked_workloads: object) -> set[str]:
+    def broken(tracked_workloads: object) -> dict[str, TaskStanding]:
         raise OSError("no database")
 
     [item] = harness.send_tasks()
-    harness.executor._result_processor._find_unprocessed = broken
+    harness.executor._result_processor._query_standings = broken
     harness.finish_request(harness.request_id_of(item))
     harness.heartbeat()
     harness.collect_events()
@@ -204,3 +206,47 @@ def test_start_reports_an_unavailable_ledger_and_goes_on(harness: AirflowHarness
     harness.ledger.is_unavailable = True
     harness.executor.start()
     assert harness.ledger.calls == ["check_server"]
+
+
+@pytest.mark.parametrize("state", [State.SUCCESS, State.FAILED])
+def test_a_late_result_of_a_task_that_has_moved_on_is_confirmed_and_not_reported(
+    harness: AirflowHarness, state: State
+) -> None:
+    """As of a sensor that waits for its next poke: the scheduler would take it for a task that was killed."""
+    [item] = harness.send_tasks()
+    request_id = harness.request_id_of(item)
+    harness.standings[request_id] = TaskStanding.MOVED_ON
+    harness.finish_request(request_id, state)
+    harness.heartbeat()
+    harness.heartbeat()
+    assert harness.collect_events() == {}
+    assert task_key(item) not in harness.executor.running
+    assert harness.ledger.inner.list_undelivered("airflow-7", 10) == []
+    [(_, extra)] = harness.take_event_log()
+    assert request_id in extra
+
+
+def test_a_result_is_reported_only_after_the_database_says_that_its_task_waits(harness: AirflowHarness) -> None:
+    def broken(tracked_workloads: object) -> dict[str, TaskStanding]:
+        raise OSError("no database")
+
+    [item] = harness.send_tasks()
+    harness.executor._result_processor._query_standings = broken
+    harness.finish_request(harness.request_id_of(item))
+    harness.heartbeat()
+    assert harness.collect_events() == {}
+    harness.executor._result_processor._query_standings = harness._query_standings
+    harness.heartbeat()
+    assert harness.collect_events()[task_key(item)][0] == "success"
+
+
+def test_a_container_that_ended_before_its_task_ran_is_reported_with_that(harness: AirflowHarness) -> None:
+    [item] = harness.send_tasks()
+    request_id = harness.request_id_of(item)
+    harness.standings[request_id] = TaskStanding.NOT_STARTED
+    harness.finish_request(request_id, State.FAILED)
+    harness.heartbeat()
+    state, info = harness.collect_events()[task_key(item)]
+    assert state == "failed"
+    assert "before it reported to Airflow that the task runs" in info
+    assert "before it reported to Airflow that the task runs" in harness.take_event_log()[0][1]
