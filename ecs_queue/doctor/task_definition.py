@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ecs_queue.config import Profile
@@ -12,6 +12,7 @@ from ecs_queue.ecs.awslogs import awslogs_options
 from ecs_queue.ecs.clients import Target
 from ecs_queue.protocol.ecs_results import EcsErrorKind
 
+_SHELLS = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
 _POLICY_ADVICE = "grant what conf/iam-doctor-policy.json has, to check it"
 
 
@@ -47,12 +48,37 @@ def _describe_failure(reporter: Reporter, name: str, reason: str, error_kind: Ec
 
 
 def _container(reporter: Reporter, profile: Profile, definition: Mapping[str, Any]) -> Iterator[Finding]:
-    names = [container["name"] for container in definition["containerDefinitions"]]
-    if profile.container_name in names:
+    containers = {container["name"]: container for container in definition["containerDefinitions"]}
+    names, main = list(containers), containers.get(profile.container_name or "")
+    if main is not None:
         yield reporter.ok("aws.container", f"it has the container {profile.container_name}")
+        yield from _check_main_container(reporter, main)
         return
     text = f"the task definition has no container {profile.container_name!r}, only {', '.join(names)}"
     yield reporter.error("aws.container", text, "set container_name to the container that runs the command")
+
+
+def _check_main_container(reporter: Reporter, main: Mapping[str, Any]) -> Iterator[Finding]:
+    """Warn of what runs something other than a request's command, or does not end with it."""
+    entry_point = [str(part) for part in main.get("entryPoint") or ()]
+    if entry_point and _swallows_command(entry_point):
+        text = f"its entryPoint {entry_point} swallows the command: a shell takes its words as script and arguments"
+        advice = 'remove entryPoint from the task definition, or let its script end with exec "$@" and a word for $0'
+        yield reporter.warning("aws.entry_point", text, advice)
+    elif entry_point:
+        yield reporter.info("aws.entry_point", f"a request's command is appended to its entryPoint {entry_point}")
+    if main.get("essential") is False:
+        text = f"the container {main['name']} is not essential: the task goes on after its command has ended"
+        yield reporter.warning("aws.essential", text, "set essential to true for it, and to false for side-cars")
+
+
+def _swallows_command(entry_point: Sequence[str]) -> bool:
+    """Whether it is a shell with -c whose script does not run its arguments."""
+    shell, *arguments = entry_point
+    if shell.rpartition("/")[2] not in _SHELLS:
+        return False
+    has_script = any(part.startswith("-") and not part.startswith("--") and "c" in part for part in arguments)
+    return has_script and not any(word in part for part in arguments for word in ("$@", "$*"))
 
 
 def _placement(reporter: Reporter, profile: Profile, definition: Mapping[str, Any]) -> Iterator[Finding]:

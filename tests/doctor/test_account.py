@@ -84,7 +84,7 @@ def found(config: Config) -> dict[str, list[Finding]]:
 
 
 def levels(findings: dict[str, list[Finding]], check: str) -> list[Severity]:
-    return [finding.severity for finding in findings[check]]
+    return [finding.severity for finding in findings.get(check, ())]
 
 
 @pytest.mark.usefixtures("account")
@@ -124,6 +124,28 @@ def test_an_inactive_task_definition_is_an_error() -> None:
 def test_a_container_that_is_not_in_the_definition_is_an_error() -> None:
     (finding,) = found(config_of(CONTAINER_NAME="worker"))["aws.container"]
     assert (finding.severity, "only main" in finding.text) == (Severity.ERROR, True)
+
+
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize(
+    ("container", "check", "expected"),
+    [
+        ({"entryPoint": ["sh", "-c"]}, "aws.entry_point", [Severity.WARNING]),
+        ({"entryPoint": ["/bin/bash", "-lc", "python serve.py"]}, "aws.entry_point", [Severity.WARNING]),
+        ({"entryPoint": ["sh", "-ec", 'setup; exec "$@"', "sh"]}, "aws.entry_point", [Severity.INFO]),
+        ({"entryPoint": ["/tini", "--"]}, "aws.entry_point", [Severity.INFO]),
+        ({"entryPoint": ["sh", "/entrypoint.sh"]}, "aws.entry_point", [Severity.INFO]),
+        ({"entryPoint": []}, "aws.entry_point", []),
+        ({"essential": False}, "aws.essential", [Severity.WARNING]),
+        ({"essential": True}, "aws.essential", []),
+    ],
+)
+def test_a_main_container_that_swallows_the_command_or_is_not_essential_is_a_warning(
+    container: dict[str, Any], check: str, expected: list[Severity]
+) -> None:
+    containers = [CONTAINER | container, {"name": "log", "image": "log", "memory": 64}]
+    client("ecs").register_task_definition(**DEFINITION, containerDefinitions=containers)
+    assert levels(found(config_of()), check) == expected
 
 
 @pytest.mark.usefixtures("account")
