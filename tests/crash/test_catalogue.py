@@ -39,7 +39,7 @@ EFFECTS: dict[str, set[str]] = {
     - {"backlog", "check", "close", "consume_requests", "consume_results", "delete_result_queue"},
     "gateway": _methods(EcsGateway) - {"check_cluster"},
     "delivery": _methods(Delivery) - {"body", "queue", "redelivered"},
-    "inbox": _methods(ResultConsumer) - {"close"},
+    "result_consumer": _methods(ResultConsumer) - {"close"},
     "ledger_access": _methods(LedgerAccess)
     - {"open", "close", "prepare", "pause_journal", "send_in_background", "is_backing_off", "find_problems"}
     - {"receive_results", "get_undelivered_results", "get_records"},
@@ -122,7 +122,13 @@ def test_the_effects_are_found() -> None:
         "delivery.ack",
         "broker.publish_results",
     }
-    assert found >= {"ledger.put", "ledger.confirm", "ledger.update_tasks", "gateway.stop_task", "inbox.drain"}
+    assert found >= {
+        "ledger.put",
+        "ledger.confirm",
+        "ledger.update_tasks",
+        "gateway.stop_task",
+        "result_consumer.drain",
+    }
     assert found >= {"ledger_access.adopt", "ledger_access.stop", "ledger_access.confirm", "broker.publish_requests"}
 
 
