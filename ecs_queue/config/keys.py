@@ -254,7 +254,8 @@ _PROFILE_KEYS = (
         "launch_type",
         None,
         parsers.launch_type,
-        "FARGATE, EC2, EXTERNAL or MANAGED_INSTANCES. Empty, and no capacity_provider_strategy: FARGATE.",
+        "FARGATE, EC2 or EXTERNAL; Managed Instances need a capacity_provider_strategy. "
+        "Empty, and no capacity_provider_strategy: FARGATE.",
     ),
     ConfigKey(
         "capacity_provider_strategy",

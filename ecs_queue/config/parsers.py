@@ -5,6 +5,7 @@ Each parser raises ConfigError("expected ..., found ...").
 
 from __future__ import annotations
 
+import ast
 import base64
 import binascii
 import json
@@ -183,12 +184,24 @@ def override_names(value: str) -> tuple[str, ...]:
     return parse_allowed_overrides(text_list(value))
 
 
+def _load_json(value: str) -> Any:
+    """Return the JSON value; also of a Python literal, the single-quoted form of the upstream documentation."""
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        try:
+            return json.loads(json.dumps(ast.literal_eval(value), allow_nan=False))
+        except (ValueError, TypeError, SyntaxError, MemoryError):
+            pass
+        raise
+
+
 def json_value(json_type: type, expected: str) -> Parser:
     """Return a parser of JSON of one type. Its errors never show the value, which may hold an environment."""
 
     def parse(value: str) -> Any:
         try:
-            found = json.loads(value)
+            found = _load_json(value)
         except json.JSONDecodeError as error:
             position = f"line {error.lineno}, column {error.colno}"
             raise ConfigError(f"expected {expected}, found text that is not JSON ({position})") from None

@@ -180,7 +180,7 @@ def _add_network_configuration(kwargs: dict[str, Any], profile: RunTaskProfile, 
         network["subnets"] = list(profile.subnets)
     if profile.security_groups:
         network["securityGroups"] = list(profile.security_groups)
-    if not (is_fargate or network or requested or profile.assign_public_ip):
+    if not (is_fargate or network or requested):  # assign_public_ip alone is sent for Fargate only
         return
     network.update(requested)
     if not network.get("subnets"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecs_queue.config import Config, Profile, load_config
+from ecs_queue.config.keys import PROFILE_KEYS
 from ecs_queue.errors import ConfigError
+from ecs_queue.runtask.arguments import render_run_task_kwargs
 from ecs_queue.runtask.config_keys import AllEcsConfigKeys
+from ecs_queue.tasks import EcsQueuedTask
 
 BASE = "AWS_ECS_EXECUTOR"
 
@@ -154,7 +158,7 @@ def test_run_task_kwargs_are_json_in_either_spelling() -> None:
         ("capacity_provider_strategy", '[{"weight": 1}]', "[0]: expected the key 'capacityProvider'"),
         (
             "run_task_kwargs",
-            "{'a': 1}",
+            "{'a': x}",
             "expected a JSON object, found text that is not JSON (line 1, column 2)",
         ),
         ("run_task_kwargs", "[]", "expected a JSON object, found JSON of another type (list)"),
@@ -222,3 +226,51 @@ def test_a_profile_under_another_name_shares_everything_else() -> None:
     config = load(AWS_ECS_EXECUTOR__RUN_TASK_KWARGS='{"group": "g"}')
     assert config.profile("a").run_task_kwargs is config.profile("b").run_task_kwargs
     assert config.profile("default").queue == "default"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "[{'capacityProvider': 'cp1', 'weight': 5, 'base': 1}]",
+        '[{"capacityProvider": "cp1", "weight": 5, "base": 1}]',
+        "[{'capacity_provider': 'cp1', 'weight': 5, 'base': 1},]",
+    ],
+)
+def test_a_strategy_may_have_the_single_quotes_of_the_upstream_documentation(value: str) -> None:
+    assert base(capacity_provider_strategy=value).capacity_provider_strategy == (
+        {"capacityProvider": "cp1", "weight": 5, "base": 1},
+    )
+
+
+def test_a_literal_is_accepted_wherever_json_is() -> None:
+    profile = base(run_task_kwargs="{'enableECSManagedTags': True, }", subnets="['a', 'b']")
+    assert profile.run_task_kwargs["enableECSManagedTags"] is True
+    assert profile.subnets == ("a", "b")
+
+
+@pytest.mark.parametrize("value", ["[open('x')]", "[b'x']", "[{1, 2}]", "[", "[a]"])
+def test_a_literal_that_is_no_json_is_refused(value: str) -> None:
+    assert "capacity_provider_strategy: expected a JSON list" in problem(capacity_provider_strategy=value)
+
+
+def test_no_key_offers_managed_instances_as_a_launch_type() -> None:
+    assert "MANAGED_INSTANCES" not in PROFILE_KEYS["launch_type"].doc
+    assert "Managed Instances need a capacity_provider_strategy" in PROFILE_KEYS["launch_type"].doc
+
+
+@pytest.mark.parametrize("launch_type", ["EC2", "EXTERNAL"])
+def test_a_public_ip_in_the_default_profile_asks_no_subnets_of_a_queue_without_fargate(launch_type: str) -> None:
+    config = load(
+        AWS_ECS_EXECUTOR__ASSIGN_PUBLIC_IP="True",
+        AWS_ECS_EXECUTOR__CLUSTER="c",
+        AWS_ECS_EXECUTOR__TASK_DEFINITION="t",
+        AWS_ECS_EXECUTOR__CONTAINER_NAME="main",
+        AWS_ECS_EXECUTOR_BIG__LAUNCH_TYPE=launch_type,
+    )
+    config.profile("big").require_launchable()
+    kwargs = render_run_task_kwargs(
+        config.profile("big"), EcsQueuedTask("k", ["true"], "big", {}, 1, datetime.now(UTC))
+    )
+    assert "networkConfiguration" not in kwargs
+    with pytest.raises(ConfigError, match="at least one subnet"):
+        config.profile("default").require_launchable()

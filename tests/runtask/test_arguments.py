@@ -88,10 +88,9 @@ def test_ec2_without_any_network_key_sends_no_network_configuration() -> None:
     assert "networkConfiguration" not in render(launch_type="EC2", subnets=())
 
 
-@pytest.mark.parametrize("changes", [{"security_groups": ("sg",)}, {"assign_public_ip": True}])
-def test_network_keys_without_subnets_are_an_error_on_ec2_too(changes: dict[str, Any]) -> None:
+def test_security_groups_without_subnets_are_an_error_on_ec2_too() -> None:
     with pytest.raises(ConfigError, match="expected at least one subnet"):
-        render(launch_type="EC2", subnets=(), **changes)
+        render(launch_type="EC2", subnets=(), security_groups=("sg",))
 
 
 def test_fargate_without_subnets_is_an_error_that_says_what_to_set() -> None:
