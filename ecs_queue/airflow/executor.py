@@ -28,7 +28,7 @@ from ecs_queue.airflow.results import ResultProcessor
 from ecs_queue.airflow.submission import WorkloadSubmitter
 from ecs_queue.airflow.task_instances import find_obsolete, query_standings
 from ecs_queue.airflow.tracked_workloads import TrackedWorkload, TrackedWorkloads
-from ecs_queue.airflow.workload_conversion import non_task_key, validate_request_id
+from ecs_queue.airflow.workload_conversion import non_task_key, read_shared_settings, validate_request_id
 from ecs_queue.crash_points import crash_point
 from ecs_queue.messages.envelope import TaskResult
 
@@ -311,7 +311,8 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
 
     @cached_property
     def _submitter(self) -> WorkloadSubmitter:
-        return WorkloadSubmitter(self.ledger_access, self._tracked_workloads, self, self.log)
+        settings = read_shared_settings(conf)
+        return WorkloadSubmitter(self.ledger_access, self._tracked_workloads, self, self.log, settings)
 
     @cached_property
     def _result_processor(self) -> ResultProcessor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from itertools import islice
 from typing import Any
@@ -16,7 +16,7 @@ from ecs_queue.airflow.ledger_access import SEND_BATCH_SIZE, LedgerAccess
 from ecs_queue.airflow.tracked_workloads import TrackedWorkload, TrackedWorkloads
 from ecs_queue.airflow.workload_conversion import (
     HIGHEST_PRIORITY,
-    add_container_marker,
+    add_container_variables,
     build_command,
     convert_priority,
     read_token_expiry,
@@ -42,11 +42,14 @@ class WorkloadSubmitter:
         tracked_workloads: TrackedWorkloads,
         executor: ExecutorDelegate,
         log: logging.Logger,
+        shared_settings: Mapping[str, str],
     ) -> None:
+        """Send nothing yet. `shared_settings`: variables for each container, see `read_shared_settings`."""
         self._ledger_access = ledger_access
         self._tracked_workloads = tracked_workloads
         self._executor = executor
         self._log = log
+        self._shared_settings = shared_settings
         self._clock = time.time  # as in the tokens
         self._warned_queues: set[str | None] = set()
         self._config_error_logged_at = float("-inf")
@@ -169,7 +172,9 @@ class WorkloadSubmitter:
         return {
             "command": build_command(workload.model_dump_json(), report_exit_status=task is None),
             "queue": queue,
-            "executor_config": add_container_marker(executor_config, config.profile(queue).container_name),
+            "executor_config": add_container_variables(
+                executor_config, config.profile(queue).container_name, self._shared_settings
+            ),
             "priority": HIGHEST_PRIORITY if task is None else convert_priority(task.priority_weight),
             "relaunch": "never_started",  # once user code may have run, Airflow's own retries decide
         }

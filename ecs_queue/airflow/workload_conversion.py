@@ -66,17 +66,29 @@ def build_command(payload: str, *, report_exit_status: bool = False) -> list[str
     return ["python", *program, "--json-string", payload]
 
 
-def add_container_marker(executor_config: Mapping[str, Any] | None, container_name: str | None) -> dict[str, Any]:
-    """Return the `executor_config` with Airflow's marker in the main container's environment.
+def add_container_variables(
+    executor_config: Mapping[str, Any] | None, container_name: str | None, shared_settings: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the `executor_config` with Airflow's marker and `shared_settings` in the main container's environment.
 
     Raises:
         InvalidRequest: The `executor_config` is wrong.
     """
+    pairs = [dict(_CONTAINER_MARKER), *({"name": name, "value": text} for name, text in shared_settings.items())]
     if not executor_config:
-        return {"environment": [dict(_CONTAINER_MARKER)]}
-    marker = {"name": container_name, "environment": [dict(_CONTAINER_MARKER)]}
+        return {"environment": pairs}
+    marker = {"name": container_name, "environment": pairs}
     normalized = normalize_executor_config(executor_config, container_name)
     return merge_run_task(normalized, {"overrides": {"containerOverrides": [marker]}})
+
+
+def read_shared_settings(conf: Any) -> dict[str, str]:
+    """Return, as variables, the scheduler's settings against which Airflow checks `executor=` when it imports a DAG.
+
+    It imports the DAG in the task's container, too, whose image need not know the scheduler's executors.
+    """
+    values = {key: conf.get("core", key, fallback=None) for key in ("executor", "multi_team")}
+    return {f"AIRFLOW__CORE__{key.upper()}": str(value) for key, value in values.items() if value is not None}
 
 
 def convert_priority(priority_weight: int) -> int:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
+import subprocess
+import sys
 import uuid
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -33,6 +37,14 @@ from tests.airflow.harness import (
     task_key,
 )
 
+DAG_FILE = """
+from airflow.sdk import DAG
+from airflow.providers.standard.operators.empty import EmptyOperator
+
+with DAG("dag{number}"):
+    EmptyOperator(task_id="task", executor="{executor}")
+"""
+
 pytestmark = pytest.mark.airflow
 
 
@@ -57,7 +69,24 @@ class TestSubmission:
         body = json.loads(harness.broker.inner.requests[0].body)
         assert body["command"][:4] == ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string"]
         assert json.loads(body["command"][4])["ti"]["id"] == str(item.ti.id)
-        assert body["executor_config"] == {"environment": [{"name": "AIRFLOW_IS_EXECUTOR_CONTAINER", "value": "true"}]}
+        assert {"name": "AIRFLOW_IS_EXECUTOR_CONTAINER", "value": "true"} in body["executor_config"]["environment"]
+
+    def test_a_dag_that_names_its_executor_is_imported_in_the_container(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        path = "ecs_queue.airflow.executor.EcsQueueExecutor"
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", f"LocalExecutor,cloud:{path}")
+        with AirflowHarness.in_memory() as harness:
+            harness.send_tasks()
+            [message] = harness.broker.inner.requests
+        pairs = json.loads(message.body)["executor_config"]["environment"]
+        monkeypatch.delenv("AIRFLOW__CORE__EXECUTOR")
+        for number, name in enumerate(("cloud", "EcsQueueExecutor", path)):
+            (tmp_path / f"dag{number}.py").write_text(DAG_FILE.format(number=number, executor=name))
+        program = "import sys; from airflow.dag_processing.dagbag import DagBag; bag = DagBag(sys.argv[1]); "
+        program += "assert len(bag.dags) == 3, bag.import_errors"
+        environ = os.environ | {pair["name"]: pair["value"] for pair in pairs}
+        subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=environ, check=True)
 
     def test_it_expires_with_its_token(self, harness: AirflowHarness) -> None:
         item = make_task_workload(workload_token=make_token(300))

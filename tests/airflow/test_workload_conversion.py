@@ -55,7 +55,9 @@ def test_a_token_without_a_readable_expiry_has_none(token: str) -> None:
 
 
 def test_the_marker_is_added_to_the_variables_of_a_flat_executor_config() -> None:
-    found = workload_conversion.add_container_marker({"cpu": 512, "environment": [{"name": "A", "value": "1"}]}, "main")
+    found = workload_conversion.add_container_variables(
+        {"cpu": 512, "environment": [{"name": "A", "value": "1"}]}, "main", {}
+    )
     [override] = found["overrides"]["containerOverrides"]
     assert override["cpu"] == 512
     assert [pair["name"] for pair in override["environment"]] == ["A", "AIRFLOW_IS_EXECUTOR_CONTAINER"]
@@ -63,7 +65,7 @@ def test_the_marker_is_added_to_the_variables_of_a_flat_executor_config() -> Non
 
 def test_an_executor_config_that_is_not_for_ecs_is_rejected() -> None:
     with pytest.raises(InvalidRequest, match="pod_override"):
-        workload_conversion.add_container_marker({"pod_override": object()}, "main")
+        workload_conversion.add_container_variables({"pod_override": object()}, "main", {})
 
 
 @pytest.mark.parametrize("given", [None, "", "x" * 49, "a b", "ä"])
