@@ -269,7 +269,10 @@ _DELAYED_CALLS = SimFaults(
     run_task_lost_before_effect=0.1,
 )
 _NOT_FINISHED = "not over after"
-_UNWANTED_TASK = "is started while its record is|QUEUED .*has a task|QUEUED while its task is alive|one launch number"
+_UNWANTED_TASK = (
+    "is started while its record is|QUEUED .*has a task|QUEUED while its task is alive|one launch number"
+    "|started a task, and no attempt was consumed"
+)
 
 PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
     rule.disable.__name__: rule
@@ -294,7 +297,11 @@ PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
             "ended and begins again|the terminal record .* moved",
             SimFaults(delay=0.5, double=0.5),
         ),
-        ProtocolRule(no_token_expiry, "two ECS tasks", replace(_LOST_CALLS, lasting_outage=1.0)),
+        ProtocolRule(
+            no_token_expiry,
+            "two ECS tasks|started a task, and no attempt was consumed",
+            replace(_LOST_CALLS, lasting_outage=1.0),
+        ),
         ProtocolRule(missing_task_taken_for_lost, "ended UNKNOWN while its task is alive", _LOST_CALLS),
         ProtocolRule(relaunch_policy_ignored, "although relaunch=", SimFaults(exits_1=0.5)),
         ProtocolRule(capacity_failure_costs_attempt, "consumed an attempt, but nothing", _LOST_CALLS),
@@ -304,7 +311,7 @@ PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
         ProtocolRule(wrong_target_is_kept, f"{_NOT_FINISHED}|kept the target", SimFaults(wrong_profile=0.5)),
         ProtocolRule(
             running_list_believed,
-            f"{_UNWANTED_TASK}|although relaunch=|which is not what happened|started a task, and no attempt",
+            f"{_UNWANTED_TASK}|although relaunch=|which is not what happened",
             replace(_LOST_CALLS, kill=0.01, lasting_outage=1.0),
         ),
         ProtocolRule(pause_and_limits_ignored, "while its queue is paused|are in flight", SimFaults()),
