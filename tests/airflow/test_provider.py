@@ -13,7 +13,6 @@ import jsonschema
 import pytest
 
 from ecs_queue.airflow.provider import get_provider_info
-from ecs_queue.config import load_config
 from ecs_queue.config.keys import MAIN_KEYS, PROFILE_KEYS
 
 
@@ -92,7 +91,9 @@ def test_airflow_takes_both_providers_and_keeps_the_others_defaults(amazon_stand
     def get_value(section: str, key: str) -> str:
         completed = subprocess.run(
             [sys.executable, "-m", "airflow", "config", "get-value", section, key],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(amazon_stand_in), *sys.path]), "AIRFLOW_HOME": home},
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join([str(amazon_stand_in), *sys.path]), "AIRFLOW_HOME": home}
+            | {"AIRFLOW__ECS_QUEUE__BROKER_URL_CMD": "printf redis://of-command"},
             capture_output=True,
             text=True,
             check=False,
@@ -102,4 +103,4 @@ def test_airflow_takes_both_providers_and_keeps_the_others_defaults(amazon_stand
 
     home = str(tmp_path / "home")
     assert get_value("aws_ecs_executor", "only_theirs") == "theirs"
-    assert get_value("ecs_queue", "namespace") == load_config(environ={}).namespace
+    assert get_value("ecs_queue", "broker_url") == "redis://of-command"  # only of keys that are declared sensitive
