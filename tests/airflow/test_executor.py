@@ -11,6 +11,7 @@ import sys
 import uuid
 import weakref
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,10 @@ class TestSubmission:
         monkeypatch.delenv("AIRFLOW__CORE__EXECUTOR")
         for number, name in enumerate(("cloud", "EcsQueueExecutor", path)):
             (tmp_path / f"dag{number}.py").write_text(DAG_FILE.format(number=number, executor=name))
-        program = "import sys; from airflow.dag_processing.dagbag import DagBag; bag = DagBag(sys.argv[1]); "
+        bag_module = (
+            "airflow.dag_processing.dagbag" if find_spec("airflow.dag_processing.dagbag") else "airflow.models.dagbag"
+        )
+        program = f"import sys; from {bag_module} import DagBag; bag = DagBag(sys.argv[1]); "
         program += "assert len(bag.dags) == 3, bag.import_errors"
         environ = os.environ | {pair["name"]: pair["value"] for pair in pairs}
         subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=environ, check=True)
