@@ -256,7 +256,7 @@ def test_a_reader_sees_how_things_stand_and_no_more(harness: SecureHarness, runn
         assert (shown.returncode, word in shown.stdout) == (0, True), shown.stderr
     assert harness.denied_commands() == []
 
-    assert harness.run_cli("reader", "stop", "unseen").returncode != 0
+    assert harness.run_cli("reader", "stop", "--ahead", "unseen").returncode != 0
     assert {user for user, _ in harness.denied_commands()} == {"ecs-queue-reader"}
 
 
@@ -320,8 +320,9 @@ def test_every_user_of_the_file_has_a_password_to_be_set_and_no_more_than_named_
     words = [re.findall(r">(\w+)", line) for line in lines[1:]]
     assert words == [[name] for name in PASSWORDS]
     for line in lines[1:]:
-        assert " -@all " in line
-        assert not re.search(r"[+]@|~\*|allkeys|nopass|&", line)
+        # Clients set up their connection with commands that Redis 7.0 does not know by name: the one category.
+        start, named = line.split(" -@all +@connection -@admin -@dangerous ")
+        assert not re.search(r"[+]@|~\*|allkeys|nopass|&", start + named)
 
 
 def _as_kombu_writes(body: bytes) -> Mapping[str, Any]:

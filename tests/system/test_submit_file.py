@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import json
 import random
 import signal
 import subprocess
@@ -74,9 +75,11 @@ class SubmitProcess:
 
         def runs() -> bool:
             shown = self._cli("tasks", "--state", "launched", "--json", "--limit", "1000")
-            return '"stopped-0"' in shown
+            tasks = [json.loads(line) for line in shown.splitlines()]
+            # A container that has not started has no exit code to report.
+            return any(task["id"] == "stopped-0" and task["started_at"] for task in tasks)
 
-        wait_until(runs, "the sleeper is launched", 60)
+        wait_until(runs, "the sleeper runs", 60)
         self._cli("stop", "stopped-0")
 
     def finish(self, ecs: LocalEcs) -> None:
