@@ -27,7 +27,7 @@ test: setup ## run all tests but those that need Airflow
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
 test-fast: setup ## run the tests that need no server, no Airflow and little time: under a minute
-	$(BIN)/python -m pytest -n 2 -m 'not server and not airflow and not slow'
+	$(BIN)/python -m pytest -n 4 -m 'not server and not airflow and not slow'
 
 lint: setup ## check lint and format with ruff
 	$(BIN)/ruff check .
