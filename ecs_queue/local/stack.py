@@ -27,7 +27,7 @@ _ALLOWED_NAMES = ("AWS_CA_BUNDLE",)
 _READY_SECONDS = 20.0
 _STOP_SECONDS = 12.0  # a worker ends within 10 s of SIGTERM
 _POLL_SECONDS = 0.02
-#: A part that ends by itself more often than this within so many seconds is not started again.
+#: A part that ends by itself more often than this within that many seconds is not started again.
 _MAX_RESTARTS, _RESTART_WINDOW = 5, 60.0
 
 

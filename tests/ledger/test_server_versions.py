@@ -65,7 +65,7 @@ def test_what_may_not_be_read_is_a_note() -> None:
 
 
 def _seconds_to_confirm(client: Any) -> float:
-    """Return how long so many writes take, each after the one before is confirmed."""
+    """Return how long this number of writes takes, each after the one before is confirmed."""
     began = time.monotonic()
     for number in range(_WRITES):
         client.set("key", number)

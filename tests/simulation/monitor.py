@@ -334,7 +334,7 @@ def _terminal_fields(record: Record) -> tuple[Any, ...]:
 
 
 def _has_lacked_capacity(task: SimTask) -> bool:
-    """Whether it stopped for want of capacity, and no stop of a user's came before."""
+    """Whether it stopped for lack of capacity, and no stop of a user's came before."""
     return task.lacked_capacity and task.stop_code == "TaskFailedToStart"
 
 
