@@ -16,9 +16,10 @@ from typing import Any, NoReturn
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from ecs_queue.local.redis_server import RedisServer, find_redis_binary
+from tests.rabbitmq_server import RabbitMqServer, find_rabbitmq_server, shared_rabbitmq
+from tests.replicated_servers import SentinelDeployment, ValkeyCluster
 
 
 def skip_or_fail(program: str, remedy: str) -> NoReturn:
@@ -77,9 +78,82 @@ def own_redis(make_redis_server: Callable[[], RedisServer]) -> RedisServer:
     return make_redis_server()
 
 
+@pytest.fixture(scope="session")
+def valkey_cluster() -> Iterator[ValkeyCluster]:
+    """One cluster per test process. A test may fail it over, and leaves every node running."""
+    with ValkeyCluster(valkey_binary()) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster_url(valkey_cluster: ValkeyCluster) -> str:
+    """The URL of a cluster that is empty when the test starts, for a test that fails nothing over."""
+    valkey_cluster.flush()
+    return valkey_cluster.url
+
+
+@pytest.fixture
+def cluster(valkey_cluster: ValkeyCluster) -> ValkeyCluster:
+    """A cluster that serves and is empty when the test starts."""
+    valkey_cluster.wait_until_stable()
+    valkey_cluster.flush()
+    return valkey_cluster
+
+
+@pytest.fixture(scope="session")
+def watched_servers() -> Iterator[SentinelDeployment]:
+    """One primary with a replica and a Sentinel per test process. A test may fail it over, and leaves both running."""
+    with SentinelDeployment(valkey_binary()) as deployment:
+        yield deployment
+
+
+@pytest.fixture
+def sentinel_url(watched_servers: SentinelDeployment) -> str:
+    """The URL of a primary behind a Sentinel that is empty when the test starts, for a test that fails nothing over."""
+    watched_servers.flush()
+    return watched_servers.url
+
+
+@pytest.fixture
+def sentinel(watched_servers: SentinelDeployment) -> SentinelDeployment:
+    """A primary that a Sentinel watches, with its replica, empty when the test starts."""
+    watched_servers.wait_until_stable()
+    watched_servers.flush()
+    return watched_servers
+
+
+def require_rabbitmq() -> None:
+    """End the test if there is no RabbitMQ."""
+    if find_rabbitmq_server() is None:
+        skip_or_fail("rabbitmq-server", "apt-get install rabbitmq-server")
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of one RabbitMQ for all test processes. Each test has a namespace of its own; none stops the server."""
+    require_rabbitmq()
+    base = tmp_path_factory.getbasetemp()
+    with shared_rabbitmq(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) as url:
+        yield url
+
+
+@contextmanager
+def run_rabbitmq(folder: Path, *configuration: str) -> Iterator[RabbitMqServer]:
+    """A RabbitMQ that tests may freeze, stop and start again."""
+    require_rabbitmq()
+    server = RabbitMqServer(folder, *configuration)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
 @contextmanager
 def run_moto_server() -> Iterator[str]:
     """The URL of moto's server: AWS services that this project did not write."""
+    from moto.server import ThreadedMotoServer  # the tests at the lowest versions do without it
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:

@@ -87,8 +87,12 @@ class RequestConsumer(Protocol):
         """Consume this queue again."""
         ...
 
-    def restore_expired(self) -> None:
-        """Return other consumers' messages whose visibility timeout is over to their queues."""
+    def restore_expired(self) -> bool:
+        """Return other consumers' messages whose visibility timeout is over to the heads of their queues, in order.
+
+        Returns:
+            Whether some are left for the next call: one call handles a bounded number.
+        """
         ...
 
     def close(self) -> None:
@@ -144,8 +148,16 @@ class Broker(Protocol):
         """Return the number of request messages in the queue."""
         ...
 
-    def check(self) -> None:
-        """Raise `BrokerUnavailable` when the broker cannot be reached."""
+    def check(self, queues: Sequence[str] = (), *, may_create: bool = True) -> None:
+        """Check that the broker can be reached, and that these queues can be used; make those that do not exist.
+
+        Args:
+            queues: Request queues.
+            may_create: False to leave out those that do not exist.
+
+        Raises:
+            UnusableServer: A queue exists and is not as it must be.
+        """
         ...
 
     def close(self) -> None:

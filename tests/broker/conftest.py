@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import redis
 
-from ecs_queue.broker import KombuBroker
-from tests.conformance.broker.harness import BrokerHarness
+from ecs_queue.broker import Broker
+from tests.conformance.broker.harness import BrokerHarness, broker_factory
 
 
 @pytest.fixture
@@ -21,32 +21,25 @@ def client(redis_url: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def make_broker(redis_url: str) -> Iterator[Callable[..., KombuBroker]]:
-    """Return a function that makes brokers; they are closed at the end."""
-    made: list[KombuBroker] = []
-
-    def make(namespace: str = "ns", visibility_timeout: float = 60.0) -> KombuBroker:
-        broker = KombuBroker(redis_url, namespace, visibility_timeout=visibility_timeout, socket_timeout=5.0)
-        made.append(broker)
-        return broker
-
-    yield make
-    for broker in made:
-        broker.close()
+def make_broker(redis_url: str) -> Iterator[Callable[..., Broker]]:
+    """Return a function that makes brokers of the namespace `ns`; they are closed at the end."""
+    with broker_factory(redis_url, "ns") as make:
+        yield make
 
 
 @pytest.fixture
-def broker(make_broker: Callable[..., KombuBroker]) -> KombuBroker:
+def broker(make_broker: Callable[..., Broker]) -> Broker:
     return make_broker()
 
 
 @pytest.fixture
-def restore(make_broker: Callable[..., KombuBroker]) -> Callable[[], None]:
+def restore(make_broker: Callable[..., Broker]) -> Callable[[], None]:
     """Let a third consumer requeue all unacknowledged messages, as if the visibility timeout were over."""
 
     def restore_now() -> None:
         time.sleep(0.01)
         with BrokerHarness(make_broker(visibility_timeout=0.001), queues=["another"]) as hasty:
-            hasty.consumer.restore_expired()
+            while hasty.consumer.restore_expired():
+                pass
 
     return restore_now
