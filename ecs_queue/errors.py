@@ -1,4 +1,4 @@
-"""All errors of the package: retryable, permanent and usage errors.
+"""All errors of the package: retryable, permanent and usage errors, and missing rights.
 
 An error's docstring is its default message. Errors of libraries (kombu, redis, botocore) are wrapped where they arise,
 so that callers need no other exception types. Every message says what to do next.
@@ -46,6 +46,10 @@ class ResultTimeout(RetryableError, TimeoutError):  # noqa: N818
     """The request has not ended within the timeout; it continues, ask again later."""
 
 
+class MissingRight(EcsQueueError):  # noqa: N818 - no outage, since the server answers, and no fault of a request
+    """The server denies its user a right; grant it as in conf/redis-users.acl."""
+
+
 class PermanentError(EcsQueueError):
     """The call cannot succeed; the same call will fail again."""
 
@@ -70,6 +74,10 @@ class IdConflict(PermanentError):  # noqa: N818
     """Another request was submitted under this id; choose another id, or omit it to get a generated one."""
 
 
+class BrokenRecord(PermanentError):  # noqa: N818
+    """The ledger's record of this id cannot be used: `ecs-queue broken list` has the reason."""
+
+
 class RequestTooLate(PermanentError):  # noqa: N818
     """The request arrived after its accept_until; submit it again."""
 
@@ -80,6 +88,10 @@ class UsageError(EcsQueueError):
 
 class ConfigError(UsageError):
     """The configuration is not valid."""
+
+
+class UnusableServer(UsageError):  # noqa: N818
+    """The server cannot be used as it is configured."""
 
 
 class UnknownTask(UsageError):  # noqa: N818

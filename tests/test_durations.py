@@ -18,7 +18,8 @@ from ecs_queue.client.client import EcsQueue
 from ecs_queue.config import load_config
 from ecs_queue.durations import parse_duration
 from ecs_queue.errors import ConfigError, InvalidRequest
-from ecs_queue.messages.envelope import EXPECTED_FIELDS, TaskRequest, decode_request
+from ecs_queue.messages.envelope import TaskRequest, decode_request
+from ecs_queue.messages.fields import EXPECTED_FIELDS
 from tests.cli.conftest import invoke as invoke
 from tests.cli.conftest import no_worker_environ as no_worker_environ
 from tests.cli.conftest import task_file
@@ -129,5 +130,7 @@ def test_the_line_of_a_wrong_duration_is_named(
     file = task_file(tmp_path, {"id": "a", **good})
     assert invoke("submit", "--file", str(file), env=no_worker_environ).exit_code == 0
     with EcsQueue.from_config(environ=no_worker_environ, owner="") as client:
-        request = json.loads(client.status("a").request)
+        [record] = client.ledger.get_with_payload(["a"])
+    assert record is not None
+    request = json.loads(record.request)
     assert (request["expires_in"], request["time_limit"]) == (3600.0, 5.0)

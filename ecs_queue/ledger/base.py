@@ -2,8 +2,8 @@
 
 There are two implementations (memory, Redis) and one conformance suite. Each operation is atomic and uses the ledger's
 own clock. An operation may run twice when its reply is lost: claims are held by random tokens and every other write is
-a compare-and-set, so the second run finds that the record has moved on. Every method may raise `LedgerUnavailable`;
-then nothing is known about its effect.
+a compare-and-set, so the second run finds that the record has moved on. Every method may raise `LedgerUnavailable` or
+`MissingRight`; then its effect is unknown.
 
 A live record stands in exactly one of three indexes, scored with the time of its next check:
 
@@ -20,64 +20,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-import msgspec
-
+from ecs_queue.findings import Finding
 from ecs_queue.ledger.contracts import contract
+from ecs_queue.ledger.entries import DeadLetter as DeadLetter
+from ecs_queue.ledger.entries import WorkerInfo as WorkerInfo
+from ecs_queue.ledger.entry_operations import BrokenItems as BrokenItems
+from ecs_queue.ledger.entry_operations import DeadLetters as DeadLetters
+from ecs_queue.ledger.entry_operations import WorkerRegistry as WorkerRegistry
+from ecs_queue.ledger.run_operations import RunOperations as RunOperations
+from ecs_queue.ledger.run_operations import WarmPools as WarmPools
 from ecs_queue.protocol.event_health import EventFact, EventHealth
 from ecs_queue.protocol.operations import ClaimRequest, OperationResult, RefusalKind, TaskUpdate
 from ecs_queue.protocol.reasons import MANUAL_SEARCH_ADVICE
 from ecs_queue.protocol.record import Record, Submission
 from ecs_queue.protocol.states import State
-
-
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that could not be used: its raw bytes and the reason.
-
-    `key` is chosen by the caller, unique and random: adding it again stores nothing. `added_at` is in seconds since the
-    epoch by the ledger's clock and differs between any two: of two added at the same time, the second counts as one
-    microsecond later.
-    """
-
-    key: str
-    queue: str
-    reason: str
-    body: bytes
-    added_at: float = 0.0
-
-
-class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker reports with each heartbeat.
-
-    Rates are per second over the last minute: launches, `start_calls` (RunTask, StopTask) and `read_calls`
-    (DescribeTasks, ListTasks). Limits are the configured ones, shared by all workers; 0 means no limit. Ages are
-    seconds at the heartbeat since the worker last polled the broker, and ECS; None means never.
-    """
-
-    name: str
-    host: str
-    pid: int
-    version: str
-    queues: list[str]
-    concurrency: int
-    launches_in_progress: int
-    launched_total: int
-    ended_total: int
-    health: str  # "ok", or the reason why a circuit is open or tasks cannot be followed
-    started_at: float
-    last_seen_at: float = 0.0
-    launch_rate: float = 0.0
-    start_call_rate: float = 0.0
-    start_call_limit: float = 0.0
-    read_call_rate: float = 0.0
-    read_call_limit: float = 0.0
-    broker_poll_age: float | None = None
-    describe_age: float | None = None
+from ecs_queue.server_users import ServerUser
 
 
 class RequestOperations(Protocol):
     """The operations that change one record."""
 
-    @contract("CREATED UNCHANGED CONFLICT TOO_LATE ENDED")
+    @contract("CREATED UNCHANGED CONFLICT TOO_LATE ENDED BROKEN")
     def put(self, submissions: Sequence[Submission]) -> list[OperationResult]:
         """Create the records that do not exist yet.
 
@@ -87,7 +50,9 @@ class RequestOperations(Protocol):
         ...
 
     @contract(
-        "CREATED UNCHANGED CONFLICT TOO_LATE ENDED RUN_TASK LIMIT_REACHED PAUSED NOT_CLAIMABLE NOT_FOUND", barrier=True
+        "CREATED UNCHANGED CONFLICT TOO_LATE ENDED RUN_TASK ASSIGNED NO_RUNNER LIMIT_REACHED PAUSED NOT_CLAIMABLE "
+        "NOT_FOUND BROKEN",
+        barrier=True,
     )
     def put_and_claim(
         self, submission: Submission, claim_request: ClaimRequest
@@ -100,28 +65,32 @@ class RequestOperations(Protocol):
         """
         ...
 
-    @contract("RUN_TASK ENDED LIMIT_REACHED PAUSED NOT_CLAIMABLE NOT_FOUND", barrier=True)
+    @contract("RUN_TASK ASSIGNED NO_RUNNER ENDED LIMIT_REACHED PAUSED NOT_CLAIMABLE NOT_FOUND BROKEN", barrier=True)
     def claim(self, record_id: str, claim_request: ClaimRequest | None) -> OperationResult:
-        """Claim a QUEUED record for one RunTask call. Without a claim request only an expired record is ended."""
+        """Claim a QUEUED record for an idle runner of its pool, if it names one, else for one RunTask call.
+
+        Without a claim request only an expired record is ended.
+        """
         ...
 
-    @contract("RUN_TASK LIST_TASKS ENDED NOT_CLAIMABLE NOT_FOUND", barrier=True)
+    @contract("RUN_TASK LIST_TASKS REQUEUED ENDED NOT_CLAIMABLE NOT_FOUND BROKEN", barrier=True)
     def reclaim(self, record_id: str, claim_request: ClaimRequest) -> OperationResult:
         """Take over a LAUNCHING record whose lease is over.
 
         Returns:
             LIST_TASKS in place of RUN_TASK, once its holders died `max_deliveries` times in a row, a stop is requested,
             a refusal retired the launch number, its time to start is over, or 40 minutes have passed since the first
-            call. ENDED when the workers that list its tasks die too.
+            call. ENDED when the workers that list its tasks die too. Of a launch that is to start a runner nothing is
+            listed: REQUEUED or ENDED.
         """
         ...
 
-    @contract("OK UNCHANGED UNWANTED")
+    @contract("OK UNCHANGED UNWANTED BROKEN")
     def launched(self, record_id: str, nonce: str, launch: int, arn: str, wait: float) -> OperationResult:
         """Record the task of a launch. It is due in `wait` seconds, at once when a stop is requested."""
         ...
 
-    @contract("OK CLAIM_LOST")
+    @contract("OK CLAIM_LOST BROKEN")
     def call_ambiguous(
         self, record_id: str, claim: str, wait: float, reason: str, call_completed: bool = False
     ) -> OperationResult:
@@ -136,12 +105,12 @@ class RequestOperations(Protocol):
         """
         ...
 
-    @contract("OK ENDED CLAIM_LOST")
+    @contract("OK ENDED CLAIM_LOST BROKEN")
     def no_effect(self, record_id: str, claim: str, wait: float, reason: str) -> OperationResult:
         """Record a call that was throttled or never sent. It consumes no launch number and no attempt."""
         ...
 
-    @contract("OK REQUEUED ENDED CLAIM_LOST", barrier=True)
+    @contract("OK REQUEUED ENDED CLAIM_LOST BROKEN", barrier=True)
     def refused(
         self, record_id: str, claim: str, kind: RefusalKind, wait: float, reason: str, max_attempts: int
     ) -> OperationResult:
@@ -151,7 +120,7 @@ class RequestOperations(Protocol):
         """
         ...
 
-    @contract("REQUEUED ENDED TOO_EARLY CLAIM_LOST", barrier=True)
+    @contract("REQUEUED ENDED TOO_EARLY CLAIM_LOST BROKEN", barrier=True)
     def task_absent(
         self, record_id: str, claim: str, wait: float, advice: str = MANUAL_SEARCH_ADVICE
     ) -> OperationResult:
@@ -168,12 +137,12 @@ class RequestOperations(Protocol):
         """
         ...
 
-    @contract("OK REQUEUED ENDED STALE NOT_FOUND")
+    @contract("OK REQUEUED ENDED STALE NOT_FOUND BROKEN")
     def update_tasks(self, updates: Sequence[TaskUpdate]) -> list[OperationResult]:
         """Record what was observed of tasks. One result each, in order; REQUEUED and ENDED with the record."""
         ...
 
-    @contract("ENDED STOP_REQUESTED UNCHANGED STALE NOT_FOUND", barrier=True)
+    @contract("ENDED STOP_REQUESTED UNCHANGED STALE NOT_FOUND BROKEN", barrier=True)
     def stop(self, ids: Sequence[str], requested_by: str, launch: int = 0) -> list[OperationResult]:
         """Request a stop. An unknown id leaves a tombstone: ENDED. Each result has its record.
 
@@ -185,12 +154,12 @@ class RequestOperations(Protocol):
         """
         ...
 
-    @contract("OK ENDED NOT_FOUND", barrier=True)
+    @contract("OK ENDED NOT_FOUND BROKEN", barrier=True)
     def adopt(self, ids: Sequence[str], owner: str) -> list[OperationResult]:
         """Deliver the results of these requests to `owner` from now on. ENDED: delivered again. With the record."""
         ...
 
-    @contract("OK NOT_OWNER")
+    @contract("OK NOT_OWNER BROKEN")
     def confirm(self, results: Sequence[tuple[str, str]], owner: str) -> list[OperationResult]:
         """Record that the owner has the results of these (id, nonce) pairs. Retention starts."""
         ...
@@ -241,7 +210,14 @@ class RequestReader(Protocol):
     """Queries about requests."""
 
     def get(self, ids: Sequence[str]) -> list[Record | None]:
-        """Return the records, None for an unknown id, in order."""
+        """Return the records without their payloads, None for an unknown id, in order."""
+        ...
+
+    def get_with_payload(self, ids: Sequence[str]) -> list[Record | None]:
+        """Return the records with `request` and `args`, None for an unknown id, in order.
+
+        Not for display: a user of the server may have the right to read records without the right to read payloads.
+        """
         ...
 
     def find_id_by_arn(self, arn: str) -> str | None:
@@ -261,6 +237,18 @@ class RequestReader(Protocol):
 
     def count_by_state(self) -> dict[str, dict[State, int]]:
         """Return queue -> state -> number: live states as they are now, terminal ones since the namespace began."""
+        ...
+
+    def find_oldest_queued(self, queues: Sequence[str]) -> dict[str, float]:
+        """Return since when a request of these queues waits that waits longest; queues without one are left out.
+
+        Of each queue the request counts that is looked at next: usually the oldest one, never a launched one. A delayed
+        request waits from its time on.
+        """
+        ...
+
+    def count_delayed(self, queues: Sequence[str]) -> dict[str, int]:
+        """Return how many QUEUED requests of each of these queues were submitted for a time that has not come."""
         ...
 
 
@@ -327,38 +315,6 @@ class EventHealthStore(Protocol):
         ...
 
 
-class DeadLetters(Protocol):
-    """Messages that could not be used, bounded (protocol/settings.py): the oldest are dropped first."""
-
-    def add_dead_letter(self, dead_letter: DeadLetter) -> None:
-        """Store a dead letter. An existing key stays as it is."""
-        ...
-
-    def list_dead_letters(self, limit: int, before: DeadLetter | None = None) -> list[DeadLetter]:
-        """Return up to `limit` dead letters, newest first: those older than `before`, which may be gone by now."""
-        ...
-
-    def get_dead_letters(self, keys: Sequence[str]) -> list[DeadLetter | None]:
-        """Return the dead letters of these keys, None for an unknown key, in order."""
-        ...
-
-    def delete_dead_letters(self, keys: Sequence[str]) -> list[bool]:
-        """Delete dead letters for good; return for each key whether it existed."""
-        ...
-
-
-class WorkerRegistry(Protocol):
-    """The workers that are alive."""
-
-    def heartbeat(self, info: WorkerInfo, ttl: float) -> None:
-        """Register a worker for the next `ttl` seconds."""
-        ...
-
-    def list_workers(self) -> list[WorkerInfo]:
-        """Return the registered workers by name."""
-        ...
-
-
 class LedgerServer(Protocol):
     """The server behind a ledger."""
 
@@ -366,8 +322,16 @@ class LedgerServer(Protocol):
         """Return the ledger's clock, in seconds since the epoch."""
         ...
 
-    def check_server(self) -> list[str]:
-        """Return what is wrong with the server for this use, as sentences; empty when nothing is."""
+    def check_server(self, user: ServerUser = ServerUser.WORKER, durability: str = "") -> list[Finding]:
+        """Return what is found about the server, for the caller to act by level (`findings.require_usable`).
+
+        Args:
+            user: Whose rights to check.
+            durability: What the server must be capable of; "" for the durability of this ledger.
+
+        Raises:
+            MissingRight: This user may not even run the ledger's script.
+        """
         ...
 
     def close(self) -> None:
@@ -377,14 +341,17 @@ class LedgerServer(Protocol):
 
 class Ledger(
     RequestOperations,
+    RunOperations,
     RequestSchedule,
     RequestReader,
+    WarmPools,
     DeliveryCounts,
     TokenBuckets,
     QueueControl,
     EventHealthStore,
     DeadLetters,
     WorkerRegistry,
+    BrokenItems,
     LedgerServer,
     Protocol,
 ):

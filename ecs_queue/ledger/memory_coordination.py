@@ -5,13 +5,23 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
-from ecs_queue.ledger.base import DeadLetter, WorkerInfo
+from ecs_queue.ledger.broken_items import BrokenItem, BrokenKind
+from ecs_queue.ledger.entries import DeadLetter, WorkerInfo, count_keys_by_queue
 from ecs_queue.protocol.event_health import EventFact, EventHealth
-from ecs_queue.protocol.settings import MAX_DEAD_LETTER_AGE, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS
+from ecs_queue.protocol.settings import (
+    BROKEN_CHECK_SECONDS,
+    MAX_CLOCK_JITTER,
+    MAX_DEAD_LETTER_AGE,
+    MAX_DEAD_LETTER_BYTES,
+    MAX_DEAD_LETTERS,
+)
 from ecs_queue.protocol.token_bucket import TokenBucket
+
+_Entry = TypeVar("_Entry")
 
 
 class MemoryCoordination:
@@ -28,6 +38,8 @@ class MemoryCoordination:
         self._dead_letters: dict[str, DeadLetter] = {}
         self._dead_letter_bytes = 0
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
+        self._broken: dict[tuple[str, str], BrokenItem] = {}
+        self._check_at: dict[tuple[str, str], float] = {}
 
     def now(self) -> float:
         """See `Ledger.now`. To the millisecond."""
@@ -61,7 +73,8 @@ class MemoryCoordination:
     def list_paused_queues(self) -> dict[str, float]:
         """See `Ledger.list_paused_queues`."""
         with self._lock:
-            return dict(self._paused_since)
+            sound = self._sound_entries(BrokenKind.PAUSE, self._paused_since)
+            return {queue: sound.get(queue, self.now()) for queue in self._paused_since}
 
     def begin_delivery(self, nonce: str, delivery: str) -> int:
         """See `Ledger.begin_delivery`."""
@@ -82,7 +95,7 @@ class MemoryCoordination:
         with self._lock:
             if dead_letter.key not in self._dead_letters:
                 # Each a little later than the one before, so that the times give the order in which they were added.
-                newest = max(map(_added_at, self._dead_letters.values()), default=0.0)
+                newest = max(map(_added_at, self._sound_dead_letters().values()), default=0.0)
                 added_at = max(self.now(), round(newest + 1e-6, 6))
                 self._dead_letters[dead_letter.key] = msgspec.structs.replace(dead_letter, added_at=added_at)
                 self._dead_letter_bytes += _stored_size(dead_letter)
@@ -91,29 +104,34 @@ class MemoryCoordination:
     def list_dead_letters(self, limit: int, before: DeadLetter | None = None) -> list[DeadLetter]:
         """See `Ledger.list_dead_letters`."""
         with self._lock:
-            dead_letters = sorted(self._dead_letters.values(), key=_added_at, reverse=True)
+            dead_letters = sorted(self._sound_dead_letters().values(), key=_added_at, reverse=True)
             return [each for each in dead_letters if before is None or each.added_at < before.added_at][:limit]
 
     def get_dead_letters(self, keys: Sequence[str]) -> list[DeadLetter | None]:
         """See `Ledger.get_dead_letters`."""
         with self._lock:
-            return [self._dead_letters.get(key) for key in keys]
+            return list(map(self._sound_dead_letters().get, keys))
 
     def delete_dead_letters(self, keys: Sequence[str]) -> list[bool]:
         """See `Ledger.delete_dead_letters`."""
         with self._lock:
             return [self._delete_dead_letter(key) for key in keys]
 
+    def count_dead_letters(self) -> dict[str, int]:
+        """See `Ledger.count_dead_letters`."""
+        with self._lock:
+            return count_keys_by_queue(self._sound_dead_letters())
+
     def _delete_dead_letter(self, key: str) -> bool:
         dead_letter = self._dead_letters.pop(key, None)
-        if dead_letter is not None:
+        if isinstance(dead_letter, DeadLetter):
             self._dead_letter_bytes -= _stored_size(dead_letter)
         return dead_letter is not None
 
     def _trim_dead_letters(self) -> None:
         """Drop the oldest beyond a bound."""
-        while self._dead_letters:
-            oldest, number = min(self._dead_letters.values(), key=_added_at), len(self._dead_letters)
+        while sound := self._sound_dead_letters():
+            oldest, number = min(sound.values(), key=_added_at), len(self._dead_letters)
             is_over = number > MAX_DEAD_LETTERS or (self._dead_letter_bytes > MAX_DEAD_LETTER_BYTES and number > 1)
             if not is_over and oldest.added_at > self.now() - MAX_DEAD_LETTER_AGE:
                 return
@@ -127,8 +145,12 @@ class MemoryCoordination:
     def list_workers(self) -> list[WorkerInfo]:
         """See `Ledger.list_workers`."""
         with self._lock:
-            now = self.now()
-            return sorted((info for info, at in self._workers.values() if at > now), key=lambda info: info.name)
+            present = self._sound_entries(BrokenKind.WORKER, self._workers).values()
+            return sorted((info for info, at in present if self._is_present(info, at)), key=lambda info: info.name)
+
+    def _is_present(self, info: WorkerInfo, forget_at: float) -> bool:
+        """A heartbeat from before the clock went back counts no more: a live worker sends the next one in a moment."""
+        return forget_at > self.now() and info.last_seen_at <= self.now() + MAX_CLOCK_JITTER
 
     def record_event_facts(self, facts: Sequence[EventFact]) -> None:
         """See `Ledger.record_event_facts`."""
@@ -145,8 +167,33 @@ class MemoryCoordination:
 
     def _is_worker_alive(self, name: str, since: float) -> bool:
         """Whether a worker is registered, and by a process that started before `since`, not by a later one."""
-        info, forget_at = self._workers.get(name, (None, 0.0))
-        return info is not None and forget_at > self.now() and info.started_at <= since
+        found = self._sound_entries(BrokenKind.WORKER, self._workers).get(name)
+        return found is not None and self._is_present(*found) and found[0].started_at <= since
+
+    def _sound_dead_letters(self) -> dict[str, DeadLetter]:
+        return self._sound_entries(BrokenKind.DEAD_LETTER, self._dead_letters)
+
+    def _sound_entries(self, kind: BrokenKind, entries: dict[str, _Entry]) -> dict[str, _Entry]:
+        """The entries that can be used; the others are listed as broken."""
+        sound = {name: entry for name, entry in entries.items() if is_sound_entry(kind, name, entry)}
+        for name in entries.keys() - sound.keys():
+            self._note_broken(kind, name, "it cannot be decoded")
+        return sound
+
+    def _note_broken(self, kind: BrokenKind, name: str, reason: str) -> None:
+        if (kind.value, name) not in self._broken:
+            item = BrokenItem(kind=kind.value, name=name, since=self.now(), reason=reason)
+            self._broken[kind.value, name] = item
+            self._check_at[kind.value, name] = self.now() + BROKEN_CHECK_SECONDS
+
+
+def is_sound_entry(kind: str, name: str, entry: Any) -> bool:
+    """Return whether a dead letter, a heartbeat or a pause can be used."""
+    if kind == BrokenKind.DEAD_LETTER:
+        return isinstance(entry, DeadLetter) and entry.key == name
+    if kind == BrokenKind.WORKER:
+        return isinstance(entry, tuple) and isinstance(entry[0], WorkerInfo) and entry[0].name == name
+    return isinstance(entry, float)
 
 
 def _added_at(dead_letter: DeadLetter) -> float:

@@ -11,29 +11,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import msgspec
 import redis
 
+from ecs_queue.findings import Finding, Reporter
 from ecs_queue.ledger.base import DeadLetter, WorkerInfo
 from ecs_queue.ledger.batching import Call
+from ecs_queue.ledger.entries import count_keys_by_queue
+from ecs_queue.ledger.needed_rights import needed_rights
+from ecs_queue.ledger.redis_broken_items import RedisBrokenItems
 from ecs_queue.ledger.redis_codec import (
-    decode_dead_letter,
+    decode_hashes,
     decode_operation_result,
-    decode_record,
     encode_fields,
     format_seconds,
+    parse_number,
 )
-from ecs_queue.ledger.redis_script import Script, read_config_value, read_info, wrap_redis_errors
-from ecs_queue.ledger.server_versions import INFO_NOT_ALLOWED, find_aof_problems
+from ecs_queue.ledger.redis_runs import RedisRuns
+from ecs_queue.ledger.redis_script import Script, empty_if_wrong_type, is_wrong_type, wrap_redis_errors
+from ecs_queue.ledger.server_checks import check_facts, read_facts
 from ecs_queue.protocol.event_health import EventFact, EventHealth
 from ecs_queue.protocol.operations import ClaimRequest, OperationResult, RefusalKind, TaskUpdate
 from ecs_queue.protocol.reasons import MANUAL_SEARCH_ADVICE
 from ecs_queue.protocol.record import Record, Submission
+from ecs_queue.protocol.record_moves import is_delayed, waits_since
 from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
+from ecs_queue.redis_connection import run_pipeline
+from ecs_queue.server_keys import ledger_prefix
+from ecs_queue.server_users import ServerUser
 
 _STATES = frozenset(State)
 #: Lua unpacks at most some 8,000 arguments.
@@ -42,7 +50,7 @@ _MAX_ARGUMENTS = 2000
 _MAX_KEYS = 100
 
 
-class RedisLedger:
+class RedisLedger(RedisBrokenItems, RedisRuns):
     """See the module's docstring. Thread-safe.
 
     Args:
@@ -64,7 +72,9 @@ class RedisLedger:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._redis: Any = client  # redis-py's own types mix its sync and async replies
-        self._prefix = f"{namespace}:l:"
+        self._prefix = ledger_prefix(namespace)
+        self._namespace = namespace
+        self._keys = f"{self._prefix}*"
         self._durability = durability
         self._script = Script(client, self._prefix, settings, durability, barrier_seconds, clock)
 
@@ -165,32 +175,46 @@ class RedisLedger:
 
     def get(self, ids: Sequence[str]) -> list[Record | None]:
         """See `Ledger.get`."""
-        with wrap_redis_errors(), self._redis.pipeline(transaction=False) as pipe:
-            for record_id in ids:
-                pipe.hgetall(f"{self._prefix}r:{record_id}")
-            found = pipe.execute()
-        flat = [(record_id.encode(), *chain(*fields.items())) for record_id, fields in zip(ids, found, strict=True)]
-        return [decode_record(fields) if len(fields) > 1 else None for fields in flat]
+        return [decode_hashes(id, fields) for id, fields in zip(ids, self._read_hashes("r", ids), strict=True)]
+
+    def get_with_payload(self, ids: Sequence[str]) -> list[Record | None]:
+        """See `Ledger.get_with_payload`. What of a payload changes between the two reads is of a later launch."""
+        found = self._read_hashes("r", ids)
+        payloads = self._read_hashes("payload", ids)
+        return [decode_hashes(*each) for each in zip(ids, found, payloads, strict=True)]
+
+    def _read_hashes(self, kind: str, ids: Sequence[str]) -> list[dict[bytes, bytes] | None]:
+        """The hashes of these records; None in place of one whose key holds something else."""
+        return self._read_keys([("HGETALL", f"{self._prefix}{kind}:{record_id}") for record_id in ids])
+
+    def _read_keys(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """The replies; None for a key that holds something else."""
+        with wrap_redis_errors(self._keys):
+            found = run_pipeline(self._redis, commands)
+            for reply in found:
+                if isinstance(reply, Exception) and not is_wrong_type(reply):
+                    raise reply
+        return [None if isinstance(reply, Exception) else reply for reply in found]
 
     def find_id_by_arn(self, arn: str) -> str | None:
         """See `Ledger.find_id_by_arn`."""
-        with wrap_redis_errors():
-            found = self._redis.hget(f"{self._prefix}arns", arn)
-        return found.decode() if found else None
+        with wrap_redis_errors(self._keys), empty_if_wrong_type() as found:
+            found.append(self._redis.hget(f"{self._prefix}arns", arn))
+        return found[0].decode(errors="replace") if found and found[0] else None
 
     def list_undelivered(self, owner: str, limit: int) -> list[Record]:
         """See `Ledger.list_undelivered`."""
         return self._run_records("list_undelivered", owner, limit)
 
     def _run_records(self, *call: Any) -> list[Record]:
-        return [decode_record(flat) for flat in self._script.run_one(*call)]
+        return self._decode_records(self._script.run_one(*call))
 
     def list_records(self, after: str, limit: int) -> tuple[list[Record], str]:
         """See `Ledger.list_records`. Records that end meanwhile may be missed or listed twice."""
         index, _, offset = (after or "live:0").partition(":")
         start = int(offset)
-        with wrap_redis_errors():
-            ids = [i.decode() for i in self._redis.zrevrange(self._prefix + index, start, start + limit - 1)]
+        members = self._read_index(index, start, start + limit - 1)
+        ids = [member.decode(errors="surrogateescape") for member in members]
         found = [record for record in self.get(ids) if record is not None]
         if len(ids) == limit:
             return found, f"{index}:{start + limit}"
@@ -199,11 +223,27 @@ class RedisLedger:
     def count_by_state(self) -> dict[str, dict[State, int]]:
         """See `Ledger.count_by_state`."""
         totals: dict[str, dict[State, int]] = {}
-        for key, number in self._read_hash("counts").items():
+        for key, number in self._read_numbers("counts").items():
             queue, _, state = key.rpartition("|")
-            if int(number) and state in _STATES:  # other states are a newer version's
+            if number and state in _STATES:  # other states are a newer version's
                 totals.setdefault(queue, {})[State(state)] = int(number)
         return totals
+
+    def find_oldest_queued(self, queues: Sequence[str]) -> dict[str, float]:
+        """See `Ledger.find_oldest_queued`. A queue's requests stand in two indexes, by the time of their next check."""
+        indexes = [f"{self._prefix}{index}:{queue}" for queue in queues for index in ("unclaimed", "retry")]
+        found = self._read_keys([("ZRANGE", index, 0, 0) for index in indexes])
+        ids = [members[0].decode(errors="surrogateescape") for members in found if members]
+        queued = [record for record in self.get(ids) if record is not None and record.state is State.QUEUED]
+        now = self.now() if any(record.delayed_until for record in queued) else 0.0
+        since = [(waits_since(record), record.queue) for record in queued if not is_delayed(record, now)]
+        return {queue: at for at, queue in sorted(since, reverse=True)}
+
+    def count_delayed(self, queues: Sequence[str]) -> dict[str, int]:
+        """See `Ledger.count_delayed`."""
+        now = f"({format_seconds(self.now())}"
+        found = self._read_keys([("ZCOUNT", f"{self._prefix}delayed:{queue}", now, "+inf") for queue in queues])
+        return {queue: int(number or 0) for queue, number in zip(queues, found, strict=True)}
 
     def take_tokens(self, bucket: str, want: int, rate: float, burst: int, reserve: int = 0) -> tuple[int, float]:
         """See `Ledger.take_tokens`."""
@@ -224,7 +264,9 @@ class RedisLedger:
 
     def list_paused_queues(self) -> dict[str, float]:
         """See `Ledger.list_paused_queues`."""
-        return {queue: float(since) for queue, since in self._read_hash("paused").items()}
+        paused = self._read_hash("paused")
+        now = self.now() if any(parse_number(since) is None for since in paused.values()) else 0.0
+        return {queue: now if (at := parse_number(since)) is None else at for queue, since in paused.items()}
 
     def record_event_facts(self, facts: Sequence[EventFact]) -> None:
         """See `Ledger.record_event_facts`."""
@@ -235,9 +277,9 @@ class RedisLedger:
     def get_event_health(self) -> dict[str, EventHealth]:
         """See `Ledger.get_event_health`."""
         by_source: dict[str, dict[str, float]] = {}
-        for key, at in self._read_hash("event_health").items():
+        for key, at in self._read_numbers("event_health").items():
             source, _, fact = key.rpartition("|")
-            by_source.setdefault(source, {})[fact] = float(at)
+            by_source.setdefault(source, {})[fact] = at
         return {source: msgspec.convert(facts, EventHealth) for source, facts in by_source.items()}
 
     def poll_soon(self, within: float, limit: int) -> int:
@@ -259,16 +301,22 @@ class RedisLedger:
     def list_dead_letters(self, limit: int, before: DeadLetter | None = None) -> list[DeadLetter]:
         """See `Ledger.list_dead_letters`."""
         flat = self._script.run_one("list_dead_letters", limit, "" if before is None else f"{before.added_at:.6f}")
-        return [decode_dead_letter(at, encoded) for at, encoded in _pairs(flat)]
+        return [each for each in self._decode_dead_letters(_triples(flat)) if each is not None]
 
     def get_dead_letters(self, keys: Sequence[str]) -> list[DeadLetter | None]:
         """See `Ledger.get_dead_letters`."""
         flat = self._run_on_keys("get_dead_letters", keys)
-        return [decode_dead_letter(at, encoded) if encoded else None for at, encoded in _pairs(flat)]
+        return self._decode_dead_letters(_triples(flat))
 
     def delete_dead_letters(self, keys: Sequence[str]) -> list[bool]:
         """See `Ledger.delete_dead_letters`."""
         return [bool(deleted) for deleted in self._run_on_keys("delete_dead_letters", keys)]
+
+    def count_dead_letters(self) -> dict[str, int]:
+        """See `Ledger.count_dead_letters`."""
+        with wrap_redis_errors(self._keys), empty_if_wrong_type() as found:
+            found += self._redis.zrange(f"{self._prefix}dead_letter_times", 0, -1)
+        return count_keys_by_queue(key.decode(errors="replace") for key in found)
 
     def _run_on_keys(self, operation: str, keys: Sequence[str]) -> list[Any]:
         return [value for reply in self._script.run_many(_split_call(operation, keys, _MAX_KEYS)) for value in reply]
@@ -279,35 +327,36 @@ class RedisLedger:
 
     def list_workers(self) -> list[WorkerInfo]:
         """See `Ledger.list_workers`."""
-        workers = [
-            msgspec.structs.replace(msgspec.json.decode(info, type=WorkerInfo), last_seen_at=float(seen_at))
-            for seen_at, info in _pairs(self._script.run_one("list_workers"))
-        ]
+        workers = self._decode_workers(_triples(self._script.run_one("list_workers")))
         return sorted(workers, key=lambda info: info.name)
 
     def prune(self, limit: int) -> int:
         """See `Ledger.prune`. The records themselves expire by the TTL of their keys."""
         return int(self._script.run_one("prune", min(limit, 5000)))
 
-    def _read_hash(self, key: str) -> dict[str, str]:
-        with wrap_redis_errors():
-            return {name.decode(): value.decode() for name, value in self._redis.hgetall(self._prefix + key).items()}
+    def _read_numbers(self, key: str) -> dict[str, float]:
+        """The numbers of a hash. The next `check_broken` lists what is none."""
+        found = ((name, parse_number(value)) for name, value in self._read_hash(key).items())
+        return {name: number for name, number in found if number is not None}
 
-    def check_server(self) -> list[str]:
-        """Check eviction, and what `durability` needs of the server. What may not be read is a note."""
-        with wrap_redis_errors():
-            info = read_info(self._redis)
-            if not info:
-                return [INFO_NOT_ALLOWED]
-            appendfsync = read_config_value(self._redis, "appendfsync") if self._durability == "aof" else None
-        findings = []
-        if (policy := info.get("maxmemory_policy", "noeviction")) != "noeviction":
-            findings.append(f"maxmemory-policy is {policy}: the server may drop records; set it to noeviction")
-        if self._durability == "aof":
-            findings += find_aof_problems(info, appendfsync)
-        if self._durability == "replica" and not info.get("connected_slaves"):
-            findings.append("durability = replica needs a replica, and none is connected to the server")
-        return findings
+    def _read_hash(self, key: str) -> dict[str, str]:
+        """A hash that many items share; empty until the next `check_broken` if its key holds something else."""
+        with wrap_redis_errors(self._keys), empty_if_wrong_type() as found:
+            found += self._redis.hgetall(self._prefix + key).items()
+        return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in found}
+
+    def _read_index(self, index: str, first: int, last: int) -> list[bytes]:
+        with wrap_redis_errors(self._keys), empty_if_wrong_type() as found:
+            found += self._redis.zrevrange(self._prefix + index, first, last)
+        return found
+
+    def check_server(self, user: ServerUser = ServerUser.WORKER, durability: str = "") -> list[Finding]:
+        """See `LedgerServer.check_server`."""
+        durability = durability or self._durability
+        rights = needed_rights(user, self._prefix, durability)
+        with wrap_redis_errors(self._keys):
+            facts = read_facts(self._redis, self._namespace, durability, rights, count_former=user is ServerUser.WORKER)
+        return list(check_facts(Reporter("ledger"), facts, durability))
 
     def close(self) -> None:
         """Close the connections."""
@@ -323,5 +372,5 @@ def _split_call(operation: str, arguments: Sequence[str], size: int) -> list[Cal
     return [(operation, *arguments[start : start + size]) for start in range(0, len(arguments), size)]
 
 
-def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    return zip(flat[::2], flat[1::2], strict=True)
+def _triples(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, bytes]]:
+    return zip(flat[::3], flat[1::3], flat[2::3], strict=True)

@@ -1,39 +1,29 @@
-"""The connection to Redis or Valkey and the ledger's script on it: one round trip per batch, errors wrapped."""
+"""The connection to Redis or Valkey and the ledger's scripts on it: one round trip per batch, errors wrapped."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.resources import files
 from itertools import groupby, islice
 from typing import Any, NamedTuple
 
-import msgspec
 import redis
 import redis.exceptions
-from redis.backoff import ConstantBackoff
-from redis.retry import Retry
 
-from ecs_queue.errors import ConfigError, LedgerUnavailable, WriteNotDurable
+from ecs_queue.error_text import error_text
+from ecs_queue.errors import LedgerUnavailable, WriteNotDurable
 from ecs_queue.ledger.batching import Call, CallBatcher
-from ecs_queue.protocol.reasons import REASON_TEMPLATES
-from ecs_queue.protocol.record import Record
-from ecs_queue.protocol.settings import ProtocolSettings, protocol_numbers
-from ecs_queue.protocol.states import LIVE_STATES, TERMINAL_STATES
-from ecs_queue.protocol.task_order import STATUS_RANKS
+from ecs_queue.ledger.script_text import render_script
+from ecs_queue.protocol.settings import ProtocolSettings
+from ecs_queue.server_keys import slot_key
+from ecs_queue.server_rights import find_missing_right
 
 #: Bounds the memory that one round trip takes of client and server.
 _MAX_CALLS_PER_ROUND_TRIP = 1000
 #: Calls of one operation, and their arguments, in one run of the script: a call takes some 20 us, and the server serves
 #: no other client during a run.
 _MAX_CALLS_PER_RUN, _MAX_ARGUMENTS_PER_RUN = 50, 1000
-
-_BAD_URL_MESSAGE = (
-    "ledger_url is no usable Redis URL (it is not shown, it may hold a password): expected "
-    "redis://USER:PASSWORD@HOST:PORT/DATABASE, with / ? # @ in the password percent-encoded"
-)
 
 _SERVER_FULL_ADVICE = (
     "Give the server more memory (maxmemory), or keep finished requests for a shorter time (retention_seconds). Tasks "
@@ -44,67 +34,50 @@ _READ_ONLY_ADVICE = (
 )
 
 
-def render_script(settings: ProtocolSettings) -> str:
-    """Return the script: the protocol's numbers, reasons and states, then lua/*.lua in the order of their names."""
-    numbers = [field for field in msgspec.structs.fields(Record) if field.type in (int, float, bool)]
-    folder = files("ecs_queue.ledger") / "lua"
-    parts = sorted((path for path in folder.iterdir() if path.name.endswith(".lua")), key=lambda path: path.name)
-    return "\n".join(
-        [
-            _render_table("SETTINGS", protocol_numbers(settings)),
-            _render_table("REASONS", REASON_TEMPLATES),
-            _render_table("RECORD_NUMBERS", {field.name: field.default + 0 for field in numbers}),
-            _render_table("LIVE_STATES", dict.fromkeys(LIVE_STATES, 1)),
-            _render_table("TERMINAL_STATES", dict.fromkeys(TERMINAL_STATES, 1)),
-            _render_table("STATUS_RANKS", STATUS_RANKS),
-            *(part.read_text() for part in parts),
-        ]
-    )
+def barrier_command(durability: str, milliseconds: int) -> tuple[Any, ...]:
+    """Return the command that waits until a write is durable (docs/protocol.md, "When the ledger loses a second").
 
-
-def _render_table(name: str, values: Mapping[str, float | str]) -> str:
-    """A Lua table; what JSON writes for ASCII strings and numbers, Lua reads."""
-    return f"local {name} = {{ {', '.join(f'{key} = {json.dumps(value)}' for key, value in sorted(values.items()))} }}"
-
-
-def connect(url: str, *, socket_timeout: float, max_connections: int) -> redis.Redis:
-    """Return a client whose waits are all bounded. It connects with the first command.
-
-    A command is retried once, immediately: its connection may have died while it was idle.
-
-    Raises:
-        ConfigError: The URL cannot be used.
+    () for the durability "server", which waits for nothing.
     """
-    try:
-        client = redis.Redis.from_url(
-            url,
-            socket_timeout=socket_timeout,
-            socket_connect_timeout=socket_timeout,
-            socket_keepalive=True,
-            health_check_interval=25,
-            max_connections=max_connections,
-            retry=Retry(ConstantBackoff(0.05), 1),
-            client_name="ecs-queue",
-        )
-        pool = client.connection_pool
-        pool.connection_class(**pool.connection_kwargs)  # an unknown option in the URL shows only here
-    except (ValueError, TypeError):
-        # Not `from error`: urllib's message quotes what it takes for the port, which may be a part of the password.
-        raise ConfigError(_BAD_URL_MESSAGE) from None
-    return client
+    commands = {"aof": ("WAITAOF", 1, 0, milliseconds), "replica": ("WAIT", 1, milliseconds)}
+    return commands.get(durability, ())
 
 
 @contextmanager
-def wrap_redis_errors() -> Iterator[None]:
-    """Raise what redis-py raises as LedgerUnavailable. No message contains the URL or its password."""
+def wrap_redis_errors(keys: str = "the keys of the ledger") -> Iterator[None]:
+    """Raise what redis-py raises as LedgerUnavailable, or as MissingRight. No message contains the URL or its password.
+
+    Args:
+        keys: The pattern of the keys that the server's user needs.
+    """
     try:
         yield
     except redis.exceptions.OutOfMemoryError as error:
-        raise LedgerUnavailable(f"the ledger is full: {error}. {_SERVER_FULL_ADVICE}") from error
+        raise LedgerUnavailable(f"the ledger is full: {error_text(error)}. {_SERVER_FULL_ADVICE}") from error
     except redis.exceptions.ReadOnlyError as error:
-        raise LedgerUnavailable(f"the ledger takes no writes: {error}. {_READ_ONLY_ADVICE}") from error
+        raise LedgerUnavailable(f"the ledger takes no writes: {error_text(error)}. {_READ_ONLY_ADVICE}") from error
     except (redis.exceptions.RedisError, OSError) as error:
-        raise LedgerUnavailable(f"the ledger failed: {error}; check ledger_url and the server") from error
+        missing_right = find_missing_right(error, "ledger", keys)
+        if missing_right is not None:
+            raise missing_right from error
+        text = error_text(error).removesuffix(".")
+        raise LedgerUnavailable(f"the ledger failed: {text}; check ledger_url and the server") from error
+
+
+def is_wrong_type(reply: Any) -> bool:
+    """Return whether this is the server's error for a key that holds another type than the command needs."""
+    return isinstance(reply, redis.exceptions.ResponseError) and str(reply).startswith("WRONGTYPE")
+
+
+@contextmanager
+def empty_if_wrong_type() -> Iterator[list[Any]]:
+    """Give a list to fill from a key; it stays empty when the key holds another type than the command needs."""
+    found: list[Any] = []
+    try:
+        yield found
+    except redis.exceptions.ResponseError as error:
+        if not is_wrong_type(error):
+            raise
 
 
 def read_info(client: Any) -> Mapping[str, Any]:
@@ -141,12 +114,12 @@ class _ScriptRun(NamedTuple):
 
 
 class Script:
-    """Runs the script for one namespace. Thread-safe.
+    """Runs the operations' scripts for one namespace. Thread-safe.
 
     Args:
         client: The connection pool.
         prefix: What every key begins with.
-        settings: The numbers that the script is rendered with.
+        settings: The numbers that the scripts are rendered with.
         durability: "server", "aof" or "replica": what a durable run waits for.
         barrier_seconds: How long it waits at most; below the socket's time-out.
         clock: For tests, in place of the server's.
@@ -163,15 +136,14 @@ class Script:
     ) -> None:
         self._redis: Any = client  # redis-py's own types mix its sync and async replies
         self._prefix = prefix
+        self._keys = f"{prefix}*"
+        self._slot_key = slot_key(prefix)
         self._durability = durability
-        milliseconds = int(barrier_seconds * 1000)
-        barriers = {"aof": ("WAITAOF", 1, 0, milliseconds), "replica": ("WAIT", 1, milliseconds)}
-        #: docs/protocol.md, "When the ledger loses a second".
-        self._barrier: tuple[Any, ...] = barriers.get(durability, ())
+        self._barrier = barrier_command(durability, int(barrier_seconds * 1000))
         self._clock = clock
         self._batcher = CallBatcher(self._send_batch, _MAX_CALLS_PER_RUN)
-        self._text = render_script(settings)
-        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+        self._settings = settings
+        self._digests: dict[str, str] = {}  # by operation
 
     def run_one(self, *call: Any) -> Any:
         """Return the reply to one call."""
@@ -180,6 +152,9 @@ class Script:
     def run_many(self, calls: Sequence[Call], *, durable: bool = False) -> list[Any]:
         """Run calls, each atomic, a thousand in one round trip; return their replies in order.
 
+        Calls of one operation take effect in order. On a server that does not know the scripts yet, other operations'
+        may take effect before them.
+
         Raises:
             LedgerUnavailable: It is unknown which of the calls took effect.
             WriteNotDurable: `durable`, and the server did not confirm that the writes survive a fail-over.
@@ -187,7 +162,8 @@ class Script:
         barrier = self._barrier if durable else ()
         replies = []
         for start in range(0, len(calls), _MAX_CALLS_PER_ROUND_TRIP):
-            replies += _raise_first_error(self._round_trip(calls[start : start + _MAX_CALLS_PER_ROUND_TRIP], barrier))
+            batch = calls[start : start + _MAX_CALLS_PER_ROUND_TRIP]
+            replies += self._raise_first_error(self._round_trip(batch, barrier))
         return replies
 
     def run_batched(self, *call: Any, durable: bool = False) -> Any:
@@ -199,7 +175,7 @@ class Script:
             return self.run_many([call], durable=True)[0]
         # Encoded here, so that a value that cannot be encoded fails its own call only.
         sendable = tuple(value.encode() if isinstance(value, str) else value for value in call[1:])
-        return _raise_first_error([self._batcher.run((call[0], *sendable))])[0]
+        return self._raise_first_error([self._batcher.run((call[0], *sendable))])[0]
 
     def _send_batch(self, calls: Sequence[Call]) -> list[Any]:
         """Send the calls sorted by operation, since one run of the script takes one operation; reply in their order."""
@@ -210,26 +186,38 @@ class Script:
     def _round_trip(self, calls: Sequence[Call], barrier: tuple[Any, ...]) -> list[Any]:
         """Return the reply to each call, or in its place the server's error."""
         runs = list(_group_into_runs(calls))
-        with wrap_redis_errors():
+        with wrap_redis_errors(self._keys):
             run_replies = self._send(runs, barrier)
-            if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in run_replies):
-                # A new or restarted server. No call has run: all of them are this one script.
-                self._redis.script_load(self._text)
-                run_replies = self._send(runs, barrier)
+            if all(isinstance(reply, redis.exceptions.MovedError) for reply in run_replies[: len(runs)]):
+                run_replies = self._send(runs, barrier)  # no call has run; the next connection leads to the new owner
+            unknown = [place for place, reply in enumerate(run_replies) if _is_unknown_script(reply)]
+            if unknown:  # a new or restarted server
+                again = [runs[place] for place in unknown]
+                for operation in {run.operation for run in again}:
+                    self._redis.script_load(render_script(self._settings, operation))
+                sent_again = self._send(again, barrier)
+                for place, reply in zip(unknown, sent_again, strict=False):
+                    run_replies[place] = reply
+                run_replies[len(runs) :] = sent_again[len(again) :]
         replies = [reply for run, own in zip(runs, run_replies, strict=False) for reply in run.split_reply(own)]
-        if any(isinstance(reply, redis.exceptions.ReadOnlyError) for reply in replies):
-            # The server became a replica and keeps its connections; a new one may lead to the primary.
-            self._redis.connection_pool.disconnect(inuse_connections=False)
         if barrier and not any(isinstance(reply, Exception) for reply in replies):  # else that error is raised
             self._check_durable(run_replies[-1])
         return replies
+
+    def digest(self, operation: str) -> str:
+        """Return the SHA-1 digest by which the server knows the operation's script."""
+        if operation not in self._digests:
+            text = render_script(self._settings, operation).encode()
+            self._digests[operation] = hashlib.sha1(text, usedforsecurity=False).hexdigest()
+        return self._digests[operation]
 
     def _send(self, runs: Sequence[_ScriptRun], barrier: tuple[Any, ...]) -> list[Any]:
         clock = "" if self._clock is None else repr(self._clock())
         commands = [
             (
-                self._sha,
-                0,
+                self.digest(run.operation),
+                1,
+                self._slot_key,
                 run.operation,
                 self._prefix,
                 clock,
@@ -256,25 +244,31 @@ class Script:
             replies: list[Any] = pipe.execute(raise_on_error=False)
             return replies
 
+    def _raise_first_error(self, replies: list[Any]) -> list[Any]:
+        """Return the replies, or raise the first error among them."""
+        with wrap_redis_errors(self._keys):
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    # redis-py's own raising would quote the command, and with it the request's payload.
+                    raise reply
+        return replies
+
     def _check_durable(self, reply: Any) -> None:
         if isinstance(reply, Exception):
+            missing_right = find_missing_right(reply, "ledger", self._keys)
+            if missing_right is not None:
+                raise missing_right from reply
             raise WriteNotDurable(f"durability = {self._durability} is not possible on this server: {reply}")
         acknowledged = reply[0] if isinstance(reply, list) else reply
         if int(acknowledged) < 1:
             raise WriteNotDurable(
                 f"durability = {self._durability}: the server did not confirm the write in time; "
-                "nothing was launched for it, and it is tried again when the lease is over"
+                "nothing was launched for it, and it is tried again when the lease is over; `ecs-queue doctor` says why"
             )
 
 
-def _raise_first_error(replies: list[Any]) -> list[Any]:
-    """Return the replies, or raise the first error among them."""
-    with wrap_redis_errors():
-        for reply in replies:
-            if isinstance(reply, Exception):
-                # redis-py's own raising would quote the command, and with it the request's payload.
-                raise reply
-    return replies
+def _is_unknown_script(reply: Any) -> bool:
+    return isinstance(reply, redis.exceptions.NoScriptError)
 
 
 def _group_into_runs(calls: Sequence[Call]) -> Iterator[_ScriptRun]:

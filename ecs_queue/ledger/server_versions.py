@@ -1,4 +1,4 @@
-"""What the versions of Redis and Valkey do with WAITAOF, as data, and what `durability = aof` needs of each."""
+"""What the versions of Redis and Valkey do with WAITAOF, as data."""
 
 from __future__ import annotations
 
@@ -43,14 +43,6 @@ VERSIONS = (
 )
 
 
-#: A finding that begins with "note: " is about what could not be checked.
-INFO_NOT_ALLOWED = "note: INFO is not allowed to this user, so eviction and persistence were not checked"
-_CONFIG_NOT_ALLOWED = (
-    "note: CONFIG GET appendfsync is not allowed to this user, so durability = aof was not checked: this server needs "
-    "appendfsync always for it"
-)
-
-
 def aof_barrier(info: Mapping[str, Any]) -> AofBarrier | None:
     """Return what WAITAOF does on this server; None when INFO does not say which server it is."""
     name = "valkey" if info.get("valkey_version") or info.get("server_name") == "valkey" else "redis"
@@ -61,30 +53,3 @@ def aof_barrier(info: Mapping[str, Any]) -> AofBarrier | None:
     version = tuple(numbers)
     ranges = (each for each in VERSIONS if each.server == name and each.first <= version <= each.last)
     return next((each.barrier for each in ranges), None)
-
-
-def find_aof_problems(info: Mapping[str, Any], appendfsync: str | None) -> list[str]:
-    """Return why `durability = aof` is not durable on this server, as sentences.
-
-    Args:
-        info: The answer of INFO.
-        appendfsync: The server's setting; None when it cannot be read.
-    """
-    findings = []
-    if not info.get("aof_enabled"):
-        findings.append("durability = aof needs an append-only file: set appendonly yes on the server")
-    barrier, version = aof_barrier(info), info.get("valkey_version") or info.get("redis_version")
-    if barrier is AofBarrier.ABSENT:
-        findings.append(
-            f"durability = aof needs WAITAOF, which Redis {version} does not have: use Redis 7.2 or later, or Valkey"
-        )
-    elif barrier is not AofBarrier.DURABLE and appendfsync is None:
-        findings.append(_CONFIG_NOT_ALLOWED)
-    elif barrier is not AofBarrier.DURABLE and appendfsync != "always":
-        findings.append(
-            f"durability = aof needs appendfsync always on this server (version {version}): with appendfsync "
-            f"{appendfsync} it confirms writes before they are on disk"
-        )
-    elif appendfsync == "no":
-        findings.append("durability = aof needs appendfsync always or everysec: with no, nothing is synced in time")
-    return findings

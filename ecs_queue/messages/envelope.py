@@ -11,45 +11,56 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any, Literal, TypeVar
+from math import isnan
+from typing import Annotated, Any, TypeGuard, TypeVar
 
 import msgspec
 
 from ecs_queue.durations import MAX_SECONDS
+from ecs_queue.error_text import error_text
 from ecs_queue.errors import InvalidRequest, UndecodableMessage, UnverifiedMessage
+from ecs_queue.messages.fields import (
+    MAX_DEPTH,
+    Command,
+    EpochSeconds,
+    OriginId,
+    OwnerName,
+    QueueName,
+    Relaunch,
+    RetryRules,
+    Seconds,
+    TaskId,
+    Timestamp,
+    Traceparent,
+    format_validation_error,
+    is_deeper_than,
+)
 from ecs_queue.messages.keyring import NO_KEYS, Keyring, Scope
 from ecs_queue.messages.queue_names import canonical_queue_name
+from ecs_queue.messages.retry_rules import parse_retry_rules
+from ecs_queue.payload_repr import PayloadRepr
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 
 T = TypeVar("T")
 
-VERSION = 1
+#: The version of a result, and of a request without launch policies; that of a request with some. A worker that knows
+#: only the first would launch such a request without them, so it must refuse it.
+VERSION, POLICY_VERSION = 1, 2
+#: The members of a request that replace a policy of its queue, and all that need the second version (docs/policies.md).
+POLICY_FIELDS = ("start_timeout", "retry_rules")
+VERSION_2_FIELDS = (*POLICY_FIELDS, "delay", "not_before")
 #: The longest message body that is accepted, in bytes. RunTask accepts at most 8192 characters of overrides, so a
 #: message near this size could never be launched.
 MAX_BODY_BYTES = 128 * 1024
 
-#: RunTask's clientToken is made of the id: at most 64 characters in all.
-MAX_ID_LENGTH = 48
+#: The times that a datetime can have. Seconds since the epoch.
+_FIRST_SECOND = datetime.min.replace(tzinfo=UTC).timestamp()
+_LAST_SECOND = datetime.max.replace(tzinfo=UTC, microsecond=0).timestamp()
 
-Relaunch = Literal["never_started", "interrupted", "any_failure"]
-# (?!\n): `$` in Python matches before a final line break; `$` in ECMAScript, which JSON schema uses, does not.
-TaskId = Annotated[str, msgspec.Meta(pattern=rf"^[A-Za-z0-9_-]{{1,{MAX_ID_LENGTH}}}(?!\n)$")]
-QueueName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}(?!\n)$")]
-OwnerName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}(?!\n)$")]
-OriginId = Annotated[str, msgspec.Meta(pattern=rf"^[A-Za-z0-9_-]{{0,{MAX_ID_LENGTH}}}(?!\n)$")]
-Command = Annotated[list[str], msgspec.Meta(min_length=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=MAX_SECONDS)]
-#: Up to the year 9999, the range of the ledger's times. It refuses milliseconds, a common mistake.
-EpochSeconds = Annotated[float, msgspec.Meta(gt=0, le=253_402_300_799)]
-#: An RFC 3339 time with its offset.
-Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
-#: The deepest executor_config that is accepted; run_task's own arguments nest less than ten deep.
-MAX_DEPTH = 32
 _TOO_DEEP_MESSAGE = f"executor_config: nested more than {MAX_DEPTH} deep"
 
 
@@ -59,7 +70,11 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     `expires_at` is when it must have started (`submitted_at` + the caller's `expires_in`). After `accept_until` no
     record is made from the message any more. `owner` names the results queue; empty: no client waits, and the result
     stays in the ledger for its retention time. `priority`: 0 to 9, the highest is served first. `origin`: the id of the
-    request that this one repeats; empty: none.
+    request that this one repeats; empty: none. `traceparent`: the caller's trace (W3C), which the container continues;
+    empty: none. It is no part of the digest: the same request of another trace is the same request. `start_timeout`
+    and `retry_rules` (none of the queue's if empty): in place of its queue's (docs/policies.md).
+    `not_before` is when it may be launched (`submitted_at` + the caller's `delay`, if that is set); `expires_in` counts
+    from it.
     """
 
     v: int
@@ -74,8 +89,13 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     expires_at: EpochSeconds | None = None
     time_limit: Seconds | None = None
     relaunch: Relaunch = "never_started"
+    start_timeout: Seconds | None = None
+    retry_rules: RetryRules | None = None
+    delay: Seconds | None = None
+    not_before: EpochSeconds | None = None
     owner: OwnerName = ""
     origin: OriginId = ""
+    traceparent: Traceparent = ""
 
     def __repr__(self) -> str:
         """Return a text without command and environment: they hold secrets."""
@@ -93,7 +113,14 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
             self.time_limit,
             self.relaunch,
         )
-        return hashlib.sha256(_canonical.encode(chosen)).hexdigest()[:32]
+        policies = self.given_policies()
+        if self.delay is not None or self.not_before is not None:
+            policies |= {"not_before": self.not_before} if self.delay is None else {"delay": self.delay}
+        return hashlib.sha256(_canonical.encode((*chosen, policies) if policies else chosen)).hexdigest()[:32]
+
+    def given_policies(self) -> dict[str, Any]:
+        """Return the launch policies that the request sets itself, by their names."""
+        return {name: value for name in POLICY_FIELDS if (value := getattr(self, name)) is not None}
 
 
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="result"):
@@ -129,24 +156,6 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
         return {name: built[name] for name in RESULT_LINE_FIELDS}
 
 
-#: What the caller may set, in words, for errors.
-EXPECTED_FIELDS: Mapping[str, str] = {
-    "id": f"1 to {MAX_ID_LENGTH} of A-Z a-z 0-9 _ -",
-    "command": 'a list of strings, such as ["echo", "hello"]',
-    "queue": "1 to 64 of A-Z a-z 0-9 _ . -",
-    "executor_config": 'an object such as {"cpu": 512}',
-    "priority": "a whole number from 0 to 9",
-    "expires_in": f"a number of seconds above 0, at most {MAX_SECONDS:g}",
-    "time_limit": f"a number of seconds above 0, at most {MAX_SECONDS:g}",
-    "relaunch": "never_started, interrupted or any_failure",
-    "owner": "at most 64 of A-Z a-z 0-9 _ . -",
-    "origin": f"at most {MAX_ID_LENGTH} of A-Z a-z 0-9 _ -",
-    "submitted_at": "seconds since the epoch, before the year 10000",
-    "accept_until": "seconds since the epoch, before the year 10000",
-    "expires_at": "seconds since the epoch, before the year 10000",
-}
-#: Their values are not shown.
-_SECRET_FIELDS = frozenset({"command", "executor_config"})
 #: The members of a result line, in order.
 RESULT_LINE_FIELDS = tuple(
     name for name in TaskResult.__struct_fields__ if name not in ("v", "nonce", "queue", "owner")
@@ -161,7 +170,7 @@ class _PriorityOnly(msgspec.Struct):
     priority: int = 0
 
 
-class _SealedFields(msgspec.Struct, frozen=True, omit_defaults=True):
+class _SealedFields(PayloadRepr, msgspec.Struct, frozen=True, omit_defaults=True):
     """The members that are encrypted if there is a key: they may hold passwords."""
 
     command: Command
@@ -185,6 +194,8 @@ def new_request(
     now: float,
     accept_seconds: float,
     expires_in: float | None = None,
+    delay: float | None = None,
+    not_before: float | None = None,
     **fields: Any,
 ) -> TaskRequest:
     """Return a valid request made at `now` (seconds since the epoch); InvalidRequest names the wrong field.
@@ -194,26 +205,44 @@ def new_request(
     unknown = fields.keys() - set(TaskRequest.__struct_fields__)
     if unknown:
         raise InvalidRequest(f"{min(unknown)}: a request has no such field")
-    # Checked below; what is no number is refused there, with the name of its field.
-    is_number = isinstance(expires_in, int | float) and not isinstance(expires_in, bool)
+    if delay is not None and not_before is not None:
+        raise InvalidRequest("delay, not_before: expected only one of them, found both; leave one out")
+    if _is_number(delay):
+        not_before = now + min(delay, MAX_SECONDS)
+    start = not_before if _is_number(not_before) else now  # what is wrong is refused below, with the name of its field
+    has_policies = not_before is not None or any(fields.get(name) is not None for name in POLICY_FIELDS)
     members = {
-        "v": VERSION,
+        "v": POLICY_VERSION if has_policies else VERSION,
         "kind": "request",
         "id": id,
         "command": command,
         "submitted_at": now,
         "accept_until": now + accept_seconds,
         "expires_in": expires_in,
-        "expires_at": now + min(expires_in, MAX_SECONDS) if expires_in is not None and is_number else None,
+        "expires_at": start + min(expires_in, MAX_SECONDS) if _is_number(expires_in) else None,
+        "delay": delay,
+        "not_before": not_before,
         **fields,
     }
     try:
         request = msgspec.convert(members, TaskRequest)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(_format_validation_error(str(error), members)) from None
+        raise InvalidRequest(format_validation_error(error_text(error), members)) from None
+    except UnicodeEncodeError:  # a text with half of a surrogate pair
+        raise InvalidRequest(
+            "the request cannot be written as JSON: expected UTF-8 text, found other characters"
+        ) from None
     _check_encodable(request)
+    try:
+        parse_retry_rules(request.retry_rules or ())
+    except ValueError as error:
+        raise InvalidRequest(f"retry_rules: {error_text(error)}") from None
     queue = canonical_queue_name(request.queue)
     return request if queue == request.queue else msgspec.structs.replace(request, queue=queue)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def encode(message: TaskRequest | TaskResult, keyring: Keyring = NO_KEYS) -> bytes:
@@ -251,8 +280,8 @@ def decode_request(body: bytes, keyring: Keyring = NO_KEYS) -> TaskRequest:
     _check_size(body)
     keyring.verify(body, _REQUEST_SCOPE)
     request = _decode(body, partial(_decode_sealed, keyring) if b'"sealed"' in body else _request_decoder.decode)
-    _check_version(request.v)
-    if _is_deeper_than(request.executor_config, MAX_DEPTH):
+    _check_request_version(request)
+    if is_deeper_than(request.executor_config, MAX_DEPTH):
         raise UndecodableMessage(f"not a valid envelope: executor_config is nested more than {MAX_DEPTH} deep")
     return request
 
@@ -313,8 +342,13 @@ def build_result(record: Record) -> TaskResult:
 
 
 def to_datetime(epoch_seconds: float | None) -> datetime | None:
-    """Return epoch seconds as an aware UTC datetime, to the millisecond; None and 0 mean never."""
-    return datetime.fromtimestamp(round(epoch_seconds, 3), UTC) if epoch_seconds else None
+    """Return epoch seconds as an aware UTC datetime, to the millisecond; None and 0 mean never.
+
+    Never raises: a time beyond the years 1 and 9999, such as one in milliseconds, becomes the nearest one within them.
+    """
+    if not epoch_seconds or isnan(epoch_seconds):
+        return None
+    return datetime.fromtimestamp(round(min(max(epoch_seconds, _FIRST_SECOND), _LAST_SECOND), 3), UTC)
 
 
 def _encode_sealed(request: TaskRequest, keyring: Keyring) -> bytes:
@@ -331,7 +365,7 @@ def _decode_sealed(keyring: Keyring, body: bytes) -> TaskRequest:
     if members.keys() & {"command", "executor_config"}:
         raise UndecodableMessage("not a valid envelope: it has both `sealed` and the members that should be sealed")
     clear = msgspec.convert({**members, "command": ["sealed"]}, TaskRequest)
-    _check_version(clear.v)
+    _check_request_version(clear)
     token = msgspec.convert(members["sealed"], str)
     secrets = _secrets_decoder.decode(keyring.unseal(token, _sealed_scope(clear)))
     return msgspec.structs.replace(clear, command=secrets.command, executor_config=secrets.executor_config)
@@ -350,10 +384,10 @@ def _decode(body: bytes, decode: Callable[[bytes], T]) -> T:
     try:
         return decode(body)
     except msgspec.ValidationError as error:
-        _check_version(_read_version(body))  # another version may have another shape
-        raise UndecodableMessage(f"not a valid envelope: {error}") from None
+        _check_version(_read_version(body), POLICY_VERSION)  # another version may have another shape
+        raise UndecodableMessage(f"not a valid envelope: {error_text(error)}") from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:  # bad UTF-8 is a ValueError
-        raise UndecodableMessage(f"not JSON: {error}") from None
+        raise UndecodableMessage(f"not JSON: {error_text(error)}") from None
 
 
 def _read_version(body: bytes) -> int:
@@ -368,38 +402,28 @@ def _check_encodable(request: TaskRequest) -> None:
     try:
         text = _canonical.encode(request)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        if _is_deeper_than(request.executor_config, MAX_DEPTH):
+        if is_deeper_than(request.executor_config, MAX_DEPTH):
             raise InvalidRequest(_TOO_DEEP_MESSAGE) from None
-        raise InvalidRequest(f"the request cannot be written as JSON: {error}") from None
+        raise InvalidRequest(f"the request cannot be written as JSON: {error_text(error)}") from None
     brackets = text.count(b"{") + text.count(b"[")  # few brackets cannot be deep
-    if brackets > MAX_DEPTH and _is_deeper_than(request.executor_config, MAX_DEPTH):
+    if brackets > MAX_DEPTH and is_deeper_than(request.executor_config, MAX_DEPTH):
         raise InvalidRequest(_TOO_DEEP_MESSAGE)
     if len(text) > MAX_BODY_BYTES:
         raise InvalidRequest(f"the request has {len(text)} bytes as JSON, more than {MAX_BODY_BYTES} are not accepted")
 
 
-def _is_deeper_than(value: Any, max_depth: int) -> bool:
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list | tuple):
-        return False
-    return max_depth == 0 or any(_is_deeper_than(item, max_depth - 1) for item in value)
+def _check_request_version(request: TaskRequest) -> None:
+    _check_version(request.v, POLICY_VERSION)
+    newer = [name for name in VERSION_2_FIELDS if getattr(request, name) is not None]
+    if newer and request.v < POLICY_VERSION:
+        raise UndecodableMessage(f"not a valid envelope: {newer[0]} needs the envelope version {POLICY_VERSION}")
+    try:
+        parse_retry_rules(request.retry_rules or ())
+    except ValueError as error:
+        raise UndecodableMessage(f"not a valid envelope: retry_rules: {error_text(error)}") from None
 
 
-def _check_version(version: int) -> None:
-    if version != VERSION:
-        raise UndecodableMessage(f"envelope version {version} is unknown, this worker knows {VERSION}")
-
-
-def _format_validation_error(message: str, members: Mapping[str, Any]) -> str:
-    """Say in plain words what msgspec found wrong: `priority: expected a whole number from 0 to 9, found 10`."""
-    found = re.search(r"^(.*) - at `\$\.?([a-z_]*)(.*)`$", message)
-    name = found[2] if found else ""
-    if name not in EXPECTED_FIELDS:
-        return f"{name or 'the request'}: {found[1] if found else message}"
-    value = members.get(name)
-    shown = type(value).__name__ if name in _SECRET_FIELDS else f"{value!r:.80}"
-    if name in _SECRET_FIELDS and isinstance(value, list | tuple):
-        shown = ", ".join(sorted({type(item).__name__ for item in value})) if value else "an empty one"
-        shown = f"one of {shown}" if value else shown
-    return f"{name}: expected {EXPECTED_FIELDS[name]}, found {shown}"
+def _check_version(version: int, newest: int = VERSION) -> None:
+    if not VERSION <= version <= newest:
+        known = VERSION if newest == VERSION else f"{VERSION} to {newest}"
+        raise UndecodableMessage(f"envelope version {version} is unknown, this worker knows {known}")

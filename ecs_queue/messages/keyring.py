@@ -24,11 +24,11 @@ import msgspec
 
 from ecs_queue.errors import SealedMessage, UnverifiedMessage
 
-_SIGNATURE_TRAILER = re.compile(rb',"signature":"([A-Za-z0-9_.-]{1,32}):([0-9a-f]{64})"\}\s*\Z')
+_SIGNATURE_TRAILER = re.compile(rb',"signature":"([A-Za-z0-9_.-]{1,32}:[0-9a-f]{64})"\}\s*\Z')
 #: No trailer is longer, so only the end of a text is searched for it.
 _MAX_TRAILER_BYTES = 160
 
-#: What a text is (`request`, `result`, `args`), and what it belongs to; Keyring adds the namespace.
+#: What a text is (`request`, `result`, `args`, `journal`), and what it belongs to; Keyring adds the namespace.
 Scope = tuple[str, ...]
 
 
@@ -91,13 +91,16 @@ class Keyring:
         """Return a keyring that opens sealed parts but neither signs nor verifies: for recorded messages."""
         return Keyring(self.namespace, (), self._cipher)
 
+    def for_namespace(self, namespace: str) -> Keyring:
+        """Return the same keys for another namespace: for what was recorded there."""
+        other = Keyring(namespace, (), self._cipher)
+        other._signer, other._by_id = self._signer, self._by_id
+        return other
+
     def sign(self, text: bytes, scope: Scope) -> bytes:
         """Return the JSON object `text` with its signature as the last member; unchanged without a key."""
-        if self._signer is None:
-            return text
-        signed = text[:-1]
-        mac = self._mac(self._signer, signed, scope)
-        return b'%s,"signature":"%s:%s"}' % (signed, self._signer.id.encode(), mac.encode())
+        signature = self.make_signature(text[:-1], scope)
+        return b'%s,"signature":"%s"}' % (text[:-1], signature.encode()) if signature else text
 
     def verify(self, text: bytes, scope: Scope) -> None:
         """Raise UnverifiedMessage unless one of the keys signed `text` for this scope. Without keys, do nothing."""
@@ -109,14 +112,22 @@ class Keyring:
             raise UnverifiedMessage(
                 "it is not signed, and signing_keys are set here: sign it with one of them, or give its producer a key"
             )
-        key_id = trailer[1].decode()
+        self.check_signature(text[: trailer.start()], trailer[1].decode(), scope)
+
+    def make_signature(self, signed: bytes, scope: Scope) -> str:
+        """Return the signature `KEY-ID:HEX` of these bytes for this scope; "" without a key."""
+        return "" if self._signer is None else f"{self._signer.id}:{self._mac(self._signer, signed, scope)}"
+
+    def check_signature(self, signed: bytes, signature: str, scope: Scope) -> None:
+        """Raise UnverifiedMessage unless it is the signature of one of the keys for these bytes and this scope."""
+        key_id, _, mac = signature.partition(":")
         key = self._by_id.get(key_id)
         if key is None:
             raise UnverifiedMessage(
                 f"it is signed with the unknown key {key_id!r}: add the key to signing_keys, or submit it again with "
                 "one of them"
             )
-        if not hmac.compare_digest(self._mac(key, text[: trailer.start()], scope).encode(), trailer[2]):
+        if not hmac.compare_digest(self._mac(key, signed, scope).encode(), mac.encode()):
             raise UnverifiedMessage(
                 f"its signature (key {key_id!r}) is wrong: the message was changed, was made for another namespace or "
                 "request, or the keys differ; check who else can write to the server"

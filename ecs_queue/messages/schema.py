@@ -13,13 +13,15 @@ from typing import Any
 
 import msgspec
 
-from ecs_queue.messages.envelope import VERSION, TaskRequest, TaskResult
+from ecs_queue.messages.envelope import POLICY_VERSION, VERSION, VERSION_2_FIELDS, TaskRequest, TaskResult
 from ecs_queue.protocol.states import TERMINAL_STATES
 
-#: File name -> the message it describes.
-SCHEMA_FILES: Mapping[str, type[TaskRequest] | type[TaskResult]] = {
-    f"task-request.v{VERSION}.json": TaskRequest,
-    f"task-result.v{VERSION}.json": TaskResult,
+Message = type[TaskRequest] | type[TaskResult]
+#: File name -> the message it describes, and its version.
+SCHEMA_FILES: Mapping[str, tuple[Message, int]] = {
+    f"task-request.v{VERSION}.json": (TaskRequest, VERSION),
+    f"task-request.v{POLICY_VERSION}.json": (TaskRequest, POLICY_VERSION),
+    f"task-result.v{VERSION}.json": (TaskResult, VERSION),
 }
 
 _SIGNATURE_SCHEMA = {
@@ -33,17 +35,19 @@ _SEALED_SCHEMA = {
 }
 
 
-def build_schema(message: type[TaskRequest] | type[TaskResult]) -> dict[str, Any]:
-    """Return the JSON schema (draft 2020-12) of one message. Other fields are allowed and ignored."""
+def build_schema(message: Message, version: int) -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of one version of a message. Other fields are allowed and ignored."""
     schema: dict[str, Any] = msgspec.json.schema(message)
     body: dict[str, Any] = schema["$defs"].pop(message.__name__)
-    body["properties"]["v"] = {"const": VERSION}
+    body["properties"]["v"] = {"const": version}
     body["description"] = " ".join(body["description"].split())
     body["properties"]["signature"] = _SIGNATURE_SCHEMA
     if message is TaskResult:
         body["properties"]["state"] = {"enum": sorted(TERMINAL_STATES)}
     else:
         _allow_sealed(body)
+        if version < POLICY_VERSION:
+            body["properties"] |= dict.fromkeys(VERSION_2_FIELDS, False)
     others = {"$defs": schema["$defs"]} if schema["$defs"] else {}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body, **others}
 
@@ -58,16 +62,16 @@ def _allow_sealed(body: dict[str, Any]) -> None:
     ]
 
 
-def render_schema(message: type[TaskRequest] | type[TaskResult]) -> str:
-    """Return the content of the schema's file."""
-    return json.dumps(build_schema(message), indent=2) + "\n"
+def render_schema(name: str) -> str:
+    """Return the content of the schema's file of this name."""
+    return json.dumps(build_schema(*SCHEMA_FILES[name]), indent=2) + "\n"
 
 
 def write_schemas(folder: Path) -> None:
     """Write every schema to the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, message in SCHEMA_FILES.items():
-        (folder / name).write_text(render_schema(message))
+    for name in SCHEMA_FILES:
+        (folder / name).write_text(render_schema(name))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ class Cause(StrEnum):
     INTERMEDIARY = "intermediary"
     """A proxy or load balancer answered instead of ECS: the call itself may still be under way."""
     CAPACITY = "no capacity"
+    EC2_ERROR = "EC2 error"
+    """A server error or time-out of Amazon EC2, which ECS asks about subnets and network interfaces."""
     AGENT = "agent disconnected"
     ROLE_NOT_USABLE = "role not usable yet"
     """ECS cannot assume a role of the task: it is new, or its trust policy is wrong."""
@@ -24,6 +26,8 @@ class Cause(StrEnum):
     PROFILE = "profile unusable"
     CLUSTER_NOT_FOUND = "cluster missing"
     """The cluster does not exist or is being deleted."""
+    PROVIDER_NOT_FOUND = "capacity provider missing"
+    """The capacity provider does not exist, or not in this cluster."""
     DENIED = "worker denied"
     """These credentials may not make this call."""
     ROLE_DENIED = "role denied"
@@ -77,20 +81,22 @@ class Consequence(StrEnum):
     """The request's own policy decides."""
 
 
-#: Which part of its own `executor_config` makes a denial the request's own trouble.
-_CHOICES = {Cause.ROLE_DENIED: "role", Cause.TAGS_DENIED: "tags"}
+#: Which part of its own `executor_config` makes a cause the request's own trouble.
+_CHOICES = {Cause.ROLE_DENIED: "role", Cause.TAGS_DENIED: "tags", Cause.PROVIDER_NOT_FOUND: "capacity"}
 
 _TROUBLES = {
     Cause.THROTTLED: Trouble.ACCOUNT,
     Cause.SERVER_ERROR: Trouble.ACCOUNT,
     Cause.INTERMEDIARY: Trouble.ACCOUNT,
     Cause.CAPACITY: Trouble.ACCOUNT,
+    Cause.EC2_ERROR: Trouble.ACCOUNT,
     Cause.AGENT: Trouble.ACCOUNT,
     Cause.ROLE_NOT_USABLE: Trouble.REQUEST,
     Cause.START_FAILURE: Trouble.REQUEST,
     Cause.INTERRUPTED: Trouble.ACCOUNT,
     Cause.PROFILE: Trouble.PROFILE,
     Cause.CLUSTER_NOT_FOUND: Trouble.PROFILE,
+    Cause.PROVIDER_NOT_FOUND: Trouble.PROFILE,
     Cause.DENIED: Trouble.WORKER,
     Cause.ROLE_DENIED: Trouble.WORKER,
     Cause.TAGS_DENIED: Trouble.WORKER,
@@ -103,6 +109,7 @@ _CONSEQUENCES = {
     Cause.SERVER_ERROR: Consequence.FIND_OUT,
     Cause.INTERMEDIARY: Consequence.FIND_OUT,
     Cause.CAPACITY: Consequence.WAIT,
+    Cause.EC2_ERROR: Consequence.WAIT,
     Cause.AGENT: Consequence.WAIT,
     Cause.ROLE_NOT_USABLE: Consequence.WAIT_THEN_FAIL,
     Cause.START_FAILURE: Consequence.USE_ATTEMPT,
@@ -116,7 +123,7 @@ def whose_trouble(cause: Cause, chosen: Collection[str] = ()) -> Trouble:
 
     Args:
         cause: What AWS's words mean.
-        chosen: What the request itself chose in its `executor_config`: "role", "tags".
+        chosen: What the request itself chose in its `executor_config`: "role", "tags", "capacity".
     """
     return Trouble.REQUEST if _CHOICES.get(cause) in chosen else _TROUBLES[cause]
 

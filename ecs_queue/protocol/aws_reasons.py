@@ -50,7 +50,7 @@ def find_cause(channel: Channel, text: str, code: str = "", status: int = 0) -> 
 
 
 def _find_cause_by_status(code: str, status: int) -> Cause | None:
-    if code in _REQUEST_TIMEOUTS:
+    if code in _UNANSWERED_CODES:
         return Cause.SERVER_ERROR
     if status >= 500 and code not in THROTTLE_CODES:
         from_aws = _SERVER_CODES.search(code) is not None and status != 504
@@ -64,7 +64,8 @@ def _find_cause_by_status(code: str, status: int) -> Cause | None:
 
 #: What AWS itself calls a server error; a 5xx under any other name comes from something in between.
 _SERVER_CODES = re.compile(r"(?:Server|Internal|Unavailable|Failure|Fault|Timeout)", re.IGNORECASE)
-_REQUEST_TIMEOUTS = frozenset({"RequestTimeout", "RequestTimeoutException"})
+#: AWS's names with status 4xx for a call that ended before its response, so it may have had an effect.
+_UNANSWERED_CODES = frozenset({"RequestAbortedException", "RequestTimeout", "RequestTimeoutException"})
 
 THROTTLE_CODES = frozenset(
     {
@@ -105,7 +106,8 @@ _SIGNATURE_CODES = frozenset(
     {"InvalidSignatureException", "RequestExpired", "RequestTimeTooSkewed", "SignatureDoesNotMatch"}
 )
 _ACCOUNT_CODES = frozenset(
-    {"AccountProblem", "BlockedException", "NotSignedUp", "OptInRequired", "PendingVerification"}
+    {"AccountProblem", "Blocked", "BlockedException", "NotSignedUp", "OptInRequired", "PendingVerification"}
+    | {"SubscriptionRequiredException"}
 )
 _DENIED_CODES = frozenset(
     {"AccessDenied", "AccessDeniedException", "NotAuthorized", "UnauthorizedException"} | {"UnauthorizedOperation"}
@@ -117,6 +119,7 @@ _NOT_ECS_CODES = frozenset(
 )
 
 _CLUSTER_ADVICE = "Check `cluster` and `region_name` of the profile, or create the cluster."
+_ACCOUNT_ADVICE = "Ask AWS Support, or check that the account may use this Region."
 _CREDENTIALS_ADVICE = "Renew the credentials of this worker (or check conn_id and role_arn)."
 _TASK_DEFINITION_ADVICE = "Check `task_definition` of the profile, or register it in this account and Region."
 _ROLE_ADVICE = "Check that the role exists and that its trust policy lets ecs-tasks.amazonaws.com assume it."
@@ -134,6 +137,9 @@ def _compile_word(word: str) -> re.Pattern[str]:
     return re.compile(rf"(?:^|[:;] ?){word}(?![A-Za-z])")
 
 
+#: What EC2 calls a server error; ECS quotes it in a refusal with status 400.
+_EC2_ERROR_CODES = r"(?:Internal(?:Error|Failure)|(?:Service)?Unavailable)"
+
 #: "is not authorized to perform: ecs:RunTask on resource ... because no identity-based policy allows", or ".. with an
 #: explicit deny in a service control policy", or ".. because no VPC endpoint policy allows the action".
 _NOT_AUTHORIZED = r"not authorized to perform"
@@ -149,6 +155,13 @@ REASON_RULES: tuple[ReasonRule, ...] = (
         source="API_RunTask",
         channels=_CALLS,
     ),
+    ReasonRule(
+        Cause.PROVIDER_NOT_FOUND,
+        pattern=_compile(r"capacity provider (?:\S+ )?(?:that )?(?:is|was) not (?:associated with the cluster|found)"),
+        advice="Associate it with the cluster (`aws ecs put-cluster-capacity-providers`), or name another one.",
+        source="reports",
+        channels=_CALLS,
+    ),
     ReasonRule(Cause.PROFILE, _CREDENTIAL_CODES, advice=_CREDENTIALS_ADVICE, source="CommonErrors", channels=_ERRORS),
     ReasonRule(
         Cause.PROFILE,
@@ -160,9 +173,16 @@ REASON_RULES: tuple[ReasonRule, ...] = (
     ReasonRule(
         Cause.PROFILE,
         _ACCOUNT_CODES,
-        advice="Ask AWS Support, or check that the account may use this Region.",
+        advice=_ACCOUNT_ADVICE,
         source="CommonErrors",
         channels=_ERRORS,
+    ),
+    ReasonRule(
+        Cause.PROFILE,
+        pattern=_compile(r"account is (?:currently )?blocked"),
+        advice=_ACCOUNT_ADVICE,
+        source="reports",
+        channels=_CALLS,
     ),
     ReasonRule(
         Cause.PROFILE,
@@ -200,6 +220,13 @@ REASON_RULES: tuple[ReasonRule, ...] = (
         channels=_CALLS,
     ),
     ReasonRule(
+        Cause.TAGS_DENIED,
+        pattern=_compile(r"new ARN and resource ID format must be enabled|long arn format must be used for tagging"),
+        advice="Opt in to the long ARN format for these credentials (put-account-setting), or leave the tags out.",
+        source="reports",
+        channels=_CALLS,
+    ),
+    ReasonRule(
         Cause.DENIED,
         _DENIED_CODES,
         advice="Grant the action to the credentials of this worker.",
@@ -229,6 +256,14 @@ REASON_RULES: tuple[ReasonRule, ...] = (
         ),
         source="EC2 errors-overview, reports",
     ),
+    ReasonRule(
+        Cause.EC2_ERROR,
+        pattern=_compile(
+            rf"\bErrorCode: *{_EC2_ERROR_CODES}\b|Unexpected EC2 error while attempting to [^:]+: *{_EC2_ERROR_CODES}\b"
+            r"|(?:^|TaskFailedToStart: )InternalError\b|Unable to execute HTTP request"
+        ),
+        source="EC2 errors-overview, failed-to-start-error, reports",
+    ),
     ReasonRule(Cause.CAPACITY, frozenset({"ServiceQuotaExceededException"}), source="CommonErrors", channels=_ERRORS),
     ReasonRule(
         Cause.CAPACITY,
@@ -241,12 +276,13 @@ REASON_RULES: tuple[ReasonRule, ...] = (
         Cause.CAPACITY,
         pattern=_compile(
             r"capacity is (?:currently )?unavailable|insufficient ?(?:instance ?)?capacity"
-            r"|limit on the number of (?:tasks|vCPUs)"
-            r"|provisioning capacity limit exceeded|no container instances were found"
+            r"|limit on the number of (?:\w+ )?(?:tasks|vCPUs)|(?:CPU|MEMORY) configuration is above your limit"
+            r"|provisioning capacity limit (?:was )?exceeded|no container instances were found"
             r"|insufficient ?free ?addresses|constraints? unsatisfied|no space available in the cluster"
-            r"|(?:NetworkInterface|PrivateIpAddress)LimitExceeded|(?:ENI|network interface) provisioning to complete"
+            r"|(?:NetworkInterface|PrivateIpAddress)LimitExceeded|network interface to unused device index"
+            r"|(?:ENI|network interface|ephemeral ?storage) provisioning to complete"
         ),
-        source="api_failures_messages, stopped-task-error-codes, EC2 errors-overview",
+        source="api_failures_messages, service-event-messages-list, failed-to-start-error, EC2 errors-overview",
     ),
     ReasonRule(
         Cause.AGENT,
@@ -286,7 +322,7 @@ REASON_RULES: tuple[ReasonRule, ...] = (
     ReasonRule(
         Cause.REFUSED,
         pattern=_compile(r"container .* is not a container in the task ?definition"),
-        advice="Check `container_name` of the profile.",
+        advice="Check `container_name` of the profile and the names of containers in `executor_config`.",
         source="API_RunTask",
         channels=_ERRORS,
     ),

@@ -13,20 +13,27 @@ from typing import Any
 
 import msgspec
 
+from ecs_queue.payload_repr import PayloadRepr
 from ecs_queue.protocol.aws_causes import Cause, Consequence, what_follows
 from ecs_queue.protocol.ecs_results import EcsErrorKind, ListTasksResult, RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.event_health import EventHealth
+from ecs_queue.protocol.next_actions import NextAction as NextAction
+from ecs_queue.protocol.next_actions import next_action as next_action
 from ecs_queue.protocol.observation import Observation, observe
-from ecs_queue.protocol.operations import RefusalKind, ResultCode, TaskUpdate
+from ecs_queue.protocol.operations import RefusalKind, TaskUpdate
 from ecs_queue.protocol.polling import poll_interval, trusted_poll_wait
-from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record
+from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_START_TIMEOUT, STOPPED_BY_TIME_LIMIT, Record
+from ecs_queue.protocol.record_moves import is_start_overdue
 from ecs_queue.protocol.retry import Backoff, RandomSource
+from ecs_queue.protocol.retry_rules import FailedAttempt, Ruling, failed_attempt, rule_on
 from ecs_queue.protocol.settings import ABSENCE_UNPROVABLE_AFTER
 from ecs_queue.protocol.states import State
 from ecs_queue.protocol.task_order import compare_observations
 
 #: The most seconds until the tasks of an ambiguous launch are listed again.
 LIST_RETRY_SECONDS = 30.0
+#: How often the delay doubles for calls that are not sent: to 32 s by default.
+NOT_SENT_DOUBLINGS = 4
 #: The errors of ListTasks that do not pass by themselves.
 LASTING_READ_ERRORS = frozenset({EcsErrorKind.CLUSTER_NOT_FOUND, EcsErrorKind.DENIED, EcsErrorKind.INVALID})
 #: Seconds until the next poll after a StopTask call.
@@ -77,12 +84,13 @@ def decide_call(
 ) -> CallDecision:
     """Return what to write after a RunTask call: one decision for each kind of result (docs/protocol.md).
 
-    `chosen` is what the request itself chose: "tags", and its roles.
+    `chosen` is what the request itself chose: "tags", "capacity", and its roles.
     """
     kind = _find_result_kind(result, record, chosen)
     if kind is RunTaskResultKind.STARTED:
         return CallDecision(write=LedgerWrite.LAUNCHED, arn=result.arn or "")
-    decide = partial(CallDecision, reason=result.reason or result.error_code, wait=backoff.delay(record.calls, rng))
+    wait = backoff.delay(_count_doublings(kind, record.calls), rng)
+    decide = partial(CallDecision, reason=result.reason or result.error_code, wait=wait)
     if kind is RunTaskResultKind.CONFLICT:
         return decide(write=LedgerWrite.DESCRIBE_CONFLICT)
     if kind.value in _REFUSAL_KINDS:
@@ -93,10 +101,16 @@ def decide_call(
         return decide(write=LedgerWrite.CALL_AMBIGUOUS, call_completed=True)
     if kind is RunTaskResultKind.THROTTLED:
         return decide(write=LedgerWrite.NO_EFFECT)
-    decision = decide(write=LedgerWrite.REFUSED, refusal_kind=RefusalKind.GIVEN_BACK)
+    opens_circuit = kind is RunTaskResultKind.UNUSABLE_PROFILE
+    return decide(write=LedgerWrite.REFUSED, refusal_kind=RefusalKind.GIVEN_BACK, opens_circuit=opens_circuit)
+
+
+def _count_doublings(kind: RunTaskResultKind, calls: int) -> int:
+    """How often the wait has doubled."""
     if kind is RunTaskResultKind.UNUSABLE_PROFILE:  # this worker waits by its circuit; others may take it
-        return msgspec.structs.replace(decision, wait=backoff.delay(1, rng), opens_circuit=True)
-    return decision
+        return 1
+    # A call that is not sent costs AWS nothing; the next one comes soon after the endpoint was mended.
+    return min(calls, NOT_SENT_DOUBLINGS) if kind is RunTaskResultKind.NEVER_SENT else calls
 
 
 def _find_result_kind(result: RunTaskResult, record: Record, chosen: Collection[str]) -> RunTaskResultKind:
@@ -111,8 +125,8 @@ def _find_result_kind(result: RunTaskResult, record: Record, chosen: Collection[
 
 def _blamed(reason: str, chosen: Collection[str]) -> set[str]:
     """What AWS's words can mean of what the request chose, as in `whose_trouble`: of roles, the one that they name."""
-    roles = [choice for choice in chosen if choice != "tags"]
-    blamed = {"tags"} & set(chosen)
+    blamed = {"tags", "capacity"} & set(chosen)
+    roles = [choice for choice in chosen if choice not in blamed]
     if any(role in reason for role in roles) or (roles and ":role/" not in reason):
         blamed.add("role")
     return blamed
@@ -159,58 +173,11 @@ def decide_list(result: ListTasksResult, age: float, retry_after: float) -> Call
     return CallDecision(write=LedgerWrite.CALL_AMBIGUOUS, reason=error.reason, wait=retry_after)
 
 
-#: What follows a task that never started, without using an attempt.
-_WAITING = frozenset({Consequence.WAIT, Consequence.WAIT_THEN_FAIL, Consequence.SLOW_DOWN})
+#: What follows a task that never started, without using an attempt: no program ran on a host that was lost before.
+_WAITING = frozenset({Consequence.WAIT, Consequence.WAIT_THEN_FAIL, Consequence.SLOW_DOWN, Consequence.RELAUNCH_POLICY})
 
 
-class NextAction(StrEnum):
-    """What a worker does after an operation of the ledger."""
-
-    RUN_TASK = "run_task"
-    LIST_TASKS = "list_tasks"
-    STOP_TASK = "stop_task"
-    """Stop the task: it belongs to no current launch."""
-    PUBLISH_RESULT = "publish_result"
-    AWAIT_RELAUNCH = "await_relaunch"
-    """The task is over, and the request waits for its next launch."""
-    ADD_DEAD_LETTER = "add_dead_letter"
-    """Store the message as a dead letter."""
-    REJECT_TOO_LATE = "reject_too_late"
-    """Store the message as a dead letter, and publish to its owner that it arrived too late."""
-    REPORT_CLAIM_LOST = "report_claim_lost"
-    """Another worker has taken the launch over."""
-    NOTHING = "nothing"
-
-
-_NEXT_ACTIONS = {
-    ("put", ResultCode.CONFLICT): NextAction.ADD_DEAD_LETTER,
-    ("put", ResultCode.TOO_LATE): NextAction.REJECT_TOO_LATE,
-    ("put", ResultCode.ENDED): NextAction.PUBLISH_RESULT,
-    ("claim", ResultCode.RUN_TASK): NextAction.RUN_TASK,
-    ("claim", ResultCode.ENDED): NextAction.PUBLISH_RESULT,
-    ("reclaim", ResultCode.RUN_TASK): NextAction.RUN_TASK,
-    ("reclaim", ResultCode.LIST_TASKS): NextAction.LIST_TASKS,
-    ("reclaim", ResultCode.ENDED): NextAction.PUBLISH_RESULT,
-    ("launched", ResultCode.UNWANTED): NextAction.STOP_TASK,
-    ("write", ResultCode.ENDED): NextAction.PUBLISH_RESULT,
-    ("write", ResultCode.CLAIM_LOST): NextAction.REPORT_CLAIM_LOST,
-    ("update_task", ResultCode.ENDED): NextAction.PUBLISH_RESULT,
-    ("update_task", ResultCode.REQUEUED): NextAction.AWAIT_RELAUNCH,
-}
-
-
-def next_action(operation: str, code: ResultCode) -> NextAction:
-    """Return what follows the result of an operation.
-
-    Args:
-        operation: put, claim, reclaim, launched, update_task, or "write" for what is written after a call or a list
-            that found no task.
-        code: The operation's result.
-    """
-    return _NEXT_ACTIONS.get((operation, code), NextAction.NOTHING)
-
-
-class PollInput(msgspec.Struct, frozen=True, kw_only=True):
+class PollInput(PayloadRepr, msgspec.Struct, frozen=True, kw_only=True):
     """One poll of a launched task.
 
     Attributes:
@@ -239,6 +206,7 @@ class PollDecision(msgspec.Struct, frozen=True, kw_only=True):
         stop_cause: Why the task is to be stopped; "" if it may go on.
         wait: Seconds until the next poll.
         update: The update for the ledger; None if the record holds these facts already.
+        retry_rule: The number of the retry rule, from 1 on, that decided about an attempt that failed; 0: none did.
     """
 
     observation: Observation
@@ -246,6 +214,7 @@ class PollDecision(msgspec.Struct, frozen=True, kw_only=True):
     is_new: bool
     wait: float
     update: TaskUpdate | None
+    retry_rule: int = 0
 
 
 def decide_poll(poll_input: PollInput, rng: RandomSource) -> PollDecision:
@@ -256,14 +225,19 @@ def decide_poll(poll_input: PollInput, rng: RandomSource) -> PollDecision:
     wait = POLL_AFTER_STOP_SECONDS if stop_cause else _next_poll_wait(poll_input, observation)
     is_new = is_new_observation(record, observation)
     update = None
+    ruling = _rule_on_end(record, observation)
     if is_new:
         # Of the launches before, those beyond the attempts waited for capacity.
         tries = record.launch - record.attempt + 1 if waits_for_capacity(observation) else record.attempt
         relaunch_wait = poll_input.backoff.delay(tries, rng)
+        if ruling.delay is not None:
+            relaunch_wait = max(ruling.delay, poll_input.backoff.base)
         update = build_task_update(
             record, observation, poll_input.max_attempts, wait, relaunch_wait, now=poll_input.now
         )
-    return PollDecision(observation=observation, stop_cause=stop_cause, is_new=is_new, wait=wait, update=update)
+    return PollDecision(
+        observation=observation, stop_cause=stop_cause, is_new=is_new, wait=wait, update=update, retry_rule=ruling.rule
+    )
 
 
 def _next_poll_wait(poll_input: PollInput, observation: Observation) -> float:
@@ -294,7 +268,7 @@ def decide_missing(record: Record, missing_for: float, grace: float, ecs_reason:
 def is_new_observation(record: Record, observation: Observation) -> bool:
     """Return whether the record lacks these facts: a later status or version, or the time of the start."""
     order = compare_observations(observation.version, observation.last_status, record.version, record.last_status)
-    return order > 0 or (order == 0 and bool(observation.started_at) and not record.started_at)
+    return order > 0 or (order == 0 and bool(observation.started_at) and not record.started_at and not record.run)
 
 
 def build_task_update(
@@ -303,6 +277,7 @@ def build_task_update(
     """Return the update for the ledger; `wait` seconds until the next poll, `relaunch_wait` until the next launch."""
     end_state = _terminal_state(observation) if observation.has_ended else None
     is_refused = observation.cause is Cause.ROLE_NOT_USABLE and not may_role_become_usable(record, now)
+    ruling = _rule_on_end(record, observation)
     return TaskUpdate(
         id=record.id,
         launch=record.launch,
@@ -312,14 +287,14 @@ def build_task_update(
         wait=relaunch_wait if end_state else wait,
         started_at=observation.started_at or 0.0,
         end_state=State.FAILED if is_refused else end_state,
-        may_relaunch=end_state is not None and not is_refused and may_relaunch(record.relaunch, observation),
-        stopped_by_user=observation.end_kind == "stopped",
+        may_relaunch=end_state is not None and not is_refused and ruling.retries,
+        stopped_by_user=observation.stop_code == "UserInitiated",
         max_attempts=max_attempts,
         finished_at=observation.stopped_at or 0.0,
         exit_code=observation.exit_code,
         stop_code=observation.stop_code or "",
         reason=observation.reason,
-        counts_attempt=not waits_for_capacity(observation),
+        counts_attempt=ruling.counts_attempt,
     )
 
 
@@ -332,11 +307,26 @@ def waits_for_capacity(observation: Observation) -> bool:
 
 def may_relaunch(policy: str, observation: Observation) -> bool:
     """Return whether the relaunch policy allows another attempt. A task that a user stopped is never relaunched."""
-    if observation.end_kind == "start_failure":
-        return True
-    if observation.end_kind == "interrupted":
-        return policy in ("interrupted", "any_failure")
-    return observation.end_kind == "ran" and _terminal_state(observation) is State.FAILED and policy == "any_failure"
+    attempt = failed_attempt(observation)
+    return attempt is not None and rule_on("", policy, attempt).retries
+
+
+def _rule_on_end(record: Record, observation: Observation) -> Ruling:
+    """What follows the end of a task: no retry before it, and after a success or a stop.
+
+    A lack of capacity uses no attempt, so no rule is asked.
+    """
+    if waits_for_capacity(observation):
+        return Ruling(retries=may_relaunch(record.relaunch, observation), counts_attempt=False)
+    attempt = failed_attempt(observation)
+    if record.run and observation.end_kind == "ran":
+        # A runner that did not report an end has failed, whatever its exit code.
+        attempt = FailedAttempt(end="exited", stop_code=observation.stop_code or "", reasons=observation.reasons)
+    if attempt is None:
+        return Ruling(retries=False)
+    if not record.retry_rules and not record.run:
+        return Ruling(retries=may_relaunch(record.relaunch, observation))
+    return rule_on(record.retry_rules, record.relaunch, attempt)
 
 
 def build_lost_update(record: Record, reason: str) -> TaskUpdate:
@@ -354,17 +344,19 @@ def build_lost_update(record: Record, reason: str) -> TaskUpdate:
 
 
 def find_stop_cause(record: Record, observation: Observation, now: float) -> str:
-    """Return why the task must be stopped now: the requested stop, expiry or time limit; "" if it may go on."""
-    if observation.has_ended or observation.desired_status == "STOPPED":
-        return ""
+    """Return why the task must be stopped now: the requested stop, a deadline or a limit; "" if it may go on."""
+    if observation.has_ended or observation.desired_status == "STOPPED" or record.run:
+        return ""  # what a runner's task shows is not about one request: its run decides
     if record.stop_requested_by:
         return record.stop_requested_by
     started = observation.started_at or record.started_at
     if record.time_limit and started and now >= started + record.time_limit:
         return STOPPED_BY_TIME_LIMIT
-    if record.expires_at and now >= record.expires_at and not started and observation.last_status != "RUNNING":
+    if started or observation.last_status == "RUNNING":
+        return ""
+    if record.expires_at and now >= record.expires_at:
         return STOPPED_BY_EXPIRY
-    return ""
+    return STOPPED_BY_START_TIMEOUT if is_start_overdue(record, now) else ""
 
 
 def _terminal_state(observation: Observation) -> State:

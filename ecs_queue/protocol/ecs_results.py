@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from ecs_queue.payload_repr import PayloadRepr
 from ecs_queue.protocol.aws_causes import Cause
 
 
@@ -95,8 +96,8 @@ class EcsError:
     error_code: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DescribeTasksResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class DescribeTasksResult(PayloadRepr):
     """The result of one DescribeTasks call. An ARN that is in no member was not answered: ask again.
 
     Attributes:
@@ -124,8 +125,8 @@ class ListTasksResult:
     calls: int = 2
 
 
-@dataclass(frozen=True, slots=True)
-class StopTaskResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class StopTaskResult(PayloadRepr):
     """The result of one StopTask call: the task, if ECS returned one, or the error. Stopping twice is harmless."""
 
     task: Mapping[str, Any] | None = None

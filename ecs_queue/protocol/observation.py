@@ -13,19 +13,26 @@ from typing import Any, Literal
 
 from ecs_queue.protocol.aws_causes import Cause, Channel
 from ecs_queue.protocol.aws_reasons import find_cause
+from ecs_queue.protocol.record import STOPPED_BY_START_TIMEOUT
 from ecs_queue.tasks import STOPPED_STATUSES, EcsExecutorTask, EcsTaskState, container_exit_code
 
 EndKind = Literal["ran", "start_failure", "interrupted", "stopped"]
 
+#: The reason that a worker gives StopTask, which ECS shows as the stoppedReason. Arguments: who asked for the stop.
+STOP_TASK_REASON = "ecs-queue: stopped by %s"
+
 #: What a container exits with that ECS stops: SIGTERM, then SIGKILL.
 _SIGTERM_EXIT_CODE = 128 + 15
 _SIGNAL_EXIT_CODES = frozenset({_SIGTERM_EXIT_CODE, 128 + 9})
+#: The end of the year 9999. Seconds since the epoch.
+_MAX_TIME = 253_402_300_799
 #: The longest reason, in characters: a stoppedReason may hold the whole response of a registry.
 _MAX_REASON_CHARACTERS = 1000
 
 
 #: Why a container was not started, although Docker leaves exit code 127 or 128 on it.
 _START_CAUSES = frozenset(Cause) - {Cause.INTERRUPTED}
+_START_TIMEOUT_REASON = STOP_TASK_REASON % STOPPED_BY_START_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +48,10 @@ class Observation:
             "ran": the container ran to its own end, `state` says how.
             "start_failure": no program of the user's ran; `state` is REMOVED.
             "interrupted": its host was lost, and it did not exit with 0.
-            "stopped": StopTask ended it; `state` and `exit_code` are still those of its exit.
+            "stopped": StopTask ended it; `state` and `exit_code` are still those of its exit. A task that its start
+                timeout stopped is a "start_failure", or "interrupted" if its program had started after all.
         cause: Of a "start_failure": why no program was started.
+        reasons: Of a task that has ended: the task's own reason as ECS gives it, and those of its containers.
     """
 
     arn: str
@@ -58,6 +67,7 @@ class Observation:
     stopped_at: float | None
     end_kind: EndKind | None
     cause: Cause | None = None
+    reasons: tuple[str, ...] = ()
 
 
 def observe(task: Mapping[str, Any], container_name: str | None) -> Observation:
@@ -88,11 +98,20 @@ def observe(task: Mapping[str, Any], container_name: str | None) -> Observation:
         stopped_at=parse_timestamp(task.get("stoppedAt")),
         end_kind=end_kind,
         cause=cause,
+        reasons=_find_reasons(task) if has_ended else (),
     )
 
 
+def _find_reasons(task: Mapping[str, Any]) -> tuple[str, ...]:
+    texts = (task.get("stoppedReason"), *(container.get("reason") for container in task.get("containers") or ()))
+    return tuple(dict.fromkeys(str(text)[:_MAX_REASON_CHARACTERS] for text in texts if text))
+
+
 def parse_timestamp(value: object) -> float | None:
-    """Return the epoch seconds of a datetime (boto3), a number (AWS's JSON) or ISO 8601 text (events); else None."""
+    """Return the epoch seconds of a datetime (boto3), a number (AWS's JSON) or ISO 8601 text (events).
+
+    None for anything else, and for a time before 1970 or after the year 9999, which no record can hold.
+    """
     if isinstance(value, str):
         try:
             value = datetime.datetime.fromisoformat(value)
@@ -100,8 +119,8 @@ def parse_timestamp(value: object) -> float | None:
             return None
     if isinstance(value, datetime.datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
-        return aware.timestamp()
-    return float(value) if isinstance(value, int | float) else None
+        value = aware.timestamp()
+    return float(value) if isinstance(value, int | float) and 0 <= value <= _MAX_TIME else None
 
 
 def _exit_code(containers: Sequence[Mapping[str, Any]]) -> int | None:
@@ -115,20 +134,29 @@ def _exit_code(containers: Sequence[Mapping[str, Any]]) -> int | None:
 
 def _end_kind(task: Mapping[str, Any], view: EcsExecutorTask, exit_code: int | None) -> EndKind:
     stop_code = task.get("stopCode")
-    if stop_code == "UserInitiated":
+    has_timed_out = _has_start_timed_out(task)
+    if stop_code == "UserInitiated" and not has_timed_out:
         return "stopped"
     never_started = stop_code == "TaskFailedToStart" or not view.started_at
     if never_started and not _may_have_run(view.containers) and not _has_statuses_only(task):
         return "start_failure"
     cause, _ = find_cause(Channel.STOP, view.stopped_reason or "", str(stop_code or ""))
-    return "interrupted" if cause is Cause.INTERRUPTED and exit_code != 0 else "ran"
+    return "interrupted" if (cause is Cause.INTERRUPTED or has_timed_out) and exit_code != 0 else "ran"
+
+
+def _has_start_timed_out(task: Mapping[str, Any]) -> bool:
+    """Whether a worker called StopTask for it by its start timeout: ECS shows the reason that the call gave."""
+    return task.get("stopCode") == "UserInitiated" and task.get("stoppedReason") == _START_TIMEOUT_REASON
 
 
 def _find_start_failure_cause(task: Mapping[str, Any]) -> tuple[Cause, str]:
     """Return why no program was started, and what to do: what AWS says of the task, else of any of its containers."""
+    if _has_start_timed_out(task):
+        return Cause.START_FAILURE, ""
     texts = [task.get("stoppedReason"), *(container.get("reason") for container in task.get("containers") or ())]
-    found = (find_cause(Channel.STOP, str(text)) for text in texts if text)
-    return next(((cause, advice) for cause, advice in found if cause in _START_CAUSES), (Cause.START_FAILURE, ""))
+    given = [("", str(task.get("stopCode") or "")), *((str(text), "") for text in texts if text)]
+    found = (find_cause(Channel.STOP, text, code) for text, code in given)
+    return next(((cause, advice) for cause, advice in found if cause is not None), (Cause.START_FAILURE, ""))
 
 
 def _may_have_run(containers: Sequence[Mapping[str, Any]]) -> bool:
@@ -165,9 +193,18 @@ _DEFAULT_REASONS: dict[EndKind | None, str] = {
 }
 
 
+#: Whether it never started -> why it ended.
+_START_TIMEOUT_TEXTS = {
+    True: "It had not started within its start_timeout",
+    False: "It was stopped by its start_timeout, but had started by then",
+}
+
+
 def _build_reason(task: Mapping[str, Any], containers: Sequence[Mapping[str, Any]], end_kind: EndKind | None) -> str:
     """ECS's reason and, of an ended task, the containers' own: first those that ended it, then the deciding ones."""
     reason = str(task.get("stoppedReason") or _DEFAULT_REASONS[end_kind])
+    if _has_start_timed_out(task):
+        reason = _START_TIMEOUT_TEXTS[end_kind == "start_failure"]
     details: list[str] = []
     if end_kind is not None:
         others = [other for other in task.get("containers") or () if other not in containers]

@@ -6,7 +6,9 @@ from enum import StrEnum
 
 import msgspec
 
+from ecs_queue.payload_repr import PayloadRepr
 from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.runs import RunEnd
 from ecs_queue.protocol.states import State
 
 
@@ -49,6 +51,19 @@ class ResultCode(StrEnum):
     """The result belongs to another owner or to another submission."""
     STOP_REQUESTED = "stop_requested"
     """The live record is marked; a worker carries the stop out."""
+    ASSIGNED = "assigned"
+    """A warm runner has the request: nothing is to be called."""
+    NO_RUNNER = "no_runner"
+    """No warm runner is idle, and the claim was not to call RunTask; nothing was written."""
+    END_UNREAD = "end_unread"
+    """Its runner has reported another end than the one that was named, or the record has retry rules that the caller
+    does not know: read the run, and settle again."""
+    DESCRIBE_TASK = "describe_task"
+    """Its runner is silent, or has not bound the run yet: ask ECS for the task."""
+    STOP_TASK = "stop_task"
+    """Its runner did not end the command in time, and is closed: stop its task."""
+    BROKEN = "broken"
+    """The record cannot be used; it stands in the list of broken items, and nothing was written."""
 
 
 class OperationResult(msgspec.Struct, frozen=True):
@@ -58,7 +73,7 @@ class OperationResult(msgspec.Struct, frozen=True):
     record: Record | None = None
 
 
-class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
+class ClaimRequest(PayloadRepr, msgspec.Struct, frozen=True, kw_only=True):
     """What a worker hands to a claim.
 
     Attributes:
@@ -67,6 +82,11 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
         container_name, max_attempts, spec_version: Properties of `args`, stored beside them for following the task.
         queue_limit: Maximum number of tasks in flight of the record's queue; 0: no limit.
         nonce, launch: The only submission and launch that signed or sealed `args` may be frozen for; "" and 0: any.
+        pool: The pool whose runners may take the request; "": it gets a task of its own.
+        payload: What a runner is to start.
+        may_call: Whether to claim for a RunTask call if no runner is idle.
+        start_timeout: Seconds that the task of a RunTask call has to start; 0: no limit.
+        retry_rules: The rules that decide about failed attempts, as JSON; "": the relaunch policy alone.
     """
 
     claim: str
@@ -79,6 +99,11 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     queue_limit: int = 0
     nonce: str = ""
     launch: int = 0
+    pool: str = ""
+    payload: str = ""
+    may_call: bool = True
+    start_timeout: float = 0.0
+    retry_rules: str = ""
 
 
 class InFlightCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,9 +131,10 @@ class TaskUpdate(msgspec.Struct, frozen=True, kw_only=True):
             of the record, so that any later fact is preferred to it.
         wait: Seconds until the next poll, or until the next launch.
         end_state: None while the task runs; else the state that the request would get.
-        may_relaunch: Whether the relaunch policy allows another attempt.
+        may_relaunch: Whether the retry rules, or else the relaunch policy, allow another attempt.
         stopped_by_user: Whether ECS says that StopTask ended the task.
-        counts_attempt: Whether a relaunch uses an attempt: not after a task that never started for lack of capacity.
+        counts_attempt: Whether a relaunch uses an attempt: not after a task that never started for lack of capacity,
+            nor if a retry rule says so.
     """
 
     id: str
@@ -127,3 +153,36 @@ class TaskUpdate(msgspec.Struct, frozen=True, kw_only=True):
     stop_code: str = ""
     reason: str = ""
     counts_attempt: bool = True
+
+
+class EndRuling(StrEnum):
+    """What a record's retry rules say of the end that its runner has reported."""
+
+    UNKNOWN = ""
+    RETRY = "retry"
+    RETRY_UNCOUNTED = "retry_uncounted"
+    FAIL = "fail"
+
+
+class SettleRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A record with a run, to be brought in line with it.
+
+    Attributes:
+        end: The end that the caller has read in the run; None if there was none.
+        is_verified: Whether its MAC is right. One that is not counts as not reported.
+        wait: Seconds until the next launch, should the policy relaunch the request.
+        ruling: What the record's retry rules say of this end; "" if the caller does not know them.
+    """
+
+    id: str
+    end: RunEnd | None = None
+    is_verified: bool = False
+    wait: float = 0.0
+    ruling: EndRuling = EndRuling.UNKNOWN
+
+
+class RunnerTask(msgspec.Struct, frozen=True):
+    """An ECS task that a launch has started as a runner: the name of that launch, and the task."""
+
+    name: str
+    arn: str

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
 from ecs_queue.protocol.event_health import EventHealth
 from ecs_queue.protocol.observation import Observation
 from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.record_moves import start_deadline
 
 #: Without trusted events: (age below which a task is polled at this interval, interval); older tasks, the longest one.
 _POLL_INTERVALS = ((30.0, 1.0), (120.0, 2.0), (600.0, 5.0))
@@ -66,7 +69,21 @@ def poll_deadline(record: Record, observation: Observation) -> float | None:
     started = observation.started_at or record.started_at
     if started:
         return started + record.time_limit if record.time_limit else None
-    return record.expires_at or None
+    deadlines = [at for at in (record.expires_at, start_deadline(record)) if at]
+    return min(deadlines) if deadlines else None
+
+
+def repeats_record(record: Record, task: Mapping[str, Any]) -> bool:
+    """Return whether DescribeTasks shows a running task as its record has it, and no stop can be due.
+
+    Most polls of young tasks are such ones. `protocol.decisions:decide_poll` finds neither an update nor a stop then.
+    """
+    return (
+        record.last_status == "RUNNING" == task.get("lastStatus")
+        and 0 < record.version == task.get("version")
+        and record.started_at > 0
+        and not (record.stop_requested_by or record.time_limit)
+    )
 
 
 def _seconds_until_next(interval: float, phase: float, now: float) -> float:

@@ -20,6 +20,15 @@ POISON = (
 POISON_TASK_UNKNOWN = "; whether a task was started is not known: search for it by hand"
 #: Arguments: what to do next.
 ABSENCE_UNPROVABLE = "it is not known whether RunTask started a task, and after an hour ECS cannot show it: %s"
+#: Arguments: the start timeout in seconds.
+START_TIMED_OUT = "it had not started within its start_timeout of %.15g s"
+#: Arguments: the exit code.
+COMMAND_EXITED = "the command exited with %d"
+CANCELLED = "its runner cancelled it"
+#: What follows says why the task stopped.
+RUNNER_STOPPED = "the runner stopped before it reported the end of the command: "
+NOT_FETCHED = "its runner did not take it in time"
+RUN_LOST = "the ledger has lost its run, and it is not known whether a runner has started it: read the runner's log"
 #: What to do about a launch of which nothing can be proved any more.
 MANUAL_SEARCH_ADVICE = "search for it by hand"
 

@@ -9,6 +9,8 @@ from ecs_queue.protocol.states import TERMINAL_STATES, State
 #: Reserved values of `Record.stop_requested_by`; any other value names the person or program that requested the stop.
 STOPPED_BY_EXPIRY = "expiry"
 STOPPED_BY_TIME_LIMIT = "time_limit"
+#: Of a launch, not of its request: `Record.stop_requested_by` never has it. It stands in the reason of StopTask.
+STOPPED_BY_START_TIMEOUT = "start_timeout"
 
 
 class Record(msgspec.Struct, kw_only=True):
@@ -28,6 +30,8 @@ class Record(msgspec.Struct, kw_only=True):
     accept_until: float = 0.0
     expires_at: float = 0.0
     time_limit: float = 0.0
+    traceparent: str = ""  # the caller's trace (W3C)
+    delayed_until: float = 0.0  # it is not launched before; 0: as soon as it can be
     created_at: float = 0.0
 
     state: State = State.QUEUED
@@ -35,6 +39,7 @@ class Record(msgspec.Struct, kw_only=True):
     attempt: int = 1
     calls: int = 0  # claims of the current launch number; the backoff grows with them
     not_before: float = 0.0
+    requeued_at: float = 0.0  # when its last attempt, or a task of it, was over and it was queued again
 
     claim: str = ""
     worker: str = ""
@@ -50,7 +55,10 @@ class Record(msgspec.Struct, kw_only=True):
     container_name: str = ""  # of `args`: the container that decides how the task ended
     max_attempts: int = 0  # of `args`
     spec_version: int = 0  # the version of `args`; 0: the worker that froze them stored none of these three
+    start_timeout: float = 0.0  # of this launch; 0: none
+    retry_rules: str = ""  # of this launch, as JSON (retry_rules.py); "": the relaunch policy alone
 
+    run: str = ""  # the runner that has this launch, or had it at the end; "": a task of its own
     arn: str = ""
     version: int = 0
     last_status: str = ""
@@ -67,6 +75,13 @@ class Record(msgspec.Struct, kw_only=True):
     attempts: int = 0  # attempts made in total, set at the end
     undelivered: bool = False
     confirmed_at: float = 0.0
+
+    @property
+    def attempts_made(self) -> int:
+        """How many attempts were made so far, with the present one from its first launch on."""
+        if self.is_terminal:
+            return self.attempts
+        return self.attempt - 1 if self.state is State.QUEUED else self.attempt
 
     @property
     def is_terminal(self) -> bool:
@@ -91,6 +106,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     accept_until: float
     expires_at: float = 0.0
     time_limit: float = 0.0
+    traceparent: str = ""
+    delayed_until: float = 0.0
 
     def __repr__(self) -> str:
         """Return a text without the payload."""

@@ -19,7 +19,7 @@ _Rest = ParamSpec("_Rest")
 _Operation = Callable[Concatenate[Record, _Claim, _Rest], ResultCode]
 
 #: Nothing was written, so there is no answer to keep: asked again, the record is looked at again.
-_NOT_KEPT = frozenset({ResultCode.NOT_CLAIMABLE, ResultCode.CLAIM_LOST})
+_NOT_KEPT = frozenset({ResultCode.NOT_CLAIMABLE, ResultCode.CLAIM_LOST, ResultCode.NO_RUNNER})
 
 
 def same_answer_again(operation: _Operation[_Claim, _Rest]) -> _Operation[_Claim, _Rest]:

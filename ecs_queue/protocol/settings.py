@@ -28,6 +28,23 @@ MAX_DEAD_LETTERS = 10_000
 MAX_DEAD_LETTER_BYTES = 64 * 1024 * 1024
 MAX_DEAD_LETTER_AGE = 30 * 86400.0
 
+#: No number of a record is as large: times are seconds since the epoch.
+MAX_STORED_NUMBER = 1e14
+#: Characters of a number of a usual record, which is below that, and bytes of each of its texts.
+MAX_USUAL_DIGITS, MAX_USUAL_BYTES = 14, 1024
+#: No field of a record is longer: an envelope has at most 128 KiB. Bytes.
+MAX_FIELD_BYTES = 4 * 1024 * 1024
+#: The list of broken items takes no more than this; further ones stay where they are and are left out there.
+MAX_BROKEN_ITEMS = 10_000
+#: Characters of a reason in that list.
+MAX_BROKEN_REASON = 300
+#: A broken item is checked again after this time, then after as long as it has been broken, up to the second time.
+BROKEN_CHECK_SECONDS, MAX_BROKEN_CHECK_SECONDS = 60.0, 3600.0
+#: Records whose indexes are restored at once after an index was lost: some 20 ms in which the server serves no other.
+RESTORE_BATCH = 1000
+#: A clock that is behind a time that it has shown by more than this has gone back.
+MAX_CLOCK_JITTER = 1.0
+
 #: The factor by which a throttle lowers the rate of a token bucket.
 DECREASE_FACTOR = 0.75
 #: The share of the configured rate that a token bucket regains each second. Where every call is throttled, an eighth
@@ -38,11 +55,22 @@ DECREASE_INTERVAL = 2.0
 #: A token bucket grants a token that is short of a whole one by this much: sums of floats are not exact.
 TOKEN_TOLERANCE = 1e-6
 
+#: How many idle runners of a pool a claim looks at, the one that was used last first.
+MAX_IDLE_LOOKED_AT = 10
+#: A run without an assignment is forgotten after this time.
+IDLE_RUN_SECONDS = 24 * 3600.0
+#: A request that an idle runner was given is looked at after this time: when it began, and whether it has.
+FIRST_LOOK_SECONDS = 1.0
+#: A wake-up is forgotten after this time: its runner asks anyway.
+WAKE_SECONDS = 60.0
+#: Beyond `stop_timeout`, the time that a cancelled command has until its runner is stopped.
+CANCEL_GRACE_SECONDS = 10.0
+
 _CONSTANTS = {name.lower(): number for name, number in list(globals().items()) if name.isupper()}
 
 
 class ProtocolSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The configurable numbers; `ecs_queue.config.keys` has their meanings and defaults."""
+    """The configurable numbers; `ecs_queue.config.main_keys` has their meanings and defaults."""
 
     lease_seconds: float
     settle_seconds: float
@@ -52,6 +80,9 @@ class ProtocolSettings(msgspec.Struct, frozen=True, kw_only=True):
     accept_seconds: float
     max_deliveries: int
     retention_seconds: float
+    runner_ttl: float
+    runner_lost_seconds: float
+    stop_timeout: float
     #: How long a result waits for an owner that never confirms it, at least. Not configurable.
     min_unconfirmed_retention: float = 7 * 86400.0
 

@@ -10,13 +10,31 @@ from the holder of the claim, and only while no earlier call of the launch is am
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
-from ecs_queue.protocol import reasons
+from ecs_queue.protocol import assignments, reasons
 from ecs_queue.protocol.operations import ClaimRequest, InFlightCounts, RefusalKind, ResultCode, TaskUpdate
 from ecs_queue.protocol.poison import claimed_at, is_poison, reset_abandoned_claims
-from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record, Submission
+from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record, Submission, build_client_token
+from ecs_queue.protocol.record_moves import (
+    build_tombstone as build_tombstone,
+)
+from ecs_queue.protocol.record_moves import (
+    clear_claim,
+    expiry_reason,
+    finish,
+    freeze,
+    is_delayed,
+    is_expired,
+    is_news,
+    note_observation,
+    queue_next_launch,
+    stop_reason,
+)
 from ecs_queue.protocol.repeated_calls import same_answer_again
+from ecs_queue.protocol.runs import Run
 from ecs_queue.protocol.settings import (
     ABSENCE_UNPROVABLE_AFTER,
     CLAIM_RETRY_SECONDS,
@@ -26,7 +44,6 @@ from ecs_queue.protocol.settings import (
     ProtocolSettings,
 )
 from ecs_queue.protocol.states import State
-from ecs_queue.protocol.task_order import compare_observations
 
 
 def put(record: Record | None, submission: Submission, now: float) -> tuple[ResultCode, Record | None]:
@@ -34,7 +51,8 @@ def put(record: Record | None, submission: Submission, now: float) -> tuple[Resu
     if record is None:
         if now >= submission.accept_until:
             return ResultCode.TOO_LATE, None
-        return ResultCode.CREATED, Record(**msgspec.structs.asdict(submission), created_at=now)
+        not_before = submission.delayed_until if submission.delayed_until > now else 0.0
+        return ResultCode.CREATED, Record(**msgspec.structs.asdict(submission), created_at=now, not_before=not_before)
     if record.is_terminal and not record.digest:  # a stop created the record; this is the request that it was meant for
         record.nonce, record.digest = submission.nonce, submission.digest
         record.owner = record.owner or submission.owner  # set already if the record was adopted
@@ -51,17 +69,21 @@ def claim(
     now: float,
     settings: ProtocolSettings,
     in_flight: InFlightCounts,
+    find_idle_run: Callable[[], Run | None] = lambda: None,
 ) -> ResultCode:
-    """Claim a due QUEUED record: RUN_TASK, ENDED (expired), PAUSED, LIMIT_REACHED or NOT_CLAIMABLE.
+    """Claim a due QUEUED record: RUN_TASK, ASSIGNED, NO_RUNNER, ENDED, PAUSED, LIMIT_REACHED or NOT_CLAIMABLE.
+
+    `find_idle_run` returns a run that may take a request of the claim's pool. After RUN_TASK the caller makes the run
+    that the record names, if it names one.
 
     Without a `claim_request`, a record that has expired is ended and nothing else is done. A stopped record is never
     QUEUED: the operation that would queue it again ends it instead.
     """
     if record.state is not State.QUEUED:
         return ResultCode.NOT_CLAIMABLE
-    if _is_expired(record, now, settings.startup_allowance):
-        return _finish(record, State.EXPIRED, record.attempt - 1, now, _expiry_reason(record))
-    if claim_request is None or record.not_before > now:
+    if is_expired(record, now, settings.startup_allowance):
+        return finish(record, State.EXPIRED, record.attempt - 1, now, expiry_reason(record))
+    if claim_request is None or record.not_before > now or is_delayed(record, now):
         return ResultCode.NOT_CLAIMABLE
     if claim_request.nonce and (claim_request.nonce, claim_request.launch) != (record.nonce, record.launch):
         return ResultCode.NOT_CLAIMABLE
@@ -69,10 +91,14 @@ def claim(
     if obstacle is not None:
         record.not_before = now + CLAIM_RETRY_SECONDS
         return obstacle
+    if claim_request.pool and (idle_run := find_idle_run()) is not None:
+        return assignments.assign(record, idle_run, claim_request, now)
+    if claim_request.pool and not claim_request.may_call:
+        return ResultCode.NO_RUNNER
     if not record.args:
-        record.args, record.target = claim_request.args, claim_request.target
-        record.container_name, record.max_attempts = claim_request.container_name, claim_request.max_attempts
-        record.spec_version = claim_request.spec_version
+        # Arguments that an earlier claim of this launch froze without a run start a task of its own.
+        record.run = build_client_token(record.id, record.nonce, record.launch) if claim_request.pool else ""
+        freeze(record, claim_request)
     record.state = State.LAUNCHING
     record.not_before = 0.0
     record.calls += 1
@@ -83,27 +109,38 @@ def claim(
 
 @same_answer_again
 def reclaim(
-    record: Record, claim_request: ClaimRequest, now: float, settings: ProtocolSettings, is_holder_alive: bool
+    record: Record,
+    claim_request: ClaimRequest,
+    now: float,
+    settings: ProtocolSettings,
+    is_holder_alive: bool,
+    run: Run | None = None,
 ) -> ResultCode:
     """Take over a LAUNCHING record whose lease is over: RUN_TASK again, only LIST_TASKS, ENDED or NOT_CLAIMABLE.
+
+    Nothing is listed for a launch that a `run` has: it is voided, so REQUEUED or ENDED; or a runner has bound it, so
+    NOT_CLAIMABLE.
 
     A live former holder (`is_holder_alive`: it sent a heartbeat lately) lost the ledger's reply and did not die of the
     record. RunTask is never called again for a poison request; when listing its tasks kills workers too, it ENDED.
     """
     if record.state is not State.LAUNCHING or record.lease_until > now:
         return ResultCode.NOT_CLAIMABLE
+    if run is not None and run.boot:
+        assignments.bind(record, run, now)
+        return ResultCode.NOT_CLAIMABLE
     if is_holder_alive:
         record.abandoned_claims = max(0, record.abandoned_claims - 1)
     if record.abandoned_claims > LIST_DELIVERIES_FACTOR * settings.max_deliveries:
         reason = reasons.POISON % settings.max_deliveries + reasons.POISON_TASK_UNKNOWN
-        return _finish(record, State.UNKNOWN, record.attempt, now, reason)
+        return finish(record, State.UNKNOWN, record.attempt, now, reason)
     record.ambiguous = True
     _set_claim(record, claim_request, now, settings)
     if is_poison(record, settings):
         record.retired = True
         record.reason = reasons.POISON % settings.max_deliveries
     if is_list_only(record, now, settings.startup_allowance):
-        return ResultCode.LIST_TASKS
+        return assignments.give_up(record, run, now, settings) if record.run else ResultCode.LIST_TASKS
     record.calls += 1
     record.last_claim_at = now
     return ResultCode.RUN_TASK
@@ -114,7 +151,7 @@ def is_list_only(record: Record, now: float, startup_allowance: float) -> bool:
     return (
         bool(record.stop_requested_by)
         or record.retired
-        or _is_expired(record, now, startup_allowance)
+        or is_expired(record, now, startup_allowance)
         or now - record.first_called_at >= LIST_ONLY_AFTER
     )
 
@@ -124,8 +161,11 @@ def absence_provable_at(record: Record, settings: ProtocolSettings) -> float:
     return record.last_claim_at + settings.lease_seconds + settings.settle_seconds
 
 
-def launched(record: Record, nonce: str, launch: int, arn: str, now: float) -> ResultCode:
-    """Record the task of a launch: OK, UNCHANGED, or UNWANTED when the record has no use for the task."""
+def launched(record: Record, nonce: str, launch: int, arn: str, now: float, run: Run | None = None) -> ResultCode:
+    """Record the task of a launch: OK, UNCHANGED, or UNWANTED when the record has no use for the task.
+
+    If a runner has bound the launch's `run`, the record gets that runner's task.
+    """
     if record.nonce != nonce or record.launch != launch:
         return ResultCode.UNWANTED
     if record.arn == arn and record.state is not State.QUEUED:
@@ -133,12 +173,12 @@ def launched(record: Record, nonce: str, launch: int, arn: str, now: float) -> R
     if record.state not in (State.LAUNCHING, State.QUEUED):
         return ResultCode.UNWANTED
     record.state = State.LAUNCHED
-    record.arn = arn
+    record.arn = run.arn if run is not None and run.boot else arn
     record.launched_at = now
     record.reason = ""
     record.not_before = 0.0
     record.calls = 0
-    _clear_claim(record)
+    clear_claim(record)
     return ResultCode.OK
 
 
@@ -158,20 +198,35 @@ def call_ambiguous(
 
 @same_answer_again
 def no_effect(
-    record: Record, claim_token: str, wait: float, reason: str, now: float, settings: ProtocolSettings
+    record: Record,
+    claim_token: str,
+    wait: float,
+    reason: str,
+    now: float,
+    settings: ProtocolSettings,
+    run: Run | None = None,
 ) -> ResultCode:
-    """Note a throttled or unsent call: the same launch number is called later, unless an earlier call is ambiguous."""
+    """Note a throttled or unsent call: the same launch number is called later, unless an earlier call is ambiguous.
+
+    A launch that a `run` has takes the next number: its run is voided, unless a runner has bound it.
+    """
     if not _has_claim(record, claim_token):
         return ResultCode.CLAIM_LOST
+    if run is not None and run.boot:
+        assignments.bind(record, run, now)
+        return ResultCode.OK
     record.reason = reason
     if record.ambiguous:
         return _release_lease(record, now, settings)
     if record.stop_requested_by:
-        return _finish(record, State.REVOKED, record.attempt - 1, now, _stop_reason(record))
+        return finish(record, State.REVOKED, record.attempt - 1, now, stop_reason(record))
+    if record.run:
+        queue_next_launch(record, now, wait)
+        return ResultCode.OK
     record.state = State.QUEUED
     record.not_before = now + wait
     record.first_called_at = record.last_claim_at = 0.0
-    _clear_claim(record)
+    clear_claim(record)
     return ResultCode.OK
 
 
@@ -185,13 +240,18 @@ def refused(
     max_attempts: int,
     now: float,
     settings: ProtocolSettings,
+    run: Run | None = None,
 ) -> ResultCode:
     """Note a definitive refusal, or a call that had no effect for a trouble of the profile or the worker (GIVEN_BACK).
 
-    Of an ambiguous launch it proves nothing. A refusal retires its number: only lists follow.
+    Of an ambiguous launch it proves nothing. A refusal retires its number: only lists follow. The `run` of the launch
+    is voided, unless a runner has bound it.
     """
     if not _has_claim(record, claim_token):
         return ResultCode.CLAIM_LOST
+    if run is not None and run.boot:
+        assignments.bind(record, run, now)
+        return ResultCode.OK
     record.reason = reason
     is_uncounted = kind in (RefusalKind.CAPACITY, RefusalKind.GIVEN_BACK)
     if record.ambiguous:
@@ -199,15 +259,16 @@ def refused(
         return _release_lease(record, now, settings)
     if record.stop_requested_by:
         attempts = record.attempt - 1 if is_uncounted else record.attempt
-        return _finish(record, State.REVOKED, attempts, now, _stop_reason(record))
+        return finish(record, State.REVOKED, attempts, now, stop_reason(record))
     if kind is RefusalKind.PERMANENT:
-        return _finish(record, State.FAILED, record.attempt, now, reason)
+        return finish(record, State.FAILED, record.attempt, now, reason)
     if kind is RefusalKind.START_FAILURE:
         if record.attempt >= max_attempts:
-            return _finish(record, State.REMOVED, record.attempt, now, reason)
+            return finish(record, State.REMOVED, record.attempt, now, reason)
         record.attempt += 1
         record.calls = 0
-    return _queue_next_launch(record, now + wait)
+        record.requeued_at = now
+    return queue_next_launch(record, now, wait)
 
 
 @same_answer_again
@@ -220,33 +281,31 @@ def task_absent(
     else a call that takes effect between the list and that time would be missed. `advice` says what to do when nothing
     can be proved any more.
     """
-    if not _has_claim(record, claim_token):
+    if not _has_claim(record, claim_token) or record.run:  # a run decides whether its launch started
         return ResultCode.CLAIM_LOST
     if claimed_at(record, settings) < absence_provable_at(record, settings) - TIME_TOLERANCE:
         _release_lease(record, now, settings)
         return ResultCode.TOO_EARLY
     if now - record.first_called_at > ABSENCE_UNPROVABLE_AFTER:
-        return _finish(record, State.UNKNOWN, record.attempt, now, reasons.ABSENCE_UNPROVABLE % advice)
+        return finish(record, State.UNKNOWN, record.attempt, now, reasons.ABSENCE_UNPROVABLE % advice)
     attempts = record.attempt - 1
     if record.stop_requested_by:
-        return _finish(record, State.REVOKED, attempts, now, _stop_reason(record))
+        return finish(record, State.REVOKED, attempts, now, stop_reason(record))
     if is_poison(record, settings):
-        return _finish(record, State.FAILED, attempts, now, reasons.POISON % settings.max_deliveries)
-    if _is_expired(record, now, settings.startup_allowance):
-        return _finish(record, State.EXPIRED, attempts, now, _expiry_reason(record))
-    return _queue_next_launch(record, now + wait)
+        return finish(record, State.FAILED, attempts, now, reasons.POISON % settings.max_deliveries)
+    if is_expired(record, now, settings.startup_allowance):
+        return finish(record, State.EXPIRED, attempts, now, expiry_reason(record))
+    return queue_next_launch(record, now, wait)
 
 
 def update_task(record: Record, update: TaskUpdate, now: float) -> ResultCode:
-    """Record what ECS shows of the task: OK, REQUEUED, ENDED, or STALE when the record has newer facts."""
-    if record.state is not State.LAUNCHED or record.launch != update.launch or record.arn != update.arn:
+    """Record what ECS shows of the task: OK, REQUEUED, ENDED, or STALE when the record has newer facts.
+
+    A runner's task is not the request's own: STALE, `assignments.update_runner_task` has it.
+    """
+    if record.run or not is_news(record, update):
         return ResultCode.STALE
-    order = compare_observations(update.version, update.last_status, record.version, record.last_status)
-    is_news = update.end_state is not None or (update.started_at > 0 and not record.started_at)
-    if order < 0 or (order == 0 and not is_news):
-        return ResultCode.STALE
-    record.version = max(record.version, update.version)
-    record.last_status = update.last_status
+    note_observation(record, update)
     record.started_at = update.started_at or record.started_at
     if update.end_state is None:
         return ResultCode.OK
@@ -255,11 +314,11 @@ def update_task(record: Record, update: TaskUpdate, now: float) -> ResultCode:
         record.attempt += int(update.counts_attempt)
         record.reason = update.reason
         record.calls = 0
-        return _queue_next_launch(record, now + update.wait)
+        return queue_next_launch(record, now, update.wait)
     state, reason = _final_state_and_reason(record, update.end_state, update)
     record.exit_code = update.exit_code
     record.stop_code = update.stop_code
-    return _finish(record, state, record.attempt, update.finished_at or now, reason)
+    return finish(record, state, record.attempt, update.finished_at or now, reason)
 
 
 def stop(record: Record, requested_by: str, launch: int, now: float) -> ResultCode:
@@ -267,28 +326,23 @@ def stop(record: Record, requested_by: str, launch: int, now: float) -> ResultCo
 
     With a `launch` above 0 only a record that is LAUNCHED with this number is stopped, else the result is STALE.
     """
+    obstacle = find_stop_obstacle(record, launch)
+    if obstacle is not None:
+        return obstacle
+    record.stop_requested_by = record.stop_requested_by or requested_by
+    record.stop_requested_at = record.stop_requested_at or now
+    if record.state is State.QUEUED:
+        return finish(record, State.REVOKED, record.attempt - 1, now, stop_reason(record))
+    return ResultCode.STOP_REQUESTED
+
+
+def find_stop_obstacle(record: Record, launch: int) -> ResultCode | None:
+    """Return why a stop does nothing; None if it may be requested."""
     if record.is_terminal:
         return ResultCode.UNCHANGED
     if launch and (record.state is not State.LAUNCHED or record.launch != launch):
         return ResultCode.STALE
-    record.stop_requested_by = record.stop_requested_by or requested_by
-    record.stop_requested_at = record.stop_requested_at or now
-    if record.state is State.QUEUED:
-        return _finish(record, State.REVOKED, record.attempt - 1, now, _stop_reason(record))
-    return ResultCode.STOP_REQUESTED
-
-
-def build_tombstone(record_id: str, requested_by: str, now: float, settings: ProtocolSettings) -> Record:
-    """Return the record that a stop creates for a request that has not arrived, kept as long as it may still arrive."""
-    record = Record(
-        id=record_id,
-        created_at=now,
-        accept_until=now + settings.accept_seconds,
-        stop_requested_by=requested_by,
-        stop_requested_at=now,
-    )
-    _finish(record, State.REVOKED, 0, now, _stop_reason(record))
-    return record
+    return None
 
 
 def adopt(record: Record, owner: str) -> ResultCode:
@@ -310,10 +364,6 @@ def confirm(record: Record, nonce: str, owner: str, now: float) -> ResultCode:
     return ResultCode.OK
 
 
-def _is_expired(record: Record, now: float, startup_allowance: float) -> bool:
-    return bool(record.expires_at) and now + startup_allowance >= record.expires_at
-
-
 def _find_claim_obstacle(
     claim_request: ClaimRequest, settings: ProtocolSettings, in_flight: InFlightCounts
 ) -> ResultCode | None:
@@ -328,22 +378,10 @@ def _final_state_and_reason(record: Record, end_state: State, update: TaskUpdate
     if not (record.stop_requested_by and update.stopped_by_user):
         return end_state, update.reason
     if record.stop_requested_by == STOPPED_BY_EXPIRY:
-        return State.FAILED if record.started_at else State.EXPIRED, _expiry_reason(record)
+        return State.FAILED if record.started_at else State.EXPIRED, expiry_reason(record)
     if record.stop_requested_by == STOPPED_BY_TIME_LIMIT:
         return State.FAILED, reasons.TIME_LIMIT_EXCEEDED % record.time_limit
-    return State.REVOKED, _stop_reason(record)
-
-
-def _stop_reason(record: Record) -> str:
-    return reasons.STOPPED % record.stop_requested_by
-
-
-def _expiry_reason(record: Record) -> str:
-    if record.reason:
-        return reasons.NOT_STARTED_IN_TIME + reasons.WAITED_BECAUSE % record.reason
-    if record.launch == 1 and not record.calls:
-        return reasons.NOT_STARTED_IN_TIME + reasons.NEVER_CLAIMED % record.queue
-    return reasons.NOT_STARTED_IN_TIME
+    return State.REVOKED, stop_reason(record)
 
 
 def _has_claim(record: Record, claim_token: str) -> bool:
@@ -357,41 +395,8 @@ def _set_claim(record: Record, claim_request: ClaimRequest, now: float, settings
     record.abandoned_claims += 1
 
 
-def _clear_claim(record: Record) -> None:
-    record.claim = record.last_answer = ""
-    record.lease_until = 0.0
-    record.ambiguous = record.retired = False
-    record.abandoned_claims = 0
-
-
 def _release_lease(record: Record, now: float, settings: ProtocolSettings) -> ResultCode:
     """The record stays LAUNCHING: the next worker resolves the launch."""
     record.lease_until = now
     reset_abandoned_claims(record, settings)
     return ResultCode.OK
-
-
-def _queue_next_launch(record: Record, not_before: float) -> ResultCode:
-    """QUEUED under the next number: nothing of the old launch is carried over."""
-    record.state = State.QUEUED
-    record.launch += 1
-    record.not_before = not_before
-    record.first_called_at = record.last_claim_at = 0.0
-    record.args = record.target = record.container_name = record.arn = record.last_status = ""
-    record.max_attempts = record.spec_version = record.version = 0
-    record.launched_at = record.started_at = 0.0
-    _clear_claim(record)
-    return ResultCode.REQUEUED
-
-
-def _finish(record: Record, state: State, attempts: int, at: float, reason: str) -> ResultCode:
-    record.state = state
-    record.attempts = attempts
-    record.finished_at = at
-    record.reason = reason
-    record.undelivered = bool(record.owner)
-    record.request = b""
-    record.args = ""
-    record.not_before = 0.0
-    _clear_claim(record)
-    return ResultCode.ENDED

@@ -41,12 +41,17 @@ def _from(start: State | None, *ends: State) -> frozenset[tuple[State | None, St
 #: operation -> its transitions. None stands for "no record". An operation may also leave the state unchanged.
 TRANSITIONS: dict[str, frozenset[tuple[State | None, State]]] = {
     "put": _from(None, _QUEUED),
-    "claim": _from(_QUEUED, _LAUNCHING, State.EXPIRED),  # a stopped record is never QUEUED
+    "claim": _from(_QUEUED, _LAUNCHING, _LAUNCHED, State.EXPIRED),  # a stopped record is never QUEUED
     "launched": frozenset({(_LAUNCHING, _LAUNCHED), (_QUEUED, _LAUNCHED)}),
-    "no_effect": _from(_LAUNCHING, _QUEUED, State.REVOKED),
-    "refused": _from(_LAUNCHING, _QUEUED, State.REVOKED, State.FAILED, State.REMOVED),
+    "no_effect": _from(_LAUNCHING, _QUEUED, _LAUNCHED, State.REVOKED),
+    "refused": _from(_LAUNCHING, _QUEUED, _LAUNCHED, State.REVOKED, State.FAILED, State.REMOVED),
     "task_absent": _from(_LAUNCHING, _QUEUED, State.FAILED, State.REVOKED, State.EXPIRED, State.UNKNOWN),
-    "reclaim": _from(_LAUNCHING, State.UNKNOWN),
+    "reclaim": _from(_LAUNCHING, _QUEUED, _LAUNCHED, State.FAILED, State.REVOKED, State.EXPIRED, State.UNKNOWN),
     "update_task": _from(_LAUNCHED, _QUEUED, *TERMINAL_STATES),
-    "stop": frozenset({(None, State.REVOKED), (_QUEUED, State.REVOKED)}),
+    "update_runner_task": _from(_LAUNCHED, _QUEUED, State.FAILED, State.REMOVED, State.REVOKED, State.UNKNOWN),
+    "settle": _from(_LAUNCHING, _LAUNCHED, State.SUCCESS, State.FAILED, State.REVOKED, State.EXPIRED, _QUEUED)
+    | _from(_LAUNCHED, State.SUCCESS, State.FAILED, State.REMOVED, State.REVOKED, State.EXPIRED, _QUEUED),
+    "stop": frozenset({(None, State.REVOKED), (_QUEUED, State.REVOKED)})
+    | _from(_LAUNCHING, State.REVOKED)
+    | _from(_LAUNCHED, State.REVOKED, State.EXPIRED),
 }

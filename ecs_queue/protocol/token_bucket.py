@@ -32,19 +32,25 @@ class TokenBucket(msgspec.Struct):
         Returns:
             The number of granted tokens, and the seconds until the next one.
         """
+        self._follow_clock(now)
         actual = rate * self.rate_share_at(now)
-        self.tokens = min(float(burst), self.tokens + max(0.0, now - self.updated_at) * actual)
+        self.tokens = min(float(burst), self.tokens + (now - self.updated_at) * actual)
         granted = max(0, min(want, math.floor(self.tokens - reserve + TOKEN_TOLERANCE)))
         self.tokens -= granted
-        self.updated_at = max(self.updated_at, now)
+        self.updated_at = now
         return granted, max(0.0, (1 + reserve - self.tokens) / actual)
 
     def record_throttle(self, now: float) -> float:
         """Lower the rate because AWS throttled a call. Returns the new share; 0 when this throttle lowers nothing."""
+        self._follow_clock(now)
         if self.lowered_at and now - self.lowered_at < DECREASE_INTERVAL:
             return 0.0
         self.rate_share = self.rate_share_at(now) * DECREASE_FACTOR
         self.lowered_at = now
         self.tokens = min(self.tokens, 0.0)
-        self.updated_at = max(self.updated_at, now)
+        self.updated_at = now
         return self.rate_share
+
+    def _follow_clock(self, now: float) -> None:
+        """Count from now on when the clock has gone back: nothing is granted for that, and nothing waits for it."""
+        self.updated_at, self.lowered_at = min(self.updated_at, now), min(self.lowered_at, now)

@@ -16,12 +16,14 @@ from redis.retry import Retry
 from ecs_queue.errors import LedgerUnavailable, WriteNotDurable
 from ecs_queue.ledger import Ledger, RedisLedger
 from ecs_queue.ledger.contracts import read_contracts
-from ecs_queue.ledger.redis_script import connect
 from ecs_queue.local.redis_server import RedisServer
-from ecs_queue.protocol.operations import RefusalKind, ResultCode
+from ecs_queue.protocol.operations import RefusalKind, ResultCode, RunnerTask, SettleRequest, TaskUpdate
 from ecs_queue.protocol.states import State
+from ecs_queue.redis_connection import connect
+from ecs_queue.server_keys import ledger_prefix, namespace_prefix
 from tests.conformance.ledger.harness import claim_request, make_submission
 from tests.protocol.settings import make_settings
+from tests.replicated_servers import ValkeyCluster
 from tests.servers import require_redis_binary, valkey_binary
 from tests.wait import wait_until
 
@@ -49,7 +51,16 @@ _OPERATIONS: dict[str, Callable[[RedisLedger], Any]] = {
     "adopt": lambda ledger: ledger.adopt(["job"], "bob"),
     "pause_queues": lambda ledger: ledger.pause_queues(["default"]),
     "resume_queues": lambda ledger: ledger.resume_queues(["default"]),
+    "settle": lambda ledger: ledger.settle([SettleRequest(id="job")]),
+    "update_runner_tasks": lambda ledger: ledger.update_runner_tasks([_stopped_task()]),
+    "may_stop": lambda ledger: ledger.may_stop([RunnerTask("runner", "arn:1")]),
+    "close_silent": lambda ledger: ledger.close_silent(10),
+    "drain_pools": lambda ledger: ledger.drain_pools(["p"]),
 }
+
+
+def _stopped_task() -> TaskUpdate:
+    return TaskUpdate(id="job", launch=1, arn="arn:1", version=1, last_status="STOPPED", wait=1.0)
 
 
 def _submission(ledger: RedisLedger) -> Any:
@@ -126,7 +137,7 @@ def test_an_operation_that_finds_its_work_done_is_not_durable_before_that_work_i
 
     wait_until(lambda: _is_durable(lambda: act(second)), "the replica has it")
     with redis.Redis.from_url(pair.primary.url) as client:
-        assert not client.exists(f"{namespace}:l:r:")  # what is written before a barrier leaves nothing
+        assert not client.exists(f"{ledger_prefix(namespace)}r:")  # what is written before a barrier leaves nothing
 
 
 def _is_durable(act: Callable[[], object]) -> bool:
@@ -215,7 +226,16 @@ def test_a_connection_lost_within_a_barrier_repeats_the_whole_operation(
 ) -> None:
     """Alone on a new connection a barrier would be confirmed at once: that connection has written nothing."""
     with connect(redis_url, socket_timeout=5.0, max_connections=1) as client:
-        RedisLedger(client, "test", make_settings()).now()  # the script is loaded
+        RedisLedger(client, "test", make_settings()).stop(["other"], "ann")  # the script is loaded
     with pytest.raises(WriteNotDurable):
         lossy(losses, "replica").stop(["job"], "ann")
     assert LossyConnection.sent == ["EVALSHA", "WAIT\r"] * (losses + 1)
+
+
+def test_a_call_with_a_barrier_that_the_former_primary_refused_is_made_at_the_new_one(cluster: ValkeyCluster) -> None:
+    slot_key = namespace_prefix("test")
+    with connect(cluster.url, socket_timeout=5.0, max_connections=1, slot_key=slot_key) as client:
+        ledger = RedisLedger(client, "test", _SETTINGS, "replica", barrier_seconds=4.0)
+        ledger.put([_submission(ledger)])
+        cluster.fail_over(slot_key)
+        assert _claim(ledger).code is ResultCode.RUN_TASK

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ecs_queue.ledger.redis_script import connect
 from ecs_queue.protocol.operations import ResultCode
 from ecs_queue.protocol.states import State
+from ecs_queue.redis_connection import connect
 from tests.conformance.ledger.harness import DAY, PREFIX, SETTINGS, LedgerHarness, make_redis_harness
 
 KEY = f"{PREFIX}r:job"

@@ -14,13 +14,17 @@ import pytest
 import redis
 
 from ecs_queue.errors import ConfigError, LedgerUnavailable, WriteNotDurable
+from ecs_queue.findings import Finding, Severity
 from ecs_queue.ledger import Ledger, RedisLedger
 from ecs_queue.ledger.base import RequestOperations
 from ecs_queue.ledger.contracts import read_contracts
-from ecs_queue.ledger.redis_script import Script, connect
+from ecs_queue.ledger.redis_script import Script
 from ecs_queue.local.redis_server import RedisServer
-from ecs_queue.protocol.operations import RefusalKind, ResultCode
+from ecs_queue.protocol.operations import RefusalKind, ResultCode, RunnerTask, SettleRequest
+from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
+from ecs_queue.redis_connection import connect
+from ecs_queue.server_keys import ledger_prefix
 from tests.conformance.ledger.harness import (
     PREFIX,
     LedgerHarness,
@@ -35,6 +39,8 @@ from tests.servers import require_redis_binary, valkey_binary
 from tests.wait import wait_until
 
 _SECRET = "hunter2-topsecret"
+#: An operation that is not about one record, and cannot be carried out.
+_FAILING_CALL = ("heartbeat", "failing", "no number", _SECRET)
 _BARRIER_OPERATIONS = [name for name, each in read_contracts(*Ledger.__bases__).items() if each.has_barrier]
 
 
@@ -73,9 +79,22 @@ def test_a_restarted_server_is_given_the_script_again(tmp_path: Path) -> None:
         assert ledger.put([_now_submission(ledger)])[0].code is ResultCode.CREATED
         server.kill()
         server.start()
-        assert client.script_exists(ledger._script._sha) == [False]
+        assert client.script_exists(ledger._script.digest("put")) == [False]
         results = ledger.put([_now_submission(ledger), _now_submission(ledger, "two")])
         assert [result.code for result in results] == [ResultCode.UNCHANGED, ResultCode.CREATED]
+
+
+def test_of_a_batch_only_the_calls_whose_script_the_server_did_not_know_are_sent_again(client: Any) -> None:
+    client.script_flush()
+    script = Script(client, ledger_prefix(PREFIX), DEFAULT_SETTINGS, "server", 1.0, lambda: 100.0)
+    script.run_one("begin_delivery", "a", "1")
+    client.config_resetstat()
+    assert script.run_many([("begin_delivery", "a", "2"), ("end_delivery", "b"), ("begin_delivery", "a", "3")]) == [
+        2,
+        0,
+        3,
+    ]
+    assert client.info("commandstats")["cmdstat_incr"]["calls"] == 2
 
 
 def test_without_a_clock_the_servers_time_counts_to_the_millisecond(client: Any) -> None:
@@ -93,7 +112,8 @@ def test_without_a_clock_the_servers_time_counts_to_the_millisecond(client: Any)
 
 def test_an_operation_is_one_round_trip(client: Any) -> None:
     ledger = _ledger(client)
-    ledger.now()
+    ledger.put([_now_submission(ledger, "first")])
+    ledger.put_and_claim(_now_submission(ledger, "second"), claim_request())  # the server has the scripts
     before = client.info("stats")["total_reads_processed"]
     ledger.put_and_claim(_now_submission(ledger), claim_request())  # now() is the other one
     ledger.put([_now_submission(ledger, str(number)) for number in range(1)])
@@ -107,12 +127,12 @@ def test_a_claim_on_valkey_waits_until_it_is_on_disk(tmp_path: Path) -> None:
         connect(server.url, socket_timeout=5.0, max_connections=4) as client,
     ):
         ledger = _ledger(client, "aof")
-        assert ledger.check_server() == []
+        assert not any(finding.prevents_launches for finding in ledger.check_server())
         ledger.put([_now_submission(ledger)])
         assert ledger.claim("job", claim_request()).code is ResultCode.RUN_TASK
         server.kill()
         server.start()
-        record = ledger.get(["job"])[0]
+        record = ledger.get_with_payload(["job"])[0]
         assert record is not None
         assert (record.state, record.claim) == (State.LAUNCHING, "claim-1")
 
@@ -126,7 +146,9 @@ def test_a_server_that_cannot_confirm_is_not_durable_and_says_why() -> None:
         ledger.put([_now_submission(ledger)])
         with pytest.raises(WriteNotDurable, match="appendonly"):
             ledger.claim("job", claim_request())
-        assert any("appendonly yes" in finding for finding in ledger.check_server())
+        assert any(
+            finding.prevents_launches and "appendonly yes" in finding.advice for finding in ledger.check_server()
+        )
 
 
 @pytest.mark.parametrize("operation", _BARRIER_OPERATIONS)
@@ -144,10 +166,15 @@ def test_operations_with_a_barrier_need_a_replica_if_so_configured(client: Any, 
         "adopt": lambda: ledger.adopt(["job"], "bench"),
         "pause_queues": lambda: ledger.pause_queues(["default"]),
         "resume_queues": lambda: ledger.resume_queues(["default"]),
+        "settle": lambda: ledger.settle([SettleRequest(id="job")]),
+        "update_runner_tasks": lambda: ledger.update_runner_tasks([task_update(Record(id="job"))]),
+        "may_stop": lambda: ledger.may_stop([RunnerTask("runner", "arn:1")]),
+        "close_silent": lambda: ledger.close_silent(10),
+        "drain_pools": lambda: ledger.drain_pools(["p"]),
     }
     with pytest.raises(WriteNotDurable, match="did not confirm"):
         calls[operation]()
-    assert any("replica" in finding for finding in ledger.check_server())
+    assert any(finding.prevents_launches and "replica" in finding.text for finding in ledger.check_server())
 
 
 def test_operations_without_a_barrier_do_not_wait_for_a_replica(client: Any) -> None:
@@ -170,11 +197,17 @@ def test_operations_without_a_barrier_do_not_wait_for_a_replica(client: Any) -> 
     assert set(called.values()) == {ResultCode.OK}
 
 
+def _find(ledger: Any, check: str) -> Finding:
+    (found,) = (finding for finding in ledger.check_server() if finding.check == check)
+    return found  # type: ignore[no-any-return]
+
+
 def test_a_server_that_drops_keys_is_a_finding(client: Any, harness: LedgerHarness) -> None:
-    assert harness.ledger.check_server() == []
+    assert _find(harness.ledger, "server.eviction").severity is Severity.OK
     client.config_set("maxmemory-policy", "allkeys-lru")
     try:
-        assert any("noeviction" in finding for finding in harness.ledger.check_server())
+        finding = _find(harness.ledger, "server.eviction")
+        assert (finding.severity, finding.prevents_launches) == (Severity.ERROR, False)
     finally:
         client.config_set("maxmemory-policy", "noeviction")
 
@@ -216,19 +249,19 @@ def test_no_error_of_a_server_shows_the_password(redis_server: RedisServer) -> N
                 assert "ledger_url" in shown
 
 
-def test_an_error_of_the_script_does_not_quote_the_payload(client: Any, harness: LedgerHarness) -> None:
-    client.set(f"{PREFIX}r:job", "not a hash")
+def test_an_error_of_the_script_does_not_quote_the_payload(client: Any) -> None:
+    script = Script(client, PREFIX, DEFAULT_SETTINGS, "server", 1.0, None)
     with pytest.raises(LedgerUnavailable) as caught:
-        harness.ledger.put([make_submission(request=_SECRET.encode(), id=_SECRET), make_submission()])
+        script.run_many([_FAILING_CALL, ("heartbeat", "other", "1", "{}")])
     assert _SECRET not in str(caught.value)
-    assert "WRONGTYPE" in str(caught.value)
+    assert "arithmetic" in str(caught.value)
 
 
-def test_an_error_of_one_call_does_not_fail_the_calls_of_the_same_run(client: Any, harness: LedgerHarness) -> None:
-    client.set(f"{PREFIX}r:broken", "not a hash")
-    with pytest.raises(LedgerUnavailable, match="WRONGTYPE"):
-        harness.ledger.put([make_submission("before"), make_submission("broken"), make_submission("after")])
-    assert [record is not None for record in harness.ledger.get(["before", "after"])] == [True, True]
+def test_an_error_of_one_call_does_not_fail_the_calls_of_the_same_run(client: Any) -> None:
+    script = Script(client, PREFIX, DEFAULT_SETTINGS, "server", 1.0, None)
+    with pytest.raises(LedgerUnavailable, match="arithmetic"):
+        script.run_many([("heartbeat", "before", "1", "{}"), _FAILING_CALL, ("heartbeat", "after", "1", "{}")])
+    assert set(client.hkeys(f"{PREFIX}workers")) == {b"before", b"after"}
 
 
 def test_only_the_failing_call_of_a_shared_round_trip_gets_the_error(client: Any) -> None:
@@ -239,17 +272,17 @@ def test_only_the_failing_call_of_a_shared_round_trip_gets_the_error(client: Any
         assert proceed.wait(10)  # the first round trip is in progress until the others wait for the next
         return 100.0
 
-    script = Script(client, f"{PREFIX}:l:", DEFAULT_SETTINGS, "server", 1.0, clock)
-    client.set(f"{PREFIX}:l:r:broken", "not a hash")
+    script = Script(client, ledger_prefix(PREFIX), DEFAULT_SETTINGS, "server", 1.0, clock)
+    calls = [("heartbeat", "b", "1", "{}"), _FAILING_CALL, ("heartbeat", "c", "1", "{}")]
     with ThreadPoolExecutor(4) as pool:
-        first = pool.submit(script.run_batched, "stop", "a", "me", 1)
+        first = pool.submit(script.run_batched, "heartbeat", "a", "1", "{}")
         assert in_progress.wait(10)
-        others = [pool.submit(script.run_batched, "stop", name, "me", 1) for name in ("b", "broken", "c")]
+        others = [pool.submit(script.run_batched, *call) for call in calls]
         wait_until(lambda: len(script._batcher._pending) >= 3, interval=0.001)
         client.config_resetstat()
         proceed.set()
         results = [call.exception(10) or call.result() for call in (first, *others)]
-    assert [results[position] for position in (0, 1, 3)] == [[b"not_found"]] * 3
+    assert [results[position] for position in (0, 1, 3)] == [[b"ok"]] * 3
     assert isinstance(results[2], LedgerUnavailable)
     assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 2
 
@@ -262,13 +295,15 @@ def test_threads_share_a_round_trip_for_different_operations(client: Any) -> Non
         assert proceed.wait(10)
         return 100.0
 
-    script = Script(client, f"{PREFIX}:l:", DEFAULT_SETTINGS, "server", 1.0, clock)
+    script = Script(client, ledger_prefix(PREFIX), DEFAULT_SETTINGS, "server", 1.0, clock)
     calls: list[tuple[Any, ...]] = [
         ("stop", "a", "me", 1),
         ("record_event_fact", "source", "timely_at", "7.000"),
         ("stop", "b", "me", 1),
         ("now",),
     ]
+    known = Script(client, ledger_prefix(PREFIX), DEFAULT_SETTINGS, "server", 1.0, lambda: 100.0)
+    known.run_many(calls)  # the server has the scripts
     with ThreadPoolExecutor(5) as pool:
         first = pool.submit(script.run_batched, "stop", "c", "me", 1)
         assert in_progress.wait(10)
@@ -282,16 +317,16 @@ def test_threads_share_a_round_trip_for_different_operations(client: Any) -> Non
 
 
 def test_a_call_that_cannot_be_encoded_fails_alone_before_it_is_sent(client: Any) -> None:
-    script = Script(client, f"{PREFIX}:l:", DEFAULT_SETTINGS, "server", 1.0, None)
+    script = Script(client, ledger_prefix(PREFIX), DEFAULT_SETTINGS, "server", 1.0, None)
     with pytest.raises(UnicodeEncodeError):
         script.run_batched("stop", "a", "\ud800", 1)
     assert script.run_batched("stop", "a", "me", 1) == [b"not_found"]
 
 
 def test_an_error_of_the_script_is_raised_even_if_nothing_can_be_confirmed(client: Any) -> None:
-    client.set(f"{PREFIX}r:job", "not a hash")
-    with pytest.raises(LedgerUnavailable, match="WRONGTYPE"):
-        _ledger(client, "replica", barrier_seconds=0.05).claim("job", claim_request())
+    script = Script(client, PREFIX, DEFAULT_SETTINGS, "replica", 0.05, None)
+    with pytest.raises(LedgerUnavailable, match="arithmetic"):
+        script.run_many([_FAILING_CALL], durable=True)
 
 
 def test_of_a_confirmed_end_only_the_record_with_its_ttl_and_the_page_entry_are_left(
@@ -305,13 +340,15 @@ def test_of_a_confirmed_end_only_the_record_with_its_ttl_and_the_page_entry_are_
     harness.stop()
     harness.update_task(harness.get_record(), end_state=State.FAILED, stopped_by_user=True)
     harness.ledger.confirm([("job", "nonce-01")], "airflow")
-    assert _keys(client) == {f"{PREFIX}r:job": "hash", f"{PREFIX}finished": "zset", f"{PREFIX}counts": "hash"}
+    client.delete(f"{PREFIX}old_workers")  # as a second later
+    shared = {f"{PREFIX}counts": "hash", f"{PREFIX}clock": "hash"}
+    assert _keys(client) == {f"{PREFIX}r:job": "hash", f"{PREFIX}finished": "zset", **shared}
     assert harness.ledger.count_by_state() == {"default": {State.REVOKED: 1}}
     gone_at = client.zscore(f"{PREFIX}finished", "job")
     assert client.pttl(f"{PREFIX}r:job") == pytest.approx((gone_at - harness.clock.now) * 1000, abs=5000)
     harness.advance(30 * 86400)
     assert harness.ledger.prune(10) == 1
-    assert _keys(client) == {f"{PREFIX}counts": "hash"}
+    assert _keys(client) == shared
 
 
 def test_the_results_of_an_owner_that_never_returns_are_forgotten(client: Any, harness: LedgerHarness) -> None:
@@ -379,7 +416,9 @@ def test_calls_of_one_operation_run_together_fifty_at_a_time(client: Any, harnes
 
 
 def test_calls_of_different_operations_return_replies_in_order(client: Any) -> None:
-    script = Script(client, f"{PREFIX}:l:", DEFAULT_SETTINGS, "server", 1.0, lambda: 100.0)
+    script = Script(client, ledger_prefix(PREFIX), DEFAULT_SETTINGS, "server", 1.0, lambda: 100.0)
+    for call in (("begin_delivery", "c", "6"), ("end_delivery", "c"), ("now",), ("pause_queues", "w")):
+        script.run_one(*call)  # a server that does not know the scripts runs the calls in another order
     deliveries = [("begin_delivery", "a", "1"), ("begin_delivery", "a", "2"), ("begin_delivery", "b", "3")]
     later = [("begin_delivery", "a", "4"), ("begin_delivery", "b", "5")]
 

@@ -17,6 +17,7 @@ from ecs_queue.errors import InvalidRequest, UndecodableMessage
 from ecs_queue.messages.envelope import (
     MAX_BODY_BYTES,
     RESULT_LINE_FIELDS,
+    VERSION,
     TaskRequest,
     TaskResult,
     build_result,
@@ -130,8 +131,8 @@ _REASONS = {
     "pickle": "not JSON",
     "too-long": f"more than {MAX_BODY_BYTES}",
     "truncated": "not JSON",
-    "unknown-version": "version 2 is unknown",
-    "unknown-version-of-another-shape": "version 2 is unknown",
+    "unknown-version": "version 3 is unknown",
+    "unknown-version-of-another-shape": "version 3 is unknown",
     "very-deep": "recursion|nested",
     "wrong-type": r"\$\.command",
 }
@@ -152,7 +153,10 @@ def test_an_undecodable_message_says_why(name: str, reason: str) -> None:
 
 def test_a_result_of_another_version_or_with_a_naive_time_is_refused() -> None:
     known = json.loads(golden("result-v1-failed"))
-    for change, reason in (({"v": 2}, "version 2"), ({"queued_at": "2023-11-14T22:13:20"}, "queued_at")):
+    for change, reason in (
+        ({"v": VERSION + 1}, f"version {VERSION + 1}"),
+        ({"queued_at": "2023-11-14T22:13:20"}, "queued_at"),
+    ):
         with pytest.raises(UndecodableMessage, match=reason):
             decode_result(json.dumps(known | change).encode())
 
@@ -233,6 +237,21 @@ _WORDS: dict[str, Any] = {
 @pytest.mark.parametrize(("field", "value"), _WORDS.items())
 def test_a_digest_distinguishes_what_the_caller_chose(field: str, value: Any) -> None:
     assert _request(**{field: value}).digest() != _request().digest()
+
+
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def test_a_request_of_another_trace_is_the_same_request() -> None:
+    traced = decode_request(golden("request-v1-traced"))
+    assert traced == msgspec.structs.replace(_MINIMAL, traceparent=TRACEPARENT)
+    assert traced.digest() == _MINIMAL.digest()
+
+
+@pytest.mark.parametrize("text", ["x", TRACEPARENT.upper(), TRACEPARENT + "\n", TRACEPARENT + "-00", 7])
+def test_what_is_no_trace_is_refused_with_an_example(text: object) -> None:
+    with pytest.raises(InvalidRequest, match="traceparent: expected a W3C traceparent such as 00-"):
+        _request(traceparent=text)
 
 
 def test_a_digest_does_not_depend_on_when_or_by_whom_it_is_submitted() -> None:
@@ -365,3 +384,22 @@ def test_a_requests_repr_shows_no_command_and_no_environment() -> None:
     config = {"environment": [{"name": "TOKEN", "value": "hidden"}]}
     request = new_request(id="a", command=["login", "hunter2"], now=1.0, accept_seconds=60.0, executor_config=config)
     assert repr(request) == "TaskRequest(id='a', queue='default')"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (2e12, "9999-12-31T23:59:59+00:00"),
+        (float("inf"), "9999-12-31T23:59:59+00:00"),
+        (-1e300, "0001-01-01T00:00:00+00:00"),
+        (1.5, "1970-01-01T00:00:01.500000+00:00"),
+    ],
+)
+def test_a_time_that_has_no_date_becomes_the_nearest_that_has_one(seconds: float, text: str) -> None:
+    moment = to_datetime(seconds)
+    assert moment is not None
+    assert moment.isoformat() == text
+
+
+def test_a_time_that_is_no_number_is_never() -> None:
+    assert to_datetime(float("nan")) is None

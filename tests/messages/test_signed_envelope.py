@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hmac
 import json
 import re
@@ -19,6 +18,7 @@ from ecs_queue.config.keyring import FernetCipher
 from ecs_queue.errors import InvalidRequest, SealedMessage, UndecodableMessage, UnverifiedMessage
 from ecs_queue.messages.envelope import (
     MAX_BODY_BYTES,
+    POLICY_VERSION,
     TaskRequest,
     compute_nonce,
     decode_record_request,
@@ -27,7 +27,7 @@ from ecs_queue.messages.envelope import (
     encode,
     new_request,
 )
-from ecs_queue.messages.keyring import Keyring, SigningKey
+from ecs_queue.messages.keyring import Keyring
 from ecs_queue.protocol.record import Record
 from ecs_queue.runtask.launch_spec import (
     LaunchSpec,
@@ -37,14 +37,8 @@ from ecs_queue.runtask.launch_spec import (
     decode_launch_spec,
     launch_spec_header,
 )
-from tests.messages.golden_messages import golden
+from tests.messages.golden_messages import BOTH, FERNET_KEY, SEALS, SECRET, SIGNS, golden
 
-# The keys of the golden files.
-SECRET = b"golden-key-golden-key-golden-key-0001"
-FERNET_KEY = base64.urlsafe_b64encode(b"golden-fernet-key-golden-fernet!").decode()
-SIGNS = Keyring("ecs-queue", [SigningKey("2026-11", SECRET)])
-SEALS = Keyring("ecs-queue", [], FernetCipher([FERNET_KEY]))
-BOTH = Keyring("ecs-queue", [SigningKey("2026-11", SECRET)], FernetCipher([FERNET_KEY]))
 ARGS = args_scope("job-1", "xWh2YsTK", 2, '{"region": "eu-west-1", "cluster": "prod"}')
 FULL = decode_request(golden("request-v1-full"))
 
@@ -197,7 +191,7 @@ def test_a_sealed_part_of_another_request_is_refused() -> None:
         ({"executor_config": None}, "both"),
         ({"sealed": 1}, "Expected `str`"),
         ({"id": "no id"}, r"\$\.id"),
-        ({"v": 2}, "version 2"),
+        ({"v": POLICY_VERSION + 1}, f"version {POLICY_VERSION + 1}"),
         ({"kind": "result"}, "kind"),
     ],
 )
@@ -297,16 +291,16 @@ class TestFrozenArguments:
 
     @pytest.mark.parametrize("keyring", [Keyring(), SIGNS, SEALS, BOTH], ids=["none", "signs", "seals", "both"])
     def test_those_of_a_newer_version_are_left_to_newer_workers(self, keyring: Keyring) -> None:
-        newer = LaunchSpec("main", 3, {"taskDefinition": "jobs:7"}, v=2).encode(keyring, ARGS)
+        newer = LaunchSpec("main", 3, {"taskDefinition": "jobs:7"}, v=4).encode(keyring, ARGS)
 
-        with pytest.raises(UndecodableMessage, match="of version 2, this worker knows 1") as caught:
+        with pytest.raises(UndecodableMessage, match="of version 4, this worker knows up to 3") as caught:
             decode_launch_spec(newer, keyring, ARGS)
         assert not isinstance(caught.value, UnverifiedMessage | SealedMessage)
-        with pytest.raises(UndecodableMessage, match="of version 2"):
+        with pytest.raises(UndecodableMessage, match="of version 4"):
             launch_spec_header(Record(id="job", args=newer))
 
     def test_the_version_of_unsigned_arguments_does_not_count(self) -> None:
-        newer = LaunchSpec("main", 3, {"taskDefinition": "jobs:7"}, v=2).encode()
+        newer = LaunchSpec("main", 3, {"taskDefinition": "jobs:7"}, v=4).encode()
         with pytest.raises(UnverifiedMessage):
             decode_launch_spec(newer, SIGNS, ARGS)
 

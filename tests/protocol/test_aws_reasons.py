@@ -122,6 +122,22 @@ def test_a_task_that_never_started_for_what_waiting_mends_uses_no_attempt(words:
     assert started.counts_attempt
 
 
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ("Your Spot Task was interrupted.", {"stopCode": "SpotInterruption"}),
+        ("Your Spot Task was interrupted.", {}),
+        ("Host EC2 (instance i-1) terminated.", {"stopCode": None}),
+        ("Task failed to start", {"stopCode": "TerminationNotice"}),
+    ],
+)
+def test_a_task_whose_host_is_lost_before_it_starts_uses_no_attempt(words: str, changes: dict[str, Any]) -> None:
+    update = _poll_stopped(words, "stoppedReason", **changes)
+    assert (update.may_relaunch, update.counts_attempt, update.end_state) == (True, False, State.REMOVED)
+    started = _poll_stopped(words, "stoppedReason", startedAt=NOW, **{"stopCode": "SpotInterruption", **changes})
+    assert started.counts_attempt
+
+
 def test_a_start_failure_uses_an_attempt() -> None:
     update = _poll_stopped("CannotPullContainerError: no such image", "stoppedReason")
     assert (update.may_relaunch, update.counts_attempt, update.end_state) == (True, True, State.REMOVED)

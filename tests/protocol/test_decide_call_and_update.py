@@ -98,6 +98,25 @@ class TestDecideCall:
         assert _decide(RunTaskResultKind.THROTTLED, calls=1).wait <= 4
         assert max(_decide(RunTaskResultKind.THROTTLED, calls=10).wait for _ in range(5)) > 4
 
+    @pytest.mark.parametrize(
+        ("kind", "longest"),
+        [
+            (RunTaskResultKind.NEVER_SENT, 32.0),
+            (RunTaskResultKind.UNUSABLE_PROFILE, 4.0),
+            (RunTaskResultKind.CAPACITY, 60.0),
+        ],
+    )
+    def test_what_a_mended_profile_mends_is_tried_again_within_a_minute(
+        self, kind: RunTaskResultKind, longest: float
+    ) -> None:
+        class Latest:
+            def uniform(self, a: float, b: float, /) -> float:
+                return b
+
+        decision = decide_call(RunTaskResult(kind), Record(id="a", calls=20), Backoff(2.0, 60.0), Latest())
+
+        assert decision.wait == longest
+
 
 class TestIsNewObservation:
     def test_of_the_same_status_only_a_higher_version_is_new(self) -> None:
@@ -172,6 +191,13 @@ def test_only_what_the_policy_calls_safe_is_relaunched(policy: str, expected: li
     ends = [START_FAILURE, INTERRUPTED, _observed_end(1), _observed_end(0), STOPPED]
 
     assert [may_relaunch(policy, observation) for observation in ends] == expected
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("any_failure", True), ("interrupted", False)])
+def test_a_runner_that_has_reported_no_end_has_failed_whatever_its_exit_code(policy: str, expected: bool) -> None:
+    record = Record(id="a", launch=1, arn="arn", run="a.n.1", relaunch=policy)
+    update = build_task_update(record, _observed_end(0), 3, 5.0, 1.0, now=NOW)
+    assert update.may_relaunch is expected
 
 
 class TestFindStopCause:

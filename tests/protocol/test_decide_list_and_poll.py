@@ -150,6 +150,7 @@ class TestDecidePoll:
 def test_every_word_that_asks_for_something_has_its_step() -> None:
     expected = {
         ("put", "conflict"): NextAction.ADD_DEAD_LETTER,
+        ("put", "broken"): NextAction.ADD_DEAD_LETTER,
         ("put", "too_late"): NextAction.REJECT_TOO_LATE,
         ("put", "ended"): NextAction.PUBLISH_RESULT,
         ("claim", "run_task"): NextAction.RUN_TASK,

@@ -290,7 +290,11 @@ def test_every_spelling_of_a_time_is_the_same_second(shown: object) -> None:
     assert parse_timestamp(shown) == STARTED
 
 
-@pytest.mark.parametrize("shown", [None, "", "soon", ()])
+@pytest.mark.parametrize(
+    "shown",
+    [None, "", "soon", (), -1, 10**400, 253_402_300_800, float("nan"), "1969-12-31T23:59:59Z", "0001-01-01"],
+    ids=lambda shown: f"{shown!r:.30}",
+)
 def test_what_is_no_time_is_none(shown: object) -> None:
     assert parse_timestamp(shown) is None
 

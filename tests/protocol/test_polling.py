@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ecs_queue.protocol.decisions import PollInput, decide_poll
 from ecs_queue.protocol.event_health import EventHealth
 from ecs_queue.protocol.observation import Observation, observe
 from ecs_queue.protocol.polling import (
@@ -17,9 +21,11 @@ from ecs_queue.protocol.polling import (
     first_poll_wait,
     poll_deadline,
     poll_interval,
+    repeats_record,
     sparse_poll_wait,
 )
 from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.retry import Backoff, RecordedDraw
 
 NOW = 1_800_000_000.0
 
@@ -90,3 +96,51 @@ class TestPollDeadline:
     def test_without_limits_there_is_none(self) -> None:
         assert poll_deadline(Record(id="a"), _observe()) is None
         assert poll_deadline(Record(id="a", expires_at=NOW + 5), _observe(startedAt=NOW)) is None
+
+
+def _running(**fields: Any) -> Record:
+    known = {"id": "a", "arn": "arn:1", "launch": 1, "last_status": "RUNNING", "version": 3, "started_at": NOW - 5}
+    return Record(**{**known, "launched_at": NOW - 8, **fields})
+
+
+def test_a_description_that_says_what_the_record_says_repeats_it() -> None:
+    assert repeats_record(_running(), {"lastStatus": "RUNNING", "version": 3, "startedAt": NOW - 5})
+
+
+@given(
+    record=st.builds(
+        _running,
+        last_status=st.sampled_from(["RUNNING", "PENDING", "STOPPED", ""]),
+        version=st.integers(0, 2),
+        started_at=st.sampled_from([0.0, NOW - 5]),
+        expires_at=st.sampled_from([0.0, NOW - 1, NOW + 1]),
+        time_limit=st.sampled_from([0.0, 3.0]),
+        stop_requested_by=st.sampled_from(["", "ann"]),
+    ),
+    task=st.fixed_dictionaries(
+        {"taskArn": st.just("arn:1")},
+        optional={
+            "lastStatus": st.sampled_from(["RUNNING", "PENDING", "STOPPED", "STOPPING", None]),
+            "desiredStatus": st.sampled_from(["RUNNING", "STOPPED"]),
+            "version": st.integers(0, 2) | st.none(),
+            "startedAt": st.sampled_from([NOW - 5, NOW - 1, None]),
+            "stopCode": st.just("UserInitiated"),
+            "containers": st.just([{"name": "main", "exitCode": 1}]),
+        },
+    ),
+)
+def test_of_a_description_that_repeats_the_record_nothing_follows(record: Record, task: dict[str, Any]) -> None:
+    if repeats_record(record, task):
+        given_poll = PollInput(
+            record=record,
+            task=task,
+            container_name="main",
+            max_attempts=3,
+            now=NOW,
+            in_flight=1,
+            describe_tasks_rate=0.0,
+            backoff=Backoff(1.0, 2.0),
+        )
+        decision = decide_poll(given_poll, RecordedDraw(random.Random(1)))
+        assert (decision.is_new, decision.update, decision.stop_cause) == (False, None, "")
+        assert decision.wait == poll_interval(8.0, 1, 0.0)

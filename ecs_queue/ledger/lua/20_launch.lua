@@ -1,24 +1,29 @@
 -- Operations on a request from `put` to `launched`.
 
 -- The result code, and the record where it existed before. The arguments are the fields of Submission in its order.
-local function put(id, nonce, digest, queue, owner, relaunch, request, accept_until, expires_at, time_limit)
+local function put(id, nonce, digest, queue, owner, relaunch, request, accept_until, expires_at, time_limit,
+                   traceparent, delayed_until)
   local r = load(id)
   if not r then
     if NOW >= tonumber(accept_until) then return 'too_late' end
     r = new_record(id)
     r.before = {}
+    r.is_payload_inside = find_old_workers()
     set(r, 'nonce', nonce)
     set(r, 'digest', digest)
     set(r, 'queue', queue)
     set(r, 'owner', owner)
     set(r, 'relaunch', relaunch)
-    set(r, 'request', request)
+    set_payload(r, 'request', request)
     set(r, 'accept_until', tonumber(accept_until))
     set(r, 'expires_at', tonumber(expires_at))
     set(r, 'time_limit', tonumber(time_limit))
+    set(r, 'traceparent', traceparent)
+    set(r, 'delayed_until', tonumber(delayed_until))
+    if r.delayed_until > NOW then set(r, 'not_before', r.delayed_until) end
     set(r, 'created_at', NOW)
     set(r, 'state', 'QUEUED')
-    store(r, NOW + SETTINGS.sweep_after_seconds)
+    store(r, r.not_before > 0 and r.not_before or NOW + SETTINGS.sweep_after_seconds)
     return 'created'
   end
   if not LIVE_STATES[r.state] and (r.digest or '') == '' then -- a stop came before the request
@@ -39,21 +44,21 @@ local function reply_with(code, r) return r and { code, reply_record(r) } or { c
 function operations.put(...) return reply_with(put(...)) end
 
 local function in_flight()
-  local counts, total = redis.call('HGETALL', P .. 'counts'), 0
+  local counts, total = call('HGETALL', P .. 'counts'), 0
   for i = 1, #counts, 2 do
     local state = string.match(counts[i], '|(%u+)$')
-    if state == 'LAUNCHING' or state == 'LAUNCHED' then total = total + tonumber(counts[i + 1]) end
+    if state == 'LAUNCHING' or state == 'LAUNCHED' then total = total + (valid_number(counts[i + 1]) or 0) end
   end
   return total
 end
 
 local function in_flight_of(queue)
-  local launching, launched = unpack(redis.call('HMGET', P .. 'counts', queue .. '|LAUNCHING', queue .. '|LAUNCHED'))
-  return tonumber(launching or 0) + tonumber(launched or 0)
+  local launching, launched = unpack(call('HMGET', P .. 'counts', queue .. '|LAUNCHING', queue .. '|LAUNCHED'))
+  return (valid_number(launching) or 0) + (valid_number(launched) or 0)
 end
 
 local function find_claim_obstacle(r, queue_limit)
-  if redis.call('HEXISTS', P .. 'paused', r.queue) == 1 then return 'paused' end
+  if call('HEXISTS', P .. 'paused', r.queue) == 1 then return 'paused' end
   if SETTINGS.max_in_flight > 0 and in_flight() >= SETTINGS.max_in_flight then return 'limit_reached' end
   if queue_limit > 0 and in_flight_of(r.queue) >= queue_limit then return 'limit_reached' end
 end
@@ -71,20 +76,44 @@ end
 
 -- Whether the worker is registered, and by a process that started before `since`, not by a later one of its name.
 local function is_worker_alive(worker, since)
-  local entry = redis.call('HGET', P .. 'workers', worker or '')
+  local entry = call('HGET', P .. 'workers', worker or '')
   if not entry then return false end
-  local forget_at, info = string.match(entry, '^%S+ (%S+) (.*)$')
+  local seen_at, forget_at, info = split_heartbeat(entry)
   local started_at = tonumber(string.match(info or '', '"started_at":([%d.eE+-]+)'))
-  return started_at ~= nil and tonumber(forget_at) > NOW and started_at <= since
+  return started_at ~= nil and seen_at ~= nil and is_present(seen_at, forget_at) and started_at <= since
+end
+
+local function freeze(r, args, target, container_name, max_attempts, spec_version, start_timeout, retry_rules)
+  set_payload(r, 'args', args)
+  set(r, 'target', target)
+  set(r, 'container_name', container_name)
+  set(r, 'max_attempts', tonumber(max_attempts))
+  set(r, 'spec_version', tonumber(spec_version))
+  set(r, 'start_timeout', tonumber(start_timeout))
+  set(r, 'retry_rules', retry_rules)
+end
+
+-- The record has an idle runner, without a call.
+local function assign(r, run, claim_token, worker, payload)
+  redis.call('DEL', run_key(own_run_name(r)), turn_key(own_run_name(r)))
+  set(r, 'worker', worker)
+  set(r, 'run', run.name)
+  launch_by(r)
+  set(r, 'arn', run.arn)
+  assign_run(run, r, run.turn + 1, payload)
+  wake(run.name)
+  keep_answer(r, 'claim', claim_token, 'assigned')
+  store(r, NOW + math.min(SETTINGS.first_look_seconds, SETTINGS.runner_ttl))
+  return { 'assigned', reply_record(r) }
 end
 
 -- claim_token '': only end an expired record. for_nonce '': args are good for any launch, else only for the one named.
 -- The arguments are the fields of ClaimRequest in its order.
 local function claim(r, claim_token, worker, args, target, container_name, max_attempts, spec_version, queue_limit,
-                     for_nonce, for_launch)
+                     for_nonce, for_launch, pool, payload, may_call, start_timeout, retry_rules)
   local answer = find_answer(r, 'claim', claim_token)
   if answer == 'paused' or answer == 'limit_reached' then return { answer } end
-  if answer then return { answer, reply_record(r) } end
+  if answer then return { answer, reply_record(r, answer == 'run_task' and ARGS or nil) } end
   if r.state ~= 'QUEUED' then return { 'not_claimable', reply_record(r) } end
   if is_expired(r) then
     finish(r, 'EXPIRED', r.attempt - 1, NOW, expiry_reason(r))
@@ -92,7 +121,7 @@ local function claim(r, claim_token, worker, args, target, container_name, max_a
     store(r)
     return { 'ended', reply_record(r) }
   end
-  if claim_token == '' or r.not_before > NOW then return { 'not_claimable', reply_record(r) } end
+  if claim_token == '' or r.not_before > NOW or r.delayed_until > NOW then return { 'not_claimable', reply_record(r) } end
   if for_nonce ~= '' and (r.nonce ~= for_nonce or r.launch ~= tonumber(for_launch)) then
     return { 'not_claimable', reply_record(r) }
   end
@@ -103,12 +132,17 @@ local function claim(r, claim_token, worker, args, target, container_name, max_a
     store(r, r.not_before)
     return { obstacle }
   end
-  if (r.args or '') == '' then
-    set(r, 'args', args)
-    set(r, 'target', target)
-    set(r, 'container_name', container_name)
-    set(r, 'max_attempts', tonumber(max_attempts))
-    set(r, 'spec_version', tonumber(spec_version))
+  local run = pool ~= '' and find_idle_run(r, pool, target)
+  if run then
+    freeze(r, args, target, container_name, max_attempts, spec_version, 0, retry_rules) -- its runner has started
+    return assign(r, run, claim_token, worker, payload)
+  end
+  if pool ~= '' and may_call ~= '1' then return { 'no_runner' } end
+  if payload_of(r, 'args') == '' then
+    freeze(r, args, target, container_name, max_attempts, spec_version, start_timeout, retry_rules)
+    -- Arguments that an earlier claim of this launch froze without a run start a task of its own.
+    set(r, 'run', pool ~= '' and own_run_name(r) or '')
+    if pool ~= '' then make_run(r, pool, payload) end
   end
   set(r, 'state', 'LAUNCHING')
   set(r, 'not_before', 0)
@@ -118,7 +152,7 @@ local function claim(r, claim_token, worker, args, target, container_name, max_a
   set_claim(r, claim_token, worker)
   keep_answer(r, 'claim', claim_token, 'run_task')
   store(r, r.lease_until)
-  return { 'run_task', reply_record(r) }
+  return { 'run_task', reply_record(r, ARGS) }
 end
 
 function operations.claim(id, ...)
@@ -129,22 +163,49 @@ end
 
 -- put, then claim if the record is of this very request: {put's reply, claim's reply}
 function operations.put_and_claim(id, nonce, digest, queue, owner, relaunch, request, accept_until, expires_at,
-                                  time_limit, ...)
-  local code, r = put(id, nonce, digest, queue, owner, relaunch, request, accept_until, expires_at, time_limit)
+                                  time_limit, traceparent, delayed_until, ...)
+  local code, r = put(id, nonce, digest, queue, owner, relaunch, request, accept_until, expires_at, time_limit,
+                      traceparent, delayed_until)
   if code == 'too_late' then return { { code }, { 'not_found' } } end
   if code ~= 'created' and code ~= 'unchanged' then return { reply_with(code, r), { 'not_claimable' } } end
   return { { code }, claim(r or load(id), ...) }
+end
+
+-- RunTask may not be called again, and no runner has bound the run: voided, that launch provably never starts.
+local function give_up(r, run)
+  if not run then
+    finish(r, 'UNKNOWN', r.attempt, NOW, REASONS.run_lost)
+    return 'ended'
+  end
+  if has_stop(r) then
+    finish_stopped(r)
+  elseif is_poison(r) then
+    finish(r, 'FAILED', r.attempt - 1, NOW, poison_reason())
+  elseif is_expired(r) then
+    finish(r, 'EXPIRED', r.attempt - 1, NOW, expiry_reason(r))
+  else
+    queue_next_launch(r, NOW)
+  end
+  void_left_run(r, run)
+  return r.state == 'QUEUED' and 'requeued' or 'ended'
 end
 
 function operations.reclaim(id, claim_token, worker)
   local r = load(id)
   if not r then return { 'not_found' } end
   local answer = find_answer(r, 'reclaim', claim_token)
-  if answer then return { answer, reply_record(r, answer ~= 'ended') } end
+  local is_open = answer == 'run_task' or answer == 'list_tasks'
+  if answer then return { answer, reply_record(r, is_open and REQUEST_AND_ARGS or nil) } end
   if r.state ~= 'LAUNCHING' or r.lease_until > NOW then return { 'not_claimable', reply_record(r) } end
+  local run = assigned_run(r)
+  if take_bound_run(r, run) then
+    store(r, NOW)
+    return { 'not_claimable', reply_record(r) }
+  end
   if is_worker_alive(r.worker, claimed_at(r)) then set(r, 'abandoned_claims', math.max(0, r.abandoned_claims - 1)) end
   if r.abandoned_claims > SETTINGS.list_deliveries_factor * SETTINGS.max_deliveries then
     finish(r, 'UNKNOWN', r.attempt, NOW, poison_reason() .. REASONS.poison_task_unknown)
+    void_left_run(r, run)
     keep_answer(r, 'reclaim', claim_token, 'ended')
     store(r)
     return { 'ended', reply_record(r) }
@@ -157,6 +218,12 @@ function operations.reclaim(id, claim_token, worker)
   end
   local list_only = has_stop(r) or r.retired == 1 or is_expired(r)
     or NOW - r.first_called_at >= SETTINGS.list_only_after
+  if list_only and (r.run or '') ~= '' then
+    answer = give_up(r, run)
+    keep_answer(r, 'reclaim', claim_token, answer)
+    store(r, r.not_before)
+    return { answer, reply_record(r) }
+  end
   if not list_only then
     set(r, 'calls', r.calls + 1)
     set(r, 'last_claim_at', NOW)
@@ -164,7 +231,7 @@ function operations.reclaim(id, claim_token, worker)
   answer = list_only and 'list_tasks' or 'run_task'
   keep_answer(r, 'reclaim', claim_token, answer)
   store(r, r.lease_until)
-  return { answer, reply_record(r, true) }
+  return { answer, reply_record(r, REQUEST_AND_ARGS) }
 end
 
 function operations.launched(id, nonce, launch, arn, wait)
@@ -172,8 +239,9 @@ function operations.launched(id, nonce, launch, arn, wait)
   if not r or r.nonce ~= nonce or r.launch ~= tonumber(launch) then return { 'unwanted' } end
   if r.arn == arn and r.state ~= 'QUEUED' then return { 'unchanged' } end
   if r.state ~= 'LAUNCHING' and r.state ~= 'QUEUED' then return { 'unwanted' } end
+  local run = assigned_run(r)
   set(r, 'state', 'LAUNCHED')
-  set(r, 'arn', arn)
+  set(r, 'arn', run and run.boot ~= '' and run.arn or arn)
   set(r, 'launched_at', NOW)
   set(r, 'reason', '')
   set(r, 'not_before', 0)
@@ -184,13 +252,14 @@ function operations.launched(id, nonce, launch, arn, wait)
 end
 
 -- An operation of the worker that holds the claim. change(r, ...) returns the result code, and when the record is due.
-local function report_under_claim(name, change)
-  operations[name] = function(id, claim_token, ...)
+local function under_claim(name, change)
+  return function(id, claim_token, ...)
     local r = load(id)
     local code, due_at = find_answer(r, name, claim_token), nil
     if not code then
       if not has_claim(r, claim_token) then return { 'claim_lost' } end
       code, due_at = change(r, ...)
+      if code == 'claim_lost' then return { code } end
       keep_answer(r, name, claim_token, code)
       store(r, due_at)
     end
@@ -216,17 +285,29 @@ local function release_lease(r, code, due_at)
   return code, due_at
 end
 
-report_under_claim('call_ambiguous', function(r, wait, reason, call_completed)
+operations.call_ambiguous = under_claim('call_ambiguous', function(r, wait, reason, call_completed)
   if call_completed ~= '1' then set(r, 'ambiguous', 1) end
   set(r, 'claim', '') -- given up: no later write under it counts
   set(r, 'reason', reason)
   return release_lease(r, 'ok', NOW + tonumber(wait))
 end)
 
-report_under_claim('no_effect', function(r, wait, reason)
+operations.no_effect = under_claim('no_effect', function(r, wait, reason)
+  local run = assigned_run(r)
+  local code, due_at = take_bound_run(r, run, 'ok')
+  if code then return code, due_at end
   set(r, 'reason', reason)
   if r.ambiguous == 1 then return release_lease(r, 'ok', NOW + tonumber(wait)) end
-  if has_stop(r) then return end_record(r, 'REVOKED', r.attempt - 1, stop_reason(r)) end
+  if has_stop(r) then
+    end_record(r, 'REVOKED', r.attempt - 1, stop_reason(r))
+    void_left_run(r, run)
+    return 'ended'
+  end
+  if (r.run or '') ~= '' then -- the launch has a run: the next one has another number
+    queue_next_launch(r, NOW + tonumber(wait))
+    void_left_run(r, run)
+    return 'ok', r.not_before
+  end
   set(r, 'state', 'QUEUED')
   set(r, 'not_before', NOW + tonumber(wait))
   set(r, 'first_called_at', 0)
@@ -235,7 +316,7 @@ report_under_claim('no_effect', function(r, wait, reason)
   return 'ok', r.not_before
 end)
 
-report_under_claim('refused', function(r, kind, wait, reason, max_attempts)
+local function refuse(r, kind, wait, reason, max_attempts)
   set(r, 'reason', reason)
   if r.ambiguous == 1 then
     if kind ~= 'given_back' then set(r, 'retired', 1) end
@@ -250,11 +331,22 @@ report_under_claim('refused', function(r, kind, wait, reason, max_attempts)
     if r.attempt >= tonumber(max_attempts) then return end_record(r, 'REMOVED', r.attempt, reason) end
     set(r, 'attempt', r.attempt + 1)
     set(r, 'calls', 0)
+    set(r, 'requeued_at', NOW)
   end
   return requeue(r, wait)
+end
+
+operations.refused = under_claim('refused', function(r, ...)
+  local run = assigned_run(r)
+  local code, due_at = take_bound_run(r, run, 'ok')
+  if code then return code, due_at end
+  code, due_at = refuse(r, ...)
+  void_left_run(r, run)
+  return code, due_at
 end)
 
-report_under_claim('task_absent', function(r, wait, advice)
+operations.task_absent = under_claim('task_absent', function(r, wait, advice)
+  if (r.run or '') ~= '' then return 'claim_lost' end -- a run decides whether its launch started
   local absence_provable_at = r.last_claim_at + SETTINGS.lease_seconds + SETTINGS.settle_seconds
   -- The tasks were listed after the claim, so the claim, not this moment, must be at H or later.
   if claimed_at(r) < absence_provable_at - SETTINGS.time_tolerance then

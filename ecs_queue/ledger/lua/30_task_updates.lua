@@ -12,24 +12,10 @@ end
 -- When to poll next. A record that a stop has made due since it was leased stays due.
 local function next_poll_at(r, wait)
   if has_stop(r) then
-    local score = redis.call('ZSCORE', P .. 'due', r.id)
+    local score = call('ZSCORE', P .. 'due', r.id)
     if score and tonumber(score) <= NOW then return nil end
   end
   return NOW + tonumber(wait)
-end
-
-local function status_rank(status)
-  return status == '' and 0 or STATUS_RANKS[status] or STATUS_RANKS.RUNNING
-end
-
--- Above 0: the first is later than what is known. See protocol/task_order.py.
-local function compare_observations(version, status, known_version, known_status)
-  local rank, known_rank = status_rank(status), status_rank(known_status)
-  local has_ended = rank == STATUS_RANKS.STOPPED or known_rank == STATUS_RANKS.STOPPED
-  if version > 0 and known_version > 0 and version ~= known_version and not has_ended then
-    return version - known_version
-  end
-  return rank - known_rank
 end
 
 -- The arguments are the fields of TaskUpdate in its order. state '': the task still runs.
@@ -38,11 +24,11 @@ function operations.update_task(id, launch, arn, version, last_status, wait, sta
                                 counts_attempt)
   local r = load(id)
   if not r then return { 'not_found' } end
-  if r.state ~= 'LAUNCHED' or r.launch ~= tonumber(launch) or r.arn ~= arn then return { 'stale' } end
   version = tonumber(version)
-  local order = compare_observations(version, last_status, r.version, r.last_status or '')
-  local is_news = state ~= '' or (tonumber(started_at) > 0 and r.started_at == 0)
-  if order < 0 or (order == 0 and not is_news) then return { 'stale' } end
+  local is_own = (r.run or '') == '' -- a runner's task is not the request's own
+  if not is_own or not is_news(r, launch, arn, version, last_status, tonumber(started_at), state) then
+    return { 'stale' }
+  end
   set(r, 'version', math.max(r.version, version))
   set(r, 'last_status', last_status)
   if tonumber(started_at) > 0 then set(r, 'started_at', tonumber(started_at)) end
@@ -65,38 +51,6 @@ function operations.update_task(id, launch, arn, version, last_status, wait, sta
   finish(r, state, r.attempt, at > 0 and at or NOW, reason)
   store(r)
   return { 'ended', reply_record(r) }
-end
-
-function operations.stop(id, requested_by, launch)
-  local r = load(id)
-  launch = tonumber(launch)
-  if not r then
-    if launch > 0 then return { 'not_found' } end
-    r = new_record(id)
-    r.before = {}
-    r.queue = ''
-    set(r, 'created_at', NOW)
-    set(r, 'accept_until', NOW + SETTINGS.accept_seconds)
-    set(r, 'stop_requested_by', requested_by)
-    set(r, 'stop_requested_at', NOW)
-    finish(r, 'REVOKED', 0, NOW, stop_reason(r))
-    store(r)
-    return { 'ended', reply_record(r) }
-  end
-  if not LIVE_STATES[r.state] then return { 'unchanged', reply_record(r) } end
-  if launch > 0 and (r.state ~= 'LAUNCHED' or r.launch ~= launch) then return { 'stale', reply_record(r) } end
-  if not has_stop(r) then
-    set(r, 'stop_requested_by', requested_by)
-    set(r, 'stop_requested_at', NOW)
-  end
-  if r.state == 'QUEUED' then
-    finish(r, 'REVOKED', r.attempt - 1, NOW, stop_reason(r))
-    store(r)
-    return { 'ended', reply_record(r) }
-  end
-  -- A lease stays: its worker finds the stop when it writes, otherwise the record is due when the lease is over.
-  store(r, math.max(NOW, r.lease_until))
-  return { 'stop_requested', reply_record(r) }
 end
 
 function operations.adopt(id, owner)

@@ -1,9 +1,16 @@
 -- Token buckets shared by all workers; protocol/token_bucket.py has the same rules.
 
 local function load_bucket(name, tokens)
-  local stored = redis.call('HMGET', P .. 'bucket:' .. name, 'tokens', 'at', 'share', 'lowered_at')
-  local b = { tokens = tonumber(stored[1] or tokens), at = tonumber(stored[2] or NOW),
-              share = tonumber(stored[3] or 1), lowered_at = tonumber(stored[4] or 0) }
+  local stored = call('HMGET', P .. 'bucket:' .. name, 'tokens', 'at', 'share', 'lowered_at')
+  for i = 1, #stored do
+    if stored[i] and not valid_number(stored[i]) then
+      set_aside(P .. 'bucket:' .. name, 'it holds what is no number')
+      stored = {}
+    end
+  end
+  -- Times ahead of the clock are from before it went back.
+  local b = { tokens = tonumber(stored[1] or tokens), at = math.min(NOW, tonumber(stored[2] or NOW)),
+              share = tonumber(stored[3] or 1), lowered_at = math.min(NOW, tonumber(stored[4] or 0)) }
   b.share_now = math.min(1, b.share + SETTINGS.recovery_per_second * math.max(0, NOW - b.lowered_at))
   return b
 end
@@ -25,7 +32,7 @@ function operations.take_tokens(name, want, rate, burst, reserve)
   b.tokens = math.min(burst, b.tokens + math.max(0, NOW - b.at) * actual)
   local granted = math.max(0, math.min(want, math.floor(b.tokens - reserve + SETTINGS.token_tolerance)))
   b.tokens = b.tokens - granted
-  b.at = math.max(b.at, NOW)
+  b.at = NOW
   store_bucket(name, b, 2 * burst / rate)
   return { granted, string.format('%.6f', math.max(0, (1 + reserve - b.tokens) / actual)) }
 end
@@ -37,7 +44,7 @@ function operations.record_throttle(name)
   b.share = b.share_now * SETTINGS.decrease_factor
   b.lowered_at = NOW
   b.tokens = math.min(b.tokens, 0)
-  b.at = math.max(b.at, NOW)
+  b.at = NOW
   store_bucket(name, b, 0)
   return string.format('%.6f', b.share)
 end

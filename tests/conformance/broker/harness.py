@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from ecs_queue.broker import Broker, Delivery, RequestMessage
+from ecs_queue.broker import Broker, Delivery, RequestMessage, make_broker
 
 TIMEOUT_SECONDS = 30.0
+
+
+@contextmanager
+def broker_factory(url: str, usual_namespace: str, ledger_url: str = "") -> Iterator[Callable[..., Broker]]:
+    """Return a function that makes brokers of a namespace; they are closed at the end."""
+    made: list[Broker] = []
+
+    def make(namespace: str = usual_namespace, visibility_timeout: float = 60.0, **options: Any) -> Broker:
+        options = {"visibility_timeout": visibility_timeout, "socket_timeout": 5.0, **options}
+        broker = make_broker(url, namespace, ledger_url=ledger_url, **options)
+        made.append(broker)
+        return broker
+
+    yield make
+    for broker in made:
+        broker.close()
 
 
 class BrokerHarness:
@@ -30,9 +47,6 @@ class BrokerHarness:
         self.consumer = broker.consume_requests(
             queues, prefetch, self.deliveries.append, lambda *element: self.undecodable.append(element)
         )
-
-        # Closing waits for the end of the current poll.
-        self.consumer._channel.brpop_timeout = 0.1  # type: ignore[attr-defined]
 
     def publish(self, *bodies: bytes, queue: str = "q", priority: int = 0) -> None:
         self.broker.publish_requests([RequestMessage(queue, body, priority) for body in bodies])

@@ -5,10 +5,15 @@ from __future__ import annotations
 import threading
 import time
 
-from ecs_queue.broker import KombuBroker
+import pytest
+
+from ecs_queue.broker import Broker
+from tests.conformance.broker.conftest import RESULT_TRANSPORTS
+
+pytestmark = pytest.mark.parametrize("transport", RESULT_TRANSPORTS, indirect=True)
 
 
-def _drain(broker: KombuBroker, owner: str, number: int) -> list[bytes]:
+def _drain(broker: Broker, owner: str, number: int) -> list[bytes]:
     """Receive `number` results of an owner with a new consumer."""
     consumer = broker.consume_results(owner)
     found: list[bytes] = []
@@ -19,14 +24,14 @@ def _drain(broker: KombuBroker, owner: str, number: int) -> list[bytes]:
     return found
 
 
-def test_results_go_to_their_owner_in_order(broker: KombuBroker) -> None:
+def test_results_go_to_their_owner_in_order(broker: Broker) -> None:
     broker.publish_results([("me", b"1"), ("you", b"2"), ("me", b"3")])
 
     assert _drain(broker, "me", 2) == [b"1", b"3"]
     assert _drain(broker, "you", 1) == [b"2"]
 
 
-def test_results_published_before_the_consumer_opened_are_received(broker: KombuBroker) -> None:
+def test_results_published_before_the_consumer_opened_are_received(broker: Broker) -> None:
     broker.publish_results([("me", b"1")])
 
     consumer = broker.consume_results("me")
@@ -35,7 +40,7 @@ def test_results_published_before_the_consumer_opened_are_received(broker: Kombu
     consumer.close()
 
 
-def test_a_result_consumer_waits_for_results(broker: KombuBroker) -> None:
+def test_a_result_consumer_waits_for_results(broker: Broker) -> None:
     consumer = broker.consume_results("me")
     consumer.drain(0.01)
     timer = threading.Timer(0.1, lambda: broker.publish_results([("me", b"1")]))
@@ -48,7 +53,7 @@ def test_a_result_consumer_waits_for_results(broker: KombuBroker) -> None:
     consumer.close()
 
 
-def test_drain_of_an_empty_result_queue_returns_in_time(broker: KombuBroker) -> None:
+def test_drain_of_an_empty_result_queue_returns_in_time(broker: Broker) -> None:
     consumer = broker.consume_results("me")
     before = time.monotonic()
 
@@ -58,7 +63,7 @@ def test_drain_of_an_empty_result_queue_returns_in_time(broker: KombuBroker) -> 
     consumer.close()
 
 
-def test_drain_returns_although_results_keep_coming(broker: KombuBroker) -> None:
+def test_drain_returns_although_results_keep_coming(broker: Broker) -> None:
     broker.publish_results([("me", b"%d" % index) for index in range(1200)])
     consumer = broker.consume_results("me")
 
@@ -68,7 +73,7 @@ def test_drain_returns_although_results_keep_coming(broker: KombuBroker) -> None
     consumer.close()
 
 
-def test_deleted_results_are_gone(broker: KombuBroker) -> None:
+def test_deleted_results_are_gone(broker: Broker) -> None:
     broker.publish_results([("me", b"1"), ("you", b"2")])
 
     broker.delete_result_queue("me")
@@ -79,7 +84,7 @@ def test_deleted_results_are_gone(broker: KombuBroker) -> None:
     assert _drain(broker, "you", 1) == [b"2"]
 
 
-def test_an_owner_whose_queue_was_deleted_may_get_results_again(broker: KombuBroker) -> None:
+def test_an_owner_whose_queue_was_deleted_may_get_results_again(broker: Broker) -> None:
     broker.publish_results([("me", b"1")])
     broker.delete_result_queue("me")
 
@@ -88,15 +93,15 @@ def test_an_owner_whose_queue_was_deleted_may_get_results_again(broker: KombuBro
     assert _drain(broker, "me", 1) == [b"2"]
 
 
-def test_a_broker_writes_to_any_number_of_owners(broker: KombuBroker) -> None:
-    for start in range(0, 1500, 300):
-        broker.publish_results([(f"owner{index}", b"%d" % index) for index in range(start, start + 300)])
+def test_a_broker_writes_to_any_number_of_owners(broker: Broker) -> None:
+    for start in range(0, 150, 30):
+        broker.publish_results([(f"owner{index}", b"%d" % index) for index in range(start, start + 30)])
 
     assert _drain(broker, "owner0", 1) == [b"0"]
-    assert _drain(broker, "owner1499", 1) == [b"1499"]
+    assert _drain(broker, "owner149", 1) == [b"149"]
 
 
-def test_closing_a_result_consumer_twice_or_unused_is_harmless(broker: KombuBroker) -> None:
+def test_closing_a_result_consumer_twice_or_unused_is_harmless(broker: Broker) -> None:
     consumer = broker.consume_results("me")
     consumer.close()
     consumer.drain(0.01)
@@ -104,7 +109,7 @@ def test_closing_a_result_consumer_twice_or_unused_is_harmless(broker: KombuBrok
     consumer.close()
 
 
-def test_checking_and_closing_a_working_broker_is_no_error(broker: KombuBroker) -> None:
+def test_checking_and_closing_a_working_broker_is_no_error(broker: Broker) -> None:
     broker.check()
     broker.close()
     broker.close()

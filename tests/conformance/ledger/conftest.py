@@ -9,11 +9,12 @@ from typing import Protocol
 import fakeredis
 import pytest
 
-from ecs_queue.ledger.redis_script import connect
 from ecs_queue.protocol.settings import ProtocolSettings
-from tests.conformance.ledger.harness import SETTINGS, LedgerHarness, make_memory_harness, make_redis_harness
+from ecs_queue.redis_connection import connect
+from tests.conformance.ledger.harness import PREFIX, SETTINGS, LedgerHarness, make_memory_harness, make_redis_harness
 
-IMPLEMENTATIONS = ["memory", "fakeredis", pytest.param("redis", marks=pytest.mark.server)]
+_SERVERS = {"redis": "redis_url", "cluster": "cluster_url", "sentinel": "sentinel_url"}
+IMPLEMENTATIONS = ["memory", "fakeredis", *(pytest.param(name, marks=pytest.mark.server) for name in _SERVERS)]
 
 
 class MakeHarness(Protocol):
@@ -33,8 +34,8 @@ def make_harness(request: pytest.FixtureRequest) -> Iterator[MakeHarness]:
             if request.param == "fakeredis":
                 client = stack.enter_context(fakeredis.FakeRedis(server=fakeredis.FakeServer()))
             else:
-                url = request.getfixturevalue("redis_url")
-                client = stack.enter_context(connect(url, socket_timeout=5.0, max_connections=4))
+                url = request.getfixturevalue(_SERVERS[request.param])
+                client = stack.enter_context(connect(url, socket_timeout=5.0, max_connections=4, slot_key=PREFIX))
             return make_redis_harness(client, settings)
 
         yield make

@@ -7,16 +7,18 @@ from typing import Any
 
 import redis
 
-from ecs_queue.ledger import Ledger, MemoryLedger, RedisLedger
+from ecs_queue.ledger import Ledger, MemoryLedger, RedisLedger, WorkerInfo
 from ecs_queue.protocol.operations import ClaimRequest, OperationResult, RefusalKind, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import Record, Submission
 from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
+from ecs_queue.server_keys import ledger_prefix
 from tests.fake_clock import START, FakeClock
 from tests.protocol.settings import make_settings
 
 NAMESPACE = "test"
-PREFIX = f"{NAMESPACE}:l:"
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+PREFIX = ledger_prefix(NAMESPACE)
 MINUTE = 60.0
 HOUR = 3600.0
 DAY = 86400.0
@@ -69,6 +71,23 @@ def task_update(record: Record, version: int = 1, **fields: Any) -> TaskUpdate:
     return TaskUpdate(**(known | fields))
 
 
+def make_worker(name: str) -> WorkerInfo:
+    """Make a heartbeat."""
+    return WorkerInfo(
+        name=name,
+        host="h|{ost} ü",
+        pid=7,
+        version="0.1",
+        queues=["a b", "c"],
+        concurrency=4,
+        launches_in_progress=1,
+        launched_total=3,
+        ended_total=4,
+        health="ok",
+        started_at=START,
+    )
+
+
 @dataclass
 class LedgerHarness:
     """A ledger and its clock. Its methods make the records that tests start from."""
@@ -87,7 +106,7 @@ class LedgerHarness:
 
     def get_record(self, record_id: str = "job") -> Record:
         """Return it as it is now."""
-        found = self.ledger.get([record_id])[0]
+        found = self.ledger.get_with_payload([record_id])[0]
         assert found is not None
         return found
 

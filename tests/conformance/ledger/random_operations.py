@@ -13,10 +13,27 @@ from typing import Any
 import msgspec
 
 from ecs_queue.ledger import Ledger
-from ecs_queue.protocol.operations import OperationResult, RefusalKind, ResultCode
+from ecs_queue.protocol.operations import (
+    EndRuling,
+    OperationResult,
+    RefusalKind,
+    ResultCode,
+    RunnerTask,
+    SettleRequest,
+    TaskUpdate,
+)
 from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record
+from ecs_queue.protocol.runs import Run, RunEnd, RunPhase
 from ecs_queue.protocol.states import TERMINAL_STATES, TRANSITIONS, State
-from tests.conformance.ledger.harness import LedgerHarness, claim_request, make_refusal, make_submission, task_update
+from tests.conformance.ledger.harness import (
+    TRACEPARENT,
+    LedgerHarness,
+    claim_request,
+    make_refusal,
+    make_submission,
+    task_update,
+)
+from tests.conformance.ledger.runner_harness import RunnerHarness, make_runner, mark_stop
 
 IDS = ("a", "b", "c", "d", "e")
 QUEUES = ("q1", "q2")
@@ -37,6 +54,7 @@ class RandomOperations:
         self._rng = random.Random(seed)
         self._serial = 0
         self._history: list[str] = []
+        self._records = self._read_records()
         self.transitions: set[tuple[str, Transition]] = set()
         self.results: set[tuple[str, ResultCode]] = set()
 
@@ -51,24 +69,38 @@ class RandomOperations:
 
     def step(self) -> None:
         """Run one operation, compare its results and check the records."""
-        before = self.records()
+        before = self._records
         name, run = self._choose(before)
         history = f"after {self._history[-12:]}"
         results = [run(harness.ledger) for harness in self._harnesses]
-        assert all(_comparable(result) == _comparable(results[0]) for result in results), (results, history)
+        for other_result in results[1:]:
+            assert _comparable(other_result) == _comparable(results[0]), (results, history)
         self.results |= {(name, code) for code in _result_codes(results[0])}
-        after = self.records()
+        after = self._records = self._read_records()
         for other in self._harnesses[1:]:
-            found = dict(zip(IDS, other.ledger.get(IDS), strict=True))
+            found = dict(zip(IDS, other.ledger.get_with_payload(IDS), strict=True))
             assert _comparable(found) == _comparable(after), history
             assert other.ledger.count_by_state() == self._harnesses[0].ledger.count_by_state(), history
+            assert _comparable(other.ledger.list_runs()) == _comparable(self._harnesses[0].ledger.list_runs()), history
         for record_id in IDS:
             self._check_transition(name, before[record_id], after[record_id], history)
             check_record(after[record_id], history)
+        self._check_runs(after, history)
 
-    def records(self) -> Records:
-        """Return the records by id."""
-        return dict(zip(IDS, self._harnesses[0].ledger.get(IDS), strict=True))
+    def _check_runs(self, records: Records, history: str) -> None:
+        """Record and run agree: one assignment a runner, one runner a launch."""
+        for run in self._harnesses[0].ledger.list_runs():
+            if run.phase is RunPhase.IDLE:
+                assert not run.id, history
+                assert not run.cancel, history
+                continue
+            record = records[run.id]
+            assert record is not None, history
+            assert record.state in (State.LAUNCHING, State.LAUNCHED), history
+            assert (record.nonce, record.launch, record.run) == (run.nonce, run.launch, run.name), history
+
+    def _read_records(self) -> Records:
+        return dict(zip(IDS, self._harnesses[0].ledger.get_with_payload(IDS), strict=True))
 
     def _check_transition(self, name: str, old: Record | None, new: Record | None, history: str) -> None:
         if new is None:
@@ -83,7 +115,7 @@ class RandomOperations:
         assert not (old.is_terminal and move[0] is not move[1]), history
         assert new.launch == old.launch or (new.launch == old.launch + 1 and new.state is State.QUEUED), history
         assert old.attempt <= new.attempt <= old.attempt + 1, history
-        if new.launch == old.launch and old.args and not new.is_terminal:
+        if new.launch == old.launch and old.args and not new.is_terminal and new.run == old.run:
             assert (new.args, new.target) == (old.args, old.target), history
 
     def _choose(self, records: Records) -> tuple[str, Operation]:
@@ -92,6 +124,11 @@ class RandomOperations:
         names, weights = zip(*_WEIGHTS.items(), strict=True)
         # Operations that fit the state are chosen more often: otherwise hardly any record would be launched.
         name = rng.choice(_OPERATIONS_BY_STATE[record.state]) if rng.random() < 0.6 else rng.choices(names, weights)[0]
+        (its_run,) = self._harnesses[0].ledger.read_runs([record.run])
+        if its_run is not None and record.state is State.LAUNCHING and its_run.phase is not RunPhase.ASSIGNED:
+            # Whatever looks at the record makes it LAUNCHED: else hardly any run would end before.
+            others = ("runner_speaks", "runner_speaks", "stop", name)
+            name = "settle" if its_run.phase is RunPhase.ENDED else rng.choice(others)
         if not record.digest and rng.random() < 0.7:
             name = rng.choice(("put", "put_and_claim"))
         run: Operation = getattr(self, f"_{name}")(record)
@@ -119,13 +156,28 @@ class RandomOperations:
             accept_until=now + rng.choice((0.0, 600.0, 86400.0, 86400.0, 86400.0)),
             expires_at=now + expires_in if (expires_in := rng.choice((0.0, 60.0, 2400.0, 7200.0))) else 0.0,
             time_limit=rng.choice((0.0, 90.5)),
+            traceparent=rng.choice(("", TRACEPARENT)),
+            relaunch=rng.choice(("never_started", "interrupted", "any_failure", "any_failure")),
         )
 
     def _claim_request(self) -> Any:
         args, limit = self._usually(self._fresh("args"), ""), self._rng.choice((0, 0, 0, 1))
         known: dict[str, Any] = {"container_name": f"container-{self._serial}", "max_attempts": 3, "spec_version": 1}
         stored = known if self._serial % 3 else {}
-        return claim_request(self._fresh("claim"), args=args, target=self._fresh("target"), queue_limit=limit, **stored)
+        return claim_request(
+            self._fresh("claim"),
+            args=args,
+            target=self._fresh("target"),
+            queue_limit=limit,
+            start_timeout=self._rng.choice((0.0, 0.0, 5.0)),
+            retry_rules=self._rng.choice(("", "", '[{"action":"retry"}]')),
+            **stored,
+        )
+
+    def _warm_claim_request(self) -> Any:
+        bid, pool = self._claim_request(), self._rng.choice(("p1",) * 5 + ("p2",))
+        changes = {"target": f"target-{pool}", "pool": pool, "payload": self._fresh("payload")}
+        return msgspec.structs.replace(bid, **changes, may_call=self._rng.random() < 0.6)
 
     def _claim_of(self, record: Record) -> str:
         return str(self._usually(record.claim, "", "claim-1", self._fresh("claim")))
@@ -141,11 +193,11 @@ class RandomOperations:
         return lambda ledger: ledger.put([new])
 
     def _put_and_claim(self, record: Record) -> Operation:
-        new, bid = self._submission(record), self._claim_request()
+        new, bid = self._submission(record), self._rng.choice((self._claim_request(), self._warm_claim_request()))
         return lambda ledger: ledger.put_and_claim(new, bid)
 
     def _claim(self, record: Record) -> Operation:
-        bid = self._usually(self._claim_request(), None)
+        bid = self._usually(self._rng.choice((self._claim_request(), self._warm_claim_request())), None)
         return lambda ledger: ledger.claim(record.id, bid)
 
     def _reclaim(self, record: Record) -> Operation:
@@ -176,9 +228,13 @@ class RandomOperations:
         return lambda ledger: ledger.task_absent(record.id, claim, wait)
 
     def _update_task(self, record: Record) -> Operation:
+        update = self._task_update(record)
+        return lambda ledger: ledger.update_tasks([update])
+
+    def _task_update(self, record: Record) -> TaskUpdate:
         rng = self._rng
         end = rng.choice((None, None, None, *sorted(TERMINAL_STATES)))
-        update = task_update(
+        return task_update(
             record,
             version=self._usually(record.version + 1, record.version, 0, record.version + 5),
             launch=self._usually(record.launch, record.launch + 1),
@@ -196,7 +252,54 @@ class RandomOperations:
             reason=rng.choice(("", "exit 137")),
             last_status=rng.choice(("", "PENDING", "RUNNING", "unknown", "DEPROVISIONING", "STOPPED")),
         )
-        return lambda ledger: ledger.update_tasks([update])
+
+    def _update_runner_task(self, record: Record) -> Operation:
+        update: Any = self._task_update(record)
+        return lambda ledger: ledger.update_runner_tasks([update])
+
+    def _settle(self, record: Record) -> Operation:
+        (run,) = self._harnesses[0].ledger.read_runs([record.run])
+        end = self._usually(run and run.end, None, RunEnd(turn=1, exit_code=7))
+        request = SettleRequest(
+            id=record.id,
+            end=end,
+            is_verified=self._rng.random() < 0.9,
+            wait=self._rng.choice(WAITS),
+            ruling=self._rng.choice(list(EndRuling)),
+        )
+        return lambda ledger: ledger.settle([request])
+
+    def _runner_speaks(self, record: Record) -> Operation:
+        rng = self._rng
+        runs = self._harnesses[0].ledger.list_runs()
+        run = rng.choice(runs) if runs and rng.random() < 0.3 else None
+        name = run.name if run is not None else record.run or "job.nonce.1"
+        (run,) = self._harnesses[0].ledger.read_runs([name])
+        boot = (run and run.boot) or "boot"
+        boot = boot if rng.random() < 0.95 else "another boot"
+        turn = 1 if run is None else self._usually(run.turn, run.turn - 1)
+        is_cancelled = rng.random() < (0.8 if run and run.cancel else 0.1)
+        end = RunEnd(turn=turn, exit_code=rng.choice((0, 3)), cancelled=is_cancelled)
+        said = rng.choice(("next", "next", "end", "end", "beat", "leave"))
+
+        def speak(ledger: Ledger) -> Any:
+            harness = next(each for each in self._harnesses if each.ledger is ledger)
+            runner = RunnerHarness(harness, make_runner(harness, name).operations, name, boot, f"arn:{name}:{boot}")
+            if said == "beat":
+                return runner.beat(turn)
+            return runner.leave() if said == "leave" else runner.next(end if said == "end" else None)
+
+        return speak
+
+    def _use_pools(self, record: Record) -> Operation:
+        task = RunnerTask(record.run or "none", self._usually(record.arn, "arn:other"))
+        uses: list[Operation] = [
+            lambda ledger: (ledger.pop_changed_runs(0.0, 3), ledger.may_stop([task])),
+            lambda ledger: ledger.close_silent(1),
+            lambda ledger: ledger.forget_runner(record.run or "none"),
+            lambda ledger: ledger.drain_pools(["p2"]),
+        ]
+        return self._rng.choice(uses)
 
     def _reschedule_poll(self, record: Record) -> Operation:
         waits = {record.id: self._rng.choice(WAITS)}
@@ -206,6 +309,15 @@ class RandomOperations:
         by = self._rng.choice(("ann", STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT))
         launch = 0 if by == "ann" else record.launch
         return lambda ledger: ledger.stop([record.id], by, launch)
+
+    def _mark_stop(self, record: Record) -> Operation:
+        is_in_flight = record.state in (State.LAUNCHING, State.LAUNCHED) and not record.stop_requested_by
+
+        def mark(ledger: Ledger) -> None:
+            if is_in_flight:
+                mark_stop(next(each for each in self._harnesses if each.ledger is ledger), record.id)
+
+        return mark
 
     def _adopt(self, record: Record) -> Operation:
         owner = self._rng.choice(OWNERS)
@@ -254,15 +366,20 @@ _WEIGHTS = {
     "put": 4,
     "put_and_claim": 4,
     "claim": 6,
-    "reclaim": 6,
+    "reclaim": 8,
     "launched": 6,
     "call_ambiguous": 3,
     "no_effect": 4,
     "refused": 4,
     "task_absent": 4,
     "update_task": 8,
+    "update_runner_task": 6,
+    "settle": 8,
+    "runner_speaks": 12,
+    "use_pools": 2,
     "reschedule_poll": 2,
-    "stop": 2,
+    "stop": 4,
+    "mark_stop": 1,
     "adopt": 2,
     "confirm": 3,
     "lease": 8,
@@ -284,8 +401,12 @@ _OPERATIONS_BY_STATE = {
         "advance",
         "task_absent",
         "stop",
+        *("runner_speaks", "runner_speaks", "runner_speaks", "settle"),
     ),
-    State.LAUNCHED: ("update_task", "update_task", "lease", "advance"),
+    State.LAUNCHED: (
+        *("update_task", "update_task", "update_runner_task", "lease", "advance"),
+        *("runner_speaks", "runner_speaks", "runner_speaks", "settle", "settle", "stop"),
+    ),
 } | dict.fromkeys(TERMINAL_STATES, ("confirm", "advance", "advance", "put"))
 
 
@@ -306,7 +427,7 @@ def _result_codes(value: Any) -> set[ResultCode]:
 
 def _comparable(value: Any) -> Any:
     """Convert records to dictionaries and round times to the millisecond."""
-    if isinstance(value, Record | OperationResult):
+    if isinstance(value, Record | OperationResult | Run):
         value = {name: getattr(value, name) for name in value.__struct_fields__}
     if isinstance(value, dict):
         return {key: _comparable(item) for key, item in value.items()}
@@ -324,6 +445,7 @@ def check_record(record: Record | None, history: str = "") -> None:
     assert (record.ambiguous or record.retired) <= (record.state is State.LAUNCHING), history
     assert bool(record.arn) >= (record.state is State.LAUNCHED), history
     assert not (record.state in (State.QUEUED, State.LAUNCHING) and record.arn), history
+    assert not (record.state is State.QUEUED and record.run), history
     assert bool(record.request) != record.is_terminal, history
     assert not (record.is_terminal and (record.args or record.not_before or record.lease_until)), history
     assert bool(record.finished_at) == record.is_terminal, history

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any
 
 import fakeredis
 import pytest
 
-from ecs_queue.ledger.redis_script import render_script
+from ecs_queue.ledger.script_text import fill_in_constants, render_table
 from ecs_queue.protocol.reasons import REASON_TEMPLATES
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.settings import protocol_numbers
@@ -23,12 +24,11 @@ _LUA_FILES = sorted((path for path in (files("ecs_queue.ledger") / "lua").iterdi
 _LUA_NUMBERS = {"0", "1", "2", "3", "4", "5", "6", "1000", "1e6", "1e-6", "500", "60"}
 
 
-def _evaluate_table(name: str, settings: Any = DEFAULT_SETTINGS) -> dict[str, str]:
-    """The table of the rendered script as Lua has it."""
-    tables = render_script(settings).split("\n-- ", 1)[0]
-    script = f"""{tables}
+def _evaluate(declarations: str, table: str) -> dict[str, str]:
+    """The table that the declarations or the expression give, as Lua has it."""
+    script = f"""{declarations}
         local reply = {{}}
-        for key, value in pairs({name}) do
+        for key, value in pairs({table}) do
           reply[#reply + 1] = key
           reply[#reply + 1] = type(value) == 'number' and string.format('%.17g', value) or value
         end
@@ -38,14 +38,24 @@ def _evaluate_table(name: str, settings: Any = DEFAULT_SETTINGS) -> dict[str, st
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
+def _evaluate_table(name: str) -> dict[str, str]:
+    return _evaluate(render_table(name), name)
+
+
+def _evaluate_constants(kind: str, names: Iterable[str], settings: Any = DEFAULT_SETTINGS) -> dict[str, str]:
+    entries = ", ".join(f"{name} = {kind}.{name}" for name in names)
+    return _evaluate("", fill_in_constants(f"{{ {entries} }}", settings))
+
+
 @pytest.mark.parametrize("settings", [DEFAULT_SETTINGS, make_settings(lease_seconds=0.1, max_in_flight=7)])
 def test_both_implementations_have_the_same_numbers(settings: Any) -> None:
-    numbers = {name: float(value) for name, value in _evaluate_table("SETTINGS", settings).items()}
-    assert numbers == protocol_numbers(settings)
+    expected = protocol_numbers(settings)
+    numbers = {name: float(value) for name, value in _evaluate_constants("SETTINGS", expected, settings).items()}
+    assert numbers == expected
 
 
 def test_both_implementations_have_the_same_reasons() -> None:
-    assert _evaluate_table("REASONS") == REASON_TEMPLATES
+    assert _evaluate_constants("REASONS", REASON_TEMPLATES) == REASON_TEMPLATES
 
 
 def test_both_implementations_have_the_same_states_and_defaults() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ecs_queue.ledger.base import DeadLetter
+from ecs_queue.ledger.entries import DeadLetter, dead_letter_key
 from ecs_queue.protocol import settings
 from tests.conformance.ledger.harness import LedgerHarness
 from tests.fake_clock import START
@@ -28,6 +28,14 @@ def test_dead_letters_are_kept_byte_for_byte_newest_first(harness: LedgerHarness
     assert newest == DeadLetter(key="2", queue="b", reason="ü", body=b"", added_at=START + 2)
     assert oldest == DeadLetter(key="1", queue="a", reason="not JSON: x y", body=body, added_at=START)
     assert harness.ledger.list_dead_letters(1) == [newest]
+
+
+def test_dead_letters_are_counted_by_the_queue_that_their_keys_name(harness: LedgerHarness) -> None:
+    for key in ("1", dead_letter_key("a.b", "2"), dead_letter_key("a.b", "3")):
+        harness.ledger.add_dead_letter(DeadLetter(key=key, queue="a.b", reason="because", body=b"x"))
+    assert harness.ledger.count_dead_letters() == {"": 1, "a.b": 2}
+    harness.ledger.delete_dead_letters(["1"])
+    assert harness.ledger.count_dead_letters() == {"a.b": 2}
 
 
 def test_adding_a_dead_letter_twice_stores_one(harness: LedgerHarness) -> None:

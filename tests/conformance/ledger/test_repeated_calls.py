@@ -12,7 +12,8 @@ from ecs_queue.ledger import Ledger
 from ecs_queue.ledger.base import DeadLetter, WorkerInfo
 from ecs_queue.ledger.contracts import read_contracts
 from ecs_queue.protocol.event_health import EventFact, EventFactKind
-from ecs_queue.protocol.operations import OperationResult, RefusalKind, ResultCode
+from ecs_queue.protocol.operations import OperationResult, RefusalKind, ResultCode, SettleRequest
+from ecs_queue.protocol.runs import RunEnd
 from ecs_queue.protocol.settings import LIST_DELIVERIES_FACTOR
 from ecs_queue.protocol.states import State
 from tests.conformance.ledger.conftest import MakeHarness
@@ -25,6 +26,7 @@ from tests.conformance.ledger.harness import (
     make_submission,
     task_update,
 )
+from tests.conformance.ledger.runner_harness import make_idle, start_launch, start_runner, warm_claim
 from tests.fake_clock import START
 
 _RUNS = 11
@@ -45,13 +47,25 @@ _WORKER = WorkerInfo(
 _DEAD = DeadLetter(key="dead", queue="default", reason="no message", body=b"\xff")
 #: Operations that only read, or whose answer is about the server.
 _READ = {
-    *("get", "find_id_by_arn", "list_undelivered", "list_records", "count_by_state", "list_paused_queues"),
-    *("get_event_health", "list_dead_letters", "get_dead_letters", "list_workers", "now", "check_server", "close"),
+    *("read_runs", "list_runs", "may_stop", "find_oldest_queued", "count_dead_letters", "count_delayed"),
+    *("get", "get_with_payload", "find_id_by_arn", "list_undelivered", "list_records", "count_by_state"),
+    *(
+        "list_paused_queues",
+        "get_event_health",
+        "list_dead_letters",
+        "list_broken",
+        "get_dead_letters",
+        "list_workers",
+        "now",
+        "check_server",
+        "close",
+    ),
 }
 #: Operations of which each run takes more. What an unknown answer took is given back by time: a lease ends, a bucket
 #: fills, and a pass over an index goes on.
 _TAKES_MORE = {
     *("lease_due", "lease_due_retries", "lease_unclaimed", "lease_expired", "take_tokens", "poll_soon", "prune"),
+    *("check_broken", "drop_broken", "pop_changed_runs"),
 }
 
 
@@ -124,6 +138,27 @@ def _list_late(harness: LedgerHarness, *, stopped: bool = False) -> None:
     harness.reclaim("claim-1")
 
 
+def _make_idle_and_queue(harness: LedgerHarness) -> None:
+    make_idle(harness)
+    harness.make_queued()
+
+
+def _abandon_runner(harness: LedgerHarness) -> None:
+    start_launch(harness)
+    harness.advance(2400.0)
+
+
+_END = RunEnd(turn=1, exit_code=0)
+
+
+def _end_command(harness: LedgerHarness) -> None:
+    start_runner(harness).next(_END)
+
+
+def _settle(ledger: Ledger) -> Any:
+    return ledger.settle([SettleRequest(id="job", end=_END, is_verified=True)])
+
+
 _REFUSED, _START_FAILURE = RefusalKind.PERMANENT, make_refusal(RefusalKind.START_FAILURE)
 _CASES = [
     Case("put", lambda h: None, lambda x: x.put([make_submission()]), ["CREATED"], ["UNCHANGED"]),
@@ -188,6 +223,21 @@ _CASES = [
     Case("stop", LedgerHarness.make_launched, lambda x: x.stop(["job"], "ann"), ["STOP_REQUESTED"]),
     Case("stop", LedgerHarness.make_queued, lambda x: x.stop(["job"], "ann"), ["ENDED"], ["UNCHANGED"]),
     Case("stop", lambda h: None, lambda x: x.stop(["job"], "ann"), ["ENDED"], ["UNCHANGED"]),
+    Case("claim", _make_idle_and_queue, lambda x: x.claim("job", warm_claim()), ["ASSIGNED"]),
+    Case("claim", LedgerHarness.make_queued, lambda x: x.claim("job", warm_claim(may_call=False)), ["NO_RUNNER"]),
+    Case("reclaim", _abandon_runner, lambda x: x.reclaim("job", claim_request("claim-2")), ["REQUEUED"]),
+    Case("settle", start_runner, lambda x: x.settle([SettleRequest(id="job")]), ["OK"]),
+    Case("settle", _end_command, _settle, ["ENDED"], ["STALE"]),
+    Case(
+        "update_runner_tasks",
+        start_runner,
+        lambda x: x.update_runner_tasks([task_update(_get(x), end_state=State.FAILED)]),
+        ["ENDED"],
+        ["STALE"],
+    ),
+    Case("close_silent", lambda h: None, lambda x: x.close_silent(10), []),
+    Case("forget_runner", lambda h: None, lambda x: x.forget_runner("runner"), None),
+    Case("drain_pools", make_idle, lambda x: x.drain_pools(["p"]), 1, 0),
     Case("adopt", LedgerHarness.make_launched, lambda x: x.adopt(["job"], "bob"), ["OK"]),
     Case("adopt", LedgerHarness.make_ended, lambda x: x.adopt(["job"], "bob"), ["ENDED"]),
     Case("confirm", LedgerHarness.make_ended, lambda x: x.confirm([("job", "nonce-01")], "airflow"), ["OK"]),
@@ -216,7 +266,7 @@ _CASES = [
 
 
 def _get(ledger: Ledger) -> Any:
-    found = ledger.get(["job"])[0]
+    found = ledger.get_with_payload(["job"])[0]
     assert found is not None
     # What the caller saw before its first run, not what that run has written.
     return msgspec.structs.replace(found, version=0)
@@ -233,7 +283,12 @@ def _codes(answer: Any) -> Any:
 def _contents(ledger: Ledger) -> Any:
     """Return everything that a repeated run could have changed."""
     dead = [letter.key for letter in ledger.list_dead_letters(10)]
-    state = ledger.get(["job"]), ledger.count_by_state(), ledger.list_paused_queues(), ledger.get_event_health()
+    state = (
+        ledger.get_with_payload(["job"]),
+        ledger.count_by_state(),
+        ledger.list_paused_queues(),
+        ledger.get_event_health(),
+    )
     return *state, dead, ledger.list_workers(), ledger.list_undelivered("airflow", 10)
 
 
@@ -264,7 +319,7 @@ def test_every_result_under_a_claim_token_is_repeated() -> None:
     contracts = read_contracts(*Ledger.__bases__)
     for operation in ("claim", "reclaim", "call_ambiguous", "no_effect", "refused", "task_absent"):
         known = {code for case in _CASES if case.operation == operation and case.later is None for code in case.first}
-        unwritten = {ResultCode.NOT_CLAIMABLE, ResultCode.NOT_FOUND, ResultCode.CLAIM_LOST}
+        unwritten = {ResultCode.NOT_CLAIMABLE, ResultCode.NOT_FOUND, ResultCode.CLAIM_LOST, ResultCode.BROKEN}
         assert {ResultCode[name] for name in known} == contracts[operation].results - unwritten
 
 

@@ -189,7 +189,7 @@ def test_lack_of_capacity_takes_the_next_number_and_no_attempt(harness: LedgerHa
     record = harness.get_record()
     assert (record.state, record.launch, record.attempt) == (State.QUEUED, 2, 1)
     assert (record.not_before, record.reason, record.calls) == (START + 8, "no: capacity", 1)
-    assert (record.args, record.target, record.first_called_at) == ("", "", 0.0)
+    assert (record.args, record.target, record.first_called_at, record.requeued_at) == ("", "", 0.0, 0.0)
 
 
 def test_a_start_failure_takes_the_next_number_and_an_attempt(harness: LedgerHarness) -> None:
@@ -199,6 +199,7 @@ def test_a_start_failure_takes_the_next_number_and_an_attempt(harness: LedgerHar
     )
     record = harness.get_record()
     assert (record.launch, record.attempt, record.calls) == (2, 2, 0)
+    assert record.requeued_at == START
 
 
 def test_the_last_start_failure_removes_the_request(harness: LedgerHarness) -> None:

@@ -158,7 +158,7 @@ def test_a_retry_takes_the_next_number_and_attempt_and_forgets_the_task(harness:
     assert result.code is ResultCode.REQUEUED
     record = harness.get_record()
     assert (record.state, record.launch, record.attempt) == (State.QUEUED, 2, 2)
-    assert (record.not_before, record.reason) == (START + 4, "host lost")
+    assert (record.requeued_at, record.not_before, record.reason) == (START, START + 4, "host lost")
     assert (record.arn, record.version, record.last_status) == ("", 0, "")
     assert (record.started_at, record.launched_at, record.args, record.target) == (0.0, 0.0, "", "")
     assert record.request == make_submission().request

@@ -6,7 +6,7 @@ import pytest
 
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
-from tests.conformance.ledger.harness import DAY, LedgerHarness
+from tests.conformance.ledger.harness import DAY, LedgerHarness, make_submission
 from tests.fake_clock import START
 
 
@@ -43,6 +43,18 @@ def test_an_empty_ledger_has_no_pages(harness: LedgerHarness) -> None:
         more, cursor = harness.ledger.list_records(cursor, 10)
         records += more
     assert records == []
+
+
+def test_of_each_queue_the_request_that_waits_longest_is_found(harness: LedgerHarness) -> None:
+    launched_at = harness.ledger.now()
+    harness.make_launched("launched", arn="arn:1")
+    harness.advance(1)
+    harness.make_queued("old")
+    harness.make_queued("gpu-old", queue="gpu")
+    harness.advance(1)
+    harness.make_queued("new")
+    found = harness.ledger.find_oldest_queued(["default", "gpu", "none"])
+    assert found == {"default": pytest.approx(launched_at + 1), "gpu": pytest.approx(launched_at + 1)}
 
 
 def test_counts_are_by_queue_and_state(harness: LedgerHarness) -> None:
@@ -89,6 +101,17 @@ def test_get_returns_records_in_order_with_none_for_unknown_ids(harness: LedgerH
     found = harness.ledger.get(["two", "unknown", "one"])
     assert [record.id if record else None for record in found] == ["two", None, "one"]
     assert harness.ledger.get([]) == []
+
+
+def test_a_payload_is_returned_only_where_it_is_asked_for(harness: LedgerHarness) -> None:
+    harness.make_launching()
+    for record in (*harness.ledger.get(["job"]), *harness.ledger.list_records("", 10)[0]):
+        assert record is not None
+        assert (record.request, record.args, record.target) == (b"", "", "here")
+    assert harness.ledger.get_with_payload(["unknown"]) == [None]
+    (record,) = harness.ledger.get_with_payload(["job"])
+    assert record is not None
+    assert (record.request, record.args) == (make_submission().request, '{"count": 1}')
 
 
 def test_a_returned_record_is_a_copy(harness: LedgerHarness) -> None:

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tests.conformance.ledger.conftest import MakeHarness
-from tests.conformance.ledger.harness import LedgerHarness, make_memory_harness
+from tests.conformance.ledger.harness import HOUR, MINUTE, LedgerHarness, make_memory_harness
 
 
 def test_a_new_token_bucket_is_full_and_grants_no_more_than_its_burst(harness: LedgerHarness) -> None:
@@ -45,12 +45,14 @@ def test_token_buckets_do_not_share_tokens_and_requesting_none_costs_none(harnes
     assert harness.ledger.take_tokens("describe", 10, 1.0, 10)[0] == 10
 
 
-def test_a_clock_that_steps_back_gives_no_tokens(harness: LedgerHarness) -> None:
+def test_a_clock_that_steps_back_gives_no_tokens_and_withholds_none(harness: LedgerHarness) -> None:
     harness.ledger.take_tokens("run", 10, 1.0, 10)
-    harness.advance(-100)
+    harness.ledger.record_throttle("run")
+    harness.advance(-HOUR)
     assert harness.ledger.take_tokens("run", 10, 1.0, 10)[0] == 0
-    harness.advance(100)
-    assert harness.ledger.take_tokens("run", 10, 1.0, 10)[0] == 0
+    harness.advance(MINUTE)
+    assert harness.ledger.take_tokens("run", 10, 1.0, 10)[0] == 10
+    assert harness.ledger.record_throttle("run") > 0
 
 
 def test_tokens_in_reserve_stay_for_others_and_a_debt_is_paid_first(harness: LedgerHarness) -> None:
