@@ -36,8 +36,7 @@ POINTS: Mapping[str, str] = {
     "client.results_confirming": "the caller has the results; the ledger does not know it",
     "client.results_confirmed": "the ledger knows that the results are delivered; the call has not returned",
     # A message.
-    "broker.popped": "the message is off its list; nothing records that it was taken",
-    "broker.fetched": "messages are off their lists and recorded as unacknowledged; nothing is done for them",
+    "broker.taken": "messages are off their lists and recorded as unacknowledged; nothing is done for them",
     "broker.acking": "messages are handled; the broker does not know it",
     "broker.acked": "the broker knows that the messages are handled",
     "broker.requeueing": "a message is about to return to its queue",
@@ -78,6 +77,7 @@ POINTS: Mapping[str, str] = {
     "poller.rescheduled": "the polls of unchanged tasks are rescheduled; the changes of others are not written",
     "poller.updates_written": "the ledger has the updates of tasks; the results are not published",
     "reconciler.stop_marked": "a task over its time limit is marked to be stopped; StopTask is not requested",
+    "reconciler.runner_tasks_written": "the ledger has the updates of runners' tasks; it does not have those of others",
     "event_listener.received": "events are received; none is decoded",
     "event_listener.launched": "the ledger has the ARN from an event; it does not have the event's other facts",
     "event_listener.updates_written": "the ledger has the facts of the events; results are not published",
@@ -85,12 +85,23 @@ POINTS: Mapping[str, str] = {
     "poller.unreadable_ended": "the ledger has the ends of unreadable stopped tasks; the results are not published",
     "task_stopper.calling": "StopTask is about to be called",
     "task_stopper.call_returned": "StopTask has returned; nothing else is done",
+    # A runner.
+    "run_settler.taken": "the hint that a runner has changed its run is taken; the request's record does not show it",
+    "run_settler.settled": "the records are in line with their runs; results are not published",
+    "silent_runners.closed": "silent idle runners are closed; their tasks are not stopped",
+    "silent_runners.stopped": "StopTask of a silent runner has returned; the ledger does not know it",
     # What no message speaks of.
     "sweeper.expired_leased": "expired records are leased; they are not ended",
     "sweeper.leased": "records are leased; they are not claimed",
     # A result.
     "result_publisher.publishing": "the ledger has the ends of requests; the results are not published",
     "result_publisher.published": "the results are published; nothing else is done",
+    # A runner of a warm pool.
+    "runner.turn_taken": "the ledger has confirmed that the runner has the command; it is not started",
+    "runner.command_started": "the command runs",
+    "runner.command_ended": "the command has ended, and what it left; the ledger does not know how",
+    "runner.end_reported": "the ledger knows how the command ended; the runner does not know that it does",
+    "runner.left": "the ledger has closed the run; the process has not ended",
     # A scheduler.
     "airflow.put": "the ledger has the tasks; no message is published",
     "airflow.published": "the messages are published; the executor does not know that its tasks are accepted",

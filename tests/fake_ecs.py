@@ -12,6 +12,7 @@ from typing import Any
 
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import DESCRIBE_BATCH_SIZE
+from ecs_queue.findings import Finding, Reporter
 from ecs_queue.protocol.ecs_results import (
     DescribeTasksResult,
     EcsError,
@@ -128,7 +129,9 @@ class FakeEcs:
             if task.get("startedAt"):
                 self.finish(arn, exit_code=143, stop_code="UserInitiated", reason=reason)
             elif task["lastStatus"] != "STOPPED":
-                self._update_task(arn, lastStatus="STOPPED", desiredStatus="STOPPED", stopCode="UserInitiated")
+                self._update_task(
+                    arn, lastStatus="STOPPED", desiredStatus="STOPPED", stopCode="UserInitiated", stoppedReason=reason
+                )
             return StopTaskResult()
 
     def list_tasks(self, target: Target, started_by: str, family: str) -> ListTasksResult:
@@ -138,8 +141,11 @@ class FakeEcs:
             found = [arn for arn, task in self.tasks.items() if task["startedBy"] == started_by]
             return ListTasksResult([arn for arn in found if arn not in self.hidden_arns], self.list_error)
 
-    def check_cluster(self, target: Target) -> list[str]:
-        return []
+    def check_cluster(self, target: Target, reporter: Reporter) -> Finding:
+        return reporter.ok("aws.cluster", "ACTIVE")
+
+    def default_strategy(self, target: Target) -> tuple[dict[str, Any], ...] | EcsError:
+        return ()
 
     # What happens to a task on ECS.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from botocore import exceptions as boto
 
+from ecs_queue.error_text import error_text, hide_values
 from ecs_queue.errors import EcsQueueError, InvalidRequest
 from ecs_queue.protocol.aws_causes import Cause, Channel, Consequence, what_follows
 from ecs_queue.protocol.aws_reasons import find_cause
@@ -53,6 +54,7 @@ _READ_ERROR_KINDS = {
     Cause.SERVER_ERROR: EcsErrorKind.UNAVAILABLE,
     Cause.INTERMEDIARY: EcsErrorKind.UNAVAILABLE,
     Cause.CAPACITY: EcsErrorKind.UNAVAILABLE,
+    Cause.EC2_ERROR: EcsErrorKind.UNAVAILABLE,
     Cause.AGENT: EcsErrorKind.UNAVAILABLE,
     Cause.PROFILE: EcsErrorKind.UNUSABLE_PROFILE,
     Cause.CLUSTER_NOT_FOUND: EcsErrorKind.CLUSTER_NOT_FOUND,
@@ -69,6 +71,9 @@ _CREDENTIAL_ERRORS: tuple[type[Exception], ...] = (
     boto.TokenRetrievalError,
     boto.NoAuthTokenError,
     boto.SSOError,
+    # The two that older versions lack: of `aws login`, and of an unknown kind of token.
+    getattr(boto, "LoginError", boto.SSOError),
+    getattr(boto, "UnknownTokenProviderError", boto.NoAuthTokenError),
     boto.ProfileNotFound,
     boto.ConfigParseError,
     boto.ConfigNotFound,
@@ -87,7 +92,13 @@ _HANDSHAKE_FAILURE = re.compile(r"CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER
 _PROXY_UNREACHED = re.compile(r"NewConnectionError|ConnectTimeoutError|Tunnel connection failed|NameResolution")
 
 
-def classify_error(code: str, message: str, status: int, conflicting: Sequence[str] = ()) -> RunTaskResult:
+def classify_error(
+    code: str,
+    message: str,
+    status: int,
+    conflicting: Sequence[str] = (),
+    payload: Mapping[str, Any] | None = None,
+) -> RunTaskResult:
     """Classify RunTask's error response.
 
     Args:
@@ -95,31 +106,32 @@ def classify_error(code: str, message: str, status: int, conflicting: Sequence[s
         message: AWS's error message.
         status: HTTP's status; 0 if unknown.
         conflicting: The ARNs that a ConflictException names.
+        payload: What was sent; no value of its environments and commands is shown.
     """
     cause, advice = _find_error_cause(code, message, status)
     kind = _UNCERTAIN_KINDS.get(cause) or _RUN_TASK_KINDS[what_follows(cause)]
-    reason = format_reason(_SUMMARIES[kind], message, code, advice)
+    reason = format_reason(_SUMMARIES[kind], message, code, advice, payload)
     return RunTaskResult(kind, reason=reason, error_code=code, conflicting_arns=tuple(conflicting), cause=cause)
 
 
-def classify_response(response: Mapping[str, Any]) -> RunTaskResult:
+def classify_response(response: Mapping[str, Any], payload: Mapping[str, Any] | None = None) -> RunTaskResult:
     """Classify RunTask's response with HTTP 200: a task, or failures[], or (from a proxy) nothing."""
     for task in response.get("tasks") or ():
         if arn := task.get("taskArn"):
             return RunTaskResult(RunTaskResultKind.STARTED, arn=arn)
     if failures := response.get("failures"):
-        return classify_failures(failures)
+        return classify_failures(failures, payload)
     reason = "ECS answered RunTask with neither a task nor a failure: whether it started one is not known."
     return RunTaskResult(RunTaskResultKind.AMBIGUOUS, reason=reason)
 
 
-def classify_failures(failures: Sequence[Mapping[str, Any]]) -> RunTaskResult:
+def classify_failures(failures: Sequence[Mapping[str, Any]], payload: Mapping[str, Any] | None = None) -> RunTaskResult:
     """Classify failures[] of one RunTask, one entry a container instance: the first kind of `_FAILURE_ORDER` counts."""
     found = [(*_classify_failure(text), text) for text in map(_failure_text, failures)]
     kind, cause, advice, first = min(found, key=lambda entry: _FAILURE_ORDER.index(entry[0]))
     chosen = list(dict.fromkeys(text for other, _, _, text in found if other is kind))
     code = _FAILURE_CODE.match(first)
-    reason = format_reason(_SUMMARIES[kind], "; ".join(chosen), "", advice)
+    reason = format_reason(_SUMMARIES[kind], "; ".join(chosen), "", advice, payload)
     return RunTaskResult(kind, reason=reason, error_code=code.group() if code else "", cause=cause)
 
 
@@ -131,13 +143,13 @@ def _classify_failure(text: str) -> tuple[RunTaskResultKind, Cause, str]:
     return (RunTaskResultKind.CAPACITY if kind is RunTaskResultKind.THROTTLED else kind), cause, advice
 
 
-def classify_exception(error: Exception, sent: bool) -> RunTaskResult:
+def classify_exception(error: Exception, sent: bool, payload: Mapping[str, Any] | None = None) -> RunTaskResult:
     """Classify what RunTask raised; `sent` says whether the request had been handed to the network.
 
     An error of another operation (AssumeRole, for the credentials) means that RunTask was not sent.
     """
     if isinstance(error, boto.ClientError):
-        result = classify_error(*_error_fields(error), error.response.get("resourceIds") or ())
+        result = classify_error(*_error_fields(error), error.response.get("resourceIds") or (), payload)
         return result if error.operation_name == "RunTask" else _classify_credentials_failure(result)
     if isinstance(error, boto.ParamValidationError | InvalidRequest):
         kind, summary = RunTaskResultKind.PERMANENT, "The request does not fit ECS's API, so it was not sent"
@@ -151,7 +163,7 @@ def classify_exception(error: Exception, sent: bool) -> RunTaskResult:
         summary = _SUMMARIES[kind]
     code, may_be_sent = type(error).__name__, kind is RunTaskResultKind.AMBIGUOUS
     return RunTaskResult(
-        kind, reason=format_reason(summary, str(error), code, ""), error_code=code, was_sent=may_be_sent
+        kind, reason=format_reason(summary, error_text(error), code, "", payload), error_code=code, was_sent=may_be_sent
     )
 
 
@@ -183,7 +195,7 @@ def classify_read_error(error: Exception) -> EcsError:
     else:
         kind = EcsErrorKind.UNAVAILABLE
     code = type(error).__name__
-    return EcsError(kind, format_reason("ECS was not reached", str(error), code, ""), code)
+    return EcsError(kind, format_reason("ECS was not reached", error_text(error), code, ""), code)
 
 
 def classify_stop_error(error: Exception) -> EcsError:
@@ -195,9 +207,9 @@ def classify_stop_error(error: Exception) -> EcsError:
     return replace(found, kind=EcsErrorKind.TASK_NOT_FOUND) if is_unknown else found
 
 
-def format_reason(summary: str, detail: str, code: str, advice: str) -> str:
+def format_reason(summary: str, detail: str, code: str, advice: str, payload: Mapping[str, Any] | None = None) -> str:
     """Return "summary: detail (code). advice", cut to MAX_REASON_LENGTH, without values and URL credentials."""
-    detail = _sanitize(detail).rstrip(". ")
+    detail = _sanitize(detail, payload).rstrip(". ")
     named = f" ({code})" if code and code not in detail else ""
     head = f"{summary}: {detail}{named}" if detail else f"{summary}{named}"
     room = MAX_REASON_LENGTH - len(advice) - 2
@@ -256,10 +268,8 @@ def _is_profile_error(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and "credentials" in str(error).lower()
 
 
-def _sanitize(text: str) -> str:
+def _sanitize(text: str, payload: Mapping[str, Any] | None) -> str:
     """One line, without a proxy's HTML and without what may be secret: reported values, passwords in URLs."""
     if text.lstrip().startswith("<"):
         text = re.sub(r"<[^>]*>", " ", text)
-    text = " ".join(text.split())
-    text = re.sub(r", value: .*, type: ", ", type: ", text)
-    return re.sub(r"//[^/@\s]+@", "//***@", text)
+    return hide_values(" ".join(text.split()), payload)

@@ -6,9 +6,11 @@ No client retries: the launch protocol and the rate limits decide whether and wh
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from importlib import import_module
@@ -19,11 +21,19 @@ import boto3
 import botocore
 import botocore.session
 from botocore.config import Config
-from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+from botocore.credentials import (
+    AssumeRoleCredentialFetcher,
+    CredentialProvider,
+    CredentialResolver,
+    DeferredRefreshableCredentials,
+)
 from botocore.exceptions import BotoCoreError, NoCredentialsError
+from botocore.loaders import create_loader
 
 from ecs_queue.ecs.fast_parser import register_fast_parser
+from ecs_queue.error_text import error_text, typed_error_text
 from ecs_queue.errors import ConfigError, PermanentError
+from ecs_queue.payload_repr import PayloadRepr
 from ecs_queue.version import package_version
 
 #: Shown in CloudTrail as the session of every assumed role.
@@ -85,12 +95,12 @@ class Target:
             return cls(**{"endpoint_url": None, "role_arn": None, **known})
         except (ValueError, TypeError) as error:
             raise PermanentError(
-                f"The target in the record cannot be read ({error}): was it written by a newer version?"
+                f"The target in the record cannot be read ({error_text(error)}): was it written by a newer version?"
             ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialSource:
+@dataclass(frozen=True, slots=True, repr=False)
+class CredentialSource(PayloadRepr):
     """Where credentials come from: a boto3 session, and what an Airflow connection adds to it."""
 
     session: Any
@@ -116,11 +126,27 @@ def open_credential_source(conn_id: str | None) -> CredentialSource:
     if not conn_id:
         return CredentialSource(boto3.Session())
     try:
-        hooks = import_module("airflow.providers.amazon.aws.hooks.base_aws")
+        with _unchanged_logging():
+            hooks = import_module("airflow.providers.amazon.aws.hooks.base_aws")
     except ImportError:  # no Airflow, or no amazon provider
         return CredentialSource(boto3.Session())
     hook = hooks.AwsGenericHook(aws_conn_id=conn_id, client_type="ecs")
     return CredentialSource(hook.get_session(), hook.conn_config.get_service_endpoint_url("ecs"), hook.verify)
+
+
+@contextmanager
+def _unchanged_logging() -> Iterator[None]:
+    """Undo what the first import of Airflow does to the program's logging: it replaces the root logger's handlers.
+
+    Where Airflow is imported already, as in its own programs, nothing is changed.
+    """
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 class EcsClients:
@@ -141,6 +167,8 @@ class EcsClients:
         self._open_source_for = open_source
         self._environ = os.environ if environ is None else environ
         self._lock = threading.RLock()
+        # Of the sessions that assume a role: the service models take megabytes and a tenth of a second to load.
+        self._model_loader = create_loader()
         self._sources: dict[str | None, CredentialSource] = {}
         self._clients: dict[Target, Any] = {}
 
@@ -201,7 +229,7 @@ class EcsClients:
                 except Exception as error:  # Airflow and its secret backends raise anything
                     raise ConfigError(
                         f"The AWS connection {conn_id or '(default)'} cannot be opened "
-                        f"({type(error).__name__}: {error}): check conn_id, AWS_PROFILE and the AWS config files."
+                        f"({typed_error_text(error)}): check conn_id, AWS_PROFILE and the AWS config files."
                     ) from error
             return self._sources[conn_id]
 
@@ -242,7 +270,7 @@ class EcsClients:
                 config=self._config(attempts=1),
             )
         except (ValueError, BotoCoreError) as error:
-            raise ConfigError(f"No ECS client can be built for {target}: {error}") from error
+            raise ConfigError(f"No ECS client can be built for {target}: {error_text(error)}") from error
         register_fast_parser(client)
         return client
 
@@ -261,19 +289,34 @@ class EcsClients:
 
     def _assume_role_session(self, session: Any, role_arn: str, region: str) -> Any:
         """Return a session that assumes the role when first used, and again before its credentials expire."""
-        create = partial(session._session.create_client, region_name=region, config=self._config(attempts=2))
-
-        def refresh() -> Any:
-            credentials = session.get_credentials()
-            if credentials is None:
-                raise NoCredentialsError
-            fetcher = AssumeRoleCredentialFetcher(
-                create, credentials, role_arn, extra_args={"RoleSessionName": ROLE_SESSION_NAME}
-            )
-            return fetcher.fetch_credentials()
-
+        create = partial(session.client, region_name=region, config=self._config(attempts=2))
         assumed = botocore.session.Session()
-        # The service models take megabytes and a tenth of a second to load: once is enough.
-        assumed.register_component("data_loader", session._session.get_component("data_loader"))
-        assumed._credentials = DeferredRefreshableCredentials(refresh_using=refresh, method="assume-role")
+        assumed.register_component("data_loader", self._model_loader)
+        provider = _AssumedRole(session, create, role_arn)
+        assumed.register_component("credential_provider", CredentialResolver([provider]))
         return boto3.Session(botocore_session=assumed)
+
+
+class _AssumedRole(CredentialProvider):  # type: ignore[misc] # botocore has no types
+    """A source of credentials for botocore: a role that `session` assumes. `create` makes a client of STS."""
+
+    METHOD = "assume-role"
+
+    def __init__(self, session: Any, create: Callable[..., Any], role_arn: str) -> None:
+        super().__init__()
+        self._source = session
+        self._create = create
+        self._role_arn = role_arn
+
+    def load(self) -> DeferredRefreshableCredentials:
+        """Return credentials that are fetched when first used, and again before they expire."""
+        return DeferredRefreshableCredentials(refresh_using=self.fetch, method=self.METHOD)
+
+    def fetch(self) -> Any:
+        """Return the credentials of a new session of the role. NoCredentialsError without ones to assume it with."""
+        credentials = self._source.get_credentials()
+        if credentials is None:
+            raise NoCredentialsError
+        extra = {"RoleSessionName": ROLE_SESSION_NAME}
+        fetcher = AssumeRoleCredentialFetcher(self._create, credentials, self._role_arn, extra_args=extra)
+        return fetcher.fetch_credentials()

@@ -19,7 +19,10 @@ from botocore import xform_name
 from ecs_queue.crash_points import crash_point
 from ecs_queue.ecs.classify import classify_exception, classify_read_error, classify_response, classify_stop_error
 from ecs_queue.ecs.clients import EcsClients, Target
+from ecs_queue.ecs.cluster_check import cluster_finding
+from ecs_queue.error_text import error_text
 from ecs_queue.errors import UsageError
+from ecs_queue.findings import Finding, Reporter
 from ecs_queue.protocol.ecs_results import (
     DescribeTasksResult,
     EcsError,
@@ -61,7 +64,9 @@ class EcsGateway(Protocol):
 
     def list_tasks(self, target: Target, started_by: str, family: str) -> ListTasksResult: ...
 
-    def check_cluster(self, target: Target) -> list[str]: ...
+    def check_cluster(self, target: Target, reporter: Reporter) -> Finding: ...
+
+    def default_strategy(self, target: Target) -> tuple[dict[str, Any], ...] | EcsError: ...
 
 
 class CallBudgetExceeded(Exception):  # noqa: N818 - it ends a call on purpose
@@ -92,13 +97,13 @@ class BotoEcsGateway:
                 validate(arguments, run_task_shape(), "run_task")
                 response = client.run_task(**arguments)
                 foreign = _find_foreign_answer("RunTask", response)
-                result = classify_response({} if foreign else response)
+                result = classify_response({} if foreign else response, arguments)
             except CallBudgetExceeded as error:
-                reason = f"RunTask was not sent: {error}"
+                reason = f"RunTask was not sent: {error_text(error)}"
                 code = type(error).__name__
                 result = RunTaskResult(RunTaskResultKind.NEVER_SENT, reason=reason, error_code=code, was_sent=False)
             except Exception as error:  # noqa: BLE001 - whatever botocore raises is a result to the protocol
-                result = classify_exception(error, call.sent)
+                result = classify_exception(error, call.sent, arguments)
         is_unusable = result.kind is RunTaskResultKind.UNUSABLE_PROFILE and "Cluster" not in result.error_code
         if is_unusable and client is not None:
             self._clients.invalidate(target, client)  # renewed credentials are then found without a restart
@@ -157,20 +162,22 @@ class BotoEcsGateway:
             error = self._list_pages(target, listing, startedBy=started_by, desiredStatus="STOPPED")
         return ListTasksResult(list(listing.arns), error, listing.calls)
 
-    def check_cluster(self, target: Target) -> list[str]:
-        """Return what prevents launches there, as sentences; [] when nothing does. One call."""
+    def check_cluster(self, target: Target, reporter: Reporter) -> Finding:
+        """Return what is found about the target's cluster. One call."""
         response = self._read(target, "DescribeClusters", clusters=[target.cluster])
-        where = f"Cluster {target.cluster} in {target.region}"
         if isinstance(response, EcsError):
-            advice = "Without ecs:DescribeClusters set check_health_on_startup = False."
-            if response.kind is EcsErrorKind.DENIED:
-                return [f"{where} cannot be checked: {response.reason} {advice}"]
-            return [f"{where} cannot be used: {response.reason}"]
-        clusters = response.get("clusters") or []
+            return cluster_finding(reporter, target, {}, response.reason, response.kind)
+        return cluster_finding(reporter, target, response, "", None)
+
+    def default_strategy(self, target: Target) -> tuple[dict[str, Any], ...] | EcsError:
+        """Return the cluster's default capacity provider strategy; () when it has none, an error without a cluster."""
+        response = self._read(target, "DescribeClusters", clusters=[target.cluster])
+        if isinstance(response, EcsError):
+            return response
+        clusters = response.get("clusters")
         if not clusters:
-            return [f"{where} does not exist: check cluster and region_name of the profile, or create it."]
-        status = clusters[0].get("status") or "unknown"
-        return [] if status == "ACTIVE" else [f"{where} is {status}, not ACTIVE: no task can be started there."]
+            return EcsError(EcsErrorKind.CLUSTER_NOT_FOUND, f"the cluster {target.cluster} does not exist")
+        return tuple(clusters[0].get("defaultCapacityProviderStrategy") or ())
 
     def _list_stopped_of_family(
         self, target: Target, started_by: str, family: str, listing: _Listing

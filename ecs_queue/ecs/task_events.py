@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from ecs_queue.error_text import error_text
 from ecs_queue.errors import UndecodableMessage
+from ecs_queue.payload_repr import PayloadRepr
 from ecs_queue.protocol.observation import parse_timestamp
+from ecs_queue.protocol.settings import MAX_STORED_NUMBER
 from ecs_queue.protocol.task_order import compare_observations
 
 EVENT_SOURCE = "aws.ecs"
@@ -39,11 +42,33 @@ class TaskEvent(msgspec.Struct, frozen=True):
         return f"TaskEvent(id={self.record_id!r}, launch={self.launch}, version={self.version})"
 
 
-class _EventBridgeMessage(msgspec.Struct):
+class _EventBridgeMessage(PayloadRepr, msgspec.Struct):
     source: str
     detail_type: str = msgspec.field(name="detail-type")
     time: str = ""
     detail: dict[str, Any] = {}
+
+
+class _Container(PayloadRepr, msgspec.Struct):
+    name: str | None = None
+    exit_code: Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)] | None = msgspec.field(name="exitCode", default=None)
+    reason: str | None = None
+
+
+class _Task(PayloadRepr, msgspec.Struct, rename="camel"):
+    """The members that decide what becomes of a record, and that it stores: of other types or sizes they break it."""
+
+    task_arn: str
+    last_status: str
+    desired_status: str | None = None
+    version: Annotated[int, msgspec.Meta(ge=0, lt=int(MAX_STORED_NUMBER))] | None = None
+    containers: list[_Container] | None = None
+    stop_code: str | None = None
+    stopped_reason: str | None = None
+
+    def __repr__(self) -> str:
+        """Show no reasons: they may quote the program of a command."""
+        return f"_Task(task_arn={self.task_arn!r}, last_status={self.last_status!r})"
 
 
 def decode_event(body: bytes | str, namespace: str) -> TaskEvent | None:
@@ -58,7 +83,7 @@ def decode_event(body: bytes | str, namespace: str) -> TaskEvent | None:
     """
     try:
         envelope = msgspec.json.decode(body, type=_EventBridgeMessage)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # bad UTF-8 is a ValueError
         raise UndecodableMessage(f"it is no event of EventBridge ({type(error).__name__})") from None
     if envelope.source != EVENT_SOURCE or envelope.detail_type != EVENT_DETAIL_TYPE:
         return None
@@ -66,11 +91,12 @@ def decode_event(body: bytes | str, namespace: str) -> TaskEvent | None:
     match = _STARTED_BY_PATTERN.fullmatch(str(detail.get("startedBy") or ""))
     if match is None or match[1] != namespace:
         return None
-    arn, version, status = detail.get("taskArn"), detail.get("version") or 0, detail.get("lastStatus")
-    if not (isinstance(arn, str) and isinstance(version, int) and isinstance(status, str)) or version < 0:
-        raise UndecodableMessage("it is a task's event without taskArn or lastStatus, or its version is no number")
+    try:
+        task = msgspec.convert(detail, _Task)
+    except msgspec.ValidationError as error:
+        raise UndecodableMessage(f"it is the event of a task that cannot be read ({error_text(error)})") from None
     at = parse_timestamp(detail.get("updatedAt")) or parse_timestamp(envelope.time) or 0.0
-    return TaskEvent(match[2], match[3], int(match[4]), arn, version, at, detail)
+    return TaskEvent(match[2], match[3], int(match[4]), task.task_arn, task.version or 0, at, detail)
 
 
 def newest_event_per_task(events: list[TaskEvent]) -> list[TaskEvent]:
@@ -90,4 +116,4 @@ def _is_later(event: TaskEvent, known: TaskEvent) -> bool:
 
 def _count_exit_codes(event: TaskEvent) -> int:
     containers = event.task.get("containers") or ()
-    return sum(isinstance(container, dict) and container.get("exitCode") is not None for container in containers)
+    return sum(container.get("exitCode") is not None for container in containers)

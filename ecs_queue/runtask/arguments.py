@@ -9,17 +9,16 @@ from typing import Any
 
 from ecs_queue.errors import ConfigError, InvalidRequest
 from ecs_queue.runtask.botocore_model import run_task_shape, validate
+from ecs_queue.runtask.capacity import choose_capacity, effective_capacity, is_fargate
 from ecs_queue.runtask.casing import parse_assign_public_ip
 from ecs_queue.runtask.config_keys import CONFIG_DEFAULTS
 from ecs_queue.runtask.executor_config import normalize_executor_config
 from ecs_queue.runtask.merge import merge_run_task
-from ecs_queue.runtask.overrides import SAFE_OVERRIDES, check_overrides_allowed
+from ecs_queue.runtask.overrides import SAFE_OVERRIDES, check_overrides_allowed, keep_profile_tags
 from ecs_queue.tasks import EcsQueuedTask
 
 #: ECS: "Container Overrides length must be at most 8192", in characters of JSON, its punctuation included.
 MAX_OVERRIDES_CHARACTERS = 8192
-#: The capacity providers of Fargate; any other one consists of instances.
-_FARGATE_PROVIDERS = frozenset({"FARGATE", "FARGATE_SPOT"})
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,7 +26,8 @@ class RunTaskProfile:
     """Where and how the tasks of one queue are launched; `ecs_queue.config.Profile` extends it.
 
     `run_task_kwargs` has run_task's spelling; readers must not change it. `capacity_provider_strategy`: None is not
-    set, empty is the cluster's default strategy.
+    set, empty is the cluster's default strategy. `cluster_strategy` is that default strategy, as far as it is known:
+    it decides where nothing is set, and is never sent.
     """
 
     queue: str
@@ -42,6 +42,7 @@ class RunTaskProfile:
     assign_public_ip: bool = False
     run_task_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
     allowed_overrides: tuple[str, ...] = SAFE_OVERRIDES
+    cluster_strategy: tuple[dict[str, Any], ...] = field(default=(), hash=False)
 
 
 def render_run_task_kwargs(profile: RunTaskProfile, task: EcsQueuedTask) -> dict[str, Any]:
@@ -57,10 +58,10 @@ def render_run_task_kwargs(profile: RunTaskProfile, task: EcsQueuedTask) -> dict
     main = _require_main_container(profile)
     _check_command(task.command)
     requested = normalize_executor_config(task.executor_config, main)
-    check_overrides_allowed(requested, profile.allowed_overrides, profile.queue)
+    check_overrides_allowed(requested, profile.allowed_overrides, profile.queue, main)
     defaults = _name_main_container(profile.run_task_kwargs, main)
-    capacity = _choose_capacity(profile, defaults, requested)
-    layers = merge_run_task(defaults, requested)
+    capacity = choose_capacity(profile, defaults, requested)
+    layers = merge_run_task(defaults, keep_profile_tags(requested, defaults, profile.allowed_overrides))
     for key in ("launchType", "capacityProviderStrategy"):
         layers.pop(key, None)
     base = {"cluster": profile.cluster, "taskDefinition": profile.task_definition, "count": 1, **capacity}
@@ -68,7 +69,7 @@ def render_run_task_kwargs(profile: RunTaskProfile, task: EcsQueuedTask) -> dict
         base["platformVersion"] = profile.platform_version
     command = {"overrides": {"containerOverrides": [{"name": main, "command": list(task.command)}]}}
     kwargs = merge_run_task(merge_run_task(base, layers), command)
-    if not _is_fargate(capacity):
+    if not is_fargate(effective_capacity(profile, capacity)):
         kwargs.pop("platformVersion", None)
     _add_network_configuration(kwargs, profile, capacity)
     return kwargs
@@ -107,7 +108,7 @@ def check_launchable(profile: RunTaskProfile) -> None:
     """Raise ConfigError, naming the queue and what to set, if no task can be launched with this profile alone."""
     main = _require_main_container(profile)
     defaults = _name_main_container(profile.run_task_kwargs, main)
-    _add_network_configuration(dict(defaults), profile, _choose_capacity(profile, defaults, {}))
+    _add_network_configuration(dict(defaults), profile, choose_capacity(profile, defaults, {}))
 
 
 def _require_main_container(profile: RunTaskProfile) -> str:
@@ -146,41 +147,16 @@ def _name_main_container(run_task_kwargs: Mapping[str, Any], main_container: str
     return {**run_task_kwargs, "overrides": overrides}
 
 
-def _choose_capacity(
-    profile: RunTaskProfile, defaults: Mapping[str, Any], executor_config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """launchType or capacityProviderStrategy of the last layer that sets one; FARGATE if none does."""
-    own = {"launchType": profile.launch_type, "capacityProviderStrategy": profile.capacity_provider_strategy}
-    capacity: dict[str, Any] = {"launchType": "FARGATE"}
-    for layer, error in ((own, ConfigError), (defaults, ConfigError), (executor_config, InvalidRequest)):
-        chosen = {key: layer[key] for key in own if layer.get(key) is not None}
-        if len(chosen) > 1:
-            raise error(
-                f"queue {profile.queue!r}: expected capacity_provider_strategy or launch_type, found both; "
-                "leave one of them out"
-            )
-        capacity = chosen or capacity
-    # An empty strategy means the cluster's default one, which RunTask uses if neither argument is sent.
-    return {key: value for key, value in capacity.items() if value}
-
-
-def _is_fargate(capacity: Mapping[str, Any]) -> bool:
-    strategy = capacity.get("capacityProviderStrategy")
-    if strategy:
-        return all(entry.get("capacityProvider") in _FARGATE_PROVIDERS for entry in strategy)
-    return capacity.get("launchType") == "FARGATE"
-
-
 def _add_network_configuration(kwargs: dict[str, Any], profile: RunTaskProfile, capacity: Mapping[str, Any]) -> None:
     """Add the profile's network configuration; run_task_kwargs and the request override it."""
-    is_fargate = _is_fargate(capacity)
+    on_fargate = is_fargate(effective_capacity(profile, capacity))
     requested = kwargs.get("networkConfiguration", {}).get("awsvpcConfiguration", {})
     network: dict[str, Any] = {}
     if profile.subnets:
         network["subnets"] = list(profile.subnets)
     if profile.security_groups:
         network["securityGroups"] = list(profile.security_groups)
-    if not (is_fargate or network or requested):  # assign_public_ip alone is sent for Fargate only
+    if not (on_fargate or network or requested):  # assign_public_ip alone is sent for Fargate only
         return
     network.update(requested)
     if not network.get("subnets"):
@@ -189,7 +165,7 @@ def _add_network_configuration(kwargs: dict[str, Any], profile: RunTaskProfile, 
             f"in [aws_ecs_executor] or [aws_ecs_executor.{profile.queue}], "
             "or networkConfiguration in run_task_kwargs"
         )
-    public_ip = parse_assign_public_ip(profile.assign_public_ip, is_launch_type_ec2=not is_fargate)
+    public_ip = parse_assign_public_ip(profile.assign_public_ip, is_launch_type_ec2=not on_fargate)
     if public_ip is not None:
         network.setdefault("assignPublicIp", public_ip)
     kwargs["networkConfiguration"] = {"awsvpcConfiguration": network}

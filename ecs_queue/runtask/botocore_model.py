@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
+from ecs_queue.error_text import is_payload_member, key_text
 from ecs_queue.errors import InvalidRequest
 
 _NUMBER_KINDS = frozenset({"integer", "long"})
@@ -35,7 +36,7 @@ class Shape:
     choices: tuple[str, ...] = ()
     minimum: int | None = None
     maximum: int | None = None
-    is_sensitive: bool = False
+    is_payload: bool = False
     is_union: bool = False
     member_by_letters: Mapping[str, str] = field(default_factory=dict)
 
@@ -69,9 +70,11 @@ def container_override_shape() -> Shape:
     return element
 
 
-def _convert_shape(shape: Any) -> Shape:
+def _convert_shape(shape: Any, is_payload: bool = False) -> Shape:
     meta = shape.metadata
-    members = {name: _convert_shape(member) for name, member in getattr(shape, "members", {}).items()}
+    members = {
+        name: _convert_shape(member, is_payload_member(name)) for name, member in getattr(shape, "members", {}).items()
+    }
     return Shape(
         kind=shape.type_name,
         members=members,
@@ -80,7 +83,7 @@ def _convert_shape(shape: Any) -> Shape:
         choices=tuple(meta.get("enum", ())),
         minimum=meta.get("min"),
         maximum=meta.get("max"),
-        is_sensitive=bool(meta.get("sensitive")),
+        is_payload=is_payload or bool(meta.get("sensitive")),
         is_union=bool(meta.get("union")),
         member_by_letters={_letters_only(name): name for name in members},
     )
@@ -93,8 +96,8 @@ def normalize(value: Any, shape: Shape, path: str) -> Any:
     add it, that is outside of lists.
 
     Raises:
-        InvalidRequest: Names the key, what was expected and what was found, but no value that the model marks as
-            sensitive (environment variables).
+        InvalidRequest: Names the key, what was expected and what was found, but no value of or below a payload member
+            (environment, command) or what the model marks as sensitive, and no text in place of an object or a list.
     """
     return _Normalizer().normalize(value, shape, path)
 
@@ -104,25 +107,26 @@ def validate(value: Mapping[str, Any], shape: Shape, path: str) -> None:
     _Normalizer(accepts_any_casing=False, requires_all=True).normalize(value, shape, path)
 
 
-def unknown_key_error(path: str, key: object, known: Iterable[str], owner: str) -> InvalidRequest:
+def unknown_key_error(
+    path: str, key: object, known: Iterable[str], owner: str, is_shown: bool = True
+) -> InvalidRequest:
     """Return the error for a key that `owner` does not have, with the nearest key that it has."""
     names = sorted(known)
-    near = get_close_matches(str(key), names, n=1)
+    near = get_close_matches(str(key)[:64], names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return InvalidRequest(
-        f"{path}: unknown key {_describe_value(key)}, expected a key of {owner} ({', '.join(names)}){hint}"
-    )
+    found = f" {key_text(key)}" if is_shown else ""
+    return InvalidRequest(f"{path}: unknown key{found}, expected a key of {owner} ({', '.join(names)}){hint}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Normalizer:
     accepts_any_casing: bool = True
     requires_all: bool = False
-    is_sensitive: bool = False
+    is_payload: bool = False
 
     def normalize(self, value: Any, shape: Shape, path: str) -> Any:
-        if shape.is_sensitive and not self.is_sensitive:
-            return replace(self, is_sensitive=True).normalize(value, shape, path)
+        if shape.is_payload and not self.is_payload:
+            return replace(self, is_payload=True).normalize(value, shape, path)
         if shape.kind == "structure":
             return self._normalize_structure(value, shape, path)
         if shape.kind == "list":
@@ -131,12 +135,12 @@ class _Normalizer:
 
     def _normalize_structure(self, value: Any, shape: Shape, path: str) -> dict[str, Any]:
         if not isinstance(value, Mapping):
-            raise self._mismatch_error(path, "an object", value)
+            raise InvalidRequest(f"{path}: expected an object, found {_describe_type(value)}")
         result: dict[str, Any] = {}
         for key, item in value.items():
             name = self._find_member(key, shape)
             if name is None:
-                raise unknown_key_error(path, key, shape.members, "ECS")
+                raise unknown_key_error(path, key, shape.members, "ECS", is_shown=not self.is_payload)
             if name in result:
                 raise InvalidRequest(f"{path}.{name}: expected once, found in two spellings")
             inner = replace(self, accepts_any_casing=False, requires_all=True) if name == "tags" else self
@@ -155,7 +159,7 @@ class _Normalizer:
 
     def _normalize_list(self, value: Any, shape: Shape, path: str) -> list[Any]:
         if not isinstance(value, list | tuple) or shape.element is None:
-            raise self._mismatch_error(path, "a list", value)
+            raise InvalidRequest(f"{path}: expected a list, found {_describe_type(value)}")
         self._check_bounds(len(value), shape, path, "{} entries")
         inner = replace(self, requires_all=True)  # no layer completes an entry of a list: lists are replaced
         return [inner.normalize(item, shape.element, f"{path}[{i}]") for i, item in enumerate(value)]
@@ -182,7 +186,7 @@ class _Normalizer:
         raise InvalidRequest(f"{path}: expected {bound}, found {unit.format(size)}")
 
     def _mismatch_error(self, path: str, expected: str, value: Any) -> InvalidRequest:
-        found = _describe_type(value) if self.is_sensitive else f"{_describe_value(value)} ({_describe_type(value)})"
+        found = _describe_type(value) if self.is_payload else f"{_describe_value(value)} ({_describe_type(value)})"
         return InvalidRequest(f"{path}: expected {expected}, found {found}")
 
 

@@ -19,6 +19,8 @@ RESERVED_KEYS = {
     "count": "one request is one task; submit more requests",
     "cluster": "it belongs to the queue; set cluster in [aws_ecs_executor.NAME] and submit to the queue NAME",
 }
+#: Arguments for which AWS wants ecs:TagResource or the long ARN format.
+_TAG_KEYS = ("tags", "propagateTags", "enableECSManagedTags")
 _FORBIDDEN_KEYS = {
     "name": "the flat keys always mean the main container; for others use overrides.containerOverrides",
     "command": "the command is the request's own",
@@ -45,10 +47,12 @@ def normalize_run_task_kwargs(run_task_kwargs: Mapping[str, Any], container_name
 
 
 def find_choices(executor_config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what a normalized `executor_config` chooses that needs a permission of its own: "tags", and its roles."""
+    """Return what a normalized `executor_config` chooses that may not be allowed: "tags", "capacity", and its roles."""
     overrides = executor_config.get("overrides", {})
     roles = [overrides[key] for key in ("taskRoleArn", "executionRoleArn") if overrides.get(key)]
-    return (*(["tags"] if executor_config.get("tags") else []), *dict.fromkeys(roles))
+    sets_tags = any(executor_config.get(key) for key in _TAG_KEYS)
+    sets_capacity = bool(executor_config.get("capacityProviderStrategy"))
+    return (*["tags"] * sets_tags, *["capacity"] * sets_capacity, *dict.fromkeys(roles))
 
 
 def _normalize(config: object, main_container: str | None, path: str) -> dict[str, Any]:

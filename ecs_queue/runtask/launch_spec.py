@@ -5,22 +5,33 @@ A worker freezes it as the record's `args` when it claims the record.
 
 from __future__ import annotations
 
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
-from ecs_queue.errors import UndecodableMessage
+from ecs_queue.error_text import error_text
+from ecs_queue.errors import InvalidRequest, UndecodableMessage
 from ecs_queue.messages.envelope import TaskRequest, to_datetime
 from ecs_queue.messages.keyring import NO_KEYS, Keyring, Scope
+from ecs_queue.payload_repr import PayloadRepr
 from ecs_queue.protocol.record import Record, Submission
-from ecs_queue.runtask.arguments import RunTaskProfile, render_run_task_kwargs
+from ecs_queue.runs.runner_key import RunnerCommand
+from ecs_queue.runs.runner_options import RUNNER_COMMAND
+from ecs_queue.runtask.arguments import RunTaskProfile, check_overrides_length, render_run_task_kwargs
 from ecs_queue.runtask.executor_config import find_choices, normalize_executor_config
+from ecs_queue.runtask.merge import merge_run_task
 from ecs_queue.tasks import EcsQueuedTask
 
 SpecT = TypeVar("SpecT")
 
-#: A worker leaves launch specs of another version to workers that know it.
-VERSION = 1
+#: The variable of a process that continues a trace, by OpenTelemetry's convention.
+TRACEPARENT = "TRACEPARENT"
+#: A worker leaves launch specs of another version to workers that know it. The second starts a runner of a warm pool;
+#: the third may, too, and has launch policies, which the worker that follows the task must know.
+VERSION, RUNNER_VERSION, POLICY_VERSION = 1, 2, 3
 
 
 class LaunchSpecHeader(msgspec.Struct, frozen=True):
@@ -31,7 +42,7 @@ class LaunchSpecHeader(msgspec.Struct, frozen=True):
     v: int = VERSION
 
 
-class _StoredSpec(LaunchSpecHeader, frozen=True):
+class _StoredSpec(PayloadRepr, LaunchSpecHeader, frozen=True):
     sealed: str | None = None
     chosen: tuple[str, ...] = ()
 
@@ -43,7 +54,7 @@ class LaunchSpec(msgspec.Struct, frozen=True):
         container_name: The container that decides how the task ended.
         max_attempts: As configured when the task was launched.
         run_task: The arguments of RunTask, without clientToken and startedBy.
-        chosen: What the request itself chose that a worker may not be allowed to send: "tags", and its roles.
+        chosen: What the request itself chose and ECS may refuse because of it: "tags", "capacity", and its roles.
     """
 
     container_name: str | None
@@ -75,6 +86,75 @@ def build_launch_spec(profile: RunTaskProfile, max_attempts: int, task: EcsQueue
     run_task = render_run_task_kwargs(profile, task)
     chosen = find_choices(normalize_executor_config(task.executor_config, profile.container_name))
     return LaunchSpec(profile.container_name, max_attempts, run_task, chosen=chosen)
+
+
+def add_traceparent(spec: LaunchSpec, traceparent: str) -> LaunchSpec:
+    """Return the spec with TRACEPARENT in the main container's environment, so that its spans join the caller's trace.
+
+    The spec stays as it is when the request or the profile sets the variable, and when ECS would find it too long: a
+    trace must not keep a request from being launched.
+    """
+    run_task: dict[str, Any] = copy.deepcopy(spec.run_task)
+    containers = run_task.get("overrides", {}).get("containerOverrides", ())
+    main = next((container for container in containers if container.get("name") == spec.container_name), None)
+    if main is None or any(variable.get("name") == TRACEPARENT for variable in main.get("environment", ())):
+        return spec
+    main["environment"] = [*main.get("environment", ()), {"name": TRACEPARENT, "value": traceparent}]
+    try:
+        check_overrides_length(run_task["overrides"])
+    except InvalidRequest:
+        return spec
+    return msgspec.structs.replace(spec, run_task=run_task)
+
+
+def start_runner_with(spec: LaunchSpec, environment: Mapping[str, str]) -> LaunchSpec:
+    """Return the spec of the same task with a runner in its main container, which takes its command from the ledger."""
+    main = str(spec.container_name)
+    override = {"name": main, "command": list(RUNNER_COMMAND), "environment": _encode_environment(environment)}
+    run_task = merge_run_task(_without_command(spec), {"overrides": {"containerOverrides": [override]}})
+    return msgspec.structs.replace(spec, run_task=run_task, v=max(spec.v, RUNNER_VERSION))
+
+
+def runner_command(spec: LaunchSpec) -> RunnerCommand:
+    """Return what the main container of this spec would run."""
+    for override in _container_overrides(spec):
+        if override.get("name") == spec.container_name:
+            environment = {entry["name"]: entry["value"] for entry in override.get("environment", ())}
+            return RunnerCommand(list(override.get("command", ())), environment)
+    return RunnerCommand([])
+
+
+def pool_of(spec: LaunchSpec, queue: str, target: str, key_id: str) -> str:
+    """Return the pool of a request: its queue, and a hash of what its runner would be, apart from its command.
+
+    Args:
+        spec: What is launched.
+        queue: Of the request.
+        target: Where, encoded.
+        key_id: Of the key that seals the command: a runner knows only the keys that there were when it started.
+    """
+    text = msgspec.json.encode([target, spec.container_name, _without_command(spec), key_id], order="deterministic")
+    return f"{queue}.{hashlib.sha256(text).hexdigest()[:16]}"
+
+
+def _without_command(spec: LaunchSpec) -> dict[str, Any]:
+    overrides = dict(spec.run_task.get("overrides", {}))
+    overrides["containerOverrides"] = [
+        {key: value for key, value in override.items() if key not in ("command", "environment")}
+        if override.get("name") == spec.container_name
+        else override
+        for override in _container_overrides(spec)
+    ]
+    return {**spec.run_task, "overrides": overrides}
+
+
+def _container_overrides(spec: LaunchSpec) -> Sequence[Mapping[str, Any]]:
+    found: Sequence[Mapping[str, Any]] = spec.run_task.get("overrides", {}).get("containerOverrides", ())
+    return found
+
+
+def _encode_environment(environment: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in environment.items()]
 
 
 def args_scope(record_id: str, nonce: str, launch: int, target: str) -> Scope:
@@ -153,15 +233,17 @@ def build_submission(request: TaskRequest, body: bytes, nonce: str, launch_deadl
         relaunch=request.relaunch,
         request=body,
         accept_until=request.accept_until,
-        expires_at=request.expires_at or request.submitted_at + launch_deadline,
+        expires_at=request.expires_at or (request.not_before or request.submitted_at) + launch_deadline,
+        delayed_until=request.not_before or 0.0,
         time_limit=request.time_limit or 0.0,
+        traceparent=request.traceparent,
     )
 
 
 def _check_version(version: int) -> None:
-    if version != VERSION:
+    if not VERSION <= version <= POLICY_VERSION:
         raise UndecodableMessage(
-            f"the run_task arguments in the record are of version {version}, this worker knows {VERSION}"
+            f"the run_task arguments in the record are of version {version}, this worker knows up to {POLICY_VERSION}"
         )
 
 
@@ -169,4 +251,4 @@ def _decode(text: bytes, kind: type[SpecT]) -> SpecT:
     try:
         return msgspec.json.decode(text, type=kind)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise UndecodableMessage(f"the run_task arguments in the record cannot be read ({error})") from None
+        raise UndecodableMessage(f"the run_task arguments in the record cannot be read ({error_text(error)})") from None

@@ -8,12 +8,14 @@ from typing import Any
 
 import msgspec
 
-from ecs_queue.messages.envelope import MAX_ID_LENGTH, TaskRequest
+from ecs_queue.messages.envelope import POLICY_FIELDS, TaskRequest
+from ecs_queue.messages.fields import MAX_ID_LENGTH
 from ecs_queue.runtask.executor_config import normalize_executor_config
 from ecs_queue.runtask.merge import merge_run_task
 
+_FIELDS = ("priority", "expires_in", "time_limit", "relaunch")
 #: The members of a request that may be changed, beside its queue and its executor_config.
-CHANGEABLE_FIELDS = ("priority", "expires_in", "time_limit", "relaunch")
+CHANGEABLE_FIELDS = (*_FIELDS, *POLICY_FIELDS)
 _RESUBMIT_SUFFIX = re.compile(r"-r-[0-9a-f]{8}$")
 
 
@@ -64,7 +66,8 @@ def build_resubmit_line(
         "command": list(request.command),
         "queue": changes.queue or request.queue,
         "executor_config": _build_executor_config(request, changes, container_name),
-        **{name: getattr(request, name) for name in CHANGEABLE_FIELDS},
+        **{name: getattr(request, name) for name in _FIELDS},
+        **request.given_policies(),
         **changes.fields,
     }
 

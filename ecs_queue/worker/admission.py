@@ -73,6 +73,16 @@ class Admission:
             if queue in self._available_by_queue:
                 self._available_by_queue[queue] -= 1
 
+    def launch_over(self, queue: str) -> None:
+        """Count one launch of this queue less: it has not begun, for want of an idle runner, or its request has ended.
+
+        Else the requests that only asked for a runner would use up what the queue may start.
+        """
+        with self._lock:
+            self._available_in_total += 1
+            if queue in self._available_by_queue:
+                self._available_by_queue[queue] += 1
+
     def claim_refused(self, queue: str) -> None:
         """Admit nothing of this queue until the next refresh: a claim has found it full or paused."""
         with self._lock:

@@ -1,7 +1,7 @@
 """A circuit breaker for each queue and target: while it is open, this worker launches nothing there.
 
-It opens when this worker's credentials or profile cannot be used. No request fails because of that, and other workers
-continue.
+It opens when this worker's credentials or profile cannot be used, or its endpoint cannot be reached. No request fails
+because of that, and other workers continue.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from ecs_queue.telemetry import Telemetry
 _NEEDS_OPERATOR = frozenset(
     {EcsErrorKind.UNUSABLE_PROFILE, EcsErrorKind.DENIED, EcsErrorKind.CLUSTER_NOT_FOUND, EcsErrorKind.INVALID}
 )
+#: Reads in a row without an answer from which on health is degraded, and launches in a row that were not sent from
+#: which on the circuit opens: fewer are a moment of the network's.
+_REPEATED_FAILURES = 3
 #: How long a circuit stays open: it doubles with each failure. Seconds.
 _MIN_OPEN, _MAX_OPEN = 5.0, 60.0
 
@@ -35,6 +38,8 @@ class CircuitBreakers:
         self._present_target = present_target
         self._lock = threading.Lock()
         self._open: dict[tuple[str, str], tuple[float, float, str]] = {}  # (queue, target) -> (until, seconds, reason)
+        self._unsent: dict[tuple[str, str], int] = {}  # (queue, target) -> launches in a row that were not sent
+        self._unavailable: dict[tuple[str, str], int] = {}  # (queue, operation) -> failures in a row without an answer
         self._read_errors: dict[tuple[str, str], str] = {}  # (queue, AWS's operation) -> reason
 
     def open(self, queue: str, reason: str, target: str | None = None) -> None:
@@ -49,11 +54,19 @@ class CircuitBreakers:
             self._open[circuit] = (now + seconds, seconds, reason)
         self._telemetry.emit("circuit.opened", queue=queue, reason=reason, seconds=round(seconds))
 
+    def report_unsent(self, queue: str, reason: str, target: str) -> None:
+        """Report a launch that could not be sent to this target: the circuit opens when that repeats."""
+        with self._lock:
+            unsent = self._unsent[queue, target] = self._unsent.get((queue, target), 0) + 1
+        if unsent >= _REPEATED_FAILURES:
+            self.open(queue, reason, target)
+
     def close(self, queue: str, target: str | None = None) -> None:
         """Close the circuit: a call has worked."""
-        if self._open:  # the usual case takes no lock
+        if self._open or self._unsent:  # the usual case takes no lock
             circuit = (queue, self._present_target(queue) if target is None else target)
             with self._lock:
+                self._unsent.pop(circuit, None)
                 was_open = self._open.pop(circuit, None)
             if was_open:
                 self._telemetry.emit("circuit.closed", queue=queue)
@@ -66,13 +79,16 @@ class CircuitBreakers:
         return found is not None and found[0] > self._monotonic()
 
     def report_read_error(self, queue: str, operation: str, error: EcsError) -> None:
-        """Report a read error that an operator has to correct as degraded health, until the read works again.
+        """Report a read error as degraded health until the read works again, if it repeats or needs an operator.
 
         The circuit stays closed: what can be launched is launched, and followed once reads work.
         """
-        if error.kind not in _NEEDS_OPERATOR:
-            return
         with self._lock:
+            if error.kind is EcsErrorKind.UNAVAILABLE:
+                self._unavailable[queue, operation] = self._unavailable.get((queue, operation), 0) + 1
+            is_repeated = self._unavailable.get((queue, operation), 0) >= _REPEATED_FAILURES
+            if error.kind not in _NEEDS_OPERATOR and not is_repeated:
+                return
             is_new = self._read_errors.get((queue, operation)) != error.reason
             self._read_errors[queue, operation] = error.reason
         if is_new:
@@ -80,9 +96,10 @@ class CircuitBreakers:
 
     def clear_read_errors(self, queues: Iterable[str], operation: str) -> None:
         """Clear the read errors of these queues: the read has worked."""
-        if self._read_errors:  # the usual case takes no lock
+        if self._read_errors or self._unavailable:  # the usual case takes no lock
             with self._lock:
                 for queue in queues:
+                    self._unavailable.pop((queue, operation), None)
                     self._read_errors.pop((queue, operation), None)
 
     def health(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ecs_queue.crash_points import crash_point
 from ecs_queue.errors import PermanentError, SealedMessage, UnverifiedMessage
-from ecs_queue.ledger.base import DeadLetter
+from ecs_queue.ledger.entries import DeadLetter, dead_letter_key
 from ecs_queue.protocol.decisions import NextAction
 from ecs_queue.protocol.operations import OperationResult, RefusalKind
 from ecs_queue.protocol.record import Record
@@ -23,7 +23,8 @@ class Completion:
     def add_dead_letter(self, queue: str, body: bytes, reason: str) -> None:
         """Keep a message that cannot be used as a dead letter."""
         context = self._context
-        context.ledger.add_dead_letter(DeadLetter(key=context.new_id(), queue=queue, reason=reason, body=body))
+        key = dead_letter_key(queue, context.new_id())
+        context.ledger.add_dead_letter(DeadLetter(key=key, queue=queue, reason=reason, body=body))
         crash_point("completion.dead_lettered")
         context.telemetry.emit("request.dead_lettered", queue=queue, reason=reason, bytes=len(body))
 
@@ -80,12 +81,15 @@ class Completion:
         self._context.telemetry.emit(
             "request.ended",
             id=record.id,
+            queue=record.queue,
             state=record.state.value,
             exit_code="-" if record.exit_code is None else record.exit_code,
+            stop_code=record.stop_code,
             attempts=record.attempts,
             reason=record.reason,
         )
         self._context.publish_result(record)
+        self._context.tracing.end_request(record)
 
     def _claim_without_args(self, record: Record) -> Record | None:
         """Return the claimed record; None when another worker has it, or it has ended."""

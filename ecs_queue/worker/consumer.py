@@ -8,10 +8,11 @@ from functools import partial
 
 from ecs_queue.broker.base import Broker, Delivery, RequestConsumer
 from ecs_queue.crash_points import crash_point
-from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable
+from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable, MissingRight
 from ecs_queue.messages import envelope
 from ecs_queue.worker.context import WorkerContext
 from ecs_queue.worker.fair_queue import Job, JobKind
+from ecs_queue.worker.first_try import first_try
 from ecs_queue.worker.launcher import Launcher
 from ecs_queue.worker.thread_pool import LaunchThreadPool
 
@@ -68,7 +69,7 @@ class Consumer:
                 for queue in set(self._queues) - self._suspended.keys():
                     if not self._thread_pool.waiting(queue, JobKind.MESSAGE):
                         self._drained_queues.add(queue)
-        except BrokerUnavailable:
+        except (BrokerUnavailable, MissingRight):
             self._drained_queues = set(self._queues)
             self.close()
             raise
@@ -91,7 +92,7 @@ class Consumer:
                     self._consumer.drain(0.02)
                 self._thread_pool.wait_until_idle(0.005)  # with every queue suspended a drain does not wait
             self._flush_undecodable()
-        except (BrokerUnavailable, LedgerUnavailable):
+        except (BrokerUnavailable, LedgerUnavailable, MissingRight):
             # The broker gives what is not acknowledged to other workers; outstanding calls still end.
             self._thread_pool.wait_until_idle(max(0.0, deadline - time.monotonic()))
         self.close()
@@ -116,19 +117,27 @@ class Consumer:
         priority = envelope.read_priority(delivery.body)
         handle = partial(self._handle, delivery)
         crash_point("consumer.received")
-        self._thread_pool.submit(Job(handle, JobKind.MESSAGE, queue, priority, rate_limit, delivery.requeue_at_front))
+        job = Job(handle, JobKind.MESSAGE, queue, priority, rate_limit, delivery.requeue_at_front)
+        self._thread_pool.submit(first_try(job, self._context, handle))
 
-    def _handle(self, delivery: Delivery) -> None:
-        """Acknowledge or requeue the message in any case, else the broker would deliver less and less."""
+    def _handle(self, delivery: Delivery, waiting_job: Job | None = None) -> None:
+        """Acknowledge or requeue the message in any case, else the broker would deliver less and less.
+
+        `waiting_job` is submitted when no runner is idle: then no token of a call was taken.
+        """
         if self._context.wait_for_stop(0.0):  # the worker stops: other workers take what is not begun
             _requeue(delivery)
             return
         try:
-            is_handled = self._launcher.handle_message(delivery)
+            is_handled = self._launcher.handle_message(delivery, may_call=waiting_job is None)
         except Exception:
             self._context.wait_for_stop(_REQUEUE_DELAY)
             _requeue(delivery)
             raise
+        if is_handled is None and waiting_job is not None:
+            self._context.admission.launch_over(delivery.queue)
+            self._thread_pool.submit(waiting_job)
+            return
         if is_handled:
             crash_point("consumer.handled")
             delivery.ack()
@@ -147,7 +156,7 @@ class Consumer:
         while self._undecodable:
             try:
                 self._launcher.completion.add_dead_letter(*self._undecodable[0])
-            except LedgerUnavailable:
+            except (LedgerUnavailable, MissingRight):
                 return  # the next step tries again
             self._undecodable.popleft()
 
@@ -180,8 +189,7 @@ class Consumer:
     def _restore_unacked(self, consumer: RequestConsumer) -> None:
         now = self._context.monotonic()
         if now - self._restored_at >= self._context.config.visibility_timeout / 6:
-            self._restored_at = now
-            consumer.restore_expired()
+            self._restored_at = float("-inf") if consumer.restore_expired() else now
 
 
 def _requeue(delivery: Delivery) -> None:

@@ -15,10 +15,18 @@ from ecs_queue.crash_points import crash_point
 from ecs_queue.ecs.clients import EcsClients, Target
 from ecs_queue.ecs.event_queue import MAX_BATCH_SIZE, EventMessage, EventQueue, open_event_queue
 from ecs_queue.ecs.task_events import TaskEvent, decode_event, newest_event_per_task
-from ecs_queue.errors import ConfigError, EventQueueUnavailable, PermanentError, RetryableError, UndecodableMessage
+from ecs_queue.errors import (
+    ConfigError,
+    EventQueueUnavailable,
+    MissingRight,
+    PermanentError,
+    RetryableError,
+    UndecodableMessage,
+)
 from ecs_queue.protocol.event_health import LATE_AFTER, EventFactKind, cluster_of_task, cluster_source, queue_source
 from ecs_queue.protocol.operations import ResultCode, TaskUpdate
-from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.record import Record, build_client_token
+from ecs_queue.protocol.runs import RunPhase
 from ecs_queue.protocol.states import State
 from ecs_queue.worker.context import WorkerContext
 from ecs_queue.worker.poll_schedule import EventAwareSchedule
@@ -55,6 +63,7 @@ class EventListener:
         self._poll_schedule = poll_schedule
         self._queue = queue
         self._source = source
+        self._has_runners = any(map(context.is_warm, context.queues))
         self._retry_delay = _MIN_RETRY_DELAY
         self._drained_at = float("-inf")
 
@@ -91,9 +100,13 @@ class EventListener:
         events = newest_event_per_task(self._decode(messages))
         if not events:
             return
+        if self._has_runners:
+            events = self._name_served(events)
         ids = list(dict.fromkeys(event.record_id for event in events))
-        records = {record.id: record for record in self._context.ledger.get(ids) if record is not None}
+        records = {record.id: record for record in self._context.ledger.get_with_payload(ids) if record}
         now = self._poll_schedule.now()
+        lag = round(max(now - event.happened_at for event in events), 3)
+        self._context.telemetry.emit("ecs_events.received", events=len(events), lag=lag)
         known: list[TaskEvent] = []
         found: list[tuple[TaskEvent, Record, TaskUpdate]] = []
         for event in events:
@@ -104,7 +117,8 @@ class EventListener:
             evaluated = self._evaluate(event, record, now)
             if evaluated is not None:
                 found.append((event, *evaluated))
-        results = self._context.ledger.update_tasks([update for _, _, update in found])
+        present = {record.id: record for _, record, _ in found}
+        results = self._reconciler.write_updates(present, [update for _, _, update in found])
         if found:
             crash_point("event_listener.updates_written")
         written = []
@@ -113,6 +127,24 @@ class EventListener:
                 self._reconciler.handle_update_result(record, update, result)
                 written.append(event)
         self._note_timeliness(known, written, now)
+
+    def _name_served(self, events: Sequence[TaskEvent]) -> list[TaskEvent]:
+        """Return the events; the end of a runner's task is that of the launch whose command the runner has now.
+
+        ECS names the launch that started the task, whose request may have ended long ago.
+        """
+        ends = {
+            build_client_token(event.record_id, event.nonce, event.launch): event
+            for event in events
+            if event.task["lastStatus"] == "STOPPED"
+        }
+        runs = {run.name: run for run in self._context.ledger.read_runs(list(ends)) if run} if ends else {}
+        named = {
+            event.arn: msgspec.structs.replace(event, record_id=run.id, nonce=run.nonce, launch=run.launch)
+            for name, event in ends.items()
+            if (run := runs.get(name)) and run.arn == event.arn and run.phase is not RunPhase.IDLE
+        }
+        return [named.get(event.arn, event) for event in events]
 
     def _decode(self, messages: Sequence[EventMessage]) -> list[TaskEvent]:
         events, foreign = [], 0
@@ -142,7 +174,7 @@ class EventListener:
             found, _ = self._reconciler.reconcile(target, current, event.task, now)
         except PermanentError:
             return None  # this worker cannot read where it was launched
-        except RetryableError:
+        except (RetryableError, MissingRight):
             raise
         except Exception as error:  # noqa: BLE001 - one event that cannot be read must not hide the others
             self._context.telemetry.emit("ecs_events.skipped", reason=f"{event!r}: {type(error).__name__}")
@@ -201,10 +233,10 @@ def build_event_services(context: WorkerContext, reconciler: Reconciler, clients
     schedule = context.poll_schedule
     if not isinstance(schedule, EventAwareSchedule):
         return []
-    services: list[Service] = [PeriodicService("poll-schedule", schedule.step, context.telemetry)]
+    services: list[Service] = [PeriodicService("poll-schedule", schedule.step, context.outages)]
     for url, target in find_event_queues(context, context.queues).items():
         queue = open_event_queue(clients, target, url, context.config.read_timeout_seconds)
         for number in range(1, _LISTENERS_PER_QUEUE + 1):
             listener = EventListener(context, reconciler, schedule, queue, queue_source(url))
-            services.append(PeriodicService(f"event-listener-{number}", listener.step, context.telemetry))
+            services.append(PeriodicService(f"event-listener-{number}", listener.step, context.outages))
     return services

@@ -36,14 +36,18 @@ _LAUNCH_KINDS = frozenset({JobKind.RETRY, JobKind.MESSAGE})
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`run` uses a token of `rate_limit`, which is taken before; `on_drop` is called when it will not run here."""
+    """`run` uses a token of `rate_limit`, which is taken before; `on_drop` is called when it will not run here.
 
-    run: Callable[[], None]
+    `run_without_token` may do it without one: it asks for an idle runner.
+    """
+
+    run: Callable[[], object]
     kind: JobKind
     queue: str = NO_QUEUE
     priority: int = 0
     rate_limit: RateLimit | None = None
     on_drop: Callable[[], None] = lambda: None
+    run_without_token: Callable[[], None] | None = None
 
 
 _Heap = list[tuple[int, int, Job]]
@@ -114,6 +118,17 @@ class FairQueue:
             self._remove_empty(queue, rate_limit)
         self._waiting[queue, kind] -= len(found)
         return [job for _, _, job in sorted(found)]
+
+    def remove_waiting(self, queue: str) -> Job | None:
+        """Remove and return the queue's next job that waits for a token and may do without; None if there is none."""
+        for rate_limit, heap in sorted(self._heaps.get(queue, {}).items(), key=lambda item: item[1][0][:2]):
+            job = heap[0][2]
+            if rate_limit is not None and job.run_without_token is not None and not self._is_blocked(job):
+                heapq.heappop(heap)
+                self._waiting[queue, job.kind] -= 1
+                self._remove_empty(queue, rate_limit)
+                return job
+        return None
 
     def clear(self) -> list[Job]:
         """Remove and return all jobs, the next one of each queue first."""

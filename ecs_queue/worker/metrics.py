@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import EcsGateway
+from ecs_queue.errors import BrokerUnavailable
+from ecs_queue.findings import Finding, Reporter
+from ecs_queue.monitoring.counters import WorkerCounters
 from ecs_queue.protocol.ecs_results import (
     DescribeTasksResult,
+    EcsError,
     ListTasksResult,
     RunTaskResult,
     RunTaskResultKind,
     StopTaskResult,
 )
+from ecs_queue.runtask.capacity import LaunchQuota, launch_quota
+from ecs_queue.worker.result_publisher import ResultBroker
 
 #: Rates are averages over this time. Seconds.
 RATE_WINDOW = 60.0
@@ -61,13 +68,28 @@ class Meter:
 
 
 class WorkerMetrics:
-    """`start_calls` are RunTask and StopTask, `read_calls` DescribeTasks and ListTasks: each pair shares a limit."""
+    """The calls of each limit: `start_calls` are RunTask and StopTask, `spot_calls` RunTask on Fargate Spot.
+
+    `read_calls` are DescribeTasks and ListTasks.
+    """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self.launches = Meter(monotonic)
         self.start_calls = Meter(monotonic)
+        self.spot_calls = Meter(monotonic)
         self.read_calls = Meter(monotonic)
         self.broker_polls = Meter(monotonic)
+        self.heartbeats = Meter(monotonic)
+        self.counters = WorkerCounters()
+        self._monotonic = monotonic
+
+    @contextmanager
+    def measure_call(self, operation: str) -> Iterator[Callable[[str], None]]:
+        """Measure a call to ECS. The caller reports its result: a value of `RunTaskResultKind` or `EcsErrorKind`."""
+        began = self._monotonic()
+        yield lambda result: self.counters.observe(
+            "ecs_queue_ecs_call_seconds", self._monotonic() - began, (operation, result)
+        )
 
     def count_broker_polls(self, step: Callable[[], float]) -> Callable[[], float]:
         """Return the consumer's step, which polls the broker, counted when it does not raise."""
@@ -86,16 +108,22 @@ class MeteredGateway:
     def __init__(self, gateway: EcsGateway, metrics: WorkerMetrics) -> None:
         self._gateway = gateway
         self._metrics = metrics
+        self._strategies: dict[Target, Sequence[Mapping[str, Any]]] = {}
 
     def run_task(
         self, target: Target, kwargs: Mapping[str, Any], *, client_token: str, started_by: str, deadline: float
     ) -> RunTaskResult:
         """See `BotoEcsGateway`."""
-        result = self._gateway.run_task(
-            target, kwargs, client_token=client_token, started_by=started_by, deadline=deadline
-        )
+        with self._metrics.measure_call("RunTask") as report:
+            result = self._gateway.run_task(
+                target, kwargs, client_token=client_token, started_by=started_by, deadline=deadline
+            )
+            report("ok" if result.kind is RunTaskResultKind.STARTED else result.kind.value)
         if result.was_sent:
-            self._metrics.start_calls.mark()
+            is_default = not (kwargs.get("launchType") or kwargs.get("capacityProviderStrategy"))
+            capacity = {"capacityProviderStrategy": self._strategies.get(target, ())} if is_default else kwargs
+            is_spot = launch_quota(capacity) is LaunchQuota.FARGATE_SPOT
+            (self._metrics.spot_calls if is_spot else self._metrics.start_calls).mark()
         if result.kind is RunTaskResultKind.STARTED:
             self._metrics.launches.mark()
         return result
@@ -103,18 +131,58 @@ class MeteredGateway:
     def describe_tasks(self, target: Target, arns: Sequence[str]) -> DescribeTasksResult:
         """See `BotoEcsGateway`."""
         self._metrics.read_calls.mark()
-        return self._gateway.describe_tasks(target, arns)
+        with self._metrics.measure_call("DescribeTasks") as report:
+            result = self._gateway.describe_tasks(target, arns)
+            report(_result_label(result.error))
+        return result
 
     def stop_task(self, target: Target, arn: str, reason: str) -> StopTaskResult:
         """See `BotoEcsGateway`."""
         self._metrics.start_calls.mark()
-        return self._gateway.stop_task(target, arn, reason)
+        with self._metrics.measure_call("StopTask") as report:
+            result = self._gateway.stop_task(target, arn, reason)
+            report(_result_label(result.error))
+        return result
 
     def list_tasks(self, target: Target, started_by: str, family: str) -> ListTasksResult:
         """See `BotoEcsGateway`."""
         self._metrics.read_calls.mark()
-        return self._gateway.list_tasks(target, started_by, family)
+        with self._metrics.measure_call("ListTasks") as report:
+            result = self._gateway.list_tasks(target, started_by, family)
+            report(_result_label(result.error))
+        return result
 
-    def check_cluster(self, target: Target) -> list[str]:
+    def check_cluster(self, target: Target, reporter: Reporter) -> Finding:
         """See `BotoEcsGateway`."""
-        return self._gateway.check_cluster(target)
+        return self._gateway.check_cluster(target, reporter)
+
+    def default_strategy(self, target: Target) -> tuple[dict[str, Any], ...] | EcsError:
+        """See `BotoEcsGateway`."""
+        found = self._gateway.default_strategy(target)
+        if not isinstance(found, EcsError):
+            self._strategies[target] = found
+        return found
+
+
+def _result_label(error: EcsError | None) -> str:
+    return "ok" if error is None else error.kind.value
+
+
+class MeteredResultBroker:
+    """Publishes results, and measures how long that takes."""
+
+    def __init__(self, broker: ResultBroker, counters: WorkerCounters, monotonic: Callable[[], float]) -> None:
+        self._broker = broker
+        self._counters = counters
+        self._monotonic = monotonic
+
+    def publish_results(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """See `Broker.publish_results`."""
+        began = self._monotonic()
+        try:
+            self._broker.publish_results(messages)
+        except BrokerUnavailable:
+            self._counters.increment("ecs_queue_server_errors_total", ("broker",))
+            raise
+        finally:
+            self._counters.observe("ecs_queue_broker_round_trip_seconds", self._monotonic() - began)

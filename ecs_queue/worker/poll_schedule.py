@@ -102,7 +102,8 @@ class EventAwareSchedule(PollSchedule):
         """See `PollSchedule`."""
         if self._clock_offset is None or not self._is_trusted(record, arn):
             return FIRST_POLL_DELAY
-        return first_poll_wait(self.now())
+        wait = first_poll_wait(self.now())
+        return min(wait, record.start_timeout) if record.start_timeout else wait
 
     def trusted_event_health(self, record: Record) -> EventHealth | None:
         """See `PollSchedule`."""

@@ -16,10 +16,12 @@ from typing import Any
 from ecs_queue.crash_points import crash_point
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import DESCRIBE_BATCH_SIZE
-from ecs_queue.errors import PermanentError, RetryableError
+from ecs_queue.error_text import typed_error_text
+from ecs_queue.errors import MissingRight, PermanentError, RetryableError
 from ecs_queue.protocol.decisions import LASTING_READ_ERRORS, build_lost_update, decide_missing
 from ecs_queue.protocol.ecs_results import EcsErrorKind
 from ecs_queue.protocol.operations import OperationResult, TaskUpdate
+from ecs_queue.protocol.polling import poll_interval, repeats_record
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.state_machine import is_list_only
 from ecs_queue.protocol.states import State
@@ -29,6 +31,7 @@ from ecs_queue.worker.fair_queue import AMBIGUOUS_PRIORITY, Job, JobKind
 from ecs_queue.worker.missing_tasks import MissingTasks
 from ecs_queue.worker.rate_limiter import RateLimiter
 from ecs_queue.worker.reconciler import Reconciler
+from ecs_queue.worker.run_settler import RunSettler
 from ecs_queue.worker.task_stopper import TaskStopper
 from ecs_queue.worker.thread_pool import LaunchThreadPool
 
@@ -60,9 +63,11 @@ class Poller:
         self._context = context
         self._thread_pool = thread_pool
         self._recover = recover
+        self._has_events = context.config.uses_events()
         self._missing = MissingTasks(context.monotonic, context.config.settle_seconds)
         self._task_stopper = TaskStopper(context, thread_pool)
         self.reconciler = Reconciler(context, self._task_stopper)
+        self.run_settler = RunSettler(context, thread_pool, self._task_stopper)
         self._poison_lock = threading.Lock()
         self._maintained_at = float("-inf")
 
@@ -74,7 +79,7 @@ class Poller:
         self._maintain(bool(due))
         self._submit_recoveries([record for record in due if record.state is State.LAUNCHING])
         by_target: dict[str, list[Record]] = {}
-        for record in due:
+        for record in self.run_settler.settle_due([record for record in due if record.state is State.LAUNCHED]):
             if record.state is State.LAUNCHED:
                 by_target.setdefault(self._context.verifier.encoded_target(record), []).append(record)
         for encoded, records in by_target.items():
@@ -98,7 +103,7 @@ class Poller:
         """Return a job that needs the token of the call that will most probably follow."""
         context = self._context
         list_only = is_list_only(record, now, context.config.startup_allowance)
-        limiter = context.read_limiter if list_only else context.run_task_limiter
+        limiter = context.read_limiter if list_only else context.launch_limiter(record.queue)
         target: Target | None = None
         with suppress(PermanentError):  # `recover` reports it
             target = Target.decode(context.verifier.encoded_target(record))
@@ -147,8 +152,13 @@ class Poller:
             self._describe_batch(target, records[start : start + size])
 
     def _end_unreadable_stopped(self, records: Sequence[Record], reason: str) -> None:
-        """End as UNKNOWN what is to be stopped: a newer worker may know the target, but a stop must not wait for it."""
-        stopped = {record.id: record for record in records if record.stop_requested_by}
+        """End as UNKNOWN what is to be stopped: a newer worker may know the target, but a stop must not wait for it.
+
+        Not what a runner has: its run decides, and the runner itself ends the command.
+        """
+        marked = [record for record in records if record.stop_requested_by]
+        held = self.run_settler.find_held(marked)
+        stopped = {record.id: record for record in marked if record.id not in held}
         updates = [
             build_lost_update(
                 record, f"it was to be stopped (by {record.stop_requested_by}), but {reason} Stop {record.arn} by hand"
@@ -156,7 +166,7 @@ class Poller:
             for record in stopped.values()
         ]
         if updates:
-            results = self._context.ledger.update_tasks(updates)
+            results = self.reconciler.write_updates(stopped, updates)
             crash_point("poller.unreadable_ended")
             self._handle_results(stopped, updates, results)
 
@@ -198,25 +208,30 @@ class Poller:
         `missing` maps each ARN that ECS does not know to ECS's reason, "" without one.
         """
         now = self._context.ledger.now()
+        in_flight, rate = self._context.poll_schedule.in_flight, self._context.config.describe_tasks_rate
         shown = {str(task.get("taskArn")): task for task in tasks}
         by_id = {record.id: record for record in records}
         delays: dict[str, float] = {}
         updates: list[TaskUpdate] = []
         for arn in batch.get_all_arns():
-            record = by_id[str(batch.arn_to_key[arn])]
-            if arn in shown:
-                batch.update_task(EcsExecutorTask.from_boto(shown[arn]))
-            found = self._reconcile_record(target, record, shown.get(arn), missing.get(arn), now)
+            record, task = by_id[str(batch.arn_to_key[arn])], shown.get(arn)
+            if task is not None and not self._has_events and repeats_record(record, task):
+                self._missing.clear(arn)
+                delays[record.id] = poll_interval(now - record.launched_at, in_flight, rate)
+                continue
+            if task is not None:
+                batch.update_task(EcsExecutorTask.from_boto(task))
+            found = self._reconcile_record(target, record, task, missing.get(arn), now)
             if isinstance(found, TaskUpdate):
                 batch.pop_by_key(record.id)
                 updates.append(found)
             else:
                 delays[record.id] = found
-        if len(batch):
-            self._context.ledger.reschedule_poll({str(key): delays[str(key)] for key in batch.get_all_task_keys()})
+        if delays:
+            self._context.ledger.reschedule_poll(delays)
             crash_point("poller.rescheduled")
         if updates:
-            results = self._context.ledger.update_tasks(updates)
+            results = self.reconciler.write_updates(by_id, updates)
             crash_point("poller.updates_written")
             self._handle_results(by_id, updates, results)
 
@@ -236,10 +251,10 @@ class Poller:
         try:
             found, observation = self.reconciler.reconcile(target, record, task, now)
             self._context.poll_schedule.note_poll(record, observation, now)
-        except RetryableError:
+        except (RetryableError, MissingRight):
             raise
         except Exception as error:  # noqa: BLE001 - one task that cannot be read must not hide the others
-            reason = f"{record.arn}: {type(error).__name__}: {error}"
+            reason = f"{record.arn}: {typed_error_text(error)}"
             self._context.telemetry.emit("describe_tasks.failed", tasks=1, reason=reason)
             return _LASTING_ERROR_DELAY
         return found

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from ecs_queue.broker.base import Delivery
+from ecs_queue.config import Config, Profile
 from ecs_queue.ecs.clients import Target
 from ecs_queue.errors import ConfigError, PermanentError, UndecodableMessage
 from ecs_queue.messages import envelope
 from ecs_queue.messages.envelope import TaskRequest
+from ecs_queue.monitoring.spans import Submitted
+from ecs_queue.payload_repr import PayloadRepr
 from ecs_queue.protocol.operations import ClaimRequest
-from ecs_queue.runtask.launch_spec import LaunchSpec, args_scope, build_launch_spec
+from ecs_queue.protocol.record import build_client_token
+from ecs_queue.runs.runner_key import Assignment
+from ecs_queue.runs.runner_options import OPTIONS_VARIABLE, RunnerOptions
+from ecs_queue.runtask.launch_spec import (
+    POLICY_VERSION,
+    LaunchSpec,
+    add_traceparent,
+    args_scope,
+    build_launch_spec,
+    pool_of,
+    runner_command,
+    start_runner_with,
+)
 from ecs_queue.tasks import EcsQueuedTask
 from ecs_queue.worker.context import WorkerContext
+from ecs_queue.worker.launch_policies import NO_POLICIES, LaunchPolicies, choose_policies
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class PreparedLaunch:
+class PreparedLaunch(PayloadRepr):
     """One launch of a task, whose key is its request's id, and the arguments that a claim would freeze.
 
     Attributes:
         spec: None when nothing can ever be sent; `invalid_reason` says why.
         args: The encoded `spec`.
         nonce: With `launch` the only launch that `args` are good for; "" and 0: any.
+        pool: The pool whose runners may take the request; "": it gets a task of its own.
+        payload: What a runner is to start.
+        policies: The launch policies.
     """
 
     task: EcsQueuedTask
@@ -32,8 +53,11 @@ class PreparedLaunch:
     invalid_reason: str = ""
     nonce: str = ""
     launch: int = 0
+    pool: str = ""
+    payload: str = ""
+    policies: LaunchPolicies = NO_POLICIES
 
-    def build_claim_request(self, context: WorkerContext) -> ClaimRequest:
+    def build_claim_request(self, context: WorkerContext, *, may_call: bool = True) -> ClaimRequest:
         """Return a claim with these arguments and a new token."""
         spec = self.spec
         return ClaimRequest(
@@ -47,11 +71,16 @@ class PreparedLaunch:
             queue_limit=context.config.profile(self.task.queue).max_in_flight,
             nonce=self.nonce,
             launch=self.launch,
+            pool=self.pool,
+            payload=self.payload,
+            may_call=may_call,
+            start_timeout=self.policies.start_timeout,
+            retry_rules=self.policies.retry_rules,
         )
 
 
-def receive_request(context: WorkerContext, delivery: Delivery) -> TaskRequest:
-    """Return the request of a message.
+def receive_request(context: WorkerContext, delivery: Delivery, *, is_again: bool = False) -> TaskRequest:
+    """Return the request of a message. `is_again`: it was received before by this worker.
 
     Raises:
         UndecodableMessage: the message belongs to the dead letters.
@@ -60,17 +89,20 @@ def receive_request(context: WorkerContext, delivery: Delivery) -> TaskRequest:
     if request.queue != delivery.queue:
         # A client that may write to one queue must not get at the profile of another.
         raise UndecodableMessage(f"it names the queue {request.queue}")
-    context.telemetry.emit("request.received", id=request.id, queue=request.queue)
+    if not is_again:
+        context.telemetry.emit("request.received", id=request.id, queue=request.queue)
     return request
 
 
-def prepare_launch(context: WorkerContext, task: EcsQueuedTask, nonce: str, launch: int) -> PreparedLaunch | None:
-    """Return what would be sent for a queued task.
+def prepare_launch(
+    context: WorkerContext, task: EcsQueuedTask, nonce: str, launch: int, request: TaskRequest
+) -> PreparedLaunch | None:
+    """Return what would be sent for a queued task, which was made of `request`.
 
     Returns:
         None when the queue's profile is unusable: its circuit breaker opens and the request waits.
     """
-    profile = context.config.profile(task.queue)
+    profile = context.profile(task.queue)
     try:
         target = context.target_for(task.queue)
     except ConfigError as error:
@@ -78,10 +110,22 @@ def prepare_launch(context: WorkerContext, task: EcsQueuedTask, nonce: str, laun
         return None
     try:
         spec = build_launch_spec(profile, profile.max_run_task_attempts, task)
+        submitted = Submitted(context.config.namespace, request.id, nonce, request.traceparent)
+        traceparent = context.tracing.container_traceparent(submitted, launch, request.queue)
+        if traceparent:
+            spec = add_traceparent(spec, traceparent)
+        policies = choose_policies(profile, request)
+        if policies != NO_POLICIES:
+            spec = msgspec.structs.replace(spec, v=POLICY_VERSION)
+        prepared = PreparedLaunch(task, target, spec, nonce=nonce, launch=launch, policies=policies)
+        if profile.warm_seconds:
+            return _prepare_for_runner(context, profile, prepared)
         if context.keyring.is_empty:
-            return PreparedLaunch(task, target, spec, spec.encode())
+            prepared = replace(prepared, args=spec.encode())
+            is_for_any_launch = traceparent == request.traceparent  # else it names a span of this very one
+            return replace(prepared, nonce="", launch=0) if is_for_any_launch else prepared
         args = spec.encode(context.keyring, args_scope(str(task.key), nonce, launch, target.encode()))
-        return PreparedLaunch(task, target, spec, args, nonce=nonce, launch=launch)
+        return replace(prepared, args=args)
     except ConfigError as error:
         try:
             profile.require_launchable()
@@ -94,3 +138,35 @@ def prepare_launch(context: WorkerContext, task: EcsQueuedTask, nonce: str, laun
     except Exception as error:  # noqa: BLE001 - the same request would fail at every try, for ever
         reason = f"its run_task arguments cannot be built ({type(error).__name__})"
     return PreparedLaunch(task, target, invalid_reason=reason)
+
+
+def _prepare_for_runner(context: WorkerContext, profile: Profile, prepared: PreparedLaunch) -> PreparedLaunch:
+    """Return the launch with a runner in place of its command, which an idle runner of its pool may take."""
+    spec, target, record_id = prepared.spec, prepared.target.encode(), str(prepared.task.key)
+    assert spec is not None
+    queue, config = profile.queue, context.config
+    name = build_client_token(record_id, prepared.nonce, prepared.launch)
+    keyring, keys = context.keyring, context.runner_keys(queue)
+    assignment = Assignment(config.namespace, queue, record_id, prepared.nonce, prepared.launch)
+    payload = keys.seal_payload(runner_command(spec), assignment, encrypts=keyring.has_encryption_keys)
+    runner = start_runner_with(spec, _runner_environment(config, profile, name))
+    scope = args_scope(record_id, prepared.nonce, prepared.launch, target)
+    args = runner.encode() if keyring.is_empty else runner.encode(keyring, scope)
+    pool = pool_of(spec, queue, target, keys.first_id)
+    return replace(prepared, spec=runner, args=args, pool=pool, payload=payload)
+
+
+def _runner_environment(config: Config, profile: Profile, name: str) -> dict[str, str]:
+    options = RunnerOptions(
+        run=name,
+        namespace=config.namespace,
+        queue=profile.queue,
+        durability=config.durability,
+        warm_seconds=profile.warm_seconds,
+        warm_max_age=profile.warm_max_age,
+        runner_ttl=config.runner_ttl,
+        runner_lost_seconds=config.runner_lost_seconds,
+        stop_timeout=config.stop_timeout,
+        preload=list(profile.runner_preload),
+    )
+    return {OPTIONS_VARIABLE: msgspec.json.encode(options).decode()}

@@ -1,8 +1,9 @@
 """AWS's request rates, shared by all workers through token buckets in the ledger.
 
-RunTask and StopTask take tokens of one bucket, DescribeTasks and ListTasks of another; each account and Region has its
-own, as far as a target identifies them. RunTask leaves the last tokens of its bucket to StopTask. Nothing here waits:
-a caller without a token learns when to ask again, and does something else meanwhile.
+RunTask and StopTask take tokens of one bucket, RunTask on Fargate Spot of a second one (`runtask.capacity`),
+DescribeTasks and ListTasks of a third; each account and Region has its own, as far as a target identifies them. RunTask
+leaves the last tokens of its bucket to StopTask. Nothing here waits: a caller without a token learns when to ask again,
+and does something else meanwhile.
 """
 
 from __future__ import annotations
@@ -163,6 +164,12 @@ class RateLimiter:
         """See `TokenCache.return_token`."""
         if (rate_limit := self.limit_for(target)) is not None:
             self._token_cache.return_token(rate_limit)
+
+    def exchange_token(self, needed: RateLimiter, target: Target) -> None:
+        """Give back the token of a call that is not made, and pay for the one that is made instead."""
+        if needed is not self:
+            self.return_token(target)
+            needed.charge(target)
 
     def report_throttled(self, target: Target) -> None:
         """See `TokenCache.report_throttled`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ecs_queue.crash_points import crash_point
@@ -10,7 +10,7 @@ from ecs_queue.ecs.clients import Target
 from ecs_queue.protocol.decisions import NextAction, PollInput, decide_poll
 from ecs_queue.protocol.observation import Observation
 from ecs_queue.protocol.operations import OperationResult, ResultCode, TaskUpdate
-from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.record import STOPPED_BY_START_TIMEOUT, Record
 from ecs_queue.protocol.retry import RecordedDraw
 from ecs_queue.runtask.launch_spec import launch_spec_header
 from ecs_queue.worker.completion import Completion
@@ -52,7 +52,8 @@ class Reconciler:
             in_flight=context.poll_schedule.in_flight,
             describe_tasks_rate=context.config.describe_tasks_rate,
             backoff=context.backoff,
-            event_health=context.poll_schedule.trusted_event_health(record),
+            # The events of a runner's task are those of the request that started it.
+            event_health=None if record.run else context.poll_schedule.trusted_event_health(record),
         )
         draw = RecordedDraw(context.rng)
         decision = decide_poll(poll_input, draw)
@@ -64,6 +65,17 @@ class Reconciler:
         if decision.stop_cause:
             self._stop(target, record, decision.stop_cause)
         return decision.wait if decision.update is None else decision.update, observation
+
+    def write_updates(self, records: Mapping[str, Record], updates: Sequence[TaskUpdate]) -> list[OperationResult]:
+        """Write updates to the ledger, those of runners' tasks apart; return their results in order."""
+        ledger = self._context.ledger
+        of_runners = [update for update in updates if records[update.id].run]
+        others = [update for update in updates if not records[update.id].run]
+        written = ledger.update_runner_tasks(of_runners) if of_runners else []
+        results = dict(zip(map(id, of_runners), written, strict=True))
+        crash_point("reconciler.runner_tasks_written")
+        results |= zip(map(id, others), ledger.update_tasks(others) if others else [], strict=True)
+        return [results[id(update)] for update in updates]
 
     def handle_update_result(self, record: Record, update: TaskUpdate, result: OperationResult) -> None:
         """Report what the ledger made of an update; publish the result when the record has ended."""
@@ -79,7 +91,8 @@ class Reconciler:
 
     def _stop(self, target: Target, record: Record, stop_by: str) -> None:
         """Mark a stop that is not marked yet, then order it; the next poll that shows the task running repeats it."""
-        if not record.stop_requested_by:
+        # A start timeout ends a launch and not its request: nothing is marked, ECS shows why the task was stopped.
+        if not record.stop_requested_by and stop_by != STOPPED_BY_START_TIMEOUT:
             result = self._context.ledger.stop([record.id], stop_by, record.launch)[0]
             crash_point("reconciler.stop_marked")
             if result.code is not ResultCode.STOP_REQUESTED:

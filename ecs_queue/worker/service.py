@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
-from ecs_queue.errors import RetryableError
-from ecs_queue.telemetry import Telemetry
+from ecs_queue.worker.outages import Outages
 
 
 class Service(Protocol):
@@ -18,6 +18,10 @@ class Service(Protocol):
     def stop(self) -> None: ...
 
     def join(self, timeout: float) -> bool: ...
+
+
+#: No step of a service takes as long: every wait in it is bounded. Seconds.
+_MAX_STEP_SECONDS = 900.0
 
 
 class ThreadService:
@@ -45,6 +49,12 @@ class ThreadService:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    def find_fault(self) -> str:
+        """Return why it does not run although it should; "" when it runs, and before `start` and after `stop`."""
+        if self._thread is None or self._stopping.is_set() or self._thread.is_alive():
+            return ""
+        return f"the thread of {self._name} has ended"
+
     def _run(self) -> None:
         raise NotImplementedError
 
@@ -52,40 +62,48 @@ class ThreadService:
 class PeriodicService(ThreadService):
     """Runs `step` again and again on its own thread; `step` returns the seconds until its next run.
 
-    An exception of `step` is reported and does not end the service: the next run is after `error_delay` seconds.
+    An exception of `step` is reported (`Outages`) and does not end the service: the next run is after `error_delay`
+    seconds.
     """
 
     def __init__(
         self,
         name: str,
         step: Callable[[], float],
-        telemetry: Telemetry,
+        outages: Outages,
         error_delay: float = 1.0,
         finish: Callable[[], None] | None = None,
     ) -> None:
         """`finish` runs on the same thread after the last step."""
         super().__init__(name)
         self._step = step
-        self._telemetry = telemetry
+        self._outages = outages
         self._error_delay = error_delay
         self._finish = finish
+        self._step_began_at: float | None = None
+
+    def find_fault(self) -> str:
+        """See `ThreadService.find_fault`. A step that does not end is a fault, too."""
+        began = self._step_began_at
+        if began is not None and time.monotonic() - began > _MAX_STEP_SECONDS:
+            return f"{self._name} has hung for {time.monotonic() - began:.0f} s"
+        return super().find_fault()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            self._step_began_at = time.monotonic()
             try:
                 delay = self._step()
-            except RetryableError as error:
-                delay = self._report(str(error))
             except Exception as error:  # noqa: BLE001 - a service that dies silently would stop the whole worker
-                delay = self._report(f"{type(error).__name__}: {error}")
+                self._outages.report_failure(self._name, error)
+                delay = self._error_delay
+            else:
+                self._outages.report_success(self._name)
+            self._step_began_at = None
             if delay > 0:
                 self._stopping.wait(delay)
         if self._finish is not None:
             try:
                 self._finish()
             except Exception as error:  # noqa: BLE001 - no caller is left to handle it
-                self._report(f"{type(error).__name__}: {error}")
-
-    def _report(self, reason: str) -> float:
-        self._telemetry.emit("service.failed", service=self._name, reason=reason)
-        return self._error_delay
+                self._outages.report_failure(self._name, error)

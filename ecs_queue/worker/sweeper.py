@@ -13,6 +13,7 @@ from ecs_queue.messages import envelope
 from ecs_queue.protocol.record import Record
 from ecs_queue.worker.context import WorkerContext
 from ecs_queue.worker.fair_queue import Job, JobKind
+from ecs_queue.worker.first_try import first_try
 from ecs_queue.worker.launcher import Launcher
 from ecs_queue.worker.thread_pool import LaunchThreadPool
 
@@ -54,6 +55,12 @@ class Sweeper:
         ledger.prune(_PRUNE_BATCH)
         return _BUSY_INTERVAL if found else _INTERVAL
 
+    def _try_runner(self, record: Record, job: Job) -> None:
+        """Give the request to an idle runner; if there is none, let it wait for the token of a call."""
+        if not self._launcher.launch_queued(record, may_call=False):
+            self._context.admission.launch_over(record.queue)
+            self._thread_pool.submit(job)
+
     def _submit_due(self, queue: str, lease: Callable[[int], list[Record]], capacity: int) -> int:
         """Lease only what a thread is free for: a leased record that is not claimed has to come due again."""
         waiting = self._thread_pool.waiting(queue, JobKind.RETRY)
@@ -64,5 +71,6 @@ class Sweeper:
         for record in records:
             launch = partial(self._launcher.launch_queued, record)
             priority = envelope.read_priority(record.request)
-            self._thread_pool.submit(Job(launch, JobKind.RETRY, queue, priority, self._context.rate_limit_for(queue)))
+            job = Job(launch, JobKind.RETRY, queue, priority, self._context.rate_limit_for(queue))
+            self._thread_pool.submit(first_try(job, self._context, partial(self._try_runner, record)))
         return len(records)

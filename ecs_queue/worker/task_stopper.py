@@ -9,6 +9,7 @@ from functools import partial
 from ecs_queue.crash_points import crash_point
 from ecs_queue.ecs.clients import Target
 from ecs_queue.protocol.ecs_results import EcsErrorKind
+from ecs_queue.protocol.observation import STOP_TASK_REASON
 from ecs_queue.protocol.record import Record
 from ecs_queue.worker.context import WorkerContext
 from ecs_queue.worker.fair_queue import NO_QUEUE, Job, JobKind
@@ -59,7 +60,7 @@ class TaskStopper:
     def _call_stop_task(self, target: Target, record: Record, stop_by: str) -> float:
         context = self._context
         crash_point("task_stopper.calling")
-        error = context.gateway.stop_task(target, record.arn, f"ecs-queue: stopped by {stop_by}").error
+        error = context.gateway.stop_task(target, record.arn, STOP_TASK_REASON % stop_by).error
         crash_point("task_stopper.call_returned")
         result = error.kind.value if error else "ok"
         context.telemetry.emit("stop_task.answered", id=record.id, arn=record.arn, result=result)

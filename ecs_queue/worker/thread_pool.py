@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 
-from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.fair_queue import FairQueue, Job, JobKind
+from ecs_queue.worker.outages import Outages
 from ecs_queue.worker.rate_limiter import RateLimit, TokenCache
 
 #: Time until tokens are fetched again after the ledger could not be reached. Seconds.
@@ -19,9 +20,9 @@ _ERROR_DELAY = 1.0
 class LaunchThreadPool:
     """`size` threads, started when they are needed. Thread-safe."""
 
-    def __init__(self, size: int, telemetry: Telemetry, token_cache: TokenCache, fair_queue: FairQueue) -> None:
+    def __init__(self, size: int, outages: Outages, token_cache: TokenCache, fair_queue: FairQueue) -> None:
         self._size = size
-        self._telemetry = telemetry
+        self._outages = outages
         self._token_cache = token_cache
         self._fair_queue = fair_queue
         lock = threading.RLock()
@@ -60,6 +61,14 @@ class LaunchThreadPool:
             if self._closed:  # its request stays with the broker or the ledger, and another worker takes it
                 return
             self._fair_queue.add(job)
+        self.wake()
+
+    def try_waiting(self, queue: str) -> None:
+        """Let the queue's next job that waits for a token try without: a runner has become idle."""
+        with self._changed:
+            job = None if self._closed else self._fair_queue.remove_waiting(queue)
+            if job is not None and job.run_without_token is not None:
+                self._fair_queue.add(replace(job, run=job.run_without_token, rate_limit=None, run_without_token=None))
         self.wake()
 
     def wake(self) -> None:
@@ -157,7 +166,9 @@ class LaunchThreadPool:
             self._token_cache.fetch(rate_limit, count)
         except Exception as error:  # noqa: BLE001 - the jobs wait for the next try
             self._token_cache.delay_fetch(rate_limit, _ERROR_DELAY)
-            self._report("rate_limiter", error)
+            self._outages.report_failure("rate-limiter", error)
+        else:
+            self._outages.report_success("rate-limiter")
         finally:
             with self._changed:
                 self._fetching.discard(rate_limit)
@@ -166,11 +177,10 @@ class LaunchThreadPool:
         try:
             job.run()
         except Exception as error:  # noqa: BLE001 - one request must not end a thread
-            self._report("thread_pool", error)
+            self._outages.report_failure("launcher", error)
+        else:
+            self._outages.report_success("launcher")
         finally:
             with self._changed:
                 self._running -= 1
                 self._idle.notify_all()
-
-    def _report(self, service: str, error: Exception) -> None:
-        self._telemetry.emit("service.failed", service=service, reason=f"{type(error).__name__}: {error}")

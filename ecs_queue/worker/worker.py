@@ -8,30 +8,46 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ecs_queue.broker.base import Broker
 from ecs_queue.config import Config
 from ecs_queue.config.keyring import open_keyring
 from ecs_queue.ecs.clients import ClientOptions, EcsClients
 from ecs_queue.ecs.gateway import BotoEcsGateway, EcsGateway
-from ecs_queue.journal import JournalRecorder, JournalStore
+from ecs_queue.findings import Finding, Severity, require_usable
+from ecs_queue.journal import JournalRecorder, JournalStore, open_event_encoder
 from ecs_queue.ledger.base import Ledger, WorkerInfo
 from ecs_queue.messages.queue_names import canonical_queue_name
+from ecs_queue.monitoring.http_server import HttpServer
+from ecs_queue.monitoring.monitor import Monitor
+from ecs_queue.monitoring.otel_setup import open_span_export, report_outages
+from ecs_queue.outage_log import OutageLine, OutagePhase
 from ecs_queue.telemetry import Telemetry
 from ecs_queue.version import package_version
+from ecs_queue.worker.broken_item_monitor import BrokenItemMonitor
+from ecs_queue.worker.cluster_monitor import ClusterMonitor
 from ecs_queue.worker.consumer import Consumer
 from ecs_queue.worker.context import WorkerContext
 from ecs_queue.worker.event_listener import build_event_services
 from ecs_queue.worker.fair_queue import FairQueue
 from ecs_queue.worker.launcher import Launcher
-from ecs_queue.worker.metrics import MeteredGateway, WorkerMetrics
+from ecs_queue.worker.metrics import MeteredGateway, MeteredResultBroker, WorkerMetrics
+from ecs_queue.worker.outages import CONSUMER, HEARTBEAT
 from ecs_queue.worker.poller import Poller
 from ecs_queue.worker.result_publisher import ResultPublisher
+from ecs_queue.worker.run_settler import RunSettler
 from ecs_queue.worker.service import PeriodicService, Service
+from ecs_queue.worker.silent_runners import SilentRunners
+from ecs_queue.worker.status_reader import StatusReader
 from ecs_queue.worker.sweeper import Sweeper
 from ecs_queue.worker.thread_pool import LaunchThreadPool
+from ecs_queue.worker.tracing import OtelTracing, Tracing
+
+if TYPE_CHECKING:
+    from ecs_queue.monitoring.otel_traces import SpanExport
 
 _HEARTBEAT_INTERVAL = 2.0
 #: The longest time for which a worker counts as alive after its last heartbeat; below the lease, since the worker that
@@ -43,6 +59,8 @@ STOP_TIMEOUT = 8.0
 _JOURNAL_YIELD_INTERVAL = 0.001
 #: The shortest time for which a stop waits until the last events are written. Seconds.
 _JOURNAL_STOP_TIMEOUT = 0.2
+#: The shortest time for which a stop waits until the metrics are shown for the last time. Seconds.
+_EXPORTER_STOP_TIMEOUT = 0.5
 
 
 class Worker:
@@ -71,7 +89,13 @@ class Worker:
         self._recorder = (
             None
             if journal is None
-            else JournalRecorder(journal, telemetry, self.name, yield_interval=_JOURNAL_YIELD_INTERVAL)
+            else JournalRecorder(
+                journal,
+                telemetry,
+                self.name,
+                encoder=open_event_encoder(config),
+                yield_interval=_JOURNAL_YIELD_INTERVAL,
+            )
         )
         self._ledger = ledger
         self._stopping = threading.Event()
@@ -83,11 +107,15 @@ class Worker:
                 max_pool_connections=config.concurrency + 4,
             )
         )
-        self._result_publisher = ResultPublisher(broker, telemetry, keyring=open_keyring(config))
         self._metrics = WorkerMetrics(time.monotonic)
+        metered = MeteredResultBroker(broker, self._metrics.counters, time.monotonic)
+        self._result_publisher = ResultPublisher(metered, telemetry, keyring=open_keyring(config))
+        self._span_export = self._open_span_export()
         context = self._context = self._build_context(gateway or BotoEcsGateway(clients, time.monotonic), clients)
+        outages = context.outages
+        self._clusters = ClusterMonitor(context)
         fair_queue = FairQueue(lambda queue: config.profile(queue).weight, context.admission)
-        pool = self._thread_pool = LaunchThreadPool(config.concurrency, telemetry, context.token_cache, fair_queue)
+        pool = self._thread_pool = LaunchThreadPool(config.concurrency, outages, context.token_cache, fair_queue)
         context.admission.on_refresh(pool.wake)
         launcher = Launcher(context)
         self._consumer = Consumer(context, broker, launcher, pool)
@@ -95,34 +123,63 @@ class Worker:
         poller = Poller(context, pool, launcher.recover)
         poll_broker = self._metrics.count_broker_polls(self._consumer.step)
         shut_down = partial(self._consumer.shut_down, STOP_TIMEOUT - 2)
-        self._consumer_service = PeriodicService("consumer", poll_broker, telemetry, finish=shut_down)
+        self._consumer_service = PeriodicService(CONSUMER, poll_broker, outages, finish=shut_down)
         self._services: list[Service] = [
-            PeriodicService("poller", poller.step, telemetry),
-            PeriodicService("sweeper", sweeper.step, telemetry),
-            PeriodicService("admission", context.admission.step, telemetry),
-            PeriodicService("heartbeat", self._heartbeat, telemetry),
+            PeriodicService("poller", poller.step, outages),
+            PeriodicService("sweeper", sweeper.step, outages),
+            PeriodicService("admission", context.admission.step, outages),
+            PeriodicService("broken-items", BrokenItemMonitor(ledger, telemetry).step, outages),
+            PeriodicService("clusters", self._clusters.step, outages),
+            PeriodicService(HEARTBEAT, self._heartbeat, outages),
             *build_event_services(context, poller.reconciler, clients),
+            *self._runner_services(poller.run_settler),
+        ]
+        watched = (*self._services, self._consumer_service, self._result_publisher)
+        self._status = StatusReader(
+            context, self._metrics, watched, self._worker_info, self._result_publisher.count_pending, self._stopping
+        )
+        self._exporters = self._build_exporters(broker)
+
+    def _runner_services(self, run_settler: RunSettler) -> list[Service]:
+        """What warm pools need; nothing where no queue has one."""
+        context = self._context
+        if not any(map(context.is_warm, self.queues)):
+            return []
+        return [
+            PeriodicService("run-settler", run_settler.step, context.outages),
+            PeriodicService("silent-runners", SilentRunners(context).step, context.outages),
         ]
 
     def check(self) -> None:
-        """Check the queues' profiles, their clusters and the ledger's server; findings are reported as health.
+        """Check the queues' profiles, the ledger's server and the clusters, and report what is found.
 
         Raises:
-            ConfigError: the profile of a queue cannot launch anything.
+            ConfigError: the profile of a queue cannot launch anything, or has no Region.
+            UnusableServer: nothing could be launched with the ledger's server as it is.
         """
-        for queue in self.queues:
-            profile = self._config.profile(queue)
+        self._clusters.ask_for_strategies()
+        profiles = [self._context.profile(queue) for queue in self.queues]
+        for profile in profiles:
             profile.require_launchable()
-            target = self._context.target_for(queue)
-            if profile.check_health_on_startup:
-                for finding in self._context.gateway.check_cluster(target):
-                    self._telemetry.emit("health.degraded", queue=queue, reason=finding)
-        for finding in self._ledger.check_server():
-            self._telemetry.emit("health.degraded", queue="*", reason=finding)
+            self._context.target_for(profile.queue)
+        findings = self._ledger.check_server()
+        require_usable(findings)
+        self._report_findings("*", findings)
+        for queue, finding in self._clusters.check():
+            self._report_findings(queue, [finding])
+
+    def _report_findings(self, queue: str, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            if finding.severity is Severity.ERROR:
+                self._telemetry.emit("health.degraded", queue=queue, reason=finding.sentence)
+            elif finding.severity is not Severity.OK:
+                self._telemetry.emit("check.finding", reason=finding.sentence)
 
     def start(self) -> None:
-        """Start every service; returns at once."""
+        """Start every service; returns at once. ConfigError when `metrics_port` cannot be used."""
         self._started_at = self._ledger.now()
+        for exporter in self._exporters:
+            exporter.start()
         if self._recorder is not None:
             self._recorder.start()
         for service in (self._result_publisher, *self._services, self._consumer_service):
@@ -153,6 +210,10 @@ class Worker:
         if self._recorder is not None:  # last: it writes the events of all the others
             self._recorder.stop()
             ended = self._recorder.join(max(_JOURNAL_STOP_TIMEOUT, deadline - time.monotonic())) and ended
+        for exporter in self._exporters:  # they show to the end that the worker stops, and have no work to lose
+            exporter.stop()
+        for exporter in self._exporters:
+            exporter.join(max(_EXPORTER_STOP_TIMEOUT, deadline - time.monotonic()))
         return ended
 
     def _build_context(self, gateway: EcsGateway, clients: EcsClients) -> WorkerContext:
@@ -169,13 +230,58 @@ class Worker:
             wait_for_stop=self._stopping.wait,
             new_id=lambda: secrets.token_hex(8),
             rng=random.Random(),
+            tracing=self._build_tracing(),
         )
 
+    def _open_span_export(self) -> SpanExport | None:
+        """Return what exports spans; raises ConfigError when its packages are not installed."""
+        if not self._config.otel_traces:
+            return None
+        return open_span_export("ecs-queue-worker", self.name, partial(self._report_export_outage, "spans"))
+
+    def _report_export_outage(self, what: str, line: OutageLine) -> None:
+        if line.phase is OutagePhase.ENDED:
+            facts = {"seconds": round(line.seconds), "failures": line.failures}
+            self._telemetry.emit("otel.export_recovered", what=what, **facts)
+        else:
+            self._telemetry.emit("otel.export_failed", what=what, reason=line.reason)
+
+    def _build_tracing(self) -> Tracing:
+        if self._span_export is None:
+            return Tracing()
+        return OtelTracing(self._config.namespace, self._span_export, time.time, self._telemetry)
+
+    def _build_exporters(self, broker: Broker) -> list[Service]:
+        """Return what shows metrics and spans: HTTP server and OpenTelemetry. Adds the lines for CloudWatch."""
+        config, counters = self._config, self._metrics.counters
+        exporters: list[Service] = [self._span_export] if self._span_export is not None else []
+        if not (config.metrics_port or config.otel_metrics or config.cloudwatch_metrics):
+            return exporters
+        self._telemetry.add_sink(counters.record_event)
+        monitor = Monitor(config, self._ledger, broker, counters, self._status, self.queues, time.monotonic)
+        if config.cloudwatch_metrics:
+            step = partial(monitor.write_emf, partial(print, flush=True), time.time)
+            self._services.append(PeriodicService("cloudwatch", step, self._context.outages))
+        if config.metrics_port:
+            exporters.append(HttpServer(config.metrics_host, config.metrics_port, monitor.build_routes()))
+        if config.otel_metrics:
+            report = report_outages(partial(self._report_export_outage, "metrics"))
+            exporters.append(monitor.open_otel(self.name, report))
+        return exporters
+
     def _heartbeat(self) -> float:
-        self._ledger.heartbeat(self._worker_info(), min(_HEARTBEAT_TTL, 0.75 * self._config.lease_seconds))
+        ttl = min(_HEARTBEAT_TTL, 0.75 * self._config.lease_seconds)
+        self._status.send_heartbeat(lambda: self._ledger.heartbeat(self._worker_info(), ttl))
         return _HEARTBEAT_INTERVAL
 
+    def _health(self) -> str:
+        """Return "ok", or what fails now, which clusters cannot be used and why launches are paused."""
+        circuits = self._context.circuit_breakers.health()
+        failing = [*self._context.outages.reasons(), *self._clusters.reasons()]
+        return "; ".join([*failing, circuits] if circuits != "ok" else failing) or "ok"
+
     def _worker_info(self) -> WorkerInfo:
+        spot_call_rate = self._metrics.spot_calls.rate()
         return WorkerInfo(
             name=self.name,
             host=socket.gethostname(),
@@ -184,13 +290,14 @@ class Worker:
             queues=self.queues,
             concurrency=self._config.concurrency,
             launches_in_progress=self._thread_pool.outstanding,
-            launched_total=self._telemetry.count("launch.started"),
+            launched_total=self._telemetry.count("launch.started") + self._telemetry.count("launch.assigned"),
             ended_total=self._telemetry.count("request.ended"),
-            health=self._context.circuit_breakers.health(),
+            health=self._health(),
             started_at=self._started_at,
             launch_rate=self._metrics.launches.rate(),
             start_call_rate=self._metrics.start_calls.rate(),
             start_call_limit=self._config.run_task_rate,
+            spot_call_rate=spot_call_rate if spot_call_rate or self._context.launches_on_spot else None,
             read_call_rate=self._metrics.read_calls.rate(),
             read_call_limit=self._config.describe_tasks_rate,
             broker_poll_age=self._metrics.broker_polls.age(),

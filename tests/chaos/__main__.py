@@ -1,4 +1,4 @@
-"""`python -m tests.chaos --tasks 2000 --seed 1` makes one chaos run and prints its counts."""
+"""`python -m tests.chaos --tasks 2000 --seed 1` makes one chaos run and prints its counts; with `--warm` of runners."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.chaos.harness import ChaosHarness
 from tests.chaos.options import ChaosOptions
+from tests.chaos.warm import WarmChaos, WarmChaosOptions
 
 #: The most failures that are printed.
 _SHOWN = 20
@@ -22,6 +23,8 @@ def main(argv: Sequence[str]) -> int:
     if arguments.keep and arguments.keep.exists() and any(arguments.keep.iterdir()):
         parser.error(f"--keep: expected an empty directory or none, found {arguments.keep} with files in it")
     with tempfile.TemporaryDirectory(prefix="ecs-queue-chaos-") as temporary:
+        if arguments.warm:
+            return _run_warm(arguments, arguments.keep or Path(temporary))
         options = ChaosOptions(
             directory=arguments.keep or Path(temporary),
             tasks=arguments.tasks,
@@ -29,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
             workers=arguments.workers,
             kill_every=arguments.kill_every,
             speed=arguments.speed,
+            cluster=arguments.cluster,
         )
         with ChaosHarness(options, lambda line: print(line, file=sys.stderr, flush=True)) as chaos:
             report = chaos.run(arguments.timeout)
@@ -39,6 +43,22 @@ def main(argv: Sequence[str]) -> int:
                 print(f"and {len(report.failures) - _SHOWN} more")
             if arguments.keep:
                 _keep_servers_running(arguments.keep)
+    return 1 if report.failures else 0
+
+
+def _run_warm(arguments: argparse.Namespace, directory: Path) -> int:
+    options = WarmChaosOptions(
+        directory=directory,
+        tasks=arguments.tasks,
+        seed=arguments.seed,
+        provision_seconds=tuple(arguments.provision_seconds),
+        durability=arguments.durability,
+    )
+    with WarmChaos(options, lambda line: print(line, file=sys.stderr, flush=True)) as chaos:
+        report = chaos.run(arguments.timeout)
+    print(report)
+    for failure in report.failures[:_SHOWN]:
+        print(f"FAILURE: {failure}")
     return 1 if report.failures else 0
 
 
@@ -59,6 +79,26 @@ def _parser() -> argparse.ArgumentParser:
         "--kill-every", type=float, default=1.0, metavar="SECONDS", help="time between two SIGKILLs to a worker"
     )
     parser.add_argument("--speed", type=float, default=1.0, help="multiplies AWS's quotas (20 a second, burst 100)")
+    parser.add_argument(
+        "--cluster", action="store_true", help="on a Valkey cluster with durability = replica; its nodes fail over"
+    )
+    parser.add_argument(
+        "--warm", action="store_true", help="a warm queue, whose runners are killed; commands count their own starts"
+    )
+    parser.add_argument(
+        "--provision-seconds",
+        type=float,
+        nargs=2,
+        default=(3.0, 8.0),
+        metavar=("MIN", "MAX"),
+        help="until a container starts; with --warm",
+    )
+    parser.add_argument(
+        "--durability",
+        choices=("server", "aof", "replica"),
+        default="server",
+        help="with --warm; replica is on a cluster that fails over",
+    )
     parser.add_argument("--timeout", type=float, default=900.0, metavar="SECONDS")
     parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="keep the server's data and the logs there, and the servers running"

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from ecs_queue.client.client import EcsQueue, Handle
+from ecs_queue.client.client import EcsQueue
+from ecs_queue.client.handle import Handle
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.journal import open_journal
 from ecs_queue.journal.jsonl import read_events, write_events
@@ -21,12 +22,15 @@ from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.messages.envelope import TaskResult
 from ecs_queue.protocol.record import Record
 from ecs_queue.replay.decisions import replay_decisions
+from ecs_queue.server_keys import namespace_prefix
 from tests.chaos.killed_workers import KilledWorkers
 from tests.chaos.options import LEASE_SECONDS, MAX_ATTEMPTS, RECOVERY_GRACE_SECONDS, VISIBILITY_SECONDS, ChaosOptions
 from tests.chaos.recovery import UnackedMessageWatcher, measure_launch_recoveries, measure_message_recoveries
+from tests.chaos.scraper import Scraper
 from tests.invariants import Task, find_violations, list_all_tasks
 from tests.processes import merged_environ
-from tests.servers import require_redis_binary
+from tests.replicated_servers import ValkeyCluster
+from tests.servers import require_redis_binary, valkey_binary
 from tests.wait import wait_until
 
 T = TypeVar("T")
@@ -57,6 +61,7 @@ class ChaosReport:
     throttled: int
     seconds: float
     decisions: int
+    scrapes: int
     violations: list[str]
 
     @property
@@ -90,6 +95,7 @@ class ChaosReport:
                 f"longest recovery  {_format_longest(self.launch_recovery_seconds)} launches",
                 f"                  {_format_longest(self.message_recovery_seconds)} messages",
                 f"journal           {self.decisions} decisions, replayed offline",
+                f"scrapes           {self.scrapes} of workers' metrics, each adds up",
                 f"took              {self.seconds:.0f} s",
             )
         )
@@ -112,8 +118,7 @@ class ChaosHarness:
         options = self._options
         self._logs = options.directory / "logs"
         self._logs.mkdir(parents=True, exist_ok=True)
-        binary = require_redis_binary()
-        self._server = RedisServer(binary=binary, data_dir=options.directory / "redis", appendonly="always")
+        self._server = _open_server(options)
         self._stack.enter_context(self._server)
         self._ecs = self._stack.enter_context(LocalEcs(options.ecs, TimerRunner()))
         exports = {**local_environment(self._ecs.endpoint_url, self._server.url), **options.settings}
@@ -126,6 +131,7 @@ class ChaosHarness:
         self._workers = self._stack.enter_context(
             KilledWorkers(options.workers, self.environ, self._logs, self._rng, options.kill_every)
         )
+        self._scraper = Scraper(self._workers.metrics_ports)
         return self
 
     def __exit__(
@@ -136,9 +142,10 @@ class ChaosHarness:
     def run(self, timeout: float) -> ChaosReport:
         """Submit all requests, kill until all have ended, and report. Raises ResultTimeout after `timeout` seconds."""
         started_at = time.monotonic()
-        handles = self._submit()
-        results = self._collect(handles, timeout)
-        self._workers.stop_killing()
+        with self._scraper:
+            handles = self._submit()
+            results = self._collect(handles, timeout)
+            self._workers.stop_killing()
         return self._report(handles, results, time.monotonic() - started_at)
 
     def _submit(self) -> list[Handle]:
@@ -172,8 +179,15 @@ class ChaosHarness:
 
     def _kill_server(self) -> None:
         self._log("the server is killed")
-        self._server.kill()
-        self._server.start()
+        if isinstance(self._server, ValkeyCluster):
+            killed = self._server.kill_owner(namespace_prefix(self._queue.config.namespace))
+            self._server.wait_until_stable()
+            self._log("a replica has taken over")
+            killed.start()
+            self._server.wait_until_stable()
+        else:
+            self._server.kill()
+            self._server.start()
         self._server_restarts.append(time.time())
 
     def _stop_some(self, handles: list[Handle]) -> None:
@@ -197,6 +211,9 @@ class ChaosHarness:
         tasks = list_all_tasks(self._ecs.endpoint_url)
         violations = find_violations(self._queue.config.namespace, records, tasks, MAX_ATTEMPTS)
         violations += _mismatched_results(records, results)
+        ended = Counter(result.state for result in results)
+        wait_until(lambda: self._scraper.read_ended() == ended, "a worker shows how all requests ended", 30)
+        violations += self._scraper.violations
         replayed = replay_decisions(read_events(self._export(), self._log))
         if replayed.difference is not None:
             violations.append(f"the journal is decided differently offline: {replayed.difference}")
@@ -220,6 +237,7 @@ class ChaosHarness:
             throttled=sum(stats["throttled"].values()),
             seconds=seconds,
             decisions=replayed.decision_count,
+            scrapes=self._scraper.scrapes,
             violations=violations,
         )
 
@@ -236,6 +254,13 @@ class ChaosHarness:
     def _count_running_tasks(self) -> int:
         tasks: dict[str, int] = self._ecs.stats()["tasks"]
         return sum(number for status, number in tasks.items() if status != "STOPPED")
+
+
+def _open_server(options: ChaosOptions) -> RedisServer | ValkeyCluster:
+    """Return the server, or a cluster whose nodes keep their data in directories of their own."""
+    if options.cluster:
+        return ValkeyCluster(valkey_binary())
+    return RedisServer(binary=require_redis_binary(), data_dir=options.directory / "redis", appendonly="always")
 
 
 def _format_longest(seconds: list[float]) -> str:

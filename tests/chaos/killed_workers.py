@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from ecs_queue.local.reaper import Reaper
+from ecs_queue.local.redis_server import find_free_port
 from tests.processes import CLI_COMMAND
 
 _POLL_SECONDS = 0.05
@@ -43,6 +44,7 @@ class KilledWorkers:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="worker-killer")
         self._reaper = Reaper()
+        self._ports: dict[str, int] = {}
         self.kills: list[WorkerKill] = []
 
     def __enter__(self) -> Self:
@@ -68,6 +70,10 @@ class KilledWorkers:
         """Stop killing workers."""
         self._over.set()
         self._thread.join()
+
+    def metrics_ports(self) -> dict[str, int]:
+        """Return the port of each running worker's /metrics, by its name."""
+        return {name: self._ports[name] for name, process in list(self._running) if process.poll() is None}
 
     def log_files(self) -> list[Path]:
         """Return the log of each process, named like its worker."""
@@ -100,7 +106,9 @@ class KilledWorkers:
     def _start(self) -> tuple[str, subprocess.Popen[bytes]]:
         self._started += 1
         name = f"w{self._started:04}"
+        port = self._ports[name] = find_free_port()
         command = [*CLI_COMMAND, "worker", "--name", name, "--log-level", "debug", "--log-format", "json"]
+        command += ["--metrics-port", str(port)]
         with self._log_file(name).open("wb") as log:
             process = subprocess.Popen(command, env=self._environ, stdout=log, stderr=log, start_new_session=True)
         self._reaper.watch_group(process.pid)

@@ -24,7 +24,9 @@ class ChaosOptions:
     Attributes:
         directory: Holds the server's data and the logs.
         kill_every: Seconds between two kills of a worker.
+        server_kills: How often the server, or the cluster's node with the keys, is killed.
         speed: Multiplies AWS's quotas.
+        cluster: Whether the server is a cluster, in which a replica takes over from a killed node.
     """
 
     directory: Path
@@ -34,6 +36,7 @@ class ChaosOptions:
     kill_every: float = 1.0
     server_kills: int = 2
     speed: float = 1.0
+    cluster: bool = False
 
     def __post_init__(self) -> None:
         if self.tasks < 1 or self.workers < 2 or self.speed <= 0:
@@ -65,6 +68,7 @@ class ChaosOptions:
             "RUN_TASK_BURST": burst,
             "DESCRIBE_TASKS_RATE": rate,
             "DESCRIBE_TASKS_BURST": burst,
+            "DURABILITY": "replica" if self.cluster else "server",
         }
         settings = {f"AIRFLOW__ECS_QUEUE__{key}": value for key, value in keys.items()}
         return {**settings, "AIRFLOW__AWS_ECS_EXECUTOR__MAX_RUN_TASK_ATTEMPTS": str(MAX_ATTEMPTS)}

@@ -15,6 +15,8 @@ from typing import Any, Self
 
 import redis
 
+from ecs_queue.redis_connection import connect
+from ecs_queue.server_keys import namespace_prefix, queue_prefix
 from tests.chaos.killed_workers import WorkerKill
 
 #: After one of these events, a launch waits for its worker; any later event of the request shows that it continues.
@@ -100,8 +102,9 @@ class UnackedMessageWatcher:
     """A context that records in `unacked_intervals` from when to when each message was unacknowledged."""
 
     def __init__(self, redis_url: str, namespace: str) -> None:
-        self._client: Any = redis.Redis.from_url(redis_url, socket_timeout=5)
-        self._key = f"{namespace}:q:unacked_index"  # kombu's: delivery tag -> when it was taken
+        slot_key = namespace_prefix(namespace)
+        self._client: Any = connect(redis_url, socket_timeout=5, max_connections=1, slot_key=slot_key)
+        self._key = f"{queue_prefix(namespace)}unacked_index"  # kombu's: delivery tag -> when it was taken
         self._taken_at: dict[bytes, float] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="message-watch")

@@ -39,6 +39,7 @@ def test_nothing_is_lost_or_doubled_when_everything_fails_at_once(
     assert report.throttled
     assert report.longest_recovery_seconds < _MAX_RECOVERY_SECONDS
     assert report.decisions > 2 * _TASKS
+    assert report.scrapes > 10
 
     monkeypatch.setattr("ecs_queue.protocol.decisions.may_relaunch", lambda policy, observation: False)
     changed = replay_decisions(read_events(chaos.journal_file, print)).difference

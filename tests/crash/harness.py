@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,10 +21,13 @@ import redis
 from ecs_queue import crash_points
 from ecs_queue.broker import open_broker
 from ecs_queue.broker.base import RequestMessage
-from ecs_queue.client.client import EcsQueue, Handle
+from ecs_queue.client.client import EcsQueue
+from ecs_queue.client.handle import Handle
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, TimerRunner, local_environment
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
+from ecs_queue.runs.runner_options import URL_VARIABLE
+from ecs_queue.server_keys import namespace_prefix
 from tests.invariants import find_violations, list_all_tasks
 from tests.processes import CLI_COMMAND, merged_environ, read_json_lines, write_json_lines
 from tests.wait import wait_until
@@ -53,14 +59,26 @@ class CrashHarness:
         self.namespace = f"crash{uuid.uuid4().hex[:10]}"
         self._redis_url = redis_url
         self._settings = {**_QUICK_SETTINGS, **settings}
-        self._ecs = LocalEcs(ecs, TimerRunner(0.2))
+        self._ecs = self._make_ecs(ecs)
         self._stack = ExitStack()
         self._processes: list[subprocess.Popen[bytes]] = []
         self.handles: list[Handle] = []
+        self._published: dict[str, str] = {}  # id -> nonce
+
+    @property
+    def _is_warm(self) -> bool:
+        return any("WARM_SECONDS" in key for key in self._settings)
+
+    def _make_ecs(self, options: LocalEcsOptions) -> LocalEcs:
+        """Tasks are timers, or in a warm pool processes, since a runner speaks to the ledger."""
+        if not self._is_warm:
+            return LocalEcs(options, TimerRunner(0.2))
+        path = os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)))
+        return LocalEcs(replace(options, runner_environment={"PATH": path, URL_VARIABLE: self._redis_url}))
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self._ecs)
-        settings = {f"AIRFLOW__ECS_QUEUE__{key}": value for key, value in self._settings.items()}
+        settings = _named(self._settings)
         settings["AIRFLOW__ECS_QUEUE__NAMESPACE"] = self.namespace
         settings["AIRFLOW__AWS_ECS_EXECUTOR__MAX_RUN_TASK_ATTEMPTS"] = str(MAX_ATTEMPTS)
         self._environ = merged_environ(local_environment(self._ecs.endpoint_url, self._redis_url), settings)
@@ -90,7 +108,7 @@ class CrashHarness:
         """Put requests into the ledger, as by a client that died before it published their messages."""
         prepared_requests = [self.queue.prepare(line) for line in lines]
         self.queue.ledger.put([prepared.submission for prepared in prepared_requests])
-        self.handles += [Handle(self.queue, p.request.id, p.submission.nonce, p) for p in prepared_requests]
+        self.handles += [self.queue.handle(prepared.request.id) for prepared in prepared_requests]
 
     def publish(self, body: bytes) -> None:
         """Publish a message."""
@@ -98,7 +116,7 @@ class CrashHarness:
 
     def expect_result(self, record_id: str, nonce: str) -> None:
         """Expect the result of a published message."""
-        self.handles.append(Handle(self.queue, record_id, nonce))
+        self._published[record_id] = nonce
 
     def start_worker(self, armed: str = "", settings: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start a worker process that is armed for these crash points."""
@@ -173,26 +191,38 @@ class CrashHarness:
 
     def delete_all_keys(self) -> None:
         """Lose all data, as in a fail-over to an empty replica."""
-        self.redis.delete(*self.redis.keys(f"{self.namespace}:*"))
+        self.redis.delete(*self.redis.keys(f"{namespace_prefix(self.namespace)}*"))
 
     # The invariants.
 
     def finish(self) -> dict[str, tuple[str, int]]:
         """Let another worker finish everything. Return each id's state and attempts as in its result."""
         self.start_worker()
+        for record_id, nonce in self._published.items():
+            wait_until(partial(self._is_known, record_id), f"{record_id} has a record", TIMEOUT_SECONDS)
+            self.handles.append(self.queue.handle(record_id))
+            assert self.handles[-1].nonce == nonce
         results = list(self.queue.as_completed(self.handles, timeout=TIMEOUT_SECONDS))
         outcomes = {result.id: (result.state, result.attempts) for result in results}
         assert len(results) == len(outcomes) == len(self.handles)
         self.check_invariants(outcomes)
         return outcomes
 
+    def _is_known(self, record_id: str) -> bool:
+        return self.queue.ledger.get([record_id])[0] is not None
+
     def check_invariants(self, results: Mapping[str, tuple[str, int]]) -> None:
         """Check the invariants; every result must be the record's and count as delivered."""
         records = [record for record in self.queue.ledger.get(list(results)) if record is not None]
+        if self._is_warm:
+            wait_until(self._have_tasks_stopped, "the runners have left", TIMEOUT_SECONDS)
         tasks = list_all_tasks(self.endpoint_url)
         assert find_violations(self.namespace, records, tasks, MAX_ATTEMPTS) == []
         assert {record.id: (record.state.value, record.attempts) for record in records} == results
         assert [record.id for record in records if record.undelivered] == []
+
+    def _have_tasks_stopped(self) -> bool:
+        return all(task["lastStatus"] == "STOPPED" for task in list_all_tasks(self.endpoint_url))
 
     def client_runs(self) -> list[list[TaskLine]]:
         """Return the results that each client process got, in order."""
@@ -213,7 +243,7 @@ class CrashHarness:
         return (self.folder / "processes.log").read_text(errors="replace")[-4000:]
 
     def _start(self, command: Sequence[str], armed: str, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        environ = {**self._environ, **{f"AIRFLOW__ECS_QUEUE__{key}": value for key, value in settings.items()}}
+        environ = {**self._environ, **_named(settings)}
         if armed:
             environ[crash_points.ENVIRONMENT_VARIABLE] = armed
         with (self.folder / "processes.log").open("ab") as log:
@@ -226,3 +256,8 @@ class CrashHarness:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
+
+
+def _named(settings: Mapping[str, str]) -> dict[str, str]:
+    """The variables of keys of [ecs_queue]; those of other sections have their whole names."""
+    return {key if "__" in key else f"AIRFLOW__ECS_QUEUE__{key}": value for key, value in settings.items()}

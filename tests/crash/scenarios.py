@@ -13,6 +13,7 @@ from ecs_queue.local.ecs import FaultOptions, LocalEcsOptions
 from ecs_queue.messages import envelope
 from ecs_queue.protocol.record import build_client_token, build_started_by
 from ecs_queue.protocol.states import State
+from ecs_queue.server_keys import ledger_prefix, queue_prefix
 from tests.crash.harness import LEASE_SECONDS, SETTLE_SECONDS, TIMEOUT_SECONDS, CrashHarness, TaskLine
 from tests.invariants import list_all_tasks, make_ecs_client
 from tests.wait import wait_until
@@ -45,12 +46,27 @@ class Scenario:
 
 def ecs_with_faults(**faults: float) -> LocalEcsOptions:
     """An ECS whose first RunTask fails."""
-    return LocalEcsOptions(faults=FaultOptions(seed=_FIRST_CALL, operations=("RunTask",), **faults))
+    chances: dict[str, Any] = dict(faults)
+    return LocalEcsOptions(faults=FaultOptions(seed=_FIRST_CALL, operations=("RunTask",), **chances))
 
 
 def worker_with_two_requests(harness: CrashHarness, point: str) -> None:
     """A worker dies with two requests."""
     harness.submit(OK_TASK, FAILING_TASK)
+    harness.wait_for_crash(harness.start_worker(point), point)
+
+
+def worker_with_silent_runner(harness: CrashHarness, point: str) -> None:
+    """An idle runner is frozen for so long that its task is stopped."""
+    harness.submit(OK_TASK)
+    worker = harness.start_worker()
+    harness.wait_for_state("ok", State.SUCCESS)
+    harness.kill(worker)
+    (run,) = harness.queue.ledger.list_runs()
+    wait_until(lambda: harness.queue.ledger.list_runs()[0].phase == "idle", "the runner is idle")
+    # As a runner that has not spoken since: a minute is the least that can be configured.
+    key = f"{ledger_prefix(harness.namespace)}run:{run.name}"
+    harness.redis.hset(key, mapping={"boot": "frozen", "seen_at": "1.000"})
     harness.wait_for_crash(harness.start_worker(point), point)
 
 
@@ -100,7 +116,7 @@ def worker_with_task_over_time_limit(harness: CrashHarness, point: str) -> None:
 
 def worker_with_undecodable_element(harness: CrashHarness, point: str) -> None:
     """The element is no request: it may be lost and must not harm requests."""
-    harness.redis.lpush(f"{harness.namespace}:q:requests.default", b"no message at all")
+    harness.redis.lpush(f"{queue_prefix(harness.namespace)}requests.default", b"no message at all")
     harness.wait_for_crash(harness.start_worker(point), point)
     harness.submit(OK_TASK, FAILING_TASK)
 
@@ -169,7 +185,7 @@ def worker_with_stopped_ambiguous_launch(harness: CrashHarness, point: str) -> N
 def _write_newer_target(harness: CrashHarness, **changes: str) -> None:
     """Store a target as a newer version would."""
     fields: dict[Any, Any] = {"target": '{"galaxy": "far away"}', **changes}
-    harness.redis.hset(f"{harness.namespace}:l:r:ok", mapping=fields)
+    harness.redis.hset(f"{ledger_prefix(harness.namespace)}r:ok", mapping=fields)
 
 
 def worker_with_ambiguous_launch_of_unknown_target(harness: CrashHarness, point: str) -> None:
@@ -194,19 +210,17 @@ def worker_with_stopped_task_of_unknown_target(harness: CrashHarness, point: str
     harness.wait_for_crash(harness.start_worker(point), point)
 
 
-def worker_with_ledger_error(harness: CrashHarness, point: str) -> None:
-    """The record's key has a wrong type for a while."""
-    key = f"{harness.namespace}:l:r:ok"
-    prepared = harness.queue.prepare(OK_TASK)
-    harness.redis.set(key, "not a record")
-    harness.publish(prepared.submission.request)
-    harness.expect_result("ok", prepared.submission.nonce)
-    harness.wait_for_crash(harness.start_worker(point), point)
-    harness.redis.delete(key)
-    harness.start_worker()
-    wait_until(
-        lambda: harness.queue.ledger.get(["ok"])[0] is not None, "a record is made of the message", TIMEOUT_SECONDS
-    )
+def worker_with_full_server(harness: CrashHarness, point: str) -> None:
+    """The server is full when a worker has taken a message, so that its record cannot be claimed yet."""
+    harness.submit(OK_TASK)
+    worker = harness.start_worker(f"consumer.received=pause,{point}")
+    harness.wait_for_pause(worker)
+    harness.redis.config_set("maxmemory", 1)
+    try:
+        worker.send_signal(signal.SIGCONT)
+        harness.wait_for_crash(worker, point)
+    finally:
+        harness.redis.config_set("maxmemory", 0)
 
 
 #: One RunTask in 50 s.
@@ -264,8 +278,7 @@ def client_whose_requests_were_lost(harness: CrashHarness, point: str) -> None:
 
 
 _EVERY_REQUEST_POINTS = (
-    "broker.popped",
-    "broker.fetched",
+    "broker.taken",
     "broker.acking",
     "broker.acked",
     "consumer.received",
@@ -302,7 +315,14 @@ _ECS_WITH_DESCRIBE_FAULTS = LocalEcsOptions(
 )
 _WITH_EVENTS = Scenario(worker_with_two_requests, BOTH_ENDED, _ECS_WITH_DESCRIBE_FAULTS, with_events=True)
 
+_WARM = {"AIRFLOW__AWS_ECS_EXECUTOR__WARM_SECONDS": "1"}
+
 SCENARIOS: Mapping[str, Scenario] = {
+    "run_settler.taken": Scenario(worker_with_two_requests, BOTH_ENDED, settings=_WARM),
+    "run_settler.settled": Scenario(worker_with_two_requests, BOTH_ENDED, settings=_WARM),
+    "silent_runners.closed": Scenario(worker_with_silent_runner, _ONE_ENDED, settings=_WARM),
+    "silent_runners.stopped": Scenario(worker_with_silent_runner, _ONE_ENDED, settings=_WARM),
+    "reconciler.runner_tasks_written": Scenario(worker_with_two_requests, BOTH_ENDED),
     **dict.fromkeys(
         ("event_listener.received", "event_listener.updates_written", "event_listener.deleting"), _WITH_EVENTS
     ),
@@ -323,7 +343,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "broker.closing": Scenario(worker_terminated_while_rate_limited, BOTH_ENDED),
     "broker.requeueing": Scenario(worker_terminated_while_rate_limited, BOTH_ENDED),
     "broker.requeued": Scenario(worker_terminated_while_rate_limited, BOTH_ENDED),
-    "consumer.requeueing": Scenario(worker_with_ledger_error, _ONE_ENDED),
+    "consumer.requeueing": Scenario(worker_with_full_server, _ONE_ENDED),
     "consumer.undecodable": Scenario(worker_with_undecodable_element, BOTH_ENDED),
     "completion.dead_lettered": Scenario(worker_with_dead_letter, BOTH_ENDED),
     "launch.claimed": _WITHOUT_MESSAGES,

@@ -20,6 +20,7 @@ from ecs_queue.errors import UsageError
 from ecs_queue.ledger.base import DeadLetters, DeliveryCounts, RequestOperations, RequestSchedule
 from tests.airflow.crash_scenarios import SCENARIOS as OF_SCHEDULERS
 from tests.crash.scenarios import SCENARIOS
+from tests.runner.crash_scenarios import AFTER_THE_CRASH as OF_RUNNERS
 
 PACKAGE = Path(ecs_queue.__file__).parent
 #: The modules with the steps of a request.
@@ -37,7 +38,7 @@ EFFECTS: dict[str, set[str]] = {
     - {"reschedule_poll", "poll_soon", "prune", "list_dead_letters"},
     "broker": _methods(Broker)
     - {"backlog", "check", "close", "consume_requests", "consume_results", "delete_result_queue"},
-    "gateway": _methods(EcsGateway) - {"check_cluster"},
+    "gateway": _methods(EcsGateway) - {"check_cluster", "default_strategy"},
     "delivery": _methods(Delivery) - {"body", "queue", "redelivered"},
     "result_consumer": _methods(ResultConsumer) - {"close"},
     "ledger_access": _methods(LedgerAccess)
@@ -81,8 +82,7 @@ def test_every_point_is_reached_at_one_place_and_every_place_is_in_the_catalogue
 
 
 def test_every_point_has_a_scenario_and_every_scenario_a_point() -> None:
-    assert SCENARIOS.keys() | OF_SCHEDULERS.keys() == POINTS.keys()
-    assert not SCENARIOS.keys() & OF_SCHEDULERS.keys()
+    assert Counter([*SCENARIOS, *OF_SCHEDULERS, *OF_RUNNERS]) == Counter(POINTS.keys())
 
 
 @pytest.mark.parametrize("path", EFFECT_FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

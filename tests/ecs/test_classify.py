@@ -228,6 +228,11 @@ class NewConnectionError(Exception):
     """Named like urllib3's."""
 
 
+#: Older versions of botocore have no error for this.
+UNKNOWN_TOKEN_PROVIDER = (
+    boto.UnknownTokenProviderError(name="x") if hasattr(boto, "UnknownTokenProviderError") else boto.NoAuthTokenError()
+)
+
 EXCEPTIONS: list[tuple[Exception, bool, RunTaskResultKind, bool]] = [
     (boto.EndpointConnectionError(endpoint_url=URL, error="refused"), True, RunTaskResultKind.NEVER_SENT, False),
     (boto.ConnectTimeoutError(endpoint_url=URL), True, RunTaskResultKind.NEVER_SENT, False),
@@ -268,6 +273,8 @@ EXCEPTIONS: list[tuple[Exception, bool, RunTaskResultKind, bool]] = [
     (ValueError("unparsable"), True, RunTaskResultKind.AMBIGUOUS, True),
     (ValueError("before anything was sent"), False, RunTaskResultKind.NEVER_SENT, False),
     (boto.NoCredentialsError(), False, RunTaskResultKind.UNUSABLE_PROFILE, False),
+    (getattr(boto, "LoginRefreshRequired", boto.NoAuthTokenError)(), False, RunTaskResultKind.UNUSABLE_PROFILE, False),
+    (UNKNOWN_TOKEN_PROVIDER, False, RunTaskResultKind.UNUSABLE_PROFILE, False),
     (boto.PartialCredentialsError(provider="env", cred_var="x"), False, RunTaskResultKind.UNUSABLE_PROFILE, False),
     (
         boto.CredentialRetrievalError(provider="process", error_msg="x"),

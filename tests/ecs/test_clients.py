@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -237,6 +238,23 @@ def test_an_airflow_connection_is_honoured_where_airflow_is_installed() -> None:
     assert client.meta.endpoint_url == "http://ecs:1"
     assert client._request_signer._credentials.access_key == "conn-key"
     assert client._endpoint.http_session._verify is False
+
+
+def test_the_import_of_airflow_leaves_logging_as_the_program_set_it_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = tmp_path / "airflow"
+    package.mkdir()
+    package.joinpath("__init__.py").write_text(
+        "import logging\nlogging.getLogger().handlers[:] = [logging.NullHandler()]\nlogging.getLogger().setLevel(1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [logging.StreamHandler()])
+    before = root.handlers[0], root.level
+    open_credential_source("aws_default")
+    assert sys.modules.pop("airflow").__file__ == str(package / "__init__.py")
+    assert (root.handlers[0], root.level) == before
 
 
 def test_without_airflow_a_connection_means_boto3s_own_chain(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from botocore.stub import Stubber
 from ecs_queue.ecs.clients import ClientOptions, CredentialSource, EcsClients, Target
 from ecs_queue.ecs.gateway import BotoEcsGateway, EcsGateway
 from ecs_queue.errors import UsageError
+from ecs_queue.findings import Reporter, Severity
 from ecs_queue.protocol.ecs_results import EcsError, EcsErrorKind, RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.observation import observe
 from tests.ecs.scripted_endpoint import ScriptedEndpoint, ScriptedReply, error_reply, ok_reply
@@ -385,17 +386,25 @@ def test_check_says_what_stands_in_the_way(
     gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint, reply: ScriptedReply, finding: str
 ) -> None:
     endpoint.enqueue(reply)
-    findings = gateway.check_cluster(target)
-    assert len(findings) == 1
-    assert finding in findings[0]
-    assert findings[0].startswith("Cluster jobs in eu-central-1 ")
+    found = gateway.check_cluster(target, Reporter("q"))
+    assert finding in found.sentence
+    assert found.text.startswith("cluster jobs in eu-central-1 ")
+    assert found.severity is (Severity.INFO if "cannot be checked" in found.text else Severity.ERROR)
+
+
+@pytest.mark.parametrize("strategy", [[], [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]])
+def test_the_default_strategy_of_a_cluster_is_read(
+    gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint, strategy: list[dict[str, Any]]
+) -> None:
+    endpoint.enqueue(ok_reply(clusters=[{"status": "ACTIVE", "defaultCapacityProviderStrategy": strategy}]))
+    assert gateway.default_strategy(target) == tuple(strategy)
 
 
 def test_check_finds_nothing_wrong_with_an_active_cluster(
     gateway: BotoEcsGateway, target: Target, endpoint: ScriptedEndpoint
 ) -> None:
     endpoint.enqueue(ok_reply(clusters=[{"status": "ACTIVE"}]))
-    assert gateway.check_cluster(target) == []
+    assert gateway.check_cluster(target, Reporter("q")).severity is Severity.OK
     assert endpoint.requests[0].body == {"clusters": ["jobs"]}
 
 
@@ -457,7 +466,8 @@ def test_an_answer_without_the_members_of_ecs_proves_nothing_whatever_the_operat
         "describe_tasks": lambda: _kind(gateway.describe_tasks(target, [ARN]).error),
         "list_tasks": lambda: _kind(gateway.list_tasks(target, "s", "family").error),
         "stop_task": lambda: _kind(gateway.stop_task(target, ARN, "asked to").error),
-        "check_cluster": lambda: "does not exist" in gateway.check_cluster(target)[0],
+        "check_cluster": lambda: "does not exist" in gateway.check_cluster(target, Reporter("q")).text,
+        "default_strategy": lambda: isinstance(gateway.default_strategy(target), EcsError),
     }
     found = {}
     for name, call in calls.items():
@@ -470,6 +480,7 @@ def test_an_answer_without_the_members_of_ecs_proves_nothing_whatever_the_operat
         "list_tasks": unavailable,
         "stop_task": unavailable,
         "check_cluster": False,
+        "default_strategy": True,
     }
     assert found.keys() == {name for name in vars(EcsGateway) if not name.startswith("_")}
 

@@ -9,6 +9,7 @@ import pytest
 
 from ecs_queue.ecs.clients import EcsClients, Target
 from ecs_queue.ecs.gateway import BotoEcsGateway
+from ecs_queue.findings import Reporter, Severity
 from ecs_queue.protocol.ecs_results import EcsErrorKind, RunTaskResultKind
 from ecs_queue.protocol.observation import observe
 from ecs_queue.tasks import EcsTaskState
@@ -58,7 +59,7 @@ def launch(gateway: BotoEcsGateway, target: Target, subnet: str, started_by: str
 
 
 def test_a_task_is_launched_found_followed_and_ends(gateway: BotoEcsGateway, target: Target, cluster: str) -> None:
-    assert gateway.check_cluster(target) == []
+    assert gateway.check_cluster(target, Reporter("q")).severity is Severity.OK
     arn = launch(gateway, target, cluster, "followed")
     assert gateway.list_tasks(target, "followed", "").arns == [arn]
     assert gateway.list_tasks(target, "another", "").arns == []
@@ -105,7 +106,7 @@ def test_an_unknown_cluster_is_the_profiles_fault(gateway: BotoEcsGateway, moto_
     trouble = gateway.describe_tasks(elsewhere, ["x"]).error
     assert trouble is not None
     assert trouble.kind is EcsErrorKind.CLUSTER_NOT_FOUND
-    assert "does not exist" in gateway.check_cluster(elsewhere)[0]
+    assert "does not exist" in gateway.check_cluster(elsewhere, Reporter("q")).text
 
 
 def test_a_role_of_another_account_is_assumed(

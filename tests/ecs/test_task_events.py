@@ -9,6 +9,7 @@ import pytest
 
 from ecs_queue.ecs.task_events import TaskEvent, decode_event, newest_event_per_task
 from ecs_queue.errors import UndecodableMessage
+from ecs_queue.protocol.settings import MAX_STORED_NUMBER
 
 ARN = "arn:aws:ecs:us-west-2:111122223333:task/jobs/d7ec8af4c3a1470d9d9c9a1b3e1c2f3a"
 SECRET = "hunter2"
@@ -93,6 +94,13 @@ def test_what_others_started_is_foreign(changes: dict[str, Any]) -> None:
         json.dumps(event(detail={"taskArn": None})),
         json.dumps(event(detail={"lastStatus": None})),
         json.dumps({**event(), "detail": SECRET}),
+        json.dumps(event(detail={"version": int(MAX_STORED_NUMBER)})),
+        json.dumps(event(detail={"containers": 5})),
+        json.dumps(event(detail={"containers": [SECRET]})),
+        json.dumps(event(detail={"containers": [{"exitCode": 2**31}]})),
+        json.dumps(event(detail={"stopCode": [SECRET]})),
+        json.dumps(event(detail={"stoppedReason": {"a": SECRET}})),
+        "{\udcff",
     ],
 )
 def test_an_unreadable_event_is_reported_without_quoting_it(body: str) -> None:

@@ -77,8 +77,9 @@ class FaultHarness:
             self.ecs.finish(task["taskArn"])
 
     def service_failures(self, text: str) -> list[str]:
-        """Return the reasons of failed services that contain `text`."""
-        reasons = [str(fields["reason"]) for name, fields in list(self.emitted) if name == "service.failed"]
+        """Return the reasons of failed services that contain `text`: of every failure, not only those with a line."""
+        failures = ("service.failed", "service.retried")
+        reasons = [str(fields["reason"]) for name, fields in list(self.emitted) if name in failures]
         return [reason for reason in reasons if text in reason]
 
     def started_by_values(self) -> list[str]:

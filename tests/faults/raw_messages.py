@@ -9,6 +9,8 @@ from typing import Any
 
 import redis
 
+from ecs_queue.server_keys import queue_prefix
+
 
 def encode_kombu_message(body: bytes, **properties: Any) -> bytes:
     """Return a message in kombu's format."""
@@ -32,4 +34,4 @@ def encode_kombu_message(body: bytes, **properties: Any) -> bytes:
 
 def push_messages(client: redis.Redis, *messages: bytes, queue: str = "default", namespace: str = "ecs-queue") -> None:
     """Put messages on the list as docs/messages.md describes it."""
-    client.lpush(f"{namespace}:q:requests.{queue}", *messages)
+    client.lpush(f"{queue_prefix(namespace)}requests.{queue}", *messages)

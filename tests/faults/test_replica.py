@@ -69,7 +69,7 @@ def test_a_primary_that_is_a_replica_for_a_while_loses_and_doubles_nothing(
 def test_workers_and_clients_move_to_the_new_primary_though_their_connections_work(
     own_redis: RedisServer, replica: RedisServer, make_harness: Callable[..., FaultHarness]
 ) -> None:
-    """As behind a DNS name or a virtual address: nobody closes the connections to the old primary."""
+    """As behind a DNS name or a virtual address: no process closes the connections to the old primary."""
     with TcpForwarder(own_redis.port) as address:
         harness = make_harness(address.url)
         names = [f"r{index}" for index in range(10)]
@@ -87,7 +87,7 @@ def test_workers_and_clients_move_to_the_new_primary_though_their_connections_wo
         wait_until(lambda: _submits(harness, "a"), "the client reaches the new primary")
         harness.wait_for_state(State.LAUNCHED, "a")
         with _client(replica) as client:
-            assert client.exists("ecs-queue:l:r:a")
+            assert client.exists("{ecs-queue}:l:r:a")
         assert len(harness.started_by_values()) == len(set(harness.started_by_values())) == len(names) + 1
 
 

@@ -77,7 +77,7 @@ def test_neither_takes_or_harms_the_others_messages(
     assert sorted(result.id for result in results) == sorted(ours)
     # Every key is either under the namespace, or Celery's own by its documented names.
     celerys = ("celery", "_kombu", "unacked", "default")
-    assert [key for key in keys if not key.startswith(("ecs-queue:", *celerys))] == []
+    assert [key for key in keys if not key.startswith(("{ecs-queue}:", *celerys))] == []
 
 
 def test_celery_messages_put_on_our_list_by_mistake_are_dead_letters(
@@ -86,7 +86,7 @@ def test_celery_messages_put_on_our_list_by_mistake_are_dead_letters(
     harness = make_harness(redis_url)
     _send(celery_environ)
     with redis.Redis.from_url(redis_url) as client:
-        while client.rpoplpush("default", "ecs-queue:q:requests.default"):
+        while client.rpoplpush("default", "{ecs-queue}:q:requests.default"):
             pass
     harness.start_worker()
     harness.submit("good")

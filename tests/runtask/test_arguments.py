@@ -20,6 +20,7 @@ from ecs_queue.runtask.arguments import (
     render_run_task_kwargs,
     validate_request,
 )
+from ecs_queue.runtask.overrides import SAFE_OVERRIDES
 from ecs_queue.tasks import EcsQueuedTask
 
 NOW = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
@@ -131,6 +132,26 @@ def test_an_empty_strategy_leaves_the_choice_to_the_cluster() -> None:
     assert not {"launchType", "capacityProviderStrategy", "platformVersion"} & kwargs.keys()
 
 
+@pytest.mark.parametrize(
+    ("provider", "is_fargate"), [("FARGATE", True), ("FARGATE_SPOT", True), ("my-instances", False)]
+)
+def test_the_default_strategy_of_a_cluster_takes_the_place_of_what_is_not_set(provider: str, is_fargate: bool) -> None:
+    default = ({"capacityProvider": provider, "weight": 1},)
+    kwargs = render(launch_type=None, assign_public_ip=True, cluster_strategy=default)
+    assert "launchType" not in kwargs
+    assert "capacityProviderStrategy" not in kwargs
+    assert ("platformVersion" in kwargs) == is_fargate
+    assert ("assignPublicIp" in kwargs["networkConfiguration"]["awsvpcConfiguration"]) == is_fargate
+    assert render(launch_type="EC2", cluster_strategy=default)["launchType"] == "EC2"
+    assert (
+        render({"launchType": "EXTERNAL"}, launch_type=None, cluster_strategy=default, allowed_overrides=("*",))[
+            "launchType"
+        ]
+        == "EXTERNAL"
+    )
+    assert render(launch_type=None)["launchType"] == "FARGATE"
+
+
 def test_the_last_layer_that_chooses_the_capacity_wins() -> None:
     spot = {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT"}]}
     assert "launchType" not in render(launch_type="EC2", run_task_kwargs=spot)
@@ -147,6 +168,25 @@ def test_both_choices_in_one_layer_are_refused() -> None:
         render(run_task_kwargs=both)
     with pytest.raises(ConfigError, match="expected only one of them, found both"):
         profile(launch_type="EC2", capacity_provider_strategy=({"capacityProvider": "a"},))
+
+
+@pytest.mark.parametrize(
+    ("allowed", "cost"),
+    [(SAFE_OVERRIDES, "42"), (("tags.cost", "tags"), "0"), (("*",), "0")],
+    ids=["safe", "tags.cost", "everything"],
+)
+def test_a_requests_tags_are_added_and_the_profiles_stay_unless_they_may_be_replaced(
+    allowed: tuple[str, ...], cost: str
+) -> None:
+    request = {"tags": [{"key": "cost", "value": "0"}, {"key": "run", "value": "7"}]}
+    defaults = {"tags": [{"key": "cost", "value": "42"}]}
+    kwargs = render(request, run_task_kwargs=defaults, allowed_overrides=allowed)
+    assert kwargs["tags"] == [{"key": "cost", "value": cost}, {"key": "run", "value": "7"}]
+
+
+def test_a_tag_of_a_name_that_is_not_allowed_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"tags\.run may not be overridden"):
+        render({"tags": [{"key": "run", "value": "7"}]}, allowed_overrides=("tags.cost",))
 
 
 def test_run_task_kwargs_are_below_the_request_and_merged_by_name() -> None:

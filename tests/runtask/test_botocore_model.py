@@ -75,12 +75,8 @@ def test_tags_must_be_spelled_as_they_are() -> None:
         ({"environment": {"A": "1"}}, r"c\.environment: expected a list, found an object"),
         ({"environmentFiles": [{"value": "v"}]}, r"environmentFiles\[0\]: expected the key 'type'"),
         ({"resourceRequirements": [{"type": "GPUU"}]}, r"\.type: expected one of GPU, .*, found 'GPUU'"),
-        ([], r"c: expected an object, found 0 entries \(a list\)"),
+        ([], r"c: expected an object, found a list"),
         ({5: 1}, r"c: unknown key 5"),
-        (
-            {"resourceRequirements": [{"type": "GPU", "sharingStrategy": {}}]},
-            r"sharingStrategy: expected one of nvidiaMps, found no keys",
-        ),
     ],
 )
 def test_a_mistake_is_named_with_key_expectation_and_finding(value: Any, message: str) -> None:
@@ -108,3 +104,12 @@ def test_a_required_member_may_come_from_another_layer_outside_lists() -> None:
     assert normalize(value, network, "n") == value
     with pytest.raises(InvalidRequest, match="expected the key 'subnets'"):
         validate(value, network, "n")
+
+
+def test_a_union_takes_exactly_one_member() -> None:
+    text = Shape("string")
+    union = Shape("structure", {"a": text, "b": text}, member_by_letters={"a": "a", "b": "b"}, is_union=True)
+    assert normalize({"a": "x"}, union, "u") == {"a": "x"}
+    for value, found in (({}, "no keys"), ({"a": "x", "b": "y"}, "the keys a, b")):
+        with pytest.raises(InvalidRequest, match=f"u: expected one of a, b, found {found}"):
+            normalize(value, union, "u")

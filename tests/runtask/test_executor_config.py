@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ecs_queue.errors import InvalidRequest
 from ecs_queue.runtask.executor_config import (
+    find_choices,
     normalize_executor_config,
     normalize_run_task_kwargs,
 )
@@ -96,6 +97,20 @@ def test_without_the_main_containers_name_an_unnamed_command_is_still_refused() 
 def test_tags_stay_as_they_are() -> None:
     tags = [{"key": "my_key", "value": "my_value"}]
     assert normalize_executor_config({"tags": tags}, "main") == {"tags": tags}
+
+
+@pytest.mark.parametrize(
+    ("config", "chosen"),
+    [
+        ({"tags": [{"key": "k", "value": "v"}]}, ("tags",)),
+        ({"propagateTags": "TASK_DEFINITION"}, ("tags",)),
+        ({"enableECSManagedTags": True, "overrides": {"taskRoleArn": "r"}}, ("tags", "r")),
+        ({"enableECSManagedTags": False, "tags": []}, ()),
+        ({"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT"}]}, ("capacity",)),
+    ],
+)
+def test_tags_roles_and_capacity_are_the_requests_choice(config: dict[str, Any], chosen: tuple[str]) -> None:
+    assert find_choices(config) == chosen
 
 
 def test_nothing_is_shared_with_what_was_given() -> None:

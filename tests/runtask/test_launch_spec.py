@@ -61,8 +61,8 @@ def test_its_header_is_what_the_claim_stored_and_the_arguments_are_not_read() ->
 
 
 def test_a_stored_header_of_a_newer_version_is_left_to_newer_workers() -> None:
-    with pytest.raises(UndecodableMessage, match="of version 2, this worker knows 1"):
-        launch_spec_header(Record(id="a", args="{}", container_name="main", max_attempts=3, spec_version=2))
+    with pytest.raises(UndecodableMessage, match="of version 4, this worker knows up to 3"):
+        launch_spec_header(Record(id="a", args="{}", container_name="main", max_attempts=3, spec_version=4))
 
 
 def test_the_header_of_a_record_that_stores_none_is_read_from_its_arguments() -> None:

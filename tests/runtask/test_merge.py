@@ -28,13 +28,18 @@ CONTAINERS = st.lists(
     unique_by=lambda entry: entry["name"],
     max_size=3,
 )
+TAGS: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
+    st.builds(lambda key, value: {"key": key, "value": value}, st.sampled_from(["k", "l"]), st.text(max_size=2)),
+    unique_by=lambda tag: str(tag["key"]),
+)
 LAYERS = st.fixed_dictionaries(
     {},
     optional={
         "overrides": st.fixed_dictionaries(
             {}, optional={"cpu": st.sampled_from(["256", "512"]), "containerOverrides": CONTAINERS}
         ),
-        "tags": st.lists(st.fixed_dictionaries({"key": st.sampled_from("kl"), "value": st.text(max_size=2)})),
+        "tags": TAGS,
+        "placementConstraints": st.lists(st.fixed_dictionaries({"type": st.sampled_from("kl")})),
         "group": st.text(max_size=3),
     },
 )
@@ -74,15 +79,19 @@ def test_every_variable_of_the_upper_layer_is_in_the_result(a: Layer, b: Layer) 
             assert variable in found["environment"]
 
 
-def test_environment_is_merged_by_name_and_other_lists_are_replaced() -> None:
+def test_named_lists_are_merged_by_name_and_other_lists_are_replaced() -> None:
     base = {
-        "tags": [{"key": "a", "value": "1"}],
+        "tags": [{"key": "a", "value": "1"}, {"key": "b", "value": "1"}],
+        "placementConstraints": [{"type": "memberOf", "expression": "a"}],
+        "volumeConfigurations": [{"name": "v", "managedEBSVolume": {"roleArn": "r", "sizeInGiB": 1}}],
         "overrides": {
             "containerOverrides": [{"name": "main", "environment": [{"name": "A", "value": "1"}, {"name": "B"}]}]
         },
     }
     over = {
         "tags": [{"key": "b", "value": "2"}],
+        "placementConstraints": [{"type": "distinctInstance"}],
+        "volumeConfigurations": [{"name": "v", "managedEBSVolume": {"sizeInGiB": 2}}],
         "overrides": {
             "containerOverrides": [
                 {"name": "side", "cpu": 5},
@@ -92,6 +101,8 @@ def test_environment_is_merged_by_name_and_other_lists_are_replaced() -> None:
     }
     environment = [{"name": "A", "value": "2"}, {"name": "B"}, {"name": "C", "value": "3"}]
     assert merge_run_task(base, over) == {
-        "tags": [{"key": "b", "value": "2"}],
+        "tags": [{"key": "a", "value": "1"}, {"key": "b", "value": "2"}],
+        "placementConstraints": [{"type": "distinctInstance"}],
+        "volumeConfigurations": [{"name": "v", "managedEBSVolume": {"roleArn": "r", "sizeInGiB": 2}}],
         "overrides": {"containerOverrides": [{"name": "main", "environment": environment}, {"name": "side", "cpu": 5}]},
     }

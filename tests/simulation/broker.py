@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ecs_queue.broker.base import OnDelivery, OnUndecodable, RequestMessage
@@ -54,11 +54,11 @@ class SimBrokerServer:
             messages.append(SimMessage(queue, body, self.context.now + delay))
             self.context.scheduler.notify_parked(self.context.now + delay)
 
-    def take(self, messages: list[SimMessage]) -> SimMessage | None:
-        """Take the next visible message and hide it for the visibility timeout."""
+    def take(self, messages: list[SimMessage], without: Collection[str] = ()) -> SimMessage | None:
+        """Take the next visible message, of a queue that is not `without`, and hide it for the visibility timeout."""
         now = self.context.now
         messages[:] = [message for message in messages if not message.gone]
-        ready = [message for message in messages if message.visible_at <= now]
+        ready = [message for message in messages if message.visible_at <= now and message.queue not in without]
         if not ready:
             return None
         message = ready[0] if len(ready) == 1 else self.context.rng.choice(ready)
@@ -100,7 +100,7 @@ class SimBroker:
         self, queues: Sequence[str], prefetch: int, on_delivery: OnDelivery, on_undecodable: OnUndecodable
     ) -> SimConsumer:
         self._process.step("consume")
-        return SimConsumer(self._process, self._server, prefetch, on_delivery)
+        return SimConsumer(self._process, self._server, queues, prefetch, on_delivery)
 
     def consume_results(self, owner: str) -> SimInbox:
         return SimInbox(self._process, self._server, owner)
@@ -111,7 +111,7 @@ class SimBroker:
     def backlog(self, queue: str) -> int:
         return len(self._server.queues.requests)
 
-    def check(self) -> None:
+    def check(self, queues: Sequence[str] = (), *, may_create: bool = True) -> None:
         """Always available."""
 
     def close(self) -> None:
@@ -152,21 +152,29 @@ class SimDelivery:
 
 
 class SimConsumer:
-    """A `RequestConsumer` of the only queue."""
+    """A `RequestConsumer`."""
 
-    def __init__(self, process: SimProcess, server: SimBrokerServer, prefetch: int, on_delivery: OnDelivery) -> None:
+    def __init__(
+        self,
+        process: SimProcess,
+        server: SimBrokerServer,
+        queues: Sequence[str],
+        prefetch: int,
+        on_delivery: OnDelivery,
+    ) -> None:
         self._process = process
+        self._queues = queues
         self._context = process.context
         self._server = server
         self._prefetch = prefetch
         self._on_delivery = on_delivery
         self._deliveries: list[SimDelivery] = []
-        self._suspended = False
+        self._suspended: set[str] = set()
         self._was_empty = False
 
     def drain(self, timeout: float, limits: Mapping[str, int] | None = None) -> int:
         self._process.step("drain")
-        if self._suspended or len(self._deliveries) >= self._prefetch:
+        if len(self._suspended) == len(self._queues) or len(self._deliveries) >= self._prefetch:
             self._context.scheduler.sleep(timeout)
             return 0
         taken = self._take() or self._take_later(timeout)
@@ -174,13 +182,14 @@ class SimConsumer:
         return taken
 
     def suspend(self, queue: str) -> None:
-        self._suspended = True
+        self._suspended.add(queue)
 
     def resume(self, queue: str) -> None:
-        self._suspended = False
+        self._suspended.discard(queue)
 
-    def restore_expired(self) -> None:
+    def restore_expired(self) -> bool:
         """Messages of dead processes become visible by themselves."""
+        return False
 
     def close(self) -> None:
         for delivery in list(self._deliveries):
@@ -198,7 +207,7 @@ class SimConsumer:
     def _take(self) -> int:
         taken = 0
         while len(self._deliveries) < self._prefetch:
-            message = self._server.take(self._server.queues.requests)
+            message = self._server.take(self._server.queues.requests, self._suspended)
             if message is None:
                 break
             taken += 1

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 from ecs_queue.broker.base import Broker
-from ecs_queue.client.client import EcsQueue, Handle
+from ecs_queue.client.client import EcsQueue
+from ecs_queue.client.handle import Handle
 from ecs_queue.client.producer import PreparedRequest
 from ecs_queue.config import Config
-from ecs_queue.errors import LedgerUnavailable, PermanentError, RequestTooLate, UnknownTask
+from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable, PermanentError, RequestTooLate, UnknownTask
 from ecs_queue.ledger.base import Ledger
 from ecs_queue.messages.envelope import TaskResult
 from tests.simulation.process import SimProcess, SimulationContext
@@ -71,12 +73,20 @@ class SimClientProcess(SimProcess):
         super().__init__(context, name, on_death)
         self.owner = owner
         self._report_violation = report_violation
-        self._ledger, broker = connect(self)
-        self._queue = EcsQueue(config, broker, self._ledger, owner=owner.name, clock=self._clock)
-        # Without a broker, the waiter waits on this event.
-        self._queue._result_waiter._closed = SimEvent(self.context.scheduler)
+        self._ledger, self._broker = connect(self)
+        self._queue = EcsQueue(config, self._broker, self._ledger, owner=owner.name, clock=self._clock)
+        self._simulate_results_thread()
         self._prepared: dict[str, PreparedRequest] = {}
         self._received: set[tuple[str, str]] = set()
+
+    def _simulate_results_thread(self) -> None:
+        """Let the thread that reads the results, and those that wait for it, be threads of the simulation."""
+        scheduler, results = self.context.scheduler, self._queue.results
+        results._new_event = lambda: SimEvent(scheduler)
+        results._closed, results._wake = SimEvent(scheduler), SimEvent(scheduler)
+        results._ended, results._confirmations._ended = SimEvent(scheduler), SimEvent(scheduler)
+        results._start = lambda run: scheduler.spawn(self, "results", run)  # type: ignore[assignment]
+        results.prepare_wait = lambda timeout, is_over: timeout  # type: ignore[method-assign] # one thread of Python
 
     def start(self) -> None:
         """Start to submit, to wait for results, and to stop requests in between."""
@@ -119,7 +129,11 @@ class SimClientProcess(SimProcess):
         prepared = self._prepared.get(request.id) or self._queue.prepare(request.line)
         self._prepared[request.id] = prepared
         try:
-            return self._queue.send([prepared])[0]
+            handle = self._queue.send([prepared])[0]
+            if prepared.submission.delayed_until:  # a producer of another kind publishes at once
+                with suppress(BrokerUnavailable):
+                    self._broker.publish_requests([prepared.to_message()])
+            return handle
         except RequestTooLate:
             del self._prepared[request.id]
             if self.context.now < prepared.request.accept_until:

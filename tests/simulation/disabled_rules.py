@@ -12,24 +12,26 @@ from unittest.mock import patch
 import msgspec
 
 from ecs_queue.broker.base import Delivery
-from ecs_queue.client.results import ResultWaiter
+from ecs_queue.client.results import ResultReader
 from ecs_queue.config import Config
 from ecs_queue.ecs import gateway
 from ecs_queue.ledger import memory
-from ecs_queue.protocol import decisions, repeated_calls, state_machine
+from ecs_queue.protocol import decisions, observation, record_moves, repeated_calls, retry_rules, state_machine
 from ecs_queue.protocol.decisions import LedgerWrite, build_lost_update, decide_call
 from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.operations import RefusalKind, ResultCode, TaskUpdate
-from ecs_queue.protocol.record import Record, Submission, build_client_token
+from ecs_queue.protocol.record import STOPPED_BY_START_TIMEOUT, Record, Submission, build_client_token
+from ecs_queue.protocol.record_moves import is_start_overdue
 from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
 from ecs_queue.protocol.task_order import compare_observations
-from ecs_queue.worker import launcher
+from ecs_queue.worker import launch_calls
 from ecs_queue.worker.consumer import Consumer
 from ecs_queue.worker.poller import Poller
 from ecs_queue.worker.sweeper import Sweeper
 from tests.simulation import ledger as simulated_ledger
 from tests.simulation.faults import SimFaults
+from tests.simulation.policies import SimPolicies
 
 #: (object, name of its attribute, replacement)
 Patch = tuple[Any, str, Any]
@@ -39,7 +41,7 @@ def new_token_for_every_call() -> list[Patch]:
     """ECS cannot know a repeated call as the same call."""
     numbers = itertools.count()
     original = build_client_token
-    return [(launcher, "build_client_token", lambda *parts: f"{original(*parts)}.{next(numbers)}")]
+    return [(launch_calls, "build_client_token", lambda *parts: f"{original(*parts)}.{next(numbers)}")]
 
 
 def ack_before_arn_is_stored() -> list[Patch]:
@@ -60,14 +62,16 @@ def no_sweeper() -> list[Patch]:
 def no_result_deduplication() -> list[Patch]:
     """The owner does not deduplicate."""
 
-    def hand_over(self: ResultWaiter, key: tuple[str, str], arrived: Any) -> bool:
-        with self._condition:
-            waiting = self._waiters.get(key, ())
-            for arrivals in waiting:
-                arrivals.append(arrived)
-        return bool(waiting)
+    def finish(self: ResultReader, key: tuple[str, str], outcome: Any) -> bool:
+        handles = self._handles(key)
+        for handle in handles:
+            if not handle.done():
+                handle.set_result(outcome)
+        for waiter in self._waiters.get(key, ()) if handles else ():
+            waiter.add(handles[0])
+        return bool(handles)
 
-    return [(ResultWaiter, "_notify_waiters", hand_over)]
+    return [(ResultReader, "_finish", finish)]
 
 
 def stale_claim_accepted() -> list[Patch]:
@@ -84,7 +88,7 @@ def ambiguous_call_taken_for_no_effect() -> list[Patch]:
             return msgspec.structs.replace(decision, write=LedgerWrite.NO_EFFECT)
         return decision
 
-    return [(launcher, "decide_call", decide)]
+    return [(launch_calls, "decide_call", decide)]
 
 
 def empty_list_believed_at_once() -> list[Patch]:
@@ -135,7 +139,7 @@ def stop_ends_ambiguous_launch() -> list[Patch]:
     def stop(record: Record, by: str, launch: int, now: float) -> ResultCode:
         code = original(record, by, launch, now)
         if code is ResultCode.STOP_REQUESTED and record.state is State.LAUNCHING:
-            state_machine._finish(record, State.REVOKED, record.attempt, now, "stopped")
+            record_moves.finish(record, State.REVOKED, record.attempt, now, "stopped")
             return ResultCode.ENDED
         return code
 
@@ -147,7 +151,7 @@ def no_accept_deadline() -> list[Patch]:
     original = state_machine.put
 
     def put(record: Record | None, new: Submission, now: float) -> Any:
-        code, created = original(record, msgspec.structs.replace(new, accept_until=float("inf")), now)
+        code, created = original(record, msgspec.structs.replace(new, accept_until=now + 1e6), now)
         if created is not None and code is ResultCode.CREATED:
             created.accept_until = new.accept_until
         return code, created
@@ -215,7 +219,7 @@ def wrong_target_is_kept() -> list[Patch]:
         is_given_back = decision.write is LedgerWrite.REFUSED and decision.refusal_kind is RefusalKind.GIVEN_BACK
         return msgspec.structs.replace(decision, write=LedgerWrite.NO_EFFECT) if is_given_back else decision
 
-    return [(launcher, "decide_call", decide)]
+    return [(launch_calls, "decide_call", decide)]
 
 
 def running_list_believed() -> list[Patch]:
@@ -246,15 +250,67 @@ def pause_and_limits_ignored() -> list[Patch]:
     return [(state_machine, "_find_claim_obstacle", lambda claim_request, settings, counts: None)]
 
 
+def delay_ignored() -> list[Patch]:
+    """A claim does not look whether the request's time has come."""
+    original = state_machine.claim
+
+    def claim(record: Record, *arguments: Any) -> ResultCode:
+        delayed_until = record.delayed_until
+        if record.launch == 1 and not record.calls:
+            record.not_before = record.delayed_until = 0.0
+        code = original(record, *arguments)
+        record.delayed_until = delayed_until
+        return code
+
+    return [(state_machine, "claim", claim)]
+
+
+def retry_rules_ignored() -> list[Patch]:
+    """Only the relaunch policy decides about failed attempts, as in a worker that does not know rules."""
+    return [(retry_rules, "decode_retry_rules", lambda text: ())]
+
+
+def first_retry_rule_decides() -> list[Patch]:
+    """The first rule is taken, whether it matches or not."""
+    return [(retry_rules, "_matches", lambda rule, attempt: True)]
+
+
+def uncounted_retry_costs_attempt() -> list[Patch]:
+    """A retry that is not to use an attempt uses one."""
+    original = retry_rules.rule_on
+
+    def rule_on(*arguments: Any) -> retry_rules.Ruling:
+        return msgspec.structs.replace(original(*arguments), counts_attempt=True)
+
+    return [(decisions, "rule_on", rule_on)]
+
+
+def start_timeout_taken_for_a_stop() -> list[Patch]:
+    """A task that its start timeout has stopped counts as stopped by a user, for good."""
+    return [(observation, "_has_start_timed_out", lambda task: False)]
+
+
+def start_timeout_stops_what_runs() -> list[Patch]:
+    """A start timeout does not look whether the task has started."""
+    original = decisions.find_stop_cause
+
+    def find_stop_cause(record: Record, found: observation.Observation, now: float) -> str:
+        is_over = not found.has_ended and found.desired_status != "STOPPED" and is_start_overdue(record, now)
+        return original(record, found, now) or (STOPPED_BY_START_TIMEOUT if is_over else "")
+
+    return [(decisions, "find_stop_cause", find_stop_cause)]
+
+
 class ProtocolRule(NamedTuple):
     """A rule, the patches that `disable` it, and a regular expression that finds the `expected_violation`.
 
-    `faults` are those under which the rule matters; None means those that each seed draws.
+    `faults` and `policies` are those under which the rule matters; None means those that each seed draws.
     """
 
     disable: Callable[[], list[Patch]]
     expected_violation: str
     faults: SimFaults | None = None
+    policies: SimPolicies | None = None
 
 
 _LOST_CALLS = SimFaults(
@@ -270,8 +326,8 @@ _DELAYED_CALLS = SimFaults(
 )
 _NOT_FINISHED = "not over after"
 _UNWANTED_TASK = (
-    "is started while its record is|QUEUED .*has a task|QUEUED while its task is alive|one launch number"
-    "|started a task, and no attempt was consumed"
+    "is started while its record is|two tasks alive for one request|QUEUED .*has a task|QUEUED while its task is alive"
+    "|one launch number|started a task, and no attempt was consumed"
 )
 
 PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
@@ -291,7 +347,7 @@ PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
         ),
         ProtocolRule(reclaim_leaves_call_unambiguous, _UNWANTED_TASK, _DELAYED_CALLS),
         ProtocolRule(no_lease, _UNWANTED_TASK, _DELAYED_CALLS),
-        ProtocolRule(stop_ends_ambiguous_launch, "stop moved", _LOST_CALLS),
+        ProtocolRule(stop_ends_ambiguous_launch, "ended REVOKED while its task is alive", _LOST_CALLS),
         ProtocolRule(
             no_accept_deadline,
             "ended and begins again|the terminal record .* moved",
@@ -307,6 +363,34 @@ PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
         ProtocolRule(capacity_failure_costs_attempt, "consumed an attempt, but nothing", _LOST_CALLS),
         ProtocolRule(equal_version_taken_for_nothing_new, _NOT_FINISHED),
         ProtocolRule(capacity_stop_costs_attempt, "consumed an attempt, but nothing", SimFaults(capacity_stop=0.5)),
+        ProtocolRule(delay_ignored, "is started before its time", SimFaults(), SimPolicies(delays=(60.0,))),
+        ProtocolRule(
+            retry_rules_ignored,
+            "started a task, and no attempt|consumed an attempt, but nothing",
+            SimFaults(interrupted=0.5),
+            SimPolicies(has_retry_rules=True),
+        ),
+        ProtocolRule(
+            first_retry_rule_decides, "although relaunch=|consumed an attempt", None, SimPolicies(has_retry_rules=True)
+        ),
+        ProtocolRule(
+            uncounted_retry_costs_attempt,
+            "consumed an attempt, but nothing",
+            SimFaults(interrupted=0.5),
+            SimPolicies(has_retry_rules=True),
+        ),
+        ProtocolRule(
+            start_timeout_taken_for_a_stop,
+            "ended REMOVED .* which is not what happened",
+            SimFaults(),
+            SimPolicies(start_timeout=30.0, stays_pending=0.3),
+        ),
+        ProtocolRule(
+            start_timeout_stops_what_runs,
+            "had run for long|although relaunch=",
+            SimFaults(runs_long=0.9),
+            SimPolicies(start_timeout=140.0),
+        ),
         ProtocolRule(denial_fails_request, "ended FAILED", SimFaults(denied=0.3)),
         ProtocolRule(wrong_target_is_kept, f"{_NOT_FINISHED}|kept the target", SimFaults(wrong_profile=0.5)),
         ProtocolRule(

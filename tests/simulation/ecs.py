@@ -6,10 +6,14 @@ import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+import msgspec
 from botocore.exceptions import ClientError
 
+from ecs_queue.protocol.observation import STOP_TASK_REASON
+from ecs_queue.protocol.record import STOPPED_BY_START_TIMEOUT
+from ecs_queue.runs.runner_options import OPTIONS_VARIABLE, RunnerOptions
 from tests.simulation.faults import SimFaults
 from tests.simulation.scheduler import SimScheduler
 
@@ -45,6 +49,13 @@ class SimTask:
     previous_description: Description = field(default_factory=dict)
     stopped_at: float = 0.0
     lacked_capacity: bool = False
+    runner_options: RunnerOptions | None = None
+    stop_ordered_at: float = 0.0
+
+    @property
+    def has_start_timed_out(self) -> bool:
+        """Whether StopTask was called for it by its start timeout."""
+        return self.description.get("stoppedReason") == STOP_TASK_REASON % STOPPED_BY_START_TIMEOUT
 
     @property
     def is_running(self) -> bool:
@@ -84,6 +95,30 @@ def make_client_error(operation: str, code: str, message: str, status: int = 400
     return ClientError(response, operation)
 
 
+class SimRunners(Protocol):
+    """What happens in the containers of runners."""
+
+    def start(self, task: SimTask, options: RunnerOptions) -> None:
+        """The container of the task has started."""
+        ...
+
+    def terminate(self, task: SimTask) -> None:
+        """ECS sends SIGTERM to the container's process."""
+        ...
+
+    def task_ended(self, task: SimTask) -> None:
+        """The task has stopped; whatever ran in it is gone."""
+        ...
+
+    def on_stop_task(self, task: SimTask, reason: str) -> None:
+        """StopTask is called by ecs-queue."""
+        ...
+
+    def starts_two_tasks(self, task: SimTask) -> bool:
+        """Draw whether the RunTask call that has started this task starts another one."""
+        ...
+
+
 class SimEcs:
     """One cluster. Each method is one call as it arrives; it raises the error of the reply.
 
@@ -94,7 +129,12 @@ class SimEcs:
         on_created: Called with each new task.
         on_changed: Called with each changed task and a description of the change.
         version_growth: What a change does to a task's version.
+
+    Attributes:
+        runners: The processes of runners; None: no task is one.
     """
+
+    runners: SimRunners | None = None
 
     def __init__(
         self,
@@ -140,7 +180,9 @@ class SimEcs:
                 digest, failures=[failure], expires_at=now + RETENTION_SECONDS
             )
             return {"tasks": [], "failures": [failure]}
-        task = self._start_task(request["startedBy"])
+        task = self._start_task(request)
+        if task.runner_options is not None and self.runners is not None and self.runners.starts_two_tasks(task):
+            task = self._rng.choice((task, self._start_task(request)))
         self._tokens[request["clientToken"]] = _ClientToken(digest, arn=task.arn)
         return {"tasks": [dict(task.description)], "failures": []}
 
@@ -166,15 +208,40 @@ class SimEcs:
         wanted = desired or "RUNNING"
         return {"taskArns": [task.arn for task in tasks if task.description["desiredStatus"] == wanted]}
 
-    def stop_task(self, arn: str) -> dict[str, Any]:
-        """StopTask."""
+    def stop_task(self, arn: str, reason: str = "") -> dict[str, Any]:
+        """StopTask. With a `reason` ecs-queue calls it, else somebody by hand."""
         task = self.tasks.get(arn)
         if task is None or (task.stopped_at and self._scheduler.now - task.stopped_at > RETENTION_SECONDS):
             raise make_client_error("StopTask", "InvalidParameterException", "The referenced task was not tasks.")
-        if task.is_running and task.description["desiredStatus"] == "RUNNING":
-            self._update_task(task, desiredStatus="STOPPED", stopCode="UserInitiated")
+        if task.runner_options is not None and self.runners is not None:
+            if reason:
+                self.runners.on_stop_task(task, reason)
+            self._stop_runner(task, "UserInitiated", self._rng.uniform(0.1, 35.0))
+        elif task.is_running and task.description["desiredStatus"] == "RUNNING":
+            self._update_task(task, desiredStatus="STOPPED", stopCode="UserInitiated", stoppedReason=reason)
+            task.stop_ordered_at = self._scheduler.now
             self._scheduler.call_after(self._rng.uniform(0.1, 35.0), lambda: self._end_task(task, "UserInitiated", 143))
         return {"task": dict(task.description)}
+
+    def stop_by_hand(self, task: SimTask) -> None:
+        """Somebody stops the task of a runner."""
+        self.stop_task(task.arn)
+
+    def interrupt(self, task: SimTask) -> None:
+        """Take the host of a runner's task back (Spot)."""
+        self._stop_runner(task, "SpotInterruption", self._rng.uniform(1.0, 120.0))
+
+    def end_runner(self, task: SimTask, exit_code: int) -> None:
+        """The container's process has ended."""
+        self._end_task(task, "EssentialContainerExited", exit_code)
+
+    def _stop_runner(self, task: SimTask, stop_code: str, seconds: float) -> None:
+        """SIGTERM, and SIGKILL after some seconds."""
+        if task.is_running and task.description["desiredStatus"] == "RUNNING":
+            self._update_task(task, desiredStatus="STOPPED", stopCode=stop_code)
+            if self.runners is not None:
+                self.runners.terminate(task)
+            self._scheduler.call_after(seconds, lambda: self._end_task(task, stop_code, 137))
 
     def _known_token(self, token: str) -> _ClientToken | None:
         known = self._tokens.get(token)
@@ -199,8 +266,8 @@ class SimEcs:
             raise make_client_error("RunTask", "InvalidParameterException", "No such subnet.")
         return None
 
-    def _start_task(self, started_by: str) -> SimTask:
-        rng, now = self._rng, self._scheduler.now
+    def _start_task(self, request: Mapping[str, Any]) -> SimTask:
+        rng, now, started_by = self._rng, self._scheduler.now, str(request["startedBy"])
         invisible = rng.random() < self._faults().invisible
         lag = rng.uniform(0.0, MAX_VISIBILITY_LAG) if invisible else rng.choice((0.0, 0.0, 1.0, 3.0))
         arn = f"arn:aws:ecs:us-east-1:123456789012:task/jobs/{len(self.tasks) + 1:032x}"
@@ -212,7 +279,7 @@ class SimEcs:
             "version": 0 if self._version_growth == "absent" else 1,
             "containers": [{"name": "main"}],
         }
-        task = SimTask(arn, started_by, now, now + lag, description)
+        task = SimTask(arn, started_by, now, now + lag, description, runner_options=_read_runner_options(request))
         self.tasks[arn] = task
         self.tasks_by_started_by.setdefault(started_by, []).append(task)
         self._on_created(task)
@@ -222,6 +289,8 @@ class SimEcs:
     def _schedule_life(self, task: SimTask) -> None:
         rng, faults = self._rng, self._faults()
         starts_in = rng.choice((0.5, 2.0, 10.0)) * rng.uniform(0.5, 2.0)
+        if faults.stays_pending and rng.random() < faults.stays_pending:
+            return  # only StopTask ends it
         if rng.random() < faults.never_starts:
             self._scheduler.call_after(starts_in, lambda: self._end_task(task, "TaskFailedToStart", None))
             return
@@ -229,6 +298,8 @@ class SimEcs:
             self._scheduler.call_after(starts_in, lambda: self._end_without_capacity(task))
             return
         self._scheduler.call_after(starts_in, lambda: self._run_container(task))
+        if task.runner_options is not None:
+            return  # it lasts as long as its process
         lasts = rng.choice((1.0, 5.0, 30.0)) * rng.uniform(0.3, 2.0)
         if rng.random() < faults.runs_long:
             lasts = rng.uniform(600.0, 3000.0)
@@ -238,8 +309,12 @@ class SimEcs:
         self._scheduler.call_after(starts_in + lasts, lambda: self._end_task(task, stop_code, exit_code))
 
     def _run_container(self, task: SimTask) -> None:
+        if task.runner_options is not None and task.description["desiredStatus"] != "RUNNING":
+            return
         if task.is_running:
             self._update_task(task, lastStatus="RUNNING", startedAt=self._scheduler.now)
+            if task.runner_options is not None and self.runners is not None:
+                self.runners.start(task, task.runner_options)
 
     def _end_without_capacity(self, task: SimTask) -> None:
         task.lacked_capacity = task.is_running
@@ -259,12 +334,23 @@ class SimEcs:
             desiredStatus="STOPPED",
             stoppedAt=self._scheduler.now,
             stopCode=task.stop_code or stop_code,  # a StopTask call determines the stop code, whatever the program did
-            stoppedReason=reason or default_reason,
+            stoppedReason=task.description.get("stoppedReason") or reason or default_reason,
             containers=[container],
         )
+        if task.runner_options is not None and self.runners is not None:
+            self.runners.task_ended(task)
 
     def _update_task(self, task: SimTask, **what: object) -> None:
         task.previous_description = dict(task.description)
         task.description.update(what)
         task.description["version"] += self._version_growth == "grows"
         self._on_changed(task, f"{task.description['lastStatus']} {task.stop_code}")
+
+
+def _read_runner_options(request: Mapping[str, Any]) -> RunnerOptions | None:
+    """What a launcher passes to a runner; None if the task is a request's own."""
+    for override in request.get("overrides", {}).get("containerOverrides", ()):
+        for variable in override.get("environment", ()):
+            if variable["name"] == OPTIONS_VARIABLE:
+                return msgspec.json.decode(variable["value"], type=RunnerOptions)
+    return None

@@ -51,6 +51,8 @@ class SimFaults:
     interrupted: float = 0.0
     exits_1: float = 0.0
     runs_long: float = 0.0
+    stays_pending: float = 0.0  # a task never starts, and nothing ends it; drawn with the policies (policies.py)
+    clock_goes_back: float = 0.0  # the clock of the ledger's server, by hours; no seed draws it (test_clock_steps.py)
 
 
 #: The usual probabilities; a frequent fault has four times that.
@@ -97,13 +99,15 @@ _USUAL = SimFaults(
 _FREQUENT_FACTOR = 4.0
 
 #: What describes only the life of tasks stays when the faults end.
-_TASK_LIFE_FIELDS = ("stale_read", "never_starts", "capacity_stop", "interrupted", "exits_1")
+_TASK_LIFE_FIELDS = ("stale_read", "stays_pending", "never_starts", "capacity_stop", "interrupted", "exits_1")
 
 
 def draw_faults(rng: random.Random) -> SimFaults:
     """Draw the probabilities of a seed."""
     probabilities = {}
     for field in fields(SimFaults):
+        if field.name in ("clock_goes_back", "stays_pending"):
+            continue
         draw = rng.random()
         usual = getattr(_USUAL, field.name)
         probabilities[field.name] = (

@@ -10,7 +10,14 @@ from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
 
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import BotoEcsGateway
-from ecs_queue.protocol.ecs_results import DescribeTasksResult, ListTasksResult, RunTaskResult, StopTaskResult
+from ecs_queue.findings import Finding, Reporter
+from ecs_queue.protocol.ecs_results import (
+    DescribeTasksResult,
+    EcsError,
+    ListTasksResult,
+    RunTaskResult,
+    StopTaskResult,
+)
 from tests.simulation.ecs import SIGNATURE_SECONDS, SimEcs, make_client_error
 from tests.simulation.process import SimProcess
 
@@ -88,7 +95,7 @@ class SimBotoClient:
         """See `SimEcs.stop_task`."""
         self._read_call("StopTask")
         self._context.trace(f"StopTask {task[-2:]}: {reason}")
-        return self._ecs.stop_task(task)
+        return self._ecs.stop_task(task, reason)
 
     def _step(self, what: str) -> None:
         """Delay the worker around its call: a lease cannot fence ECS, so the protocol must handle this."""
@@ -181,8 +188,11 @@ class SimGateway:
     def list_tasks(self, target: Target, started_by: str, family: str) -> ListTasksResult:
         return self._make_gateway().list_tasks(target, started_by, family)
 
-    def check_cluster(self, target: Target) -> list[str]:
-        return []
+    def check_cluster(self, target: Target, reporter: Reporter) -> Finding:
+        return reporter.ok("aws.cluster", "ACTIVE")
+
+    def default_strategy(self, target: Target) -> tuple[dict[str, Any], ...] | EcsError:
+        return ()
 
     def _make_gateway(self) -> BotoEcsGateway:
         clients: Any = _SingleClient(SimBotoClient(self._process, self._ecs))

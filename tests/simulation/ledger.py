@@ -23,11 +23,13 @@ from ecs_queue.ledger.base import (
     TokenBuckets,
 )
 from ecs_queue.ledger.contracts import read_contracts
-from ecs_queue.protocol.operations import OperationResult
+from ecs_queue.protocol.operations import OperationResult, ResultCode
 from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.runs import Run
 from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
 from tests.simulation.process import SimProcess, SimulationContext
+from tests.simulation.scheduler import SimThread
 
 #: Advice, and what a caller does under a lock on which no other simulated thread could wait: no step of their own.
 _WITHOUT_STEP = frozenset({"now", *read_contracts(TokenBuckets, DeliveryCounts, EventHealthStore)})
@@ -36,8 +38,11 @@ _READ_OPERATIONS = frozenset(
         *read_contracts(RequestReader, LedgerServer),
         "list_dead_letters",
         "get_dead_letters",
+        "count_dead_letters",
         "list_workers",
         "list_paused_queues",
+        "read_runs",
+        "list_runs",
     }
 )
 #: When one of these has returned, what it reports outlives a fail-over.
@@ -50,26 +55,46 @@ _WRITES_BEFORE_BARRIER = True
 _TOKEN_OPERATIONS = frozenset(
     {"put_and_claim", "claim", "reclaim", "call_ambiguous", "no_effect", "refused", "task_absent"}
 )
+#: Answers of such a call that write nothing: the next one may differ, as time has passed.
+_NOTHING_WRITTEN = frozenset({ResultCode.NO_RUNNER, ResultCode.NOT_CLAIMABLE})
 #: How often the client library repeats a call at most.
 _MAX_REPEATS = 10
+#: The longest sleep of a worker without a runner that has changed its run, in seconds.
+_MAX_WAIT_SECONDS = 600.0
 #: The client library's time-out, in seconds.
 _TIMEOUT_SECONDS = 5.0
 
-_Snapshot = tuple[dict[str, Record], dict[str, float], dict[str, float], dict[str, float]]
+_Snapshot = tuple[
+    dict[str, Record],
+    dict[str, float],
+    dict[str, float],
+    dict[str, float],
+    dict[str, Run],
+    dict[str, tuple[float, str]],
+]
 
 
 class SimLedgerServer(MemoryLedger):
     """The memory ledger, with access for the monitor and with the second of writes that a fail-over may lose."""
 
     def __init__(self, context: SimulationContext, settings: ProtocolSettings) -> None:
-        super().__init__(context.scheduler.clock, settings)
+        super().__init__(lambda: context.scheduler.clock() - self.clock_is_behind, settings)
+        self.clock_is_behind = 0.0
+        self._scheduler = context.scheduler
         self._snapshot: _Snapshot | None = None
         self.queue_limit = 0
+        self.loses_hint: Callable[[], bool] = lambda: False
+        self._sleepers: dict[str, list[SimThread]] = {}  # name of a run, or "" for a changed run -> who waits for it
 
     @property
     def records(self) -> Mapping[str, Record]:
         """All records. Callers must not change them."""
         return self._records
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """All runs."""
+        return self._runs
 
     @property
     def due(self) -> Mapping[str, float]:
@@ -86,7 +111,8 @@ class SimLedgerServer(MemoryLedger):
         checks = self._due_at.items()
         if self._is_blocked():
             checks = [(key, at) for key, at in checks if self._records[key].state is not State.QUEUED]  # type: ignore[assignment]
-        return min((*(at for _, at in checks), *self._start_deadlines.values()), default=float("inf"))
+        at = min((*(at for _, at in checks), *self._start_deadlines.values()), default=float("inf"))
+        return at + self.clock_is_behind
 
     def _is_blocked(self) -> bool:
         """Whether nothing may be claimed now."""
@@ -108,13 +134,53 @@ class SimLedgerServer(MemoryLedger):
     def contents(self) -> _Snapshot:
         """Return a copy of the records and their indexes."""
         records = {key: msgspec.structs.replace(record) for key, record in self._records.items()}
-        return records, dict(self._due_at), dict(self._start_deadlines), dict(self._forget_at)
+        runs = {key: msgspec.structs.replace(run) for key, run in self._runs.items()}
+        indexes = dict(self._due_at), dict(self._start_deadlines), dict(self._forget_at)
+        return records, *indexes, runs, dict(self._idle_since)
 
     def fail_over(self) -> None:
         """Lose what was written since the snapshot."""
         if self._snapshot is not None:
-            self._records, self._due_at, self._start_deadlines, self._forget_at = self._snapshot
+            self._records, self._due_at, self._start_deadlines, self._forget_at = self._snapshot[:4]
+            self._runs, self._idle_since = self._snapshot[4:]
+            self._changed_runs.clear()
             self._snapshot = None
+
+    def pop_changed_runs(self, seconds: float, limit: int) -> list[Run]:
+        """See `WarmPools.pop_changed_runs`. A simulated thread waits as long as there is nothing else to do."""
+        if not self._changed_runs:
+            self._sleep("", max(seconds, _MAX_WAIT_SECONDS))
+        return super().pop_changed_runs(0.0, limit)
+
+    def wait_for_wake(self, name: str, seconds: float) -> None:
+        """See `RunnerOperations.wait_for_wake`."""
+        if not self._wakes[name]:
+            self._sleep(name, seconds)
+        self._wakes[name] = 0
+
+    def _sleep(self, name: str, seconds: float) -> None:
+        thread = self._scheduler.current
+        if thread is None:  # a call that takes effect late: nobody waits
+            return
+        sleepers = self._sleepers.setdefault(name, [])
+        sleepers.append(thread)
+        try:
+            self._scheduler.sleep(seconds)
+        finally:
+            sleepers.remove(thread)
+
+    def _note_change(self, name: str, has_changed: bool) -> None:
+        if has_changed and not self.loses_hint():
+            super()._note_change(name, has_changed)
+            self._wake_sleepers("")
+
+    def _wake(self, name: str) -> None:
+        super()._wake(name)
+        self._wake_sleepers(name)
+
+    def _wake_sleepers(self, name: str) -> None:
+        for thread in self._sleepers.get(name, ()):
+            self._scheduler.wake(thread)
 
 
 class SimLedger:
@@ -170,6 +236,11 @@ class SimLedger:
             self._server.take_snapshot()
             context.scheduler.call_after(context.rng.random(), self._schedule_fail_over)
 
+        if context.happens(faults.clock_goes_back):
+            seconds = context.rng.choice((5.0, 600.0, 7200.0, 86400.0))
+            context.trace(f"the ledger's clock goes back by {seconds:.0f} s")
+            self._server.clock_is_behind += seconds
+
         is_confirmed = True
 
         def effect() -> Any:
@@ -221,6 +292,9 @@ class SimLedger:
             result = effect()
             if operation in _TOKEN_OPERATIONS and arguments[1] is not None and is_untouched:
                 answers = [each[-1] if isinstance(each, tuple) else each for each in (first, result)]
+                if answers[0].code in _NOTHING_WRITTEN:  # the last answer counts
+                    first, left = result, self._find_records(arguments)
+                    continue
                 if answers[0].code is not answers[1].code or self._find_records(arguments) != left:
                     codes = " and then ".join(answer.code.name for answer in answers)
                     self._report_violation(f"{operation} under one token was answered {codes}")

@@ -22,9 +22,13 @@ from tests.simulation.process import SimulationContext
 _ALLOWED_TRANSITIONS = {
     "put_and_claim": TRANSITIONS["put"] | TRANSITIONS["claim"],
     "update_tasks": TRANSITIONS["update_task"],
+    "update_runner_tasks": TRANSITIONS["update_runner_task"],
     "prune": frozenset(),
     **TRANSITIONS,
 }
+
+#: Seconds for which no worker may have seen that a task has started, though none was frozen: replies are late.
+_MAX_UNSEEN_START = 120.0
 
 
 class InvariantMonitor:
@@ -36,7 +40,9 @@ class InvariantMonitor:
         self._max_attempts = config.base_profile.max_run_task_attempts
         self._startup_allowance = config.startup_allowance
         self._limits = [limit for limit in (config.max_in_flight, config.base_profile.max_in_flight) if limit]
+        self._has_retry_rules = bool(config.base_profile.retry_rules)
         self.paused = False
+        self.has_frozen = context.faults.freeze > 0 or context.faults.stale_read > 0
         self._max_deliveries = config.max_deliveries
         self._last_seen: dict[str, Record] = {}
         self._ended_records: dict[tuple[str, str], Record] = {}
@@ -62,7 +68,7 @@ class InvariantMonitor:
         """Check the ledger after an operation."""
         thread = self._context.scheduler.current
         by_event = thread is not None and thread.name == "event-listener"
-        for each in _operation_results(result):
+        for each in operation_results(result):
             self.coverage[f"{operation} {each.code.value}"] += 1
             if by_event:
                 self.coverage[f"by an event: {operation} {each.code.value}"] += 1
@@ -83,6 +89,9 @@ class InvariantMonitor:
     def on_unconfirmed(self, record_id: str) -> None:
         """Note a write that its caller must repeat. Others may read it and act on it before a fail-over loses it."""
         self._unconfirmed.add(record_id)
+
+    def on_told(self, record: Record) -> None:
+        """Note that a worker tells an end."""
 
     def on_fail_over(self) -> None:
         """Forget what the ledger lost in a fail-over, and check that it was nothing that was confirmed."""
@@ -113,8 +122,10 @@ class InvariantMonitor:
             return
         if record.state is not State.LAUNCHING or record.launch != int(launch):
             self.report_violation(f"{started_by} is started while its record is {record.state}, launch {record.launch}")
+        if self._context.now < record.delayed_until:
+            self.report_violation(f"{started_by} is started before its time")
         for other in others:
-            if other.has_run and not _may_relaunch(record.relaunch, other):
+            if other.has_run and not self._may_relaunch(record.relaunch, other):
                 self.report_violation(
                     f"{started_by} is started after {other.stop_code} although relaunch={record.relaunch}"
                 )
@@ -139,21 +150,21 @@ class InvariantMonitor:
         for request in owner.requests:
             if not request.is_accepted:
                 continue
-            record = self._ended_records.get((request.id, request.nonce))
+            key = (request.id, request.nonce)
+            record, result = self._ended_records.get(key), results.get(key)
             if record is None:
-                # Lost at a fail-over before it was durable: its owner would have put it again, but has died.
-                if not (request.id in self.lost_puts and (owner.abandoned or owner.successor_of)):
+                # Lost at a fail-over before it was durable. Its owner would have put it again, but has died, or was
+                # told before that a stop had ended it unlaunched.
+                is_told = result is not None and (result.state, result.attempts) == (State.REVOKED, 0)
+                if not (request.id in self.lost_puts and (owner.abandoned or owner.successor_of or is_told)):
                     self.report_violation(f"{request.id} was accepted and never ended")
                 continue
-            result = results.get((request.id, request.nonce))
             if result is None and owner.successor_of:
                 # Its put was lost at a fail-over: the successor got the result of a stop of an unknown id.
                 result = results.get((request.id, ""))
             # Its owner has the true result; ECS forgot the task before the next poll.
-            is_gone = (record.state is State.UNKNOWN or request.id in self._unconfirmed) and (
-                request.id,
-                request.nonce,
-            ) in self._forgotten_ended
+            is_unsure = record.state is State.UNKNOWN or request.id in self._unconfirmed
+            is_gone = is_unsure and key in self._forgotten_ended
             if result is not None and result.state != record.state.value and not is_gone:
                 self.report_violation(
                     f"{owner.name} got {result.state} for {request.id}, the ledger says {record.state}"
@@ -185,11 +196,7 @@ class InvariantMonitor:
         if previous is not None and not previous.is_terminal:
             self._check_counters(previous, record)
         if record.state is State.LAUNCHED and (previous is None or previous.state is not State.LAUNCHED):
-            task = self.ecs.tasks.get(record.arn)
-            if task is None or task.started_by != self._started_by(record):
-                self.report_violation(
-                    f"{record.id} is LAUNCHED as {record.arn}, which is not the task of launch {record.launch}"
-                )
+            self._check_launched(record)
         if record.state is State.QUEUED and record.nonce:
             self._check_queued(record)
         if record.is_terminal and record.nonce and (previous is None or not previous.is_terminal):
@@ -229,20 +236,31 @@ class InvariantMonitor:
             )
         if record.attempt > self._max_attempts:
             self.report_violation(f"{record.id} makes attempt {record.attempt} of {self._max_attempts}")
-        if record.launch == previous.launch:
-            if record.attempt != previous.attempt:
-                self.report_violation(f"{record.id} consumed an attempt without a new launch number")
-            return
+        if record.launch != previous.launch:
+            self._check_attempt(previous, record)
+        elif record.attempt != previous.attempt:
+            self.report_violation(f"{record.id} consumed an attempt without a new launch number")
+
+    def _check_launched(self, record: Record) -> None:
+        task = self.ecs.tasks.get(record.arn)
+        if task is None or task.started_by != self._started_by(record):
+            self.report_violation(
+                f"{record.id} is LAUNCHED as {record.arn}, which is not the task of launch {record.launch}"
+            )
+
+    def _check_attempt(self, previous: Record, record: Record) -> None:
+        """Check whether the launch that is over consumed an attempt."""
         started_by = self._started_by(previous)
         tasks = self.ecs.tasks_by_started_by.get(started_by, [])
         failed = bool(self.ecs.start_failures.get(started_by)) or any(
-            not task.is_running and not _has_lacked_capacity(task) for task in tasks
+            not task.is_running and not _has_lacked_capacity(task) and not self._is_uncounted(task) for task in tasks
         )
         if record.attempt > previous.attempt and not failed:
             self.report_violation(
                 f"{record.id} consumed an attempt, but nothing of launch {previous.launch} has failed"
             )
-        if record.attempt == previous.attempt and not all(map(_has_lacked_capacity, tasks)):
+        uncounted = [task for task in tasks if _has_lacked_capacity(task) or self._is_uncounted(task)]
+        if record.attempt == previous.attempt and len(uncounted) < len(tasks):
             self.report_violation(
                 f"launch {previous.launch} of {record.id} started a task, and no attempt was consumed"
             )
@@ -255,25 +273,60 @@ class InvariantMonitor:
 
     def _check_end(self, record: Record) -> None:
         self.coverage[f"end {record.state.value}"] += 1
-        tasks = self._tasks_of(record.id, record.nonce)
         is_poison = record.reason.startswith(reasons.POISON % self._max_deliveries)
-        if any(task.is_running for task in tasks) and not (is_poison and record.state is State.UNKNOWN):
+        if self._is_alive(record) and not (is_poison and record.state is State.UNKNOWN):
             self.report_violation(f"{record.id} ended {record.state} while its task is alive")
         if not record.undelivered and record.owner:
             self.report_violation(f"{record.id} ended and its result is not owed to {record.owner}")
         if is_poison:
             self.coverage[f"poison {record.state.value}"] += 1
-            if record.state is State.FAILED and self.ecs.tasks_by_started_by.get(self._started_by(record)):
+            if record.state is State.FAILED and self._was_started(record):
                 self.report_violation(f"{record.id} was given up as poison, and launch {record.launch} has a task")
             return
-        if record.id not in self._unconfirmed and not self._matches_ecs(record, tasks):
+        self._check_start_timeout(record)
+        if record.id not in self._unconfirmed and not self._matches_ecs(record):
             self.report_violation(f"{record.id} ended {record.state} ({record.reason}), which is not what happened")
         if record.attempts > self._max_attempts:
             self.report_violation(f"{record.id} ended after {record.attempts} attempts of {self._max_attempts}")
 
-    def _matches_ecs(self, record: Record, tasks: list[SimTask]) -> bool:
+    # What RETRY_RULES say, in other words than the rules' own.
+
+    def _may_relaunch(self, policy: str, earlier: SimTask) -> bool:
+        if self._has_retry_rules and earlier.stop_code == "EssentialContainerExited" and _exit_of(earlier) == 1:
+            return True
+        return self._is_uncounted(earlier) or _may_relaunch(policy, earlier)
+
+    def _is_uncounted(self, task: SimTask) -> bool:
+        return self._has_retry_rules and task.stop_code == "SpotInterruption" and not task.has_start_timed_out
+
+    def _fails(self, task: SimTask) -> bool:
+        reason = str(task.description.get("stoppedReason"))
+        return self._has_retry_rules and reason.startswith("CannotPull")
+
+    def _check_start_timeout(self, record: Record) -> None:
+        """What is known to have started is never stopped by its start timeout. Frozen workers may not know it."""
         task = self.ecs.tasks.get(record.arn)
-        refused = any(key.startswith(self._prefix(record.id, record.nonce)) for key in self.ecs.refusals)
+        if task is None or not task.has_start_timed_out or not task.has_run:
+            return
+        self.coverage["start timeout of what has started"] += 1
+        started_at = float(task.description["startedAt"])
+        if not self.has_frozen and task.stop_ordered_at - started_at > _MAX_UNSEEN_START:
+            self.report_violation(f"{record.arn} had run for long when its start timeout stopped it")
+
+    def _is_alive(self, record: Record) -> bool:
+        return any(task.is_running for task in self._tasks_of(record.id, record.nonce))
+
+    def _was_started(self, record: Record) -> bool:
+        """Whether the present launch has started something."""
+        return bool(self.ecs.tasks_by_started_by.get(self._started_by(record)))
+
+    def _was_refused(self, record: Record) -> bool:
+        """Whether RunTask has refused the request for good."""
+        return any(key.startswith(self._prefix(record.id, record.nonce)) for key in self.ecs.refusals)
+
+    def _matches_ecs(self, record: Record) -> bool:
+        task = self.ecs.tasks.get(record.arn)
+        refused = self._was_refused(record)
         match record.state:
             case State.SUCCESS:
                 return task is not None and task.has_run and _exit_of(task) == 0
@@ -281,11 +334,13 @@ class InvariantMonitor:
                 stopped = record.stop_requested_by in (STOPPED_BY_TIME_LIMIT, STOPPED_BY_EXPIRY)
                 return refused or (task is not None and task.has_run and (stopped or _exit_of(task) != 0))
             case State.REMOVED:
-                return record.attempts == self._max_attempts or bool(record.stop_requested_by)
+                is_last = record.attempts == self._max_attempts or (task is not None and self._fails(task))
+                return is_last or bool(record.stop_requested_by)
             case State.REVOKED:
                 return bool(record.stop_requested_by)
             case State.EXPIRED:
                 return bool(record.expires_at) and record.expires_at <= self._context.now + self._startup_allowance
+        tasks = self._tasks_of(record.id, record.nonce)
         return all(not task.is_visible(self._context.now) for task in tasks)
 
     def _is_known_ended(self, key: tuple[str, str]) -> bool:
@@ -305,7 +360,8 @@ class InvariantMonitor:
         return build_started_by(self._namespace, record.id, record.nonce, record.launch)
 
 
-def _operation_results(value: Any) -> Iterable[OperationResult]:
+def operation_results(value: Any) -> Iterable[OperationResult]:
+    """Return the results in what an operation has returned."""
     if isinstance(value, OperationResult):
         return (value,)
     if isinstance(value, list | tuple):
@@ -343,5 +399,5 @@ def _exit_of(task: SimTask) -> int | None:
 
 
 def _may_relaunch(policy: str, earlier: SimTask) -> bool:
-    interrupted = earlier.stop_code == "SpotInterruption"
+    interrupted = earlier.stop_code == "SpotInterruption" or earlier.has_start_timed_out
     return policy == "any_failure" or (policy == "interrupted" and interrupted)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 from unittest.mock import patch
@@ -26,6 +27,7 @@ from tests.simulation.faults import SimFaults, draw_faults, without_faults
 from tests.simulation.gateway import SimGateway
 from tests.simulation.ledger import SimLedger, SimLedgerServer
 from tests.simulation.monitor import InvariantMonitor
+from tests.simulation.policies import RETRY_RULES, SimPolicies, draw_policies
 from tests.simulation.process import HistoryLine, SimProcess, SimulationContext
 from tests.simulation.scheduler import SimTime
 from tests.simulation.workers import SimWorker
@@ -70,36 +72,55 @@ class SimulationReport:
 
 
 def simulate(
-    seed: int, *, trace: bool = False, faults: SimFaults | None = None, max_steps: int = MAX_STEPS
+    seed: int,
+    *,
+    trace: bool = False,
+    faults: SimFaults | None = None,
+    policies: SimPolicies | None = None,
+    max_steps: int = MAX_STEPS,
 ) -> SimulationReport:
-    """Run one seed, with `faults` in place of its own if given. The same seed gives the same report."""
+    """Run one seed, with `faults` and `policies` in place of its own if given. The same seed gives the same report.
+
+    With `faults` and without `policies` there are no policies.
+    """
     lines: list[HistoryLine] | None = [] if trace else None
     context = SimulationContext(seed, SimFaults(), lines)
     context.faults = draw_faults(context.rng) if faults is None else faults
     event_faults = draw_event_faults(seed) if faults is None else None
-    with _simulated_time(context):
-        simulation = Simulation(context, event_faults, draw_version_growth(seed))
+    if policies is None:
+        policies = draw_policies(seed) if faults is None else SimPolicies()
+    context.faults = replace(context.faults, stays_pending=policies.stays_pending)
+    with simulated_time(context):
+        simulation = Simulation(context, event_faults, draw_version_growth(seed), policies)
         simulation.run(max_steps)
-    return SimulationReport(
-        seed,
-        simulation.monitor.violations + context.thread_errors,
-        lines or [],
-        context.scheduler.steps,
-        context.now - simulation.began,
-        simulation.monitor.coverage,
-    )
+    return simulation.report(seed, lines)
 
 
 @cache
-def make_config(task_definition: str, settings: tuple[str, ...], event_queue_url: str = "") -> Config:
+def make_config(
+    task_definition: str,
+    settings: tuple[str, ...],
+    event_queue_url: str = "",
+    policies: SimPolicies = SimPolicies(),  # noqa: B008 - it is frozen
+) -> Config:
     """Return a configuration. Workers of one simulation may differ in their task definition, as in a roll-out."""
+    environ, overrides = make_environ(task_definition, settings, event_queue_url, policies)
+    return load_config(environ=environ, overrides=overrides)
+
+
+def make_environ(
+    task_definition: str, settings: tuple[str, ...], event_queue_url: str, policies: SimPolicies
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the environment and the overrides of a configuration with the drawn settings."""
     overrides = {**dict(zip(_SETTINGS, settings, strict=True)), "event_queue_url": event_queue_url}
     # Simulated workers send no heartbeats, so a worker that only lost a reply counts as dead, too.
     overrides["max_deliveries"] = "3" if overrides["max_in_flight"] == "2" else "1000"
     limit = overrides.pop("queue_limit")
-    profile = {"TASK_DEFINITION": task_definition, "MAX_IN_FLIGHT": limit}
+    profile = {"TASK_DEFINITION": task_definition, "MAX_IN_FLIGHT": limit, "START_TIMEOUT": f"{policies.start_timeout}"}
+    if policies.has_retry_rules:
+        profile["RETRY_RULES"] = json.dumps(RETRY_RULES)
     environ = {**_ENVIRON, **{f"AIRFLOW__AWS_ECS_EXECUTOR__{key}": value for key, value in profile.items()}}
-    return load_config(environ=environ, overrides=overrides)
+    return environ, overrides
 
 
 class Simulation:
@@ -110,15 +131,17 @@ class Simulation:
         context: SimulationContext,
         event_faults: SimEventFaults | None = None,
         version_growth: VersionGrowth = "grows",
+        policies: SimPolicies = SimPolicies(),  # noqa: B008 - it is frozen
     ) -> None:
         self._context = context
         self._event_server = None if event_faults is None else SimEventQueueServer(context, event_faults)
         rng = context.rng
         settings = tuple(rng.choice(values) for values in _SETTINGS.values())
         url = EVENT_QUEUE_URL if self._event_server else ""
-        self._configs = [make_config(f"family:{number}", settings, url) for number in (1, 2)]
+        self._configs = self._make_configs(settings, url, policies)
         config = self._configs[0]
-        self.monitor = InvariantMonitor(context, config)
+        self._queues = [profile.queue for profile in config.profiles()]
+        self.monitor = self._make_monitor(config)
         self.ledger = SimLedgerServer(context, ProtocolSettings.from_config(config))
         self.ledger.queue_limit = config.base_profile.max_in_flight
         self.ecs = SimEcs(
@@ -138,8 +161,15 @@ class Simulation:
             self._faults_end_at = rng.uniform(3000.0, 8000.0)
         self._workers: dict[str, SimWorker] = {}
         self._clients: dict[str, SimClientProcess] = {}
+        self._delays = policies.delays
         self._start_counts: Counter[str] = Counter()
         self._owners = [self._new_owner(number) for number in range(rng.choice((1, 1, 2)))]
+
+    def _make_configs(self, settings: tuple[str, ...], event_queue_url: str, policies: SimPolicies) -> list[Config]:
+        return [make_config(f"family:{number}", settings, event_queue_url, policies) for number in (1, 2)]
+
+    def _make_monitor(self, config: Config) -> InvariantMonitor:
+        return InvariantMonitor(self._context, config)
 
     def run(self, max_steps: int) -> None:
         """Run to the end or to the first violation."""
@@ -163,6 +193,13 @@ class Simulation:
                 )
             self.monitor.finish(self._owners)
         scheduler.close()
+
+    def report(self, seed: int, lines: list[HistoryLine] | None) -> SimulationReport:
+        """Return the outcome after `run`."""
+        context = self._context
+        violations = self.monitor.violations + context.thread_errors
+        seconds = context.now - self.began
+        return SimulationReport(seed, violations, lines or [], context.scheduler.steps, seconds, self.monitor.coverage)
 
     def _is_over(self) -> bool:
         if self.monitor.violations or self._context.thread_errors:
@@ -189,6 +226,7 @@ class Simulation:
             self._wait_idle,
             self.monitor.report_violation,
             self._event_server,
+            self.monitor.on_told,
         )
         self._workers[name] = worker
         worker.start()
@@ -255,10 +293,13 @@ class Simulation:
     def _new_owner(self, number: int) -> SimOwner:
         rng = self._context.rng
         requests = []
-        for index in range(rng.choice((1, 2, 3, 4))):
+        for index in range(self._request_count()):
             submit_at = self.began + rng.choice((0.0, 1.0, 0.5 * self._faults_end_at)) * rng.random()
             line: dict[str, Any] = {"id": f"r{number}-{index}", "command": ["true"]}
+            line |= self._draw_fields(line["id"])
             line["relaunch"] = rng.choice(("never_started", "interrupted", "any_failure"))
+            if self._delays and (delay := self._delays[index % len(self._delays)]):
+                line["delay"] = delay
             if rng.random() < 0.2:
                 line["expires_in"] = rng.choice((30.0, 300.0, 2400.0)) * rng.uniform(0.5, 2.0)
             if rng.random() < 0.15:
@@ -266,6 +307,13 @@ class Simulation:
             stop_at = submit_at + rng.choice((-2.0, 1.0, 10.0, 100.0, 1000.0)) * rng.random()
             requests.append(SimRequest(line, submit_at, stop_at if rng.random() < 0.25 else 0.0))
         return SimOwner(f"c{number}", requests, clock_offset=rng.choice((0.0, rng.uniform(-200.0, 200.0))))
+
+    def _draw_fields(self, request_id: str) -> dict[str, Any]:
+        """Draw further fields of a task line."""
+        return {}
+
+    def _request_count(self) -> int:
+        return self._context.rng.choice((1, 2, 3, 4))
 
     # The disturbances.
 
@@ -282,6 +330,7 @@ class Simulation:
         if kind in ("ledger", "ecs"):
             self._disconnect(victim, kind, rng.choice((5.0, 60.0, 700.0)) * rng.uniform(0.5, 2.0))
         elif kind == "freeze":
+            self.monitor.has_frozen = True
             victim.freeze(rng.choice((10.0, 60.0, 700.0)) * rng.uniform(0.5, 2.0), "anything")
         elif kind == "kill" and not victim.is_dead:
             victim.kill("anything")
@@ -290,19 +339,20 @@ class Simulation:
             if not worker.is_dead:
                 worker.terminate()
         elif kind == "outage":
+            self.monitor.has_frozen = True
             for worker in workers:
                 worker.freeze(rng.choice((1000.0, 4000.0)) * rng.uniform(0.5, 1.3), "an outage")
 
     def _pause(self) -> None:
         """Pause the queue for a while; claimed requests continue."""
-        self._context.trace("the queue is PAUSED")
-        self.ledger.pause_queues(["default"])
+        self._context.trace("the queues are PAUSED")
+        self.ledger.pause_queues(self._queues)
         self.monitor.paused = True
         self._context.scheduler.call_after(self._context.rng.choice((5.0, 60.0, 1000.0)), self._resume)
 
     def _resume(self) -> None:
-        self._context.trace("the queue is resumed")
-        self.ledger.resume_queues(["default"])
+        self._context.trace("the queues are resumed")
+        self.ledger.resume_queues(self._queues)
         self.monitor.paused = False
         self._context.scheduler.notify_parked()
 
@@ -357,7 +407,7 @@ class Simulation:
 
 
 @contextmanager
-def _simulated_time(context: SimulationContext) -> Iterator[None]:
+def simulated_time(context: SimulationContext) -> Iterator[None]:
     """Replace the clock of the two modules that read the machine's, and log nothing."""
     logger = logging.getLogger("ecs_queue")
     level = logger.level

@@ -33,7 +33,7 @@ def test_a_disabled_rule_is_noticed(name: str) -> None:
     rule = PROTOCOL_RULES[name]
     with disable_rule(name):
         for seed in range(_MAX_SEEDS):
-            violations = simulate(seed, faults=rule.faults, max_steps=_MAX_STEPS).violations
+            violations = simulate(seed, faults=rule.faults, policies=rule.policies, max_steps=_MAX_STEPS).violations
             if violations:
                 assert re.search(rule.expected_violation, violations[0]), (
                     f"{violations[0]}\nreplay it: {replay_command(seed, name)}"
@@ -46,4 +46,5 @@ def test_a_disabled_rule_is_noticed(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, rule in PROTOCOL_RULES.items() if rule.faults])
 def test_the_same_faults_do_no_harm_while_the_rule_holds(name: str) -> None:
     for seed in range(20):
-        assert simulate(seed, faults=PROTOCOL_RULES[name].faults).violations == []
+        rule = PROTOCOL_RULES[name]
+        assert simulate(seed, faults=rule.faults, policies=rule.policies).violations == []

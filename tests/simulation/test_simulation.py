@@ -15,8 +15,8 @@ from tests.simulation.faults import SimFaults
 from tests.simulation.simulation import simulate
 
 #: Seeds in a run of the suite. SIMULATION_SEEDS or `python -m tests.simulation --seeds N` runs more.
-_SEEDS = int(os.environ.get("SIMULATION_SEEDS", "5000"))
-_BLOCKS = 50
+_SEEDS = int(os.environ.get("SIMULATION_SEEDS", "2000"))
+_BLOCKS = 40
 _BLOCK_SIZE = max(1, _SEEDS // _BLOCKS)
 _ROOT = Path(__file__).parents[2]
 

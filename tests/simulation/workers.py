@@ -21,11 +21,13 @@ from ecs_queue.worker.context import WorkerContext
 from ecs_queue.worker.event_listener import EventListener
 from ecs_queue.worker.fair_queue import FairQueue
 from ecs_queue.worker.launcher import Launcher
+from ecs_queue.worker.outages import Outages
 from ecs_queue.worker.poll_schedule import EventAwareSchedule
 from ecs_queue.worker.poller import Poller
 from ecs_queue.worker.rate_limiter import TokenCache
 from ecs_queue.worker.result_publisher import ResultPublisher
 from ecs_queue.worker.service import PeriodicService
+from ecs_queue.worker.silent_runners import SilentRunners
 from ecs_queue.worker.sweeper import Sweeper
 from ecs_queue.worker.thread_pool import LaunchThreadPool
 from tests.simulation.events import EVENT_QUEUE_URL, SimEventQueue, SimEventQueueServer
@@ -47,9 +49,9 @@ class SimThreadPool(LaunchThreadPool):
     """A thread pool of simulated threads."""
 
     def __init__(
-        self, process: SimProcess, size: int, telemetry: Telemetry, token_cache: TokenCache, fair_queue: FairQueue
+        self, process: SimProcess, size: int, outages: Outages, token_cache: TokenCache, fair_queue: FairQueue
     ) -> None:
-        super().__init__(size, telemetry, token_cache, fair_queue)
+        super().__init__(size, outages, token_cache, fair_queue)
         self._process = process
 
     def wait_until_idle(self, timeout: float) -> bool:
@@ -87,7 +89,7 @@ class SimPeriodicService(PeriodicService):
         worker: SimWorker,
         finish: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(name, step, worker.telemetry, finish=finish)
+        super().__init__(name, step, worker.outages, finish=finish)
         self._worker = worker
         self._stopping = SimEvent(worker.context.scheduler, worker.idle)
         self.has_ended = False
@@ -147,11 +149,14 @@ class SimWorker(SimProcess):
         idle: Callable[[float], None],
         report_violation: Callable[[str], None],
         event_server: SimEventQueueServer | None = None,
+        on_told: Callable[[Record], None] = lambda record: None,
     ) -> None:
         super().__init__(context, name, on_death)
         self.idle = idle
+        self._on_told = on_told
         self._report_violation = report_violation
         self.telemetry = Telemetry(self._on_event)
+        self.outages = Outages(self.telemetry, context.scheduler.clock)
         ledger, broker, gateway = connect(self)
         self._stopping = SimEvent(self.context.scheduler)
         self._result_publisher = SimResultPublisher(self, broker, self.telemetry)
@@ -160,11 +165,11 @@ class SimWorker(SimProcess):
         worker_context = WorkerContext(
             config=config,
             worker_name=self.name,
-            queues=["default"],
+            queues=[profile.queue for profile in config.profiles()],
             ledger=ledger,
             gateway=gateway,
             target_for=self._target_for,
-            publish_result=self._result_publisher.publish,
+            publish_result=self._publish_result,
             telemetry=self.telemetry,
             monotonic=context.scheduler.clock,
             wait_for_stop=self._stopping.wait,
@@ -174,7 +179,7 @@ class SimWorker(SimProcess):
         admission = worker_context.admission
         fair_queue = FairQueue(lambda queue: 1.0, admission)
         self._thread_pool = SimThreadPool(
-            self, config.concurrency, self.telemetry, worker_context.token_cache, fair_queue
+            self, config.concurrency, self.outages, worker_context.token_cache, fair_queue
         )
         admission.on_refresh(self._thread_pool.wake)
         launcher = Launcher(worker_context)
@@ -190,6 +195,7 @@ class SimWorker(SimProcess):
             SimPeriodicService("sweeper", lambda: sweeper.step(), self),
             SimPeriodicService("admission", lambda: admission.step(), self),
             *self._event_services(worker_context, poller, event_server),
+            *self._runner_services(worker_context, poller),
         ]
 
     def start(self) -> None:
@@ -232,6 +238,19 @@ class SimWorker(SimProcess):
         services = [SimPeriodicService("event-listener", listener.step, self) for listener in listeners]
         return [*services, SimPeriodicService("poll-schedule", schedule.step, self)]
 
+    def _runner_services(self, worker_context: WorkerContext, poller: Poller) -> list[SimPeriodicService]:
+        if not any(map(worker_context.is_warm, worker_context.queues)):
+            return []
+        silent_runners = SilentRunners(worker_context)
+        return [
+            SimPeriodicService("run-settler", lambda: poller.run_settler.step(), self),
+            SimPeriodicService("silent-runners", lambda: silent_runners.step(), self),
+        ]
+
+    def _publish_result(self, record: Record) -> None:
+        self._on_told(record)
+        self._result_publisher.publish(record)
+
     def _target_for(self, queue: str) -> Target:
         """The target of the worker's profile, which is mended when the faults end."""
         return WRONG_TARGET if self._has_wrong_profile and self.context.faults.wrong_profile else TARGET
@@ -241,7 +260,7 @@ class SimWorker(SimProcess):
         return f"{self.name}:{self._ids}"
 
     def _on_event(self, event: str, fields: dict[str, Any]) -> None:
-        if event == "service.failed" and not fields["reason"].startswith(_EXPECTED_ERRORS):
+        if event in ("service.failed", "service.retried") and not fields["reason"].startswith(_EXPECTED_ERRORS):
             self._report_violation(f"{self.name}/{fields['service']}: {fields['reason']}")
         elif self.context.is_traced:
             self.context.trace(f"* {event} {' '.join(f'{key}={value}' for key, value in fields.items())}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ecs_queue.protocol.event_health import EventFact, EventFactKind, queue_source
@@ -17,8 +18,8 @@ SOURCE = f"us-east-1/123456789012/jobs@{queue_source(URL)}"
 class EventListenerHarness(WorkerHarness):
     """A harness whose tasks emit each change into `pending_events`, and whose worker reads the queue."""
 
-    def __init__(self) -> None:
-        super().__init__(event_queue_url=URL)
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        super().__init__(environ, event_queue_url=URL)
         self.event_queue = FakeEventQueue(self.clock)
         self.listener = self.make_listener(self.worker)
         self.pending_events: list[str] = []

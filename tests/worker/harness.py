@@ -175,7 +175,7 @@ class SteppedWorker:
         self.circuit_breakers, self.admission = context.circuit_breakers, context.admission
         self.poll_schedule = context.poll_schedule
         fair_queue = FairQueue(lambda queue: config.profile(queue).weight, context.admission)
-        self.thread_pool = InlineThreadPool(config.concurrency, telemetry, context.token_cache, fair_queue)
+        self.thread_pool = InlineThreadPool(config.concurrency, context.outages, context.token_cache, fair_queue)
         self.admission.on_refresh(self.thread_pool.wake)
         self.launcher = Launcher(context)
         self.poller = Poller(context, self.thread_pool, self.launcher.recover)
@@ -187,7 +187,7 @@ class SteppedWorker:
 
     def handle_message(self, body: bytes) -> bool:
         """Deliver a message; return whether it is to be acknowledged."""
-        return self.launcher.handle_message(FakeDelivery(body))
+        return bool(self.launcher.handle_message(FakeDelivery(body)))
 
     def poll(self) -> None:
         """One round of the poller."""
@@ -257,7 +257,7 @@ class WorkerHarness:
 
     def record(self, record_id: str = "a") -> Record:
         """The record as it stands."""
-        record = self.memory_ledger.get([record_id])[0]
+        record = self.memory_ledger.get_with_payload([record_id])[0]
         assert record is not None
         return record
 

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Sequence
 
-from ecs_queue.broker import KombuBroker, RequestMessage, open_broker
+from ecs_queue.broker import Broker, RequestMessage, open_broker
 from ecs_queue.config import Config
 from ecs_queue.ledger import Ledger, open_ledger
 from ecs_queue.messages import envelope
@@ -25,7 +25,7 @@ class LiveWorkerHarness:
         self.config = make_config(
             None, namespace=f"t{uuid.uuid4().hex[:12]}", lease_seconds=5, sweep_after_seconds=60, **keys
         )
-        self.broker: KombuBroker = open_broker(self.config)
+        self.broker: Broker = open_broker(self.config)
         self.ledger: Ledger = open_ledger(self.config)
         self.ecs = FakeEcs(time.time)
         self.emitted: list[str] = []
@@ -33,7 +33,7 @@ class LiveWorkerHarness:
 
     def start_worker(
         self,
-        broker: KombuBroker | None = None,
+        broker: Broker | None = None,
         config: Config | None = None,
         queues: Sequence[str] = ("default",),
     ) -> Worker:

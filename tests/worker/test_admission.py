@@ -58,6 +58,19 @@ def test_room_is_used_up_until_the_ledger_is_asked_again() -> None:
     assert admission.may_launch("gpu")
 
 
+def test_there_is_room_again_at_once_for_a_launch_that_is_over() -> None:
+    harness = ThreeQueueHarness(LIMITS, max_in_flight=3)
+    admission = harness.worker.admission
+    admission.step()
+    for queue in ("gpu", "default", "free"):
+        admission.launch_started(queue)
+    assert [admission.available(queue) for queue in harness.queues] == [0, 0, 0]
+
+    admission.launch_over("gpu")
+
+    assert [admission.available(queue) for queue in harness.queues] == [1, 1, 1]
+
+
 def test_a_claim_that_found_it_full_shuts_it_until_the_ledger_is_asked_again() -> None:
     harness = WorkerHarness()
     admission = harness.worker.admission

@@ -16,6 +16,10 @@ from tests.worker.harness import TARGET, SteppedWorker, WorkerHarness, failed_re
 
 WRONG = Target("us-east-1", None, None, "prdo")
 NO_ROOM = "Capacity is unavailable at this time. Please try again later or in a different availability zone"
+NO_PROVIDER = (
+    "The specified capacity provider strategy cannot contain a capacity provider that is not associated with the "
+    "cluster. Associate the capacity provider with the cluster or specify a valid capacity provider and try again."
+)
 ROLE = "arn:aws:iam::123456789012:role/chosen"
 DENIED = "User: arn:aws:iam::123456789012:user/w is not authorized to perform: ecs:RunTask because {}"
 
@@ -40,10 +44,11 @@ def new_misconfigured_worker(harness: WorkerHarness) -> SteppedWorker:
     [
         error_result("Cluster not found.", "ClusterNotFoundException"),
         error_result("The security token included in the request is expired", "ExpiredTokenException"),
+        error_result(NO_PROVIDER, "InvalidParameterException"),
         failed_result(RunTaskResultKind.UNUSABLE_PROFILE, was_sent=False),
         failed_result(RunTaskResultKind.NEVER_SENT, was_sent=False),
     ],
-    ids=["cluster", "credentials", "unusable", "never connected"],
+    ids=["cluster", "credentials", "capacity provider", "unusable", "never connected"],
 )
 def test_requests_of_a_profile_that_is_mended_are_launched_by_it_and_delay_no_new_one(
     harness: WorkerHarness, trouble: RunTaskResult
@@ -127,6 +132,37 @@ def test_only_a_role_that_the_request_chose_fails_it(
     harness.worker.handle_message(harness.new_envelope(executor_config=executor_config))
     assert harness.state() is state
     assert harness.worker.circuit_breakers.is_open("default") is (state is State.QUEUED)
+
+
+def test_a_capacity_provider_that_the_request_chose_fails_it_alone() -> None:
+    harness = WorkerHarness(allowed_overrides="*")
+    spot = {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT"}]}
+    harness.ecs.run_task_results.append(error_result(NO_PROVIDER, "InvalidParameterException"))
+    harness.worker.handle_message(harness.new_envelope(executor_config=spot))
+
+    assert (harness.state(), harness.worker.circuit_breakers.health()) == (State.FAILED, "ok")
+
+
+def test_an_endpoint_that_cannot_be_reached_pauses_the_queue_and_is_tried_again(harness: WorkerHarness) -> None:
+    refused = failed_result(RunTaskResultKind.NEVER_SENT, was_sent=False, error_code="EndpointConnectionError")
+    too_late = failed_result(RunTaskResultKind.NEVER_SENT, was_sent=False, error_code="CallBudgetExceeded")
+    breakers = harness.worker.circuit_breakers
+    for number, trouble in enumerate([refused, too_late, refused, too_late]):
+        harness.ecs.run_task_results.append(trouble)
+        harness.worker.handle_message(harness.new_envelope(f"t{number}"))
+    assert breakers.health() == "ok"
+
+    harness.ecs.run_task_results.append(refused)
+    harness.worker.handle_message(harness.new_envelope("t4"))
+    assert breakers.is_open("default")
+    assert "never_sent" in breakers.health()
+
+    harness.advance_in_steps(60)
+    assert {harness.record(f"t{number}").state for number in range(5)} == {State.LAUNCHED}
+    assert breakers.health() == "ok"
+    harness.ecs.run_task_results += [refused, refused]
+    harness.launch("t5")
+    assert breakers.health() == "ok"  # counted anew
 
 
 def stop_for_no_room(harness: WorkerHarness, place: str) -> None:

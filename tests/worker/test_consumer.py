@@ -10,7 +10,7 @@ import pytest
 
 from ecs_queue.broker.base import Delivery, OnDelivery, OnUndecodable
 from ecs_queue.ecs.clients import Target
-from ecs_queue.errors import BrokerUnavailable, ConfigError, LedgerUnavailable
+from ecs_queue.errors import BrokerUnavailable, ConfigError
 from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
@@ -26,6 +26,7 @@ class ScriptedBroker:
         self.incoming: list[FakeDelivery | tuple[str, bytes, str]] = []
         self.calls: list[str] = []
         self.fail_at: set[str] = set()
+        self.left_to_restore = 0
         self.prefetch = 0
         self.limits: Mapping[str, int] | None = None
         self.on_drain: Callable[[], None] = lambda: None
@@ -59,8 +60,10 @@ class ScriptedBroker:
     def resume(self, queue: str) -> None:
         self._record_call(f"resume {queue}")
 
-    def restore_expired(self) -> None:
+    def restore_expired(self) -> bool:
         self._record_call("restore")
+        self.left_to_restore -= 1
+        return self.left_to_restore > 0
 
     def close(self) -> None:
         self._record_call("close")
@@ -409,6 +412,11 @@ def test_lost_messages_of_others_are_restored_six_times_in_a_visibility_timeout(
         harness.clock.advance(1)
 
     assert consumer_harness.broker.calls.count("restore") == 12
+    harness.clock.advance(10)
+    consumer_harness.broker.left_to_restore = 3
+    for _ in range(5):
+        consumer_harness.consumer.step()
+    assert consumer_harness.broker.calls.count("restore") == 12 + 3
 
 
 class TestStopping:
@@ -509,4 +517,4 @@ def test_the_error_of_a_lost_ledger_is_reported(harness: WorkerHarness, consumer
 
     consumer_harness.deliver(harness.new_envelope())
 
-    assert LedgerUnavailable.__name__ in harness.worker.emitted("service.failed")[0]["reason"]
+    assert harness.worker.emitted("service.failed")[0]["service"] == "the server of ledger and broker"

@@ -24,6 +24,8 @@ from ecs_queue.protocol.event_health import (
 )
 from ecs_queue.protocol.polling import FIRST_POLL_DELAY, TRUSTED_POLL_INTERVAL
 from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.record_defects import find_record_defect
+from ecs_queue.protocol.runs import RunEnd
 from ecs_queue.protocol.states import State
 from ecs_queue.replay.decisions import compare_decision
 from ecs_queue.worker.event_listener import find_event_queues
@@ -32,6 +34,7 @@ from tests.fake_ecs import LostResult
 from tests.fake_event_queue import build_event_message
 from tests.worker.event_listener_harness import SOURCE, URL, EventListenerHarness
 from tests.worker.harness import TARGET, WorkerHarness
+from tests.worker.warm_harness import WARM, settle, start
 
 
 @pytest.fixture
@@ -210,7 +213,7 @@ class TestMessages:
         assert len(harness.worker.emitted("ecs_events.skipped")) == 1
 
     @pytest.mark.parametrize("when", ["before", "after"])
-    @pytest.mark.parametrize("operation", ["get", "update_tasks"])
+    @pytest.mark.parametrize("operation", ["get_with_payload", "update_tasks"])
     def test_nothing_is_deleted_that_the_ledger_has_not(
         self, harness: EventListenerHarness, operation: str, when: str
     ) -> None:
@@ -523,6 +526,32 @@ def test_each_queue_of_the_configuration_is_read_with_its_own_profile() -> None:
     assert asked == ["default", "there"]
 
 
+def test_the_end_of_a_runners_task_ends_the_request_that_it_serves_by_then_at_once() -> None:
+    harness = EventListenerHarness(WARM)
+    runner = start(harness)
+    runner.next(RunEnd(turn=1, exit_code=0))
+    settle(harness)
+    harness.launch("b")
+    runner.next(RunEnd(turn=1, exit_code=0))
+    harness.ecs.finish(runner.arn, exit_code=0)
+
+    harness.deliver_events()
+    assert harness.state("b") is State.FAILED
+    assert "the runner stopped before it reported" in harness.record("b").reason
+    assert harness.ecs.describe_calls == []
+
+
+def test_the_end_of_an_idle_runners_task_ends_nothing() -> None:
+    harness = EventListenerHarness(WARM)
+    runner = start(harness)
+    runner.next(RunEnd(turn=1, exit_code=0))
+    settle(harness)
+    harness.ecs.finish(runner.arn, exit_code=1)
+
+    harness.deliver_events()
+    assert harness.state() is State.SUCCESS
+
+
 def test_without_an_events_queue_nothing_is_read() -> None:
     assert find_event_queues(WorkerHarness().worker.context, ["default"]) == {}
 
@@ -543,3 +572,26 @@ def test_a_decision_made_while_events_are_trusted_is_decided_again_just_the_same
     found = compare_decision(recorded)
     assert found is not None
     assert found.rule.endswith("trusted_poll_wait")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"version": 10**13}, {"containers": 5}, {"startedAt": 10**400}, {"updatedAt": 10**400}, {"stoppedAt": -1}],
+    ids=["version", "containers", "start", "time of the event", "end"],
+)
+def test_an_event_that_no_record_can_hold_stops_no_other_and_breaks_no_record(
+    harness: EventListenerHarness, changes: dict[str, Any]
+) -> None:
+    arn = harness.launch()
+    harness.ecs.finish(arn, exit_code=3)
+    (message,) = harness.pending_events
+    changed = json.loads(message)
+    changed["detail"] |= changes
+    harness.pending_events = [json.dumps(changed), message, json.dumps(changed)]
+
+    harness.deliver_events()
+
+    assert len(harness.event_queue) == 0
+    record = harness.record()
+    assert find_record_defect(record) == ""
+    assert (record.state, record.exit_code) == (State.FAILED, 3)

@@ -202,6 +202,42 @@ class TestDeadLetters:
         assert not harness.ecs.run_task_calls
 
 
+class TestTraces:
+    TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+    def _environment(self, harness: WorkerHarness, number: int = -1) -> dict[str, str]:
+        (container,) = harness.ecs.run_task_calls[number].arguments["overrides"]["containerOverrides"]
+        return {variable["name"]: variable["value"] for variable in container.get("environment", ())}
+
+    def test_the_container_continues_the_trace_of_the_caller_at_every_attempt(self, harness: WorkerHarness) -> None:
+        config = {"environment": [{"name": "A", "value": "b"}]}
+        harness.launch(executor_config=config, traceparent=self.TRACE, relaunch="interrupted")
+        harness.ecs.interrupt(harness.record().arn)
+        harness.advance_in_steps(20)
+
+        assert len(harness.ecs.run_task_calls) == 2
+        for number in range(2):
+            assert self._environment(harness, number) == {"A": "b", "TRACEPARENT": self.TRACE}
+
+    def test_a_variable_of_the_requests_own_stays(self, harness: WorkerHarness) -> None:
+        config = {"environment": [{"name": "TRACEPARENT", "value": "mine"}]}
+        harness.launch(executor_config=config, traceparent=self.TRACE)
+
+        assert self._environment(harness) == {"TRACEPARENT": "mine"}
+
+    def test_a_request_that_leaves_no_room_for_it_is_launched_without_it(self, harness: WorkerHarness) -> None:
+        harness.launch(command=["x" * 8100], traceparent=self.TRACE)
+
+        assert harness.state() is State.LAUNCHED
+        assert self._environment(harness) == {}
+
+    def test_it_needs_no_right_to_override_the_environment(self) -> None:
+        harness = WorkerHarness(allowed_overrides="none")
+        harness.launch(traceparent=self.TRACE)
+
+        assert self._environment(harness) == {"TRACEPARENT": self.TRACE}
+
+
 class TestInvalidRequests:
     def test_it_fails_at_once_with_the_reason_and_without_a_call(self, harness: WorkerHarness) -> None:
         body = harness.new_envelope(executor_config={"no_such_key": 1})

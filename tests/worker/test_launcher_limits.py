@@ -119,6 +119,16 @@ class TestExpiry:
         assert harness.state() is State.EXPIRED
 
 
+def _new_harness_with_spot(**keys: Any) -> WorkerHarness:
+    """The queue `spot` runs on Fargate Spot; each quota lets two calls through, one of them for StopTask."""
+    strategy = '[{"capacityProvider": "FARGATE_SPOT", "weight": 1}]'
+    environ = {"AIRFLOW__AWS_ECS_EXECUTOR_SPOT__CAPACITY_PROVIDER_STRATEGY": strategy}
+    harness = WorkerHarness(environ, run_task_rate=1, run_task_burst=2, **keys)
+    harness.queues = ("default", "spot")
+    harness.worker = harness.new_worker()
+    return harness
+
+
 class TestRateLimits:
     def test_a_message_without_a_launch_gives_its_token_back(self) -> None:
         harness = WorkerHarness(run_task_rate=1, run_task_burst=2)
@@ -144,6 +154,39 @@ class TestRateLimits:
         assert other.context.run_task_limiter.try_acquire(TARGET) == pytest.approx(
             2 / 6, abs=0.01
         )  # one, beside the one for StopTask
+
+    def test_fargate_spot_has_a_bucket_of_its_own(self) -> None:
+        harness = _new_harness_with_spot()
+        context = harness.worker.context
+        on_demand, spot = context.launch_limiter("default"), context.launch_limiter("spot")
+        assert on_demand.try_acquire(TARGET) == 0.0
+        assert on_demand.try_acquire(TARGET) > 0
+        assert spot.try_acquire(TARGET) == spot.try_acquire(TARGET) == 0.0  # it leaves nothing to StopTask
+        assert spot.try_acquire(TARGET) > 0
+        assert context.launches_on_spot
+
+    def test_a_throttle_on_spot_slows_down_spot_only(self) -> None:
+        harness = _new_harness_with_spot()
+        harness.ecs.run_task_results.append(failed_result(RunTaskResultKind.THROTTLED))
+
+        harness.worker.launcher.handle_message(FakeDelivery(harness.new_envelope(queue="spot"), "spot"))
+
+        assert harness.worker.emitted("rate_limit.lowered") == [{"limiter": "run_task_spot", "rate": 0.75}]
+        assert harness.worker.context.launch_limiter("default").try_acquire(TARGET) == 0.0
+        assert harness.worker.context.launch_limiter("spot").try_acquire(TARGET) > 0
+
+    def test_a_request_that_chooses_spot_takes_spots_token_and_gives_the_other_back(self) -> None:
+        harness = _new_harness_with_spot(allowed_overrides="*")
+        context = harness.worker.context
+        assert context.run_task_limiter.try_acquire(TARGET) == 0.0
+
+        config = {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]}
+        harness.worker.handle_message(harness.new_envelope(executor_config=config))
+
+        assert harness.state() is State.LAUNCHED
+        assert context.run_task_limiter.try_acquire(TARGET) == 0.0
+        assert context.spot_limiter.try_acquire(TARGET) == 0.0
+        assert context.spot_limiter.try_acquire(TARGET) > 0
 
     def test_launches_of_another_account_do_not_wait(self) -> None:
         harness = WorkerHarness(run_task_rate=1, run_task_burst=2)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from ecs_queue.ecs.clients import Target
+from ecs_queue.errors import BrokerUnavailable
+from ecs_queue.monitoring.counters import WorkerCounters
 from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
-from ecs_queue.worker.metrics import RATE_WINDOW, Meter, MeteredGateway, WorkerMetrics
+from ecs_queue.worker.metrics import RATE_WINDOW, Meter, MeteredGateway, MeteredResultBroker, WorkerMetrics
 from tests.fake_clock import FakeClock
 from tests.fake_ecs import FakeEcs
 
@@ -71,6 +75,22 @@ def test_calls_that_were_sent_and_tasks_that_were_started_are_counted(
     assert (metrics.launches.rate(), metrics.start_calls.rate()) == counted
 
 
+def test_calls_on_fargate_spot_are_counted_for_their_own_limit(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ecs, metrics = FixedResultEcs(clock), WorkerMetrics(clock)
+    spot = [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]
+    monkeypatch.setattr(ecs, "default_strategy", lambda target: tuple(spot))
+    clock.advance(1)
+    gateway = MeteredGateway(ecs, metrics)
+    gateway.default_strategy(TARGET)
+
+    for arguments in ({"launchType": "FARGATE"}, {"capacityProviderStrategy": spot}, {}):
+        gateway.run_task(TARGET, arguments, client_token="t", started_by="s", deadline=1e9)
+
+    assert (metrics.start_calls.rate(), metrics.spot_calls.rate(), metrics.launches.rate()) == (1, 2, 3)
+
+
 def test_reads_and_stops_are_counted_where_aws_counts_them(clock: FakeClock) -> None:
     ecs, metrics = FixedResultEcs(clock), WorkerMetrics(clock)
     clock.advance(1)
@@ -92,3 +112,27 @@ def test_a_poll_that_failed_is_none(clock: FakeClock) -> None:
     assert metrics.broker_polls.age() is None
     assert metrics.count_broker_polls(lambda: 0.5)() == 0.5
     assert metrics.broker_polls.age() == 0.0
+
+
+def test_publications_of_results_are_measured_whether_they_succeed_or_not() -> None:
+    counters, clock = WorkerCounters(), FakeClock()
+    published: list[Sequence[tuple[str, bytes]]] = []
+
+    class SlowBroker:
+        def publish_results(self, messages: Sequence[tuple[str, bytes]]) -> None:
+            clock.advance(0.02)
+            if published:
+                raise BrokerUnavailable("it is away")
+            published.append(messages)
+
+    metered = MeteredResultBroker(SlowBroker(), counters, clock)
+    metered.publish_results([("me", b"{}")])
+    with pytest.raises(BrokerUnavailable):
+        metered.publish_results([("me", b"{}")])
+
+    values, (histogram,) = counters.read()
+    assert published == [[("me", b"{}")]]
+    assert (histogram.name, sum(histogram.counts)) == ("ecs_queue_broker_round_trip_seconds", 2)
+    assert histogram.total == pytest.approx(0.04)
+    (errors,) = (each for each in values if each.name == "ecs_queue_server_errors_total")
+    assert (errors.labels, errors.value) == (("broker",), 1.0)

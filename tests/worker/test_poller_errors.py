@@ -205,8 +205,8 @@ class TestBatches:
 
 
 def _claim_request(harness: WorkerHarness, record_id: str) -> ClaimRequest:
-    task = build_queued_task(decode_request(harness.record(record_id).request), 1, 0.0)
-    prepared = prepare_launch(harness.worker.context, task, "", 1)
+    request = decode_request(harness.record(record_id).request)
+    prepared = prepare_launch(harness.worker.context, build_queued_task(request, 1, 0.0), "", 1, request)
     assert prepared is not None
     return prepared.build_claim_request(harness.worker.context)
 

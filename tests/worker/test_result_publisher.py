@@ -40,7 +40,7 @@ def _record(record_id: str, owner: str = "me", reason: str = "") -> Record:
 
 def _make_publisher(broker: RecordingBroker, reasons: list[str] | None = None) -> ResultPublisher:
     telemetry = Telemetry(lambda name, fields: None if reasons is None else reasons.append(fields["reason"]))
-    return ResultPublisher(broker, telemetry, error_delay=0.001)  # type: ignore[arg-type]
+    return ResultPublisher(broker, telemetry, error_delay=0.001)
 
 
 def _stop_and_join(publisher: ResultPublisher) -> None:
@@ -164,3 +164,21 @@ def test_a_result_that_json_cannot_hold_does_not_hold_up_the_others() -> None:
 
 def test_one_that_was_never_started_has_ended() -> None:
     assert _make_publisher(RecordingBroker()).join(0.0)
+
+
+def test_results_are_pending_until_the_broker_has_taken_them() -> None:
+    pending: list[int] = []
+
+    class CountingBroker(RecordingBroker):
+        def publish_results(self, messages: Sequence[tuple[str, bytes]]) -> None:
+            pending.append(publisher.count_pending())
+            super().publish_results(messages)
+
+    publisher = _make_publisher(CountingBroker())
+    publisher.publish(_record("a"))
+    publisher.publish(_record("b"))
+    pending.append(publisher.count_pending())
+
+    publisher.start()
+    _stop_and_join(publisher)
+    assert [*pending, publisher.count_pending()] == [2, 2, 0]

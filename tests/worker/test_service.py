@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.telemetry import Telemetry
+from ecs_queue.worker.outages import Outages
 from ecs_queue.worker.service import PeriodicService
 
 LONG = 30.0
@@ -33,7 +35,9 @@ class StepCounter:
 
 
 def _start_service(recorder: StepCounter, finish: Callable[[], None] | None = None) -> PeriodicService:
-    service = PeriodicService("s", recorder.step, recorder.telemetry, error_delay=0.001, finish=finish)
+    service = PeriodicService(
+        "s", recorder.step, Outages(recorder.telemetry, time.monotonic), error_delay=0.001, finish=finish
+    )
     service.start()
     assert recorder.finished.wait(10)
     return service
@@ -62,7 +66,7 @@ def test_starting_and_stopping_twice_does_no_harm() -> None:
 
 
 def test_one_that_was_never_started_has_ended() -> None:
-    assert PeriodicService("s", lambda: 0.0, Telemetry()).join(0.0)
+    assert PeriodicService("s", lambda: 0.0, Outages(Telemetry(), time.monotonic)).join(0.0)
 
 
 def test_it_says_when_it_has_not_ended_in_time() -> None:
@@ -108,4 +112,4 @@ def test_an_error_at_the_end_is_reported() -> None:
     service.stop()
 
     assert service.join(10)
-    assert recorder.reasons == ["LedgerUnavailable: gone"]
+    assert recorder.reasons == ["gone"]

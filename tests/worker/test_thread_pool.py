@@ -14,6 +14,7 @@ from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.ledger import MemoryLedger
 from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.fair_queue import FairQueue, Job, JobKind
+from ecs_queue.worker.outages import Outages
 from ecs_queue.worker.rate_limiter import RateLimit, TokenCache
 from ecs_queue.worker.thread_pool import LaunchThreadPool
 from tests.protocol.settings import DEFAULT_SETTINGS
@@ -57,7 +58,7 @@ class ThreadPoolHarness:
         self.ledger = MemoryLedger(time.time, DEFAULT_SETTINGS)
         self.token_cache = TokenCache(self.ledger, time.monotonic, telemetry)
         self.thread_pool = LaunchThreadPool(
-            number, telemetry, self.token_cache, FairQueue(lambda queue: 1.0, AlwaysAdmit())
+            number, Outages(telemetry, time.monotonic), self.token_cache, FairQueue(lambda queue: 1.0, AlwaysAdmit())
         )
         self.jobs = BlockingJobs()
 
@@ -158,7 +159,7 @@ def test_a_lost_ledger_is_asked_again_and_holds_up_nothing_else(
 
     assert harness.thread_pool.wait_until_idle(20)
     assert harness.jobs.done == 2
-    assert LedgerUnavailable.__name__ in harness.reasons[0]
+    assert harness.reasons[0] == str(LedgerUnavailable())
 
 
 def test_an_error_of_a_job_is_reported_and_its_thread_is_free_again(

@@ -12,10 +12,16 @@ from ecs_queue.ecs.clients import Target
 from ecs_queue.messages import envelope
 from ecs_queue.protocol.ecs_results import DescribeTasksResult, EcsError, EcsErrorKind, StopTaskResult
 from ecs_queue.protocol.states import State
+from ecs_queue.runtask import launch_spec
 from tests.fake_ecs import DENIED, LostResult
 from tests.worker.harness import TARGET, WorkerHarness
 
 LEASE, HOUR = 30.0, 3600.0
+UNKNOWN_ENVELOPE_VERSION = envelope.POLICY_VERSION + 1
+UNKNOWN_SPEC_VERSION = launch_spec.POLICY_VERSION + 1
+UNKNOWN_SPEC_REASON = (
+    f"of version {UNKNOWN_SPEC_VERSION}, this worker knows up to {launch_spec.POLICY_VERSION}: update the workers"
+)
 EXPIRED_TOKEN = EcsError(EcsErrorKind.UNUSABLE_PROFILE, "ECS: ExpiredTokenException: renew the credentials")
 
 
@@ -37,7 +43,9 @@ def _make_ambiguous(harness: WorkerHarness) -> None:
 
 
 def _newer_launch_spec(harness: WorkerHarness) -> str:
-    return json.dumps({**json.loads(harness.record().args), "v": 2, "run_task": ["another", "shape"]})
+    return json.dumps(
+        {**json.loads(harness.record().args), "v": UNKNOWN_SPEC_VERSION, "run_task": ["another", "shape"]}
+    )
 
 
 class TestNewerArguments:
@@ -47,7 +55,7 @@ class TestNewerArguments:
 
         harness.advance_in_steps(20 * 60, step=10)
         assert harness.state() is State.LAUNCHING
-        assert "of version 2, this worker knows 1: update the workers" in harness.record().reason
+        assert UNKNOWN_SPEC_REASON in harness.record().reason
         assert len(harness.ecs.run_task_calls) == 1
         harness.advance_in_steps(25 * 60, step=10)
 
@@ -56,15 +64,15 @@ class TestNewerArguments:
     def test_a_queued_one_waits_for_a_newer_worker_and_expires_with_the_reason(self, harness: WorkerHarness) -> None:
         harness.ecs.run_task_results.append(LostResult.NO_EFFECT)
         harness.put_request(expires_in=300.0)
-        _update_record(harness, args='{"v": 2}', target=TARGET.encode())
+        _update_record(harness, args=json.dumps({"v": UNKNOWN_SPEC_VERSION}), target=TARGET.encode())
 
         harness.advance_in_steps(320, step=5)
 
         assert harness.state() is State.EXPIRED
-        assert "of version 2, this worker knows 1: update the workers" in harness.record().reason
+        assert UNKNOWN_SPEC_REASON in harness.record().reason
         assert not harness.ecs.run_task_calls
 
-    @pytest.mark.parametrize("spec_version", [2, 0], ids=["stored", "not-stored"])
+    @pytest.mark.parametrize("spec_version", [UNKNOWN_SPEC_VERSION, 0], ids=["stored", "not-stored"])
     def test_its_task_is_left_to_newer_workers_until_ecs_forgets_it(
         self, harness: WorkerHarness, spec_version: int
     ) -> None:
@@ -73,7 +81,7 @@ class TestNewerArguments:
         harness.ecs.finish(arn)
         harness.advance_in_steps(HOUR, step=10)
         assert harness.state() is State.LAUNCHED
-        assert "of version 2" in harness.worker.emitted("describe_tasks.failed")[-1]["reason"]
+        assert f"of version {UNKNOWN_SPEC_VERSION}" in harness.worker.emitted("describe_tasks.failed")[-1]["reason"]
 
         harness.ecs.hidden_arns.add(arn)
         harness.advance_in_steps(HOUR, step=10)
@@ -85,18 +93,18 @@ class TestNewerEnvelope:
     def test_a_queued_record_waits_for_a_newer_worker_and_expires_with_the_reason(self, harness: WorkerHarness) -> None:
         harness.put_request(expires_in=300.0)
         newer = msgspec.json.decode(harness.record().request)
-        _update_record(harness, request=msgspec.json.encode({**newer, "v": 9}))
+        _update_record(harness, request=msgspec.json.encode({**newer, "v": UNKNOWN_ENVELOPE_VERSION}))
 
         harness.advance_in_steps(320, step=5)
 
         assert harness.state() is State.EXPIRED
-        assert "envelope version 9 is unknown" in harness.record().reason
+        assert f"envelope version {UNKNOWN_ENVELOPE_VERSION} is unknown" in harness.record().reason
         assert "update the workers" in harness.record().reason
 
     def test_an_ambiguous_launch_is_called_again_with_its_frozen_arguments(self, harness: WorkerHarness) -> None:
         _make_ambiguous(harness)
         newer = msgspec.json.decode(harness.record().request)
-        _update_record(harness, request=msgspec.json.encode({**newer, "v": 9}))
+        _update_record(harness, request=msgspec.json.encode({**newer, "v": UNKNOWN_ENVELOPE_VERSION}))
 
         harness.advance(LEASE + 1)
 
@@ -191,18 +199,28 @@ class TestPersistentReadErrors:
         assert harness.state() is State.SUCCESS
         assert harness.worker.circuit_breakers.health() == "ok"
 
-    def test_a_transient_error_is_no_ill_health(self, harness: WorkerHarness) -> None:
+    def test_reads_without_an_answer_are_ill_health_from_the_third_in_a_row_until_one_works(
+        self, harness: WorkerHarness
+    ) -> None:
         harness.launch()
         harness.ecs.describe_error = EcsError(EcsErrorKind.UNAVAILABLE, "a time-out")
 
+        while len(harness.worker.emitted("describe_tasks.failed")) < 2:
+            harness.advance(1)
+        assert harness.worker.circuit_breakers.health() == "ok"
         harness.advance_in_steps(60, step=5)
+        assert harness.worker.circuit_breakers.health() == "default: a time-out"
+        assert len(harness.worker.emitted("health.degraded")) == 1
+        harness.ecs.describe_error = None
+        harness.advance_in_steps(90, step=5)
 
         assert harness.worker.circuit_breakers.health() == "ok"
 
 
 def test_a_request_of_an_unknown_version_is_a_dead_letter_that_names_both(harness: WorkerHarness) -> None:
     newer = msgspec.json.decode(harness.new_envelope())
-    harness.worker.handle_message(msgspec.json.encode({**newer, "v": 7}))
+    harness.worker.handle_message(msgspec.json.encode({**newer, "v": UNKNOWN_ENVELOPE_VERSION}))
 
     (letter,) = harness.memory_ledger.list_dead_letters(10)
-    assert letter.reason == f"envelope version 7 is unknown, this worker knows {envelope.VERSION}"
+    known = f"{envelope.VERSION} to {envelope.POLICY_VERSION}"
+    assert letter.reason == f"envelope version {UNKNOWN_ENVELOPE_VERSION} is unknown, this worker knows {known}"

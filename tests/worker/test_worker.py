@@ -5,23 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from ecs_queue.broker import KombuBroker
-from ecs_queue.errors import BrokerUnavailable, ConfigError
-from ecs_queue.ledger import open_ledger
+from ecs_queue.errors import BrokerUnavailable, ConfigError, UnusableServer
+from ecs_queue.findings import Reporter
+from ecs_queue.ledger import MemoryLedger, open_ledger
 from ecs_queue.local.ecs.faults import AwsTokenBucket
 from ecs_queue.local.ecs.options import Quota
-from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
+from ecs_queue.protocol.ecs_results import EcsError, EcsErrorKind, RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.states import State
 from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.worker import Worker
 from tests.fake_ecs import FakeEcs, RunTaskCall
 from tests.wait import wait_until
-from tests.worker.harness import make_config
+from tests.worker.harness import FlakyLedger, make_config
 from tests.worker.live_harness import LiveWorkerHarness
+from tests.worker.warm_harness import WARM
 
 
 @pytest.fixture
@@ -48,6 +50,22 @@ def test_requests_are_launched_and_followed_to_their_end(make_harness: Callable[
         harness.ecs.finish(arn)
 
     wait_until(lambda: harness.states("a", "b") == [State.SUCCESS] * 2)
+
+
+def test_requests_that_find_no_idle_runner_leave_room_for_launches(
+    make_harness: Callable[..., LiveWorkerHarness],
+) -> None:
+    harness = make_harness(max_in_flight=3)
+    calls: list[str] = []
+    harness.ledger = ledger = FlakyLedger(cast(MemoryLedger, harness.ledger))
+    ledger.on_call = lambda operation, when: calls.append(operation) if when == "after" else None
+    config = make_config(WARM, namespace=harness.config.namespace, max_in_flight=3, run_task_rate=20)
+    harness.start_worker(config=config)
+    wait_until(lambda: calls.count("list_paused_queues") >= 2, "the worker knows how many tasks it may start")
+
+    harness.submit(*(f"t{index}" for index in range(12)))
+
+    wait_until(lambda: len(harness.ecs.run_task_calls) == 3)
 
 
 def test_a_worker_that_stops_finishes_its_calls_and_another_takes_the_rest(
@@ -146,7 +164,7 @@ def test_stopping_twice_and_without_a_start_does_no_harm(make_harness: Callable[
 class UnavailableBroker(KombuBroker):
     """A broker that cannot be reached."""
 
-    def consume_requests(self, *arguments: object) -> None:  # type: ignore[override]
+    def consume_requests(self, *arguments: Any) -> Any:
         raise BrokerUnavailable
 
 
@@ -187,13 +205,62 @@ def test_findings_of_aws_and_the_ledger_are_reported_at_the_check(
     harness = make_harness()
     reasons: list[str] = []
     config = make_config({"AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "True"})
-    monkeypatch.setattr(harness.ecs, "check_cluster", lambda target: ["the cluster is INACTIVE"])
-    monkeypatch.setattr(harness.ledger, "check_server", lambda: ["it may drop records"])
+    monkeypatch.setattr(
+        harness.ecs,
+        "check_cluster",
+        lambda target, reporter: reporter.error("aws.cluster", "it is INACTIVE", "use another"),
+    )
+    reporter = Reporter("ledger")
+    found = [
+        reporter.error("a", "it may drop records", "do this"),
+        reporter.ok("b", "good"),
+        reporter.info("c", "INFO"),
+    ]
+    monkeypatch.setattr(harness.ledger, "check_server", lambda: found)
     telemetry = Telemetry(lambda name, fields: reasons.append(fields["reason"]))
 
     Worker(config, harness.broker, harness.ledger, gateway=harness.ecs, telemetry=telemetry).check()
 
-    assert reasons == ["the cluster is INACTIVE", "it may drop records"]
+    assert reasons == ["ledger: it may drop records; do this", "ledger: INFO", "default: it is INACTIVE; use another"]
+
+
+def test_where_no_launch_type_is_set_the_cluster_is_asked_for_its_default_strategy(
+    make_harness: Callable[..., LiveWorkerHarness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = make_harness()
+    reasons: list[str] = []
+    telemetry = Telemetry(lambda name, fields: reasons.append(fields["reason"]))
+    unset = {"AIRFLOW__AWS_ECS_EXECUTOR__LAUNCH_TYPE": "", "AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": ""}
+    answers: list[Any] = [
+        ({"capacityProvider": "my-instances", "weight": 1},),
+        EcsError(EcsErrorKind.DENIED, "it is denied"),
+    ]
+    monkeypatch.setattr(harness.ecs, "default_strategy", lambda target: answers.pop(0))
+
+    def new_worker(environ: dict[str, str]) -> Worker:
+        return Worker(make_config(environ), harness.broker, harness.ledger, gateway=harness.ecs, telemetry=telemetry)
+
+    new_worker(unset).check()  # instances need no subnets
+    assert reasons == []
+    with pytest.raises(ConfigError, match="subnet"):
+        new_worker(unset).check()
+    new_worker({}).check()  # a launch type is set: no question
+
+    answers.append(EcsError(EcsErrorKind.DENIED, "it is denied"))
+    new_worker({"AIRFLOW__AWS_ECS_EXECUTOR__LAUNCH_TYPE": ""}).check()
+    assert len(reasons) == 1
+    assert "the cluster's default strategy cannot be read: it is denied: tasks run on FARGATE" in reasons[0]
+
+
+def test_a_worker_refuses_a_server_on_which_it_could_launch_nothing(
+    make_harness: Callable[..., LiveWorkerHarness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = make_harness()
+    finding = Reporter("ledger").unusable("server.persistence", "durability = aof needs WAITAOF", "use Valkey")
+    monkeypatch.setattr(harness.ledger, "check_server", lambda: [finding])
+
+    with pytest.raises(UnusableServer, match="ledger: durability = aof needs WAITAOF; use Valkey"):
+        Worker(make_config(), harness.broker, harness.ledger, gateway=harness.ecs).check()
 
 
 class ThrottlingEcs(FakeEcs):

@@ -1,0 +1,40 @@
+"""The launch policies of one launch: those of its queue's profile, and those that its request sets in their place."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ecs_queue.config import Profile
+from ecs_queue.messages.envelope import TaskRequest
+from ecs_queue.messages.retry_rules import parse_retry_rules
+from ecs_queue.protocol.retry_rules import encode_retry_rules
+from ecs_queue.runtask.overrides import check_policies_allowed
+
+
+class LaunchPolicies(msgspec.Struct, frozen=True, kw_only=True):
+    """What a claim freezes beside the arguments of RunTask (docs/policies.md).
+
+    Attributes:
+        start_timeout: Seconds from RunTask to RUNNING; 0: no limit.
+        retry_rules: As JSON; "": the relaunch policy alone.
+    """
+
+    start_timeout: float = 0.0
+    retry_rules: str = ""
+
+
+NO_POLICIES = LaunchPolicies()
+
+
+def choose_policies(profile: Profile, request: TaskRequest) -> LaunchPolicies:
+    """Return the policies of a request's next launch.
+
+    Raises:
+        InvalidRequest: It sets one that its queue does not allow.
+    """
+    check_policies_allowed(request.given_policies(), profile.allowed_overrides, profile.queue)
+    own_rules = request.retry_rules
+    rules = profile.retry_rules if own_rules is None else parse_retry_rules(own_rules)
+    return LaunchPolicies(
+        start_timeout=request.start_timeout or profile.start_timeout, retry_rules=encode_retry_rules(rules)
+    )

@@ -1,0 +1,1 @@
+"""The container's process of a warm pool."""

@@ -1,0 +1,35 @@
+"""The launch policies of a seed, drawn apart, so that seeds without any stay the same."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+#: Each kind of end has a rule that differs from every relaunch policy.
+RETRY_RULES = (
+    {"on_exit_code": "1", "action": "retry", "delay": 7},
+    {"on_stop_code": "Spot*", "action": "retry", "counts_attempt": False},
+    {"on_reason": "CannotPull*", "on_end": "never_started", "action": "fail"},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SimPolicies:
+    """What a queue's profile has of docs/policies.md, and what a seed needs so that it matters."""
+
+    start_timeout: float = 0.0
+    has_retry_rules: bool = False  # RETRY_RULES
+    delays: tuple[float, ...] = ()  # of the requests of an owner, in turn; 0: none
+    stays_pending: float = 0.0  # the probability that a task never starts
+
+
+def draw_policies(seed: int) -> SimPolicies:
+    """Return a seed's."""
+    rng = random.Random(f"policies {seed}")
+    policies: dict[str, Any] = {"has_retry_rules": rng.random() < 0.15}
+    if rng.random() < 0.25:
+        policies |= {"start_timeout": rng.choice((30.0, 120.0)), "stays_pending": rng.choice((0.0, 0.15))}
+    if rng.random() < 0.2:
+        policies["delays"] = tuple(rng.choice((0.0, 5.0, 60.0, 900.0)) * rng.uniform(0.5, 2.0) for _ in range(3))
+    return SimPolicies(**policies)
