@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from ecs_queue.error_text import traceback_text
 from ecs_queue.protocol.record import Submission
 
 logger = logging.getLogger("ecs_queue")
@@ -48,8 +49,19 @@ EVENTS: dict[str, EventType] = {
     "worker.started": _event(_I, "worker queues", "worker {worker} started, takes requests of {queues}"),
     "worker.stopping": _event(_I, "worker outstanding", "worker {worker} is stopping, {outstanding} calls in progress"),
     "worker.stopped": _event(_I, "worker", "worker {worker} has stopped"),
-    "service.failed": _event(_E, "service reason", "{service} failed, it tries again: {reason}"),
+    "service.failed": _event(_E, "service reason server", "{service} failed, it tries again: {reason}"),
+    "service.retried": _event(_D, "service reason server", "{service} failed again: {reason}"),
+    "service.recovered": _event(
+        _I, "service seconds failures", "{service} works again after {seconds} s, failures: {failures}"
+    ),
+    "ledger.item_broken": _event(
+        _W, "item reason", "the ledger's item {item} cannot be used and is kept apart: {reason}"
+    ),
+    "ledger.record_broken": _event(
+        _W, "id operation", "{id}: its record cannot be used, so nothing was written ({operation})"
+    ),
     "health.degraded": _event(_W, "queue reason", "queue {queue}: {reason}"),
+    "check.finding": _event(_I, "reason", "{reason}"),
     "request.submitted": _event(_D, "id queue owner", "{id} submitted to {queue}", "nonce namespace envelope"),
     "request.received": _event(_D, "id queue", "{id} received from {queue}"),
     "request.dead_lettered": _event(_W, "queue reason bytes", "dead letter from {queue} ({bytes} bytes): {reason}"),
@@ -60,6 +72,12 @@ EVENTS: dict[str, EventType] = {
         _D, "id launch attempt", "{id} RunTask called (launch {launch}, attempt {attempt})", "launch_spec target"
     ),
     "launch.started": _event(_I, "id launch arn", "{id} launched as {arn} (launch {launch})"),
+    "launch.assigned": _event(_I, "id launch run arn", "{id} given to the runner {run}, {arn} (launch {launch})"),
+    "runner.idle": _event(_D, "run pool turn", "the runner {run} waits, after {turn} commands"),
+    "runner.end_rejected": _event(
+        _W, "id run turn", "{id}: the end that the runner {run} reported is not signed by its queue, and does not count"
+    ),
+    "runner.silent": _event(_W, "run pool arn", "the idle runner {run} does not answer, stopping {arn}"),
     "launch.no_effect": _event(_I, "id launch reason", "{id} not launched, tried again later: {reason}"),
     "launch.ambiguous": _event(
         _W, "id launch reason", "{id} launch {launch}: whether a task was started is not known: {reason}"
@@ -89,6 +107,9 @@ EVENTS: dict[str, EventType] = {
         _T, "id launch write", "{id} launch {launch}: after ListTasks {write}", "result age retry_after decision"
     ),
     "decision.poll": _event(_T, "id arn status", "{id} observed as {status}", "poll_input draw decision"),
+    "decision.runner_end": _event(
+        _T, "id run ruling", "the retry rules say {ruling} of the end in {run}", "record end backoff draw decision"
+    ),
     "decision.missing_task": _event(
         _T, "id arn", "{id}: {arn} counts as lost", "record missing_for grace ecs_reason decision"
     ),
@@ -104,6 +125,7 @@ EVENTS: dict[str, EventType] = {
     "stop_task.answered": _event(_T, "id arn result", "{id}: StopTask of {arn} returned {result}"),
     "stop_task.failed": _event(_W, "id arn reason", "{id}: StopTask of {arn} failed: {reason}"),
     "describe_tasks.failed": _event(_W, "tasks reason", "{tasks} tasks could not be described: {reason}"),
+    "ecs_events.received": _event(_T, "events lag", "received {events} events, the oldest {lag} s after its change"),
     "ecs_events.foreign": _event(_D, "events", "skipped {events} events about tasks of other programs"),
     "ecs_events.skipped": _event(_W, "reason", "skipped an event: {reason}"),
     "ecs_events.receive_failed": _event(
@@ -114,11 +136,18 @@ EVENTS: dict[str, EventType] = {
         _W, "source", "ECS's events of {source} are late or missing: tasks are polled as without events"
     ),
     "request.ended": _event(
-        _I, "id state exit_code attempts reason", "{id} ended {state} (exit {exit_code}): {reason}"
+        _I, "id queue state exit_code stop_code attempts reason", "{id} ended {state} (exit {exit_code}): {reason}"
     ),
-    "results.unpublished": _event(_W, "results reason", "{results} results not published: {reason}"),
+    "results.unpublished": _event(_W, "results reason", "results not published ({results}): {reason}"),
     "journal.write_failed": _event(_W, "reason", "the journal cannot be written now: {reason}"),
-    "journal.events_dropped": _event(_W, "dropped reason", "{dropped} events are missing in the journal: {reason}"),
+    "journal.recovered": _event(
+        _I, "seconds failures", "the journal can be written again after {seconds} s, failures: {failures}"
+    ),
+    "otel.export_failed": _event(_W, "what reason", "{what} cannot be exported now: {reason}"),
+    "otel.export_recovered": _event(
+        _I, "what seconds failures", "{what} are exported again after {seconds} s, failures: {failures}"
+    ),
+    "journal.events_dropped": _event(_W, "dropped reason", "events are missing in the journal ({dropped}): {reason}"),
 }
 
 Sink = Callable[[str, dict[str, Any]], None]
@@ -148,8 +177,8 @@ class Telemetry:
         for sink in self._sinks:  # a tuple, replaced by `add_sink`
             try:
                 sink(name, fields)
-            except Exception:  # reporting must never stop what is reported: a launch, the end of a request
-                logger.exception("a sink failed at the event %s", name)
+            except Exception as error:  # noqa: BLE001 - reporting must never stop a launch, or the end of a request
+                logger.error("a sink failed at the event %s: %s", name, traceback_text(error))
 
     def count(self, name: str) -> int:
         """Return how many events of this type were emitted since the start."""

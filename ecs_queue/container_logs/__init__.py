@@ -1,0 +1,1 @@
+"""Reads what a task's container wrote: CloudWatch Logs, or the local ECS's files."""

@@ -1,0 +1,1 @@
+"""What a worker shows of itself and of its queues: metrics, health, and the signal for scaling."""
