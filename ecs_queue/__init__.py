@@ -14,7 +14,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ecs_queue.client.client import EcsQueue, Handle
+    from ecs_queue.calls.executor import CallFailed, EcsExecutor
+    from ecs_queue.client.aio import AsyncEcsQueue, AsyncHandle
+    from ecs_queue.client.batch import Batch
+    from ecs_queue.client.client import EcsQueue
+    from ecs_queue.client.handle import Handle
+    from ecs_queue.client.request import Request
     from ecs_queue.config import Config, load_config
     from ecs_queue.messages.envelope import TaskRequest, TaskResult
     from ecs_queue.protocol.states import State
@@ -23,9 +28,15 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "AsyncEcsQueue": "ecs_queue.client.aio",
+    "AsyncHandle": "ecs_queue.client.aio",
+    "Batch": "ecs_queue.client.batch",
     "Config": "ecs_queue.config",
+    "CallFailed": "ecs_queue.calls.executor",
+    "EcsExecutor": "ecs_queue.calls.executor",
     "EcsQueue": "ecs_queue.client.client",
-    "Handle": "ecs_queue.client.client",
+    "Handle": "ecs_queue.client.handle",
+    "Request": "ecs_queue.client.request",
     "State": "ecs_queue.protocol.states",
     "TaskRequest": "ecs_queue.messages.envelope",
     "TaskResult": "ecs_queue.messages.envelope",
@@ -33,7 +44,22 @@ _HOMES = {
     "load_config": "ecs_queue.config",
 }
 
-__all__ = ["Config", "EcsQueue", "Handle", "State", "TaskRequest", "TaskResult", "Worker", "load_config"]
+__all__ = [
+    "AsyncEcsQueue",
+    "AsyncHandle",
+    "Batch",
+    "CallFailed",
+    "Config",
+    "EcsExecutor",
+    "EcsQueue",
+    "Handle",
+    "Request",
+    "State",
+    "TaskRequest",
+    "TaskResult",
+    "Worker",
+    "load_config",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
 from ecs_queue.broker.base import RequestMessage
 from ecs_queue.config import Config
-from ecs_queue.errors import IdConflict, RequestTooLate
+from ecs_queue.errors import BrokenRecord, IdConflict, RequestTooLate
 from ecs_queue.messages import envelope
 from ecs_queue.messages.envelope import TaskRequest
 from ecs_queue.messages.keyring import Keyring
@@ -17,7 +18,7 @@ from ecs_queue.protocol.operations import OperationResult, ResultCode
 from ecs_queue.protocol.record import Record, Submission
 from ecs_queue.runtask.arguments import RunTaskProfile
 from ecs_queue.runtask.launch_spec import build_submission
-from ecs_queue.runtask.overrides import ALLOW_EVERYTHING
+from ecs_queue.runtask.overrides import ALLOW_EVERYTHING, check_policies_allowed
 
 
 class PreparedRequest(msgspec.Struct, frozen=True):
@@ -25,6 +26,7 @@ class PreparedRequest(msgspec.Struct, frozen=True):
 
     request: TaskRequest
     submission: Submission
+    submit_span: Any = None  # OpenTelemetry's, with `otel_traces`
 
     def to_message(self) -> RequestMessage:
         """Return the broker message: the envelope exactly as the ledger stores it."""
@@ -36,7 +38,13 @@ class PreparedRequest(msgspec.Struct, frozen=True):
 
 
 def prepare_request(request: TaskRequest, config: Config, keyring: Keyring) -> PreparedRequest:
-    """Encode, sign and encrypt a request that the caller has validated."""
+    """Encode, sign and encrypt a request that the caller has validated.
+
+    Raises:
+        InvalidRequest: It sets a launch policy that its queue does not allow.
+    """
+    profile = profile_for_checks(config.profile(request.queue))
+    check_policies_allowed(request.given_policies(), profile.allowed_overrides, request.queue)
     body = envelope.encode(request, keyring)
     nonce = envelope.compute_nonce(config.namespace, body)
     return PreparedRequest(request, build_submission(request, body, nonce, config.launch_deadline))
@@ -64,7 +72,12 @@ def profile_for_checks(profile: RunTaskProfile) -> RunTaskProfile:
 
 def is_accepted(result: OperationResult) -> bool:
     """Return whether `Ledger.put` stored the request, now or in an earlier call with the same envelope."""
-    return result.code not in (ResultCode.CONFLICT, ResultCode.TOO_LATE)
+    return is_accepted_code(result.code)
+
+
+def is_accepted_code(code: ResultCode) -> bool:
+    """Return whether this result of `Ledger.put` says so."""
+    return code not in (ResultCode.CONFLICT, ResultCode.TOO_LATE, ResultCode.BROKEN)
 
 
 def find_conflicts(prepared: Sequence[PreparedRequest], records: Iterable[Record | None]) -> list[PreparedRequest]:
@@ -95,10 +108,15 @@ def reject_duplicate_ids(prepared_requests: Sequence[PreparedRequest]) -> None:
 
 
 def raise_if_rejected(prepared_request: PreparedRequest, result: OperationResult) -> None:
-    """Raise `IdConflict` or `RequestTooLate` when `Ledger.put` did not accept the request."""
+    """Raise `IdConflict`, `BrokenRecord` or `RequestTooLate` when `Ledger.put` did not accept the request."""
     record_id = prepared_request.request.id
     if result.code is ResultCode.CONFLICT:
         raise IdConflict(f"another request was submitted under the id {record_id}; choose another id, or leave it out")
+    if result.code is ResultCode.BROKEN:
+        raise BrokenRecord(
+            f"{record_id} was not submitted: the ledger's record of this id cannot be used; see `ecs-queue broken show "
+            f"record:{record_id}`, or choose another id"
+        )
     if result.code is ResultCode.TOO_LATE:
         raise RequestTooLate(
             f"{record_id} was not submitted: this machine's clock is behind the ledger's by more than accept_seconds; "

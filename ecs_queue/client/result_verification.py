@@ -42,4 +42,8 @@ def iter_confirmed_results(
         if record is not None and record.nonce == nonce and record.is_terminal and record.owner == owner:
             yield build_result(record)
         else:
-            log.warning("Ignoring a result message for %s: the ledger does not confirm it", record_id)
+            log.warning(
+                "Ignoring a result message for %s: the ledger does not confirm it; if it is a worker's, compare its "
+                "ledger_url with the one here",
+                record_id,
+            )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ecs_queue.broker import KombuBroker, RequestMessage
 from ecs_queue.client.client import EcsQueue
+from ecs_queue.config import Config
 from ecs_queue.errors import (
     BrokerUnavailable,
 )
@@ -62,8 +63,8 @@ class ClientHarness:
         self.broker = FlakyBroker(self.config.namespace)
         self.clients: list[EcsQueue] = []
 
-    def make_client(self, owner: str | None = None) -> EcsQueue:
-        self.clients.append(EcsQueue(self.config, self.broker, self.ledger, owner=owner))
+    def make_client(self, owner: str | None = None, config: Config | None = None) -> EcsQueue:
+        self.clients.append(EcsQueue(config or self.config, self.broker, self.ledger, owner=owner))
         return self.clients[-1]
 
     def finish(self, record_id: str, exit_code: int = 0, publish_result: bool = True) -> Record:
@@ -84,6 +85,6 @@ class ClientHarness:
         return record
 
     def record(self, record_id: str) -> Record:
-        record = self.memory_ledger.get([record_id])[0]
+        record = self.memory_ledger.get_with_payload([record_id])[0]
         assert record is not None
         return record

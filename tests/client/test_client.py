@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ecs_queue.client.client import EcsQueue, Handle
+from ecs_queue.client.client import EcsQueue
+from ecs_queue.client.handle import Handle
 from ecs_queue.errors import LedgerUnavailable, UsageError
 from ecs_queue.protocol.operations import ClaimRequest, RefusalKind
 from ecs_queue.protocol.states import State

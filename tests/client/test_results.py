@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from ecs_queue.client import results as client_results
+from ecs_queue.client.handle import Handle
 from ecs_queue.client.producer import PreparedRequest, prepare_request
-from ecs_queue.client.results import ResultWaiter
-from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable, ResultTimeout, UnknownTask
+from ecs_queue.client.results import ResultReader
+from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable, ResultTimeout, UnknownTask, UsageError
 from ecs_queue.messages.envelope import build_result, encode, new_request
 from ecs_queue.messages.keyring import NO_KEYS
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
+from tests.wait import wait_until
 from tests.worker.harness import make_config
 
 
@@ -61,6 +64,9 @@ class FakeLedger:
         self.lookups: list[list[str]] = []
         self.failures = 0
         self.confirmed: list[tuple[str, str]] = []
+        self.is_confirming = threading.Event()
+        self.may_confirm = threading.Event()
+        self.may_confirm.set()
 
     def get(self, ids: Sequence[str]) -> list[Record | None]:
         self.lookups.append(list(ids))
@@ -70,20 +76,27 @@ class FakeLedger:
         return [self.records.get(record_id) for record_id in ids]
 
     def confirm(self, results: Sequence[tuple[str, str]], owner: str) -> None:
+        self.is_confirming.set()
+        assert self.may_confirm.wait(10)
         self.confirmed.extend(results)
 
 
-class ResultWaiterHarness:
+class ResultReaderHarness:
     def __init__(self, owner: str = "me") -> None:
         self.inbox = FakeInbox()
         self.ledger = FakeLedger()
         self.put_again: list[PreparedRequest] = []
         self.resubmit_accepted = True
-        self.waiter = ResultWaiter(self.inbox, self.ledger, owner, self._put_again)  # type: ignore[arg-type]
+        self.results = ResultReader(self.inbox, self.ledger, owner, self._put_again)  # type: ignore[arg-type]
+
+    def watch(self, record_id: str, prepared_request: PreparedRequest | None = None) -> Handle:
+        handle = Handle(self, record_id, "n", prepared_request)  # type: ignore[arg-type]
+        self.results.watch(handle)
+        return handle
 
     def wait(self, *ids: str, timeout: float = 5.0, prepared_request: PreparedRequest | None = None) -> list[str]:
-        wanted = {(record_id, "n"): prepared_request for record_id in ids}
-        return [result.id for result in self.waiter.as_completed(wanted, timeout)]
+        handles = [self.watch(record_id, prepared_request) for record_id in ids]
+        return [result.id for result in self.results.as_completed(handles, timeout)]
 
     def end_and_publish(self, *records: Record) -> None:
         """End requests in the ledger, and publish their results."""
@@ -102,12 +115,14 @@ class ResultWaiterHarness:
 
 
 @pytest.fixture
-def harness(monkeypatch: pytest.MonkeyPatch) -> ResultWaiterHarness:
+def harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[ResultReaderHarness]:
     monkeypatch.setattr(client_results, "_LEDGER_CHECK_INTERVAL_SECONDS", 0.02)
-    return ResultWaiterHarness()
+    made = ResultReaderHarness()
+    yield made
+    made.results.close()
 
 
-def test_an_early_result_is_kept(harness: ResultWaiterHarness) -> None:
+def test_an_early_result_is_kept(harness: ResultReaderHarness) -> None:
     harness.ledger.records.update({name: _record(name, State.LAUNCHED) for name in "ab"})
     harness.end_and_publish(_record("b"), _record("a"))
 
@@ -116,7 +131,7 @@ def test_an_early_result_is_kept(harness: ResultWaiterHarness) -> None:
 
 
 def test_early_results_are_limited_and_the_rest_is_read_from_the_ledger(
-    harness: ResultWaiterHarness, monkeypatch: pytest.MonkeyPatch
+    harness: ResultReaderHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_results, "_MAX_EARLY_RESULTS", 10)
     harness.ledger.records.update({f"t{index}": _record(f"t{index}") for index in range(100)})
@@ -124,23 +139,25 @@ def test_early_results_are_limited_and_the_rest_is_read_from_the_ledger(
 
     harness.wait("a")
 
-    assert len(harness.waiter._early_results) == 10
+    assert len(harness.results._early_results) == 10
     assert harness.wait("t0", "t99") == ["t99", "t0"]
 
 
-def test_nothing_is_kept_of_awaited_requests(harness: ResultWaiterHarness) -> None:
+def test_nothing_is_kept_of_requests_that_have_ended_or_that_nobody_awaits(harness: ResultReaderHarness) -> None:
     harness.ledger.records["b"] = _record("b", State.LAUNCHED)
     harness.end_and_publish(_record("a"))
     harness.wait("a", prepared_request=PREPARED)
     with pytest.raises(ResultTimeout):
         harness.wait("b", timeout=0.05, prepared_request=PREPARED)
 
-    assert not harness.waiter._waiters
-    assert not harness.waiter._prepared_requests
-    assert not harness.waiter._early_results
+    wait_until(lambda: not harness.results._watched)
+
+    assert not harness.results._waiters
+    assert not harness.results._kept
+    assert not harness.results._early_results
 
 
-def test_a_result_of_another_submission_of_the_id_is_not_taken_for_it(harness: ResultWaiterHarness) -> None:
+def test_a_result_of_another_submission_of_the_id_is_not_taken_for_it(harness: ResultReaderHarness) -> None:
     harness.ledger.records["a"] = _record("a", State.LAUNCHED)
     harness.publish(_record("a", nonce="other"))
 
@@ -148,14 +165,29 @@ def test_a_result_of_another_submission_of_the_id_is_not_taken_for_it(harness: R
         harness.wait("a", timeout=0.2)
 
 
-def test_a_duplicate_result_is_yielded_once(harness: ResultWaiterHarness) -> None:
+def test_a_duplicate_result_is_yielded_once(harness: ResultReaderHarness) -> None:
     harness.ledger.records["b"] = _record("b")
     harness.end_and_publish(_record("a"), _record("a"))
 
     assert sorted(harness.wait("a", "b")) == ["a", "b"]
 
 
-def test_an_unavailable_broker_is_retried_only_after_a_pause(harness: ResultWaiterHarness) -> None:
+def test_as_completed_waits_for_a_confirmation_that_the_other_thread_has_begun(harness: ResultReaderHarness) -> None:
+    handle = harness.watch("a")
+    harness.ledger.may_confirm.clear()
+    harness.end_and_publish(_record("a"))
+    handle.result(5.0)
+    assert harness.ledger.is_confirming.wait(5.0)
+    timer = threading.Timer(0.1, harness.ledger.may_confirm.set)
+    timer.start()
+
+    assert list(harness.results.as_completed([], None)) == []
+
+    assert harness.ledger.confirmed == [("a", "n")]
+    timer.join()
+
+
+def test_an_unavailable_broker_is_retried_only_after_a_pause(harness: ResultReaderHarness) -> None:
     harness.inbox.is_unavailable = True
     harness.ledger.records["a"] = _record("a", State.LAUNCHED)
 
@@ -165,22 +197,23 @@ def test_an_unavailable_broker_is_retried_only_after_a_pause(harness: ResultWait
     assert harness.inbox.drains == 1
 
 
-def test_the_ledger_is_read_in_batches_in_turn(harness: ResultWaiterHarness) -> None:
+def test_the_ledger_is_read_in_batches_in_turn(harness: ResultReaderHarness) -> None:
     ids = [f"t{index}" for index in range(1100)]
     harness.ledger.records.update({record_id: _record(record_id) for record_id in ids})
 
     assert set(harness.wait(*ids)) == set(ids)
 
-    assert [len(asked) for asked in harness.ledger.lookups] == [500, 500, 100]
+    numbers = [len(asked) for asked in harness.ledger.lookups]
+    assert (max(numbers), sum(numbers)) == (500, 1100)
 
 
-def test_a_lost_put_is_repeated(harness: ResultWaiterHarness) -> None:
+def test_a_lost_put_is_repeated(harness: ResultReaderHarness) -> None:
     assert harness.wait("a", prepared_request=PREPARED) == ["a"]
 
     assert harness.put_again == [PREPARED]
 
 
-def test_a_stop_that_the_ledger_has_without_its_request_is_not_the_end(harness: ResultWaiterHarness) -> None:
+def test_a_stop_that_the_ledger_has_without_its_request_is_not_the_end(harness: ResultReaderHarness) -> None:
     """The put that stores its owner was lost."""
     harness.ledger.records["a"] = _record("a", State.REVOKED, nonce="")
 
@@ -189,7 +222,7 @@ def test_a_stop_that_the_ledger_has_without_its_request_is_not_the_end(harness: 
     assert harness.put_again == [PREPARED]
 
 
-def test_what_is_not_accepted_again_is_unknown(harness: ResultWaiterHarness) -> None:
+def test_what_is_not_accepted_again_is_unknown(harness: ResultReaderHarness) -> None:
     harness.resubmit_accepted = False
 
     with pytest.raises(UnknownTask, match="a"):
@@ -197,21 +230,21 @@ def test_what_is_not_accepted_again_is_unknown(harness: ResultWaiterHarness) -> 
 
 
 def test_without_an_owner_neither_messages_nor_confirmations_are_used() -> None:
-    harness = ResultWaiterHarness(owner="")
+    harness = ResultReaderHarness(owner="")
     harness.ledger.records["a"] = _record("a")
 
     assert harness.wait("a") == ["a"]
-    harness.waiter.close()
+    harness.results.close()
 
-    assert (harness.inbox.drains, harness.ledger.confirmed, harness.waiter.has_result_queue) == (0, [], False)
+    assert (harness.inbox.drains, harness.ledger.confirmed, harness.results.has_result_queue) == (0, [], False)
 
 
-def test_closing_confirms_and_closes_the_result_queue(harness: ResultWaiterHarness) -> None:
+def test_closing_confirms_and_closes_the_result_queue(harness: ResultReaderHarness) -> None:
     harness.end_and_publish(_record("a"))
-    next(harness.waiter.as_completed({("a", "n"): None}, 5.0))
-    assert harness.waiter.has_result_queue
+    next(harness.results.as_completed([harness.watch("a")], 5.0))
+    assert harness.results.has_result_queue
 
-    harness.waiter.close()
+    harness.results.close()
 
     assert harness.ledger.confirmed == [("a", "n")]
     assert harness.inbox.open_count == 0
@@ -227,7 +260,7 @@ def test_closing_confirms_and_closes_the_result_queue(harness: ResultWaiterHarne
     ],
     ids=["an unknown id", "not ended", "a wrong nonce", "another owner's"],
 )
-def test_a_forged_result_is_ignored(harness: ResultWaiterHarness, truth: Record | None) -> None:
+def test_a_forged_result_is_ignored(harness: ResultReaderHarness, truth: Record | None) -> None:
     if truth is not None:
         harness.ledger.records["a"] = truth
     harness.ledger.records["b"] = _record("b")
@@ -236,21 +269,80 @@ def test_a_forged_result_is_ignored(harness: ResultWaiterHarness, truth: Record 
 
     assert harness.wait("b") == ["b"]
 
-    assert not harness.waiter._early_results
+    assert not harness.results._early_results
     assert ("a", "n") not in harness.ledger.confirmed
 
 
-def test_the_result_comes_from_the_ledger_and_not_from_the_message(harness: ResultWaiterHarness) -> None:
+def test_the_result_comes_from_the_ledger_and_not_from_the_message(harness: ResultReaderHarness) -> None:
     harness.ledger.records["a"] = _record("a", State.FAILED)
     harness.publish(_record("a", State.SUCCESS))
 
-    (result,) = harness.waiter.as_completed({("a", "n"): None}, 5.0)
-
-    assert result.state == State.FAILED
+    assert harness.watch("a").result(5.0).state == State.FAILED
 
 
-def test_results_wait_for_an_unavailable_ledger(harness: ResultWaiterHarness) -> None:
+def test_results_wait_for_an_unavailable_ledger(harness: ResultReaderHarness) -> None:
     harness.end_and_publish(_record("a"))
     harness.ledger.failures = 3
 
     assert harness.wait("a") == ["a"]
+
+
+def test_a_handle_that_a_close_in_another_thread_overtakes_is_ended(harness: ResultReaderHarness) -> None:
+    harness.results.close()
+
+    with pytest.raises(UsageError, match="the client was closed"):
+        harness.watch("a").result(5.0)
+
+
+def test_after_a_thread_that_could_not_be_started_the_next_handle_starts_one() -> None:
+    harness = ResultReaderHarness()
+    can_start = False
+
+    def start(run: Callable[[], None]) -> None:
+        if not can_start:
+            raise RuntimeError("can't start new thread")
+        client_results.start_thread(run)
+
+    harness.results._start = start
+    with pytest.raises(RuntimeError):
+        harness.watch("a")
+    can_start = True
+    harness.ledger.records["b"] = _record("b")
+
+    assert harness.wait("b") == ["b"]
+    harness.results.close()
+
+
+def test_a_result_is_returned_also_when_its_confirmation_finds_no_thread(harness: ResultReaderHarness) -> None:
+    def start(run: Callable[[], None]) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    handle = harness.watch("a")
+    harness.end_and_publish(_record("a"))
+    wait_until(handle.done)
+    harness.results._wake.set()
+    wait_until(lambda: not harness.results._is_running)
+    harness.results._start = start
+
+    assert handle.result(0).succeeded
+    harness.results.close()
+    assert harness.ledger.confirmed == [("a", "n")]
+
+
+def test_a_confirmation_that_fails_in_an_unknown_way_is_tried_again_after_a_pause(
+    harness: ResultReaderHarness,
+) -> None:
+    attempts: list[object] = []
+
+    def confirm(results: object, owner: str) -> None:
+        attempts.append(results)
+        raise ZeroDivisionError
+
+    harness.ledger.confirm = confirm  # type: ignore[method-assign]
+    harness.end_and_publish(_record("a"))
+    assert harness.watch("a").result(5.0).succeeded
+    wait_until(lambda: attempts)
+    time.sleep(0.3)
+
+    assert len(attempts) < 50  # without a pause: thousands
+    del harness.ledger.confirm

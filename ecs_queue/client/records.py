@@ -1,0 +1,73 @@
+"""Finds requests in the ledger, for the Python client and the command line."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ecs_queue.ledger.base import RequestReader
+    from ecs_queue.protocol.record import Record
+
+PAGE_SIZE = 500
+#: The ledger indexes the ARNs of live tasks only; the ARN of an ended one is searched among this many newest requests.
+_MAX_ARN_SEARCH = 20_000
+
+
+@dataclass(frozen=True)
+class RecordFilter:
+    """Selects requests. A member that is None or empty selects all.
+
+    Attributes:
+        states: Their states.
+        queue: The canonical name of their queue.
+        since: When they were submitted at the earliest, seconds since the epoch by the ledger's clock.
+        owner: Whom their results go to.
+        reason: What their reason contains, in upper or lower case.
+    """
+
+    states: frozenset[str] = frozenset()
+    queue: str | None = None
+    since: float | None = None
+    owner: str | None = None
+    reason: str | None = None
+
+    def matches(self, record: Record) -> bool:
+        """Return whether the record is selected."""
+        return (
+            (not self.states or record.state.value in self.states)
+            and self.queue in (None, record.queue)
+            and (self.since is None or record.created_at >= self.since)
+            and self.owner in (None, record.owner)
+            and (self.reason is None or self.reason.lower() in record.reason.lower())
+        )
+
+
+def find_record(ledger: RequestReader, name: str) -> Record | None:
+    """Return the record of a request's id or of its task's ARN."""
+    if ":" not in name:
+        return ledger.get([name])[0]
+    record_id = ledger.find_id_by_arn(name)
+    if record_id is not None:
+        return ledger.get([record_id])[0]
+    newest = itertools.islice(iter_records(ledger, lambda _: True), _MAX_ARN_SEARCH)
+    return next((record for record in newest if record.arn == name), None)
+
+
+def iter_records(ledger: RequestReader, matches: Callable[[Record], bool], page: int = PAGE_SIZE) -> Iterator[Record]:
+    """Yield the matching records, first the live ones, then the ended ones, each newest first.
+
+    A record may move while the pages are read; it is yielded once.
+    """
+    yielded: set[tuple[str, str]] = set()
+    cursor = ""
+    while True:
+        records, cursor = ledger.list_records(cursor, page)
+        for record in records:
+            if matches(record) and (record.id, record.nonce) not in yielded:
+                yielded.add((record.id, record.nonce))
+                yield record
+        if not cursor:
+            return

@@ -1,0 +1,53 @@
+"""The client's part of a request's trace: the span of its submission, and that of its result (docs/tracing.md)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ecs_queue.client.handle import Handle
+from ecs_queue.client.producer import PreparedRequest
+from ecs_queue.config import Config
+from ecs_queue.errors import ConfigError
+from ecs_queue.messages.envelope import TaskRequest
+from ecs_queue.outage_log import OutageLine, OutagePhase
+from ecs_queue.protocol.operations import ResultCode
+
+logger = logging.getLogger("ecs_queue")
+
+
+class ClientTracing:
+    """Exports nothing. A client without `otel_traces` has it."""
+
+    def begin_submission(self, request: TaskRequest) -> tuple[TaskRequest, Any]:
+        """Return the request with the trace that it is to continue, and the span of its submission, if there is one."""
+        return request, None
+
+    def end_submission(self, prepared_request: PreparedRequest, code: ResultCode) -> None:
+        """Note what the ledger made of a request."""
+
+    def watch(self, handle: Handle) -> None:
+        """Note the result when it comes."""
+
+    def close(self) -> None:
+        """Export what is left, for some seconds at most."""
+
+
+def open_client_tracing(config: Config) -> ClientTracing:
+    """Return what exports the client's spans; raises ConfigError when its packages are not installed."""
+    if not config.otel_traces:
+        return ClientTracing()
+    try:
+        from ecs_queue.client.otel_tracing import OtelClientTracing
+    except ImportError:
+        raise ConfigError(
+            "otel_traces: expected OpenTelemetry's SDK and OTLP exporter to be installed, found that they are not; "
+            "pip install 'ecs-queue[otel]', or set otel_traces = False"
+        ) from None
+    return OtelClientTracing(config.namespace, log_outage)
+
+
+def log_outage(line: OutageLine) -> None:
+    """Log a line about spans that cannot be exported."""
+    level = logging.INFO if line.phase is OutagePhase.ENDED else logging.WARNING
+    logger.log(level, "%s", line.describe("the export of spans"))

@@ -1,0 +1,169 @@
+"""A client with a queue and a worker of its own, in memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+from ecs_queue.client.client import EcsQueue
+from ecs_queue.client.handle import Handle
+from ecs_queue.client.producer import PreparedRequest
+from ecs_queue.client.results import ResultReader
+from ecs_queue.config import load_config
+from ecs_queue.errors import ResultTimeout
+from ecs_queue.ledger import MemoryLedger
+from ecs_queue.messages.envelope import build_result
+from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.settings import ProtocolSettings
+from ecs_queue.protocol.states import LIVE_STATES
+from ecs_queue.testing.broker import MemoryBroker
+from ecs_queue.testing.clock import FakeClock
+from ecs_queue.testing.ecs import MemoryEcs, OutcomeFunction, Task, succeed
+from ecs_queue.testing.worker import SteppedWorker
+
+_MAIN_CONTAINER = "main"
+_ENVIRON = {
+    "AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://",
+    "AIRFLOW__ECS_QUEUE__RUN_TASK_RATE": "0",
+    "AIRFLOW__ECS_QUEUE__DESCRIBE_TASKS_RATE": "0",
+    "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": "testing",
+    "AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME": "us-east-1",
+    "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "testing:1",
+    "AIRFLOW__AWS_ECS_EXECUTOR__CONTAINER_NAME": _MAIN_CONTAINER,
+    "AIRFLOW__AWS_ECS_EXECUTOR__LAUNCH_TYPE": "FARGATE",
+    "AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": "subnet-1",
+}
+#: The steps of the clock during a wait: a second, and later this share of the time that has passed.
+_STEP_SECONDS, _STEP_SHARE = 1.0, 0.1
+#: After so many seconds of the test's clock without an end, nothing is expected to end any more.
+_PATIENCE_SECONDS = 7 * 86400.0
+
+
+class NothingEnds(AssertionError):  # noqa: N818 - what it says is what the test must know
+    """The test waits for the end of a request that never comes: its queue is paused, or its task runs for ever."""
+
+
+class _SteppedResults(ResultReader):
+    """Ends handles in the test's own thread: a call that waits for a result steps the worker and the clock."""
+
+    wait_for: Callable[[Callable[[], bool], float | None], None]
+
+    def start_reading(self) -> None:
+        """Start no thread."""
+
+    def prepare_wait(self, timeout: float | None, is_over: Callable[[], bool]) -> float | None:
+        """Let the worker work until the wait is over; nothing is left to wait for then."""
+        self.check_process()
+        self.wait_for(is_over, timeout)
+        return 0.0
+
+
+class MemoryQueue(EcsQueue):
+    """An `EcsQueue` without a server, whose worker is stepped by the test. Use it in one thread.
+
+    A call that waits for a result steps the worker and the clock until the result is there: no test sleeps. Code that
+    waits in another way (callbacks, `concurrent.futures.wait`, asyncio) needs `eager=True`, or `run()` before it.
+
+    Attributes:
+        clock: The time of ledger, worker and ECS.
+        launched: The tasks that were launched, in order.
+    """
+
+    clock: FakeClock
+
+    def __init__(
+        self,
+        outcome: OutcomeFunction = succeed,
+        *,
+        eager: bool = False,
+        clock: FakeClock | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        """Create an empty queue.
+
+        Args:
+            outcome: Says of each task how it ends.
+            eager: Whether `submit` returns only when everything has ended.
+            clock: The clock; a new one.
+            environ: Configuration beyond what every launch needs, as variables AIRFLOW__SECTION__KEY.
+        """
+        config = load_config(environ={**_ENVIRON, **(environ or {})})
+        self.clock = FakeClock() if clock is None else clock
+        ledger = MemoryLedger(self.clock, ProtocolSettings.from_config(config))
+        broker = MemoryBroker()
+        ids = (f"request-{number}" for number in itertools.count(1))
+        super().__init__(config, broker, ledger, owner="testing", clock=self.clock, new_id=lambda: next(ids))
+        results = _SteppedResults(broker, ledger, "", self._sender.put_again, self.keyring)
+        results.wait_for = self._run_until
+        self.results = results
+        self._ecs = MemoryEcs(self.clock, _MAIN_CONTAINER, outcome)
+        self._worker = SteppedWorker(config, ledger, broker, self._ecs, self.clock, self._deliver)
+        self._eager = eager
+
+    @property
+    def launched(self) -> Sequence[Task]:
+        """The tasks that were launched, in order."""
+        return self._ecs.launched
+
+    def end_with(self, outcome: OutcomeFunction) -> None:
+        """Let the tasks that are launched from now on end as this function says."""
+        self._ecs.outcome = outcome
+
+    def send(self, prepared_requests: Sequence[PreparedRequest]) -> list[Handle]:
+        """See `EcsQueue.send`."""
+        handles = super().send(prepared_requests)
+        if self._eager:
+            self.run()
+        return handles
+
+    def stop_many(self, ids: Sequence[str], by: str = "client") -> list[Record]:
+        """See `EcsQueue.stop_many`."""
+        records = super().stop_many(ids, by)
+        for record in records:
+            if record.is_terminal:
+                self._deliver(record)
+        return records
+
+    def step(self) -> None:
+        """Let the worker do what is due now; the clock stands still."""
+        self._worker.step()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and the worker work meanwhile."""
+        self._pass_time(seconds, lambda: False)
+
+    def run(self) -> None:
+        """Let the worker work, and time pass, until every request has ended.
+
+        Raises:
+            NothingEnds: Some never end.
+        """
+        self._run_until(lambda: next(self.tasks(states=LIVE_STATES, limit=1), None) is None, None)
+
+    def _run_until(self, is_over: Callable[[], bool], timeout: float | None) -> None:
+        self._pass_time(_PATIENCE_SECONDS if timeout is None else timeout, is_over)
+        if not is_over():
+            if timeout is None:
+                raise NothingEnds(self._explain())
+            raise ResultTimeout(f"not ended after {timeout:g} seconds of the test's clock: {self._describe_waiting()}")
+
+    def _pass_time(self, seconds: float, is_over: Callable[[], bool]) -> None:
+        """Step the worker until it is over or the time has passed; no step passes the end of a task."""
+        start = self.clock.now
+        self.step()
+        while not is_over() and self.clock.now < start + seconds:
+            now = self.clock.now
+            step = max(_STEP_SECONDS, _STEP_SHARE * (now - start))
+            moments = (now + step, start + seconds, self._ecs.next_end())
+            self.clock.now = min(moment for moment in moments if moment is not None)
+            self.step()
+
+    def _explain(self) -> str:
+        paused = ", ".join(self.paused_queues())
+        return f"{NothingEnds.__doc__} {self._describe_waiting()}{f'; paused: {paused}' if paused else ''}"
+
+    def _describe_waiting(self) -> str:
+        return ", ".join(f"{record.id} is {record.state}" for record in self.tasks(states=LIVE_STATES, limit=5))
+
+    def _deliver(self, record: Record) -> None:
+        self.results.deliver(build_result(record))

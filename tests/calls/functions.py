@@ -1,0 +1,55 @@
+"""What the tests call in a container."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+
+@dataclass
+class Order:
+    """An order."""
+
+    number: int
+    day: date
+
+
+class OwnError(Exception):
+    """An error with arguments that JSON can hold."""
+
+
+class OddError(Exception):
+    """An error that cannot be made again from its arguments."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first}:{second}")
+
+
+def next_day(order: Order, *, days: int = 1) -> Order:
+    """Return the order of another day; its arguments arrive as they are declared."""
+    assert isinstance(order, Order)
+    return Order(order.number + 1, order.day.replace(day=order.day.day + days))
+
+
+def repeat(text: str, times: int) -> str:
+    """Return a long text."""
+    return text * times
+
+
+def fail(kind: str) -> None:
+    """Raise."""
+    if kind == "own":
+        raise OwnError("no", 7)
+    if kind == "odd":
+        raise OddError(1, 2)
+    raise ValueError(f"expected another kind, found {kind}")
+
+
+def add(a: int, b: int) -> int:
+    """Return the sum."""
+    return a + b
+
+
+def return_set() -> object:
+    """Return what JSON has no word for."""
+    return object()

@@ -1,0 +1,71 @@
+"""The server user of containers that run functions: it reads calls, writes values, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+import redis
+
+from ecs_queue.calls.store import RedisCallStore
+from ecs_queue.errors import MissingRight
+from ecs_queue.local.redis_server import RedisServer
+from ecs_queue.server_users import render_users
+from tests.security.installation import load_users
+from tests.servers import require_redis_binary, valkey_binary
+
+NAMESPACE = "calls"
+
+
+@pytest.fixture(params=[require_redis_binary, valkey_binary], ids=["redis", "valkey"])
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server with the users of the namespace."""
+    find: Callable[[], str] = request.param
+    with RedisServer(binary=find()) as server, redis.Redis.from_url(server.url) as admin:
+        load_users(admin, render_users(NAMESPACE))
+        yield server
+
+
+def _url(server: RedisServer, user: str) -> str:
+    return server.url.replace("redis://", f"redis://{NAMESPACE}-{user}:{NAMESPACE}-{user}-pw@")
+
+
+def test_a_call_goes_to_the_container_and_its_value_back_and_nothing_else_is_allowed(server: RedisServer) -> None:
+    caller = RedisCallStore(_url(server, "submitter"), NAMESPACE)
+    container = RedisCallStore(_url(server, "call"), NAMESPACE)
+    caller.put("a", "in", b"call", 60.0)
+    assert container.get("a", "in") == b"call"
+    container.put("a", "out", b"value", 60.0)
+    assert caller.get("a", "out") == b"value"
+    forbidden_calls: list[Callable[[], object]] = [
+        lambda: container.put("a", "in", b"forged", 60.0),
+        lambda: container.get("a", "out"),
+        lambda: container.delete("a"),
+        lambda: caller.put("a", "out", b"forged", 60.0),
+    ]
+    for forbidden in forbidden_calls:
+        with pytest.raises(MissingRight, match="server denies"):
+            forbidden()
+    caller.delete("a")
+    caller.close()
+    container.close()
+
+
+def test_a_container_may_do_nothing_else(server: RedisServer) -> None:
+    commands = [
+        *(f"{command} {{calls}}:l:r:job" for command in ("HGETALL", "GET", "DEL")),
+        *("HGETALL {calls}:l:payload:job", "HSET {calls}:l:paused default 1", "LPUSH {calls}:q:requests.default x"),
+        *("GET {other}:c:in:a", "SET {other}:c:out:a x", "KEYS *", "SCAN 0", "FLUSHALL", "CONFIG GET *", "ACL LIST"),
+    ]
+    allowed = []
+    client: Any = redis.Redis.from_url(_url(server, "call"))
+    with closing(client):
+        for command in commands:
+            try:
+                client.execute_command(*command.split(" "))
+            except redis.exceptions.NoPermissionError:
+                continue
+            allowed.append(command)
+    assert allowed == []

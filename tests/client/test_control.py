@@ -1,0 +1,72 @@
+"""Looking at requests, stopping them, and pausing queues, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ecs_queue.client.client import EcsQueue
+from ecs_queue.errors import UnknownTask, UsageError
+from tests.client.harness import ClientHarness
+
+
+@pytest.fixture
+def filled(harness: ClientHarness, queue: EcsQueue) -> EcsQueue:
+    lines = [{"id": name, "command": ["true"], "queue": "etl" if name < "c" else "default"} for name in "abcd"]
+    queue.submit_many(lines)
+    harness.finish("b", exit_code=1)
+    return queue
+
+
+def test_tasks_are_filtered(filled: EcsQueue) -> None:
+    def ids(**filters: object) -> set[str]:
+        return {record.id for record in filled.tasks(**filters)}  # type: ignore[arg-type]
+
+    assert ids() == {"a", "b", "c", "d"}
+    assert ids(queue="ETL") == {"a", "b"}
+    assert ids(states=["queued"]) == {"a", "c", "d"}
+    assert ids(states=["FAILED"], queue="etl") == {"b"}
+    assert ids(owner="another") == ids(reason="no such reason") == set()
+    assert ids(since="1h") == ids(since=timedelta(hours=1)) == ids(since=3600) == {"a", "b", "c", "d"}
+    assert ids(since=datetime.now(UTC) + timedelta(hours=1)) == set()
+    assert len(ids(limit=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda queue: queue.tasks(states=["RUNNING"]), "states: expected one of QUEUED, .* found 'RUNNING'"),
+        (lambda queue: queue.tasks(since="yesterday"), "since: expected an age .* found 'yesterday'"),
+        (lambda queue: queue.stop_all(), "expected a queue or states, found neither"),
+        (
+            lambda queue: queue.stop_all(states=["FAILED"]),
+            "of LAUNCHED, LAUNCHING, QUEUED, found FAILED",
+        ),
+        (lambda queue: queue.events(), "a ledger in memory has no journal"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(queue: EcsQueue, call: Callable[[EcsQueue], object], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        call(queue)
+
+
+def test_the_status_is_found_by_id_and_by_the_arn_of_the_task(filled: EcsQueue) -> None:
+    assert filled.status("b").id == filled.status("arn:b").id == "b"
+    with pytest.raises(UnknownTask):
+        filled.status("arn:nothing")
+
+
+def test_all_of_a_queue_or_a_state_are_stopped(filled: EcsQueue) -> None:
+    assert [(record.id, record.state) for record in filled.stop_all(queue="etl", by="operator")] == [("a", "REVOKED")]
+    assert {record.id for record in filled.stop_all(states=["QUEUED"])} == {"c", "d"}
+    assert filled.stop_all(queue="etl") == []
+
+
+def test_queues_are_paused_and_resumed(queue: EcsQueue) -> None:
+    queue.pause("ETL", "reports")
+    assert set(queue.paused_queues()) == {"etl", "reports"}
+
+    assert queue.resume("etl", "default") == ["etl"]
+    assert set(queue.paused_queues()) == {"reports"}

@@ -1,0 +1,74 @@
+"""Finding records in the ledger."""
+
+from __future__ import annotations
+
+import pytest
+
+from ecs_queue.client.records import RecordFilter, find_record, iter_records
+from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.states import State
+
+NOW = 1_700_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("selection", "fits"),
+    [
+        (RecordFilter(), True),
+        (RecordFilter(states=frozenset({"FAILED"})), True),
+        (RecordFilter(states=frozenset({"SUCCESS"})), False),
+        (RecordFilter(queue="etl"), True),
+        (RecordFilter(queue="default"), False),
+        (RecordFilter(since=NOW - 60), True),
+        (RecordFilter(since=NOW - 59), False),
+        (RecordFilter(owner="me"), True),
+        (RecordFilter(owner=""), False),
+        (RecordFilter(reason="CANNOTPULL"), True),
+        (RecordFilter(reason="cannotpull", queue="default"), False),
+    ],
+)
+def test_a_request_is_selected_when_every_filter_matches(selection: RecordFilter, fits: bool) -> None:
+    record = Record(
+        id="a", queue="etl", owner="me", state=State.FAILED, created_at=NOW - 60, reason="CannotPullContainerError"
+    )
+    assert selection.matches(record) == fits
+
+
+class PagedLedger:
+    """A ledger whose pages are given."""
+
+    def __init__(self, *pages: list[Record]) -> None:
+        self._pages = pages
+        self.page_calls = 0
+
+    def list_records(self, cursor: str, limit: int) -> tuple[list[Record], str]:
+        self.page_calls += 1
+        position = int(cursor or 0)
+        return self._pages[position], str(position + 1) if position + 1 < len(self._pages) else ""
+
+    def find_id_by_arn(self, arn: str) -> None:
+        return None
+
+
+def test_a_record_that_moves_while_the_pages_are_read_is_listed_once() -> None:
+    one, two = Record(id="one", nonce="n"), Record(id="two", nonce="n")
+    ledger = PagedLedger([one, two], [two], [one, Record(id="one", nonce="another submission")])
+    found = list(iter_records(ledger, lambda _: True, 2))  # type: ignore[arg-type]
+    assert [(record.id, record.nonce) for record in found] == [
+        ("one", "n"),
+        ("two", "n"),
+        ("one", "another submission"),
+    ]
+
+
+def test_no_more_pages_are_read_than_are_needed() -> None:
+    ledger = PagedLedger([Record(id="one")], [Record(id="two")], [Record(id="three")])
+    assert next(iter_records(ledger, lambda _: True, 1)).id == "one"  # type: ignore[arg-type]
+    assert ledger.page_calls == 1
+
+
+def test_a_finished_task_is_found_by_its_arn_among_the_newest() -> None:
+    ledger = PagedLedger([Record(id="one", arn="a:1")], [Record(id="two", arn="a:2")])
+    found = find_record(ledger, "a:2")  # type: ignore[arg-type]
+    assert found is not None
+    assert found.id == "two"
