@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ecs_queue.errors import UsageError
 from ecs_queue.journal.base import JournalEvent, JournalReader, JournalStore
+from ecs_queue.journal.encoder import open_event_encoder
 from ecs_queue.journal.recorder import JournalRecorder
 from ecs_queue.journal.redis import RedisJournal
 
@@ -22,6 +23,7 @@ __all__ = [
     "JournalRecorder",
     "JournalStore",
     "RedisJournal",
+    "open_event_encoder",
     "open_journal",
     "open_journal_store",
 ]
@@ -32,17 +34,26 @@ def open_journal(config: Config) -> RedisJournal:
 
     Raises:
         UsageError: the ledger is memory://, which keeps no journal.
+        ConfigError: encryption_keys are set and `cryptography` is not installed.
     """
-    from ecs_queue.ledger.redis_script import connect
+    from ecs_queue.config.keyring import open_keyring
+    from ecs_queue.redis_connection import connect
+    from ecs_queue.server_keys import namespace_prefix
 
     if config.ledger_url.startswith("memory:"):
         raise UsageError("a ledger in memory has no journal: set ledger_url to redis://HOST:PORT/0")
     return RedisJournal(
-        connect(config.ledger_url, socket_timeout=config.socket_timeout_seconds, max_connections=4),
-        config.namespace,
+        connect(
+            config.ledger_url,
+            socket_timeout=config.socket_timeout_seconds,
+            max_connections=4,
+            slot_key=namespace_prefix(config.namespace),
+            iam=config.ledger_iam,
+        ),
+        open_keyring(config),
         max_bytes=config.journal_megabytes * 1024 * 1024,
+        max_element_bytes=config.journal_element_bytes,
         retention_seconds=config.journal_retention_seconds,
-        max_block_seconds=0.4 * config.socket_timeout_seconds,
     )
 
 

@@ -11,20 +11,75 @@ only the journal keeps. The events of one request, in the order in which they us
   `task` the task as ECS described it, with all its times
 - `task.*`, `stop.*`, and at the end `request.ended`
 
-Secrets are replaced by `redact.REDACTED` before they are written. An encrypted payload (`encryption_keys`) stays
-encrypted.
+What the journal hides of a payload is replaced by `redact.REDACTED` before it is written. An encrypted payload
+(`encryption_keys`) stays encrypted.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 
 #: The version of the events' format. An older event is upgraded when it is read.
 EVENT_VERSION = 1
+
+
+#: The latest time of an event: the end of the year 9999. Seconds since the epoch.
+MAX_TIME = 253_402_300_799
+
+
+class SignedBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch's signature covers, and the signature (see `journal.batches`).
+
+    Attributes:
+        namespace: the namespace whose journal it was written to.
+        writer_id, batch_number, worker: as in `EventBatch`.
+        event_hashes: the SHA-256 of each event's JSON, one after another.
+        signature: `KEY-ID:HEX`.
+    """
+
+    namespace: str
+    writer_id: str
+    batch_number: int
+    worker: str
+    event_hashes: bytes
+    signature: str
+
+    @property
+    def name(self) -> str:
+        """What names it in an exported file."""
+        return f"{self.writer_id}.{self.batch_number}"
+
+
+class EventSource(msgspec.Struct, frozen=True):
+    """Where a signed event comes from: its batch, its position there, and its JSON exactly as it was signed."""
+
+    batch: SignedBatch
+    position: int
+    text: bytes
+
+    def __repr__(self) -> str:
+        """Leave out the text."""
+        return f"EventSource(batch={self.batch.name}, position={self.position})"
+
+
+class StoredEvent(msgspec.Struct, kw_only=True):
+    """The members of an event that are stored; attributes as in `JournalEvent`."""
+
+    v: int
+    seq: str
+    at: Annotated[float, msgspec.Meta(ge=0, le=MAX_TIME)]
+    name: str
+    id: str = ""
+    worker: str = ""
+    data: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        """Leave out the data."""
+        return f"StoredEvent(seq={self.seq!r}, name={self.name!r}, id={self.id!r})"
 
 
 class JournalEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +93,8 @@ class JournalEvent(msgspec.Struct, frozen=True, kw_only=True):
         id: the request; "" for none.
         worker: the worker that wrote the event; "" for a client.
         data: the event's fields.
+        verified: whether a process with a signing key wrote it; None where no signing_keys are set.
+        source: of an event with a signature, what an export needs to keep it; else None.
     """
 
     v: int
@@ -47,10 +104,21 @@ class JournalEvent(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
     worker: str = ""
     data: dict[str, Any] = {}
+    verified: bool | None = None
+    source: EventSource | None = None
 
     def __repr__(self) -> str:
         """Leave out the data."""
         return f"JournalEvent(seq={self.seq!r}, name={self.name!r}, id={self.id!r})"
+
+
+#: The members that are shown and exported, in their order.
+_SHOWN_MEMBERS = ("v", "seq", "at", "name", "id", "worker", "data")
+
+
+def event_to_dict(event: JournalEvent) -> dict[str, Any]:
+    """Return the event's members for JSON."""
+    return {name: getattr(event, name) for name in _SHOWN_MEMBERS}
 
 
 class JournalReader(Protocol):
@@ -96,6 +164,33 @@ def seq_sort_key(seq: str) -> tuple[int, int, int]:
     return int(milliseconds or 0), int(number or 0), int(position or 0)
 
 
+class SkippedEvents:
+    """Counts what a reader skipped because it is no event: one broken element must not hide the others."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, str] = {}
+
+    def add(self, place: str, reason: str) -> None:
+        """Count the element or event at this place of the journal, once; `reason` quotes nothing of it."""
+        if len(self._places) < _MAX_SKIPPED:
+            self._places.setdefault(place, reason)
+
+    def __len__(self) -> int:
+        """Return the number of skipped elements and events, at most 10,000."""
+        return len(self._places)
+
+    def message(self) -> str:
+        """Return a sentence for the user; "" when nothing was skipped."""
+        if not self._places:
+            return ""
+        place, reason = next(iter(self._places.items()))
+        number = f"{len(self._places)}{' or more' if len(self._places) == _MAX_SKIPPED else ''}"
+        return f"the journal has {number} broken entries, which are skipped; the first is {place}: {reason}"
+
+
+_MAX_SKIPPED = 10_000
+
+
 def sort_by_time(events: Iterable[JournalEvent]) -> Sequence[JournalEvent]:
     """Return one request's events by their time.
 
@@ -123,6 +218,7 @@ class EventBatch(msgspec.Struct, frozen=True, kw_only=True):
         event_count: number of events in `body`.
         request_ids: the requests that the events are about.
         body: a JSON array of events without `seq` and `worker`.
+        signature: see `journal.batches`; "" without a signing key.
     """
 
     writer_id: str
@@ -131,6 +227,11 @@ class EventBatch(msgspec.Struct, frozen=True, kw_only=True):
     event_count: int
     request_ids: list[str]
     body: bytes
+    signature: str = ""
+
+    def __repr__(self) -> str:
+        """Leave out the body."""
+        return f"EventBatch(writer_id={self.writer_id!r}, batch_number={self.batch_number}, events={self.event_count})"
 
 
 class JournalStore(Protocol):

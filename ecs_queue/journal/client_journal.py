@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 from ecs_queue.journal.base import JournalStore
+from ecs_queue.journal.encoder import open_event_encoder
 from ecs_queue.journal.recorder import JournalRecorder
 from ecs_queue.protocol.operations import ResultCode
 from ecs_queue.protocol.record import Submission
 from ecs_queue.telemetry import Telemetry, emit_request_submitted
+
+if TYPE_CHECKING:
+    from ecs_queue.config import Config
 
 #: Maximum time that `close` waits until the last events are written. Seconds.
 _CLOSE_TIMEOUT = 2.0
@@ -21,12 +26,14 @@ class ClientJournal:
     The writing thread starts with the first event, so a client that only reads has none.
     """
 
-    def __init__(self, store: JournalStore | None, namespace: str) -> None:
+    def __init__(self, store: JournalStore | None, config: Config) -> None:
         """Use `store`; without one, events only go to the log."""
         self._store = store
-        self._namespace = namespace
+        self._namespace = config.namespace
         self._telemetry = Telemetry()
-        self._recorder = None if store is None else JournalRecorder(store, self._telemetry)
+        self._recorder = (
+            None if store is None else JournalRecorder(store, self._telemetry, encoder=open_event_encoder(config))
+        )
 
     def record_submissions(self, submissions: Iterable[Submission]) -> None:
         """Emit `request.submitted` for submissions of which the ledger created records."""

@@ -7,16 +7,19 @@ from typing import Any
 
 import msgspec
 
+from ecs_queue.error_text import error_text
 from ecs_queue.errors import PermanentError
-from ecs_queue.journal.base import EVENT_VERSION, JournalEvent
-from ecs_queue.journal.redact import redact_json
+from ecs_queue.journal.base import EVENT_VERSION, JournalEvent, StoredEvent
+from ecs_queue.journal.redact import Redaction, redact_json
 from ecs_queue.protocol.decisions import PollInput
 from ecs_queue.protocol.ecs_results import RunTaskResult
 from ecs_queue.protocol.record import Record
 from ecs_queue.telemetry import EVENTS, EventType
 
 #: Fields of a record that no decision depends on: payloads, secrets of the protocol, the rest.
-_EXCLUDED_RECORD_FIELDS = frozenset({"request", "args", "target", "claim", "digest", "owner", "worker", "accept_until"})
+_EXCLUDED_RECORD_FIELDS = frozenset(
+    {"request", "args", "target", "claim", "digest", "owner", "worker", "accept_until", "traceparent"}
+)
 #: Members of a task that no decision depends on and that may hold payloads.
 _EXCLUDED_TASK_FIELDS = frozenset({"overrides", "attachments", "attributes", "tags", "inferenceAccelerators"})
 #: Version -> a function that upgrades an event of it to the next version. Every new version adds one, and
@@ -24,17 +27,27 @@ _EXCLUDED_TASK_FIELDS = frozenset({"overrides", "attachments", "attributes", "ta
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
+#: An event that nests deeper is not decoded. An executor_config may nest 32 deep, a few levels below its event.
+_MAX_DEPTH = 64
+_event_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
 class UndecodableEvent(PermanentError):  # noqa: N818
     """The JSON is not an event of a journal."""
 
 
-def encode_event(at: float, name: str, fields: Mapping[str, Any]) -> bytes:
-    """Return one event as JSON with secrets redacted.
+class NotJson(UndecodableEvent):
+    """It is not JSON."""
+
+
+def encode_event(at: float, name: str, fields: Mapping[str, Any], redaction: Redaction = "environment") -> bytes:
+    """Return one event as JSON without what `redaction` hides.
 
     Args:
         at: seconds since the epoch.
         name: a name of the catalogue.
         fields: the fields that were emitted.
+        redaction: what is hidden of payloads and texts.
 
     Raises:
         TypeError, ValueError: a field cannot be encoded as JSON.
@@ -46,7 +59,30 @@ def encode_event(at: float, name: str, fields: Mapping[str, Any]) -> bytes:
             data[key] = _CONVERTERS[key](data[key])
     event = {"v": EVENT_VERSION, "at": round(at, 6), "name": name, "id": fields.get("id", ""), "data": data}
     encoded = msgspec.json.encode(event, enc_hook=str)
-    return redact_json(encoded) if _may_hold_secrets(event_type, fields) else encoded
+    return redact_json(encoded, redaction) if _may_hold_secrets(event_type, fields) else encoded
+
+
+def parse_event(text: bytes, seq: str, worker: str) -> JournalEvent:
+    """Return the event of a batch; `seq` and `worker` are the batch's.
+
+    Raises:
+        UndecodableEvent: see `decode_event`.
+    """
+    raw = decode_members(text)
+    return decode_event({**raw, "seq": seq, "worker": raw.get("worker", worker)})
+
+
+def decode_members(text: bytes) -> dict[str, Any]:
+    """Return the JSON object; raise `UndecodableEvent` for anything else, and for one that nests too deep."""
+    try:
+        members: dict[str, Any] = _event_decoder.decode(text)
+    except msgspec.ValidationError:
+        raise UndecodableEvent from None
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # bad UTF-8 is a ValueError
+        raise NotJson(f"not JSON ({error_text(error)})") from None
+    if text.count(b"{") + text.count(b"[") > _MAX_DEPTH and _is_deeper_than(members, _MAX_DEPTH):
+        raise UndecodableEvent(f"nested more than {_MAX_DEPTH} deep")
+    return members
 
 
 def decode_event(raw: Mapping[str, Any]) -> JournalEvent:
@@ -66,9 +102,10 @@ def decode_event(raw: Mapping[str, Any]) -> JournalEvent:
     for older in range(version, EVENT_VERSION):
         event = UPGRADES[older](event)
     try:
-        return msgspec.convert({**event, "v": EVENT_VERSION}, JournalEvent)
+        stored = msgspec.convert({**event, "v": EVENT_VERSION}, StoredEvent)
     except msgspec.ValidationError as error:
-        raise UndecodableEvent(f"not a journal event: {error}") from None
+        raise UndecodableEvent(f"not a journal event: {error_text(error)}") from None
+    return JournalEvent(**msgspec.structs.asdict(stored))  # only these members: nothing stored says that it is verified
 
 
 def decision_facts(record: Record) -> dict[str, Any]:
@@ -78,6 +115,14 @@ def decision_facts(record: Record) -> dict[str, Any]:
         for name, default in _FACT_DEFAULTS
         if (value := getattr(record, name)) != default or name == "id"  # exit code 0 differs from None
     }
+
+
+def _is_deeper_than(value: Any, max_depth: int) -> bool:
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return False
+    return max_depth == 0 or any(_is_deeper_than(item, max_depth - 1) for item in value)
 
 
 def _may_hold_secrets(event_type: EventType, fields: Mapping[str, Any]) -> bool:

@@ -16,9 +16,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from ecs_queue.errors import JournalUnavailable
+from ecs_queue.error_text import typed_error_text
+from ecs_queue.errors import JournalUnavailable, MissingRight
 from ecs_queue.journal.base import EventBatch, JournalStore
-from ecs_queue.journal.codec import encode_event
+from ecs_queue.journal.encoder import BATCH_BYTES, MAX_BATCH_EVENTS, EventEncoder
+from ecs_queue.outage_log import OutageLog
 from ecs_queue.telemetry import Telemetry
 
 #: Seconds between two appends, and after an append that failed.
@@ -31,8 +33,6 @@ _YIELD_BELOW = 2_000
 _MAX_PAUSE_SECONDS, _PAUSE_BELOW = 1.0, 10_000
 #: How often the writer checks whether it is still paused. Seconds.
 _PAUSE_CHECK_SECONDS = 0.05
-#: A batch is one element of the journal: maximum number of events, and about the maximum number of bytes.
-_MAX_BATCH_EVENTS, _MAX_BATCH_BYTES = 500, 256 * 1024
 
 BufferedEvent = tuple[float, str, dict[str, Any]]
 
@@ -49,6 +49,7 @@ class JournalRecorder:
         telemetry: Telemetry,
         worker: str = "",
         *,
+        encoder: EventEncoder | None = None,
         max_buffered: int = _MAX_BUFFERED,
         yield_interval: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -59,6 +60,7 @@ class JournalRecorder:
             store: the journal.
             telemetry: the source of events; also gets the recorder's own events.
             worker: the name of the worker that writes; "" for a client.
+            encoder: encodes and signs; by default without keys.
             max_buffered: maximum number of events that wait to be written.
             yield_interval: seconds of work after which the thread lets others run, because it holds the GIL; 0 means
                 after every event.
@@ -67,6 +69,7 @@ class JournalRecorder:
         self._store = store
         self._telemetry = telemetry
         self._worker = worker
+        self._encoder = encoder or EventEncoder()
         self._max_buffered = max_buffered
         self._yield_interval = yield_interval
         self._clock = clock
@@ -80,6 +83,7 @@ class JournalRecorder:
         self._dropped = 0
         self._drop_reason = ""
         self._is_failing = False
+        self._outage_log = OutageLog(clock)
         self._writes_allowed = threading.Event()
         self._writes_allowed.set()
         self._stopping = threading.Event()
@@ -132,12 +136,16 @@ class JournalRecorder:
             self._append_batches()  # batches that failed last time
             self._encode_buffer()
             self._append_batches()
-        except JournalUnavailable as error:
-            if not self._is_failing:
-                self._is_failing = True
-                self._telemetry.emit("journal.write_failed", reason=str(error))
+        except (JournalUnavailable, MissingRight) as error:
+            self._is_failing = True
+            line = self._outage_log.record_failure(str(error), type(error).__name__)
+            if line is not None:
+                self._telemetry.emit("journal.write_failed", reason=line.reason)
             return _RETRY_INTERVAL
         self._is_failing = False
+        line = self._outage_log.record_success()
+        if line is not None:
+            self._telemetry.emit("journal.recovered", seconds=round(line.seconds), failures=line.failures)
         self._emit_dropped()
         return _APPEND_INTERVAL
 
@@ -156,9 +164,7 @@ class JournalRecorder:
         try:
             return self.write_pending()
         except Exception as error:  # noqa: BLE001 - an error here must not end the journal or its process
-            self._count_dropped(
-                sum(batch.event_count for batch in self._unwritten_batches), f"{type(error).__name__}: {error}"
-            )
+            self._count_dropped(sum(batch.event_count for batch in self._unwritten_batches), typed_error_text(error))
             self._unwritten_batches.clear()
             return _RETRY_INTERVAL
 
@@ -186,7 +192,7 @@ class JournalRecorder:
                 self._yield_to_other_threads(started_at)
                 yielded_at = self._clock()
             try:
-                encoded = encode_event(self._server_time(at), name, fields)
+                encoded = self._encoder.encode(self._server_time(at), name, fields)
             except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
                 self._count_dropped(1, f"{name}: {type(error).__name__}")  # its message may quote a payload
                 continue
@@ -194,7 +200,7 @@ class JournalRecorder:
             size += len(encoded)
             if fields.get("id"):
                 ids[str(fields["id"])] = None
-            if len(events) == _MAX_BATCH_EVENTS or size >= _MAX_BATCH_BYTES:
+            if len(events) == MAX_BATCH_EVENTS or size >= BATCH_BYTES:
                 self._add_batch(events, ids)
                 size, events, ids = 0, [], {}
         self._add_batch(events, ids)
@@ -209,14 +215,7 @@ class JournalRecorder:
     def _add_batch(self, events: list[bytes], ids: dict[str, None]) -> None:
         if events:
             self._unwritten_batches.append(
-                EventBatch(
-                    writer_id=self._writer_id,
-                    batch_number=next(self._batch_numbers),
-                    worker=self._worker,
-                    event_count=len(events),
-                    request_ids=list(ids),
-                    body=b"[" + b",".join(events) + b"]",
-                )
+                self._encoder.build_batch(self._writer_id, next(self._batch_numbers), self._worker, events, list(ids))
             )
 
     def _server_time(self, at: float) -> float:

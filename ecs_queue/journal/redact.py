@@ -1,8 +1,9 @@
-"""Redacts secrets before they are journalled: values whose name or form says that they are secrets.
+"""Hides payloads before they are journalled: the values of environment variables, and everything that looks secret.
 
-The functions take JSON of any shape: an envelope, run_task arguments, a task, an error text of ECS. JSON within a
-string (an Airflow workload in a command) is searched like the rest. Encrypted payloads are left as they are. An
-uncertain value is redacted; `redacted_paths` lists for a replay which values are missing.
+What looks secret is a guess by names and forms; environment values (and on demand commands) are hidden whatever they
+look like. The functions take JSON of any shape: an envelope, run_task arguments, a task, an error text of ECS. JSON
+within a string (an Airflow workload in a command) is searched for secrets, too. Encrypted payloads are left as they
+are. An uncertain value is redacted; `redacted_paths` lists for a replay which values are missing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -19,16 +20,25 @@ from ecs_queue.config.redact import is_secret_name
 #: Replaces a secret, alone or within a longer text.
 REDACTED = "[redacted]"
 
-#: JSON without any of these (in lower case) holds no secret. That is true of nearly all events.
-_JSON_MARKERS = (
-    *(b"pass", b"pwd", b"secret", b"token", b"credential", b"signature", b"auth", b"key", b"@", b"eyj", b"bearer"),
-    *(b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"glpat-", b"xox", b"aiza", b'"sk-', b" sk-", b"=sk-"),
-)
+#: What is hidden: what looks secret; besides, the values of environment variables; besides, commands.
+Redaction = Literal["secrets", "environment", "arguments"]
+REDACTIONS: tuple[Redaction, ...] = ("secrets", "environment", "arguments")
+#: The members whose values are hidden, by the letters of their names: ECS's arguments are accepted in any casing.
+_HIDDEN_MEMBERS: dict[Redaction, frozenset[str]] = {
+    "secrets": frozenset(),
+    "environment": frozenset({"environment"}),
+    "arguments": frozenset({"environment", "command"}),
+}
+
 #: No expression below matches in a text without any of these (in lower case).
 _TEXT_MARKERS = (
     *("pass", "pwd", "secret", "token", "credential", "signature", "auth", "key", "@", "eyj", "bearer", "basic"),
-    *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "glpat-", "xox", "aiza", "sk-"),
+    *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "xapp-", "aiza", "sk-", "cookie", "jwt"),
+    *("akia", "asia", "npm_", "pypi-", "hf_", "ya29.", "sg.", "_live_", "_test_", "dop_v1_", "dckr_pat_"),
+    *("airflow_conn_", "-u", "-user", "webhook"),
 )
+#: JSON without any of these (in lower case) holds no secret. That is true of most events.
+_JSON_MARKERS = tuple(marker.encode() for marker in _TEXT_MARKERS)
 #: The same names come again and again; longer ones are not chosen by people, and are not cached.
 _MAX_CACHED_NAME_LENGTH = 64
 _is_secret_name_cached = lru_cache(4096)(is_secret_name)
@@ -42,27 +52,40 @@ _SIGNATURE = re.compile(r"[A-Za-z0-9_.-]{1,32}:[0-9a-f]{64}")
 _FLAG = re.compile(r"--?([A-Za-z][\w.-]*)")
 _TOKENS = re.compile(
     r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"  # a JSON web token
-    r"|\b(?:gh[pousr]_\w{20,}|glpat-[\w-]{15,}|xox[a-z]-[\w-]{10,}|sk-[\w-]{20,}|AIza[\w-]{30,})"
+    r"|\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{15,}|xox[a-z]-[\w-]{10,}|xapp-[\w-]{10,})"
+    r"|\b(?:sk-[\w-]{20,}|AIza[\w-]{30,}|(?:AKIA|ASIA)[A-Z0-9]{16}|npm_\w{30,}|pypi-[\w-]{16,}|hf_\w{20,})"
+    r"|\b(?:ya29\.[\w-]{20,}|SG\.[\w-]{16,}\.[\w-]{16,}|[srp]k_(?:live|test)_\w{10,}|dop_v1_\w{20,})"
+    r"|\bdckr_pat_[\w-]{16,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
     re.DOTALL,
 )
+#: The options of curl, wget and others whose value is `user:password`.
+_USER_OPTIONS = frozenset({"-u", "-U", "--user", "--proxy-user"})
+_USER_OPTION = re.compile(r"((?<![\w-])(?:-u|-U|--user|--proxy-user)(?:\s++|=)?[\"']?[^\s:\"']{1,128}+:)[^\s\"']++")
 _BEARER = re.compile(r"\b(bearer|basic)(\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
 
 
-def redact_json(data: bytes) -> bytes:
-    """Return the JSON without its secrets; the same bytes when there are none."""
-    lowered = data.lower()
+def redact_json(data: bytes, redaction: Redaction = "environment") -> bytes:
+    """Return the JSON without what is hidden; the same bytes when there is nothing."""
+    lowered, hidden = data.lower(), _HIDDEN_MEMBERS[redaction]
+    may_hide = bool(hidden) and _has_hidden_member(lowered, hidden)
+    may_have_secrets = False
     for marker in _JSON_MARKERS:  # not any(): this is on the way of every event
         if marker in lowered:
-            value = msgspec.json.decode(data)
-            redacted = redact(value)
-            return data if redacted == value else msgspec.json.encode(redacted)
-    return data
+            may_have_secrets = True
+            break
+    if not (may_hide or may_have_secrets):
+        return data
+    value = msgspec.json.decode(data)
+    redacted = _hide_members(value, hidden) if may_hide else value
+    if may_have_secrets:
+        redacted = _redact(redacted, is_secret=False)
+    return data if redacted == value else msgspec.json.encode(redacted)
 
 
-def redact(value: Any) -> Any:
-    """Return a copy of a JSON value without its secrets."""
-    return _redact(value, is_secret=False)
+def redact(value: Any, redaction: Redaction = "environment") -> Any:
+    """Return a copy of a JSON value without what is hidden."""
+    return _redact(_hide_members(value, _HIDDEN_MEMBERS[redaction]), is_secret=False)
 
 
 def redacted_paths(value: Any) -> list[str]:
@@ -73,6 +96,19 @@ def redacted_paths(value: Any) -> list[str]:
 def is_redacted(value: object) -> bool:
     """Return whether the value is a text with a redacted part."""
     return isinstance(value, str) and REDACTED in value
+
+
+def _has_hidden_member(lowered: bytes, hidden: frozenset[str]) -> bool:
+    letters = lowered.replace(b"_", b"")
+    return any(name.encode() in letters for name in hidden)
+
+
+def _hide_members(value: Any, hidden: frozenset[str]) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _hide(item) if _letters(key) in hidden else _hide_members(item, hidden) for key, item in value.items()
+        }
+    return [_hide_members(item, hidden) for item in value] if isinstance(value, list) else value
 
 
 def _redact(value: Any, is_secret: bool) -> Any:
@@ -93,6 +129,22 @@ def _redact(value: Any, is_secret: bool) -> Any:
         ]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return REDACTED if is_secret and is_number else value
+
+
+def _hide(value: Any) -> Any:
+    """Hide a list of variables or of arguments: its length and the variables' names stay."""
+    if isinstance(value, list):
+        return [_hide_entry(item) if isinstance(item, dict) else REDACTED for item in value]
+    return value if value is None else REDACTED
+
+
+def _hide_entry(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: item if _letters(key) == "name" and isinstance(item, str) else REDACTED for key, item in entry.items()}
+
+
+def _letters(name: str) -> str:
+    """How ECS's arguments are compared: `containerOverrides` and `container_overrides` are one."""
+    return name.replace("_", "").lower()
 
 
 def _is_our_signature(key: str, item: object) -> bool:
@@ -120,6 +172,8 @@ def _is_option_value(previous: object, item: object) -> bool:
     """Whether an argument of a command is the value of the option before it: `--password`, `hunter2`."""
     if not isinstance(previous, str) or not isinstance(item, str) or item.startswith("-"):
         return False
+    if previous in _USER_OPTIONS:
+        return ":" in item
     flag = _FLAG.fullmatch(previous)
     return flag is not None and _is_secret_name(flag[1])
 
@@ -131,7 +185,10 @@ def _redact_text(text: str) -> str:
         except (msgspec.DecodeError, RecursionError):
             pass  # not JSON: an ordinary text
         else:
-            redacted = _redact(value, is_secret=False)
+            try:
+                redacted = _redact(value, is_secret=False)
+            except RecursionError:  # nested too deep to be searched
+                return REDACTED
             return text if redacted == value else msgspec.json.encode(redacted).decode()
     if text.isascii():  # otherwise the case-insensitive expressions may match letters that `lower` does not change
         lowered = text.lower()
@@ -143,6 +200,7 @@ def _redact_text(text: str) -> str:
     text = _USER_INFO.sub(_redact_user_info, text)
     text = _TOKENS.sub(REDACTED, text)
     text = _BEARER.sub(rf"\1\2{REDACTED}", text)
+    text = _USER_OPTION.sub(rf"\1{REDACTED}", text)
     return _redact_named_values(text)
 
 

@@ -11,28 +11,11 @@ from typing import Any
 
 import msgspec
 
-from ecs_queue.journal.base import JournalEvent
+from ecs_queue.journal.base import MAX_TIME, JournalEvent
 from ecs_queue.protocol.observation import parse_timestamp
+from ecs_queue.protocol.phases import TASK_TIME_KEYS, Phase, build_phases, phase_starts
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
-
-#: In their order. `wait`: in the queue, or for the next attempt. `launch`: from the first RunTask call until one
-#: succeeds. `provision`: until the image pull begins, or the container runs. `pull`: the image. `start`: from the
-#: pulled image to the running container. `run`: the command. `stop`: from the stop request, or the command's end, to
-#: STOPPED.
-PHASES = ("wait", "launch", "provision", "pull", "start", "run", "stop")
-
-
-class Phase(msgspec.Struct, frozen=True):
-    """One phase of a launch. Its `end` is None while it lasts."""
-
-    name: str
-    start: float
-    end: float | None = None
-
-    def seconds(self, now: float) -> float:
-        """Return its duration, until `now` while it lasts."""
-        return max(0.0, (now if self.end is None else self.end) - self.start)
 
 
 class LaunchTimeline(msgspec.Struct, kw_only=True):
@@ -63,6 +46,8 @@ class Timeline(msgspec.Struct, kw_only=True):
     Attributes:
         end: None while the request lasts.
         is_complete: the journal has every launch; otherwise there may have been more than `launches`.
+        unused_events: events whose fields have other types than those of the catalogue; they are left out.
+        unverified_events: events that no signing key verifies. The timeline shows them like the others.
     """
 
     id: str
@@ -70,6 +55,8 @@ class Timeline(msgspec.Struct, kw_only=True):
     end: float | None = None
     launches: list[LaunchTimeline] = []
     is_complete: bool = False
+    unused_events: int = 0
+    unverified_events: int = 0
 
 
 def build_timeline(record: Record | None, events: Iterable[JournalEvent], record_id: str) -> Timeline | None:
@@ -82,15 +69,19 @@ def build_timeline(record: Record | None, events: Iterable[JournalEvent], record
         record_id: the request's id.
     """
     builder = _TimelineBuilder(record_id)
+    unused = unverified = 0
     for event in events:
         if event.name == "request.submitted" and builder.ended_at is not None:
             builder = _TimelineBuilder(record_id)  # the id was used again: earlier events are of another request
-        builder.add_event(event)
-    if not builder.launches:
-        return None if record is None else _timeline_from_record(record)
-    if record is not None:
-        builder.add_record(record)
-    return builder.build()
+        try:
+            builder.add_event(event)
+        except (TypeError, ValueError, OverflowError):
+            unused += 1
+        unverified += event.verified is False
+    timeline = builder.build(record)
+    if timeline is None:
+        return None
+    return msgspec.structs.replace(timeline, unused_events=unused, unverified_events=unverified)
 
 
 class _LaunchBuilder:
@@ -105,8 +96,8 @@ class _LaunchBuilder:
 
     def build(self) -> LaunchTimeline:
         """Return the launch with its phases."""
-        starts = _phase_starts(self.since, self.called_at, self.started_at, self.task)
-        return msgspec.structs.replace(self.timeline, phases=_build_phases(starts, self.timeline.ended_at))
+        starts = phase_starts(self.since, self.called_at, self.started_at, self.task)
+        return msgspec.structs.replace(self.timeline, phases=build_phases(starts, self.timeline.ended_at))
 
 
 class _TimelineBuilder:
@@ -150,10 +141,14 @@ class _TimelineBuilder:
             timeline.result, timeline.reason, timeline.exit_code = record.state.value, record.reason, record.exit_code
             timeline.ended_at = self.ended_at = record.finished_at
 
-    def build(self) -> Timeline:
-        """Return the timeline of all launches."""
+    def build(self, record: Record | None) -> Timeline | None:
+        """Return the timeline of all launches; without any, that of the record, None without a record."""
+        if not self.launches:
+            return None if record is None else _timeline_from_record(record)
+        if record is not None:
+            self.add_record(record)
         launches = [self.launches[launch].build() for launch in sorted(self.launches)]
-        start = self._started_at or launches[0].phases[0].start
+        start = self._started_at or self.launches[launches[0].launch].since
         return Timeline(id=self._id, start=start, end=self.ended_at, launches=launches, is_complete=self._is_complete)
 
     def _launch_for(self, event: JournalEvent) -> _LaunchBuilder | None:
@@ -192,6 +187,13 @@ def _on_started(launch: _LaunchBuilder, event: JournalEvent) -> None:
     launch.timeline.reason = ""
 
 
+def _on_assigned(launch: _LaunchBuilder, event: JournalEvent) -> None:
+    """An idle runner has the request: nothing was called."""
+    launch.called_at = launch.called_at or event.at
+    launch.timeline.worker = event.worker or launch.timeline.worker
+    _on_started(launch, event)
+
+
 def _on_delayed(launch: _LaunchBuilder, event: JournalEvent) -> None:
     launch.timeline.reason = str(event.data.get("reason", ""))
 
@@ -210,10 +212,19 @@ def _on_task_absent(launch: _LaunchBuilder, event: JournalEvent) -> None:
         launch.timeline.ended_at = event.at
 
 
+def _task_times(task: Mapping[str, Any]) -> dict[str, float]:
+    """The times of a task that the timeline shows; ValueError for one that is no time."""
+    found = {key: parse_timestamp(task[key]) for key in TASK_TIME_KEYS if task.get(key) is not None}
+    times = {key: at for key, at in found.items() if at is not None and 0 <= at <= MAX_TIME}
+    if len(times) < len(found):
+        raise ValueError("a time of the task is no time")
+    return times
+
+
 def _on_polled(launch: _LaunchBuilder, event: JournalEvent) -> None:
     task = event.data.get("task") or _member(event.data.get("poll_input"), "task")
     if isinstance(task, Mapping):
-        launch.task = {**launch.task, **task}
+        launch.task = {**launch.task, **_task_times(task)}
         exit_code = _member(_member(event.data.get("decision"), "update"), "exit_code")
         if isinstance(exit_code, int):
             launch.timeline.exit_code = exit_code
@@ -223,6 +234,7 @@ _EVENT_HANDLERS = {
     "launch.called": _on_called,
     "launch.started": _on_started,
     "launch.task_found": _on_started,
+    "launch.assigned": _on_assigned,
     "launch.no_effect": _on_delayed,
     "launch.ambiguous": _on_delayed,
     "launch.refused": _on_refused,
@@ -241,46 +253,6 @@ def _launch_number(event: JournalEvent) -> int:
 def _member(value: object, name: str) -> Any:
     """A member of a JSON object; None for anything else."""
     return value.get(name) if isinstance(value, Mapping) else None
-
-
-def _phase_starts(since: float, called: float, started: float, task: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """When each phase began; 0 if it did not, or if that is not known."""
-    at = {key: parse_timestamp(task.get(key)) or 0.0 for key in _TASK_TIME_KEYS}
-    stops = [at[key] for key in ("stoppingAt", "executionStoppedAt", "stoppedAt") if at[key]]
-    return [
-        ("wait", since),
-        ("launch", called),
-        ("provision", started),
-        ("pull", at["pullStartedAt"]),
-        ("start", at["pullStoppedAt"] if at["pullStartedAt"] else 0.0),
-        ("run", at["startedAt"]),
-        ("stop", min(stops, default=0.0)),
-        ("", at["stoppedAt"]),
-    ]
-
-
-_TASK_TIME_KEYS = ("pullStartedAt", "pullStoppedAt", "startedAt", "stoppingAt", "executionStoppedAt", "stoppedAt")
-
-
-def _build_phases(starts: list[tuple[str, float]], ended_at: float | None) -> list[Phase]:
-    """The phases between the known starts. The last one ends with the launch, or lasts."""
-    phases: list[Phase] = []
-    known = [(name, at) for name, at in starts if at]
-    start = 0.0
-    for index, (name, at) in enumerate(known):
-        start = max(start, at)
-        if not name:
-            break
-        end = known[index + 1][1] if index + 1 < len(known) else ended_at
-        if end is not None:
-            end = max(start, end)
-        if not (name in ("start", "stop") and end is not None and end - start < _MIN_PHASE_SECONDS):
-            phases.append(Phase(name, start, end))
-    return phases
-
-
-#: A shorter `start` or `stop` is not shown: not every task has these phases. Seconds.
-_MIN_PHASE_SECONDS = 0.01
 
 
 def _timeline_from_record(record: Record) -> Timeline:
@@ -303,5 +275,5 @@ def _timeline_from_record(record: Record) -> Timeline:
         ("provision", record.launched_at),
         ("run", record.started_at),
     ]
-    launch.phases = _build_phases(starts, launch.ended_at)
+    launch.phases = build_phases(starts, launch.ended_at)
     return Timeline(id=record.id, start=record.created_at, end=launch.ended_at, launches=[launch])

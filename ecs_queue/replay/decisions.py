@@ -12,22 +12,26 @@ from typing import Any
 
 import msgspec
 
+from ecs_queue.error_text import typed_error_text
 from ecs_queue.journal.base import JournalEvent
 from ecs_queue.journal.redact import REDACTED
+from ecs_queue.payload_repr import PayloadRepr
 from ecs_queue.protocol import decisions as rules
 from ecs_queue.protocol.ecs_results import ListTasksResult, RunTaskResult
 from ecs_queue.protocol.event_health import EventHealth
 from ecs_queue.protocol.operations import ResultCode, TaskUpdate
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.retry import Backoff, RecordedDraw
+from ecs_queue.protocol.runner_ends import decide_runner_end
+from ecs_queue.protocol.runs import RunEnd
 
 #: The name of a rule, its recorded decision, and its decision now.
 Comparison = tuple[str, Any, Any]
 #: Members made of ECS's text, which redaction may have changed in the inputs.
-_FREE_TEXT_FIELDS = frozenset({"reason"})
+_FREE_TEXT_FIELDS = frozenset({"reason", "reasons"})
 
 
-class DecisionDifference(msgspec.Struct, frozen=True, kw_only=True):
+class DecisionDifference(PayloadRepr, msgspec.Struct, frozen=True, kw_only=True):
     """The first decision that differs.
 
     Attributes:
@@ -103,7 +107,7 @@ def _replay_event(event: JournalEvent) -> Iterator[Comparison]:
     try:
         yield from REPLAYERS[event.name](event.data)
     except Exception as error:  # noqa: BLE001 - a rule that fails on inputs that it once accepted has changed
-        yield event.name, event.data.get("decision"), f"{type(error).__name__}: {error}"
+        yield event.name, event.data.get("decision"), typed_error_text(error)
 
 
 def _replay_call(data: Mapping[str, Any]) -> Iterator[Comparison]:
@@ -126,9 +130,10 @@ def _replay_list(data: Mapping[str, Any]) -> Iterator[Comparison]:
     yield "decide_list", data["decision"], msgspec.to_builtins(now)
 
 
-def _replay_poll(data: Mapping[str, Any]) -> Iterator[Comparison]:
-    recorded, given = data["decision"], data["poll_input"]
-    poll_input = rules.PollInput(
+def read_poll_input(data: Mapping[str, Any]) -> rules.PollInput:
+    """Return the inputs that a `decision.poll` recorded."""
+    given = data["poll_input"]
+    return rules.PollInput(
         **{
             **given,
             "record": _record(given),
@@ -136,6 +141,10 @@ def _replay_poll(data: Mapping[str, Any]) -> Iterator[Comparison]:
             "event_health": msgspec.convert(given.get("event_health"), EventHealth | None),
         }
     )
+
+
+def _replay_poll(data: Mapping[str, Any]) -> Iterator[Comparison]:
+    recorded, poll_input = data["decision"], read_poll_input(data)
     now = msgspec.to_builtins(rules.decide_poll(poll_input, RecordedDraw(value=data["draw"])))
     wait_rule = "poll_interval" if poll_input.event_health is None else "trusted_poll_wait"
     for rule, member in (
@@ -151,6 +160,12 @@ def _replay_poll(data: Mapping[str, Any]) -> Iterator[Comparison]:
         yield "build_task_update", _without_members(before, "may_relaunch", "wait"), after
         yield "Backoff.delay" if before["end_state"] else wait_rule, before["wait"], after["wait"]
     yield "decide_poll", before, after
+
+
+def _replay_runner_end(data: Mapping[str, Any]) -> Iterator[Comparison]:
+    end, backoff = msgspec.convert(data["end"], RunEnd), msgspec.convert(data["backoff"], Backoff)
+    now = decide_runner_end(_record(data), end, backoff, RecordedDraw(value=data["draw"]))
+    yield "decide_runner_end", data["decision"], msgspec.to_builtins(now)
 
 
 def _replay_missing(data: Mapping[str, Any]) -> Iterator[Comparison]:
@@ -170,6 +185,7 @@ REPLAYERS: dict[str, Callable[[Mapping[str, Any]], Iterator[Comparison]]] = {
     "decision.conflict": _replay_conflict,
     "decision.list_tasks": _replay_list,
     "decision.poll": _replay_poll,
+    "decision.runner_end": _replay_runner_end,
     "decision.missing_task": _replay_missing,
 }
 

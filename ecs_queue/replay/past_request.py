@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,10 +12,18 @@ from ecs_queue.client.client import EcsQueue
 from ecs_queue.errors import InvalidRequest, UnknownTask
 from ecs_queue.journal import JournalEvent, JournalReader
 from ecs_queue.journal.base import newest_envelope
+from ecs_queue.journal.batches import UnverifiedJournal, unverified_message, without_unverified
 from ecs_queue.journal.redact import is_redacted, redacted_paths
-from ecs_queue.messages.envelope import TaskRequest, decode_request
+from ecs_queue.messages.envelope import TaskRequest, decode_record_request, decode_request
 from ecs_queue.protocol.record import Record
+from ecs_queue.replay.sealed import open_sealed
 from ecs_queue.runtask.launch_spec import LaunchSpec, try_decode_launch_spec
+
+#: Which settings keep what is missing.
+_KEEPING_ADVICE = (
+    "To have the journal keep it for later requests, set encryption_keys (it keeps everything, encrypted), or another "
+    "journal_redaction"
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,8 @@ class PastRequest:
     Attributes:
         source: Where the envelope comes from, "ledger" or "journal".
         last_call: The RunTask call of the newest launch; None when there was none, or it is unknown.
-        redacted: The paths in the request at which the journal has redacted secrets.
+        redacted: The paths in the request at which the journal has hidden something.
+        is_verified: False when it comes from events that no signing key verifies.
     """
 
     id: str
@@ -43,6 +52,7 @@ class PastRequest:
     source: str
     last_call: RunTaskCall | None
     redacted: tuple[str, ...] = ()
+    is_verified: bool = True
 
     def with_secrets(self, environment: Mapping[str, str]) -> tuple[PastRequest, dict[str, str]]:
         """Fill redacted variables with the values of `environment`; return the request and the unused variables.
@@ -64,28 +74,56 @@ class PastRequest:
         return replace(self, request=request), left
 
 
-def find_past_request(queue: EcsQueue, journal: JournalReader, record_id: str) -> PastRequest:
-    """Return the request of an id; raise `UnknownTask` when neither ledger nor journal has its envelope."""
+def find_past_request(
+    queue: EcsQueue, journal: JournalReader, record_id: str, *, trust_unsigned: bool = False
+) -> PastRequest:
+    """Return the request of an id as far as it is verified: a caller may run it, or submit it again.
+
+    Args:
+        queue: Its ledger has the request while it lives; its keys verify and decrypt.
+        journal: Has the requests that the ledger has no more.
+        record_id: The request's id.
+        trust_unsigned: Use events of the journal that no signing key verifies, when there are no others.
+
+    Raises:
+        UnknownTask: Neither ledger nor journal has the request.
+        UnverifiedMessage: The record's request is not signed for this record.
+        UnverifiedJournal: Signing keys are set, and the journal's events of the request are not verified.
+        SealedMessage: It is encrypted, and no key opens it.
+    """
     record = queue.ledger.get([record_id])[0]
+    if record is not None and not record.is_terminal:  # the payload of a terminal record is erased
+        record = queue.ledger.get_with_payload([record_id])[0]
+    events = list(open_sealed(journal.request_events(record_id), queue.keyring))
     if record is not None and record.request:
-        call = _current_call(queue, record) or _last_journaled_call(journal, record_id)
-        return PastRequest(record_id, decode_request(record.request, queue.keyring), "ledger", call)
-    envelope = newest_envelope(journal.request_events(record_id))
+        request = decode_record_request(record, queue.keyring)
+        call = _current_call(queue, record) or _last_journaled_call(without_unverified(events))
+        return PastRequest(record_id, request, "ledger", call)
+    envelope = newest_envelope(without_unverified(events))
+    is_verified = envelope is not None
+    if is_verified:
+        events = without_unverified(events)
+    else:
+        envelope = newest_envelope(events)
     if envelope is None:
         raise UnknownTask(_unknown_message(record_id, record))
-    request = decode_request(envelope, queue.keyring.without_signatures())  # the journal wrote it anew, unsigned
+    if not is_verified and not trust_unsigned:
+        raise UnverifiedJournal(unverified_message(record_id))
+    request = decode_request(envelope, queue.keyring.without_signatures())  # the batch is signed, not the envelope
     hidden = tuple(redacted_paths(msgspec.to_builtins(request)))
-    return PastRequest(record_id, request, "journal", _last_journaled_call(journal, record_id), hidden)
+    call = _last_journaled_call(events)
+    return PastRequest(record_id, request, "journal", call, hidden, is_verified)
 
 
 def call_in_event(event: JournalEvent) -> RunTaskCall | None:
     """Return the RunTask call of a `launch.called` event; None when its arguments are missing or encrypted."""
     try:
         spec = msgspec.convert(_decode_json(event.data.get("launch_spec")), LaunchSpec)
-        target = _decode_json(event.data.get("target") or {})
-    except (msgspec.ValidationError, msgspec.DecodeError):
+        target = msgspec.convert(_decode_json(event.data.get("target") or {}), dict[str, Any])
+        launch = int(event.data.get("launch") or 0)
+    except (msgspec.ValidationError, msgspec.DecodeError, TypeError, ValueError, OverflowError):
         return None
-    return RunTaskCall(launch=int(event.data.get("launch") or 0), at=event.at, launch_spec=spec, target=target)
+    return RunTaskCall(launch=launch, at=event.at, launch_spec=spec, target=target)
 
 
 def _current_call(queue: EcsQueue, record: Record) -> RunTaskCall | None:
@@ -96,9 +134,9 @@ def _current_call(queue: EcsQueue, record: Record) -> RunTaskCall | None:
     return RunTaskCall(record.launch, at, spec, _decode_json(record.target or {}))
 
 
-def _last_journaled_call(journal: JournalReader, record_id: str) -> RunTaskCall | None:
-    events = [event for event in journal.request_events(record_id) if event.name == "launch.called"]
-    return next(filter(None, map(call_in_event, reversed(events))), None)
+def _last_journaled_call(events: Sequence[JournalEvent]) -> RunTaskCall | None:
+    calls = (call_in_event(event) for event in reversed(events) if event.name == "launch.called")
+    return next(filter(None, calls), None)
 
 
 def _decode_json(value: Any) -> Any:
@@ -136,13 +174,13 @@ def reject_redacted(record_id: str, value: Any) -> None:
     others = [place for place in hidden if place.rpartition(".")[2] not in names]
     if others:
         raise InvalidRequest(
-            f"{record_id}: the journal does not keep secrets, and there is one in {', '.join(others)}; "
-            "submit the request anew with `ecs-queue submit`"
+            f"{record_id}: the journal does not keep what stood in {', '.join(others)}; submit the request anew with "
+            f"`ecs-queue submit`. {_KEEPING_ADVICE}"
         )
     wanted = " ".join(f"--env {name}=..." for name in names)
     raise InvalidRequest(
-        f"{record_id}: the journal does not keep secrets; give {wanted} "
-        "(--env NAME alone takes the value from this shell's environment)"
+        f"{record_id}: the journal does not keep these values; give {wanted} (--env NAME alone takes the value from "
+        f"this shell's environment). {_KEEPING_ADVICE}"
     )
 
 

@@ -48,11 +48,13 @@ class RecordedRequest(msgspec.Struct, frozen=True, kw_only=True):
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     """Requests in the order of their submission.
 
-    `unreadable_count` is the number of requests that are encrypted or of another version.
+    `unreadable_count` is the number of requests that are encrypted or of another version, `unverified_count` of those
+    that no signing key verifies; neither are among the requests.
     """
 
     requests: list[RecordedRequest]
     unreadable_count: int
+    unverified_count: int = 0
 
     @property
     def duration_seconds(self) -> float:
@@ -84,17 +86,31 @@ class TrafficReplay(msgspec.Struct, frozen=True, kw_only=True):
     max_lag_seconds: float
 
 
-def read_traffic(events: Iterable[JournalEvent], keyring: Keyring = NO_KEYS) -> Traffic:
-    """Return the requests that were submitted, as far as they can be read; `keyring` decrypts them."""
+def read_traffic(
+    events: Iterable[JournalEvent], keyring: Keyring = NO_KEYS, *, trust_unsigned: bool = False
+) -> Traffic:
+    """Return the requests that were submitted, each once, as far as they are verified and can be read.
+
+    Args:
+        events: Those of an exported file.
+        keyring: Decrypts the requests, for the namespace in which they were submitted.
+        trust_unsigned: Take requests that no signing key verifies, too.
+    """
     unsigned = keyring.without_signatures()
     found: list[tuple[float, TaskRequest, list[str]]] = []
-    unreadable = 0
+    submissions: set[tuple[str, str]] = set()
+    unreadable = unverified = 0
     for event in events:
-        if event.name != "request.submitted":
+        submission = (event.id, str(event.data.get("nonce")))
+        if event.name != "request.submitted" or submission in submissions:
             continue
-        envelope = event.data.get("envelope")
+        if event.verified is False and not trust_unsigned:
+            unverified += 1
+            continue
+        submissions.add(submission)  # a copy of a signed batch is signed as well
+        envelope, namespace = event.data.get("envelope"), str(event.data.get("namespace") or keyring.namespace)
         try:
-            request = decode_request(msgspec.json.encode(envelope), unsigned)
+            request = decode_request(msgspec.json.encode(envelope), unsigned.for_namespace(namespace))
         except UndecodableMessage:
             unreadable += 1
         else:
@@ -104,12 +120,12 @@ def read_traffic(events: Iterable[JournalEvent], keyring: Keyring = NO_KEYS) -> 
         RecordedRequest(
             id=request.id,
             offset_seconds=at - found[0][0],
-            task={name: getattr(request, name) for name in _REPLAYED_FIELDS},
+            task={name: getattr(request, name) for name in _REPLAYED_FIELDS} | request.given_policies(),
             redacted_paths=paths,
         )
         for at, request, paths in found
     ]
-    return Traffic(requests=requests, unreadable_count=unreadable)
+    return Traffic(requests=requests, unreadable_count=unreadable, unverified_count=unverified)
 
 
 def is_test_namespace(namespace: str) -> bool:

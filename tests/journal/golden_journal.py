@@ -16,8 +16,10 @@ from ecs_queue.journal.codec import decode_event, encode_event
 from ecs_queue.journal.jsonl import encode_line
 from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.record import build_started_by
+from ecs_queue.protocol.runs import RunEnd
 from tests.fake_ecs import DENIED, LostResult
 from tests.worker.harness import WorkerHarness
+from tests.worker.warm_harness import WARM, settle, start
 
 OURS = "arn:aws:ecs:us-east-1:123456789012:task/jobs/ours"
 
@@ -25,14 +27,20 @@ OURS = "arn:aws:ecs:us-east-1:123456789012:task/jobs/ours"
 class RecordingSink:
     """A sink that encodes each event at once, with the time of the harness."""
 
-    def __init__(self, harness: WorkerHarness) -> None:
+    def __init__(self, harness: WorkerHarness, first: int = 0) -> None:
         self._harness = harness
+        self._first = first
         self.events: list[JournalEvent] = []
         harness.worker.context.telemetry.add_sink(self.record_event)
 
     def record_event(self, name: str, fields: dict[str, Any]) -> None:
         raw = msgspec.json.decode(encode_event(self._harness.clock(), name, fields))
-        self.events.append(decode_event({**raw, "seq": f"{len(self.events) + 1}-0.0", "worker": "w"}))
+        self.events.append(decode_event({**raw, "seq": f"{self._first + len(self.events) + 1}-0.0", "worker": "w"}))
+
+
+def expect_no_closing_line(warning: str) -> None:
+    """The warning about a file of the first version, which had no closing line."""
+    assert "has no closing line" in warning, warning
 
 
 def record_every_decision() -> list[JournalEvent]:
@@ -48,6 +56,17 @@ def record_every_decision() -> list[JournalEvent]:
         _forgotten_task,
     ):
         record_part(harness)
+    return sink.events + record_runner_end(len(sink.events))
+
+
+def record_runner_end(first: int) -> list[JournalEvent]:
+    """A command of a warm queue that fails under retry rules; its events are numbered from `first` + 1 on."""
+    rules = '[{"on_exit_code": "3", "action": "retry", "delay": 60}]'
+    harness = WorkerHarness(WARM | {"AIRFLOW__AWS_ECS_EXECUTOR__RETRY_RULES": rules})
+    sink = RecordingSink(harness, first)
+    runner = start(harness, "warm")
+    runner.next(RunEnd(turn=1, exit_code=3))
+    settle(harness)
     return sink.events
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -34,18 +35,49 @@ def _read(folder: Path, content: bytes) -> tuple[list[JournalEvent], list[str]]:
 
 
 def test_written_events_are_read_back_unchanged(tmp_path: Path, complete: bytes) -> None:
-    assert complete.count(b"\n") == len(EVENTS)
+    assert complete.count(b"\n") == len(EVENTS) + 1
+    assert complete.endswith(b'\n{"end":{"events":5}}\n')
     assert _read(tmp_path, complete) == (EVENTS, [])
 
 
 def test_a_cut_file_gives_its_complete_lines_and_a_warning(tmp_path: Path, complete: bytes) -> None:
-    start = complete.rindex(b"\n", 0, -1) + 1
-    for end in range(start + 1, len(complete) - 1):
-        events, warnings = _read(tmp_path, complete[:end])
-        assert events == EVENTS[:-1]
-        assert len(warnings) == 1
-        assert "was cut in line 5" in warnings[0]
-        assert "the 4 events before it are used" in warnings[0]
+    starts = [0, *(match.end() for match in re.finditer(b"\n", complete))]
+    for line in (5, 6):
+        for end in range(starts[line - 1] + 1, starts[line] - 1):
+            events, warnings = _read(tmp_path, complete[:end])
+            assert events == EVENTS[: line - 1]
+            assert len(warnings) == 1
+            assert f"was cut in line {line}" in warnings[0]
+            assert f"the {line - 1} events before it are used" in warnings[0]
+
+
+def test_a_file_without_its_closing_line_is_a_part_and_that_is_reported(tmp_path: Path, complete: bytes) -> None:
+    events, warnings = _read(tmp_path, complete[: complete.index(b'{"end"')])
+
+    assert events == EVENTS
+    assert warnings == [
+        f"{tmp_path / 'journal.jsonl'} has no closing line: it is a part of an export, or an older version wrote it; "
+        "its 5 events are used"
+    ]
+
+
+def test_a_file_with_fewer_events_than_its_closing_line_counts_is_an_error(tmp_path: Path, complete: bytes) -> None:
+    lines = complete.splitlines(keepends=True)
+
+    with pytest.raises(InvalidJournalFile, match=r"line 5: its closing line counts 5 events, found 4"):
+        _read(tmp_path, b"".join(lines[1:]))
+
+
+def test_exports_that_were_put_together_are_read(tmp_path: Path, complete: bytes) -> None:
+    assert _read(tmp_path, complete + complete) == (EVENTS * 2, [])
+
+
+def test_a_line_beyond_the_limit_is_an_error_before_it_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    file.write_bytes(b'{"v":1,"name":"' + b"x" * 2000)
+
+    with pytest.raises(InvalidJournalFile, match=r"line 1: it has more than 1000 bytes"):
+        list(read_events(file, print, max_line_bytes=1000))
 
 
 def test_a_complete_last_line_needs_no_line_break(tmp_path: Path, complete: bytes) -> None:

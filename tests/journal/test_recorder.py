@@ -148,7 +148,7 @@ def test_an_event_that_cannot_be_encoded_is_dropped_alone_without_its_message(
     harness.recorder.write_pending()
 
     assert [event["id"] for event in harness.store.events()] == ["a", "c"]
-    assert "1 events are missing in the journal: launch.no_effect: UnicodeEncodeError" in caplog.text
+    assert "events are missing in the journal (1): launch.no_effect: UnicodeEncodeError" in caplog.text
     assert "hunter2" not in caplog.text
 
 
@@ -182,7 +182,7 @@ def test_events_that_the_stop_cannot_write_are_reported(
     harness.recorder.stop()
 
     assert harness.recorder.join(10)
-    assert "events are missing in the journal: the journal could not be written before the end" in caplog.text
+    assert "events are missing in the journal (2): the journal could not be written before the end" in caplog.text
 
 
 def test_join_of_a_recorder_that_never_started_returns(harness: RecorderHarness) -> None:

@@ -35,6 +35,10 @@ def environment(name: str, value: str) -> dict[str, Any]:
                 "apiKey",
                 "SSH_KEY",
                 "PGPASS",
+                "AIRFLOW__ECS_QUEUE__SIGNING_KEYS",
+                "ENCRYPTION_KEYS",
+                "AIRFLOW_CONN_WAREHOUSE",
+                "SLACK_WEBHOOK",
             )
         ),
         environment("DATABASE_URL", f"postgres://jobs:{SECRET}@db.internal/jobs"),
@@ -42,6 +46,11 @@ def environment(name: str, value: str) -> dict[str, Any]:
         environment("ODD", f'{{"login": {{"password": "{SECRET}"}}}}'),
         environment("DSN", f"Server=db;User=sa;Password={SECRET};Encrypt=yes"),
         {"command": ["psql", "--password", SECRET, "-c", "select 1"]},
+        {"command": ["curl", "-u", f"me:{SECRET}", "https://example.com"]},
+        {"command": ["curl", f"--user=me:{SECRET}", "https://example.com"]},
+        {"command": ["curl", f"-ume:{SECRET}", "https://example.com"]},
+        {"command": ["sh", "-c", f"curl -u 'me:{SECRET}' https://example.com"]},
+        {"command": ["sh", "-c", f"curl --proxy-user me:{SECRET} https://example.com"]},
         {"command": ["psql", f"--password={SECRET}"]},
         {"command": ["curl", "-H", f"Authorization: Bearer {SECRET}"]},
         {"command": ["curl", "-H", f"X-Api-Key: {SECRET}"]},
@@ -63,16 +72,24 @@ def environment(name: str, value: str) -> dict[str, Any]:
     ids=str,
 )
 def test_a_secret_is_redacted_and_its_path_is_returned(value: dict[str, Any]) -> None:
-    redacted = redact(value)
+    redacted = redact(value, "secrets")
 
     assert SECRET not in json.dumps(redacted)
     assert REDACTED in json.dumps(redacted)
     assert redacted_paths(redacted)
-    assert redact(redacted) == redacted, "redacting again changes nothing"
-    assert SECRET not in redact_json(msgspec.json.encode(value)).decode(), "the search for markers finds it, too"
+    assert redact(redacted, "secrets") == redacted, "redacting again changes nothing"
+    found = redact_json(msgspec.json.encode(value), "secrets").decode()
+    assert SECRET not in found, "the search for markers finds it, too"
 
 
-@pytest.mark.parametrize("secret", [JWT, "ghp_" + "a1" * 18, "glpat-" + "x" * 20, "xoxb-123456789012-abcdef"])
+TOKENS = (
+    *(JWT, "ghp_" + "a1" * 18, "github_pat_" + "a1" * 18, "glpat-" + "x" * 20, "xoxb-123456789012-abcdef"),
+    *("AKIA" + "A1" * 8, "npm_" + "a1" * 18, "pypi-" + "a1" * 18, "hf_" + "a1" * 17, "ya29." + "a1" * 18),
+    *("SG." + "a1" * 11 + "." + "a1" * 20, "sk_live_" + "a1" * 12, "dop_v1_" + "a1" * 32, "dckr_pat_" + "a1" * 12),
+)
+
+
+@pytest.mark.parametrize("secret", TOKENS)
 def test_a_token_is_redacted_everywhere(secret: str) -> None:
     redacted = redact_json(msgspec.json.encode({"command": ["run", f"with {secret} in it"]}))
 
@@ -100,9 +117,65 @@ def test_a_token_is_redacted_everywhere(secret: str) -> None:
 def test_a_value_that_is_no_secret_is_unchanged(value: dict[str, Any]) -> None:
     encoded = msgspec.json.encode(value)
 
-    assert redact(value) == value
-    assert redact_json(encoded) is encoded
+    assert redact(value, "secrets") == value
+    assert redact_json(encoded, "secrets") is encoded
     assert redacted_paths(value) == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"environment": [{"name": "GREETING", "value": SECRET}, {"name": "EMPTY", "value": ""}]},
+        {"en_vironment": [{"name": "GREETING", "value": SECRET}, {"Value": SECRET, "name": "EMPTY"}]},
+        {"ENVIRONMENT": [{"name": "GREETING", "value": SECRET}, {"name": "EMPTY", "value": 3}]},
+        {
+            "overrides": {
+                "containerOverrides": [{"environment": [{"name": "GREETING"}, {"name": "EMPTY", "x": SECRET}]}]
+            }
+        },
+        {"environment": [{"name": "GREETING", "value": [SECRET]}, {"name": "EMPTY", "value": {"a": SECRET}}, SECRET]},
+    ],
+)
+def test_environment_values_are_hidden_whatever_they_are_and_their_names_stay(config: dict[str, Any]) -> None:
+    redacted = redact_json(msgspec.json.encode({"executor_config": config})).decode()
+
+    assert SECRET not in redacted
+    assert "GREETING" in redacted
+    assert "EMPTY" in redacted
+    assert redact(json.loads(redacted)) == json.loads(redacted)
+
+
+@pytest.mark.parametrize("environment", [SECRET, {"A": SECRET}, [[SECRET]]], ids=["text", "object", "nested"])
+def test_an_environment_of_another_form_is_hidden_whole(environment: object) -> None:
+    assert SECRET not in str(redact({"environment": environment}))
+
+
+def test_commands_are_hidden_on_demand() -> None:
+    value = {"command": ["run", "--day", "1"], "executor_config": {"environment": [{"name": "A", "value": "b"}]}}
+
+    assert redact(value)["command"] == ["run", "--day", "1"]
+    hidden = redact(value, "arguments")
+    assert hidden["command"] == [REDACTED] * 3
+    assert redacted_paths(hidden) == [*(f"command[{n}]" for n in range(3)), "executor_config.environment.A"]
+
+
+def test_json_within_a_command_keeps_its_environment() -> None:
+    """It is no environment of ECS: hiding it would make a replay impossible."""
+    command = ["run", json.dumps({"environment": "production", "password": SECRET})]
+
+    assert json.loads(redact({"command": command})["command"][1]) == {
+        "environment": "production",
+        "password": REDACTED,
+    }
+
+
+@pytest.mark.parametrize("depth", [300, 900])
+def test_json_in_a_text_that_nests_too_deep_to_be_searched_is_hidden(depth: int) -> None:
+    text = '{"a":' * depth + f'"{SECRET}"' + "}" * depth
+
+    redacted = redact({"command": [text]})
+
+    assert redacted["command"][0] in (text, REDACTED)
 
 
 def test_only_the_token_of_an_airflow_workload_is_redacted() -> None:
@@ -162,7 +235,8 @@ pieces = st.sampled_from(
             "hunter2",
         ),
         *("//", "://", ":", "@", "=", " ", "--", "-", ".", "_", "{", "Bearer ", "basic ", "abcdefgh12", JWT),
-        *("ghp_" + "a" * 24, "sk-" + "a" * 24, "AIza" + "b" * 32, "xoxb-0123456789ab", "glpat-" + "c" * 20),
+        *("ghp_" + "a" * 24, "sk-" + "a" * 24, "AIza" + "b" * 32, "xoxb-0123456789ab", "glpat-" + "c" * 20, *TOKENS),
+        *("-u", "--user", "me:", "AIRFLOW_CONN_X", "webhook", "cookie"),
         *("pa\u017fs", "\u212aey"),  # letters that count as s and as k where case is ignored
     ]
 )
@@ -178,7 +252,24 @@ def test_a_text_without_markers_has_no_secret(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["a.a-", "://", "--a ", "a= ", "password ", "eyJ", "x", "{", "'", "pass='", "://a:", "token:", "-" * 9]
+    "part",
+    [
+        "a.a-",
+        "://",
+        "--a ",
+        "a= ",
+        "password ",
+        "eyJ",
+        "x",
+        "{",
+        "'",
+        "pass='",
+        "://a:",
+        "token:",
+        "-" * 9,
+        ".-u",
+        "-u a",
+    ],
 )
 @pytest.mark.timeout(60)
 def test_no_text_takes_long(part: str) -> None:

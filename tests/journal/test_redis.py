@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -13,9 +14,16 @@ import redis
 
 from ecs_queue.config import Config, load_config
 from ecs_queue.errors import JournalUnavailable, UsageError
-from ecs_queue.journal import JournalEvent, RedisJournal, open_journal, open_journal_store
+from ecs_queue.journal import JournalEvent, RedisJournal, open_event_encoder, open_journal, open_journal_store
 from ecs_queue.journal.base import EventBatch, newest_envelope, seq_sort_key
+from ecs_queue.journal.encoder import EventEncoder
 from ecs_queue.journal.jsonl import import_events
+from ecs_queue.ledger.broken_items import DropResult
+from ecs_queue.ledger.redis import RedisLedger
+from ecs_queue.messages.keyring import Keyring
+from ecs_queue.redis_connection import connect
+from ecs_queue.server_keys import namespace_prefix
+from tests.protocol.settings import DEFAULT_SETTINGS
 
 
 class BatchWriter:
@@ -155,11 +163,11 @@ def test_dropped_events_leave_no_key(config: Config, server: redis.Redis) -> Non
         writer.write(f"r{number}", "shared", padding=_noise(number))
 
     kept = ids_of(journal.all_events())
-    keys = {key.decode() for key in server.scan_iter("ecs-queue:j:r:*")}
+    keys = {key.decode() for key in server.scan_iter("{ecs-queue}:j:r:*")}
 
-    assert keys == {f"ecs-queue:j:r:{record_id}" for record_id in kept}
-    assert server.llen("ecs-queue:j:r:shared") == kept.count("shared")
-    assert server.llen("ecs-queue:j:sizes") == journal.size()[0]
+    assert keys == {f"{{ecs-queue}}:j:r:{record_id}" for record_id in kept}
+    assert server.llen("{ecs-queue}:j:r:shared") == kept.count("shared")
+    assert server.llen("{ecs-queue}:j:sizes") == journal.size()[0]
     journal.close()
 
 
@@ -176,6 +184,92 @@ def test_old_events_are_dropped_with_the_next_append(config: Config) -> None:
     assert ids_of(journal.all_events()) == ["new"]
     assert list(journal.request_events("old")) == []
     journal.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("RPUSH", ("sizes", "no element")),
+        ("RPUSH", ("sizes", "word 5")),
+        ("RPUSH", ("sizes", "1-1 99999999999999999999")),
+        ("RPUSH", ("sizes", "1-1 999999999999")),
+        ("SET", ("bytes", "a few")),
+        ("SET", ("bytes", "-999999999")),
+        ("SET", ("bytes", str(2**63 - 1))),
+        ("RPUSH", ("bytes", "a list")),
+        ("SET", ("r:job-5", "no list")),
+        ("SET", ("w:w1", "a few")),
+        ("RPUSH", ("w:w1", "a list")),
+    ],
+    ids=str,
+)
+def test_a_broken_entry_of_its_indexes_neither_stops_it_nor_ends_its_bounds(
+    server: Any, command: str, arguments: tuple[str, str]
+) -> None:
+    server.execute_command(command, f"{{ns}}:j:{arguments[0]}", arguments[1])
+    journal = RedisJournal(server, Keyring("ns"), max_bytes=5_000, max_element_bytes=10_000, retention_seconds=60.0)
+    writer = BatchWriter(journal)
+
+    for number in range(40):
+        writer.write(f"job-{number}", padding="x" * number)
+
+    assert 2 < server.xlen("{ns}:j:s") < 40
+    assert [event.id for event in journal.all_events()][-1] == "job-39"
+
+
+@pytest.mark.parametrize("key", ["s", "sizes", "ids"])
+def test_an_index_of_another_type_is_set_aside_and_listed_and_the_bounds_stay(server: redis.Redis, key: str) -> None:
+    journal = RedisJournal(server, Keyring("ns"), max_bytes=5_000, max_element_bytes=10_000, retention_seconds=60.0)
+    writer = BatchWriter(journal)
+    for number in range(11):
+        writer.write(f"job-{number}")
+    before = journal.size()
+    server.delete(f"{{ns}}:j:{key}")
+    server.set(f"{{ns}}:j:{key}", "another type")
+
+    writer.write("next")
+
+    ledger = RedisLedger(server, "ns", DEFAULT_SETTINGS)
+    (item,) = ledger.list_broken()
+    assert item.key == f"key:journal-{key}"
+    assert "WRONGTYPE" in item.reason
+    assert [event.id for event in journal.all_events()][-1] == "next"
+    assert before[1] < journal.size()[1] < 2 * before[1]
+    for number in range(40):
+        writer.write(f"later-{number}")
+    assert "next" not in ids_of(journal.all_events())
+    assert journal.size()[1] <= 5_000
+    ledger.check_broken(100)
+    assert ledger.drop_broken([item]) == [DropResult.DROPPED]
+    assert server.keys("{ns}:l:aside:*") == []
+
+
+def test_a_user_who_may_set_nothing_aside_writes_nothing_until_a_worker_did(server: Any, redis_url: str) -> None:
+    """A batch that fails after its append would be appended again and again."""
+    server.acl_setuser("submitter", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-rename"])
+    server.set("{ns}:j:sizes", "another type")
+    with redis.Redis.from_url(redis_url, username="submitter", password="any") as client:
+        options: Any = {"max_bytes": 5_000, "max_element_bytes": 10_000, "retention_seconds": 60.0}
+        submitter, worker = (RedisJournal(each, Keyring("ns"), **options) for each in (client, server))
+        with pytest.raises(JournalUnavailable, match="WRONGTYPE"):
+            BatchWriter(submitter, "w2").write("job")
+        assert server.exists("{ns}:j:s") == 0
+
+        BatchWriter(worker).write("job")
+        BatchWriter(submitter, "w2").write("job")
+        assert server.xlen("{ns}:j:s") == 2
+    server.acl_deluser("submitter")
+
+
+def test_an_index_of_a_request_that_is_no_list_is_reported(
+    journal: RedisJournal, writer: BatchWriter, server: redis.Redis
+) -> None:
+    writer.write("a")
+    server.delete("{ecs-queue}:j:r:a")
+    server.set("{ecs-queue}:j:r:a", "another type")
+
+    assert list(journal.request_events("a")) == []
+    assert "the index of a is no list" in journal.skipped.message()
 
 
 def test_the_memory_it_takes_is_about_what_it_counts(journal: RedisJournal, server: redis.Redis) -> None:
@@ -210,7 +304,7 @@ def test_the_newest_envelope_of_an_id_is_the_request(journal: RedisJournal) -> N
         data = {"envelope": {"kind": "request", "command": [command]}}
         return JournalEvent(v=1, seq="", at=at, name="request.submitted", id="a", data=data)
 
-    import_events([submitted(1.0, "old"), submitted(2.0, "new")], journal)
+    import_events([submitted(1.0, "old"), submitted(2.0, "new")], journal, EventEncoder())
 
     found = newest_envelope(journal.request_events("a"))
     assert found is not None
@@ -221,7 +315,7 @@ def test_imported_events_keep_time_worker_and_data_without_secrets(journal: Redi
     event = JournalEvent(
         v=1, seq="9-0.4", at=1.5, name="health.degraded", worker="w7", data={"reason": "token=hunter2"}
     )
-    import_events([event] * 1100, journal)
+    import_events([event] * 1100, journal, EventEncoder())
 
     events = list(journal.all_events())
 
@@ -237,7 +331,21 @@ def test_ids_that_no_request_has_are_not_indexed(
 ) -> None:
     writer.write("a b", "c" * 49, "ok")
 
-    assert [key.decode() for key in server.scan_iter("ecs-queue:j:r:*")] == ["ecs-queue:j:r:ok"]
+    assert [key.decode() for key in server.scan_iter("{ecs-queue}:j:r:*")] == ["{ecs-queue}:j:r:ok"]
+
+
+def test_in_a_cluster_it_is_indexed_and_bounded_as_on_one_server(cluster_url: str) -> None:
+    config = load_config(environ={}, overrides={"broker_url": cluster_url})
+    with closing(_opened(config, most_bytes=20_000)) as journal:
+        writer = BatchWriter(journal)
+        for number in range(3):
+            writer.write("kept", f"job-{number}")
+        assert ids_of(journal.request_events("job-1")) == ["job-1"]
+        assert len(list(journal.request_events("kept"))) == 3
+        for number in range(100):
+            writer.write("late", padding=_noise(number))
+        assert set(ids_of(journal.all_events())) == {"late"}
+        assert journal.size()[1] <= 20_000
 
 
 def test_two_namespaces_are_separate(config: Config, redis_url: str, writer: BatchWriter) -> None:
@@ -282,10 +390,95 @@ def test_a_journal_that_is_off_or_in_memory_is_not_written() -> None:
 
 
 def _opened(config: Config, most_bytes: int = 10**9, retention: float = 1e6) -> RedisJournal:
-    client = redis.Redis.from_url(config.ledger_url)
-    return RedisJournal(client, config.namespace, max_bytes=most_bytes, retention_seconds=retention)
+    slot_key = namespace_prefix(config.namespace)
+    client = connect(config.ledger_url, socket_timeout=5.0, max_connections=2, slot_key=slot_key)
+    return RedisJournal(
+        client, Keyring(config.namespace), max_bytes=most_bytes, max_element_bytes=2**20, retention_seconds=retention
+    )
 
 
 def _noise(seed: int) -> str:
     """Return text that deflates badly."""
     return "".join(f"{zlib.crc32(f'{seed}-{n}'.encode()):08x}" for n in range(50))
+
+
+@pytest.fixture
+def broken_server(journal: RedisJournal, writer: BatchWriter, server: redis.Redis) -> redis.Redis:
+    """Between two events of request a: elements that are no batches, one that is too large, and a spoiled index."""
+    writer.write("a")
+    elements: list[dict[Any, Any]] = [{"x": "y"}, {"w": "w", "z": "no zlib"}, {"w": "w", "z": bytes(5 * 1024 * 1024)}]
+    for fields in elements:
+        element = server.xadd("{ecs-queue}:j:s", fields)
+        server.rpush("{ecs-queue}:j:r:a", element)
+    server.rpush("{ecs-queue}:j:r:a", "nonsense", "99999999999999999999999-1", b"\xff", element)
+    BatchWriter(journal, "w2").write("a", at=2.0)
+    return server
+
+
+def test_broken_elements_are_skipped_and_counted_by_every_read(
+    journal: RedisJournal, broken_server: redis.Redis
+) -> None:
+    assert ids_of(journal.request_events("a")) == ["a", "a"]
+    assert ids_of(journal.all_events()) == ["a", "a"]
+    assert [ids_of(page) for page in journal.pages_newest_first()] == [["a", "a"]]
+    assert ids_of(journal.tail("0-0.0", 0.0)) == ["a", "a"]
+    assert len(journal.skipped) == 3
+
+
+def test_an_element_that_is_too_large_is_not_sent(journal: RedisJournal, broken_server: redis.Redis) -> None:
+    def sent_bytes() -> int:
+        stats: Any = broken_server.info("stats")
+        return int(stats["total_net_output_bytes"])
+
+    before = sent_bytes()
+    list(journal.all_events())
+
+    assert sent_bytes() - before < 200_000
+
+
+def test_of_one_request_no_more_is_held_than_the_limit(
+    journal: RedisJournal, writer: BatchWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small elements may inflate to large ones: the newest events are shown, and the rest is reported."""
+    for number in range(45):
+        writer.write("a", "other", at=float(number), padding="x" * 1000)
+    monkeypatch.setattr("ecs_queue.journal.redis._MAX_REQUEST_BYTES", 10_000)
+
+    times = [event.at for event in journal.request_events("a")]
+
+    assert times == [float(number) for number in range(45 - len(times), 45)]
+    assert 8 <= len(times) <= 11
+    assert "a has more than 10000 bytes of events" in journal.skipped.message()
+
+
+def test_a_journal_that_ends_with_a_broken_element_has_a_newest_place(
+    journal: RedisJournal, broken_server: redis.Redis
+) -> None:
+    element: Any = broken_server.xadd("{ecs-queue}:j:s", {"x": "y"})
+
+    assert journal.last_seq() == f"{element.decode()}.0"
+    BatchWriter(journal, "w3").write("b", at=3.0)
+    assert ids_of(journal.tail(f"{element.decode()}.0", 0.0)) == ["b"]
+
+
+def test_nothing_stands_behind_the_last_possible_element(journal: RedisJournal, server: redis.Redis) -> None:
+    BatchWriter(journal).write("a")
+    server.xadd("{ecs-queue}:j:s", {"x": "y"}, id="18446744073709551615-18446744073709551615")
+
+    assert ids_of(journal.all_events()) == ["a"]
+    assert ids_of(journal.tail("0-0.0", 0.0)) == ["a"]
+    BatchWriter(journal, "w2").write("b")
+    assert ids_of(journal.all_events()) == ["b"]  # the stream that takes no more is set aside
+    assert server.xlen("{ecs-queue}:l:aside:journal-s") == 2
+
+
+def test_a_signed_batch_is_verified_with_the_key_and_its_size_counted(config: Config, redis_url: str) -> None:
+    secured = load_config(environ={}, overrides={"broker_url": redis_url, "signing_keys": f"k1:{'s' * 32}"})
+    with closing(open_journal(secured)) as journal, closing(open_journal(config)) as keyless:
+        encoder = open_event_encoder(secured)
+        event = encoder.encode(1.0, "request.received", {"id": "a", "queue": "q"})
+        journal.append(encoder.build_batch("0" * 16, 1, "w1", [event], ["a"]))
+        BatchWriter(journal, "w2").write("a")
+
+        assert [event.verified for event in journal.request_events("a")] == [True, False]
+        assert [event.verified for event in keyless.request_events("a")] == [None, None]

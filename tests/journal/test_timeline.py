@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ecs_queue.cli.ui.timeline_view import timeline_summary, timeline_to_dicts
 from ecs_queue.journal.base import JournalEvent
 from ecs_queue.journal.timeline import LaunchTimeline, Timeline, build_timeline
 from ecs_queue.protocol.record import Record
@@ -113,6 +114,14 @@ def test_every_attempt_has_its_own_worker_task_and_end(history: EventHistory) ->
     assert (second.attempt, second.launch, second.worker, second.result) == (2, 2, "w2", "SUCCESS")
     assert phase_spans(second)[0] == ("wait", 8, 10)
     assert phase_spans(second)[-1] == ("run", 12, 14)
+
+
+def test_a_request_that_an_idle_runner_took_was_launched_without_a_call(history: EventHistory) -> None:
+    history.add(0.6, "launch.assigned", "w2", launch=1, run="other.nonce.1", arn=f"{ARN}7")
+    record = Record(id="job", state=State.LAUNCHED, launched_at=START + 0.6, started_at=START + 0.7, arn=f"{ARN}7")
+
+    (launch,) = history.build(record).launches
+    assert (launch.run_task_calls, launch.worker, launch.arn) == (0, "w2", f"{ARN}7")
 
 
 def test_a_throttled_call_is_a_part_of_the_launch_and_a_refusal_ends_it(history: EventHistory) -> None:
@@ -239,3 +248,35 @@ def test_no_event_of_the_catalogue_and_no_odd_data_breaks_a_timeline(history: Ev
         history.add(2 + number, name)
         history.add(2 + number, name, launch=1, poll_input=None, decision=None, task=None, arn=None, reason=None)
     assert history.build().launches
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("launch.called", {"launch": "x"}),
+        ("launch.called", {"launch": 2, "attempt": [1]}),
+        ("launch.started", {"launch": {"a": 1}}),
+        ("decision.poll", {"poll_input": {"record": {"launch": [1]}, "task": {"a": 1}}}),
+        ("decision.poll", {"poll_input": {"record": {}, "task": {"startedAt": -1}}}),
+        ("decision.poll", {"poll_input": {"record": {}, "task": {"stoppedAt": 1e17}}}),
+        ("decision.poll", {"poll_input": {"record": {}, "task": {"pullStartedAt": "soon"}}}),
+    ],
+)
+def test_a_broken_event_is_left_out_and_counted(history: EventHistory, name: str, data: dict[str, Any]) -> None:
+    history.add_launch(0, 1, 1).add(1, name, **data).add_end(2, "SUCCESS", 0)
+
+    timeline = history.build()
+
+    assert (timeline.unused_events, timeline.end, len(timeline.launches)) == (1, START + 2, 1)
+    timeline_summary(timeline)
+    timeline_to_dicts(timeline)
+
+
+def test_a_launch_without_any_phase_has_a_timeline() -> None:
+    history = EventHistory().add(-START, "launch.no_effect", launch=1, reason="throttled")  # written with no clock
+
+    timeline = build_timeline(None, history.events, "job")
+
+    assert timeline is not None
+    assert (timeline.start, timeline.launches[0].phases) == (0.0, [])
+    timeline_summary(timeline)

@@ -13,13 +13,10 @@ from ecs_queue.journal.base import EVENT_VERSION
 from ecs_queue.journal.codec import UndecodableEvent, decode_event
 from ecs_queue.journal.jsonl import read_events
 from ecs_queue.replay.decisions import REPLAYERS, replay_decisions
+from tests.journal.golden_journal import expect_no_closing_line
 
 GOLDEN = Path(__file__).parent / "golden"
 EVENT: dict[str, Any] = {"v": EVENT_VERSION, "seq": "1-0.0", "at": 1.5, "name": "request.received", "id": "a"}
-
-
-def _fail_on_warning(line: str) -> None:
-    raise AssertionError(line)
 
 
 def test_there_is_a_golden_journal_of_every_version() -> None:
@@ -28,7 +25,7 @@ def test_there_is_a_golden_journal_of_every_version() -> None:
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.iterdir()), ids=lambda path: path.stem)
 def test_a_journal_of_any_version_is_replayed_as_identical(path: Path) -> None:
-    report = replay_decisions(read_events(path, _fail_on_warning))
+    report = replay_decisions(read_events(path, expect_no_closing_line))
 
     assert report.difference is None
     assert report.decision_counts.keys() == REPLAYERS.keys(), "a golden journal has every kind of decision"

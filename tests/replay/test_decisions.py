@@ -18,6 +18,7 @@ from ecs_queue.protocol import decisions
 from ecs_queue.protocol.decisions import LedgerWrite, NextAction
 from ecs_queue.protocol.retry import Backoff
 from ecs_queue.replay.decisions import compare_decision, replay_decisions
+from tests.journal.golden_journal import expect_no_closing_line
 from tests.replay.conftest import SECRET, RecordedRun
 
 GOLDEN = Path(__file__).parents[1] / "journal" / "golden" / "v1.jsonl"
@@ -29,7 +30,7 @@ def _fail_on_warning(line: str) -> None:
 
 
 def golden() -> list[JournalEvent]:
-    return list(read_events(GOLDEN, _fail_on_warning))
+    return list(read_events(GOLDEN, expect_no_closing_line))
 
 
 def changed(rule: Callable[..., Any], change: DecisionChange) -> Callable[..., Any]:

@@ -112,7 +112,7 @@ def test_what_is_still_redacted_is_named_with_what_to_give(client: EcsQueue) -> 
 
 def test_a_secret_in_the_command_cannot_be_given(client: EcsQueue) -> None:
     past = find_past_request(client, journal(request(command=["login", REDACTED], executor_config=SECRETS)), "job")
-    with pytest.raises(InvalidRequest, match=r"there is one in command\[1\]; submit the request anew"):
+    with pytest.raises(InvalidRequest, match=r"not keep what stood in command\[1\]; submit the request anew"):
         past.with_secrets({"TOKEN": "hunter2"})
 
 
