@@ -5,7 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
-from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION, ConfigKey
+from ecs_queue.config.config_key import ConfigKey
+from ecs_queue.config.main_keys import MAIN_KEYS, MAIN_SECTION
+from ecs_queue.config.profile_keys import PROFILE_KEYS, PROFILE_SECTION
 
 _FILE_HEADER = """\
 # The configuration of ecs-queue: every key with its default, commented out. To change one, remove the `# `.
@@ -15,6 +17,10 @@ _FILE_HEADER = """\
 # sections may also be in an airflow.cfg; Airflow need not be installed. Durations are seconds. Lists and
 # objects are JSON. %% is a %, ${NAME} an environment variable, and a comment has a line of its own.
 # `ecs-queue config` shows every value in effect and its origin.
+#
+# broker_url, ledger_url, signing_keys and encryption_keys may stand elsewhere: KEY_cmd is a command that
+# prints the value, KEY_file is a file with it, and ssm:/path or secretsmanager:name#member is where it
+# stands in AWS.
 """
 _PROFILE_NOTE = """\
 # Where and how tasks are launched. A section [aws_ecs_executor.NAME] is for the tasks of the queue NAME and

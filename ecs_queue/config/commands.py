@@ -1,4 +1,4 @@
-"""Runs the commands of `KEY_CMD` variables and `KEY_cmd` keys."""
+"""Runs the commands of `KEY_CMD` variables and `KEY_cmd` keys, and reads the files of `KEY_FILE` and `KEY_file`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,42 @@ import shlex
 import signal
 import subprocess
 from contextlib import suppress
+from pathlib import Path
 
 from ecs_queue.errors import ConfigError
 
 #: How long a command may run, in seconds.
 COMMAND_TIMEOUT_SECONDS = 30.0
+
+
+#: A longer file is not what was meant.
+_MAX_FILE_BYTES = 64 * 1024
+
+
+def read_value_file(path: str) -> str:
+    """Return the text of a file, without white space around it.
+
+    Raises:
+        ConfigError: it cannot be read, is empty, or is no text. Nothing of it is shown.
+    """
+    expected = "a file with the value"
+    if not path:
+        raise ConfigError(f"expected the path of {expected}, found none")
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ConfigError(f"expected {expected}, found {path!r}: {reason}") from None
+    if len(content) > _MAX_FILE_BYTES:
+        raise ConfigError(f"expected {expected}, found {path!r} with more than {_MAX_FILE_BYTES // 1024} KiB")
+    try:
+        text = content.decode().strip()
+    except UnicodeDecodeError:
+        raise ConfigError(f"expected {expected}, found {path!r} without UTF-8 text") from None
+    if not text:
+        raise ConfigError(f"expected {expected}, found {path!r}, which is empty")
+    return text
 
 
 def run_command(command: str, timeout: float = COMMAND_TIMEOUT_SECONDS) -> str:

@@ -1,4 +1,4 @@
-"""The keyring that the configuration describes."""
+"""The keyring that the configuration describes, and the keys of runners that are derived from it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ecs_queue.errors import ConfigError
 from ecs_queue.messages.keyring import Keyring
+from ecs_queue.messages.queue_names import canonical_queue_name
+from ecs_queue.runs.runner_key import derive_runner_key
 
 if TYPE_CHECKING:
     from ecs_queue.config import Config
@@ -20,6 +22,18 @@ def open_keyring(config: Config) -> Keyring:
     """
     cipher = FernetCipher(config.encryption_keys) if config.encryption_keys else None
     return Keyring(config.namespace, config.signing_keys or (), cipher)
+
+
+def runner_keys(config: Config, queue: str) -> list[str]:
+    """Return the keys that launchers and runners of this queue share; [] without signing and encryption keys.
+
+    The first one signs and encrypts, as the first signing and encryption keys do. A key of the configuration that is
+    replaced is kept until no runner has the one that was derived from it.
+    """
+    signing = [key.secret for key in config.signing_keys or ()] or [b""]
+    encryption = [key.encode() for key in config.encryption_keys or ()] or [b""]
+    pairs = [(first, second) for first in signing for second in encryption if first or second]
+    return [derive_runner_key(config.namespace, canonical_queue_name(queue), *pair) for pair in pairs]
 
 
 class FernetCipher:

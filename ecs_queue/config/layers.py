@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import configparser
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Protocol
 
 from ecs_queue.config.expansion import expand_variables, interpolate
-from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION, SECRET_KEYS
+from ecs_queue.config.main_keys import MAIN_KEYS, MAIN_SECTION, SECRET_KEYS
+from ecs_queue.config.profile_keys import PROFILE_KEYS, PROFILE_SECTION
 from ecs_queue.errors import ConfigError
 from ecs_queue.messages.queue_names import canonical_queue_name
+from ecs_queue.payload_repr import PayloadRepr
 
 #: The environment variable that names the ini file.
 CONFIG_FILE_VARIABLE = "ECS_QUEUE_CONFIG"
@@ -23,24 +25,29 @@ class ValueKind(IntEnum):
     """How a layer gives a value. Within one layer the higher kind wins, as in Airflow."""
 
     SECRET = 1
-    COMMAND = 2
-    TEXT = 3
+    FILE = 2
+    COMMAND = 3
+    TEXT = 4
 
 
-SUFFIXES = {"_cmd": ValueKind.COMMAND, "_secret": ValueKind.SECRET}
+SUFFIXES = {"_cmd": ValueKind.COMMAND, "_secret": ValueKind.SECRET, "_file": ValueKind.FILE}
+#: Kinds whose text may contain `${NAME}`.
+_EXPANDED = (ValueKind.TEXT, ValueKind.FILE)
 
 
-@dataclass(frozen=True, slots=True)
-class LayerValue:
+@dataclass(frozen=True, slots=True, repr=False)
+class LayerValue(PayloadRepr):
     """One value of one layer.
 
     Attributes:
         section: as spelled in the layer, without a team's prefix.
-        key: in lower case, without `_cmd` and `_secret`; "" for the section itself.
-        text: the value, the command that prints it, or its path in Airflow's secrets backend.
+        key: in lower case, without `_cmd`, `_file` and `_secret`; "" for the section itself.
+        text: the value, the command that prints it, the path of the file with it, or its path in Airflow's secrets
+            backend.
         origin: where it comes from, for the user.
         kind: what `text` is.
         problem: why there is no text; "" if there is.
+        file: the path of the file that it stands in; "" for none.
     """
 
     section: str
@@ -49,6 +56,7 @@ class LayerValue:
     origin: str
     kind: ValueKind = ValueKind.TEXT
     problem: str = ""
+    file: str = ""
 
 
 class IniParser(Protocol):
@@ -115,7 +123,7 @@ def read_ini(parser: IniParser, environ: Mapping[str, str], file: str, team: str
         inherited = {key for key, text in parser.defaults().items() if options.get(key) == text}
         known = MAIN_KEYS if name.lower() == MAIN_SECTION else PROFILE_KEYS
         own = {key: text for key, text in options.items() if key not in inherited or key.lower() in known}
-        values += _section_values(name, own, options, origin, environ)
+        values += (replace(value, file=file) for value in _section_values(name, own, options, origin, environ))
     return values
 
 
@@ -124,13 +132,13 @@ def _section_values(
 ) -> Iterator[LayerValue]:
     spellings: dict[str, str] = {}
     for spelling, raw in own.items():
-        key, kind = _split_key(section, spelling.lower())
+        key, kind = split_key(section, spelling.lower())
         text, problem = "", ""
         if spellings.setdefault(spelling.lower(), spelling) != spelling:
             problem = f"expected the key once, found {spellings[spelling.lower()]!r} and {spelling!r}"
         try:
             text = interpolate(raw or "", options)
-            if kind is ValueKind.TEXT:
+            if kind in _EXPANDED:
                 text = expand_variables(text, environ)
         except ConfigError as error:
             problem = str(error)
@@ -149,10 +157,10 @@ def read_environment(environ: Mapping[str, str], team: str | None = None) -> lis
         is_profile = section.startswith(PROFILE_SECTION + "_")
         if section not in (MAIN_SECTION, PROFILE_SECTION) and not is_profile:
             continue
-        key, kind = _split_key(section, name)
+        key, kind = split_key(section, name)
         text, problem = environ[variable], ""
         try:
-            text = expand_variables(text, environ) if kind is ValueKind.TEXT else text
+            text = expand_variables(text, environ) if kind in _EXPANDED else text
         except ConfigError as error:
             text, problem = "", str(error)
         if is_profile:
@@ -167,8 +175,8 @@ def resembles_ours(section: str) -> bool:
     return normal == MAIN_SECTION or normal.startswith(PROFILE_SECTION)
 
 
-def _split_key(section: str, name: str) -> tuple[str, ValueKind]:
-    """`broker_url_cmd` -> `broker_url` and COMMAND; only a secret's value may come from a command or a backend."""
+def split_key(section: str, name: str) -> tuple[str, ValueKind]:
+    """`broker_url_cmd` -> `broker_url` and COMMAND; only a secret's value may come from elsewhere."""
     for suffix, kind in SUFFIXES.items():
         key = name.removesuffix(suffix)
         if name.endswith(suffix) and key in SECRET_KEYS and section.lower() == MAIN_SECTION:

@@ -7,14 +7,19 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION, SECRET_KEYS, ConfigKey
+from ecs_queue.broker_url import holds_no_records, is_sqs_url
+from ecs_queue.config.config_key import ConfigKey
 from ecs_queue.config.layers import SUFFIXES
+from ecs_queue.config.main_keys import MAIN_KEYS, MAIN_SECTION, SECRET_KEYS
 from ecs_queue.config.model import DEFAULT_QUEUE, Config, EffectiveValue
 from ecs_queue.config.profile import Profile
+from ecs_queue.config.profile_keys import PROFILE_KEYS, PROFILE_SECTION
 from ecs_queue.config.redact import redact_config_value
 from ecs_queue.config.sources import RawConfig, RawValue, RawValues, read_sources
 from ecs_queue.errors import ConfigError
 from ecs_queue.protocol.settings import ABSENCE_UNPROVABLE_AFTER, LIST_ONLY_AFTER
+from ecs_queue.server_url import is_server_url, parse_server_url
+from ecs_queue.server_url.iam import find_iam_target
 
 DEFAULT_ORIGIN = "default"
 #: Shares of the parts of a launch in a lease that is shorter than the default one; together 80 %.
@@ -22,6 +27,7 @@ _LEASE_SHARES = {"call_budget_seconds": 0.15, "connect_timeout_seconds": 0.15, "
 #: Workers search for a lost task only between these two ages of its launch, while AWS still lists it: the proof that
 #: there is none must be possible within that time (docs/protocol.md).
 _MAX_ABSENCE_PROOF_SECONDS = ABSENCE_UNPROVABLE_AFTER - LIST_ONLY_AFTER
+_MAX_SQS_VISIBILITY_SECONDS = 43200
 _EXCLUSIVE_KEYS = ("launch_type", "capacity_provider_strategy")
 
 
@@ -68,7 +74,13 @@ class _ConfigBuilder:
         base, named = self._build_profiles(main)
         if self._problems:
             raise ConfigError("\n".join(dict.fromkeys(self._problems)))
-        return Config(**main, base_profile=base, named_profiles=named, effective_values=tuple(self._effective_values))
+        return Config(
+            **main,
+            base_profile=base,
+            named_profiles=named,
+            effective_values=tuple(self._effective_values),
+            secret_files=tuple(dict.fromkeys(sources.secret_files)),
+        )
 
     def _build_profiles(self, main: Mapping[str, Any]) -> tuple[Profile, dict[str, Profile]]:
         sources = self._sources
@@ -112,7 +124,9 @@ class _ConfigBuilder:
                 message = f"expected a known key, found {name!r}; did you mean {near[0]!r}?"
             if any(base in keys for base in bases):
                 secrets = ", ".join(sorted(SECRET_KEYS))
-                message = f"expected the value itself, found {name!r}: only {secrets} may be a command or a secret"
+                message = (
+                    f"expected the value itself, found {name!r}: only {secrets} may be in a command, a file or a secret"
+                )
             self._add_problem(section, name, message, value)
 
     def _add_problem(self, section: str, key: str, message: str, *values: RawValue | None) -> None:
@@ -122,8 +136,10 @@ class _ConfigBuilder:
     def _derive_defaults(self, main: dict[str, Any]) -> None:
         """Set the defaults that depend on other keys."""
         given = self._sources.main
-        if main["ledger_url"] is None and "ledger_url" not in _given_keys(given):
-            main["ledger_url"] = main["broker_url"]
+        broker = main["broker_url"]
+        if main["ledger_url"] is None and "ledger_url" not in _given_keys(given) and not holds_no_records(broker or ""):
+            main["ledger_url"] = broker
+            main["ledger_iam"] = main["ledger_iam"] or main["broker_iam"]
         lease = main["lease_seconds"]
         is_short = lease is not None and lease < float(MAIN_KEYS["lease_seconds"].default or 0)
         for name, share in _LEASE_SHARES.items():
@@ -139,6 +155,7 @@ class _ConfigBuilder:
     def _check_combinations(self, main: dict[str, Any]) -> None:
         """Check the rules between keys. A key that is wrong by itself is skipped."""
         given = self._sources.main
+        self._check_iam(main)
         lease, settle = main["lease_seconds"], main["settle_seconds"]
         parts = [main[name] for name in _LEASE_SHARES]
         if lease and None not in parts and sum(parts) >= lease:
@@ -159,10 +176,48 @@ class _ConfigBuilder:
                 "a stopped task after an hour, so a later ListTasks proves nothing",
                 *(given[name] for name in ("lease_seconds", "settle_seconds") if name in given),
             )
+        self._check_stores(main)
         base, cap = main["retry_base_seconds"], main["retry_cap_seconds"]
         if base and cap and base > cap:
             message = f"expected at least retry_base_seconds ({base:g}), found {cap:g}"
             self._add_problem(MAIN_SECTION, "retry_cap_seconds", message, given.get("retry_cap_seconds"))
+
+    def _check_iam(self, main: Mapping[str, Any]) -> None:
+        for server in ("broker", "ledger"):
+            key, login, url = f"{server}_iam", main[f"{server}_iam"], main[f"{server}_url"]
+            if login is None or url is None:
+                continue
+            try:
+                if not is_server_url(url):
+                    raise ConfigError(f"only a Redis or Valkey has such a log-in, and {server}_url is none")
+                find_iam_target(login, parse_server_url(url))
+            except ConfigError as error:
+                values = (self._sources.main.get(key), self._sources.main.get(f"{server}_url"))
+                self._add_problem(MAIN_SECTION, key, str(error), *filter(None, values))
+
+    def _check_stores(self, main: dict[str, Any]) -> None:
+        """Check what a broker that is no Redis needs beside it."""
+        given = self._sources.main
+        broker, ledger, visibility = main["broker_url"], main["ledger_url"], main["visibility_timeout"]
+        if not broker or not holds_no_records(broker):
+            return
+        if "ledger_url" not in _given_keys(given) or (ledger and ledger.startswith("memory:")):
+            self._add_problem(
+                MAIN_SECTION,
+                "ledger_url",
+                f"expected the URL of a Redis or Valkey such as redis://HOST:6379/0, found {ledger or 'none'}; "
+                f"{broker.partition(':')[0]}:// carries messages and holds no records",
+                given.get("ledger_url"),
+            )
+        shortest, longest = main["lease_seconds"], _MAX_SQS_VISIBILITY_SECONDS
+        if is_sqs_url(broker) and visibility and shortest and not shortest <= visibility <= longest:
+            self._add_problem(
+                MAIN_SECTION,
+                "visibility_timeout",
+                f"expected from lease_seconds ({shortest:g}) to {longest} with SQS, found {visibility:g}; a message "
+                "must not come again while its request is launched",
+                *(given[name] for name in ("visibility_timeout", "lease_seconds") if name in given),
+            )
 
     def _make_profile(self, section: str, queue: str, parsed: dict[str, Any], values: RawValues) -> Profile:
         """The profile; after a problem, an empty one."""

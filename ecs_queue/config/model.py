@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ecs_queue.config.profile import Profile
 from ecs_queue.config.redact import redact_url
 from ecs_queue.messages.keyring import SigningKey
 from ecs_queue.messages.queue_names import canonical_queue_name
+from ecs_queue.payload_repr import PayloadRepr
+from ecs_queue.server_url.iam import IamLogin
 
 DEFAULT_QUEUE = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class EffectiveValue:
+@dataclass(frozen=True, slots=True, repr=False)
+class EffectiveValue(PayloadRepr):
     """One value in effect: its text with secrets redacted, and its origin."""
 
     section: str
@@ -25,14 +28,17 @@ class EffectiveValue:
 
 @dataclass(frozen=True, repr=False)
 class Config:
-    """`[ecs_queue]` and the profiles, built by `load_config`. `ecs_queue.config.keys` documents each key.
+    """`[ecs_queue]` and the profiles, built by `load_config`. `ecs_queue.config.main_keys` documents each key.
 
     Durations are seconds. Rates are calls per second of all workers. A rate or `max_in_flight` of 0 is no limit.
     """
 
     broker_url: str
     ledger_url: str
+    broker_iam: IamLogin | None
+    ledger_iam: IamLogin | None
     namespace: str
+    owner_prefix: str | None
     concurrency: int
     run_task_rate: float
     run_task_burst: int
@@ -47,8 +53,12 @@ class Config:
     launch_deadline: float
     retention_seconds: float
     max_in_flight: int
+    runner_ttl: float
+    runner_lost_seconds: float
+    stop_timeout: float
     event_queue_url: str | None
     visibility_timeout: float
+    max_message_bytes: int
     max_deliveries: int
     sweep_after_seconds: float
     startup_allowance: float
@@ -62,13 +72,22 @@ class Config:
     #: For queues whose profile sets none; the profiles have it already.
     allowed_overrides: tuple[str, ...]
     journal: bool
+    journal_redaction: Literal["secrets", "environment", "arguments"]
     journal_megabytes: int
+    journal_element_bytes: int
     journal_retention_seconds: float
+    metrics_port: int
+    metrics_host: str
+    otel_metrics: bool
+    otel_traces: bool
+    cloudwatch_metrics: bool
     base_profile: Profile
     #: canonical_queue_name(NAME) -> the profile of `[aws_ecs_executor.NAME]`.
     named_profiles: Mapping[str, Profile] = field(hash=False)
     #: Every value in effect; of a named profile only the values that it sets itself.
     effective_values: tuple[EffectiveValue, ...]
+    #: The files from which a password or a key was read.
+    secret_files: tuple[str, ...] = ()
 
     def profile(self, queue: str) -> Profile:
         """Return a queue's profile: that of its own section, otherwise `[aws_ecs_executor]`. Any name has one."""

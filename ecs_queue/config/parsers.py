@@ -9,7 +9,6 @@ import ast
 import base64
 import binascii
 import json
-import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -17,19 +16,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ecs_queue import durations
+from ecs_queue.broker_url import check_broker_url, holds_no_records
 from ecs_queue.config.redact import redact_url
+from ecs_queue.error_text import error_text
 from ecs_queue.errors import ConfigError
 from ecs_queue.messages.keyring import SigningKey
+from ecs_queue.messages.retry_rules import parse_retry_rules
+from ecs_queue.protocol.retry_rules import RetryRule
 from ecs_queue.runtask.botocore_model import run_task_shape
 from ecs_queue.runtask.casing import parse_bool
 from ecs_queue.runtask.overrides import parse_allowed_overrides
+from ecs_queue.server_url import parse_server_url
 
 Parser = Callable[[str], Any]
-
-#: URL schemes of the broker and the ledger.
-URL_SCHEMES = ("redis", "rediss", "memory")
-_UNSUPPORTED_SCHEMES = ("amqp", "amqps", "sqs", "sentinel", "redis+socket")
-_HOST = re.compile(r"[A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.%]+\]")
 
 
 def invalid_value(expected: str, text: str) -> ConfigError:
@@ -44,16 +43,16 @@ def text(value: str) -> str:
     return value
 
 
-def integer(minimum: int) -> Parser:
-    """Return a parser of whole numbers >= `minimum`."""
-    return partial(_parse_number, int, lambda found: found >= minimum, f"a whole number >= {minimum}")
+def integer(minimum: int, maximum: int = int(durations.MAX_NUMBER)) -> Parser:
+    """Return a parser of whole numbers from `minimum` to `maximum`."""
+    return partial(_parse_number, int, minimum, maximum, f"a whole number >= {minimum}")
 
 
 def number(minimum: float, unit: str = "seconds") -> Parser:
     """Return a parser of finite numbers of `unit` >= `minimum`; seconds may be any duration."""
     if unit == "seconds":
         return partial(_parse_seconds, lambda found: found >= minimum, f"a duration >= {minimum:g} s")
-    return partial(_parse_number, float, lambda found: found >= minimum, f"a number of {unit} >= {minimum:g}")
+    return partial(_parse_number, float, minimum, durations.MAX_NUMBER, f"a number of {unit} >= {minimum:g}")
 
 
 def positive_seconds(value: str) -> float:
@@ -63,19 +62,19 @@ def positive_seconds(value: str) -> float:
 
 def _parse_seconds(is_valid: Callable[[float], bool], expected: str, value: str) -> float:
     seconds = durations.parse_duration(value)
-    if seconds is None or not is_valid(seconds):
+    if seconds is None or seconds > durations.MAX_SECONDS or not is_valid(seconds):
         raise invalid_value(f"{expected}, such as {durations.EXAMPLES}", value)
     return seconds
 
 
-def _parse_number(
-    convert: Callable[[str], float], is_valid: Callable[[float], bool], expected: str, value: str
-) -> float:
+def _parse_number(convert: Callable[[str], float], minimum: float, maximum: float, expected: str, value: str) -> float:
     try:
         found = convert(value)
     except ValueError:
         raise invalid_value(expected, value) from None
-    if not math.isfinite(found) or not is_valid(found):
+    if found > maximum:
+        raise invalid_value(f"{expected} and <= {maximum:.0f}", value)
+    if not found >= minimum:  # a NaN is not
         raise invalid_value(expected, value)
     return found
 
@@ -112,29 +111,39 @@ def matching(pattern: str, expected: str) -> Parser:
 
 
 def store_url(value: str) -> str:
-    """Parse the URL of a broker or a ledger: redis://, rediss:// or memory://."""
-    expected = "a URL such as redis://:PASSWORD@HOST:6379/0 (redis, rediss or memory)"
-    scheme = value.partition("://")[0].lower()
-    if scheme in _UNSUPPORTED_SCHEMES and "://" in value:
-        raise ConfigError(f"{invalid_value(expected, value)}; {scheme} is not supported in this version")
-    if scheme not in URL_SCHEMES or "://" not in value:
-        raise invalid_value(expected, value)
-    if scheme != "memory":
-        _check_redis_url(value, expected)
+    """Parse the URL of a broker or a ledger: memory://, or one that `server_url` reads."""
+    expected = "a URL such as redis://:PASSWORD@HOST:6379/0 or memory://"
+    scheme, separator, rest = value.partition("://")
+    scheme = scheme.lower()
+    if holds_no_records(value):
+        raise ConfigError(f"{invalid_value(expected, value)}; {scheme}:// carries messages and holds no records")
+    url = f"{scheme}{separator}{rest}"
+    if scheme != "memory" or not separator:
+        try:
+            parse_server_url(url)
+        except ConfigError as error:
+            raise ConfigError(f"{invalid_value(expected, value)}: {error}") from None
+    return url
+
+
+def broker_url(value: str) -> str:
+    """Parse the URL of a broker: amqp://, amqps:// or sqs://, or that of a store."""
+    if not holds_no_records(value):
+        return store_url(value)
+    try:
+        check_broker_url(value)
+    except ConfigError as error:
+        raise ConfigError(f"{invalid_value('a URL of RabbitMQ or SQS', value)}: {error}") from None
     return value
 
 
-def _check_redis_url(value: str, expected: str) -> None:
+def retry_rules(value: str) -> tuple[RetryRule, ...]:
+    """Parse a JSON list of retry rules."""
+    found = json_value(list, "a JSON list of retry rules")(value)
     try:
-        parts = urlsplit(value)
-        host_and_port = parts.netloc.rpartition("@")[2]
-        is_valid = parts.port != 0  # urlsplit checks the port only here, and raises
-    except ValueError:
-        is_valid, host_and_port = False, ""
-    if not (is_valid and host_and_port and _HOST.fullmatch(re.sub(r":\d*$", "", host_and_port))):
-        raise invalid_value(f"{expected}, special characters of the password percent-encoded", value)
-    if not re.fullmatch(r"[0-9]*", parts.path.strip("/")):
-        raise invalid_value(f"{expected} with a database number", value)
+        return parse_retry_rules(found)
+    except ValueError as error:
+        raise ConfigError(error_text(error)) from None
 
 
 def http_url(value: str) -> str:
@@ -192,7 +201,7 @@ def _load_json(value: str) -> Any:
         try:
             return json.loads(json.dumps(ast.literal_eval(value), allow_nan=False))
         except (ValueError, TypeError, SyntaxError, MemoryError):
-            pass
+            pass  # neither form; JSON's own error below names the place
         raise
 
 

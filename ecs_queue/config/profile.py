@@ -9,6 +9,7 @@ from typing import Any
 
 from ecs_queue.config.redact import redact_run_task_kwargs, redact_url
 from ecs_queue.errors import ConfigError, InvalidRequest
+from ecs_queue.protocol.retry_rules import RetryRule
 from ecs_queue.runtask.arguments import RunTaskProfile, check_launchable
 from ecs_queue.runtask.botocore_model import normalize, run_task_shape
 from ecs_queue.runtask.config_keys import CONFIG_DEFAULTS
@@ -28,11 +29,16 @@ class Profile(RunTaskProfile):
     region_name: str | None = None
     max_run_task_attempts: int = int(CONFIG_DEFAULTS["max_run_task_attempts"])
     check_health_on_startup: bool = True
+    start_timeout: float = 0.0
+    retry_rules: tuple[RetryRule, ...] = ()
     weight: int = 1
     max_in_flight: int = 0
     event_queue_url: str | None = None
     role_arn: str | None = None
     endpoint_url: str | None = None
+    warm_seconds: float = 0.0
+    warm_max_age: float = 0.0
+    runner_preload: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Convert JSON values into run_task's spelling; ConfigError when they do not fit its model."""
@@ -66,6 +72,12 @@ class Profile(RunTaskProfile):
         """Return the same profile under another queue's name; it shares all values with this one."""
         other = copy.copy(self)
         object.__setattr__(other, "queue", queue)
+        return other
+
+    def with_cluster_strategy(self, strategy: tuple[dict[str, Any], ...]) -> Profile:
+        """Return the same profile for a cluster with this default capacity provider strategy."""
+        other = copy.copy(self)
+        object.__setattr__(other, "cluster_strategy", strategy)
         return other
 
     def __repr__(self) -> str:

@@ -11,7 +11,8 @@ from urllib.parse import unquote
 REDACTED = "***"
 
 _SECRET_NAME = re.compile(
-    r"pass|pwd|secret|token|credential|signature|(^|[_-])auth|(^|[_-])key($|[_-]id$)|(api|access|private|account)_?key",
+    r"pass|pwd|secret|token|credential|signature|cookie|jwt|webhook|airflow_conn_|(^|[_-])auth"
+    r"|(^|[_-])keys?($|[_-]id$)|(api|access|private|account)_?keys?",
     re.IGNORECASE,
 )
 # A value ends at the next separator only: an unquoted `#` or `?` belongs to it, as it may to a password.
@@ -71,6 +72,11 @@ def _redact_environment(environment: Any) -> Any:
         else REDACTED
         for entry in environment
     ]
+
+
+def holds_secret(key: str, text: str) -> bool:
+    """Return whether the text of one configuration value has something to hide."""
+    return redact_config_value(key, text) != text
 
 
 def redact_config_value(key: str, text: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ecs_queue.config.commands import run_command
-from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION
+from ecs_queue.config.aws_secrets import AwsSecrets, is_reference
+from ecs_queue.config.commands import read_value_file, run_command
 from ecs_queue.config.layers import (
     CONFIG_FILE_VARIABLE,
     LayerValue,
@@ -15,16 +16,21 @@ from ecs_queue.config.layers import (
     read_environment,
     read_ini,
     resembles_ours,
+    split_key,
 )
+from ecs_queue.config.main_keys import MAIN_KEYS, MAIN_SECTION, SECRET_KEYS
+from ecs_queue.config.profile_keys import PROFILE_KEYS, PROFILE_SECTION
+from ecs_queue.config.redact import holds_secret
 from ecs_queue.errors import ConfigError
 from ecs_queue.messages.queue_names import canonical_queue_name, is_queue_name
+from ecs_queue.payload_repr import PayloadRepr
 
 #: Returns the value of a key of [ecs_queue] from Airflow's secrets backend; None if there is none.
 SecretReader = Callable[[str], str | None]
 
 
-@dataclass(frozen=True, slots=True)
-class RawValue:
+@dataclass(frozen=True, slots=True, repr=False)
+class RawValue(PayloadRepr):
     """The stripped text of one key, and its origin."""
 
     text: str
@@ -44,6 +50,7 @@ class RawConfig:
         profiles: canonical queue name -> values.
         queue_names: canonical queue name -> queue name.
         problems: what was wrong.
+        secret_files: the files that hold a password or a key that is in effect.
     """
 
     main: RawValues = field(default_factory=dict)
@@ -51,6 +58,7 @@ class RawConfig:
     profiles: dict[str, RawValues] = field(default_factory=dict)
     queue_names: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    secret_files: list[str] = field(default_factory=list)
 
 
 def read_sources(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, str]) -> RawConfig:
@@ -77,8 +85,9 @@ def read_config_file(path: str | None, environ: Mapping[str, str]) -> list[Layer
 
 
 def override_values(overrides: Mapping[str, str], origin: str = "command line") -> list[LayerValue]:
-    """Return keys of [ecs_queue] as a layer."""
-    return [LayerValue(MAIN_SECTION, key.lower(), text.strip(), origin) for key, text in overrides.items()]
+    """Return keys of [ecs_queue] as a layer; `broker_url_file` is the path of a file with the value, and so on."""
+    split = [(split_key(MAIN_SECTION, key.lower()), text) for key, text in overrides.items()]
+    return [LayerValue(MAIN_SECTION, key, text.strip(), origin, kind) for (key, kind), text in split]
 
 
 def merge_layers(layers: Sequence[Iterable[LayerValue]], read_secret: SecretReader | None) -> RawConfig:
@@ -89,6 +98,7 @@ def merge_layers(layers: Sequence[Iterable[LayerValue]], read_secret: SecretRead
         read_secret: None where there is no Airflow.
     """
     merged = RawConfig()
+    resolver = _Resolver(read_secret, AwsSecrets())
     candidates: dict[tuple[str, str], list[LayerValue]] = {}
     for layer in layers:
         for value in sorted(layer, key=lambda value: value.kind):
@@ -98,43 +108,60 @@ def merge_layers(layers: Sequence[Iterable[LayerValue]], read_secret: SecretRead
             elif target is not None and value.key:
                 candidates.setdefault((target, value.key), []).append(value)
     for (target, key), values in candidates.items():
-        _set_effective(merged, target, key, values, read_secret)
+        _set_effective(merged, target, key, values, resolver)
     return merged
 
 
-def _set_effective(
-    merged: RawConfig, target: str, key: str, values: Sequence[LayerValue], read_secret: SecretReader | None
-) -> None:
+def _set_effective(merged: RawConfig, target: str, key: str, values: Sequence[LayerValue], resolver: _Resolver) -> None:
     """Set the last value that counts: an empty one is ignored unless it means None."""
     known = MAIN_KEYS.get(key) or PROFILE_KEYS.get(key)
     is_optional = known is not None and known.is_optional
     for value in reversed(values):
         try:
-            text = _resolve(value, read_secret)
+            text, origin = resolver.resolve(value)
         except ConfigError as error:
             merged.problems.append(f"[{value.section}] {key}: {error} (from {value.origin})")
             return
         if text or is_optional:
-            _values_of(merged, target)[key] = RawValue(text, value.origin)
+            _values_of(merged, target)[key] = RawValue(text, origin)
+            # A command or a path of Airflow's secrets backend is no secret: neither is the file in which it stands.
+            file = {ValueKind.FILE: value.text, ValueKind.TEXT: value.file}.get(value.kind, "")
+            if file and target == MAIN_SECTION and origin == value.origin and holds_secret(key, text):
+                merged.secret_files.append(os.path.expanduser(file))
             return
 
 
-def _resolve(value: LayerValue, read_secret: SecretReader | None) -> str:
-    if value.problem:
-        raise ConfigError(value.problem)
-    if value.kind is ValueKind.COMMAND:
-        return run_command(value.text)
-    if value.kind is not ValueKind.SECRET:
-        return value.text
-    if read_secret is None:
-        raise ConfigError(
-            "expected a value that can be read without Airflow, found one in Airflow's secrets backend; start this "
-            f"program as `airflow ecs-queue ...`, or set {value.key.upper()}_CMD to a command that prints the value"
-        )
-    text = read_secret(value.key)
-    if not text:
-        raise ConfigError("expected a value in Airflow's secrets backend, found none")
-    return text.strip()
+@dataclass(frozen=True, slots=True)
+class _Resolver:
+    """Gets the text of values that stand elsewhere, each once."""
+
+    read_secret: SecretReader | None
+    aws_secrets: AwsSecrets
+
+    def resolve(self, value: LayerValue) -> tuple[str, str]:
+        """Return the text of a value and its origin, which names the reference of a value in AWS."""
+        if value.problem:
+            raise ConfigError(value.problem)
+        if value.kind is ValueKind.COMMAND:
+            return run_command(value.text), value.origin
+        if value.kind is ValueKind.FILE:
+            return read_value_file(value.text), value.origin
+        if value.kind is ValueKind.SECRET:
+            return self._from_backend(value.key), value.origin
+        if value.section.lower() == MAIN_SECTION and value.key in SECRET_KEYS and is_reference(value.text):
+            return self.aws_secrets.read(value.text), f"{value.origin} ({value.text})"
+        return value.text, value.origin
+
+    def _from_backend(self, key: str) -> str:
+        if self.read_secret is None:
+            raise ConfigError(
+                "expected a value that can be read without Airflow, found one in Airflow's secrets backend; start this "
+                f"program as `airflow ecs-queue ...`, or set {key.upper()}_CMD to a command that prints the value"
+            )
+        text = self.read_secret(key)
+        if not text:
+            raise ConfigError("expected a value in Airflow's secrets backend, found none")
+        return text.strip()
 
 
 def _values_of(merged: RawConfig, target: str) -> RawValues:

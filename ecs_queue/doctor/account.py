@@ -14,12 +14,15 @@ from botocore.exceptions import BotoCoreError
 
 from ecs_queue.config import Config, Profile
 from ecs_queue.doctor.aws_call import call_aws
-from ecs_queue.doctor.finding import Finding, Reporter, Severity
 from ecs_queue.doctor.server import is_loopback
 from ecs_queue.doctor.task_definition import check_task_definition
 from ecs_queue.ecs.clients import Target
+from ecs_queue.ecs.cluster_check import capacity_finding, cluster_finding
+from ecs_queue.error_text import error_text
 from ecs_queue.errors import EcsQueueError
+from ecs_queue.findings import Finding, Reporter, Severity
 from ecs_queue.protocol.ecs_results import EcsErrorKind
+from ecs_queue.runtask.capacity import leaves_capacity_to_the_cluster
 
 #: Makes a client of an AWS service, given by name, with the credentials of the queue's profile.
 ClientFactory = Callable[[str], Any]
@@ -40,18 +43,22 @@ def check_account(config: Config, profile: Profile, target: Target, make_client:
     try:
         ecs = make_client("ecs")
     except (EcsQueueError, BotoCoreError) as error:
-        yield reporter.error("aws.credentials", str(error), CREDENTIALS_ADVICE)
+        yield reporter.error("aws.credentials", error_text(error), CREDENTIALS_ADVICE)
         return
     is_stand_in = is_not_aws(ecs.meta.endpoint_url)
     if is_stand_in:
         yield reporter.info("aws.identity", f"not checked: {ecs.meta.endpoint_url} is not AWS")
     else:
         yield from _identity(reporter, make_client("sts"))
-    cluster = _cluster(reporter, ecs, target)
+    cluster, strategy = _cluster(reporter, ecs, target)
     yield cluster
     if cluster.severity is Severity.ERROR:
         return
-    yield from check_task_definition(reporter, profile, target, ecs, None if is_stand_in else make_client("logs"))
+    if leaves_capacity_to_the_cluster(profile):
+        asks_for_default = profile.capacity_provider_strategy is not None
+        yield capacity_finding(reporter, strategy, asks_for_default=asks_for_default)
+    logs = None if is_stand_in else make_client("logs")
+    yield from check_task_definition(reporter, config, profile, target, ecs, logs)
     yield from check_permissions(reporter, profile, target, ecs)
     yield from check_rate_limits(reporter, config, profile)
     if not is_stand_in and _is_fargate(profile):
@@ -72,21 +79,12 @@ def _identity(reporter: Reporter, sts: Any) -> Iterator[Finding]:
         yield reporter.error("aws.identity", reason, "renew the credentials, or correct role_arn and its trust policy")
 
 
-def _cluster(reporter: Reporter, ecs: Any, target: Target) -> Finding:
-    where = f"cluster {target.cluster} in {target.region}"
+def _cluster(reporter: Reporter, ecs: Any, target: Target) -> tuple[Finding, list[dict[str, Any]] | None]:
+    """The finding, and the cluster's default capacity provider strategy; None when it cannot be read."""
     answer, reason, error_kind = call_aws(ecs.describe_clusters, clusters=[target.cluster])
-    if error_kind is EcsErrorKind.DENIED:
-        return reporter.info("aws.cluster", f"{where} cannot be checked: {reason}", POLICY_ADVICE)
-    if error_kind is not None:
-        advice = "check region_name, endpoint_url and the credentials"
-        return reporter.error("aws.cluster", f"{where}: {reason}", advice)
-    found = answer.get("clusters") or []
-    if not found:
-        return reporter.error("aws.cluster", f"{where} does not exist", "check cluster and region_name, or create it")
-    if found[0].get("status") != "ACTIVE":
-        text = f"{where} is {found[0].get('status')}"
-        return reporter.error("aws.cluster", text, "use an ACTIVE cluster: no task can be started in this one")
-    return reporter.ok("aws.cluster", f"{where} is ACTIVE, {found[0].get('runningTasksCount', 0)} tasks run there")
+    clusters = answer.get("clusters") or [{}]
+    strategy = None if error_kind else clusters[0].get("defaultCapacityProviderStrategy") or []
+    return cluster_finding(reporter, target, answer, reason, error_kind), strategy
 
 
 def check_permissions(reporter: Reporter, profile: Profile, target: Target, ecs: Any) -> Iterator[Finding]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ecs_queue.client.client import EcsQueue
-from ecs_queue.doctor.finding import Finding, Reporter
 from ecs_queue.errors import EcsQueueError, ResultTimeout
+from ecs_queue.findings import Finding, Reporter
 from ecs_queue.messages.envelope import TaskResult
 
 STOPPED_BY = "doctor"
@@ -16,11 +16,15 @@ def send_canary(client: EcsQueue, queue: str, command: Sequence[str], timeout: f
     """Submit `command` to the queue and wait for its result; stop it after `timeout` seconds."""
     reporter = Reporter(queue)
     try:
+        workers = client.ledger.list_workers()
         handle = client.submit(command, queue=queue, expires_in=timeout)
     except EcsQueueError as error:
         yield reporter.error("canary.submit", str(error), "correct what it names")
         return
     yield reporter.ok("canary.submit", f"request {handle.id} was accepted")
+    if not any(queue in worker.queues for worker in workers):
+        text = f"no live worker serves this queue; the canary waits for one, at most {timeout:g} s"
+        yield reporter.warning("canary.unserved", text, f"start one: ecs-queue worker --queues {queue}")
     try:
         result = handle.result(timeout)
     except ResultTimeout:

@@ -9,17 +9,20 @@ from functools import partial
 from botocore.exceptions import BotoCoreError
 
 from ecs_queue.broker import open_broker
+from ecs_queue.broker_url import holds_no_records
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.config import Config, Profile
 from ecs_queue.doctor.account import CREDENTIALS_ADVICE, check_account
+from ecs_queue.doctor.broker import check_broker
 from ecs_queue.doctor.canary import send_canary
 from ecs_queue.doctor.event_queue import check_event_queue
-from ecs_queue.doctor.finding import Finding, Reporter
 from ecs_queue.doctor.server import check_server
 from ecs_queue.doctor.workers import check_config, check_workers
 from ecs_queue.ecs.clients import ClientOptions, EcsClients, Target
 from ecs_queue.ecs.event_queue import open_sqs_client
+from ecs_queue.error_text import error_text
 from ecs_queue.errors import EcsQueueError
+from ecs_queue.findings import Finding, Reporter, Severity
 from ecs_queue.ledger import open_ledger
 from ecs_queue.version import package_version
 
@@ -41,11 +44,15 @@ def run_checks(
     """
     yield from check_config(config)
     timeout = min(config.socket_timeout_seconds, _READ_TIMEOUT_SECONDS)
-    yield from check_server("ledger", config.ledger_url, config.durability, timeout)
-    if config.broker_url != config.ledger_url:
-        yield from check_server("broker", config.broker_url, "", timeout)
-    with closing(open_broker(config)) as broker, closing(open_ledger(config)) as ledger:
-        yield from check_workers(config, broker, ledger, package_version())
+    namespace, iam = config.namespace, config.ledger_iam
+    is_ledger_down = False
+    for finding in check_server("ledger", config.ledger_url, config.durability, timeout, namespace=namespace, iam=iam):
+        is_ledger_down |= finding.check == "server.reachable" and finding.severity is Severity.ERROR
+        yield finding
+    yield from _check_broker(config, queues or [profile.queue for profile in config.profiles()], timeout)
+    if not is_ledger_down:  # otherwise the check of the workers would only wait again and repeat the error
+        with closing(open_broker(config)) as broker, closing(open_ledger(config)) as ledger:
+            yield from check_workers(config, broker, ledger, package_version())
     clients = EcsClients(ClientOptions(**_TIMEOUTS, max_pool_connections=1))
     chosen = [config.profile(queue) for queue in queues] or config.profiles()
     for profile in chosen:
@@ -54,6 +61,15 @@ def run_checks(
         with EcsQueue(config, open_broker(config), open_ledger(config)) as client:
             for profile in chosen:
                 yield from send_canary(client, profile.queue, canary, canary_timeout)
+
+
+def _check_broker(config: Config, queues: Sequence[str], timeout: float) -> Iterator[Finding]:
+    if holds_no_records(config.broker_url):
+        with closing(open_broker(config)) as broker:
+            yield from check_broker(config.broker_url, broker, queues)
+    elif (config.broker_url, config.broker_iam) != (config.ledger_url, config.ledger_iam):
+        namespace, iam = config.namespace, config.broker_iam
+        yield from check_server("broker", config.broker_url, "", timeout, namespace=namespace, iam=iam)
 
 
 def _check_profile(config: Config, profile: Profile, clients: EcsClients) -> Iterator[Finding]:
@@ -76,6 +92,6 @@ def _check_event_queue(config: Config, profile: Profile, target: Target, clients
     try:
         sqs = open_sqs_client(clients, target, url)
     except (EcsQueueError, BotoCoreError) as error:
-        yield reporter.error("aws.event_queue", str(error), CREDENTIALS_ADVICE)
+        yield reporter.error("aws.event_queue", error_text(error), CREDENTIALS_ADVICE)
         return
     yield from check_event_queue(reporter, url, sqs)

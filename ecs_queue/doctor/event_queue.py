@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ecs_queue.doctor.aws_call import call_aws
-from ecs_queue.doctor.finding import Finding, Reporter, Severity
+from ecs_queue.findings import Finding, Reporter, Severity
 from ecs_queue.protocol.ecs_results import EcsErrorKind
 
 _CHECK_NAME = "aws.event_queue"

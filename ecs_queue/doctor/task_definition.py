@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ecs_queue.config import Profile
+from ecs_queue.config import Config, Profile
 from ecs_queue.doctor.aws_call import call_aws
-from ecs_queue.doctor.finding import Finding, Reporter
+from ecs_queue.doctor.warm_queue import check_warm_queue
 from ecs_queue.ecs.awslogs import awslogs_options
 from ecs_queue.ecs.clients import Target
+from ecs_queue.findings import Finding, Reporter
 from ecs_queue.protocol.ecs_results import EcsErrorKind
 
 _SHELLS = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
@@ -17,9 +18,9 @@ _POLICY_ADVICE = "grant what conf/iam-doctor-policy.json has, to check it"
 
 
 def check_task_definition(
-    reporter: Reporter, profile: Profile, target: Target, ecs: Any, logs: Any
+    reporter: Reporter, config: Config, profile: Profile, target: Target, ecs: Any, logs: Any
 ) -> Iterator[Finding]:
-    """Check the task definition. `logs` is a CloudWatch Logs client; None leaves the log group unchecked."""
+    """Check the task definition. `logs` is a CloudWatch Logs client; None: not AWS, without log groups and secrets."""
     name = str(profile.task_definition or profile.run_task_kwargs.get("taskDefinition"))
     answer, reason, error_kind = call_aws(ecs.describe_task_definition, taskDefinition=name)
     if error_kind is not None:
@@ -33,6 +34,9 @@ def check_task_definition(
     else:
         yield reporter.ok("aws.task_definition", f"{shown} is ACTIVE")
     yield from _container(reporter, profile, definition)
+    names = [container["name"] for container in definition["containerDefinitions"]]
+    if profile.warm_seconds and profile.container_name in names:
+        yield from check_warm_queue(reporter, config, profile, definition, has_secrets=logs is not None)
     yield from _placement(reporter, profile, definition)
     yield from _log_group(reporter, profile, target, definition, logs)
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
+import stat
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 from ecs_queue.broker.base import Broker
+from ecs_queue.broker_url import holds_no_records
 from ecs_queue.config import Config
-from ecs_queue.doctor.finding import Finding, Reporter
-from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable
+from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable, MissingRight, UnusableServer
+from ecs_queue.findings import Finding, Reporter
 from ecs_queue.ledger.base import Ledger, WorkerInfo
 from ecs_queue.protocol.states import State
 
+#: Broken items that are named; the rest is counted.
+_MAX_BROKEN_ITEMS = 10
 _LIVE_STATES = (State.QUEUED, State.LAUNCHING, State.LAUNCHED)
 
 
@@ -18,17 +25,20 @@ def check_workers(config: Config, broker: Broker, ledger: Ledger, version: str) 
     """Check the live workers, and the queues that none of them serves. `version` is that of this process."""
     reporter = Reporter("installation")
     try:
-        broker.check()
-    except BrokerUnavailable as error:
+        if not holds_no_records(config.broker_url):  # `check_broker` has the errors of RabbitMQ and SQS
+            broker.check()
+    except (BrokerUnavailable, MissingRight, UnusableServer) as error:
         yield reporter.error("broker.reachable", str(error), "correct the broker first")
-        return
+        if config.broker_url == config.ledger_url:
+            return
     try:
         workers, counts = ledger.list_workers(), ledger.count_by_state()
-    except LedgerUnavailable as error:
+    except (LedgerUnavailable, MissingRight, UnusableServer) as error:
         yield reporter.error("ledger.reachable", str(error), "correct the ledger first")
         return
     yield _alive_workers(reporter, workers)
     yield from _unhealthy_workers(workers)
+    yield from _broken_items(ledger)
     yield from _version_mix(reporter, workers, version)
     served = {queue for worker in workers for queue in worker.queues}
     live = {queue: sum(states.get(state, 0) for state in _LIVE_STATES) for queue, states in counts.items()}
@@ -58,6 +68,17 @@ def _unhealthy_workers(workers: list[WorkerInfo]) -> Iterator[Finding]:
             )
 
 
+def _broken_items(ledger: Ledger) -> Iterator[Finding]:
+    items = ledger.list_broken()
+    for item in items[:_MAX_BROKEN_ITEMS]:
+        key = item.key.encode(errors="backslashreplace").decode()
+        advice = f"ecs-queue broken show {key}"
+        yield Reporter("ledger").error("ledger.broken", f"{key} cannot be used: {item.reason}", advice)
+    if len(items) > _MAX_BROKEN_ITEMS:
+        text = f"{len(items) - _MAX_BROKEN_ITEMS} more items cannot be used"
+        yield Reporter("ledger").error("ledger.broken", text, "ecs-queue broken list")
+
+
 def _version_mix(reporter: Reporter, workers: list[WorkerInfo], version: str) -> Iterator[Finding]:
     others = sorted({worker.version for worker in workers} - {version})
     if others:
@@ -69,6 +90,7 @@ def check_config(config: Config) -> Iterator[Finding]:
     """Check values that are allowed, but only make sense in tests."""
     reporter = Reporter("configuration")
     yield reporter.ok("config.valid", f"namespace {config.namespace}, {len(config.profiles())} profile(s)")
+    yield from check_secret_files(config)
     if config.retry_base_seconds < 2:
         text = f"retry_base_seconds = {config.retry_base_seconds:g} is below 2"
         advice = "only for tests: a fail-over that loses a second could lose two launch numbers"
@@ -77,3 +99,22 @@ def check_config(config: Config) -> Iterator[Finding]:
         text = f"settle_seconds = {config.settle_seconds:g}: AWS accepts a signed call for 300 s"
         advice = "leave it at 600 on AWS: a delayed call could start a second task"
         yield reporter.warning("config.settle_seconds", text, advice)
+
+
+def check_secret_files(config: Config) -> Iterator[Finding]:
+    """Check who may read the files that hold passwords and keys: the configuration's own, and the keys of TLS."""
+    reporter = Reporter("configuration")
+    queries = [parse_qs(urlsplit(url).query) for url in (config.broker_url, config.ledger_url)]
+    tls_keys = [path for query in queries for path in query.get("ssl_keyfile", ())]
+    for path in dict.fromkeys((*config.secret_files, *tls_keys)):
+        try:
+            mode = Path(path).stat().st_mode
+        except OSError:
+            continue  # the connection reports it, or it was a file of the start only
+        if mode & stat.S_IROTH:
+            text = f"{path} holds a password or a key, and every user of this machine can read it"
+            yield reporter.warning("config.secret_files", text, f"chmod o-rwx {shlex.quote(path)}")
+        elif mode & stat.S_IRGRP:
+            yield reporter.info("config.secret_files", f"{path} holds a password or a key, and its group can read it")
+        else:
+            yield reporter.ok("config.secret_files", f"only its owner can read {path}")

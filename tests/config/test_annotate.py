@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ecs_queue.config import load_config
 from ecs_queue.config.annotate import annotated_config
-from ecs_queue.config.keys import MAIN_KEYS, PROFILE_KEYS
+from ecs_queue.config.main_keys import MAIN_KEYS
+from ecs_queue.config.profile_keys import PROFILE_KEYS
 
 FILE = Path(__file__).parents[2] / "conf" / "ecs_queue.cfg"
 

@@ -8,9 +8,10 @@ import pytest
 from cryptography.fernet import Fernet
 
 from ecs_queue.config import load_config
-from ecs_queue.config.keyring import FernetCipher, open_keyring
+from ecs_queue.config.keyring import FernetCipher, open_keyring, runner_keys
 from ecs_queue.errors import ConfigError, SealedMessage
 from ecs_queue.messages.keyring import Keyring
+from ecs_queue.runs.runner_key import RunnerKeys
 
 K1, K2 = Fernet.generate_key().decode(), Fernet.generate_key().decode()
 SCOPE = ("request", "a", "default")
@@ -52,3 +53,18 @@ def test_a_key_without_the_package_says_what_to_install(monkeypatch: pytest.Monk
     with pytest.raises(ConfigError, match=r"pip install 'ecs-queue\[encryption\]'"):
         keyring(encryption_keys=K1)
     assert keyring(signing_keys=f"k:{'a' * 32}").has_signing_keys
+
+
+def test_runners_have_a_key_of_each_pair_of_keys_for_their_queue_alone() -> None:
+    def keys(queue: str = "etl", **values: str) -> list[str]:
+        return runner_keys(load_config(environ={}, overrides=values), queue)
+
+    signing, both = f"k2:{'b' * 32},k1:{'a' * 32}", {"signing_keys": f"k1:{'a' * 32}", "encryption_keys": K1}
+    assert keys() == []
+    assert len(set(keys(signing_keys=signing))) == 2
+    assert keys(signing_keys=signing)[1:] == keys(signing_keys=f"k1:{'a' * 32}")
+    assert (
+        len({*keys(**both), *keys("other", **both), *keys(namespace="other", **both), *keys(encryption_keys=K1)}) == 4
+    )
+    assert keys("High.Mem", **both) == keys("high_mem", **both), "one queue, in every spelling of its name"
+    assert RunnerKeys(keys(signing_keys=signing, encryption_keys=f"{K2},{K1}")).is_empty is False

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ecs_queue.config import Config, load_config
 from ecs_queue.config.commands import run_command
-from ecs_queue.config.keys import MAIN_KEYS, PROFILE_KEYS
+from ecs_queue.config.main_keys import MAIN_KEYS
+from ecs_queue.config.profile_keys import PROFILE_KEYS
 from ecs_queue.errors import ConfigError
 
 
@@ -61,9 +62,9 @@ def test_the_defaults_are_the_documented_ones() -> None:
 
 def test_every_field_is_a_key_and_every_key_a_field() -> None:
     fields = {field.name for field in dataclasses.fields(Config)}
-    assert fields - {"base_profile", "named_profiles", "effective_values"} == set(MAIN_KEYS)
+    assert fields - {"base_profile", "named_profiles", "effective_values", "secret_files"} == set(MAIN_KEYS)
     profile = load_config(environ={}).profile("default")
-    assert {field.name for field in dataclasses.fields(profile)} - {"queue"} == set(PROFILE_KEYS)
+    assert {field.name for field in dataclasses.fields(profile)} - {"queue", "cluster_strategy"} == set(PROFILE_KEYS)
 
 
 def test_each_layer_wins_over_the_one_below(tmp_path: Path) -> None:
@@ -164,15 +165,61 @@ class TestCommands:
         assert str(caught.value).endswith("(from AIRFLOW__ECS_QUEUE__SIGNING_KEYS_CMD)")
         assert "hunter2" not in str(caught.value)
 
+    def test_a_secret_may_stand_in_a_file(self, tmp_path: Path) -> None:
+        value = tmp_path / "url"
+        value.write_text(f"\n {self.URL} \n")
+        config = load(broker_url_file=str(value))
+        assert config.broker_url == self.URL
+        assert origin(config, "broker_url") == "AIRFLOW__ECS_QUEUE__BROKER_URL_FILE"
+        file = write(tmp_path, "[ecs_queue]\nbroker_url_file = ${FOLDER}/url\n")
+        assert load_config(file, {"FOLDER": str(tmp_path)}).broker_url == self.URL
+        assert load_config(overrides={"broker_url_file": str(value)}, environ={}).broker_url == self.URL
+        assert load(broker_url_file="/no/such/file", broker_url=self.URL).broker_url == self.URL
+
+    @pytest.mark.parametrize(
+        ("content", "found"),
+        [
+            (None, "No such file"),
+            (b" \n", "which is empty"),
+            (b"hunter2 \xff", "without UTF-8"),
+            (b"hunter2" * 10_000, "64 KiB"),
+        ],
+    )
+    def test_a_file_that_cannot_be_used_is_an_error_that_shows_nothing_of_it(
+        self, tmp_path: Path, content: bytes | None, found: str
+    ) -> None:
+        file = tmp_path / "key"
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(ConfigError) as caught:
+            load(encryption_keys_file=str(file))
+        assert str(caught.value).startswith("[ecs_queue] encryption_keys: expected a file with the value, found")
+        assert found in str(caught.value)
+        assert str(file) in str(caught.value)
+        assert "hunter2" not in str(caught.value)
+
+    def test_the_files_that_hold_a_password_or_a_key_are_known(self, tmp_path: Path) -> None:
+        value = tmp_path / "url"
+        value.write_text("redis://user:hunter2@h/0")
+        plain = write(tmp_path, "[ecs_queue]\nbroker_url = redis://h/0\n")
+        assert load_config(plain, {}).secret_files == ()
+        assert load(broker_url_file=str(value)).secret_files == (str(value),)
+        file = write(tmp_path, f"[ecs_queue]\nbroker_url = redis://:hunter2@h/0\nledger_url_file = {value}\n")
+        assert set(load_config(file, {}).secret_files) == {file, str(value)}
+        elsewhere = write(tmp_path, f"[ecs_queue]\nbroker_url_file = {value}\nledger_url_cmd = cat {value}\n")
+        assert load_config(elsewhere, {}).secret_files == (str(value),)
+
     def test_one_that_does_not_end_is_ended_with_its_children(self) -> None:
         started = time.monotonic()
         with pytest.raises(ConfigError, match=r"ran longer than 0\.2 s"):
             run_command("sh -c 'sleep 60 & sleep 60'", timeout=0.2)
         assert time.monotonic() - started < 30
 
-    @pytest.mark.parametrize("suffix", ["cmd", "secret"])
+    @pytest.mark.parametrize("suffix", ["cmd", "secret", "file"])
     def test_only_secrets_may_come_from_a_command_or_a_backend(self, suffix: str) -> None:
-        message = "expected the value itself, found 'concurrency_.*': only broker_url, .* may be a command or a secret"
+        message = (
+            "the value itself, found 'concurrency_.*': only broker_url, .* may be in a command, a file or a secret"
+        )
         with pytest.raises(ConfigError, match=message):
             load(**{f"concurrency_{suffix}": "echo 5"})
 
@@ -195,6 +242,20 @@ def test_the_ledger_is_the_broker_unless_it_is_set() -> None:
     assert (config.broker_url, config.ledger_url) == ("redis://a", "redis://b:6380/1")
 
 
+@pytest.mark.parametrize("url", ["amqp://u:p@h/v", "sqs://"])
+def test_a_broker_that_holds_no_records_needs_a_ledger(url: str) -> None:
+    assert load(broker_url=url, ledger_url="redis://h/1").broker_url == url
+    for ledger in ("", "memory://"):
+        text = problem(broker_url=url, ledger_url=ledger)
+        assert text.startswith("[ecs_queue] ledger_url: expected the URL of a Redis or Valkey")
+
+
+def test_with_sqs_a_message_stays_hidden_for_as_long_as_a_launch_may_take() -> None:
+    text = problem(broker_url="sqs://", ledger_url="redis://h/1", visibility_timeout="20")
+    assert "visibility_timeout: expected from lease_seconds (30) to 43200 with SQS, found 20" in text
+    assert load(broker_url="sqs://", ledger_url="redis://h/1", visibility_timeout="30").visibility_timeout == 30
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -214,10 +275,9 @@ def test_the_ledger_is_the_broker_unless_it_is_set() -> None:
         ("broker_url", "redis://", "expected a URL such as redis://"),
         ("broker_url", "redis://a;redis://b", "expected a URL such as redis://"),
         ("broker_url", "redis://h:port", "expected a URL such as redis://"),
-        ("broker_url", "redis://h/zero", "with a database number"),
-        ("broker_url", "amqps://h", "amqps is not supported in this version"),
-        ("ledger_url", "sqs://", "sqs is not supported in this version"),
-        ("ledger_url", "http://h", "(redis, rediss or memory), found 'http://h'"),
+        ("broker_url", "redis://h/zero", "the number of a database"),
+        ("ledger_url", "sqs://", "sqs:// carries messages and holds no records"),
+        ("ledger_url", "http://h", "found 'http://h': the scheme is none of redis, rediss"),
     ],
 )
 def test_a_bad_value_is_reported_with_expected_found_and_origin(key: str, value: str, message: str) -> None:

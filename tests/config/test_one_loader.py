@@ -74,5 +74,6 @@ def test_what_the_file_of_the_workers_sets_counts_over_airflow_cfg(
 @given(random_sections())
 @example({"aws_ecs_executor": {"cluster": "${STAGE}-%%", "region_name": "%(cluster)s"}})
 @example({"ecs_queue": {"broker_url_cmd": "echo ' redis://:p%%@h '", "namespace": "x-${NESTED}"}})
+@example({"ecs_queue": {"broker_url": "", "broker_url_cmd": "echo redis://c:1/0"}})
 def test_every_text_is_the_one_that_airflow_itself_reads(in_file: dict[str, dict[str, str]]) -> None:
     check_texts(in_file, lambda file: FakeAirflowConf(Path(file).read_text()))

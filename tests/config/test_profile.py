@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecs_queue.config import Config, Profile, load_config
-from ecs_queue.config.keys import PROFILE_KEYS
+from ecs_queue.config.profile_keys import PROFILE_KEYS
 from ecs_queue.errors import ConfigError
 from ecs_queue.runtask.arguments import render_run_task_kwargs
 from ecs_queue.runtask.config_keys import AllEcsConfigKeys

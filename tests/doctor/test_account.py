@@ -16,8 +16,8 @@ from moto.core.exceptions import JsonRESTError
 
 from ecs_queue.config import Config, load_config
 from ecs_queue.doctor.account import check_account, check_permissions, check_rate_limits, is_not_aws
-from ecs_queue.doctor.finding import Finding, Reporter, Severity
 from ecs_queue.ecs.clients import Target
+from ecs_queue.findings import Finding, Reporter, Severity
 
 REGION = "eu-central-1"
 SECTION = "AIRFLOW__AWS_ECS_EXECUTOR__"
@@ -108,6 +108,29 @@ def test_a_missing_cluster_is_an_error_and_ends_the_checks() -> None:
 
 
 @pytest.mark.usefixtures("account")
+@pytest.mark.parametrize(
+    ("settings", "default", "severity", "words"),
+    [
+        ({}, [], Severity.OK, "the cluster has no default strategy: tasks run on FARGATE"),
+        ({}, ["FARGATE_SPOT"], Severity.OK, "tasks run on the cluster's default strategy (FARGATE_SPOT)"),
+        ({"CAPACITY_PROVIDER_STRATEGY": "[]"}, [], Severity.WARNING, "has no default strategy"),
+        ({"CAPACITY_PROVIDER_STRATEGY": "[]"}, ["FARGATE"], Severity.OK, "default strategy (FARGATE)"),
+        ({"LAUNCH_TYPE": "FARGATE"}, ["FARGATE_SPOT"], None, ""),
+    ],
+)
+def test_where_a_task_runs_whose_launch_type_is_left_out(
+    settings: dict[str, str], default: list[str], severity: Severity | None, words: str
+) -> None:
+    strategy = [{"capacityProvider": name, "weight": 1} for name in default]
+    client("ecs").put_cluster_capacity_providers(
+        cluster="jobs", capacityProviders=default, defaultCapacityProviderStrategy=strategy
+    )
+    findings = found(config_of(**settings)).get("aws.capacity", [])
+    assert [finding.severity for finding in findings] == ([severity] if severity else [])
+    assert all(words in finding.text for finding in findings)
+
+
+@pytest.mark.usefixtures("account")
 def test_a_missing_task_definition_is_an_error() -> None:
     findings = found(config_of(TASK_DEFINITION="nope"))
     assert levels(findings, "aws.task_definition") == [Severity.ERROR]
@@ -146,6 +169,16 @@ def test_a_main_container_that_swallows_the_command_or_is_not_essential_is_a_war
     containers = [CONTAINER | container, {"name": "log", "image": "log", "memory": 64}]
     client("ecs").register_task_definition(**DEFINITION, containerDefinitions=containers)
     assert levels(found(config_of()), check) == expected
+
+
+@pytest.mark.usefixtures("account")
+def test_only_a_warm_queue_may_not_have_a_restart_policy() -> None:
+    containers = [CONTAINER | {"restartPolicy": {"enabled": True}}]
+    client("ecs").register_task_definition(**DEFINITION, containerDefinitions=containers)
+    assert "aws.restart_policy" not in found(config_of())
+    findings = found(config_of(WARM_SECONDS="60"))
+    assert levels(findings, "aws.restart_policy") == levels(findings, "aws.runner_secrets") == [Severity.ERROR]
+    assert "aws.restart_policy" not in found(config_of(WARM_SECONDS="60", CONTAINER_NAME="other"))
 
 
 @pytest.mark.usefixtures("account")

@@ -11,7 +11,7 @@ from botocore.stub import Stubber
 from moto import mock_aws
 
 from ecs_queue.doctor.event_queue import check_event_queue
-from ecs_queue.doctor.finding import Reporter, Severity
+from ecs_queue.findings import Reporter, Severity
 
 REGION = "eu-central-1"
 EMPTY: dict[str, Any] = {}

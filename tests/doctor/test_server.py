@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from ecs_queue.doctor.finding import Finding, Severity
 from ecs_queue.doctor.server import check_server, is_loopback
+from ecs_queue.findings import Finding, Severity
 from ecs_queue.local.redis_server import RedisServer
 from tests.servers import valkey_binary
 
@@ -48,17 +48,19 @@ def test_a_nearly_full_server_is_a_warning(own_redis: RedisServer) -> None:
     assert found(own_redis.url)["server.memory"].severity is Severity.WARNING
 
 
-def test_a_server_without_persistence_is_a_warning_and_with_a_replica_an_info(redis_url: str) -> None:
+def test_a_server_without_persistence_is_a_warning(redis_url: str) -> None:
     assert found(redis_url)["server.persistence"].severity is Severity.WARNING
-    assert found(redis_url, "replica")["server.persistence"].severity is Severity.INFO
 
 
-def test_everysec_is_enough_only_with_a_barrier(own_redis: RedisServer) -> None:
+def test_a_durability_of_replicas_without_one_is_an_error(redis_url: str) -> None:
+    assert found(redis_url, "replica")["server.persistence"].prevents_launches
+
+
+def test_everysec_alone_is_a_warning(own_redis: RedisServer) -> None:
     client = redis.Redis.from_url(own_redis.url)
     client.config_set("appendfsync", "everysec")
     client.close()
     assert found(own_redis.url)["server.persistence"].severity is Severity.WARNING
-    assert found(own_redis.url, "replica")["server.persistence"].severity is Severity.OK
 
 
 def test_aof_with_everysec_is_an_error_where_the_server_confirms_early(tmp_path: Path) -> None:

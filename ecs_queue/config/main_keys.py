@@ -1,62 +1,67 @@
-"""Every configuration key: its default, its parser and its meaning. The file, the loader and the docs follow this list.
-
-A default is text, as it would stand in a file; None means that there is none.
-"""
+"""Every key of `[ecs_queue]`: its default, its parser and its meaning."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
 
 from ecs_queue.config import parsers
-from ecs_queue.runtask.config_keys import CONFIG_DEFAULTS, CONFIG_GROUP_NAME
+from ecs_queue.config.config_key import ConfigKey
 from ecs_queue.runtask.overrides import ALLOW_SAFE, SAFE_OVERRIDES
+from ecs_queue.server_url.iam import parse_iam_login
 
 MAIN_SECTION = "ecs_queue"
-PROFILE_SECTION = CONFIG_GROUP_NAME
-#: Keys of [ecs_queue] whose values are secrets: only these may be given as a command or in a secrets backend, as
+#: Of `owner_prefix`, which is also the name of a submitter's user of the server.
+OWNER_PREFIX_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,32}")
+#: Each concurrent RunTask call has a thread.
+MAX_CONCURRENCY = 1024
+#: Keys whose values are secrets: only these may be given as a command, in a file, in AWS or in a secrets backend, as
 #: Airflow has it for the keys that a provider declares sensitive.
 SECRET_KEYS = frozenset({"broker_url", "ledger_url", "signing_keys", "encryption_keys"})
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigKey:
-    """One key.
-
-    Attributes:
-        name: its name in a file.
-        default: its default as text; None if there is none.
-        parse: converts text to the value.
-        doc: what it means, for users.
-        may_be_none: an empty value means None although there is a default.
-    """
-
-    name: str
-    default: str | None
-    parse: parsers.Parser
-    doc: str
-    may_be_none: bool = False
-
-    @property
-    def is_optional(self) -> bool:
-        """Whether an empty value means None; otherwise it means the default."""
-        return self.may_be_none or self.default is None
-
 
 _MAIN_KEYS = (
     ConfigKey(
         "broker_url",
         "redis://127.0.0.1:6379/0",
-        parsers.store_url,
-        "Server of the request and result messages: redis://, rediss:// (TLS) or memory:// (one process, for tests).",
+        parsers.broker_url,
+        "Server of the request and result messages: redis://, rediss:// (TLS), redis+cluster://, sentinel://, unix://, "
+        "each with options (docs/configuration.md), amqp:// or amqps:// (RabbitMQ), sqs://, or memory:// (one process, "
+        "for tests).",
     ),
-    ConfigKey("ledger_url", None, parsers.store_url, "Server of the records. Empty: the same server as broker_url."),
+    ConfigKey(
+        "ledger_url",
+        None,
+        parsers.store_url,
+        "Server of the records, a Redis or Valkey. Empty: the same server as broker_url.",
+    ),
+    ConfigKey(
+        "broker_iam",
+        None,
+        parse_iam_login,
+        "Logs in at broker_url with tokens of AWS's IAM in place of a password: elasticache:USER@CACHE or "
+        "memorydb:USER@CLUSTER. The name of the cache may be left out if the host is AWS's own endpoint.",
+    ),
+    ConfigKey(
+        "ledger_iam", None, parse_iam_login, "The same for ledger_url. Empty, and ledger_url too: that of broker_iam."
+    ),
     ConfigKey(
         "namespace",
         "ecs-queue",
         parsers.matching(r"[A-Za-z0-9_-]{1,32}", "1 to 32 of A-Z a-z 0-9 _ -"),
         "Separates several installations on one server and one cluster; it begins every key and every startedBy.",
     ),
-    ConfigKey("concurrency", "32", parsers.integer(1), "Maximum number of concurrent RunTask calls of one worker."),
+    ConfigKey(
+        "owner_prefix",
+        None,
+        parsers.matching(OWNER_PREFIX_PATTERN.pattern, "1 to 32 of A-Z a-z 0-9 _ -"),
+        "Begins the names under which this process receives its results. Empty: client, in Airflow airflow. A user of "
+        "the server that submits may receive only those with its own prefix (docs/security.md).",
+    ),
+    ConfigKey(
+        "concurrency",
+        "32",
+        parsers.integer(1, MAX_CONCURRENCY),
+        "Maximum number of concurrent RunTask calls of one worker.",
+    ),
     ConfigKey(
         "run_task_rate",
         "20",
@@ -119,7 +124,8 @@ _MAIN_KEYS = (
         "server",
         parsers.one_of("server", "aof", "replica"),
         "What makes a claim durable before ECS is called. server: the server's own settings (appendfsync always, "
-        "MemoryDB). aof: wait for the append-only file (WAITAOF). replica: wait for a replica (WAIT).",
+        "MemoryDB). aof: wait for the append-only file (WAITAOF; not on AWS's stores). replica: wait for a replica "
+        "(WAIT; ElastiCache). docs/production.md has the stores.",
     ),
     ConfigKey(
         "launch_deadline",
@@ -130,6 +136,24 @@ _MAIN_KEYS = (
     ConfigKey("retention_seconds", "86400", parsers.positive_seconds, "How long a result is kept after its delivery."),
     ConfigKey(
         "max_in_flight", "0", parsers.integer(0), "Maximum number of tasks in flight in this namespace. 0: no limit."
+    ),
+    ConfigKey(
+        "runner_ttl",
+        "15",
+        parsers.number(1),
+        "A runner of a warm pool that has not called for this time gets no request, and ECS is asked for its task.",
+    ),
+    ConfigKey(
+        "runner_lost_seconds",
+        "1800",
+        parsers.number(60),
+        "An idle runner that is silent for this time is stopped; one that cannot reach the server for this time exits.",
+    ),
+    ConfigKey(
+        "stop_timeout",
+        "30",
+        parsers.number(0),
+        "Time between SIGTERM and SIGKILL for a command that a runner of a warm pool is to stop.",
     ),
     ConfigKey(
         "event_queue_url",
@@ -143,6 +167,13 @@ _MAIN_KEYS = (
         "60",
         parsers.positive_seconds,
         "Seconds after which a message that a worker received and did not acknowledge is delivered again.",
+    ),
+    ConfigKey(
+        "max_message_bytes",
+        "1048576",
+        parsers.integer(262144),
+        "Maximum size in bytes of a message on the server, after base64. A larger request is not decoded: it becomes a "
+        "dead letter with its first bytes.",
     ),
     ConfigKey(
         "max_deliveries",
@@ -201,16 +232,25 @@ _MAIN_KEYS = (
         "allowed_overrides",
         ALLOW_SAFE,
         parsers.override_names,
-        "What a request's executor_config may override; workers refuse the rest. Names, separated by commas: keys of a "
-        "container override, overrides.KEY for the whole task's, arguments of run_task. * is everything, none is "
-        f"nothing, safe is {', '.join(SAFE_OVERRIDES)}.",
+        "What a request's executor_config may override; workers refuse the rest. Names, separated by commas: keys of "
+        "the main container's override, containers.NAME.KEY for another container's, overrides.KEY for the whole "
+        "task's, arguments of run_task, tags.KEY for a tag that the profile sets. "
+        f"* is everything, none is nothing, safe is {', '.join(SAFE_OVERRIDES)}.",
     ),
     ConfigKey(
         "journal",
         "True",
         parsers.boolean,
-        "Whether workers and clients keep a journal on the ledger's server: every envelope, decision and ECS result, "
-        "secrets redacted. Timelines and replays are made from it.",
+        "Whether workers and clients keep a journal on the ledger's server: every envelope, decision and ECS result. "
+        "Timelines and replays are made from it.",
+    ),
+    ConfigKey(
+        "journal_redaction",
+        "environment",
+        parsers.one_of("secrets", "environment", "arguments"),
+        "What the journal hides of a request that is not encrypted: secrets = values that look like passwords and "
+        "tokens, environment = also the values of all environment variables, arguments = also commands. A replay needs "
+        "what is hidden once more. With encryption_keys the journal has all of it, encrypted.",
     ),
     ConfigKey(
         "journal_megabytes",
@@ -220,114 +260,55 @@ _MAIN_KEYS = (
         "takes 1 to 2 kB.",
     ),
     ConfigKey(
+        "journal_element_bytes",
+        "1048576",
+        parsers.integer(512 * 1024),
+        "Maximum size of one element of the journal (a batch of events), stored or inflated, and of one line of an "
+        "exported file. Larger ones are neither written nor read.",
+    ),
+    ConfigKey(
         "journal_retention_seconds",
         "604800",
         parsers.positive_seconds,
         "Maximum age of a journal event. Applied with every write.",
     ),
-)
-
-_PROFILE_KEYS = (
     ConfigKey(
-        "conn_id",
-        CONFIG_DEFAULTS["conn_id"],
-        parsers.text,
-        "The Airflow connection with the credentials, if Airflow and its amazon provider are installed; otherwise, or "
-        "when empty, boto3's own credential chain is used.",
-        may_be_none=True,
-    ),
-    ConfigKey("region_name", None, parsers.text, "The AWS region. Empty: boto3's own (AWS_REGION)."),
-    ConfigKey("cluster", None, parsers.text, "Name or ARN of the ECS cluster. Required to launch."),
-    ConfigKey(
-        "task_definition",
-        None,
-        parsers.text,
-        "Family, family:revision or ARN of the task definition. Required to launch.",
+        "metrics_port",
+        "0",
+        parsers.integer(0, 65535),
+        "The TCP port on which a worker answers /metrics, /healthz, /readyz and /scale (docs/metrics.md). 0: none. "
+        "Each worker of a machine needs its own. Needs ecs-queue[metrics].",
     ),
     ConfigKey(
-        "container_name",
-        None,
-        parsers.text,
-        "The container of the task definition that runs the command and decides the result. Required to launch.",
+        "metrics_host",
+        "127.0.0.1",
+        parsers.matching(r"[A-Za-z0-9_.:-]{1,255}", "a host name or an IP address"),
+        "The address on which it answers. 0.0.0.0 or ::, for scrapers on other machines: there is no password, so let "
+        "only these reach the port.",
     ),
     ConfigKey(
-        "launch_type",
-        None,
-        parsers.launch_type,
-        "FARGATE, EC2 or EXTERNAL; Managed Instances need a capacity_provider_strategy. "
-        "Empty, and no capacity_provider_strategy: FARGATE.",
-    ),
-    ConfigKey(
-        "capacity_provider_strategy",
-        None,
-        parsers.json_value(list, "a JSON list of capacity providers"),
-        "Instead of launch_type, a JSON list: "
-        '[{"capacityProvider": "FARGATE_SPOT", "weight": 1}]. []: the cluster\'s default strategy.',
-    ),
-    ConfigKey(
-        "platform_version",
-        CONFIG_DEFAULTS["platform_version"],
-        parsers.text,
-        "Fargate's platform version; sent for Fargate only.",
-        may_be_none=True,
-    ),
-    ConfigKey("subnets", None, parsers.text_list, "Separated by commas, or a JSON list. Required for Fargate."),
-    ConfigKey("security_groups", None, parsers.text_list, "Separated by commas, or a JSON list."),
-    ConfigKey(
-        "assign_public_ip",
-        CONFIG_DEFAULTS["assign_public_ip"],
+        "otel_metrics",
+        "False",
         parsers.boolean,
-        "Whether a task gets a public IP address (Fargate).",
+        "Whether a worker exports its metrics by OpenTelemetry, as the usual variables say: OTEL_METRICS_EXPORTER, "
+        "OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_HEADERS, OTEL_METRIC_EXPORT_INTERVAL, OTEL_SERVICE_NAME ... "
+        "(docs/metrics.md). Needs ecs-queue[otel].",
     ),
     ConfigKey(
-        "max_run_task_attempts",
-        CONFIG_DEFAULTS["max_run_task_attempts"],
-        parsers.integer(1),
-        "Maximum number of attempts of a request. Waits for throttling and for capacity do not count.",
-    ),
-    ConfigKey(
-        "run_task_kwargs",
-        None,
-        parsers.json_value(dict, "a JSON object"),
-        "A JSON object with further arguments of run_task, merged below the request's executor_config: "
-        '{"tags": [{"key": "team", "value": "data"}]}',
-    ),
-    ConfigKey(
-        "check_health_on_startup",
-        CONFIG_DEFAULTS["check_health_on_startup"],
+        "otel_traces",
+        "False",
         parsers.boolean,
-        "Whether a worker checks the cluster with AWS when it starts, and logs what it finds.",
+        "Whether workers, clients and the command line export spans by OpenTelemetry, as the usual variables say: "
+        "OTEL_TRACES_EXPORTER, OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER ... (docs/tracing.md). Needs "
+        "ecs-queue[otel].",
     ),
     ConfigKey(
-        "weight",
-        "1",
-        parsers.integer(1),
-        "A queue's share of a worker's launches while several queues wait: weight 2 gets two launches for each launch "
-        "of weight 1.",
-    ),
-    ConfigKey("max_in_flight", "0", parsers.integer(0), "Maximum number of this queue's tasks in flight. 0: no limit."),
-    ConfigKey(
-        "event_queue_url",
-        None,
-        parsers.queue_url,
-        "The event queue for this queue's tasks, if it differs from that of [ecs_queue]: other accounts or Regions.",
-    ),
-    ConfigKey(
-        "role_arn", None, parsers.role_arn, "A role that the worker assumes for this queue's tasks: other accounts."
-    ),
-    ConfigKey(
-        "endpoint_url",
-        None,
-        parsers.http_url,
-        "Another ECS endpoint. Empty: AWS_ENDPOINT_URL_ECS, AWS_ENDPOINT_URL, or AWS itself.",
-    ),
-    ConfigKey(
-        "allowed_overrides",
-        None,
-        parsers.override_names,
-        "What requests to this queue may override, instead of allowed_overrides in [ecs_queue].",
+        "cloudwatch_metrics",
+        "False",
+        parsers.boolean,
+        "Whether a worker writes a line a minute for each of its queues to stdout, of which CloudWatch Logs makes "
+        "metrics (docs/scaling.md).",
     ),
 )
 
 MAIN_KEYS = {key.name: key for key in _MAIN_KEYS}
-PROFILE_KEYS = {key.name: key for key in _PROFILE_KEYS}

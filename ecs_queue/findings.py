@@ -1,10 +1,13 @@
-"""What a check of the doctor finds."""
+"""What a check finds, with its level: one list for `worker`, `workers`, `doctor`, `submit` and the Airflow executor."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
+
+from ecs_queue.errors import UnusableServer
 
 
 class Severity(StrEnum):
@@ -24,6 +27,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         subject: What was checked: a queue, a worker, "ledger", "broker", "installation" or "configuration".
         text: What was found.
         advice: How to correct it; never empty for a warning or an error.
+        prevents_launches: Nothing can be launched, or nothing submitted, before it is corrected.
     """
 
     check: str
@@ -31,6 +35,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     severity: Severity
     text: str
     advice: str = ""
+    prevents_launches: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """The finding in one line."""
+        return f"{self.subject}: {self.text}" + (f"; {self.advice}" if self.advice else "")
 
 
 class Reporter:
@@ -55,5 +65,25 @@ class Reporter:
         """Return a finding about what cannot work."""
         return self._make(check, Severity.ERROR, text, advice)
 
-    def _make(self, check: str, severity: Severity, text: str, advice: str = "") -> Finding:
-        return Finding(check=check, subject=self.subject, severity=severity, text=text, advice=advice)
+    def unusable(self, check: str, text: str, advice: str) -> Finding:
+        """Return a finding that ends `worker` and `submit` at their start: they could do nothing."""
+        return self._make(check, Severity.ERROR, text, advice, prevents_launches=True)
+
+    def _make(
+        self, check: str, severity: Severity, text: str, advice: str = "", *, prevents_launches: bool = False
+    ) -> Finding:
+        return Finding(
+            check=check,
+            subject=self.subject,
+            severity=severity,
+            text=text,
+            advice=advice,
+            prevents_launches=prevents_launches,
+        )
+
+
+def require_usable(findings: Iterable[Finding]) -> None:
+    """Raise `UnusableServer` with the sentences of the findings that prevent launches, if there are any."""
+    sentences = [finding.sentence for finding in findings if finding.prevents_launches]
+    if sentences:
+        raise UnusableServer("\n".join(sentences))
