@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from ecs_queue.payload_repr import PayloadRepr
+
 CommandType = list[str]
 ExecutorConfigFunctionType = Callable[[CommandType], dict[str, Any]]
 ExecutorConfigType = dict[str, Any]
@@ -31,8 +33,8 @@ class EcsTaskState(StrEnum):
     SUCCESS = "success"
 
 
-@dataclass(slots=True)
-class EcsQueuedTask:
+@dataclass(slots=True, repr=False)
+class EcsQueuedTask(PayloadRepr):
     """Represents an ECS task that is queued. The task will be run in the next heartbeat.
 
     `key` may be anything hashable: Airflow's TaskInstanceKey, a request's id. `attempt_number` starts at 1.
@@ -46,8 +48,8 @@ class EcsQueuedTask:
     next_attempt_time: datetime.datetime
 
 
-@dataclass(slots=True)
-class EcsTaskInfo:
+@dataclass(slots=True, repr=False)
+class EcsTaskInfo(PayloadRepr):
     """Contains information about a currently running ECS task."""
 
     cmd: CommandType

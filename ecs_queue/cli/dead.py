@@ -20,6 +20,7 @@ from ecs_queue.cli.dead_letter_requeue import (
 )
 from ecs_queue.cli.ui.durations import format_ago, format_timestamp, parse_age
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
+from ecs_queue.cli.ui.numbers import count
 from ecs_queue.cli.ui.options import (
     OrderedGroup,
     SharedOptions,
@@ -95,7 +96,7 @@ def dead() -> None:
 
 @dead.command("list", short_help="Count and list dead letters.")
 @filter_options
-@click.option("--limit", type=click.IntRange(0), help="Maximum number to list.  [50; with --json no limit]")
+@click.option("--limit", type=count(0), help="Maximum number to list.  [50; with --json no limit]")
 @click.option("--counts", is_flag=True, help="Only print the counts.")
 @command_options
 def list_dead_letters(
@@ -121,7 +122,7 @@ def list_dead_letters(
             print_stderr(f"the newest {limit} of {len(found)}; --limit shows more")
         return
     limit = _DEFAULT_LIMIT if limit is None else limit
-    print_counts(found, now, as_json)
+    print_counts(found, now, as_json, is_filtered=not selection.is_unrestricted)
     if counts or not found[:limit]:
         return
     print_stdout("")
@@ -161,7 +162,8 @@ def show_dead_letter(options: SharedOptions, key: str, body: bool, as_json: bool
         print_json(facts)
         return 0
     facts["dead_since"] = f"{facts['dead_since']}, {format_ago(found.added_at, now)}"
-    facts["usable"] = "yes, `ecs-queue dead requeue` makes a request of it" if facts["usable"] else "no"
+    option = " --to NAME" if facts.get("names_queue", found.queue) != found.queue else ""
+    facts["usable"] = f"yes, `ecs-queue dead requeue{option}` makes a request of it" if facts["usable"] else "no"
     facts["body"] = f"{facts.pop('bytes')} bytes, --body writes them"
     print_facts(facts)
     return 0
@@ -245,7 +247,7 @@ def purge_dead_letters(
     _print_summary("purged", len(found), len(found), yes)
 
 
-def print_counts(dead_letters: Sequence[DeadLetter], now: float, as_json: bool) -> None:
+def print_counts(dead_letters: Sequence[DeadLetter], now: float, as_json: bool, *, is_filtered: bool = True) -> None:
     """Print how many there are of each queue and reason. `now` is the ledger's clock, seconds since the epoch."""
     groups = group_dead_letters(dead_letters)
     if as_json:
@@ -259,7 +261,7 @@ def print_counts(dead_letters: Sequence[DeadLetter], now: float, as_json: bool) 
         ]
         print_table(("count", "queue", "reason", "oldest", "newest"), rows)
     else:
-        print_stderr("no such dead letters")
+        print_stderr("no such dead letters" if is_filtered else "no dead letters")
 
 
 def _print_requeue(requeue: Requeue, verb: str, as_json: bool) -> None:

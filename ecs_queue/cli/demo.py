@@ -18,7 +18,8 @@ from ecs_queue.cli.ui.record_view import ran_to_exit
 
 if TYPE_CHECKING:
     from ecs_queue.cli.demo_view import DemoView
-    from ecs_queue.client.client import EcsQueue, Handle
+    from ecs_queue.client.client import EcsQueue
+    from ecs_queue.client.handle import Handle
     from ecs_queue.local.stack import StackOptions
     from ecs_queue.messages.envelope import TaskResult
 
@@ -76,7 +77,7 @@ def _stack_options() -> StackOptions:
     from ecs_queue.local.ecs import LocalEcsOptions
     from ecs_queue.local.stack import StackOptions
 
-    ecs = LocalEcsOptions(latency_seconds=0.05, startup_delay_seconds=0.6)
+    ecs = LocalEcsOptions(latency_seconds=0.05, provision_seconds=(0.6, 0.6))
     return StackOptions(workers=2, ecs=ecs, config_values=_SETTINGS)
 
 

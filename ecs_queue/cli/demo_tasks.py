@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ecs_queue.payload_repr import PayloadRepr
+
 _GREETING = "grüße 世界 🚀"
 _BIG_ENVIRONMENT_BYTES = 6000
 
 
-@dataclass(frozen=True)
-class DemoTask:
+@dataclass(frozen=True, repr=False)
+class DemoTask(PayloadRepr):
     """One request.
 
     Attributes:

@@ -93,7 +93,7 @@ def format_state_counts(records: Mapping[str, Record]) -> str:
 
 def _row(record: Record, command: str) -> list[str]:
     exit_code = "" if record.exit_code is None else str(record.exit_code)
-    attempt = str(record.attempts if record.is_terminal else record.attempt)
+    attempt = str(record.attempts_made)
     status = "" if record.is_terminal else record.last_status
     cells = (record.id, truncate(command, 28), record.state.value, status, attempt, exit_code)
     return [*cells, "" if ran_to_exit(record.state, record.exit_code) else truncate(record.reason, 48)]

@@ -13,7 +13,7 @@ from ecs_queue.cli.ui.options import SharedOptions, command_options, load_shared
 from ecs_queue.cli.ui.output import is_terminal, print_json, print_stderr, sanitize, write_stdout
 
 if TYPE_CHECKING:
-    from ecs_queue.doctor.finding import Finding
+    from ecs_queue.findings import Finding
 
 _LABELS = {
     "ok": ("ok     ", "green"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +10,7 @@ import click
 from ecs_queue.cli.ui.durations import TimeBound, format_timestamp_ms, parse_time_bound
 from ecs_queue.cli.ui.event_view import format_event_fields, print_event
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
+from ecs_queue.cli.ui.numbers import count
 from ecs_queue.cli.ui.options import (
     OrderedGroup,
     SharedOptions,
@@ -19,16 +19,12 @@ from ecs_queue.cli.ui.options import (
     open_journal_reader,
     shared_options,
 )
-from ecs_queue.cli.ui.output import STDIO, open_output, print_json, print_stderr, print_table, write_stdout
+from ecs_queue.cli.ui.output import STDIO, print_json, print_stderr, print_table, replace_output, write_stdout
 from ecs_queue.errors import UsageError
 
 if TYPE_CHECKING:
+    from ecs_queue.config import Config
     from ecs_queue.journal import JournalEvent, RedisJournal
-
-#: How long one read of `tail -f` blocks, and so Ctrl-C at most. Seconds.
-_READ_TIMEOUT_SECONDS = 1.0
-#: Where `tail -f` starts in an empty journal.
-_FIRST_POSITION = "0-0.0"
 
 
 @click.group(cls=OrderedGroup, short_help="Show, follow and export the journal.")
@@ -37,7 +33,8 @@ def journal() -> None:
     """Work with the journal: every envelope, decision and answer of ECS as events.
 
     Workers and clients write it beside the ledger (configuration: journal, journal_megabytes,
-    journal_retention_seconds). They replace passwords, tokens and the like by [redacted] before they write.
+    journal_retention_seconds). They replace environment values, passwords, tokens and the like by [redacted] before
+    they write (journal_redaction); with encryption_keys, commands and environments are encrypted.
 
     \b
     Examples:
@@ -50,12 +47,16 @@ def journal() -> None:
 @journal.command(short_help="Show the events of one request.")
 @click.argument("id")
 @click.option("--envelope", is_flag=True, help="Only print the request itself, as JSON.")
+@click.option("--reveal", is_flag=True, help="With --json or --envelope: decrypt encrypted payloads.")
 @command_options
-def show(options: SharedOptions, /, id: str, envelope: bool, as_json: bool) -> int:
+def show(options: SharedOptions, /, id: str, envelope: bool, reveal: bool, as_json: bool) -> int:
     """Show the events of one request, in the order in which they happened.
 
     With --json each event is an object on a line of its own, as `journal export` writes it: v, seq, at (seconds since
-    the epoch by the server's clock), name, id, worker, data.
+    the epoch by the server's clock), name, id, worker, data; where signing_keys are set also verified.
+
+    --json and --envelope show the command and the run_task arguments, without what journal_redaction hides: by default
+    the values of environment variables. With encryption_keys they are encrypted, and --reveal shows them whole.
 
     \b
     Examples:
@@ -68,12 +69,17 @@ def show(options: SharedOptions, /, id: str, envelope: bool, as_json: bool) -> i
     from ecs_queue.journal.base import newest_envelope
 
     options.configure_logging()
-    with open_journal_reader(load_shared_config(options)) as reader:
+    if reveal and not (as_json or envelope):
+        raise UsageError("journal show: --reveal has no effect without --json or --envelope; leave it out")
+    config = load_shared_config(options)
+    with open_journal_reader(config) as reader:
         events = list(reader.request_events(id))
         if not events:
             cause = _empty_message(reader, "it was never submitted, or the journal has dropped it since")
             print_stderr(f"the journal has no request {id}: {cause}")
             return EXIT_FAILURE
+    if reveal:
+        events = _reveal(config, events)
     if envelope:
         return _print_envelope(id, newest_envelope(events))
     if as_json:
@@ -91,9 +97,7 @@ def show(options: SharedOptions, /, id: str, envelope: bool, as_json: bool) -> i
 
 @journal.command(short_help="Show the newest events; -f follows.")
 @click.option("-f", "--follow", is_flag=True, help="Also print new events as they are written, until Ctrl-C.")
-@click.option(
-    "-n", "--lines", type=click.IntRange(0), default=20, show_default=True, help="How many events to begin with."
-)
+@click.option("-n", "--lines", type=count(0), default=20, show_default=True, help="How many events to begin with.")
 @click.option("--id", "ids", multiple=True, metavar="ID", help="Only events of this request; repeatable.")
 @click.option(
     "--event", "names", multiple=True, metavar="NAME", help="Only events of this name; repeatable. * is any text."
@@ -111,21 +115,19 @@ def tail(options: SharedOptions, /, follow: bool, lines: int, as_json: bool, **f
 
     Exit status: 1 when the journal is empty; 130 after Ctrl-C.
     """
+    from ecs_queue.journal.selection import EventFilter, follow_events, read_newest
+
     options.configure_logging()
-    event_filter = _EventFilter(frozenset(filters["ids"]), filters["names"], filters["worker"])
+    event_filter = EventFilter(filters["ids"], filters["names"], filters["worker"])
     with open_journal_reader(load_shared_config(options)) as reader:
         newest = reader.last_seq()
         if not newest and not follow:
             print_stderr(_empty_message(reader, "the journal is empty"))
             return EXIT_FAILURE
-        for event in _read_newest(reader, event_filter, lines, newest):
+        for event in read_newest(reader, event_filter, lines, newest):
             print_event(event, as_json)
-        newest = newest or _FIRST_POSITION
-        while follow:
-            for event in reader.tail(newest, _READ_TIMEOUT_SECONDS):
-                newest = event.seq
-                if event_filter.matches(event):
-                    print_event(event, as_json)
+        for event in follow_events(reader, event_filter, newest) if follow else ():
+            print_event(event, as_json)
     return 0
 
 
@@ -142,7 +144,10 @@ def export(
 ) -> int:
     """Write the journal as JSON lines, one event a line: for `replay FILE`, `journal import`, or your own tools.
 
-    stderr says how many events were written; with --json and FILE an object on stdout does.
+    stderr says how many events were written; with --json and FILE an object on stdout does. The last line has the
+    number of events: a file without it is a part. FILE is written beside its place and put there when it is complete;
+    an error leaves what was there. Signed events stay signed: `replay FILE` verifies them on any machine that has the
+    keys.
 
     \b
     Examples:
@@ -153,17 +158,19 @@ def export(
     Exit status: 1 when there was nothing to write.
     """
     from ecs_queue.journal.jsonl import write_events
+    from ecs_queue.journal.selection import EventFilter, select_events
 
     options.configure_logging()
     with open_journal_reader(load_shared_config(options)) as reader:
         now = reader.now()
         start, end = (None if bound is None else bound.resolve(now) for bound in (times["since"], times["until"]))
-        chosen = [reader.request_events(id, start, end) for id in dict.fromkeys(ids)] or [reader.all_events(start, end)]
-        with open_output(output, "nothing was exported") as sink:
-            number = write_events(itertools.chain.from_iterable(chosen), sink)
-        if not number:
+        events = select_events(reader, EventFilter(ids), start, end)
+        first = next(events, None)
+        if first is None:
             print_stderr(_empty_message(reader, "there are no such events"))
             return EXIT_FAILURE
+        with replace_output(output, "nothing was exported") as sink:
+            number = write_events(itertools.chain((first,), events), sink)
     if as_json and output != STDIO:
         print_json({"events": number, "file": output})
     else:
@@ -182,53 +189,48 @@ def import_events(options: SharedOptions, /, file: str, append: bool, as_json: b
     imported when any other line is no event. Use a namespace of its own: without --append nothing is imported
     into a journal that has events already.
 
+    Where signing_keys are set, verified events are signed anew for the namespace. The others are imported without a
+    signature, and stay unverified.
+
     \b
     Examples:
       ecs-queue journal import incident.jsonl --namespace incident
       ecs-queue journal show nightly-etl --namespace incident
     """
+    from ecs_queue.config.keyring import open_keyring
+    from ecs_queue.journal import open_event_encoder
     from ecs_queue.journal.jsonl import import_events, read_events
 
     options.configure_logging()
     config = load_shared_config(options)
-    events = list(read_events(file, print_stderr))  # checks all lines before the first is written
+    keyring = open_keyring(config)
+    count = sum(1 for _ in read_events(file, print_stderr, keyring, config.journal_element_bytes))  # checks all lines
     with open_journal_reader(config) as reader:
         if reader.last_seq() and not append:
             raise UsageError(
                 f"the journal of namespace {config.namespace} has events already: import into a namespace of its own "
                 "(--namespace NAME), or give --append; nothing was imported"
             )
-        import_events(events, reader)
+        warned: list[str] = []  # the first reading has printed the warnings
+        events = read_events(file, warned.append, keyring, config.journal_element_bytes)
+        unsigned = import_events(events, reader, open_event_encoder(config))
     if as_json:
-        print_json({"events": len(events), "namespace": config.namespace})
+        print_json({"events": count, "namespace": config.namespace})
     else:
-        print_stderr(f"{len(events)} events imported into namespace {config.namespace}")
+        print_stderr(f"{count} events imported into namespace {config.namespace}")
+    if unsigned:
+        print_stderr(f"{unsigned} of them are NOT VERIFIED, and imported without a signature")
 
 
-class _EventFilter:
-    """Selects events for `tail`. An empty filter selects all."""
+def _reveal(config: Config, events: list[JournalEvent]) -> list[JournalEvent]:
+    """Return the events with their payloads decrypted, and say on stderr how many stay encrypted."""
+    from ecs_queue.config.keyring import open_keyring
+    from ecs_queue.replay.sealed import is_sealed, open_sealed
 
-    def __init__(self, ids: frozenset[str], names: tuple[str, ...], worker: str | None) -> None:
-        self._ids, self._names, self._worker = ids, names, worker
-
-    def matches(self, event: JournalEvent) -> bool:
-        return (
-            (not self._ids or event.id in self._ids)
-            and (not self._names or any(fnmatchcase(event.name, name) for name in self._names))
-            and (self._worker is None or event.worker == self._worker)
-        )
-
-
-def _read_newest(reader: RedisJournal, event_filter: _EventFilter, number: int, last: str) -> list[JournalEvent]:
-    """Return the newest selected events up to `last`, oldest first, reading pages from the end."""
-    from ecs_queue.journal.base import seq_sort_key
-
-    newest: list[JournalEvent] = []
-    for page in reader.pages_newest_first():
-        if len(newest) >= number:
-            break
-        newest = [*(e for e in page if event_filter.matches(e) and seq_sort_key(e.seq) <= seq_sort_key(last)), *newest]
-    return newest[max(0, len(newest) - number) :]
+    opened = list(open_sealed(events, open_keyring(config)))
+    if closed := sum(map(is_sealed, opened)):
+        print_stderr(f"{closed} events stay encrypted: none of the encryption_keys here opens them")
+    return opened
 
 
 def _print_envelope(id: str, envelope: bytes | None) -> int:

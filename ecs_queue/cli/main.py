@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import sys
-import traceback
 from collections.abc import MutableMapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import click
 
+from ecs_queue.cli.acl import acl
+from ecs_queue.cli.broken import broken
+from ecs_queue.cli.conf import conf
 from ecs_queue.cli.config import config
 from ecs_queue.cli.dead import dead
 from ecs_queue.cli.demo import demo
@@ -18,8 +20,13 @@ from ecs_queue.cli.doctor import doctor
 from ecs_queue.cli.journal import journal
 from ecs_queue.cli.local import local
 from ecs_queue.cli.local_ecs import local_ecs
+from ecs_queue.cli.logs import logs
+from ecs_queue.cli.pools import pools
 from ecs_queue.cli.queues import queues
 from ecs_queue.cli.replay import replay
+from ecs_queue.cli.runner import runner
+from ecs_queue.cli.runner_key import runner_key
+from ecs_queue.cli.scale import scale
 from ecs_queue.cli.status import status
 from ecs_queue.cli.stop import stop
 from ecs_queue.cli.submit import submit
@@ -43,6 +50,7 @@ from ecs_queue.cli.ui.output import (
 from ecs_queue.cli.ui.submitter import SubmissionUnfinished
 from ecs_queue.cli.worker import worker
 from ecs_queue.cli.workers import workers
+from ecs_queue.error_text import error_text, traceback_text, typed_error_text
 from ecs_queue.errors import EcsQueueError
 
 #: The errors of a stream that is full or closed, when no file is named.
@@ -98,15 +106,16 @@ def _report_error(error: Exception, options: SharedOptions) -> int:
         discard_output(sys.stdout)
         return EXIT_FAILURE
     elif isinstance(error, OSError):
-        print_stderr(f"ecs-queue: {error}")
+        print_stderr(f"ecs-queue: {error_text(error)}")
         if error.filename is None and error.errno in _OUTPUT_ERRNOS:
             return EXIT_OUTPUT
     elif type(error).__module__ == "botocore.exceptions":  # by name: most commands never import botocore
-        print_stderr(f"ecs-queue: {_one_line(str(error))}: check AWS_PROFILE and the other AWS settings")
+        print_stderr(f"ecs-queue: {_one_line(error_text(error))}: check AWS_PROFILE and the other AWS settings")
     else:
-        print_stderr(f"ecs-queue: a bug, {type(error).__name__}: {error}; {_bug_advice()}")
+        print_stderr(f"ecs-queue: a bug, {typed_error_text(error)}; {_bug_advice()}")
         if options.log_level == "debug":
-            traceback.print_exception(error)
+            for line in traceback_text(error).splitlines():
+                print_stderr(line)
         return EXIT_BUG
     return EXIT_USAGE
 
@@ -165,8 +174,8 @@ def cli() -> None:
 
 
 for command in (
-    *(submit, status, queues, tasks, stop, worker, workers, dead, journal, replay),
-    *(config, doctor, local, local_ecs, demo),
+    *(submit, status, logs, queues, tasks, stop, worker, workers, pools, scale, runner, dead, broken, journal, replay),
+    *(config, acl, runner_key, conf, doctor, local, local_ecs, demo),
 ):
     cli.add_command(command)
 

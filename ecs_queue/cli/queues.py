@@ -72,7 +72,7 @@ def pause(options: SharedOptions, names: Sequence[str]) -> None:
     options.configure_logging()
     with open_client(options) as client:
         served = {name for worker in client.ledger.list_workers() for name in worker.queues}
-        client.ledger.pause_queues(names)
+        client.pause(*names)
     for name in names:
         print_stdout(f"{name}: paused")
         if name not in served:
@@ -92,8 +92,7 @@ def resume(options: SharedOptions, names: Sequence[str]) -> None:
     """
     options.configure_logging()
     with open_client(options) as client:
-        paused = client.ledger.list_paused_queues()
-        client.ledger.resume_queues(names)
+        paused = client.resume(*names)
     for name in names:
         print_stdout(f"{name}: resumed" if name in paused else f"{name}: was not paused")
 

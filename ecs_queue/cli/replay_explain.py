@@ -13,6 +13,7 @@ import click
 from ecs_queue.cli.ui.durations import format_timestamp
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.output import is_terminal, print_json, print_stderr, sanitize, write_stdout
+from ecs_queue.payload_repr import PayloadRepr
 
 if TYPE_CHECKING:
     from ecs_queue.config import Config, Profile
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 _DIFF_COLOURS = {"-": "red", "+": "green", "@": "cyan"}
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(PayloadRepr):
     """What was sent and what would be sent, without secrets.
 
     Attributes:
@@ -44,8 +45,16 @@ class Comparison:
         return self.previous == self.current
 
 
-def compare_launch(config: Config, past: PastRequest, changes: ResubmitChanges) -> Comparison:
-    """Render the request with today's configuration and the changes. clientToken and startedBy are left out."""
+def compare_launch(config: Config, past: PastRequest, changes: ResubmitChanges, *, reveal: bool) -> Comparison:
+    """Render the request with today's configuration and the changes. clientToken and startedBy are left out.
+
+    Args:
+        config: Says what is hidden: what the journal hides of a request that is not encrypted; with encryption keys
+            environment and command.
+        past: The request.
+        changes: What is to change.
+        reveal: Hide nothing.
+    """
     import msgspec
 
     from ecs_queue.journal.redact import redact
@@ -56,6 +65,11 @@ def compare_launch(config: Config, past: PastRequest, changes: ResubmitChanges) 
     if past.redacted:  # what --env does not give stays redacted on both sides
         past, environment = past.with_available_secrets(changes.environment)
         changes = msgspec.structs.replace(changes, environment=environment)
+
+    def hide(arguments: dict[str, Any]) -> dict[str, Any]:
+        redaction = "arguments" if config.encryption_keys else config.journal_redaction
+        return arguments if reveal else redact(arguments, redaction)
+
     profile = config.profile(changes.queue or past.request.queue)
     line = build_resubmit_line(past.request, past.id, changes, profile.container_name)
     request = msgspec.convert({**msgspec.to_builtins(past.request), **line}, type(past.request))
@@ -63,12 +77,12 @@ def compare_launch(config: Config, past: PastRequest, changes: ResubmitChanges) 
     target = _target(profile)
     call = past.last_call
     if call is None:
-        return Comparison(past.id, request.queue, redact({**current, "target": target} if target else current))
+        return Comparison(past.id, request.queue, hide({**current, "target": target} if target else current))
     previous = {"run_task": _to_plain_json(call.launch_spec.run_task)}
     if target and call.target:  # Region, endpoint and role matter as much as the arguments
         current["target"], previous["target"] = target, dict(call.target)
-    shown = _mark_changed_secrets(redact(current), previous, current)
-    return Comparison(past.id, request.queue, shown, redact(previous), call.launch, call.at)
+    shown = _mark_changed_secrets(hide(current), previous, current)
+    return Comparison(past.id, request.queue, shown, hide(previous), call.launch, call.at)
 
 
 def _target(profile: Profile) -> dict[str, Any]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ecs_queue.cli.ui.durations import format_duration, format_timestamp_ms
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import SharedOptions, open_client
-from ecs_queue.cli.ui.output import print_fields, print_json, print_stderr, print_stdout, truncate
+from ecs_queue.cli.ui.output import describe_number, print_fields, print_json, print_stderr, print_stdout, truncate
+from ecs_queue.error_text import error_text
 from ecs_queue.errors import EcsQueueError, InvalidRequest, LedgerUnavailable, PermanentError, UsageError
 
 if TYPE_CHECKING:
@@ -49,47 +51,78 @@ def replay_offline(file: str, as_json: bool) -> int:
     return 0 if report.difference is None else EXIT_FAILURE
 
 
-def replay_traffic(
-    options: SharedOptions, file: str, speed: float, dry_run: bool, confirmed: str | None, as_json: bool
-) -> int:
+@dataclass(frozen=True)
+class TrafficChoices:
+    """How recorded traffic is submitted. `confirmed` is the namespace that the user confirmed."""
+
+    speed: float
+    dry_run: bool
+    confirmed: str | None
+    trust_unsigned: bool
+
+
+def replay_traffic(options: SharedOptions, file: str, choices: TrafficChoices, as_json: bool) -> int:
     """Submit the file's requests as new ones in their rhythm, `speed` times as fast.
 
     Raises:
         UsageError: The file has no requests, the speed is not valid, or the namespace may be production and is not
             `confirmed`.
+        UnverifiedJournal: Signing keys are set, and verify no request of the file.
     """
-    from ecs_queue.config.keyring import open_keyring
-    from ecs_queue.journal.jsonl import InvalidJournalFile, read_events
-    from ecs_queue.replay.traffic import read_traffic
-
-    if not (math.isfinite(speed) and speed > 0):
-        raise UsageError(f"replay: --speed: expected a number above 0, found {speed:g}")
-    traffic = read_traffic(read_events(file, print_stderr), open_keyring(options.load_config()))
-    unreadable = f"{traffic.unreadable_count} requests are left out: they are encrypted or of another version"
-    if not traffic.requests:
-        why = f"; {unreadable}" if traffic.unreadable_count else ""
-        raise InvalidJournalFile(f"{file} has no request that could be submitted again{why}")
+    if not (math.isfinite(choices.speed) and choices.speed > 0):
+        raise UsageError(f"replay: --speed: expected a number above 0, found {choices.speed:g}")
+    traffic = _read_file(options, file, choices.trust_unsigned)
     with open_client(options) as client:
-        if not dry_run:
-            _reject_production(client.config.namespace, confirmed)
+        if not choices.dry_run:
+            _reject_production(client.config.namespace, choices.confirmed)
         traffic, invalid_count = _leave_out_invalid(client, traffic)
-        summary = {**_traffic_summary(client, traffic, speed), "invalid": invalid_count}
-        status = EXIT_FAILURE if invalid_count else 0
-        if dry_run:
+        summary = {**_traffic_summary(client, traffic, choices.speed), "invalid": invalid_count}
+        status = EXIT_FAILURE if invalid_count or traffic.unverified_count else 0
+        if choices.dry_run:
             _print_traffic_summary(summary, as_json)
             return status
         if traffic.redacted_count:
-            print_stderr(f"replay: {traffic.redacted_count} requests contain [redacted] in the place of their secrets")
-        if traffic.unreadable_count:
-            print_stderr(f"replay: {unreadable}")
-        result = _submit_traffic(client, traffic, speed)
+            print_stderr(
+                f"replay: {describe_number(traffic.redacted_count, 'request')} with [redacted] in place of secrets"
+            )
+        for problem in _left_out(traffic):
+            print_stderr(f"replay: {problem}")
+        result = _submit_traffic(client, traffic, choices.speed)
     if as_json:
         times = {"took": result.duration_seconds, "late": result.max_lag_seconds}
         print_json({**summary, "submitted": result.submitted_count, **times})
     else:
         took, lag = format_duration(result.duration_seconds), format_duration(result.max_lag_seconds)
-        print_stdout(f"{result.submitted_count} requests submitted in {took}, at most {lag} late")
+        print_stdout(f"{describe_number(result.submitted_count, 'request')} submitted in {took}, at most {lag} late")
     return status
+
+
+def _read_file(options: SharedOptions, file: str, trust_unsigned: bool) -> Traffic:
+    from ecs_queue.config.keyring import open_keyring
+    from ecs_queue.journal.batches import UnverifiedJournal, unverified_message
+    from ecs_queue.journal.jsonl import InvalidJournalFile, read_events
+    from ecs_queue.replay.traffic import read_traffic
+
+    config = options.load_config()
+    keyring = open_keyring(config)
+    events = read_events(file, print_stderr, keyring, config.journal_element_bytes)
+    traffic = read_traffic(events, keyring, trust_unsigned=trust_unsigned)
+    if not traffic.requests and traffic.unverified_count:
+        raise UnverifiedJournal(unverified_message(file))
+    if not traffic.requests:
+        why = "".join(f"; {problem}" for problem in _left_out(traffic))
+        raise InvalidJournalFile(f"{file} has no request that could be submitted again{why}")
+    return traffic
+
+
+def _left_out(traffic: Traffic) -> Iterator[str]:
+    if traffic.unreadable_count:
+        yield f"{describe_number(traffic.unreadable_count, 'request')} left out: encrypted, or of another version"
+    if traffic.unverified_count:
+        yield (
+            f"{describe_number(traffic.unverified_count, 'request')} left out: not signed with a key of signing_keys "
+            "(--trust-unsigned)"
+        )
 
 
 def _reject_production(namespace: str, confirmed: str | None) -> None:
@@ -124,11 +157,14 @@ def _leave_out_invalid(client: EcsQueue, traffic: Traffic) -> tuple[Traffic, int
         else:
             valid.append(request)
     if problems and not valid:
-        raise InvalidRequest(f"{problems[0]}; none of the {len(problems)} requests is valid, nothing was submitted")
+        raise InvalidRequest(
+            f"{problems[0]}; of {describe_number(len(problems), 'request')} none is valid, nothing was submitted"
+        )
     for problem in problems[:_MAX_PROBLEMS]:
         print_stderr(f"replay: left out: {problem}")
     if len(problems) > _MAX_PROBLEMS:
-        print_stderr(f"replay: left out: {len(problems) - _MAX_PROBLEMS} more requests that are not valid")
+        more = describe_number(len(problems) - _MAX_PROBLEMS, "more request")
+        print_stderr(f"replay: left out: {more}, not valid")
     return msgspec.structs.replace(traffic, requests=valid), len(problems)
 
 
@@ -156,10 +192,12 @@ def _submit_traffic(client: EcsQueue, traffic: Traffic, speed: float) -> Traffic
     try:
         return submit_traffic(traffic.requests, speed, submit, time.monotonic, time.sleep)
     except (EcsQueueError, KeyboardInterrupt) as error:
-        print_stderr(f"replay: {submitted} of {len(traffic.requests)} requests were submitted, and they go on")
+        print_stderr(
+            f"replay: {submitted} of {describe_number(len(traffic.requests), 'request')} submitted, which go on"
+        )
         # An unreachable ledger leaves it unknown whether the batch was submitted.
         if isinstance(error, LedgerUnavailable) or (submitted and isinstance(error, EcsQueueError)):
-            raise SubmissionUnfinished(str(error)) from error
+            raise SubmissionUnfinished(error_text(error)) from error
         raise
 
 
@@ -173,6 +211,7 @@ def _traffic_summary(client: EcsQueue, traffic: Traffic, speed: float) -> dict[s
         "seconds": round(traffic.duration_seconds / speed, 3),
         "redacted": traffic.redacted_count,
         "unreadable": traffic.unreadable_count,
+        "unverified": traffic.unverified_count,
     }
 
 
@@ -182,7 +221,7 @@ def _print_traffic_summary(summary: dict[str, Any], as_json: bool) -> None:
         return
     queues = ", ".join(f"{queue} {number}" for queue, number in sorted(summary["queues"].items()))
     recorded, replayed = format_duration(summary["recorded_seconds"]), format_duration(summary["seconds"])
-    unreadable = summary["unreadable"]
+    unreadable, unverified = summary["unreadable"], summary["unverified"]
     print_fields(
         [
             ("namespace", summary["namespace"]),
@@ -191,6 +230,7 @@ def _print_traffic_summary(summary: dict[str, Any], as_json: bool) -> None:
             ("with redacted secrets", str(summary["redacted"] or "")),
             ("not valid here", str(summary["invalid"] or "")),
             ("left out", f"{unreadable} that are encrypted or of another version" if unreadable else ""),
+            ("not verified", f"{unverified}, left out (--trust-unsigned)" if unverified else ""),
         ]
     )
     print_stderr("dry run: nothing was submitted")
@@ -202,7 +242,8 @@ def _print_report(report: DecisionReplay) -> None:
         _print_difference(report.difference)
         return
     kinds = ", ".join(f"{number} {name}" for name, number in sorted(report.decision_counts.items()))
-    print_stdout(f"identical: {report.decision_count} decisions about {report.request_count} requests ({kinds})")
+    decisions = describe_number(report.decision_count, "decision")
+    print_stdout(f"identical: {decisions} about {describe_number(report.request_count, 'request')} ({kinds})")
 
 
 def _print_difference(difference: DecisionDifference) -> None:

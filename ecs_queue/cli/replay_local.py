@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from ecs_queue.cli.ui.durations import format_duration
 from ecs_queue.cli.ui.output import print_json, print_stderr, sanitize
+from ecs_queue.error_text import error_text
 from ecs_queue.errors import InvalidRequest, UsageError
+from ecs_queue.local.stop_signals import stop_signals
+from ecs_queue.payload_repr import PayloadRepr
 
 if TYPE_CHECKING:
     from ecs_queue.config import Config
@@ -27,8 +30,8 @@ _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_
 _EXIT_CANNOT_START, _EXIT_COMMAND_NOT_FOUND = 126, 127
 
 
-@dataclass(frozen=True)
-class LocalRun:
+@dataclass(frozen=True, repr=False)
+class LocalRun(PayloadRepr):
     """A command and the variables of its request. `task_definition` is the one it ran with, "" if unknown."""
 
     id: str
@@ -85,21 +88,22 @@ def _run(command: Sequence[str], environment: Mapping[str, str], output: Any) ->
             list(command), env=dict(environment), stdin=subprocess.DEVNULL, stdout=output
         )
     except (OSError, ValueError) as error:
-        print_stderr(f"ecs-queue: {command[0]} cannot be started here: {getattr(error, 'strerror', None) or error}")
+        reason = getattr(error, "strerror", None) or error_text(error)
+        print_stderr(f"ecs-queue: the command's program cannot be started here: {reason}")
         return _EXIT_COMMAND_NOT_FOUND if isinstance(error, FileNotFoundError) else _EXIT_CANNOT_START
     code = _wait_for(process)
     return 128 - code if code < 0 else code
 
 
 def _wait_for(process: subprocess.Popen[bytes]) -> int:
-    """Let the command handle signals: Ctrl-C reaches its process group, which is ours; SIGTERM is passed on."""
+    """Let the command handle signals: Ctrl-C reaches its process group, which is ours; the others are passed on."""
 
     def pass_on(number: int, frame: Any) -> None:
         del frame
-        if number == signal.SIGTERM:
+        if number != signal.SIGINT:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, pass_on) for number in stop_signals()}
     try:
         return process.wait()
     finally:

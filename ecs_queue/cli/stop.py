@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -11,8 +11,9 @@ import click
 from ecs_queue.cli.ui.durations import format_duration
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, queue_name
-from ecs_queue.cli.ui.output import print_json, print_stderr, print_stdout
-from ecs_queue.cli.ui.records import STATE_NAMES, find_record, iter_records
+from ecs_queue.cli.ui.output import describe_number, print_json, print_stderr, print_stdout
+from ecs_queue.cli.ui.records import STATE_NAMES
+from ecs_queue.client.records import find_record
 from ecs_queue.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 _ID = re.compile(r"[A-Za-z0-9_-]{1,48}")
 #: The states of requests that have not ended, the first of `STATE_NAMES`.
 LIVE_STATE_NAMES = STATE_NAMES[:3]
-_PAGE_SIZE, _BATCH_SIZE = 500, 500
+_BATCH_SIZE = 500
+#: How the owners of requests of Airflow's executor begin.
+_AIRFLOW_OWNER_PREFIX = "airflow-"
 
 
 @click.command(short_help="Stop requests, launched or not.")
@@ -67,7 +70,8 @@ def stop(
       ecs-queue stop --state queued --queue etl          says how many there are
       ecs-queue stop --state queued --queue etl --yes    stops them
 
-    Exit status: 1 when an id is not known, and --ahead was not given; the other ids are stopped.
+    Exit status: 1 when an id is not known, and --ahead was not given, or its record is broken (`ecs-queue broken`);
+    the other ids are stopped.
     """
     options.configure_logging()
     _check_usage(ids, states, queue, yes, ahead)
@@ -82,7 +86,8 @@ def stop(
         remembered = format_duration(client.config.accept_seconds)
     for name in names:
         _print_effect(name, before[name], after.get(name), remembered, as_json)
-    return EXIT_FAILURE if unknown else 0
+    _note_airflow_tasks(after.values())
+    return EXIT_FAILURE if unknown or any(map(_is_broken, after.values())) else 0
 
 
 def _check_usage(ids: Sequence[str], states: Sequence[str], queue: str | None, yes: bool, ahead: bool) -> None:
@@ -99,25 +104,22 @@ def _check_usage(ids: Sequence[str], states: Sequence[str], queue: str | None, y
 def _stop_selected(client: EcsQueue, states: frozenset[str], queue: str | None, yes: bool, as_json: bool) -> int:
     """Stop all live requests of the states and the queue, or only count them."""
     wanted = states or frozenset(LIVE_STATE_NAMES)
-    found = list(
-        iter_records(
-            client.ledger, lambda r: r.state.value in wanted and queue in (None, r.queue) and bool(r.queue), _PAGE_SIZE
-        )
-    )
+    found = [record for record in client.tasks(states=wanted, queue=queue) if record.queue]
     if not yes:
         if as_json:
             print_json({"selected": len(found), "stopped": 0})
-        number = "1 request" if len(found) == 1 else f"{len(found)} requests"
+        number = describe_number(len(found), "request")
         print_stderr(f"{number} would be stopped; dry run: nothing was done, --yes does it")
         return 0
-    stopped = 0
+    stopped: list[Record | None] = []
     for start in range(0, len(found), _BATCH_SIZE):
         batch = found[start : start + _BATCH_SIZE]
         for old, new in zip(batch, client.stop_many([r.id for r in batch], by="command line"), strict=True):
-            stopped += 1
+            stopped.append(new)
             if as_json:
                 _print_effect(old.id, old, new, "", as_json)
-    print_stderr(f"{stopped} of {len(found)} were stopped, or will be")
+    print_stderr(f"{len(stopped)} of {len(found)} were stopped, or will be")
+    _note_airflow_tasks(stopped)
     return 0
 
 
@@ -140,10 +142,27 @@ def _print_effect(name: str, before: Record | None, after: Record | None, rememb
         print_stdout(f"{name}: {sentence}")
 
 
+def _note_airflow_tasks(records: Iterable[Record | None]) -> None:
+    """Say once what a stop does not do to a running task of Airflow."""
+    if any(r is not None and not r.is_terminal and r.owner.startswith(_AIRFLOW_OWNER_PREFIX) for r in records):
+        print_stderr(
+            "a running task of Airflow ignores SIGTERM unless its operator has an on_kill, and ECS kills it after the "
+            "stopTimeout: to stop it at once, mark it as failed in Airflow (docs/airflow.md, Stopping a running task)"
+        )
+
+
+def _is_broken(record: Record) -> bool:
+    from ecs_queue.protocol.record_defects import is_broken_record
+
+    return is_broken_record(record)
+
+
 def _stop_effect(before: Record | None, after: Record | None, remembered: str) -> tuple[str, str]:
     """Return the `result` of the JSON line, and a sentence for people."""
     if after is None:
         return "unknown", "no such request is known, nothing was done; --ahead revokes it when it arrives"
+    if _is_broken(after):
+        return "broken", f"nothing was done; {after.reason}"
     if not after.is_terminal:
         return "stopping", f"will be stopped, it is {after.state.value}"
     if before is not None and before.is_terminal:

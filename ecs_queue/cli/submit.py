@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from ecs_queue.cli.ui.awaited_log import print_last_lines_of, result_sentence, wait_with_log
 from ecs_queue.cli.ui.durations import POSITIVE_DURATION, format_duration
 from ecs_queue.cli.ui.exit_status import (
     EXIT_FAILURE,
@@ -36,11 +38,13 @@ from ecs_queue.cli.ui.output import (
 )
 from ecs_queue.cli.ui.record_view import exit_status_for
 from ecs_queue.cli.ui.records import warn_unserved_queues
+from ecs_queue.error_text import error_text
 from ecs_queue.errors import EcsQueueError, InvalidRequest, ResultTimeout, UsageError
 
 if TYPE_CHECKING:
     from ecs_queue.cli.ui.submitter import Submitter
-    from ecs_queue.client.client import EcsQueue, Handle
+    from ecs_queue.client.client import EcsQueue
+    from ecs_queue.client.handle import Handle
     from ecs_queue.messages.envelope import TaskResult
 
 RELAUNCH_POLICIES = ("never_started", "interrupted", "any_failure")
@@ -60,10 +64,22 @@ RELAUNCH_POLICIES = ("never_started", "interrupted", "any_failure")
     metavar="S",
     help="Do not launch it later than S (90, 30m, 2h ...) from now.",
 )
+@click.option("--delay", type=POSITIVE_DURATION, metavar="S", help="Do not launch it sooner than S from now.")
+@click.option("--not-before", metavar="TIME", help="Do not launch it before TIME, such as 2026-11-29T03:00:00Z.")
 @click.option("--time-limit", type=POSITIVE_DURATION, metavar="S", help="Stop the task when it has run for S.")
+@click.option(
+    "--start-timeout",
+    type=POSITIVE_DURATION,
+    metavar="S",
+    help="Stop a task that has not started S after its launch, and launch it again.",
+)
 @click.option("--relaunch", type=click.Choice(RELAUNCH_POLICIES), help="When to launch it again.  [never_started]")
+@click.option(
+    "--retry-rules", metavar="JSON", help='What follows a failure: [{"on_exit_code": "137", "action": "retry"}].'
+)
 @click.option("--file", "-f", metavar="TASKS.jsonl", help="Submit every line of this file; - is stdin.")
 @click.option("--wait", "-w", is_flag=True, help="Wait for the results.")
+@click.option("--logs", is_flag=True, help="With --wait: print what the container writes, as it comes.")
 @click.option("--timeout", type=POSITIVE_DURATION, metavar="S", help="How long to wait at most.")
 @click.option("--output", "-o", metavar="RESULTS.jsonl", help="Write the results of --file to this file.")
 @command_options
@@ -78,15 +94,26 @@ def submit(options: SharedOptions, /, command: Sequence[str], file: str | None, 
 
     \b
       {"id": "a1", "command": ["python", "etl.py"], "queue": "default",
-       "executor_config": {"cpu": 512}, "priority": 0, "expires_in": 600,
-       "time_limit": 3600, "relaunch": "never_started"}
+       "environment": {"DAY": "2025-01-31"}, "cpu": 512, "memory": 1024,
+       "executor_config": {"overrides": {"cpu": "1024"}},
+       "priority": 0, "expires_in": 600,
+       "time_limit": 3600, "relaunch": "never_started",
+       "delay": 600, "start_timeout": 300, "retry_rules": [{"on_exit_code": "137", "action": "retry"}],
+       "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
 
-    The options --queue, --priority, --executor-config, --expires-in, --time-limit and --relaunch apply to lines that
-    do not set the member. With --wait a result line is printed for each request as it ends, or written to --output:
+    The options --queue, --priority, --executor-config, --expires-in, --time-limit, --relaunch, --start-timeout and
+    --retry-rules apply to lines that do not set the member, and so does the variable TRACEPARENT (W3C), which the
+    container gets too.
+
+    With --wait a result line is printed for each request as it ends, or written to --output:
     id, state, exit_code, task_arn, attempts, reason, stop_code and times.
+
+    With --wait --logs stdout gets what the container writes, and stderr the result. Without --logs the result of a
+    command that failed has its last lines. `ecs-queue logs --help` says where they come from.
 
     \b
     Examples:
+      ecs-queue submit --wait --logs -- echo hello
       ecs-queue submit -- python etl.py --day 2025-01-31
       ecs-queue submit --wait --timeout 600 -- sh -c 'exit 3'; echo $?
       ecs-queue submit --file tasks.jsonl --wait --output results.jsonl
@@ -98,7 +125,9 @@ def submit(options: SharedOptions, /, command: Sequence[str], file: str | None, 
     the sentence on stderr says what was queued.
     """
     options.configure_logging()
-    output_options = _OutputOptions(given.pop("wait"), given.pop("timeout"), as_json, given.pop("output"))
+    output_options = _OutputOptions(
+        given.pop("wait"), given.pop("timeout"), as_json, given.pop("output"), given.pop("logs")
+    )
     _check_usage(command, file, given["id"], output_options)
     return _submit(options, command, file, _task_fields(given), output_options)
 
@@ -109,6 +138,7 @@ class _OutputOptions:
     timeout: float | None
     as_json: bool
     output: str | None
+    logs: bool
 
     def print_id(self, record_id: str) -> None:
         if self.as_json:
@@ -143,7 +173,7 @@ def _submit(
         except (EcsQueueError, BrokenPipeError) as error:
             if not submitter.may_have_submitted:
                 raise
-            print_stderr(f"ecs-queue: {error}; {_follow_up_hint(submitter)}")
+            print_stderr(f"ecs-queue: {error_text(error)}; {_follow_up_hint(submitter)}")
             return EXIT_OUTPUT if isinstance(error, OutputError | BrokenPipeError) else EXIT_SUBMITTED
         except Exception:
             if submitter.may_have_submitted:
@@ -153,19 +183,23 @@ def _submit(
 
 def _submit_one(submitter: Submitter, client: EcsQueue, task: dict[str, Any], output_options: _OutputOptions) -> int:
     prepared = client.prepare(task)
-    client.check()
+    client.check([prepared.request.queue])
     (handle,) = submitter.submit([prepared])
     warn_unserved_queues(client, {prepared.request.queue})
     if not output_options.wait:
         output_options.print_id(handle.id)
         return 0
+    if output_options.logs:
+        result = wait_with_log(client, handle, output_options.timeout)
+        print_stderr(f"ecs-queue: {result_sentence(result)}")
+        return exit_status_for(result.to_result_line())
     result = _wait_for_one(client, handle, prepared.request.queue, output_options.timeout)
-    line = result.to_result_line()
     if output_options.as_json:
-        print_json(line)
+        print_json(result.to_result_line())
     else:
         _print_result(result)
-    return exit_status_for(line)
+        print_last_lines_of(client, result)
+    return exit_status_for(result.to_result_line())
 
 
 def _wait_for_one(client: EcsQueue, handle: Handle, queue: str, timeout: float | None) -> TaskResult:
@@ -200,6 +234,7 @@ def _submit_file(
             prepared_requests = prepare_task_lines(client, name, lines, progress.advance)
         except EcsQueueError as error:
             raise type(error)(f"{error}; nothing was submitted") from None
+    client.check({item.request.queue for item in prepared_requests})
     output = output_options.output
     to_file = output is not None and output != STDIO
     with open_output(str(output), "nothing was submitted") if to_file else nullcontext() as sink:
@@ -244,6 +279,8 @@ def _check_usage(command: Sequence[str], file: str | None, id: str | None, outpu
         raise UsageError("submit: --id is for one command; in a file each line may have an id of its own")
     if output is not None and (file is None or not output_options.wait):
         raise UsageError("submit: --output takes the results of --file and --wait; give both, or leave it out")
+    if output_options.logs and (file is not None or not output_options.wait or output_options.as_json):
+        raise UsageError("submit: --logs prints the output of one command with --wait, and not with --json or --file")
     if output_options.timeout is not None and not output_options.wait:
         raise UsageError("submit: --timeout bounds --wait; give both, or neither")
     if file is not None and output is not None and file != STDIO and _is_same_file(file, output):
@@ -253,14 +290,21 @@ def _check_usage(command: Sequence[str], file: str | None, id: str | None, outpu
 
 
 def _task_fields(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the options as members of a task line."""
+    """Return the options, and the trace of the environment, as members of a task line."""
+    from ecs_queue.messages.fields import is_traceparent
+
     fields = {name: value for name, value in given.items() if value is not None}
-    text = fields.get("executor_config")
-    if text is not None:
-        try:
-            fields["executor_config"] = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InvalidRequest(f'--executor-config: expected JSON such as {{"cpu": 512}}: {error}') from None
+    traceparent = os.environ.get("TRACEPARENT")
+    if is_traceparent(traceparent):
+        fields["traceparent"] = traceparent
+    examples = {"executor_config": '{"cpu": 512}', "retry_rules": '[{"on_exit_code": "137", "action": "retry"}]'}
+    for name, example in examples.items():
+        if name in fields:
+            try:
+                fields[name] = json.loads(fields[name])
+            except (ValueError, RecursionError) as error:
+                option = f"--{name.replace('_', '-')}"
+                raise InvalidRequest(f"{option}: expected JSON such as {example}: {error_text(error)}") from None
     return fields
 
 

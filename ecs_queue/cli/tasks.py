@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ecs_queue.cli.ui.durations import TimeBound, format_duration, parse_time_bound
+from ecs_queue.cli.ui.numbers import count
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, queue_name
 from ecs_queue.cli.ui.output import (
     STATE_STYLES,
+    describe_number,
     fits_terminal,
     is_terminal,
     print_json,
@@ -24,38 +25,16 @@ from ecs_queue.cli.ui.output import (
     write_stdout,
 )
 from ecs_queue.cli.ui.record_view import format_run_time, ran_to_exit, record_to_dict
-from ecs_queue.cli.ui.records import STATE_NAMES, iter_records
+from ecs_queue.cli.ui.records import STATE_NAMES
 
 if TYPE_CHECKING:
     from ecs_queue.protocol.record import Record
 
-_PAGE_SIZE = 500
 #: How many requests people see unless --limit says more. A list for a program is never cut without --limit.
 _DEFAULT_LIMIT = 50
 _HEADERS = ("id", "state", "queue", "attempts", "exit", "age", "run time", "reason")
 #: Columns that a reason needs to be readable.
 _MIN_REASON_WIDTH = 16
-
-
-@dataclass(frozen=True)
-class TaskFilter:
-    """Selects requests. A member that is None or empty selects all."""
-
-    states: frozenset[str] = frozenset()
-    queue: str | None = None
-    since: TimeBound | None = None
-    owner: str | None = None
-    reason: str | None = None
-
-    def matches(self, record: Record, now: float) -> bool:
-        """Return whether the record is selected. `now` is the ledger's clock, seconds since the epoch."""
-        return (
-            (not self.states or record.state.value in self.states)
-            and self.queue in (None, record.queue)
-            and (self.since is None or record.created_at >= self.since.resolve(now))
-            and self.owner in (None, record.owner)
-            and (self.reason is None or self.reason.lower() in record.reason.lower())
-        )
 
 
 @click.command(short_help="List or count requests.")
@@ -73,7 +52,7 @@ class TaskFilter:
 )
 @click.option("--owner", metavar="NAME", help="Only requests whose results go to this owner.")
 @click.option("--reason", metavar="TEXT", help="Only requests whose reason contains TEXT, in upper or lower case.")
-@click.option("--limit", type=click.IntRange(1), help="Maximum number to list.  [50; with --json no limit]")
+@click.option("--limit", type=count(1), help="Maximum number to list.  [50; with --json no limit]")
 @click.option("--counts", is_flag=True, help="Count all selected requests by queue and state instead.")
 @command_options
 def tasks(
@@ -91,13 +70,16 @@ def tasks(
       ecs-queue tasks --json | jq -r 'select(.exit_code == 137) | .id'
     """
     options.configure_logging()
-    selection = TaskFilter(states=frozenset(state.upper() for state in states), **filters)
+    is_filtered = bool(states) or any(value is not None for value in filters.values())
+    since: TimeBound | None = filters.pop("since")
     with open_client(options) as client:
         now = client.ledger.now()
-        page = _PAGE_SIZE if counts or limit is None else min(limit + 1, _PAGE_SIZE)
-        found = iter_records(client.ledger, lambda record: selection.matches(record, now), page)
+        # One more than is shown says whether there are more; without JSON 50 are shown by default.
+        shown = limit if as_json else limit or _DEFAULT_LIMIT
+        most = None if counts or shown is None else shown + 1
+        found = client.tasks(states=states, since=None if since is None else since.moment(), limit=most, **filters)
         if counts:
-            _print_counts(found, as_json)
+            _print_counts(found, as_json, is_filtered=is_filtered)
         elif as_json:
             for record in itertools.islice(found, limit):
                 print_json(record_to_dict(record))
@@ -105,12 +87,12 @@ def tasks(
                 print_stderr(_cut_message(limit))
         else:
             limit = limit or _DEFAULT_LIMIT
-            _print_records(list(itertools.islice(found, limit + 1)), limit, now)
+            _print_records(list(itertools.islice(found, limit + 1)), limit, now, is_filtered=is_filtered)
 
 
-def _print_records(records: Sequence[Record], limit: int, now: float) -> None:
+def _print_records(records: Sequence[Record], limit: int, now: float, *, is_filtered: bool = True) -> None:
     if not records:
-        print_stderr("no such requests")
+        print_stderr("no such requests" if is_filtered else "no requests")
         return
     rows = [_row(record, now) for record in records[:limit]]
     reason_width = _MIN_REASON_WIDTH if any(row[-1] for row in rows) else 0
@@ -127,7 +109,7 @@ def _cut_message(limit: int) -> str:
     return f"the newest {limit}, there are more: --limit shows and --counts counts them"
 
 
-def _print_counts(records: Iterator[Record], as_json: bool) -> None:
+def _print_counts(records: Iterator[Record], as_json: bool, *, is_filtered: bool = True) -> None:
     queues: dict[str, Counter[str]] = {}
     for record in records:
         queues.setdefault(record.queue, Counter())[record.state.value] += 1
@@ -137,7 +119,7 @@ def _print_counts(records: Iterator[Record], as_json: bool) -> None:
             print_json({"queue": name, "requests": states.total(), "states": every})
         return
     if not queues:
-        print_stderr("no such requests")
+        print_stderr("no such requests" if is_filtered else "no requests")
         return
     lines = [(name or "(none)", states) for name, states in sorted(queues.items())]
     everything = sum(queues.values(), Counter[str]())
@@ -153,15 +135,18 @@ def _print_block(row: Sequence[str]) -> None:
     record_id, state, queue, attempts, exit_code, age, ran, reason = row
     write_stdout(f"{sanitize(record_id)}  {click.style(state, fg=STATE_STYLES.get(state))}  {sanitize(queue)}")
     optional = [f"{name} {value}" for name, value in (("ran", ran), ("exit", exit_code)) if value]
-    for line in filter(None, (", ".join([f"queued {age} ago", f"attempt {attempts}", *optional]), reason)):
+    facts = [f"queued {age} ago", describe_number(int(attempts), "attempt"), *optional]
+    for line in filter(None, (", ".join(facts), reason)):
         write_stdout(f"  {sanitize(line)}")
 
 
 def _row(record: Record, now: float) -> list[str]:
     exit_code = "" if record.exit_code is None else str(record.exit_code)
-    attempts = str(record.attempts if record.is_terminal else record.attempt)
+    attempts = str(record.attempts_made)
     times = (format_duration(now - record.created_at), format_run_time(record, now))
     # On a terminal a reason that only repeats the exit code would take the room of the others.
     is_routine = is_terminal() and ran_to_exit(record.state.value, record.exit_code)
     reason = "" if is_routine else truncate(record.reason, 60)
+    if not record.is_terminal and record.delayed_until > now:
+        reason = f"delayed for {format_duration(record.delayed_until - now)} more"
     return [record.id, record.state.value, record.queue, attempts, exit_code, *times, reason]

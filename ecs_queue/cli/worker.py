@@ -1,4 +1,4 @@
-"""`worker`: runs a worker in the foreground until SIGTERM or Ctrl-C."""
+"""`worker`: runs a worker in the foreground until SIGTERM, SIGHUP or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ecs_queue.cli.ui.logging_setup import LOG_FORMATS
+from ecs_queue.cli.ui.numbers import count
 from ecs_queue.cli.ui.options import SharedOptions, command_options, load_shared_config
 from ecs_queue.cli.ui.output import print_json, print_stderr
 from ecs_queue.errors import UsageError
@@ -33,15 +34,32 @@ _POLL_INTERVAL_SECONDS = 0.05
 @click.command(short_help="Launch submitted requests.")
 @click.option("--queues", default="default", show_default=True, metavar="A,B", help="Queues to take requests from.")
 @click.option(
-    "--concurrency", type=click.IntRange(1), metavar="N", help="Maximum number of RunTask calls at the same time.  [32]"
+    "--concurrency",
+    type=count(1),
+    metavar="N",
+    help="Maximum number of RunTask calls at the same time.  [32]",
 )
 @click.option("--name", default="", metavar="NAME", help="Name of the worker.  [host, pid and a random part]")
+@click.option(
+    "--metrics-port",
+    type=count(1),
+    metavar="PORT",
+    help="Answer /metrics, /healthz, /readyz and /scale on this port.  [none]",
+)
+@click.option("--metrics-host", metavar="HOST", help="The address on which it answers.  [127.0.0.1]")
 @click.option(
     "--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True, help="Format of the log lines."
 )
 @command_options
 def worker(
-    options: SharedOptions, queues: str, concurrency: int | None, name: str, log_format: str, as_json: bool
+    options: SharedOptions,
+    queues: str,
+    concurrency: int | None,
+    name: str,
+    metrics_port: int | None,
+    metrics_host: str | None,
+    log_format: str,
+    as_json: bool,
 ) -> None:
     """Take requests from queues, launch them as ECS tasks, and follow the tasks to their end.
 
@@ -53,20 +71,23 @@ def worker(
     Examples:
       ecs-queue worker
       ecs-queue worker --queues etl,reports --concurrency 64 --log-format json
+      ecs-queue worker --metrics-port 9464       (then: curl localhost:9464/metrics)
 
-    After SIGTERM or Ctrl-C the worker finishes its calls to AWS, gives back what it has not started, and exits
-    within 10 seconds; the tasks run on, and other workers follow them. A second signal ends it at once.
+    After SIGTERM, SIGHUP (the end of its terminal) or Ctrl-C the worker finishes its calls to AWS, gives back
+    what it has not started, and exits within 10 seconds; the tasks run on, and other workers follow them. A second
+    signal ends it at once.
 
-    Exit status: 0 after an orderly stop; 2 for a configuration error, a server that cannot be reached at the
-    start, or a queue whose requests it could not launch; 143 or 130 after a second SIGTERM or Ctrl-C.
+    Exit status: 0 after an orderly stop; 2 for a configuration error, a server that cannot be reached or used at
+    the start (the sentence is that of `doctor`), or a queue whose requests it could not launch; 143 or 130 after
+    a second SIGTERM or Ctrl-C.
     """
     from ecs_queue.broker import open_broker
     from ecs_queue.journal import open_journal_store
     from ecs_queue.ledger import open_ledger
 
     options.configure_logging("info", log_format)
-    if concurrency is not None:
-        options.overrides["concurrency"] = str(concurrency)
+    given = {"concurrency": concurrency, "metrics_port": metrics_port, "metrics_host": metrics_host}
+    options.overrides.update({key: str(value) for key, value in given.items() if value is not None})
     names = _parse_queue_names(queues)
     config = load_shared_config(options)
     with ExitStack() as stack:
@@ -75,7 +96,7 @@ def worker(
         journal = open_journal_store(config)
         if journal is not None:
             stack.callback(journal.close)
-        broker.check()
+        broker.check(names)
         ledger.now()
         from ecs_queue.worker.worker import Worker  # slow, and not needed when a server cannot be reached
 

@@ -3,51 +3,120 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ecs_queue.cli.pools import summarize_pools
 from ecs_queue.cli.ui.durations import format_duration, format_timestamp
-from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client
-from ecs_queue.cli.ui.output import print_json, print_stderr, print_stdout, print_table_or_blocks
+from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
+from ecs_queue.cli.ui.numbers import count
+from ecs_queue.cli.ui.options import SharedOptions, command_options, load_shared_config, open_client
+from ecs_queue.cli.ui.output import describe_number, print_json, print_stderr, print_stdout, print_table_or_blocks
+from ecs_queue.cli.ui.records import report_health
 
 if TYPE_CHECKING:
+    from ecs_queue.findings import Finding
     from ecs_queue.ledger.base import WorkerInfo
 
 _HEADERS = ("name", "queues", "launching", "launched", "ended", "rate", "usage", "polled", "version", "health")
 
 
 @click.command(short_help="List the live workers.")
+@click.option("--check", is_flag=True, help="Only say in a sentence whether they are healthy, with an exit status.")
+@click.option(
+    "--min",
+    "minimum",
+    type=count(0),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="With --check: the smallest number of live workers.",
+)
 @command_options
-def workers(options: SharedOptions, as_json: bool) -> None:
+def workers(options: SharedOptions, check: bool, minimum: int, as_json: bool) -> int:
     """List the workers that sent a heartbeat in the last 15 seconds.
 
     \b
     launching        requests it launches now, of its concurrency
     launched, ended  totals since its start
     rate             launches a second over the last minute
-    usage            its part of run_task_rate and of describe_tasks_rate,
-                     which all workers share; calls a second without a limit
+    usage            its part of run_task_rate (a second one on Fargate Spot)
+                     and of describe_tasks_rate, which all workers share;
+                     calls a second without a limit
     polled           how long ago it read from the broker, and from ECS
-    health           ok, or which queues are paused and why (credentials,
-                     a missing cluster)
+    health           ok, or what fails again and again (the ledger, the
+                     broker, a service), and which queues are paused and
+                     why (credentials, a missing cluster)
+
+    On a server on which nothing can be launched a sentence on stderr says why,
+    the same as that of `doctor`.
 
     \b
     Examples:
       ecs-queue workers
       ecs-queue workers --json | jq -r 'select(.health != "ok") | .name + ": " + .health'
+      ecs-queue workers --check --min 2         (for a monitor)
+
+    Exit status: 1 when a worker is not healthy, or an item of the ledger is broken; with --check also when fewer
+    than --min workers are alive, or a queue with requests has no worker. Otherwise as for every command: 2 when a
+    server cannot be reached.
     """
+    from ecs_queue.server_users import ServerUser
+
     options.configure_logging()
+    if check:
+        return _check_workers(options, minimum, as_json)
     with open_client(options) as client:
         found, now = client.ledger.list_workers(), client.ledger.now()
+        status = report_health(client.ledger, found)
+        _print_server_errors(client.ledger.check_server(ServerUser.READER))
+        runs = client.ledger.list_runs()
+        runners = list(summarize_pools(runs, now, client.config.runner_ttl))
     if as_json:
         for worker in found:
             print_json(_worker_to_dict(worker))
     elif found:
         print_table_or_blocks(_HEADERS, [_row(worker, now) for worker in found])
         print_stdout(_summary(found))
+        if runners:
+            busy, idle = (sum(facts[name] for facts in runners) for name in ("busy", "idle"))
+            print_stdout(f"runners of warm pools: {busy} busy, {idle} idle (`ecs-queue pools`)")
     else:
         print_stderr("no worker is alive: start one with `ecs-queue worker`")
+    return status
+
+
+def _check_workers(options: SharedOptions, minimum: int, as_json: bool) -> int:
+    """Print the doctor's errors about the workers as one sentence; return the exit status."""
+    from ecs_queue.broker import open_broker
+    from ecs_queue.doctor.workers import check_workers
+    from ecs_queue.ledger import open_ledger
+    from ecs_queue.version import package_version
+
+    config = load_shared_config(options)
+    with closing(open_ledger(config)) as ledger, closing(open_broker(config)) as broker:
+        broker.check()
+        alive = len(ledger.list_workers())
+        found = list(check_workers(config, broker, ledger, package_version()))
+    problems = [finding.sentence for finding in found if finding.severity.value == "error"]
+    number = "1 worker is alive" if alive == 1 else f"{alive} workers are alive"
+    if alive < minimum:
+        problems.insert(0, f"{number}, expected at least {minimum}; start one: ecs-queue worker")
+    sentence = "; ".join(problems) or f"{number} and healthy"
+    if as_json:
+        print_json({"ok": not problems, "workers": alive, "text": sentence})
+    else:
+        print_stdout(sentence)
+    return EXIT_FAILURE if problems else 0
+
+
+def _print_server_errors(findings: Sequence[Finding]) -> None:
+    """Say on stderr why no worker may be alive: a worker does not start on a server that it cannot work with."""
+    for finding in findings:
+        if finding.severity.value == "error":
+            print_stderr(f"ecs-queue: {finding.sentence}")
 
 
 def _worker_to_dict(worker: WorkerInfo) -> dict[str, Any]:
@@ -57,8 +126,8 @@ def _worker_to_dict(worker: WorkerInfo) -> dict[str, Any]:
     facts: dict[str, Any] = msgspec.to_builtins(worker)
     for name in ("started_at", "last_seen_at"):
         facts[name] = format_timestamp(facts[name])
-    for name in ("launch_rate", "start_call_rate", "read_call_rate"):
-        facts[name] = round(facts[name], 3)
+    for name in ("launch_rate", "start_call_rate", "spot_call_rate", "read_call_rate"):
+        facts[name] = None if facts[name] is None else round(facts[name], 3)
     for name, age in (("polled_at", facts.pop("broker_poll_age")), ("described_at", facts.pop("describe_age"))):
         facts[name] = None if age is None else format_timestamp(worker.last_seen_at - age)
     return facts
@@ -67,6 +136,8 @@ def _worker_to_dict(worker: WorkerInfo) -> dict[str, Any]:
 def _row(worker: WorkerInfo, now: float) -> list[str]:
     heartbeat_age = now - worker.last_seen_at
     start_calls = _usage(worker.start_call_rate, worker.start_call_limit)
+    if worker.spot_call_rate is not None:
+        start_calls += f" + {_usage(worker.spot_call_rate, worker.start_call_limit)} Spot"
     return [
         worker.name,
         ", ".join(worker.queues),
@@ -92,10 +163,13 @@ def _format_age(at_heartbeat: float | None, heartbeat_age: float) -> str:
 def _summary(found: Sequence[WorkerInfo]) -> str:
     starts, reads = sum(worker.start_call_rate for worker in found), sum(worker.read_call_rate for worker in found)
     versions = {worker.version for worker in found}
+    spot = [worker.spot_call_rate for worker in found if worker.spot_call_rate is not None]
+    limit = max(worker.start_call_limit for worker in found)
     parts = [
-        "1 worker" if len(found) == 1 else f"{len(found)} workers",
+        describe_number(len(found), "worker"),
         f"{sum(worker.launch_rate for worker in found):.1f} launches/s",
-        f"RunTask and StopTask {_calls_of_limit(starts, max(worker.start_call_limit for worker in found))}",
+        f"RunTask and StopTask {_calls_of_limit(starts, limit)}",
+        *([f"RunTask on Fargate Spot {_calls_of_limit(sum(spot), limit)}"] if spot else []),
         f"DescribeTasks and ListTasks {_calls_of_limit(reads, max(worker.read_call_limit for worker in found))}",
     ]
     if len(versions) > 1:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ecs_queue.cli import config
-from ecs_queue.config.keys import MAIN_KEYS, PROFILE_KEYS
+from ecs_queue.config.main_keys import MAIN_KEYS
+from ecs_queue.config.profile_keys import PROFILE_KEYS
 from tests.cli.conftest import Invoke, json_lines
 
 

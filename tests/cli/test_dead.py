@@ -39,7 +39,7 @@ def body(record_id: str, **fields: Any) -> bytes:
 
 
 def request_of(client: EcsQueue, record_id: str) -> TaskRequest:
-    record = client.ledger.get([record_id])[0]
+    record = client.ledger.get_with_payload([record_id])[0]
     assert record is not None
     return envelope.decode_request(record.request)
 
@@ -73,7 +73,8 @@ def test_dead_letters_are_counted_by_queue_and_kind_of_reason_then_listed(
 
 def test_no_dead_letters_is_nothing_on_stdout(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
     done = invoke("dead", "list", env=no_worker_environ)
-    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "no such dead letters\n")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "no dead letters\n")
+    assert invoke("dead", "list", "--queue", "etl", env=no_worker_environ).stderr == "no such dead letters\n"
 
 
 def test_filters_leave_dead_letters_out(invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue) -> None:
@@ -103,6 +104,7 @@ def test_a_dead_letter_is_shown_without_its_payload_unless_requested(
         assert "it names the queue etl" in done.stdout
         assert _SECRET not in done.stdout + done.stderr
     (facts,) = json_lines(invoke("dead", "show", "k", "--json", env=no_worker_environ).stdout)
+    assert "requeue --to NAME`" in invoke("dead", "show", "k", env=no_worker_environ).stdout
     assert (facts["id"], facts["usable"], facts["names_queue"], facts["owner"]) == ("job", True, "etl", "me")
     assert invoke("dead", "show", "k", "--body", env=no_worker_environ).stdout_bytes == body(
         "job", queue="etl", owner="me"

@@ -37,7 +37,9 @@ def test_without_a_worker_the_canary_says_so_and_is_stopped(
 ) -> None:
     done = invoke("doctor", "--canary", "--canary-timeout", "1", "--json", env=no_worker_environ)
     assert done.exit_code == 1
-    canary = next(line for line in json_lines(done.stdout) if line["check"] == "canary.result")
+    checks = {line["check"]: line for line in json_lines(done.stdout)}
+    assert checks["canary.unserved"]["advice"] == "start one: ecs-queue worker --queues default"
+    canary = checks["canary.result"]
     assert "it was QUEUED" in canary["text"]
     request = canary["advice"].split("`")[1].split()[-1]
     assert json_lines(invoke("status", request, "--json", env=no_worker_environ).stdout)[0]["state"] == "REVOKED"
@@ -52,7 +54,7 @@ def test_an_unreachable_server_is_exit_status_1_and_the_rest_is_checked(deployme
     done = deployment.run("doctor", "--json", "--broker-url", "redis://127.0.0.1:1/0")
     assert done.returncode == 1
     lines = json_lines(done.stdout)
-    assert {line["check"] for line in lines if line["severity"] == "error"} == {"server.reachable", "broker.reachable"}
+    assert [line["check"] for line in lines if line["severity"] == "error"] == ["server.reachable"]
     assert any(line["check"] == "aws.permissions" for line in lines)
 
 

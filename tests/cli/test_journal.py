@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import redis
 
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.journal import open_journal
@@ -34,7 +35,7 @@ def ended(deployment: Deployment) -> str:
 
 
 def events_of(text: str) -> list[str]:
-    return [event["name"] for event in json_lines(text)]
+    return [event["name"] for event in json_lines(text) if "name" in event]
 
 
 def test_show_prints_a_request_from_its_envelope_to_its_end(invoke: Invoke, deployment: Deployment, ended: str) -> None:
@@ -43,7 +44,8 @@ def test_show_prints_a_request_from_its_envelope_to_its_end(invoke: Invoke, depl
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["AT", "AFTER", "EVENT", "WORKER", "WHAT"]
-    assert "request.submitted" in lines[1]
+    # Client and worker date them by their own measurement of the server's clock, so that either may stand first.
+    assert {"request.submitted", "request.received"} <= {line.split()[3] for line in lines[1:]}
     assert "0.000 s" in lines[1]
     assert "request.ended" in lines[-1]
     assert "state=FAILED exit_code=3" in lines[-1]
@@ -217,7 +219,8 @@ def test_the_complete_lines_of_a_truncated_file_are_imported(
 ) -> None:
     file = tmp_path / "journal.jsonl"
     invoke("journal", "export", "-o", str(file), env=three_requests_env)
-    file.write_bytes(file.read_bytes()[:-20])
+    content = file.read_bytes()
+    file.write_bytes(content[: content.index(b'{"end"') - 20])
 
     imported = invoke("journal", "import", str(file), "--namespace", "incident", env=three_requests_env)
 
@@ -247,6 +250,7 @@ def test_export_writes_to_stdout_and_selects_events(invoke: Invoke, three_reques
     none = invoke("journal", "export", "--until", "2001-01-01T00:00:00Z", env=three_requests_env)
 
     assert events_of(whole.stdout) == ["request.submitted"] * 3 + ["stop.requested"]
+    assert json_lines(whole.stdout)[-1] == {"end": {"events": 4}}
     assert "4 events" in whole.stderr
     assert events_of(one.stdout) == ["request.submitted", "stop.requested"]
     assert (none.exit_code, none.stdout) == (1, "")
@@ -262,6 +266,53 @@ def test_a_file_that_cannot_be_written_is_reported(
     assert "No such file or directory; nothing was exported" in shown.stderr
 
 
+def test_an_export_replaces_a_file_when_it_is_complete(
+    invoke: Invoke, three_requests_env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, link = tmp_path / "journal.jsonl", tmp_path / "link"
+    link.symlink_to(file)
+    invoke("journal", "export", "--id", "a1", "-o", str(file), env=three_requests_env)
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.chmod(0o640)
+    before = file.read_bytes()
+
+    def fail(number: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", fail)
+        failed = invoke("journal", "export", "-o", str(file), env=three_requests_env)
+    assert (failed.exit_code, file.read_bytes()) == (74, before)
+    assert "No space left on device" in failed.stderr
+
+    assert invoke("journal", "export", "-o", str(link), env=three_requests_env).exit_code == 0
+    assert file.read_bytes() != before
+    assert (link.is_symlink(), file.stat().st_mode & 0o777) == (True, 0o640)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["journal.jsonl", "link"]
+
+
+def test_an_export_to_what_is_no_regular_file_is_written_there(
+    invoke: Invoke, three_requests_env: dict[str, str]
+) -> None:
+    done = invoke("journal", "export", "-o", "/dev/null", env=three_requests_env)
+
+    assert (done.exit_code, Path("/dev/null").is_char_device()) == (0, True)
+
+
+def test_a_broken_element_hides_nothing_else_and_is_reported(
+    invoke: Invoke, three_requests_env: dict[str, str], redis_url: str
+) -> None:
+    with redis.Redis.from_url(redis_url) as server:
+        element = server.xadd("{ecs-queue}:j:s", {"w": "w", "z": "no zlib"})
+        server.rpush("{ecs-queue}:j:r:a2", element)
+
+    for command in (("journal", "show", "a2"), ("journal", "tail"), ("journal", "export"), ("status", "a2")):
+        done = invoke(*command, env=three_requests_env)
+        assert done.exit_code == 0, command
+        assert "a2" in done.stdout or command[1] == "show"
+        assert "the journal has 1 broken entries, which are skipped; the first is " in done.stderr
+
+
 @pytest.mark.parametrize("moment", ["yesterday", "2025-01-31T12:00:00", "5 moons"])
 def test_an_invalid_time_is_refused(invoke: Invoke, no_worker_environ: dict[str, str], moment: str) -> None:
     shown = invoke("journal", "export", "--since", moment, env=no_worker_environ)
@@ -272,7 +323,7 @@ def test_an_invalid_time_is_refused(invoke: Invoke, no_worker_environ: dict[str,
 
 @pytest.mark.parametrize("command", [("show", "a"), ("tail",), ("export",)], ids=" ".join)
 def test_an_unreachable_server_is_reported_in_one_sentence(invoke: Invoke, command: tuple[str, ...]) -> None:
-    shown = invoke("journal", *command, "--broker-url", "redis://:hunter2@127.0.0.1:1/0")
+    shown = invoke("journal", *command, env={"AIRFLOW__ECS_QUEUE__BROKER_URL": "redis://:hunter2@127.0.0.1:1/0"})
 
     assert shown.exit_code == 2
     assert "the journal failed" in shown.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from ecs_queue.errors import UsageError
+from ecs_queue.local.running_stacks import find_environments, publish_environment
+from ecs_queue.local.stack import StackOptions
 from tests.cli.conftest import Invoke
 from tests.processes import CLI_COMMAND, assert_process_ended
 from tests.servers import require_redis_binary
@@ -52,15 +56,18 @@ def test_local_prints_an_environment_in_which_a_command_runs_and_ctrl_c_ends_it(
     environ = {**os.environ, "AWS_SESSION_TOKEN": "it's mine", "TMPDIR": str(tmp_path)}
     with running("local", "--dir", str(tmp_path / "kept"), environ=environ) as process:
         said = until(process, "Ctrl-C here ends everything")
+        assert 'eval "$(ecs-queue local env)"' in said
         pids = [int(pid) for pid in re.findall(r"pid (\d+)", said)]
         assert process.stdout is not None
-        script = b"".join(iter(process.stdout.readline, b"export AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS=subnet-local\n"))
-        (tmp_path / "env.sh").write_bytes(script + b"export AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS=subnet-local\n")
-        use = f'. {tmp_path}/env.sh; "$@"'
-        command = [*CLI_COMMAND, "submit", "--wait", "--json", "--", "sh", "-c", "echo hello; exit 3"]
+        last = b"export AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS=subnet-local\n"
+        script = b"".join(iter(process.stdout.readline, last)) + last
+        assert (tmp_path / "kept" / "env.sh").read_bytes() == script
+        use = f'eval "$({shlex.join(CLI_COMMAND)} local env)"; "$@"'
+        command = [*CLI_COMMAND, "submit", "--wait", "--logs", "--", "sh", "-c", "echo hello; exit 3"]
         done = subprocess.run(["sh", "-c", use, "sh", *command], env=environ, capture_output=True, timeout=60)
-        assert (done.returncode, done.stderr) == (3, b"")
-        assert json.loads(done.stdout)["state"] == "FAILED"
+        assert (done.returncode, done.stdout) == (3, b"hello\n")
+        shown = subprocess.run([*CLI_COMMAND, "local", "env"], env=environ, capture_output=True, timeout=60)
+        assert shown.stdout == script
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=20)
         assert process.returncode == 0
@@ -68,7 +75,54 @@ def test_local_prints_an_environment_in_which_a_command_runs_and_ctrl_c_ends_it(
     for pid in pids:
         assert_process_ended(pid)
     assert [path.read_text() for path in (tmp_path / "kept" / "tasks").iterdir()] == ["hello\n"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["env.sh", "kept"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept"]
+
+
+def test_the_environments_of_several_stacks_are_told_apart_by_their_ports_and_those_of_killed_ones_are_gone(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    endpoints = [f"http://127.0.0.1:{port}" for port in (8001, 8002)]
+    none = invoke("local", "env")
+    assert (none.exit_code, none.stdout) == (2, "")
+    assert "no local stack of yours is running: start one in another shell" in none.stderr
+    with publish_environment({"AWS_ENDPOINT_URL_ECS": endpoints[0]}):
+        with publish_environment({"AWS_ENDPOINT_URL_ECS": endpoints[1], "WORD": "it's"}):
+            several = invoke("local", "env")
+            assert (several.exit_code, several.stdout) == (2, "")
+            assert "2 local stacks are running: choose one with --port 8001 or --port 8002" in several.stderr
+            chosen = invoke("local", "env", "--port", "8002", env={"AWS_PROFILE": "mine"})
+            lines = chosen.stdout.splitlines()
+            assert lines[-2:] == [f"export AWS_ENDPOINT_URL_ECS={endpoints[1]}", "export WORD='it'\"'\"'s'"]
+            assert "unset AWS_PROFILE" in lines
+        only = json.loads(invoke("local", "env", "--json").stdout)
+        assert only["environment"] == {"AWS_ENDPOINT_URL_ECS": endpoints[0]}
+        (directory,) = tmp_path.iterdir()
+        (directory / "environment.json").chmod(0o640)
+        assert find_environments() == []
+    assert list(tmp_path.iterdir()) == []
+    with running("local", "--workers", "0", environ={**os.environ, "TMPDIR": str(tmp_path)}) as process:
+        until(process, "Ctrl-C here ends everything")
+        assert len(find_environments()) == 1
+    assert find_environments() == []
+
+
+def test_local_hands_the_time_before_a_start_to_its_ecs(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[StackOptions] = []
+
+    class Stack:
+        def __init__(self, options: StackOptions) -> None:
+            given.append(options)
+
+        def start(self, _: object) -> None:
+            raise UsageError("enough")
+
+        def stop(self) -> None:
+            pass
+
+    monkeypatch.setattr("ecs_queue.local.stack.LocalStack", Stack)
+    assert invoke("local", "--provision-seconds", "20-60").exit_code == 2
+    assert [options.ecs.provision_seconds for options in given] == [(20.0, 60.0)]
 
 
 def test_local_starts_a_killed_worker_again_and_prints_json_on_request(tmp_path: Path) -> None:
@@ -92,8 +146,10 @@ def test_a_local_ecs_prints_its_url_and_answers_boto3_until_it_is_stopped(tmp_pa
     with running("local-ecs", *options) as process:
         assert process.stdout is not None
         url = process.stdout.readline().decode().strip()
+        exports = dict(word.split("=") for word in process.stdout.readline().decode().split()[1:])
         assert "runs commands as your user" in until(process, "Ctrl-C ends it")
-        client = boto3.client("ecs", endpoint_url=url, region_name="us-east-1")
+        names = {name.lower(): value for name, value in exports.items()}
+        client = boto3.client("ecs", endpoint_url=url, region_name="us-east-1", **names)
         assert client.describe_clusters(clusters=["local"])["clusters"][0]["status"] == "ACTIVE"
         answer = client.run_task(cluster="local", taskDefinition="local")
         assert [failure["reason"] for failure in answer["failures"]] == ["RESOURCE:CPU"]
@@ -104,7 +160,8 @@ def test_a_local_ecs_prints_its_url_and_answers_boto3_until_it_is_stopped(tmp_pa
 
 
 def test_a_local_ecs_has_the_given_quotas(tmp_path: Path) -> None:
-    options = ["--json", "--run-task-rate", "0.01", "--run-task-burst", "1", "--log-dir", str(tmp_path)]
+    options = ["--run-task-rate", "0.01", "--run-task-burst", "1", "--log-dir", str(tmp_path)]
+    options += ["--json", "--any-access-key"]
     with running("local-ecs", *options) as process:
         assert process.stdout is not None
         url = json.loads(process.stdout.readline())["endpoint_url"]

@@ -105,7 +105,7 @@ def commands_in(environ: dict[str, str], namespace: str) -> dict[str, tuple[list
     from ecs_queue.messages.envelope import decode_request
 
     with EcsQueue.from_config(environ=environ, overrides={"namespace": namespace}, owner="") as queue:
-        found = queue.ledger.get([record.id for record in queue.ledger.list_records("", 100)[0]])
+        found = queue.ledger.get_with_payload([record.id for record in queue.ledger.list_records("", 100)[0]])
     requests = [decode_request(record.request) for record in found if record is not None]
     return {request.id: (request.command, request.queue, request.priority) for request in requests}
 
@@ -121,7 +121,7 @@ class TestTraffic:
         (report,) = json_lines(shown.stdout)
         assert (report["submitted"], report["requests"], report["redacted"]) == (3, 3, 1)
         assert report["queues"] == {"default": 2, "etl": 1}
-        assert "1 requests contain [redacted]" in shown.stderr
+        assert "1 request with [redacted]" in shown.stderr
         found = commands_in(no_worker_environ, "load-test")
         assert {record_id.partition("-r-")[0]: request for record_id, request in found.items()} == {
             "a1": (["echo", "1"], "default", 7),
@@ -215,7 +215,7 @@ class TestTraffic:
         (["--offline", "--submit"], "expected one of --offline, --submit, found --submit and --offline"),
         (["--offline", "--speed", "2"], "--speed has no effect with --offline"),
         (["--submit", "--speed", "0"], "expected a number above 0"),
-        (["--submit", "--speed", "nan"], "expected a number above 0"),
+        (["--submit", "--speed", "nan"], "expected a number, found 'nan'"),
     ],
     ids=str,
 )

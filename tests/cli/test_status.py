@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 
-from ecs_queue.cli.ui.records import STATE_NAMES, find_record, iter_records
+from ecs_queue.cli.ui.records import STATE_NAMES
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.ledger.base import WorkerInfo
-from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 from tests.cli.conftest import Deployment, Invoke, json_lines
 
@@ -54,11 +54,22 @@ def test_status_shows_each_queue_with_its_states_backlog_and_workers(
     assert next(line.split()[:4] for line in shown.splitlines() if line.startswith("etl")) == ["etl", "0", "3", "2"]
 
 
+def test_status_has_a_block_for_each_queue_on_a_terminal_of_80_columns(
+    invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.submit(["true"])
+    monkeypatch.setattr("ecs_queue.cli.ui.output.is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = invoke("status", env=no_worker_environ).stdout.splitlines()
+    assert "default" in shown[0]
+    assert ["LAUNCHING", "0"] in [line.split() for line in shown]
+
+
 def test_status_shows_why_a_worker_is_unhealthy(
     invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
 ) -> None:
     assert "no worker is alive: start one" in invoke("status", env=no_worker_environ).stdout
-    facts = {"concurrency": 1, "launches_in_progress": 0, "launched_total": 4, "ended_total": 3}
+    facts: dict[str, Any] = {"concurrency": 1, "launches_in_progress": 0, "launched_total": 4, "ended_total": 3}
     now = client.ledger.now()
     for name, health in (("w1", "ok"), ("w2", "default: no credentials")):
         ill = WorkerInfo(
@@ -90,6 +101,18 @@ def test_status_of_an_unknown_id_is_status_1_and_a_sentence(
         done = invoke("status", name, env=no_worker_environ)
         assert (done.exit_code, done.stdout) == (1, "")
         assert f"no request {name} is known" in done.stderr
+
+
+def test_status_of_a_waiting_request_says_that_its_queue_is_paused(
+    invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
+) -> None:
+    client.submit(["true"], id="a1")
+    assert "paused" not in invoke("status", "a1", env=no_worker_environ).stdout
+    client.ledger.pause_queues(["default"])
+
+    assert "its queue is paused for" in invoke("status", "a1", env=no_worker_environ).stdout
+    (facts,) = json_lines(invoke("status", "a1", "--json", env=no_worker_environ).stdout)
+    assert facts["queue_paused_since"].endswith("Z")
 
 
 def test_status_of_a_request_shows_its_facts_and_not_its_payload(
@@ -125,47 +148,7 @@ def test_tasks_are_listed_newest_first_and_filtered_by_state_and_queue(
 
 def test_no_tasks_is_nothing_on_stdout(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
     done = invoke("tasks", env=no_worker_environ)
-    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "no such requests\n")
-
-
-class PagedLedger:
-    """A ledger whose pages are given."""
-
-    def __init__(self, *pages: list[Record]) -> None:
-        self._pages = pages
-        self.page_calls = 0
-
-    def list_records(self, cursor: str, limit: int) -> tuple[list[Record], str]:
-        self.page_calls += 1
-        position = int(cursor or 0)
-        return self._pages[position], str(position + 1) if position + 1 < len(self._pages) else ""
-
-    def find_id_by_arn(self, arn: str) -> None:
-        return None
-
-
-def test_a_record_that_moves_while_the_pages_are_read_is_listed_once() -> None:
-    one, two = Record(id="one", nonce="n"), Record(id="two", nonce="n")
-    ledger = PagedLedger([one, two], [two], [one, Record(id="one", nonce="another submission")])
-    found = list(iter_records(ledger, lambda _: True, 2))  # type: ignore[arg-type]
-    assert [(record.id, record.nonce) for record in found] == [
-        ("one", "n"),
-        ("two", "n"),
-        ("one", "another submission"),
-    ]
-
-
-def test_no_more_pages_are_read_than_are_needed() -> None:
-    ledger = PagedLedger([Record(id="one")], [Record(id="two")], [Record(id="three")])
-    assert next(iter_records(ledger, lambda _: True, 1)).id == "one"  # type: ignore[arg-type]
-    assert ledger.page_calls == 1
-
-
-def test_a_finished_task_is_found_by_its_arn_among_the_newest() -> None:
-    ledger = PagedLedger([Record(id="one", arn="a:1")], [Record(id="two", arn="a:2")])
-    found = find_record(ledger, "a:2")  # type: ignore[arg-type]
-    assert found is not None
-    assert found.id == "two"
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "no requests\n")
 
 
 def test_status_finds_a_request_by_the_arn_of_its_task(deployment: Deployment) -> None:
@@ -183,4 +166,5 @@ def test_status_works_when_only_the_broker_is_unavailable(invoke: Invoke, no_wor
     assert done.exit_code == 0
     assert json_lines(done.stdout)[0]["backlog"] is None
     assert "the broker failed" in done.stderr
+    assert ".;" not in done.stderr
     assert invoke("status", *away, env=no_worker_environ).stdout.splitlines()[1].split()[:3] == ["default", "0", "?"]

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from ecs_queue.cli import stop as stop_module
+from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.states import State
 from tests.cli.conftest import Deployment, Invoke, json_lines, task_file
 from tests.wait import wait_until
 
@@ -91,3 +95,13 @@ def test_a_running_task_is_stopped_and_its_real_exit_code_reported(deployment: D
     out, _ = waiting.communicate(timeout=30)
     assert waiting.returncode == 143
     assert json_lines(out.decode())[0]["state"] == "REVOKED"
+
+
+def test_a_stop_of_an_airflow_task_says_what_sigterm_does_not_stop(capsys: pytest.CaptureFixture[str]) -> None:
+    running = Record(id="a", owner="airflow-7", state=State.LAUNCHED)
+    waiting, other = replace(running, state=State.REVOKED), replace(running, owner="results")
+    stop_module._note_airflow_tasks([None, waiting, other])
+    assert capsys.readouterr().err == ""
+    stop_module._note_airflow_tasks([running, running])
+    [line] = capsys.readouterr().err.splitlines()
+    assert "mark it as failed in Airflow" in line

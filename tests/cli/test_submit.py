@@ -39,7 +39,8 @@ def test_one_command_prints_its_id(invoke: Invoke, no_worker_environ: Mapping[st
     assert json_lines(given.stdout) == [{"id": "mine"}]
     assert queued(no_worker_environ) == sorted([plain.stdout.strip(), "mine"])
     with EcsQueue.from_config(environ=no_worker_environ, owner="") as client:
-        record = client.status("mine")
+        [record] = client.ledger.get_with_payload(["mine"])
+    assert record is not None
     assert json.loads(record.request)["command"] == ["echo", "-n", "hello"]
     assert record.owner == ""
 
@@ -48,11 +49,19 @@ def test_every_option_reaches_the_request(invoke: Invoke, no_worker_environ: Map
     config = '{"cpu": 512, "environment": [{"name": "A", "value": "b"}]}'
     options = ["--queue", "etl", "--priority", "5", "--expires-in", "60", "--time-limit", "7.5"]
     options += ["--relaunch", "interrupted", "--executor-config", config, "--id", "a1"]
+    options += ["--start-timeout", "5m"]
     assert invoke("submit", *options, "--", "true", env=no_worker_environ).exit_code == 0
     with EcsQueue.from_config(environ=no_worker_environ, owner="") as client:
-        request = json.loads(client.status("a1").request)
-    found = {name: request[name] for name in ("queue", "priority", "expires_in", "time_limit", "relaunch")}
+        [record] = client.ledger.get_with_payload(["a1"])
+    assert record is not None
+    request = json.loads(record.request)
+    found = {
+        name: request[name]
+        for name in ("v", "queue", "priority", "expires_in", "time_limit", "relaunch", "start_timeout")
+    }
     assert found == {
+        "v": 2,
+        "start_timeout": 300.0,
         "queue": "etl",
         "priority": 5,
         "expires_in": 60.0,
@@ -84,6 +93,7 @@ def test_a_file_prints_its_ids_in_order_and_the_options_are_defaults_of_its_line
         (["--output", "r.jsonl", "--", "true"], "--output takes the results of --file and --wait"),
         (["--file", "TASKS.jsonl", "--output", "r.jsonl"], "--output takes the results of --file and --wait"),
         (["--timeout", "5", "--", "true"], "--timeout bounds --wait"),
+        (["--logs", "--", "true"], "--logs prints the output of one command with --wait"),
         (["--file", "TASKS.jsonl", "--wait", "--output", "./TASKS.jsonl"], "would overwrite the tasks"),
         (["--file", "nope.jsonl"], "nope.jsonl: No such file or directory"),
         (["--file", "TASKS.jsonl", "--wait", "--output", "no/dir.jsonl"], "nothing was submitted"),
@@ -170,7 +180,7 @@ def test_a_server_that_cannot_be_reached_is_a_sentence_within_seconds_and_no_pas
         "AWS_REGION": "eu-west-1",
     }
     start = time.monotonic()
-    done = invoke("--log-level", "debug", "--broker-url", url, *command, env=env)
+    done = invoke("--log-level", "debug", *command, env={**env, "AIRFLOW__ECS_QUEUE__BROKER_URL": url})
     assert time.monotonic() - start < 5
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1

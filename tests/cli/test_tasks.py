@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from ecs_queue.cli import tasks as cli_tasks
-from ecs_queue.cli.tasks import TaskFilter, _print_records
+from ecs_queue.cli.tasks import _print_records
 from ecs_queue.cli.ui import output
-from ecs_queue.cli.ui.durations import TimeBound
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
@@ -23,30 +22,6 @@ UUID = "eb8aeb81-97ec-445a-921c-90e732b77302"
 def client(no_worker_environ: dict[str, str]) -> Iterator[EcsQueue]:
     with EcsQueue.from_config(environ=no_worker_environ, owner="me") as queue:
         yield queue
-
-
-@pytest.mark.parametrize(
-    ("selection", "fits"),
-    [
-        (TaskFilter(), True),
-        (TaskFilter(states=frozenset({"FAILED"})), True),
-        (TaskFilter(states=frozenset({"SUCCESS"})), False),
-        (TaskFilter(queue="etl"), True),
-        (TaskFilter(queue="default"), False),
-        (TaskFilter(since=TimeBound(age=60.0)), True),
-        (TaskFilter(since=TimeBound(age=59.0)), False),
-        (TaskFilter(since=TimeBound(timestamp=NOW - 60)), True),
-        (TaskFilter(owner="me"), True),
-        (TaskFilter(owner=""), False),
-        (TaskFilter(reason="CANNOTPULL"), True),
-        (TaskFilter(reason="cannotpull", queue="default"), False),
-    ],
-)
-def test_a_request_is_selected_when_every_filter_matches(selection: TaskFilter, fits: bool) -> None:
-    record = Record(
-        id="a", queue="etl", owner="me", state=State.FAILED, created_at=NOW - 60, reason="CannotPullContainerError"
-    )
-    assert selection.matches(record, NOW) == fits
 
 
 def test_counts_are_by_queue_and_state_of_all_selected_requests(

@@ -53,6 +53,10 @@ def test_the_sums_of_all_workers_and_a_mix_of_versions_are_shown() -> None:
     assert "RunTask and StopTask 10.0 of 20/s" in words
     assert "DescribeTasks and ListTasks 2.0 of 20/s" in words
     assert words.endswith("2 versions")
+    assert "Spot" not in words
+    mixed = [info(), info(spot_call_rate=8.0), info(spot_call_rate=6.0)]
+    assert "RunTask and StopTask 15.0 of 20/s, RunTask on Fargate Spot 14.0 of 20/s" in _summary(mixed)
+    assert dict(zip(_HEADERS, _row(mixed[1], NOW), strict=True))["usage"] == "25% + 40% Spot / 5%"
     assert "5.0/s, no limit" in _summary([info(start_call_limit=0.0)])
 
 
@@ -105,7 +109,12 @@ def test_a_real_worker_reports_its_polls_calls_and_rates(invoke: Invoke, deploym
         (found,) = json_lines(invoke("workers", "--json", env=deployment.environ).stdout)
         return found
 
-    wait_until(lambda: line()["launch_rate"] > 0 and line()["described_at"] is not None, "the heartbeat has it", 20)
-    shown = line()
-    assert min(shown[rate] for rate in ("launch_rate", "start_call_rate", "read_call_rate")) > 0
+    shown: dict[str, Any] = {}
+
+    def is_complete() -> bool:
+        shown.update(line())
+        rates = (shown[rate] for rate in ("launch_rate", "start_call_rate", "read_call_rate"))
+        return min(rates) > 0 and shown["described_at"] is not None
+
+    wait_until(is_complete, "a heartbeat has the rates and the last DescribeTasks", 20)
     assert shown["started_at"] < shown["polled_at"] <= shown["last_seen_at"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,8 +12,12 @@ from ecs_queue import durations
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[float]
+    _RangeType = click.ParamType[tuple[float, float]]
 else:
-    _ParamType = click.ParamType
+    _ParamType = _RangeType = click.ParamType
+
+#: Longer than any time that a datetime has.
+_MAX_SHOWN_SECONDS = 1e12
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,10 @@ class TimeBound:
 
     age: float | None = None
     timestamp: float = 0.0
+
+    def moment(self) -> timedelta | datetime:
+        """Return how long ago it is, or when it is."""
+        return datetime.fromtimestamp(self.timestamp, UTC) if self.age is None else timedelta(seconds=self.age)
 
     def resolve(self, now: float) -> float:
         """Return seconds since the epoch."""
@@ -43,6 +51,20 @@ class Duration(_ParamType):
             bound = f"above {self._min:g}" if self._min_open else f"of at least {self._min:g} s"
             self.fail(f"expected a duration {bound}, such as {durations.EXAMPLES}, found {value!r}", param, ctx)
         return seconds
+
+
+class DurationRange(_RangeType):
+    """The type of an option that takes a duration or a range of them, such as `30` or `20-60`, in seconds."""
+
+    name = "range of durations"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        """See click."""
+        low, _, high = str(value).partition("-")
+        bounds = (Duration().convert(low, param, ctx), Duration().convert(high or low, param, ctx))
+        if bounds[0] > bounds[1]:
+            self.fail(f"expected the shorter duration first, such as 20-60, found {value!r}", param, ctx)
+        return bounds
 
 
 #: A duration above 0.
@@ -77,7 +99,7 @@ def parse_time_bound(text: str) -> TimeBound:
 
 def format_duration(seconds: float) -> str:
     """Return `0.42 s`, `12.3 s`, `3 min 20 s`, `2 h 5 min` or `3 d 4 h`."""
-    seconds = max(0.0, seconds)
+    seconds = min(max(0.0, seconds), _MAX_SHOWN_SECONDS)
     if seconds < 9.995:
         return f"{seconds:.2f} s"
     if seconds < 59.95:
@@ -97,12 +119,18 @@ def format_ago(timestamp: float, now: float) -> str:
 
 def format_timestamp(epoch_seconds: float | None) -> str | None:
     """Return RFC 3339 in UTC, as in result lines; None for None and 0, which mean never."""
-    return datetime.fromtimestamp(round(epoch_seconds, 3), UTC).isoformat()[:-6] + "Z" if epoch_seconds else None
+    from ecs_queue.messages.envelope import to_datetime  # slow, and no help needs it
+
+    moment = to_datetime(epoch_seconds)
+    return moment.isoformat()[:-6] + "Z" if moment else None
 
 
 def format_timestamp_ms(epoch_seconds: float) -> str:
     """Return RFC 3339 in UTC with milliseconds."""
-    return datetime.fromtimestamp(epoch_seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    from ecs_queue.messages.envelope import to_datetime  # slow, and no help needs it
+
+    moment = to_datetime(epoch_seconds) or datetime.fromtimestamp(0, UTC)
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def _to_age(text: str) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ecs_queue.cli.ui.durations import format_timestamp_ms
 from ecs_queue.cli.ui.output import sanitize
+from ecs_queue.error_text import traceback_text
 
 LOG_FORMATS = ("text", "json")
 
@@ -26,6 +27,10 @@ def configure_logging(level: int, log_format: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.WARNING))
     logging.getLogger("ecs_queue").setLevel(level)
+    # An exporter that fails writes many lines and its request's text; an event of ours reports the outage.
+    logging.getLogger("opentelemetry").setLevel(level if level <= logging.DEBUG else logging.CRITICAL)
+    # It quotes what it cannot read of OTEL_EXPORTER_OTLP_HEADERS, which has tokens.
+    logging.getLogger("opentelemetry.util.re").setLevel(logging.CRITICAL)
     logging.captureWarnings(True)
 
 
@@ -33,10 +38,10 @@ class TextFormatter(logging.Formatter):
     """`2025-01-31T12:00:00.123Z INFO 7a1e launched as arn:... (launch 1)`; control characters become spaces."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return one line, and the traceback if there is one."""
+        """Return one line, and the traceback if there is one, without values of a payload."""
         line = f"{format_timestamp_ms(record.created)} {record.levelname} {sanitize(record.getMessage())}"
-        if record.exc_info:
-            line = f"{line}\n{self.formatException(record.exc_info)}"
+        if record.exc_info and record.exc_info[1]:
+            line = f"{line}\n{traceback_text(record.exc_info[1])}"
         return line
 
 
@@ -50,6 +55,6 @@ class JsonFormatter(logging.Formatter):
         shown["message"] = record.getMessage()
         for name, value in getattr(record, "fields", {}).items():
             shown.setdefault(name, value)
-        if record.exc_info:
-            shown["traceback"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[1]:
+            shown["traceback"] = traceback_text(record.exc_info[1])
         return json.dumps(shown, default=str)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ecs_queue.cli.ui.output import print_stderr
 from ecs_queue.errors import UsageError
 from ecs_queue.messages.queue_names import canonical_queue_name, is_queue_name
+from ecs_queue.payload_repr import PayloadRepr
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
-@dataclass
-class SharedOptions:
+@dataclass(repr=False)
+class SharedOptions(PayloadRepr):
     """What the command line says for every command.
 
     Attributes:
@@ -42,7 +44,27 @@ class SharedOptions:
         """Return the configuration in effect; `ConfigError` names every mistake in it."""
         from ecs_queue.config import load_config
 
+        self._check_urls()
         return (self.load or load_config)(self.config_path, overrides=self.overrides)
+
+    def _check_urls(self) -> None:
+        """Warn of a password in the command line, which every user of the machine can read in the list of processes.
+
+        Raises:
+            UsageError: A URL is given twice, itself and as a file.
+        """
+        from ecs_queue.cli.ui.output import print_stderr
+        from ecs_queue.config.redact import holds_secret
+
+        for key in ("broker_url", "ledger_url"):
+            option, url = f"--{key.replace('_', '-')}", self.overrides.get(key, "")
+            if url and f"{key}_file" in self.overrides:
+                raise UsageError(f"{option} and {option}-file exclude each other; leave one of them out")
+            if holds_secret(key, url):
+                print_stderr(
+                    f"ecs-queue: {option} shows its password in the list of processes; use {option}-file, or "
+                    f"AIRFLOW__ECS_QUEUE__{key.upper()}"
+                )
 
     def configure_logging(self, default: str = "warning", log_format: str = "text") -> None:
         """Log to stderr, by default from the level `default`; other libraries only from WARNING."""
@@ -92,8 +114,10 @@ def shared_options(command: Command) -> Command:
             help="What to log to stderr. The default is info for a worker, warning for other commands.",
         ),
         option("--namespace", metavar="NAME", help="Name of the installation, when several share one server."),
+        option("--ledger-url-file", metavar="PATH", help="File with the --ledger-url, which may hold a password."),
+        option("--broker-url-file", metavar="PATH", help="File with the --broker-url, which may hold a password."),
         option("--ledger-url", metavar="URL", help="Server of the records. The default is --broker-url."),
-        option("--broker-url", metavar="URL", help="Server of the messages: redis:// or rediss://."),
+        option("--broker-url", metavar="URL", help="Server of the messages: redis://, rediss://, sentinel:// ..."),
         option("--config", metavar="PATH", help="Ini file with the configuration.  [env: ECS_QUEUE_CONFIG]"),
     ):
         command = decorate(command)
@@ -143,8 +167,15 @@ def open_client(options: SharedOptions, owner: str | None = "") -> Iterator[EcsQ
 
 @contextmanager
 def open_journal_reader(config: Config) -> Iterator[RedisJournal]:
-    """Open the namespace's journal, and close it at the end. It is empty when no worker or client writes one."""
+    """Open the namespace's journal, and close it at the end. It is empty when no worker or client writes one.
+
+    stderr says at the end what was skipped because it is broken.
+    """
     from ecs_queue.journal import open_journal
 
     with closing(open_journal(config)) as journal:
-        yield journal
+        try:
+            yield journal
+        finally:
+            if len(journal.skipped):
+                print_stderr(f"ecs-queue: {journal.skipped.message()}")

@@ -6,7 +6,9 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
+import tempfile
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -42,6 +44,11 @@ def is_terminal(stream: IO[Any] | None = None) -> bool:
 def sanitize(text: str) -> str:
     """Return the text on one line, without control characters: they could send commands to a terminal."""
     return _CONTROL_CHARACTERS.sub(" ", text).strip()
+
+
+def describe_number(number: int, noun: str) -> str:
+    """Return "1 request", "2 requests"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def truncate(text: str, limit: int) -> str:
@@ -113,6 +120,36 @@ def print_json(value: Mapping[str, Any]) -> None:
 def to_json_line(value: Mapping[str, Any]) -> str:
     """Return the object as one line of JSON."""
     return json.dumps(value, ensure_ascii=False)
+
+
+@contextmanager
+def replace_output(path: str, unchanged: str) -> Iterator[IO[bytes]]:
+    """Write a regular file beside its place, and put it there when it is complete; anything else as `open_output`.
+
+    An error, or a process that is killed, leaves the old file, or none. A new file is for its owner alone (mode 0600).
+    Arguments are those of `open_output`.
+    """
+    if path == STDIO or (os.path.exists(path) and not os.path.isfile(path)):
+        with open_output(path, unchanged) as sink:
+            yield sink
+        return
+    place = os.path.realpath(path)  # a symbolic link stays one
+    try:
+        number, beside = tempfile.mkstemp(prefix=f".{os.path.basename(place)[:100]}.", dir=os.path.dirname(place))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--output {path}: {getattr(error, 'strerror', None) or error}; {unchanged}") from None
+    try:
+        with wrap_output_errors(f"--output {path}"), os.fdopen(number, "wb") as sink:
+            with suppress(FileNotFoundError):
+                os.chmod(beside, stat.S_IMODE(os.stat(place).st_mode))
+            yield sink
+            sink.flush()
+            os.fsync(number)
+            os.replace(beside, place)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(beside)
+        raise
 
 
 @contextmanager

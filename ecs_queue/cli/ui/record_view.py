@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,21 +14,25 @@ if TYPE_CHECKING:
     from ecs_queue.protocol.record import Record
 
 
+_NONE: Mapping[str, float] = {}
+
+
 def record_to_dict(record: Record) -> dict[str, Any]:
     """Return the facts JSON-ready: times are RFC 3339 in UTC, durations are seconds, None means never or unknown.
 
-    `attempts` is the number of the present attempt, and of all attempts once the request has ended. `waited_seconds`
-    count from the submission to the launch, `ran_seconds` from the start of the container to the end.
+    `attempts` is the number of attempts made so far, 0 before the first launch. `waited_seconds` count from the
+    submission to the launch, `ran_seconds` from the start of the container to the end.
     """
     return {
         "id": record.id,
         "state": str(record.state.value),
         "queue": record.queue,
-        "attempts": record.attempts if record.is_terminal else record.attempt,
+        "attempts": record.attempts_made,
         "launch": record.launch,
         "status": record.last_status or None,
         "exit_code": record.exit_code,
         "task_arn": record.arn or None,
+        "runner": record.run or None,
         "reason": record.reason,
         "stop_code": record.stop_code or None,
         "stop_requested_by": record.stop_requested_by or None,
@@ -35,8 +40,11 @@ def record_to_dict(record: Record) -> dict[str, Any]:
         "owner": record.owner or None,
         "relaunch": record.relaunch,
         "time_limit": record.time_limit or None,
+        "start_timeout": record.start_timeout or None,
+        "retry_rules": json.loads(record.retry_rules) if record.retry_rules else None,
         "queued_at": format_timestamp(record.created_at),
         "not_before": format_timestamp(record.not_before),
+        "delayed_until": format_timestamp(record.delayed_until),
         "expires_at": format_timestamp(record.expires_at),
         "launched_at": format_timestamp(record.launched_at),
         "started_at": format_timestamp(record.started_at),
@@ -47,12 +55,16 @@ def record_to_dict(record: Record) -> dict[str, Any]:
     }
 
 
-def record_lines(record: Record, now: float) -> list[tuple[str, str]]:
-    """Return the facts for people, as names and values. `now` is the ledger's clock, seconds since the epoch."""
+def record_lines(record: Record, now: float, paused: Mapping[str, float] = _NONE) -> list[tuple[str, str]]:
+    """Return the facts for people, as names and values.
+
+    `now` is the ledger's clock, seconds since the epoch; `paused` has the paused queues and since when.
+    """
     facts = record_to_dict(record)
     start_delay = _seconds_between(record.launched_at, record.started_at)
     stop = f"requested by {record.stop_requested_by} at {_without_fraction(facts['stop_requested_at'])}"
-    waits_for_retry = record.not_before > now and not record.is_terminal
+    is_delayed = record.delayed_until > now and not record.is_terminal
+    waits_for_retry = record.not_before > now and not record.is_terminal and not is_delayed
     may_expire = not record.is_terminal and not record.launched_at
     return [
         ("id", record.id),
@@ -62,10 +74,13 @@ def record_lines(record: Record, now: float) -> list[tuple[str, str]]:
         ("attempts", str(facts["attempts"])),
         ("launches", str(record.launch) if record.launch > 1 else ""),
         ("task", record.arn),
+        ("runner", record.run),
         ("ECS status", "" if record.is_terminal else record.last_status),
         ("reason", record.reason),
+        ("paused", _pause_text(record, now, paused)),
         ("stop code", record.stop_code),
         ("stop", stop if record.stop_requested_at else ""),
+        ("delayed until", _with_time_until(facts["delayed_until"], record.delayed_until, now) if is_delayed else ""),
         ("next attempt", _with_time_until(facts["not_before"], record.not_before, now) if waits_for_retry else ""),
         ("queued", _with_duration(facts["queued_at"], now - record.created_at, "ago")),
         ("launched", _with_duration(facts["launched_at"], facts["waited_seconds"], "after it was queued")),
@@ -73,6 +88,8 @@ def record_lines(record: Record, now: float) -> list[tuple[str, str]]:
         ("finished", _with_duration(facts["finished_at"], facts["ran_seconds"], "after its start")),
         ("expires", _with_time_until(facts["expires_at"], record.expires_at, now) if may_expire else ""),
         ("time limit", format_duration(record.time_limit) if record.time_limit else ""),
+        ("start timeout", format_duration(record.start_timeout) if record.start_timeout else ""),
+        ("retry rules", record.retry_rules),
         ("relaunch", record.relaunch),
         ("worker", record.worker),
     ]
@@ -94,6 +111,13 @@ def exit_status_for(result_line: Mapping[str, Any]) -> int:
         return 0
     code = result_line["exit_code"]
     return code if code is not None and 0 < code < 256 else EXIT_FAILURE
+
+
+def _pause_text(record: Record, now: float, paused: Mapping[str, float]) -> str:
+    if record.state.value != "QUEUED" or record.queue not in paused:
+        return ""
+    since = format_duration(now - paused[record.queue])
+    return f"its queue is paused for {since}: `ecs-queue queues resume {record.queue}`"
 
 
 def _without_fraction(timestamp: str | None) -> str:

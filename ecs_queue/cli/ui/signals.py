@@ -1,4 +1,4 @@
-"""Waits for SIGTERM and SIGINT. The handler only writes a byte to a pipe, so that it cannot deadlock."""
+"""Waits for SIGTERM, SIGHUP and SIGINT. The handler only writes a byte to a pipe, so that it cannot deadlock."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import signal
 from types import FrameType
 from typing import Any
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from ecs_queue.local.stop_signals import stop_signals
 
 
 class StopSignals:
-    """Catches SIGTERM and SIGINT from `__enter__` to `__exit__`. Main thread only."""
+    """Catches the signals that end a command, SIGHUP as SIGTERM, from `__enter__` to `__exit__`. Main thread only."""
 
     def __init__(self) -> None:
         self._previous: dict[signal.Signals, Any] = {}
@@ -29,12 +29,13 @@ class StopSignals:
             The signal; None when none came in time.
         """
         ready, _, _ = select.select([self._read_fd], [], [], timeout)
-        return signal.Signals(os.read(self._read_fd, 1)[0]) if ready else None
+        number = signal.Signals(os.read(self._read_fd, 1)[0]) if ready else None
+        return signal.SIGTERM if number is signal.SIGHUP else number
 
     def __enter__(self) -> StopSignals:
         self._read_fd, self._write_fd = os.pipe()
         os.set_blocking(self._write_fd, False)
-        self._previous = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        self._previous = {number: signal.signal(number, self._on_signal) for number in stop_signals()}
         return self
 
     def __exit__(self, *exc_info: object) -> None:

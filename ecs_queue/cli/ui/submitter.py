@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from ecs_queue.cli.ui.output import print_stderr
 from ecs_queue.errors import LedgerUnavailable, PermanentError, ResultTimeout, RetryableError
+from ecs_queue.outage_log import OutageLine, OutageLog
 
 if TYPE_CHECKING:
-    from ecs_queue.client.client import EcsQueue, Handle
+    from ecs_queue.client.client import EcsQueue
+    from ecs_queue.client.handle import Handle
     from ecs_queue.client.producer import PreparedRequest
     from ecs_queue.messages.envelope import TaskResult
 
@@ -34,6 +36,7 @@ class Submitter:
 
     def __init__(self, queue: EcsQueue) -> None:
         self._queue = queue
+        self._outage_log = OutageLog(time.monotonic, settle_seconds=0.0)
         self.handles: list[Handle] = []
         self.ambiguous_ids: list[str] = []
 
@@ -85,15 +88,23 @@ class Submitter:
         deadline = time.monotonic() + _OUTAGE_TIMEOUT_SECONDS
         while True:
             try:
-                return self._queue.send(batch)
+                sent = self._queue.send(batch)
             except LedgerUnavailable as error:
                 if time.monotonic() >= deadline:
                     raise SubmissionUnfinished(
                         f"{len(self.handles)} of {total} requests were submitted, and it is unknown whether the next "
                         f"{len(batch)} were: {error}"
                     ) from error
-                print_stderr(f"ecs-queue: {error}; trying again")
+                _print_outage(self._outage_log.record_failure(str(error)))
                 time.sleep(_RETRY_SECONDS)
+            else:
+                _print_outage(self._outage_log.record_success())
+                return sent
+
+
+def _print_outage(line: OutageLine | None) -> None:
+    if line is not None:
+        print_stderr(f"ecs-queue: {line.describe('the ledger')}")
 
 
 def wait_for_results(queue: EcsQueue, handles: Sequence[Handle], timeout: float | None) -> Iterator[TaskResult]:
@@ -104,12 +115,12 @@ def wait_for_results(queue: EcsQueue, handles: Sequence[Handle], timeout: float 
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     open_handles = {handle.id: handle for handle in handles}
-    is_unavailable = False
+    outage_log = OutageLog(time.monotonic, settle_seconds=0.0)
     while open_handles:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
             for result in queue.as_completed(list(open_handles.values()), left):
-                is_unavailable = False
+                _print_outage(outage_log.record_success())
                 del open_handles[result.id]
                 yield result
         except ResultTimeout:
@@ -118,7 +129,6 @@ def wait_for_results(queue: EcsQueue, handles: Sequence[Handle], timeout: float 
             )
             raise ResultTimeout(f"{missing} not ended within {timeout:g} s") from None
         except RetryableError as error:
-            if open_handles and not is_unavailable:
-                print_stderr(f"ecs-queue: {error}; still waiting")
-            is_unavailable = True
+            if open_handles:
+                _print_outage(outage_log.record_failure(str(error)))
             time.sleep(_RETRY_SECONDS if left is None else min(_RETRY_SECONDS, left))

@@ -6,6 +6,7 @@ import codecs
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ecs_queue.error_text import error_text
 from ecs_queue.errors import EcsQueueError, IdConflict, InvalidRequest
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def read_task_lines(name: str, data: bytes, defaults: Mapping[str, Any]) -> Iter
         try:
             task = msgspec.json.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InvalidRequest(f"{name} line {number}: not JSON: {error}") from None
+            raise InvalidRequest(f"{name} line {number}: not JSON: {error_text(error)}") from None
         if not isinstance(task, dict):
             expected = 'an object such as {"command": ["echo", "hello"]}'
             raise InvalidRequest(f"{name} line {number}: expected {expected}, found {type(task).__name__}")

@@ -1,14 +1,27 @@
-"""Shows the timeline of a request: bars on a terminal, otherwise lines, or JSON."""
+"""Reads and shows the timeline of a request: bars on a terminal, otherwise lines, or JSON."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from ecs_queue.cli.ui.durations import format_duration, format_timestamp
-from ecs_queue.cli.ui.output import STATE_STYLES, is_terminal, print_stdout, sanitize, write_stdout
+from ecs_queue.cli.ui.options import open_journal_reader
+from ecs_queue.cli.ui.output import (
+    STATE_STYLES,
+    describe_number,
+    is_terminal,
+    print_stderr,
+    print_stdout,
+    sanitize,
+    write_stdout,
+)
+from ecs_queue.errors import JournalUnavailable, MissingRight
 
 if TYPE_CHECKING:
-    from ecs_queue.journal.timeline import LaunchTimeline, Phase, Timeline
+    from ecs_queue.client.client import EcsQueue
+    from ecs_queue.journal.timeline import LaunchTimeline, Timeline
+    from ecs_queue.protocol.phases import Phase
+    from ecs_queue.protocol.record import Record
 
 _PHASE_COLOURS = {
     "wait": "bright_black",
@@ -22,6 +35,31 @@ _PHASE_COLOURS = {
 _NAME_WIDTH, _TIME_WIDTH = 9, 16
 #: The shortest bar, as a part of the whole width.
 _MIN_BAR_FRACTION = 0.01
+
+
+def read_timeline(client: EcsQueue, record: Record | None, record_id: str) -> Timeline | None:
+    """Return a request's timeline from the journal or, when it cannot be read, from the record alone."""
+    from ecs_queue.journal.timeline import build_timeline
+
+    try:
+        with open_journal_reader(client.config) as journal:
+            if journal.is_readable():
+                return build_timeline(record, journal.request_events(record_id), record_id)
+            print_stderr("ecs-queue: this user of the server may not read the journal: only the last attempt is shown")
+    except (JournalUnavailable, MissingRight) as error:
+        print_stderr(f"ecs-queue: {error}")
+    return build_timeline(record, (), record_id)  # the record alone gives the last attempt
+
+
+def warn_about_events(timeline: Timeline | None) -> None:
+    """Print what the timeline leaves out, and what it shows although no signing key verifies it."""
+    if timeline is not None and timeline.unused_events:
+        print_stderr(f"ecs-queue: {describe_number(timeline.unused_events, 'event')} of the journal left out as broken")
+    if timeline is not None and timeline.unverified_events:
+        print_stderr(
+            f"ecs-queue: {describe_number(timeline.unverified_events, 'event')} of the journal not signed with a key "
+            "of signing_keys: the timeline may be wrong, the record is not"
+        )
 
 
 def timeline_to_dicts(timeline: Timeline) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import json
 import logging
 
 import pytest
+from opentelemetry.util.re import parse_env_headers
 
 from ecs_queue.cli.ui.logging_setup import configure_logging
 from ecs_queue.telemetry import Telemetry
@@ -58,3 +59,11 @@ def test_other_libraries_are_heard_from_warning_even_at_debug(capsys: pytest.Cap
     assert "chatter" not in said
     assert "WARNING trouble" in said
     assert "DEBUG detail" in said
+
+
+def test_a_header_for_the_collector_is_not_shown_even_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(logging.DEBUG, "text")
+    assert parse_env_headers("Authorization: Bearer hunter2", liberal=True) == {}
+    logging.getLogger("opentelemetry.exporter").debug("it exports")
+    shown = capsys.readouterr().err
+    assert ("it exports" in shown, "hunter2" in shown) == (True, False)

@@ -37,3 +37,26 @@ def test_a_configuration_file_that_is_not_there_is_named(invoke: Invoke, tmp_pat
     done = invoke("status", "--config", str(tmp_path / "nope.cfg"))
     assert done.exit_code == 2
     assert "nope.cfg: expected a readable ini file" in done.stderr
+
+
+def test_a_password_in_the_command_line_is_warned_of_and_not_shown(invoke: Invoke) -> None:
+    done = invoke("config", "--broker-url", "redis://:hunter2@127.0.0.1/0")
+    assert "--broker-url shows its password in the list of processes; use --broker-url-file" in done.stderr
+    assert "hunter2" not in done.stderr + done.stdout
+    assert invoke("config", "--broker-url", "redis://127.0.0.1/0").stderr.count("list of processes") == 0
+
+
+def test_a_url_in_a_file_is_in_no_list_of_processes(invoke: Invoke, tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text("redis://:hunter2@127.0.0.1:1/0\n")
+    done = invoke("config", "--broker-url-file", str(file), "--json")
+    assert done.exit_code == 0
+    assert "redis://:***@127.0.0.1:1/0" in done.stdout
+    assert "hunter2" not in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_url_and_its_file_exclude_each_other(invoke: Invoke) -> None:
+    done = invoke("config", "--ledger-url", "redis://127.0.0.1/0", "--ledger-url-file", "url")
+    assert done.exit_code == 2
+    assert "--ledger-url and --ledger-url-file exclude each other" in done.stderr

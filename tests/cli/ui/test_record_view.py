@@ -50,11 +50,17 @@ def test_durations_are_the_wait_for_the_launch_and_the_run() -> None:
     assert lines["queued"] == "2023-11-14T22:13:30Z, 1 min 30 s ago"
 
 
+def test_the_runner_of_a_warm_pool_is_a_fact_for_machines_too() -> None:
+    assert record_to_dict(record(run="a1.n.1"))["runner"] == "a1.n.1"
+    assert record_to_dict(record())["runner"] is None
+
+
 def test_what_has_not_happened_is_none_for_machines_and_left_out_for_people() -> None:
     seen = Record(id="a1", queue="etl", created_at=NOW - 5, expires_at=NOW + 60, not_before=NOW + 2.5)
     facts = record_to_dict(seen)
     assert facts["state"] == "QUEUED"
-    assert facts["attempts"] == 1
+    assert facts["attempts"] == 0
+    assert record_to_dict(record(state=State.LAUNCHED, finished_at=0.0))["attempts"] == 2
     unknown = ("task_arn", "exit_code", "launched_at", "finished_at", "ran_seconds", "stop_requested_by")
     assert [facts[name] for name in unknown] == [None] * 6
     lines = dict(record_lines(seen, NOW))
@@ -66,6 +72,17 @@ def test_what_has_not_happened_is_none_for_machines_and_left_out_for_people() ->
 def test_a_stop_names_who_requested_it() -> None:
     seen = record(state=State.LAUNCHED, finished_at=0.0, stop_requested_by="ops", stop_requested_at=NOW - 1)
     assert dict(record_lines(seen, NOW))["stop"] == "requested by ops at 2023-11-14T22:14:59Z"
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"state": State.QUEUED}, "its queue is paused for 1 min 30 s: `ecs-queue queues resume etl`"),
+        ({"state": State.LAUNCHED}, ""),
+    ],
+)
+def test_a_request_that_waits_in_a_paused_queue_says_so(changes: dict[str, Any], shown: str) -> None:
+    assert dict(record_lines(record(**changes, finished_at=0.0), NOW, {"etl": NOW - 90}))["paused"] == shown
 
 
 def test_run_time_goes_on_while_it_runs() -> None:

@@ -7,11 +7,12 @@ import signal
 
 import pytest
 
-from ecs_queue.cli.ui.signals import STOP_SIGNALS, StopSignals
+from ecs_queue.cli.ui.signals import StopSignals
+from ecs_queue.local.stop_signals import stop_signals
 
 
 def test_signals_are_returned_in_order_and_the_handlers_are_restored() -> None:
-    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    before = [signal.getsignal(number) for number in stop_signals()]
     with StopSignals() as signals:
         assert signals.wait(0.0) is None
         os.kill(os.getpid(), signal.SIGTERM)
@@ -19,7 +20,28 @@ def test_signals_are_returned_in_order_and_the_handlers_are_restored() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         assert signals.wait(None) is signal.SIGINT
         assert signals.wait(0.0) is None
-    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+    assert [signal.getsignal(number) for number in stop_signals()] == before
+
+
+def test_the_end_of_the_terminal_is_sigterm() -> None:
+    before = signal.signal(signal.SIGHUP, lambda *_: None)  # if it is not caught, it must not end the tests
+    try:
+        with StopSignals() as signals:
+            signal.raise_signal(signal.SIGHUP)
+            assert signals.wait(1.0) is signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            signal.raise_signal(signal.SIGHUP)
+            assert signals.wait(0.0) is None
+        assert signal.SIGHUP not in stop_signals()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_unread_signals_do_no_harm() -> None:

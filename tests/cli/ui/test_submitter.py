@@ -66,7 +66,7 @@ def test_a_batch_whose_answer_is_lost_is_sent_again_as_it_was(capsys: pytest.Cap
     assert batch_sizes == [200, 50]
     assert [len(batch) for batch in queue.sent] == [200, 50, 50, 50]
     assert queue.sent[1] == queue.sent[2] == queue.sent[3]
-    assert "the ledger is unavailable; trying again" in capsys.readouterr().err
+    assert "the ledger fails, it is tried again: the ledger is unavailable" in capsys.readouterr().err
 
 
 def test_a_long_outage_of_the_ledger_ends_with_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_each_result_comes_once_through_outages_of_the_ledger(capsys: pytest.Cap
     queue: Any = FlakyQueue(ledger_unavailable(), ledger_unavailable(), None, ledger_unavailable())
     found: list[TaskResult] = list(wait_for_results(queue, identified(6), None))
     assert [result.id for result in found] == [f"r{position}" for position in range(6)]
-    assert "still waiting" in capsys.readouterr().err
+    assert "it is tried again" in capsys.readouterr().err
 
 
 def test_a_ledger_that_fails_after_the_last_result_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,9 @@ import pytest
 
 from ecs_queue.cli.ui import timeline_view
 from ecs_queue.cli.ui.timeline_view import print_timeline, timeline_summary, timeline_to_dicts
-from ecs_queue.journal.timeline import LaunchTimeline, Phase, Timeline
+from ecs_queue.journal.timeline import LaunchTimeline, Timeline
+from ecs_queue.protocol.phases import Phase
+from ecs_queue.server_keys import ledger_prefix
 from tests.cli.conftest import Deployment, Invoke, json_lines, run_failing_request
 
 _T = 1_700_000_000.0
@@ -112,7 +114,7 @@ def test_status_draws_a_request_of_the_stack_and_the_journal_outlives_the_record
     shown = invoke("status", "drawn", env=deployment.environ).stdout
     assert "attempt 1, worker local-1" in shown
     with deployment.make_client() as queue:
-        queue.ledger._redis.delete(f"{queue.config.namespace}:l:r:drawn")  # type: ignore[attr-defined]
+        queue.ledger._redis.delete(f"{ledger_prefix(queue.config.namespace)}r:drawn")  # type: ignore[attr-defined]
     gone = invoke("status", "drawn", env=deployment.environ)
     assert gone.exit_code == 0
     assert "this is what the journal has" in gone.stderr
