@@ -9,8 +9,8 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ecs_queue.errors import RetryableError, UsageError
+from ecs_queue.local.private_files import PRIVATE_UMASK, OwnedDirectory, open_private_file
 from ecs_queue.local.reaper import Reaper, end_process, last_log_line
 
 AppendFsync = Literal["no", "everysec", "always"]
@@ -60,6 +61,8 @@ class RedisServer:
         data_dir: str | os.PathLike[str] | None = None,
         appendonly: AppendFsync = "no",
         binary: str | None = None,
+        password: str | None = None,
+        settings: Sequence[str] = (),
         startup_timeout: float = 15.0,
     ) -> None:
         """Configure the server; `start` starts it.
@@ -69,14 +72,19 @@ class RedisServer:
             data_dir: the directory of its files; None makes a temporary directory that `stop()` removes.
             appendonly: "no" keeps nothing on disk; "everysec" and "always" are Redis' fsync policies.
             binary: the server program; None uses `find_redis_binary`.
+            password: what clients must know (letters and digits); None lets every process of this machine in, which
+                is for servers that hold nothing.
+            settings: further lines of its configuration file.
             startup_timeout: maximum seconds until the server responds.
         """
         self._requested_port = port
         self._port = port
         self._requested_dir = Path(data_dir) if data_dir is not None else None
-        self._temporary_dir: Path | None = None
+        self._owned_dir: OwnedDirectory | None = None
         self._appendonly = appendonly
         self._binary = binary
+        self._password = password
+        self._settings = settings
         self._startup_timeout = startup_timeout
         self._process: subprocess.Popen[bytes] | None = None
         self._reaper: Reaper | None = None
@@ -94,7 +102,13 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """`redis://127.0.0.1:PORT/0`."""
+        """`redis://127.0.0.1:PORT/0`, with the password if there is one."""
+        login = f":{self._password}@" if self._password else ""
+        return f"redis://{login}{HOST}:{self.port}/0"
+
+    @property
+    def address(self) -> str:
+        """`redis://127.0.0.1:PORT/0`, to be shown."""
         return f"redis://{HOST}:{self.port}/0"
 
     @property
@@ -112,16 +126,17 @@ class RedisServer:
     @property
     def data_dir(self) -> Path:
         """The directory of its files (server.log, append-only files). UsageError before the first start."""
-        directory = self._requested_dir or self._temporary_dir
-        if directory is None:
+        if self._owned_dir is not None:
+            return self._owned_dir.path
+        if self._requested_dir is None:
             raise UsageError("the Redis server has no directory yet: call start() first")
-        return directory
+        return self._requested_dir
 
     def start(self) -> None:
         """Start the server, if it is not running, and return when it responds.
 
         Raises:
-            UsageError: there is no server program, or the fixed port is taken.
+            UsageError: there is no server program, the fixed port is taken, or another server uses the directory.
             RetryableError: the server did not respond in time.
         """
         if self._process is not None:
@@ -129,8 +144,8 @@ class RedisServer:
         binary = self._binary or find_redis_binary()
         if binary is None:
             raise UsageError(_BINARY_MISSING)
-        is_first = self._port == self._requested_port and self._temporary_dir is None
-        self._make_directory()
+        is_first = self._port == self._requested_port and self._owned_dir is None
+        self._own_directory()
         try:
             self._start_on_a_port(binary)
         except BaseException:
@@ -142,9 +157,9 @@ class RedisServer:
     def stop(self) -> None:
         """Stop the server (SIGTERM, after 5 s SIGKILL) and remove its temporary directory. May be called twice."""
         self._terminate(signal.SIGTERM)
-        if self._temporary_dir is not None:
-            shutil.rmtree(self._temporary_dir, ignore_errors=True)
-            self._temporary_dir = None
+        if self._owned_dir is not None:
+            self._owned_dir.close()
+            self._owned_dir = None
         self._port = self._requested_port
 
     def kill(self) -> None:
@@ -161,7 +176,7 @@ class RedisServer:
 
     def flush(self) -> None:
         """Remove all data from all databases."""
-        with _client(self.port, timeout=60.0) as client:
+        with _client(self.port, self._password, timeout=60.0) as client:
             client.flushall()
 
     def __enter__(self) -> RedisServer:
@@ -173,11 +188,10 @@ class RedisServer:
     ) -> None:
         self.stop()
 
-    def _make_directory(self) -> None:
-        if self._requested_dir is not None:
-            self._requested_dir.mkdir(parents=True, exist_ok=True)
-        elif self._temporary_dir is None:
-            self._temporary_dir = Path(tempfile.mkdtemp(prefix="ecs-queue-redis-"))
+    def _own_directory(self) -> None:
+        if self._owned_dir is None:
+            given = self._requested_dir
+            self._owned_dir = OwnedDirectory.claim(given) if given else OwnedDirectory.make_temporary("redis")
 
     def _start_on_a_port(self, binary: str) -> None:
         fixed = self._port is not None
@@ -192,11 +206,10 @@ class RedisServer:
 
     def _try_start(self, binary: str, port: int, deadline: float) -> bool:
         """Start on one port. False when the process exited, usually because the port was taken."""
-        self._process = process = self._spawn(binary, port)
-        self._reaper = Reaper()
-        self._reaper.watch_group(process.pid)
-        if self._temporary_dir is not None:
-            self._reaper.watch_directory(self._temporary_dir)
+        self._reaper = Reaper(self.data_dir)
+        if self._requested_dir is None:
+            self._reaper.watch_directory(self.data_dir)
+        self._process = process = self._spawn(self._reaper, binary, port)
         while process.poll() is None:
             if self._is_ready(port):
                 self._port = port
@@ -211,28 +224,32 @@ class RedisServer:
         self._terminate(signal.SIGKILL)
         return False
 
-    def _spawn(self, binary: str, port: int) -> subprocess.Popen[bytes]:
-        command = [binary, "--port", str(port), "--bind", HOST, "--dir", str(self.data_dir)]
-        command += ["--daemonize", "no", "--save", "", "--loglevel", "warning"]
+    def _spawn(self, reaper: Reaper, binary: str, port: int) -> subprocess.Popen[bytes]:
+        command = [binary, *self._write_config(), "--port", str(port), "--bind", HOST]
+        command += ["--dir", str(self.data_dir), "--daemonize", "no", "--save", "", "--loglevel", "warning"]
+        command += ["--set-proc-title", "no"]  # a title would overwrite the environment, which marks the process
         command += ["--appendonly", "no" if self._appendonly == "no" else "yes"]
         if self._appendonly != "no":
             command += ["--appendfsync", self._appendonly]
-        with self._log_path.open("ab") as log:
+        with open_private_file(self._log_path, "ab") as log:
             try:
-                return subprocess.Popen(  # noqa: S603 - a server program that the user installed
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+                return reaper.spawn(command, environment=os.environ, stdout=log, umask=PRIVATE_UMASK)
             except OSError as error:
                 raise UsageError(f"cannot run {binary}: {error.strerror}. {_BINARY_MISSING}") from error
+
+    def _write_config(self) -> list[str]:
+        """The argument that gives the server its settings; other users must not see the password among processes."""
+        lines = [*([f"requirepass {self._password}"] if self._password is not None else []), *self._settings]
+        if not lines:
+            return []
+        with open_private_file(self._config_path, "wb") as file:
+            file.write("".join(f"{line}\n" for line in lines).encode())
+        return [str(self._config_path)]
 
     def _is_ready(self, port: int) -> bool:
         """Whether our process responds: another server may have taken the port."""
         try:
-            with _client(port, timeout=_PROBE_SECONDS) as client:
+            with _client(port, self._password, timeout=_PROBE_SECONDS) as client:
                 return int(client.info("server")["process_id"]) == self.pid
         except (redis.RedisError, OSError, KeyError, ValueError):
             return False
@@ -245,27 +262,37 @@ class RedisServer:
         return False
 
     @property
+    def _config_path(self) -> Path:
+        return self.data_dir / "server.conf"
+
+    @property
     def _log_path(self) -> Path:
         return self.data_dir / "server.log"
 
     def _terminate(self, signal_number: signal.Signals) -> None:
         process, reaper = self._process, self._reaper
         self._process = self._reaper = None
-        if process is None:
-            return
-        process.send_signal(signal_number)
-        end_process(process, 5.0)
+        if process is not None:
+            process.send_signal(signal_number)
+            end_process(process, 5.0)
         if reaper is not None:
-            reaper.unwatch_group(process.pid)
-            if self._temporary_dir is not None:
-                reaper.unwatch_directory(self._temporary_dir)
+            if process is not None:
+                reaper.unwatch_group(process.pid)
+            reaper.unwatch_directory(self.data_dir)
             reaper.close()
 
 
-def _client(port: int, *, timeout: float) -> redis.Redis:
+def _client(port: int, password: str | None, *, timeout: float) -> redis.Redis:
     # The client's retries would wait longer than the loops here, which notice when the process has ended.
     no_retry = Retry(NoBackoff(), 0)
-    return redis.Redis(host=HOST, port=port, socket_timeout=timeout, socket_connect_timeout=timeout, retry=no_retry)
+    return redis.Redis(
+        host=HOST,
+        port=port,
+        password=password,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=no_retry,
+    )
 
 
 def find_free_port() -> int:

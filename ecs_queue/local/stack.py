@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,37 +12,43 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from ecs_queue.container_logs.local_files import LOCAL_LOG_VARIABLE
 from ecs_queue.errors import RetryableError, UsageError
-from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, local_environment
+from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, local_environment, new_access_key_id
+from ecs_queue.local.private_files import OwnedDirectory, make_private_directory, open_private_file
 from ecs_queue.local.reaper import Reaper, end_process, last_log_line
 from ecs_queue.local.redis_server import AppendFsync, RedisServer
+from ecs_queue.payload_repr import PayloadRepr
+from ecs_queue.runs.runner_options import CALL_URL_VARIABLE, URL_VARIABLE
 
 #: Variables that could connect a process of the stack to a real account, server or cluster.
 _OWN_PREFIXES = ("AWS_", "AIRFLOW__ECS_QUEUE__", "AIRFLOW__AWS_ECS_EXECUTOR")
-_OWN_NAMES = ("ECS_QUEUE_CONFIG",)
+_OWN_NAMES = ("ECS_QUEUE_CONFIG", LOCAL_LOG_VARIABLE)
 _ALLOWED_NAMES = ("AWS_CA_BUNDLE",)
 _READY_SECONDS = 20.0
 _STOP_SECONDS = 12.0  # a worker ends within 10 s of SIGTERM
 _POLL_SECONDS = 0.02
+#: Directories in the stack's own.
+_PRIVATE_DIRECTORIES = ("redis", "tasks")
 #: A part that ends by itself more often than this within that many seconds is not started again.
 _MAX_RESTARTS, _RESTART_WINDOW = 5, 60.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class StackOptions:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class StackOptions(PayloadRepr):
     """The parts of a local stack.
 
     Attributes:
         workers: number of worker processes.
         redis_port: 0 chooses a free port.
         ecs: how the local ECS behaves.
-        directory: for the server's append-only file, and one log per worker and per task; None keeps nothing after
-            the stack's end.
+        directory: for the server's append-only file, one log per worker, and `env.sh` with the exports; None keeps
+            nothing after the stack's end.
         config_values: keys of [ecs_queue] as text, for all processes of the stack.
         worker_args: command-line options of each worker.
     """
@@ -56,15 +64,19 @@ class StackOptions:
 class LocalStack:
     """Runs from `start` to `stop`. All its processes end with the process that made it, even after SIGKILL.
 
-    Not thread-safe.
+    Only programs that know its `exports` can use it: they have the server's password and the access key of the local
+    ECS, both new in each stack. Its files can be read by its user only. Not thread-safe.
     """
 
     def __init__(self, options: StackOptions | None = None) -> None:
-        self._options = options or StackOptions()
+        options = options or StackOptions()
+        key = options.ecs.access_key_id or new_access_key_id()
+        self._options = replace(options, ecs=replace(options.ecs, access_key_id=key))
         self._exit_stack = ExitStack()
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
         self._reaper: Reaper | None = None
         self._server: RedisServer | None = None
+        self._directory: OwnedDirectory | None = None
         self._restarted_at: defaultdict[str, list[float]] = defaultdict(list)
         self.exports: dict[str, str] = {}
         self.redis_url = ""
@@ -73,12 +85,17 @@ class LocalStack:
     @property
     def variables_to_unset(self) -> list[str]:
         """Variables of this process's environment that would contradict `exports`."""
-        return sorted(name for name in os.environ if _must_not_be_inherited(name) and name not in self.exports)
+        return variables_to_unset(self.exports)
 
     @property
     def environ(self) -> dict[str, str]:
         """The environment of a process that uses the stack: this process's, without variables of other systems."""
         return {name: value for name, value in os.environ.items() if not _must_not_be_inherited(name)} | self.exports
+
+    @property
+    def shell_lines(self) -> list[str]:
+        """Lines for a shell that connect it to the stack."""
+        return shell_lines(self.exports)
 
     @property
     def pids(self) -> dict[str, int]:
@@ -134,7 +151,8 @@ class LocalStack:
             on_progress: gets a line about each part.
 
         Raises:
-            UsageError: a port is taken, no server program is found, or a worker cannot start.
+            UsageError: a port is taken, another stack uses the directory, no server program is found, or a worker
+                cannot start.
             RetryableError: a part was not ready in time.
         """
         try:
@@ -164,23 +182,47 @@ class LocalStack:
 
     def _start_services(self, on_progress: Callable[[str], None]) -> None:
         options = self._options
-        if options.directory is not None:
-            options.directory.mkdir(parents=True, exist_ok=True)
+        self._directory = self._own_directory()
         data_dir = options.directory / "redis" if options.directory else None
         # Without a directory the data outlive the server's process, not this one.
         appendonly: AppendFsync = "always" if data_dir else "everysec"
-        server = RedisServer(port=options.redis_port or None, data_dir=data_dir, appendonly=appendonly)
+        server = RedisServer(
+            port=options.redis_port or None, data_dir=data_dir, appendonly=appendonly, password=secrets.token_hex(16)
+        )
         self._server = server
         self.redis_url = self._exit_stack.enter_context(server).url
-        on_progress(f"server     {self.redis_url} (pid {server.pid})")
-        self.endpoint_url = self._exit_stack.enter_context(LocalEcs(options.ecs)).endpoint_url
+        on_progress(f"server     {server.address} (pid {server.pid})")
+        ecs_options = replace(options.ecs, runner_environment=self._runner_environment())
+        ecs = self._exit_stack.enter_context(LocalEcs(ecs_options))
+        self.endpoint_url = ecs.endpoint_url
         on_progress(f"local ECS  {self.endpoint_url}; it runs commands as you")
-        self.exports = local_environment(self.endpoint_url, self.redis_url, options.ecs)
+        self.exports = {LOCAL_LOG_VARIABLE: str(ecs.log_dir)}
+        self.exports |= local_environment(self.endpoint_url, self.redis_url, options.ecs)
         self.exports |= {f"AIRFLOW__ECS_QUEUE__{key.upper()}": value for key, value in options.config_values.items()}
         self.exports |= _without_proxy(os.environ)
-        self._reaper = Reaper()
+        if options.directory is not None:
+            with open_private_file(options.directory / "env.sh", "wb") as file:
+                file.write("".join(f"{line}\n" for line in self.shell_lines).encode())
+        self._reaper = Reaper(self._directory.path)
         self._exit_stack.callback(self._reaper.close)
         self._exit_stack.callback(self._stop_workers)
+
+    def _runner_environment(self) -> dict[str, str]:
+        """What a runner's image and secrets would give it: the program `ecs-queue`, and the server."""
+        path = os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)))
+        servers = {URL_VARIABLE: self.redis_url, CALL_URL_VARIABLE: self.redis_url}
+        return {"PATH": path, **servers, **self._options.ecs.runner_environment}
+
+    def _own_directory(self) -> OwnedDirectory:
+        given = self._options.directory
+        owned = OwnedDirectory.make_temporary("stack") if given is None else OwnedDirectory.claim(given)
+        self._exit_stack.callback(owned.close)
+        if given is not None:
+            for name in _PRIVATE_DIRECTORIES:
+                make_private_directory(given / name)
+                # An earlier version let everyone read them; the rest of an existing directory is the user's affair.
+                (given / name).chmod(0o700)
+        return owned
 
     def _start_worker(self, name: str) -> None:
         assert self._reaper is not None
@@ -188,17 +230,10 @@ class LocalStack:
         with ExitStack() as log:
             sink: IO[bytes] | int = subprocess.DEVNULL
             if self._options.directory is not None:
-                sink = log.enter_context((self._options.directory / f"{name}.log").open("ab"))
-            process = subprocess.Popen(  # noqa: S603 - ourselves
-                command,
-                env=self.environ,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=sink,
-                start_new_session=True,  # Ctrl-C in the terminal is for this process only
+                sink = log.enter_context(open_private_file(self._options.directory / f"{name}.log", "ab"))
+            self._workers[name] = self._reaper.spawn(
+                command, environment=self.environ, stdout=subprocess.DEVNULL, stderr=sink
             )
-        self._reaper.watch_group(process.pid)
-        self._workers[name] = process
 
     def _await_workers(self) -> None:
         from ecs_queue.config import load_config
@@ -231,6 +266,17 @@ class LocalStack:
             end_process(process, max(0.1, deadline - time.monotonic()))
             if self._reaper is not None:
                 self._reaper.unwatch_group(process.pid)
+
+
+def variables_to_unset(exports: Mapping[str, str]) -> list[str]:
+    """Return the variables of this process's environment that would contradict those of a stack."""
+    return sorted(name for name in os.environ if _must_not_be_inherited(name) and name not in exports)
+
+
+def shell_lines(exports: Mapping[str, str]) -> list[str]:
+    """Return lines that connect the shell from which this process was started to a stack."""
+    unset = [f"unset {name}" for name in variables_to_unset(exports)]
+    return unset + [f"export {name}={shlex.quote(value)}" for name, value in exports.items()]
 
 
 def _must_not_be_inherited(name: str) -> bool:

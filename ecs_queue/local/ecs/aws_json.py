@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from ecs_queue.error_text import error_text
 from ecs_queue.errors import EcsQueueError
 
 TARGET_PREFIX = "AmazonEC2ContainerServiceV20141113"
@@ -38,6 +39,15 @@ def client_exception(message: str) -> ApiError:
     return ApiError("ClientException", message)
 
 
+def access_denied(action: str, resource: str) -> ApiError:
+    """Return AccessDeniedException, HTTP 400, in AWS's words."""
+    return ApiError(
+        "AccessDeniedException",
+        f"User: arn:aws:iam::123456789012:user/local is not authorized to perform: {action} on resource: {resource} "
+        f"because no identity-based policy allows the {action} action",
+    )
+
+
 def cluster_not_found() -> ApiError:
     """Return ClusterNotFoundException with AWS's message."""
     return ApiError("ClusterNotFoundException", "Cluster not found.")
@@ -61,4 +71,4 @@ def decode_parameters(body: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(body or b"{}", type=dict[str, Any])
     except msgspec.DecodeError as error:
-        raise ApiError("SerializationException", f"the body is not a JSON object: {error}") from None
+        raise ApiError("SerializationException", f"the body is not a JSON object: {error_text(error)}") from None

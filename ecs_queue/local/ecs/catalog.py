@@ -9,6 +9,7 @@ from typing import Any
 
 from ecs_queue.local.ecs.arns import ArnCodec
 from ecs_queue.local.ecs.aws_json import ApiError, client_exception, cluster_not_found, invalid_parameter
+from ecs_queue.payload_repr import PayloadRepr
 
 Parameters = dict[str, Any]
 ActiveTaskCounts = Callable[[str], tuple[int, int]]
@@ -21,8 +22,8 @@ _CLUSTER_OPTIONS = ("tags", "configuration")
 _CLUSTER_LISTS = ("statistics", "settings", "capacityProviders", "defaultCapacityProviderStrategy")
 
 
-@dataclass(slots=True)
-class TaskDefinition:
+@dataclass(slots=True, repr=False)
+class TaskDefinition(PayloadRepr):
     """One revision of a task definition, as DescribeTaskDefinition returns it, and its tags."""
 
     body: dict[str, Any]
@@ -66,6 +67,11 @@ class Catalog:
         if name not in self._clusters:
             raise cluster_not_found()
         return name
+
+    def default_strategy(self, cluster: str) -> list[dict[str, Any]]:
+        """Return the cluster's default capacity provider strategy; [] when it has none."""
+        strategy: list[dict[str, Any]] = self._clusters[cluster]["defaultCapacityProviderStrategy"]
+        return strategy
 
     def find_task_definition(self, given: str) -> TaskDefinition | None:
         """Return the given revision; the newest when none is given."""

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from enum import Enum
 
-from ecs_queue.local.ecs.options import FaultOptions, Quota
+from ecs_queue.local.ecs.options import CALL_FAULTS, LAUNCH_FAULTS, FaultOptions, Quota
 
 RUN_STOP_OPERATIONS = frozenset({"RunTask", "StopTask"})
 DESCRIBE_LIST_OPERATIONS = frozenset({"DescribeTasks", "ListTasks"})
@@ -18,7 +18,10 @@ class Fault(Enum):
     THROTTLE = "throttle"
     SERVER_ERROR = "server_error"
     ACCEPT_THEN_DROP = "accept_then_drop"
+    DENIED = "denied"
     CAPACITY = "capacity"
+    CAPACITY_ERROR = "capacity_error"
+    CAPACITY_STOP = "capacity_stop"
     START_FAILURE = "start_failure"
 
 
@@ -60,23 +63,25 @@ class ApiThrottle:
 class FaultInjector:
     """Chooses the faults of calls; at most one fault per call."""
 
-    def __init__(self, faults: FaultOptions) -> None:
+    def __init__(self, faults: FaultOptions, clock: Callable[[], float]) -> None:
+        """Inject `faults` from now on; `clock` returns seconds."""
+        self.options = faults
+        self._clock = clock
+        self._until = None if faults.seconds is None else clock() + faults.seconds
         self._random = random.Random(faults.seed)
-        common = [
-            (Fault.THROTTLE, faults.throttle),
-            (Fault.SERVER_ERROR, faults.server_error),
-            (Fault.ACCEPT_THEN_DROP, faults.accept_then_drop),
-        ]
-        launch = [(Fault.CAPACITY, faults.capacity), (Fault.START_FAILURE, faults.start_failure)]
-        tables = {operation: list(common) for operation in faults.operations}
-        tables.setdefault("RunTask", []).extend(launch)
-        self._probabilities = {
-            operation: [(fault, chance) for fault, chance in table if chance > 0] for operation, table in tables.items()
-        }
+        tables = {operation: _probabilities(faults, CALL_FAULTS) for operation in faults.operations}
+        tables.setdefault("RunTask", []).extend(_probabilities(faults, LAUNCH_FAULTS))
+        self._probabilities = tables
 
     def next_fault(self, operation: str) -> Fault | None:
         """Return the fault of this call, or None."""
+        if self._until is not None and self._clock() >= self._until:
+            return None
         for fault, chance in self._probabilities.get(operation, ()):
             if self._random.random() < chance:
                 return fault
         return None
+
+
+def _probabilities(faults: FaultOptions, names: tuple[str, ...]) -> list[tuple[Fault, float]]:
+    return [(Fault(name), getattr(faults, name)) for name in names if getattr(faults, name) > 0]

@@ -24,6 +24,13 @@ MAX_RUN_COUNT = 10
 MAX_DESCRIBE_TASKS = 100
 MAX_PAGE_SIZE = 100
 MAX_OVERRIDES_LENGTH = 8192
+#: Faults that end a task before it starts: its stoppedReason.
+_START_FAILURES = {
+    Fault.START_FAILURE: "CannotPullContainerError: pull image manifest has been retried 5 time(s): "
+    "a start failure injected by the local ECS",
+    Fault.CAPACITY_STOP: "Capacity is unavailable at this time. Please try again later or in a different "
+    "availability zone",
+}
 _TOKEN = re.compile(r"[!-~]{1,64}")
 _STARTED_BY = re.compile(r"[A-Za-z0-9_/-]{0,128}")
 _DIGEST_EXCLUDED = ("clientToken", "cluster")
@@ -122,6 +129,8 @@ class TaskOperations:
         self, parameters: Parameters, cluster: str, token: str | None, fault: Fault | None
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """The result, and the ARNs of the new tasks."""
+        if not parameters.get("launchType") and not parameters.get("capacityProviderStrategy"):
+            parameters = {**parameters, "capacityProviderStrategy": self._catalog.default_strategy(cluster)}
         definition = self._catalog.find_task_definition(parameters["taskDefinition"])
         if definition is None:
             raise client_exception("TaskDefinition not found.")
@@ -139,7 +148,7 @@ class TaskOperations:
         tasks = [self._task_manager.create(parameters, cluster, definition, token) for _ in range(count)]
         result = {"tasks": [task.json_with_tags() for task in tasks], "failures": []}
         for task in tasks:
-            self._task_manager.start(task, start_fails=fault is Fault.START_FAILURE)
+            self._task_manager.start(task, _START_FAILURES.get(fault) if fault else None)
         return result, tuple(task.arn for task in tasks)
 
     def _repeated_result(self, cluster: str, entry: ClientTokenEntry) -> dict[str, Any]:

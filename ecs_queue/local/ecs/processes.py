@@ -9,13 +9,16 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ecs_queue.error_text import error_text
+from ecs_queue.local.ecs.container_metadata import VARIABLE as METADATA_VARIABLE
 from ecs_queue.local.ecs.runners import ContainerListener, ContainerSpec, RunningContainer
-from ecs_queue.local.reaper import Reaper
+from ecs_queue.local.private_files import OwnedDirectory, open_private_file
+from ecs_queue.local.reaper import Reaper, kill_processes_with
+from ecs_queue.runs.runner_options import OPTIONS_VARIABLE
 
 _SPAWN_THREADS = 4  # a spawn waits a few ms for the child's exec; more threads gain little
 
@@ -23,7 +26,8 @@ _SPAWN_THREADS = 4  # a spawn waits a few ms for the child's exec; more threads 
 class ProcessRunner:
     """Runs each command as the user who started the server, in its own process group and directory.
 
-    When the main process ends, the rest of its group is killed, as in a container. When the server ends, also by
+    When the main process ends, the rest of its group is killed, as in a container; of a runner (`ecs-queue runner`),
+    which starts sessions of its own, every process that has its environment. When the server ends, also by
     SIGKILL, every group is killed (see `ecs_queue.local.reaper`). Not modelled: image, workingDirectory, user,
     secrets, limits of CPU and memory.
     """
@@ -31,22 +35,23 @@ class ProcessRunner:
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._runs: dict[_ContainerProcess, asyncio.Task[None]] = {}
-        self._directory = Path()
+        self._directory: OwnedDirectory | None = None
         self._reaper: Reaper | None = None
 
     async def open(self) -> None:
         """Make the directory for the tasks' directories and start the reaper."""
         loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(_SPAWN_THREADS, thread_name_prefix="local-ecs-spawn")
-        self._directory = Path(tempfile.mkdtemp(prefix="ecs-queue-tasks-"))
-        self._reaper = await loop.run_in_executor(self._pool, Reaper)
-        self._reaper.watch_directory(self._directory)
+        self._directory = OwnedDirectory.make_temporary("tasks")
+        self._reaper = await loop.run_in_executor(self._pool, Reaper, self._directory.path)
+        self._reaper.watch_directory(self._directory.path)
 
     def start(self, spec: ContainerSpec, listener: ContainerListener) -> RunningContainer:
         """Start the process in the background."""
         assert self._reaper is not None, "call open() first"
+        assert self._directory is not None
         assert self._pool is not None
-        run = _ContainerProcess(spec, listener, self._directory / spec.task_id, self._reaper, self._pool)
+        run = _ContainerProcess(spec, listener, self._directory.path / spec.task_id, self._reaper, self._pool)
         task = asyncio.get_running_loop().create_task(run.run_to_exit())
         self._runs[run] = task
         task.add_done_callback(lambda _: self._runs.pop(run, None))
@@ -57,12 +62,12 @@ class ProcessRunner:
         for run in self._runs:
             run.kill()
         await asyncio.gather(*self._runs.values(), return_exceptions=True)
-        if self._pool is None or self._reaper is None:
+        if self._pool is None or self._reaper is None or self._directory is None:
             return
         await asyncio.get_running_loop().run_in_executor(self._pool, self._reaper.close)
         self._pool.shutdown()
-        self._pool = self._reaper = None
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory.close()
+        self._pool = self._reaper = self._directory = None
 
 
 class _ContainerProcess:
@@ -111,6 +116,10 @@ class _ContainerProcess:
             if self._requested_signal is not None:
                 self._signal(self._requested_signal)
             exit_code = await self._wait_for_exit(process)
+            if OPTIONS_VARIABLE in self._spec.environment:
+                await loop.run_in_executor(
+                    self._pool, kill_processes_with, METADATA_VARIABLE, self._spec.environment[METADATA_VARIABLE]
+                )
             self._listener.on_exited(128 - exit_code if exit_code < 0 else exit_code)
         finally:
             if self._kill_timer is not None:
@@ -121,18 +130,11 @@ class _ContainerProcess:
         if not self._spec.command or not self._spec.command[0]:
             raise ValueError("no command")
         self._directory.mkdir()
-        with open(self._spec.log_path, "ab") as log:
-            process = subprocess.Popen(  # noqa: S603 - this tool's purpose is to run the given command
-                self._spec.command,
-                env=self._spec.environment,
-                cwd=self._directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._reaper.watch_group(process.pid)
-        return process
+        environment = self._spec.environment
+        if OPTIONS_VARIABLE in environment:  # what a killed runner leaves in /tmp ends with its container
+            environment = {"TMPDIR": str(self._directory), **environment}
+        with open_private_file(self._spec.log_path, "ab") as log:
+            return self._reaper.spawn(self._spec.command, environment=environment, stdout=log, cwd=self._directory)
 
     async def _wait_for_exit(self, process: subprocess.Popen[bytes]) -> int:
         """Wait for the exit; kill the rest of the group while the zombie still holds its number."""
@@ -188,15 +190,15 @@ def _start_failure_reason(spec: ContainerSpec, error: OSError | ValueError) -> s
     """ECS's message for a container whose program does not start."""
     program = spec.command[0] if spec.command else ""
     if isinstance(error, OSError) and error.filename not in (None, program):
-        cause = f"cannot prepare the task: {error}"  # its directory or its log file, not the program
+        cause = f"cannot prepare the task: {error_text(error)}"  # its directory or its log file, not the program
     elif not program:
         cause = "no command specified"
     elif isinstance(error, ValueError):
-        cause = f'exec: "{program}": invalid argument: {error}'
+        cause = f'exec: "{program}": invalid argument: {error_text(error)}'
     elif error.errno == errno.ENOENT and "/" not in program:
         cause = f'exec: "{program}": executable file not found in $PATH'
     elif error.errno == errno.ENOENT:
         cause = f'exec: "{program}": stat {program}: no such file or directory'
     else:
-        cause = f'exec: "{program}": {(error.strerror or str(error)).lower()}'
+        cause = f'exec: "{program}": {(error.strerror or error_text(error)).lower()}'
     return f"CannotStartContainerError: unable to start container process: {cause}"

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ecs_queue.error_text import error_text
+from ecs_queue.payload_repr import PayloadRepr
+
 SIGTERM_EXIT_CODE = 128 + 15
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerSpec:
+@dataclass(frozen=True, slots=True, repr=False)
+class ContainerSpec(PayloadRepr):
     """One main container: argv, complete environment, output file, seconds from SIGTERM to SIGKILL."""
 
     task_id: str
@@ -80,7 +83,7 @@ class TimerRunner:
         try:
             seconds, exit_code = self._duration_and_exit_code(spec)
         except ValueError as error:
-            return _FailedContainer(listener, f"CannotStartContainerError: {error}")
+            return _FailedContainer(listener, f"CannotStartContainerError: {error_text(error)}")
         return _TimedContainer(listener, seconds, exit_code)
 
     async def close(self) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import tempfile
 import threading
 import time
 import uuid
@@ -20,13 +19,16 @@ from ecs_queue.errors import UsageError
 from ecs_queue.local.ecs.arns import ArnCodec
 from ecs_queue.local.ecs.catalog import Catalog
 from ecs_queue.local.ecs.client_tokens import ClientTokenStore
+from ecs_queue.local.ecs.container_metadata import MetadataPages
 from ecs_queue.local.ecs.faults import ApiThrottle, FaultInjector
 from ecs_queue.local.ecs.operations import TaskOperations
-from ecs_queue.local.ecs.options import LocalEcsOptions
+from ecs_queue.local.ecs.options import FaultOptions, LocalEcsOptions
 from ecs_queue.local.ecs.processes import ProcessRunner
 from ecs_queue.local.ecs.runners import ContainerRunner
 from ecs_queue.local.ecs.task_manager import TaskManager
 from ecs_queue.local.ecs.tasks import LocalTask
+from ecs_queue.local.private_files import OwnedDirectory, make_private_directory
+from ecs_queue.local.stop_signals import stop_signals
 
 if TYPE_CHECKING:
     from ecs_queue.local.ecs.endpoint import Endpoint
@@ -128,6 +130,19 @@ class LocalEcs:
             "events": self._event_sender.sent_count if self._event_sender else 0,
         }
 
+    def inject_faults(self, faults: FaultOptions) -> None:
+        """Inject these faults, instead of those of the options, from the next call on."""
+        if self._endpoint is None:
+            raise UsageError("the local ECS answers no calls yet: call start() first")
+        self._endpoint.inject_faults(FaultInjector(faults, time.monotonic))
+
+    @property
+    def log_dir(self) -> Path:
+        """The directory of the tasks' logs. UsageError before the first start."""
+        if self._task_manager is None:
+            raise UsageError("the local ECS has no logs yet: call start() first")
+        return self._task_manager.log_dir
+
     def log_path(self, task_id: str) -> Path:
         """Return the file of a task's stdout and stderr, by id or ARN; it exists after the command was started."""
         if self._task_manager is None:
@@ -190,9 +205,12 @@ class LocalEcs:
             from aiohttp import web
         except ImportError as error:
             raise UsageError(_AIOHTTP_MISSING) from error
+        from ecs_queue.local.ecs.timed_server import TimedServer
+
         self._endpoint = self._build_endpoint(log_dir)
         server = web.ServerRunner(
-            web.Server(self._endpoint.handle, access_log=None), shutdown_timeout=_SHUTDOWN_SECONDS
+            TimedServer(self._endpoint.handle, self._options.receive_timeout_seconds),
+            shutdown_timeout=_SHUTDOWN_SECONDS,
         )
         await server.setup()
         try:
@@ -213,6 +231,7 @@ class LocalEcs:
         from ecs_queue.local.ecs.endpoint import Endpoint, build_operations
 
         options = self._options
+        metadata_pages = MetadataPages()
         tokens = ClientTokenStore(options.client_token_seconds, options.client_token_after_stop_seconds)
         task_manager = TaskManager(
             options,
@@ -221,6 +240,8 @@ class LocalEcs:
             tokens,
             log_dir=log_dir,
             base_environment=base_environment(options),
+            metadata_pages=metadata_pages,
+            endpoint_url=lambda: self.endpoint_url,
             clock=self._clock,
             new_id=self._new_id,
             on_change=self._send_event,
@@ -231,7 +252,11 @@ class LocalEcs:
         return Endpoint(
             build_operations(TaskOperations(self._arns, catalog, task_manager, tokens, self._clock), catalog),
             ApiThrottle(options.run_task_quota, options.describe_tasks_quota, time.monotonic),
-            FaultInjector(options.faults),
+            FaultInjector(options.faults, time.monotonic),
+            metadata_pages,
+            access_key_id=options.access_key_id,
+            region=options.region if options.checks_region else None,
+            receive_timeout=options.receive_timeout_seconds,
             latency=options.latency_seconds,
             stats=self.stats,
             new_id=self._new_id,
@@ -241,7 +266,7 @@ class LocalEcs:
 def run_local_ecs(
     options: LocalEcsOptions, on_ready: Callable[[str], None], runner: ContainerRunner | None = None
 ) -> None:
-    """Run a local ECS in the foreground until SIGINT or SIGTERM; call it on the main thread.
+    """Run a local ECS in the foreground until SIGINT, SIGTERM or SIGHUP; call it on the main thread.
 
     Args:
         options: how it behaves.
@@ -249,7 +274,7 @@ def run_local_ecs(
         runner: see `LocalEcs`.
     """
     stopped = threading.Event()
-    previous = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, lambda *_: stopped.set()) for number in stop_signals()}
     try:
         with LocalEcs(options, runner) as server:
             on_ready(server.endpoint_url)
@@ -262,8 +287,8 @@ def run_local_ecs(
 def base_environment(options: LocalEcsOptions) -> dict[str, str]:
     """Return the variables of every container: PATH and HOME of the user, and Fargate's AWS variables.
 
-    No other variable of the server's environment reaches a task. There is no ECS_CONTAINER_METADATA_URI, because the
-    metadata endpoint is not modelled.
+    No other variable of the server's environment reaches a task. Each container gets its own
+    ECS_CONTAINER_METADATA_URI_V4 too.
     """
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return {
@@ -294,8 +319,8 @@ def _register_defaults(catalog: Catalog, options: LocalEcsOptions) -> None:
 def _log_directory(given: Path | None) -> Iterator[Path]:
     """The directory of the logs; a temporary one is removed at the end."""
     if given is not None:
-        given.mkdir(parents=True, exist_ok=True)
+        make_private_directory(given)
         yield given.absolute()
         return
-    with tempfile.TemporaryDirectory(prefix="ecs-queue-logs-", ignore_cleanup_errors=True) as directory:
-        yield Path(directory)
+    with contextlib.closing(OwnedDirectory.make_temporary("logs")) as directory:
+        yield directory.path

@@ -15,16 +15,15 @@ from ecs_queue.local.ecs.runners import ContainerRunner, ContainerSpec, RunningC
 from ecs_queue.local.ecs.tasks import LocalTask
 
 USER_INITIATED = "UserInitiated"
-INJECTED_START_FAILURE = (
-    "CannotPullContainerError: pull image manifest has been retried 5 time(s): "
-    "a start failure injected by the local ECS"
-)
 
 
 class TaskLifecycle:
     """Drives one task; it is the `ContainerListener` of its container. Used in the server's event loop only."""
 
-    __slots__ = ("_clock", "_container", "_on_stopped", "_options", "_runner", "_spec", "_task", "_timer")
+    __slots__ = (
+        *("_clock", "_container", "_on_stopped", "_options", "_provision_seconds"),
+        *("_runner", "_spec", "_task", "_timer"),
+    )
 
     def __init__(
         self,
@@ -32,6 +31,7 @@ class TaskLifecycle:
         spec: ContainerSpec,
         runner: ContainerRunner,
         options: LocalEcsOptions,
+        provision_seconds: float,
         clock: Callable[[], float],
         on_stopped: Callable[[LocalTask], None],
     ) -> None:
@@ -39,14 +39,15 @@ class TaskLifecycle:
         self._spec = spec
         self._runner = runner
         self._options = options
+        self._provision_seconds = provision_seconds
         self._clock = clock
         self._on_stopped = on_stopped
         self._container: RunningContainer | None = None
         self._timer: asyncio.Handle | None = None
 
-    def start(self, *, start_fails: bool) -> None:
-        """Start the command after the start-up delay, or let the start fail."""
-        self._schedule(self._options.startup_delay_seconds / 2, self._enter_pending, start_fails)
+    def start(self, start_failure: str | None) -> None:
+        """Start the command when its host is provisioned, or let the start fail for this reason."""
+        self._schedule(self._provision_seconds / 2, self._enter_pending, start_failure)
 
     def stop(self, reason: str) -> None:
         """StopTask. A task that is stopping already keeps its reason."""
@@ -80,14 +81,14 @@ class TaskLifecycle:
         self._set_stop_reason("EssentialContainerExited", "Essential container in task exited")
         self._enter_deprovisioning({"exitCode": exit_code}, {"exitCode": 0}, executionStoppedAt=self._clock())
 
-    def _enter_pending(self, start_fails: bool) -> None:
+    def _enter_pending(self, start_failure: str | None) -> None:
         self._task.update_containers({"lastStatus": "PENDING"}, {"lastStatus": "PENDING"})
         self._task.update(lastStatus="PENDING", pullStartedAt=self._clock())
-        self._schedule(self._options.startup_delay_seconds / 2, self._start_container, start_fails)
+        self._schedule(self._provision_seconds / 2, self._start_container, start_failure)
 
-    def _start_container(self, start_fails: bool) -> None:
-        if start_fails:
-            self.on_start_failed(INJECTED_START_FAILURE)
+    def _start_container(self, start_failure: str | None) -> None:
+        if start_failure is not None:
+            self.on_start_failed(start_failure)
             return
         self._timer = None
         self._container = self._runner.start(self._spec, self)

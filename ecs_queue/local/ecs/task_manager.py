@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 from ecs_queue.local.ecs.arns import ArnCodec
 from ecs_queue.local.ecs.catalog import Parameters, TaskDefinition
 from ecs_queue.local.ecs.client_tokens import ClientTokenStore
+from ecs_queue.local.ecs.container_metadata import VARIABLE, MetadataPages
 from ecs_queue.local.ecs.options import LocalEcsOptions
 from ecs_queue.local.ecs.runners import ContainerRunner, ContainerSpec
 from ecs_queue.local.ecs.task_lifecycle import TaskLifecycle
 from ecs_queue.local.ecs.tasks import LocalTask
+from ecs_queue.runs.runner_options import CALL_VARIABLE, OPTIONS_VARIABLE
 
 _STARTING_STATUSES = ("PROVISIONING", "PENDING")
 
@@ -30,6 +33,8 @@ class TaskManager:
         *,
         log_dir: Path,
         base_environment: dict[str, str],
+        metadata_pages: MetadataPages,
+        endpoint_url: Callable[[], str],
         clock: Callable[[], float],
         new_id: Callable[[], str],
         on_change: Callable[[LocalTask], None] = lambda _: None,
@@ -43,6 +48,8 @@ class TaskManager:
             tokens: gets stopped tasks.
             log_dir: directory of the tasks' output.
             base_environment: variables of every container.
+            metadata_pages: gets the tasks that run.
+            endpoint_url: returns where the pages are.
             clock: seconds since the epoch.
             new_id: returns 32 hexadecimal digits.
             on_change: called with each new task and after each change of a task.
@@ -52,10 +59,13 @@ class TaskManager:
         self._arns = arns
         self._runner = runner
         self._tokens = tokens
-        self._log_dir = log_dir
+        self.log_dir = log_dir
         self._base_environment = base_environment
+        self._metadata_pages = metadata_pages
+        self._endpoint_url = endpoint_url
         self._clock = clock
         self._new_id = new_id
+        self._random = random.Random(options.faults.seed)
         self._tasks: dict[str, LocalTask] = {}
         self._lifecycles: dict[str, TaskLifecycle] = {}
         self._by_started_by: defaultdict[tuple[str, str], dict[str, LocalTask]] = defaultdict(dict)
@@ -84,16 +94,23 @@ class TaskManager:
         )
         self._tasks[task.task_id] = task
         self._by_started_by[cluster, body.get("startedBy", "")][task.task_id] = task
-        spec = self._container_spec(parameters, main, task.task_id)
+        metadata_url = self._endpoint_url() + self._metadata_pages.add(task, definition)
+        spec = self._container_spec(parameters, main, task.task_id, metadata_url)
         self._lifecycles[task.task_id] = TaskLifecycle(
-            task, spec, self._runner, self._options, self._clock, self._on_stopped
+            task,
+            spec,
+            self._runner,
+            self._options,
+            self._random.uniform(*self._options.provision_seconds),
+            self._clock,
+            self._on_stopped,
         )
         return task
 
-    def start(self, task: LocalTask, *, start_fails: bool) -> None:
-        """Start a new task, or let its start fail."""
+    def start(self, task: LocalTask, start_failure: str | None = None) -> None:
+        """Start a new task, or let its start fail for this reason."""
         self._on_change(task)
-        self._lifecycles[task.task_id].start(start_fails=start_fails)
+        self._lifecycles[task.task_id].start(start_failure)
 
     def stop(self, task: LocalTask, reason: str) -> None:
         """Stop a task; a stopped task stays as it is."""
@@ -122,7 +139,7 @@ class TaskManager:
 
     def log_path(self, task_id: str) -> Path:
         """Return the file of a task's output."""
-        return self._log_dir / f"{task_id}.log"
+        return self.log_dir / f"{task_id}.log"
 
     def _task_body(
         self, parameters: Parameters, cluster: str, definition: TaskDefinition, main: dict[str, Any]
@@ -173,7 +190,9 @@ class TaskManager:
             for container in (main, *sidecars)
         ]
 
-    def _container_spec(self, parameters: Parameters, main: dict[str, Any], task_id: str) -> ContainerSpec:
+    def _container_spec(
+        self, parameters: Parameters, main: dict[str, Any], task_id: str, metadata_url: str
+    ) -> ContainerSpec:
         """The main container's argv and environment: base, then task definition, then override, by name."""
         override: dict[str, Any] = {}
         for candidate in parameters.get("overrides", {}).get("containerOverrides", ()):
@@ -182,6 +201,9 @@ class TaskManager:
         environment = dict(self._base_environment)
         for pair in (*main["environment"], *override.get("environment", ())):
             environment[pair.get("name", "")] = pair.get("value", "")
+        environment[VARIABLE] = metadata_url
+        if OPTIONS_VARIABLE in environment or CALL_VARIABLE in environment:
+            environment |= self._options.runner_environment
         command = override.get("command") or main.get("command", ())
         return ContainerSpec(
             task_id=task_id,
@@ -194,6 +216,7 @@ class TaskManager:
     def _on_stopped(self, task: LocalTask) -> None:
         now = self._clock()
         del self._lifecycles[task.task_id]
+        self._metadata_pages.remove(task)
         self._stopped.append((now + self._options.retention_seconds, task))
         if task.client_token is not None:
             self._tokens.task_stopped(task.cluster, task.client_token, task.arn, now)

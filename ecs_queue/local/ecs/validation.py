@@ -9,6 +9,7 @@ from typing import Any
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
 
+from ecs_queue.error_text import is_payload_member, key_text
 from ecs_queue.local.ecs.aws_json import invalid_parameter
 
 Checker = Callable[[Any], None]
@@ -20,10 +21,11 @@ _INTEGER_RANGES: dict[str, tuple[int, int]] = {
 
 
 class ShapeMismatch(Exception):  # noqa: N818 - never leaves this module
-    """A value does not match its shape. `path` is collected from the inside out."""
+    """A value does not match its shape. `path` is collected from the inside out: `.name` and `[0]`."""
 
-    def __init__(self, expected: str, found: Any) -> None:
+    def __init__(self, expected: str, found: Any, *, is_key: bool = False) -> None:
         super().__init__(expected)
+        self.is_key = is_key
         self.expected = expected
         self.found = found
         self.path: list[str] = []
@@ -31,8 +33,18 @@ class ShapeMismatch(Exception):  # noqa: N818 - never leaves this module
     def message(self) -> str:
         """Return a message with the member, what was expected and what was found."""
         member = "".join(reversed(self.path)).lstrip(".") or "the request"
+        return f"{member}: expected {self.expected}, found {self._describe_found()}"
+
+    def _describe_found(self) -> str:
+        """The value, but only its type below a payload member, or where an object or list stands or was expected."""
+        is_payload = any(is_payload_member(name.lstrip(".")) for name in self.path)
+        is_plain = isinstance(self.found, str | int | float | None) and self.expected not in ("an object", "a list")
+        if is_payload or not is_plain:
+            return "another key" if self.is_key else type(self.found).__name__
+        if self.is_key:
+            return key_text(self.found)
         found = repr(self.found)
-        return f"{member}: expected {self.expected}, found {found if len(found) <= 80 else found[:77] + '...'}"
+        return found if len(found) <= 80 else found[:77] + "..."
 
 
 class ParameterValidator:
@@ -70,7 +82,7 @@ class ParameterValidator:
                     raise ShapeMismatch(f"the required member {name}", value)
             for name, item in value.items():
                 if name not in members:
-                    raise ShapeMismatch("one of " + ", ".join(sorted(members)), name)
+                    raise ShapeMismatch("one of " + ", ".join(sorted(members)), name, is_key=True)
                 _check_member(members[name], item, f".{name}")
 
         return validate

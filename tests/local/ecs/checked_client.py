@@ -19,7 +19,10 @@ Json = dict[str, Any]
 
 TIMEOUT_SECONDS = 20.0
 # Errors of the protocol and of the front door: of every operation, but in no operation's list.
-COMMON_ERRORS = {"ThrottlingException", "UnknownOperationException", "SerializationException"}
+COMMON_ERRORS = {
+    *("ThrottlingException", "UnknownOperationException", "SerializationException"),
+    *("UnrecognizedClientException", "InvalidSignatureException"),
+}
 _PYTHON_TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -182,3 +184,30 @@ def test_an_internal_error_is_a_server_exception(start_ecs: StartEcs, caplog: py
     armed.clear()
     assert "a bug" in caplog.text
     assert run_task(client, "true")
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (b"", b""),
+        (b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Amz", b""),
+        (b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{", b"HTTP/1.1 408 "),
+    ],
+    ids=["nothing", "half a header", "half a body"],
+)
+def test_a_call_that_does_not_arrive_is_given_up_and_holds_up_no_other(
+    start_ecs: StartEcs, sent: bytes, answer: bytes
+) -> None:
+    server, client = start_ecs(TimerRunner(), receive_timeout_seconds=1.0)
+    with ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 20)) for _ in range(50)]
+        for connection in slow:
+            connection.sendall(sent)
+        began = time.monotonic()
+        run_task(client, "true")
+        assert time.monotonic() - began < 1.0
+        # The end of the connection; an answer comes before it.
+        assert {connection.recv(len(answer) or 1) for connection in slow} == {answer}
+    time.sleep(1.1)
+    run_task(client, "true")  # the client's connection has had a call, and stays
+    assert server.stats()["tasks_created"] == 2

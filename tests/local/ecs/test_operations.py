@@ -382,3 +382,12 @@ def test_parameters_that_boto3_refuses_are_refused_with_member_expected_and_foun
     tags = [{"key": str(number), "value": ""} for number in range(51)]
     _refused(client.run_task, "InvalidParameterException", "at most 50 items", **LOCAL, tags=tags)
     client.close()
+
+
+def test_a_task_without_a_launch_type_runs_on_the_clusters_default_strategy(start_ecs: StartEcs) -> None:
+    _, client = start_ecs(TimerRunner(3600.0))
+    strategy = [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]
+    client.create_cluster(clusterName="spot", defaultCapacityProviderStrategy=strategy)
+    for parameters, provider in (({}, "FARGATE_SPOT"), ({"launchType": "EC2"}, None)):
+        task = client.run_task(cluster="spot", taskDefinition="local", **parameters)["tasks"][0]
+        assert task.get("capacityProviderName") == provider

@@ -18,6 +18,8 @@ from ecs_queue.local.ecs import FaultOptions, LocalEcsOptions, Quota
         (LocalEcsOptions, "latency_seconds", -0.1),
         (LocalEcsOptions, "retention_seconds", float("nan")),
         (LocalEcsOptions, "stop_timeout_seconds", float("inf")),
+        (LocalEcsOptions, "provision_seconds", (-1.0, 1.0)),
+        (LocalEcsOptions, "provision_seconds", (2.0, 1.0)),
         (LocalEcsOptions, "clusters", ("a b",)),
         (LocalEcsOptions, "container_name", ""),
         (FaultOptions, "throttle", 1.1),

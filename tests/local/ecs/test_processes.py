@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, ProcessRunner
+from ecs_queue.local.reaper import MARKER
 from tests.local.ecs.checked_client import (
     TIMEOUT_SECONDS,
     command_override,
@@ -78,6 +79,8 @@ def test_a_task_gets_its_environment_and_nothing_of_the_servers_but_path_and_hom
     arn = run_task(client, overrides=command_override("env", environment={"BIG": big, "HOME": "/elsewhere"}))
     wait_for_status(client, arn)
     found = dict(line.split("=", 1) for line in server.log_path(arn).read_text().splitlines())
+    assert os.path.basename(found.pop(MARKER)).startswith("ecs-queue-tasks-")
+    assert found.pop("ECS_CONTAINER_METADATA_URI_V4").startswith(f"{server.endpoint_url}/v4/{arn.rpartition('/')[2]}-")
     assert found == {
         "PATH": os.environ["PATH"],
         "HOME": "/elsewhere",
@@ -133,6 +136,18 @@ def test_an_unwritable_log_is_distinguished_from_a_missing_program(start_ecs: St
     assert task["stoppedReason"].startswith(
         "CannotStartContainerError: unable to start container process: cannot prepare"
     )
+
+
+def test_the_sessions_and_temporary_files_of_a_runner_end_with_it(ecs: Ecs, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    script = (
+        f"touch $TMPDIR/left; echo $TMPDIR; setsid sh -c 'echo $$ > {pid}; exec sleep 600' & "
+        f"until [ -s {pid} ]; do sleep 0.01; done; kill -9 $$"
+    )
+    arn = run_task(ecs[1], overrides=command_override("sh", "-c", script, environment={"ECS_QUEUE_RUNNER": "{}"}))
+    assert wait_for_status(ecs[1], arn)["containers"][0]["exitCode"] == 137
+    assert_process_ended(int(pid.read_text()))
+    assert not Path(ecs[0].log_path(arn).read_text().strip()).exists()
 
 
 def test_a_stop_sends_sigterm_and_the_program_may_handle_it(ecs: Ecs, fifo: tuple[Path, int]) -> None:

@@ -92,7 +92,7 @@ def test_logs_in_a_directory_of_the_user_stay_and_others_go(tmp_path: Path) -> N
     assert [path.exists() for path in paths] == [True, False]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_foreground_server_ends_in_order_on_a_signal(number: signal.Signals) -> None:
     program = (
         "from ecs_queue.local.ecs import LocalEcsOptions, run_local_ecs\n"

@@ -103,7 +103,7 @@ def test_a_stop_while_running_is_user_initiated_and_keeps_the_real_exit_code(sta
 
 def test_a_stop_before_the_start_ends_a_task_that_never_ran(start_ecs: StartEcs) -> None:
     runner = ManualRunner()
-    _, client = start_ecs(runner, startup_delay_seconds=3600.0)
+    _, client = start_ecs(runner, provision_seconds=(3600.0, 3600.0))
     arn = run_task(client, "true")
     assert describe_task(client, arn)["lastStatus"] == "PROVISIONING"
     client.stop_task(cluster="local", task=arn)
@@ -134,13 +134,22 @@ def test_a_stop_after_the_end_has_begun_changes_no_reason(start_ecs: StartEcs) -
     assert client.stop_task(cluster="local", task=arn)["task"]["stopCode"] == "EssentialContainerExited"
 
 
-def test_the_startup_delay_is_spent_provisioning_and_pending(start_ecs: StartEcs) -> None:
+def test_the_time_of_provisioning_is_spent_provisioning_and_pending(start_ecs: StartEcs) -> None:
     runner = ManualRunner()
-    _, client = start_ecs(runner, startup_delay_seconds=0.2)
+    _, client = start_ecs(runner, provision_seconds=(0.2, 0.2))
     arn = run_task(client, "true")
     wait_for_status(client, arn, "PENDING")
     assert runner.started == []
     runner.wait_for_start()
+
+
+def test_each_task_draws_its_own_time_of_provisioning_from_the_range(start_ecs: StartEcs) -> None:
+    _, client = start_ecs(ManualRunner(), provision_seconds=(0.0, 100.0), faults=FaultOptions(seed=2601))
+    arns = [run_task(client, "true") for _ in range(4)]  # the seed draws 83.7, 0.2, 75.0 and 93.6 s
+    wait_for_status(client, arns[1], "PENDING")
+    assert [describe_task(client, arn)["lastStatus"] for arn in arns] == [
+        *("PROVISIONING", "PENDING", "PROVISIONING", "PROVISIONING")
+    ]
 
 
 def test_sidecars_live_as_long_as_the_first_essential_container(start_ecs: StartEcs) -> None:
@@ -181,6 +190,15 @@ def test_environment_and_command_come_from_the_definition_then_the_override(star
     assert overridden.command == ("env", "echo", "x")
     assert {name: overridden.environment[name] for name in "ABC"} == {"A": "1", "B": "2", "C": ""}
     assert (plain.stop_timeout, other.stop_timeout) == (4, 9.0)
+
+
+def test_only_the_containers_of_runners_get_their_variables(start_ecs: StartEcs) -> None:
+    runner = ManualRunner()
+    _, client = start_ecs(runner, runner_environment={"SECRET": "x"})
+    for number, environment in enumerate(({}, {"ECS_QUEUE_RUNNER": "{}"}), 1):
+        run_task(client, overrides=command_override("true", environment=environment))
+        spec, _ = runner.wait_for_start(number)
+        assert ("SECRET" in spec.environment) is bool(environment)
 
 
 def test_tags_of_the_definition_are_propagated_on_request(start_ecs: StartEcs) -> None:

@@ -59,11 +59,11 @@ def test_it_refuses_what_botocore_refuses(parameters: dict[str, Any], complete: 
         ("cluster", None, "cluster: expected a string, found None"),
         ("enableExecuteCommand", "yes", "enableExecuteCommand: expected true or false"),
         ("launchType", "EC3", "launchType: expected one of EC2, "),
-        ("tags", {}, "tags: expected a list, found {}"),
+        ("tags", {}, "tags: expected a list, found dict"),
         ("tags", [{"key": ""}], "tags[0].key: expected at least 1 characters"),
         ("tags", [{"key": "k", "value": "x" * 257}], "tags[0].value: expected at most 256 characters"),
         ("tags", [{}, {"name": "k"}], "tags[1]: expected one of key, value, found 'name'"),
-        ("overrides", [], "overrides: expected an object, found []"),
+        ("overrides", [], "overrides: expected an object, found list"),
         ("networkConfiguration", {"awsvpcConfiguration": {}}, "the required member subnets"),
         (
             "capacityProviderStrategy",
