@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ecs_queue.config import Config
-from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION
 from ecs_queue.config.layers import IniParser, LayerValue, read_environment, read_ini
 from ecs_queue.config.loader import build_config
+from ecs_queue.config.main_keys import MAIN_KEYS, MAIN_SECTION
 from ecs_queue.config.model import DEFAULT_QUEUE
 from ecs_queue.config.sources import RawConfig, RawValue, merge_layers, override_values, read_config_file
 from ecs_queue.errors import ConfigError
@@ -110,17 +111,14 @@ class AirflowSources:
 
 
 def load_executor_config(sources: AirflowSources, environ: Mapping[str, str] | None = None) -> Config:
-    """Return the configuration of the executor: short waits, and no barrier.
+    """Return the configuration of the executor, with short waits.
 
     Raises:
         ConfigError: As from `load_config`.
     """
     raw = sources.read(environ=environ)
     timeout = min(build_config(raw).socket_timeout_seconds, MAX_SOCKET_TIMEOUT_SECONDS)
-    # Durability "server": a heartbeat cannot wait for a disk. The executor notices what a fail-over of the ledger loses
-    # (a submission, an adoption), and repeats it.
-    for key, text in {"socket_timeout_seconds": str(timeout), "durability": "server"}.items():
-        raw.main[key] = RawValue(text, "the executor")
+    raw.main["socket_timeout_seconds"] = RawValue(str(timeout), "the executor")
     return build_config(raw)
 
 
@@ -133,6 +131,13 @@ def team_namespace(team: str) -> str:
     if len(name) <= _MAX_NAMESPACE_LENGTH:
         return name
     return f"{name[: _MAX_NAMESPACE_LENGTH - 9]}-{hashlib.sha256(team.encode()).hexdigest()[:8]}"
+
+
+def build_owner_name(executor: Any, prefix: str | None = None) -> str:
+    """Return a name that is unique to the scheduler job: no two schedulers, teams or executors share results."""
+    job = secrets.token_hex(6) if executor.job_id is None else str(executor.job_id)
+    parts = [prefix or "airflow", job, executor.team_name or "", getattr(executor.name, "alias", None) or ""]
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(part for part in parts if part))[:64]
 
 
 def read_scheduler_timeouts(conf: AirflowConf) -> SchedulerTimeouts:

@@ -20,8 +20,20 @@ class ExecutorDelegate(Protocol):
         """The ledger has the request: the workload counts as running, no longer as queued."""
         ...
 
+    def report_id_again(self, tracked: TrackedWorkload, stored_id: str | None) -> None:
+        """Airflow's database has another id than the one that was generated here: report it again.
+
+        The scheduler drops an event of a row that is locked at the moment. Without the id no other scheduler could
+        adopt the task. An id of another request is left alone: the task has been queued elsewhere.
+        """
+        ...
+
     def reject(self, key: Hashable, reason: str) -> None:
         """Fail a workload that can never run. The others are not affected."""
+        ...
+
+    def hold(self, key: Hashable, reason: str) -> None:
+        """A workload cannot be sent until the configuration is corrected: say so once in the task's event log."""
         ...
 
     def report_result(self, tracked: TrackedWorkload, result: TaskResult, *, is_first: bool, never_ran: bool) -> None:
@@ -34,6 +46,14 @@ class ExecutorDelegate(Protocol):
 
     def discard_result(self, tracked: TrackedWorkload, result: TaskResult) -> None:
         """The task has moved on: log how the request ended in its event log, and report nothing to the scheduler."""
+        ...
+
+    def requeue(self, tracked: TrackedWorkload, result: TaskResult) -> bool:
+        """Queue a task again whose container was lost before the task ran, once, without using one of its tries.
+
+        Returns:
+            Whether it is queued again. Not when that was done before, and not when an earlier scheduler sent it.
+        """
         ...
 
     def withhold_result(self, tracked: TrackedWorkload, result: TaskResult) -> None:

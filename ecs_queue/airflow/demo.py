@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,9 +15,21 @@ from rich.table import Table
 
 from ecs_queue.airflow.local import LocalAirflow, Row
 from ecs_queue.errors import EcsQueueError
+from ecs_queue.local.private_files import OwnedDirectory
+from ecs_queue.local.stop_signals import stop_signals
 
 EXAMPLE_DAGS = Path(__file__).resolve().parents[2] / "examples" / "dags"
 RUN_ID = "demo"
+_TASK_INSTANCE_COLUMNS = (
+    "dag_id",
+    "run_id",
+    "task_id",
+    "state",
+    "try_number",
+    "external_executor_id",
+    "start_date",
+    "end_date",
+)
 _FINAL_STATES = {"success", "failed"}
 
 
@@ -29,11 +40,17 @@ def list_dag_runs(airflow: LocalAirflow) -> list[Row]:
 
 def list_task_instances(airflow: LocalAirflow) -> list[Row]:
     """Return the task instances; `duration_seconds` is None for one that has not both started and ended."""
-    rows = airflow.fetch_rows(
-        "select dag_id, run_id, task_id, map_index, state, try_number, external_executor_id, start_date, end_date "
-        "from task_instance order by dag_id, start_date, map_index"
-    )
-    return [row | {"duration_seconds": _duration_seconds(row)} for row in rows]
+    rows = airflow.fetch_rows("select * from task_instance order by dag_id, start_date")
+    return [
+        {name: row[name] for name in _TASK_INSTANCE_COLUMNS}
+        | {"map_index": row[_map_index_column(row)], "duration_seconds": _duration_seconds(row)}
+        for row in rows
+        if row.get("working_set", True)  # Airflow 3.4 keeps earlier tries in this table
+    ]
+
+
+def _map_index_column(row: Row) -> str:
+    return "map_index" if "map_index" in row else "region_index"  # Airflow 3.4
 
 
 def list_deadline_callbacks(airflow: LocalAirflow) -> list[Row]:
@@ -80,16 +97,18 @@ def main(keep: bool, dags: Path, directory: Path | None, timeout: float) -> None
     Without --dags the example DAGs are run. The exit status is 1 when a run fails.
     """
     console = Console(soft_wrap=True)
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell makes its background jobs ignore SIGINT
+    for number in stop_signals():  # a shell makes its background jobs ignore SIGINT
         signal.signal(number, signal.default_int_handler)
     with ExitStack() as stack:
-        home = directory or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ecs-queue-airflow-")))
-        airflow = LocalAirflow(home, dags)
+        owned = OwnedDirectory.claim(directory) if directory else OwnedDirectory.make_temporary("airflow")
+        stack.callback(owned.close)
+        airflow = LocalAirflow(owned.path, dags)
         stack.callback(airflow.stop)
         try:
             has_succeeded = _run_dags(airflow, console, timeout)
             if keep:
-                console.print(f"Airflow keeps running at {airflow.url} until Ctrl-C; it needs no password")
+                console.print(f"Airflow keeps running at {airflow.url} until Ctrl-C")
+                console.print(f"the password of its user admin is in {airflow.password_file}")
                 signal.pause()
         except EcsQueueError as error:
             raise click.ClickException(str(error)) from None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.protocol.aws_causes import Cause, Channel
+from ecs_queue.protocol.aws_reasons import find_cause
 from ecs_queue.protocol.states import State
 
 _CONSOLE_HOSTS = {
@@ -20,16 +22,21 @@ _STATE_EXPLANATIONS: dict[str, str] = {
     "have called the API server",
     State.UNKNOWN: "ECS no longer knows the task, and no worker saw how it ended",
 }
-_NEVER_RAN_NOTE = (
-    "the container ended before it reported to Airflow that the task runs: see its log, and check that it reaches the "
-    "API server ([core] execution_api_server_url in the image)"
+#: The ends of a request whose container was started.
+_CONTAINER_STATES = (State.SUCCESS, State.FAILED)
+_NEVER_RAN_NOTE = "the supervisor never reported RUNNING, so no code of the task ran"
+_NEVER_RAN_ADVICE = (
+    "see the container's log, and check that it reaches the API server ([core] execution_api_server_url in the image)"
 )
-_REQUEUE_NOTE = "Airflow queues it again with a new token, and this uses up none of the task's tries"
+_NO_TRY_NOTE = "this uses up none of the task's tries"
+_REQUEUE_NOTE = f"Airflow queues it again with a new token, and {_NO_TRY_NOTE}"
 # The kinds of entries in a task's event log.
 EVENT_SUCCESS = "ecs task finished"
 EVENT_FAILURE = "ecs task failed"
+EVENT_HELD = "ecs-queue cannot send the task"
 EVENT_REJECTED = "ecs-queue rejected the task"
 EVENT_EXPIRED = "ecs task did not start"
+EVENT_REQUEUED = "ecs task lost before it ran"
 EVENT_STOPPED = "ecs-queue stopped the task"
 
 
@@ -39,11 +46,13 @@ def format_info(result: TaskResult, *, never_ran: bool = False) -> str:
     Args:
         never_ran: Airflow's program in the container has not reported that the task runs.
     """
+    has_no_report = never_ran and result.state in _CONTAINER_STATES
     parts = [
         f"ecs-queue {result.state}",
         _STATE_EXPLANATIONS.get(result.state),
         result.reason,
-        _NEVER_RAN_NOTE if never_ran and result.exit_code is not None else None,
+        _NEVER_RAN_NOTE if has_no_report else None,
+        _NEVER_RAN_ADVICE if has_no_report and result.exit_code is not None else None,
         None if result.exit_code is None else f"exit code {result.exit_code}",
         result.stop_code and f"stop code {result.stop_code}",
         result.task_arn,
@@ -61,6 +70,19 @@ def format_event(result: TaskResult, *, never_ran: bool = False) -> tuple[str, s
 def format_expiry_event(result: TaskResult) -> tuple[str, str]:
     """Return the kind and the text of the entry for a task that did not start in time."""
     return EVENT_EXPIRED, f"{format_event(result)[1]}; {_REQUEUE_NOTE}"
+
+
+def format_requeue_event(result: TaskResult) -> tuple[str, str]:
+    """Return the kind and the text of the entry for a task that is queued again after the loss of its container."""
+    return EVENT_REQUEUED, f"{format_event(result, never_ran=True)[1]}; it is queued again, and {_NO_TRY_NOTE}"
+
+
+def was_container_lost(result: TaskResult) -> bool:
+    """Return whether the container was lost: its host was, or ECS knows no exit code. StopTask loses no container."""
+    if result.state != State.FAILED or result.stop_code == "UserInitiated":
+        return False
+    cause, _ = find_cause(Channel.STOP, result.reason, result.stop_code or "")
+    return result.exit_code is None or cause is Cause.INTERRUPTED
 
 
 def format_withdrawal_event(request_id: str) -> tuple[str, str]:

@@ -7,29 +7,32 @@ nothing: a workload that the ledger has not accepted stays in Airflow's queue, a
 
 from __future__ import annotations
 
-import re
-import secrets
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.configuration import AIRFLOW_CONFIG, conf
-from airflow.executors.base_executor import BaseExecutor
 from airflow.utils.state import TaskInstanceState
 
 from ecs_queue.airflow import event_log
-from ecs_queue.airflow.config import AirflowSources, load_executor_config, read_scheduler_timeouts
+from ecs_queue.airflow.config import AirflowSources, build_owner_name, load_executor_config, read_scheduler_timeouts
 from ecs_queue.airflow.ledger_access import LedgerAccess
-from ecs_queue.airflow.metrics import ExecutorMetrics
 from ecs_queue.airflow.obsolete_requests import ObsoleteRequestStopper
+from ecs_queue.airflow.portable_executor import PortableExecutor
 from ecs_queue.airflow.results import ResultProcessor
 from ecs_queue.airflow.submission import WorkloadSubmitter
-from ecs_queue.airflow.task_instances import find_obsolete, query_standings
+from ecs_queue.airflow.task_instances import find_obsolete, find_other_ids, query_standings
 from ecs_queue.airflow.tracked_workloads import TrackedWorkload, TrackedWorkloads
-from ecs_queue.airflow.workload_conversion import non_task_key, read_shared_settings, validate_request_id
+from ecs_queue.airflow.workload_conversion import (
+    copy_without_request_id,
+    non_task_key,
+    read_shared_settings,
+    validate_request_id,
+)
 from ecs_queue.crash_points import crash_point
+from ecs_queue.error_text import error_text, traceback_text, typed_error_text
+from ecs_queue.errors import ConfigError
 from ecs_queue.messages.envelope import TaskResult
 
 if TYPE_CHECKING:
@@ -37,33 +40,19 @@ if TYPE_CHECKING:
 
 #: The time of the scheduler that one `sync` may take.
 SYNC_BUDGET_SECONDS = 0.5
-#: The shortest time between two log entries about unexpected errors; each has its trace.
-_ERROR_LOG_INTERVAL_SECONDS = 60.0
-#: BaseExecutor's dicts of queued workloads; Airflow 3.4 has one dict of them, `executor_queues`.
-_QUEUE_ATTRIBUTES = ("queued_tasks", "queued_callbacks", "queued_connection_tests")
 
 
-def find_supported_workload_types() -> frozenset[Any]:
-    """Return the workload types that the executor runs, for Airflow 3.4. Empty for older versions, which read flags."""
-    try:
-        base = import_module("airflow.executors.workloads.base")
-    except ImportError:  # Airflow 3.1 has one module for all workloads
-        return frozenset()
-    types = getattr(base, "WorkloadType", None)
-    names = ("EXECUTE_TASK", "EXECUTE_CALLBACK", "TEST_CONNECTION")
-    return frozenset(getattr(types, name) for name in names if hasattr(types, name))
-
-
-class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not installed where types are checked
+class EcsQueueExecutor(PortableExecutor):
     """Runs Airflow's workloads on Amazon ECS, see the module's docstring.
 
     The constructor makes no connection; `start` reads the configuration.
+
+    Attributes:
+        problem: Why nothing can be sent, as a sentence; None when the configuration is right. Tasks then stay queued,
+            and their event logs have the sentence.
     """
 
-    supports_callbacks: bool = True
-    supports_connection_test: bool = True
     supports_multi_team: bool = True
-    supported_workload_types: ClassVar[frozenset[Any]] = find_supported_workload_types()
     pre_assigns_external_executor_id: ClassVar[bool] = True
     supports_sentry: bool = False
     sentry_integration: str = ""
@@ -74,55 +63,58 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._tracked_workloads = TrackedWorkloads()
-        self._error_logged_at = float("-inf")
-        self._unsaved_event_logs: list[Any] = []
-        self.metrics = ExecutorMetrics(getattr(self, "team_name", None))
+        self._held_keys: set[Any] = set()
+        self._requeued_ids: dict[Any, str] = {}  # key -> the lost request
+        self.problem: str | None = None
 
     # What the scheduler calls
 
     def start(self) -> None:
         """Read the configuration and, with `check_health_on_startup`, check the ledger and the broker.
 
-        Raises:
-            ConfigError: The configuration is wrong.
+        Never raises: the scheduler, which also serves other executors, would end.
         """
-        if self.ledger_access.config.base_profile.check_health_on_startup:
-            for problem in self.ledger_access.find_problems():
-                self.log.error("ecs-queue: %s; the scheduler starts nevertheless", problem)
-        self.log.info("ecs-queue: the owner of this scheduler's requests is %s", self.ledger_access.owner)
-
-    def order_queued_tasks_by_priority(self) -> list[tuple[Any, Any]]:
-        """Return the queued tasks, the highest `priority_weight` first. Airflow 3.2 has the lowest first."""
-        queued = super().order_queued_tasks_by_priority()
-        return sorted(queued, key=lambda item: item[1].ti.priority_weight, reverse=True)
+        try:
+            access = self.ledger_access
+        except Exception as error:  # noqa: BLE001 - whatever a library makes of the settings
+            mistake = error_text(error) if isinstance(error, ConfigError) else typed_error_text(error)
+            remedy = "no task is sent until the configuration is corrected and the scheduler restarted"
+            self.problem = f"{remedy}: {mistake}"
+            self.log.error("ecs-queue: %s", self.problem)
+            return
+        if access.config.base_profile.check_health_on_startup:
+            self.run_logging_errors(access.log_findings)
+        self.log.info("ecs-queue: the owner of this scheduler's requests is %s", access.owner)
 
     def _process_workloads(self, workload_items: Sequence[Any]) -> None:
         """Write the workloads to the ledger and publish them, in batches. Those not accepted stay queued."""
+        if self.problem is not None:
+            for workload in workload_items:
+                self.hold(self.workload_key(workload), self.problem)
+            return
         with self.metrics.timer("submit.duration"):
-            self._run_logging_errors(lambda: self._submitter.submit(workload_items))
+            self.run_logging_errors(lambda: self._submitter.submit(workload_items))
 
     def sync(self) -> None:
         """Receive results and compare with the ledger and the database, for about `SYNC_BUDGET_SECONDS` at most."""
-        self._unsaved_event_logs = list(self._task_event_logs)  # the scheduler has saved those of earlier heartbeats
+        self.forget_saved_event_logs()
+        if self._held_keys or self._requeued_ids:
+            queued = {key for queue in self.airflow_queues() for key in queue}
+            self._held_keys &= queued
+            live = queued | self.running
+            self._requeued_ids = {key: name for key, name in self._requeued_ids.items() if key in live}
+        if self.problem is not None:
+            self.metrics.incr("errors")
+            self.run_logging_errors(self.metrics.flush)
+            return
         with self.metrics.timer("sync.duration"):
-            self._run_logging_errors(lambda: self._result_processor.run_once(time.monotonic() + SYNC_BUDGET_SECONDS))
-            self._run_logging_errors(lambda: self._obsolete_request_stopper.run_once())
-        self._run_logging_errors(
+            self.run_logging_errors(lambda: self._result_processor.run_once(time.monotonic() + SYNC_BUDGET_SECONDS))
+            self.run_logging_errors(lambda: self._obsolete_request_stopper.run_once())
+        self.run_logging_errors(
             lambda: self.metrics.flush(
                 outstanding=len(self._tracked_workloads), unconfirmed_results=len(self._result_processor)
             )
         )
-
-    def log_task_event(self, *, event: str, extra: str, ti_key: Any) -> None:
-        """Add an entry to a task's event log and keep it until it is saved. Callbacks and connection tests have no log.
-
-        The scheduler passes the entries to SQLAlchemy's bulk_save_objects as a generator, which keeps weak references
-        only: without another reference they would be empty when they are written, and the whole batch would fail.
-        """
-        if not hasattr(ti_key, "dag_id"):  # Airflow 3.2 does not check this
-            return
-        super().log_task_event(event=event, extra=extra, ti_key=ti_key)
-        self._unsaved_event_logs += list(self._task_event_logs)[-1:]
 
     def change_state(self, key: Any, state: Any, info: Any = None, remove_running: bool = True) -> None:
         """Change a workload's state. When Airflow ends it (heartbeat lost, stuck in queued), its request is stopped."""
@@ -135,7 +127,7 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
 
         Never raises and does no I/O: the scheduler holds a database session.
         """
-        self._run_logging_errors(lambda: self._revoke(ti))
+        self.run_logging_errors(lambda: self._revoke(ti))
 
     def try_adopt_task_instances(self, tis: Sequence[Any]) -> Sequence[Any]:
         """Adopt the tasks of a scheduler that died, with one read of the ledger.
@@ -146,27 +138,29 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
         Returns:
             The tasks that were never sent; Airflow queues them again.
         """
+        if self.problem is not None:
+            return []  # a restarted scheduler adopts them
         try:
             with self.metrics.timer("adopt_task_instances.duration"):
                 not_adopted = self._adopt(tis)
             self.metrics.incr("adopted", len(tis) - len(not_adopted))
             self.metrics.incr("not_adopted", len(not_adopted))
             return not_adopted
-        except Exception:
-            self.log.exception("ecs-queue: adoption failed; the tasks stay as they are")
+        except Exception as error:  # noqa: BLE001 - the scheduler would end with it
+            self.log.error("ecs-queue: adoption failed; the tasks stay as they are: %s", traceback_text(error))
             return []
 
     def fail_connection_test(self, key: Any) -> None:
         """Stop a connection test that Airflow has given up."""
         self._untrack_and_stop(key)
-        self._remove_from_queues(key)
+        self.remove_from_queues(key)
         self.running.discard(key)
 
     def end(self) -> None:
         """Send pending stops and confirmations, and disconnect. The next scheduler adopts the ECS tasks."""
         if "ledger_access" in self.__dict__:
-            self._run_logging_errors(self._result_processor.flush)
-            self._run_logging_errors(self.ledger_access.close)
+            self.run_logging_errors(self._result_processor.flush)
+            self.run_logging_errors(self.ledger_access.close)
 
     def terminate(self) -> None:
         """As `end`: stopping the scheduler must not stop its tasks."""
@@ -175,6 +169,8 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
     def debug_dump(self) -> None:
         """Log Airflow's own state and the requests of this executor."""
         super().debug_dump()
+        if self.problem is not None:
+            self.log.info("ecs-queue: %s", self.problem)
         for tracked in self._tracked_workloads:
             self.log.info(
                 "ecs-queue: %s is request %s (accepted=%s)", tracked.key, tracked.request_id, tracked.is_accepted
@@ -196,7 +192,7 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
         try:
             return read_task_log(self._load_config(), getattr(ti, "external_executor_id", None))
         except Exception as error:  # noqa: BLE001 - a page that shows the error is better than one that fails
-            return [f"ecs-queue: the container's log cannot be read: {type(error).__name__}: {error}"], []
+            return [f"ecs-queue: the container's log cannot be read: {typed_error_text(error)}"], []
 
     @staticmethod
     def get_cli_commands() -> list[Any]:
@@ -210,23 +206,34 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
     def workload_key(self, workload: Any) -> Any:
         """See ExecutorDelegate."""
         task = getattr(workload, "ti", None)
-        return non_task_key(workload) if task is None else self._task_key(task)
+        return non_task_key(workload) if task is None else self.task_key(task)
 
     def mark_accepted(self, tracked: TrackedWorkload) -> None:
         """See ExecutorDelegate. Reports a generated id to Airflow."""
         self.metrics.incr("submitted")
-        self._remove_from_queues(tracked.key)
+        self.remove_from_queues(tracked.key)
         self.running.add(tracked.key)
         if tracked.id_generated and tracked.task_instance_id is not None:
-            super().change_state(tracked.key, TaskInstanceState.QUEUED, tracked.request_id, remove_running=False)
+            self._report_id(tracked)
         crash_point("airflow.accepted")
+
+    def report_id_again(self, tracked: TrackedWorkload, stored_id: str | None) -> None:
+        """See ExecutorDelegate."""
+        if stored_id in (None, tracked.assigned_id, self._requeued_ids.get(tracked.key)):
+            self._report_id(tracked)
 
     def reject(self, key: Hashable, reason: str) -> None:
         """See ExecutorDelegate."""
         self.metrics.incr("rejected")
-        self._remove_from_queues(key)
+        self.remove_from_queues(key)
         self.log_task_event(event=event_log.EVENT_REJECTED, extra=reason, ti_key=key)
         self.fail(key, f"ecs-queue rejected it: {reason}")
+
+    def hold(self, key: Hashable, reason: str) -> None:
+        """See ExecutorDelegate."""
+        if key not in self._held_keys:
+            self._held_keys.add(key)
+            self.log_task_event(event=event_log.EVENT_HELD, extra=reason, ti_key=key)
 
     def report_result(self, tracked: TrackedWorkload, result: TaskResult, *, is_first: bool, never_ran: bool) -> None:
         """See ExecutorDelegate."""
@@ -245,6 +252,17 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
         self._log_event(tracked, event_log.format_event(result))
         if self._tracked_workloads.get_by_key(tracked.key) is None:
             self.running.discard(tracked.key)
+
+    def requeue(self, tracked: TrackedWorkload, result: TaskResult) -> bool:
+        """See ExecutorDelegate. The rule is that of Airflow's KubernetesExecutor."""
+        if tracked.workload is None or tracked.key in self._requeued_ids:
+            return False
+        self.metrics.incr("requeued")
+        self._log_event(tracked, event_log.format_requeue_event(result))
+        self._requeued_ids[tracked.key] = tracked.request_id
+        self.running.discard(tracked.key)
+        self.queue_workload(copy_without_request_id(tracked.workload), session=None)
+        return True
 
     def withhold_result(self, tracked: TrackedWorkload, result: TaskResult) -> None:
         """See ExecutorDelegate. Uses up none of the task's tries."""
@@ -269,13 +287,13 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
 
     def list_unsent(self) -> list[TrackedWorkload]:
         """See ExecutorDelegate."""
-        queued = [workload for queue in self._airflow_queues() for workload in queue.values()]
+        queued = [workload for queue in self.airflow_queues() for workload in queue.values()]
         return [
             self._tracked_workloads.get_by_key(key)
             or TrackedWorkload(key, f"unsent {task.id}", task_instance_id=str(task.id), id_generated=True)
             for task in (getattr(workload, "ti", None) for workload in queued)
             if task is not None
-            for key in [self._task_key(task)]
+            for key in [self.task_key(task)]
         ]
 
     def withdraw(self, tracked: TrackedWorkload) -> None:
@@ -285,7 +303,7 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
             "ecs-queue: request %s is withdrawn, because %s no longer waits for it", tracked.request_id, tracked.key
         )
         self._log_event(tracked, event_log.format_withdrawal_event(tracked.request_id))
-        self._remove_from_queues(tracked.key)
+        self.remove_from_queues(tracked.key)
         self.running.discard(tracked.key)
         self._untrack_and_stop(tracked.key)
 
@@ -302,9 +320,10 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
     @cached_property
     def ledger_access(self) -> LedgerAccess:
         """The ledger and the broker, for the requests of this scheduler job. Making it opens no connection."""
+        config = self._load_config()
         return LedgerAccess.open(
-            self._load_config(),
-            self._build_owner_name(),
+            config,
+            build_owner_name(self, config.owner_prefix),
             self.log,
             lambda server: self.metrics.incr(f"{server}_unavailable"),
         )
@@ -322,54 +341,45 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
     @cached_property
     def _obsolete_request_stopper(self) -> ObsoleteRequestStopper:
         stop_after = read_scheduler_timeouts(conf).task_heartbeat
-        return ObsoleteRequestStopper(self.ledger_access, self._tracked_workloads, self, find_obsolete, stop_after)
+        return ObsoleteRequestStopper(
+            self.ledger_access, self._tracked_workloads, self, find_obsolete, find_other_ids, stop_after
+        )
 
     def _load_config(self) -> Config:
         return load_executor_config(AirflowSources(conf, AIRFLOW_CONFIG, self.team_name))
 
-    def _build_owner_name(self) -> str:
-        """Unique to this job: two schedulers, teams or executors never take each other's results."""
-        job = secrets.token_hex(6) if self.job_id is None else str(self.job_id)
-        parts = ["airflow", job, self.team_name or "", getattr(self.name, "alias", None) or ""]
-        return re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(part for part in parts if part))[:64]
-
     # Airflow's state
-
-    def _task_key(self, ti: Any) -> Any:
-        get_task_key = getattr(self, "get_task_key", None)  # Airflow 3.4
-        return ti.key if get_task_key is None else get_task_key(ti)
-
-    def _airflow_queues(self) -> list[dict[Any, Any]]:
-        queues = getattr(self, "executor_queues", None)  # Airflow 3.4, whose three old names may be views of them
-        return [getattr(self, name, {}) for name in _QUEUE_ATTRIBUTES] if queues is None else list(queues.values())
-
-    def _remove_from_queues(self, key: Any) -> None:
-        for queue in self._airflow_queues():
-            queue.pop(key, None)
 
     def _untrack_and_stop(self, key: Any) -> None:
         tracked = self._tracked_workloads.drop(key)
         if tracked is not None:
-            self._result_processor.request_stop(tracked.request_id)
+            self._request_stop(tracked.request_id)
+
+    def _request_stop(self, request_id: str) -> None:
+        if self.problem is None:
+            self._result_processor.request_stop(request_id)
+
+    def _report_id(self, tracked: TrackedWorkload) -> None:
+        super().change_state(tracked.key, TaskInstanceState.QUEUED, tracked.request_id, remove_running=False)
 
     def _log_event(self, tracked: TrackedWorkload, event: tuple[str, str]) -> None:
         self.log_task_event(event=event[0], extra=event[1], ti_key=tracked.key)
 
     def _revoke(self, ti: Any) -> None:
         self.metrics.incr("revoked")
-        key = self._task_key(ti)
-        self._remove_from_queues(key)
+        key = self.task_key(ti)
+        self.remove_from_queues(key)
         self.running.discard(key)
         self._untrack_and_stop(key)
         request_id = validate_request_id(getattr(ti, "external_executor_id", None))
         if request_id is not None:  # also when another process submitted it
-            self._result_processor.request_stop(request_id)
+            self._request_stop(request_id)
 
     def _adopt(self, tis: Sequence[Any]) -> Sequence[Any]:
         not_adopted = [ti for ti in tis if validate_request_id(ti.external_executor_id) is None]
         instances = {request_id: ti for ti in tis if (request_id := validate_request_id(ti.external_executor_id))}
         candidates = [
-            TrackedWorkload(self._task_key(ti), request_id, task_instance_id=str(ti.id), is_accepted=True)
+            TrackedWorkload(self.task_key(ti), request_id, task_instance_id=str(ti.id), is_accepted=True)
             for request_id, ti in instances.items()
         ]
         records = self.ledger_access.get_records(list(instances))
@@ -383,13 +393,3 @@ class EcsQueueExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
                 self._result_processor.request_stop(tracked.request_id)
                 not_adopted.append(instances[tracked.request_id])
         return not_adopted
-
-    def _run_logging_errors(self, action: Callable[[], None]) -> None:
-        """Log any exception: the scheduler would end with it."""
-        try:
-            action()
-        except Exception:
-            self.metrics.incr("errors")
-            if time.monotonic() - self._error_logged_at >= _ERROR_LOG_INTERVAL_SECONDS:
-                self._error_logged_at = time.monotonic()
-                self.log.exception("ecs-queue: an unexpected error; scheduling continues")

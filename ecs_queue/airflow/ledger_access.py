@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from ecs_queue.airflow.outage_guard import OutageGuard
@@ -18,6 +19,7 @@ from ecs_queue.client.result_verification import decode_result_keys, iter_confir
 from ecs_queue.config import Config
 from ecs_queue.config.keyring import open_keyring
 from ecs_queue.crash_points import crash_point
+from ecs_queue.findings import Finding, Severity
 from ecs_queue.journal import JournalStore, open_journal_store
 from ecs_queue.journal.client_journal import ClientJournal
 from ecs_queue.ledger import open_ledger
@@ -25,9 +27,11 @@ from ecs_queue.ledger.base import Ledger
 from ecs_queue.messages.envelope import TaskResult, build_result, new_request
 from ecs_queue.protocol.operations import OperationResult, ResultCode
 from ecs_queue.protocol.record import Record
+from ecs_queue.server_users import ServerUser
 
 #: Requests in one round trip: half a megabyte with Airflow's usual workloads.
 SEND_BATCH_SIZE = 250
+_LOG_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
 #: How long to wait for the broker to say whether there are results.
 _DRAIN_TIMEOUT_SECONDS = 0.002
 
@@ -61,7 +65,7 @@ class LedgerAccess:
         self.owner = owner
         self._broker = broker
         self._ledger = ledger
-        self._journal = ClientJournal(journal, config.namespace)
+        self._journal = ClientJournal(journal, config)
         self._validation_cache = ValidationCache(config)
         self._keyring = open_keyring(config)
         self._log = log
@@ -70,11 +74,18 @@ class LedgerAccess:
         self._publish_pool = ThreadPoolExecutor(1, "ecs-queue-publish")
         self.ledger_guard = OutageGuard("ledger", log, on_failure=lambda: on_failure("ledger"))
         self.broker_guard = OutageGuard("broker", log, on_failure=lambda: on_failure("broker"))
+        if config.broker_url == config.ledger_url:
+            self.ledger_guard.share_waits_with(self.broker_guard)
 
     @classmethod
     def open(cls, config: Config, owner: str, log: logging.Logger, on_failure: Callable[[str], None]) -> LedgerAccess:
-        """Return access to the configured servers; it connects when it is first used."""
-        broker, ledger, journal = open_broker(config), open_ledger(config), open_journal_store(config)
+        """Return access to the configured servers; it connects when it is first used.
+
+        The ledger has no barrier: a heartbeat cannot wait for a disk. The executor notices what a fail-over of the
+        ledger loses (a submission, an adoption), and repeats it.
+        """
+        broker, journal = open_broker(config), open_journal_store(config)
+        ledger = open_ledger(config, durability="server")
         return cls(config, broker, ledger, owner, log, on_failure=on_failure, journal=journal)
 
     @property
@@ -162,13 +173,19 @@ class LedgerAccess:
         """Confirm that the results, each (request id, nonce), are delivered."""
         return self.ledger_guard.attempt(lambda: self._ledger.confirm(results, self.owner)) if results else []
 
-    def find_problems(self) -> list[str]:
-        """Return what is wrong with the ledger and the broker, as sentences."""
-        problems = self.ledger_guard.attempt(self._ledger.check_server)
-        if problems is None:
-            return ["the ledger is unavailable"]
+    def check_servers(self) -> list[Finding]:
+        """Return what is found about the ledger's server. The guards log what a server does not answer, or denies."""
+        check = partial(self._ledger.check_server, ServerUser.SUBMITTER, self.config.durability)
+        findings = self.ledger_guard.attempt(check) or []
         self.broker_guard.attempt(self._broker.check)
-        return [*problems, *(["the broker is unavailable"] if self.broker_guard.is_backing_off else [])]
+        return findings
+
+    def log_findings(self) -> None:
+        """Log what is found about the servers. The scheduler starts nevertheless."""
+        for finding in self.check_servers():
+            level = _LOG_LEVELS.get(finding.severity)
+            if level is not None:
+                self._log.log(level, "ecs-queue: %s; the scheduler starts nevertheless", finding.sentence)
 
     def close(self) -> None:
         """Close the connections. Requests continue, and their results stay in the ledger."""

@@ -14,17 +14,21 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from ecs_queue.airflow.task_log import LOCAL_LOG_VARIABLE
+from ecs_queue.container_logs.local_files import LOCAL_LOG_VARIABLE
 from ecs_queue.errors import RetryableError, UsageError
-from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, local_environment
+from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, local_environment, new_access_key_id
+from ecs_queue.local.private_files import PRIVATE_UMASK, make_private_directory, open_private_file
 from ecs_queue.local.reaper import Reaper
 from ecs_queue.local.redis_server import RedisServer, find_free_port
+from ecs_queue.runs.runner_options import URL_VARIABLE
 
 EXECUTOR = "ecs_queue.airflow.executor.EcsQueueExecutor"
+_USER = "admin"
 #: In the order in which they are started. Deferred tasks need the triggerer.
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 #: The variables that a task's image has: where the API and the DAGs are, but neither the database nor the broker.
@@ -57,15 +61,19 @@ class LocalAirflow:
         workers: int = 2,
         database: str | None = None,
         settings: Mapping[str, str] | None = None,
+        shutdown_delay: float = 0.0,
+        provision_seconds: float = 0.0,
     ) -> None:
         """Start nothing yet.
 
         Args:
-            directory: Where all files are written.
+            directory: Where all files are written; other users cannot read them.
             dags: The folder of DAG files.
             workers: The number of ecs-queue workers.
             database: The SQLAlchemy URL of an empty database; by default a file of SQLite, which allows one scheduler.
             settings: More environment variables for all processes.
+            shutdown_delay: How many seconds after a container's end the local ECS shows its task as STOPPED.
+            provision_seconds: How many seconds after RunTask the local ECS starts a container.
         """
         self.directory = directory.resolve()
         self.dags = dags.resolve()
@@ -74,17 +82,35 @@ class LocalAirflow:
         self._settings = dict(settings or {})
         self._services = ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._reaper = Reaper()
+        self._reaper = Reaper(self.directory)
+        self._password = secrets.token_urlsafe(16)
         self._port = find_free_port()
         self.environ: dict[str, str] = {}
-        self.redis = RedisServer(data_dir=self.directory / "redis", appendonly="always")
-        self._ecs_options = LocalEcsOptions(log_dir=self.directory / "tasks")
-        self.ecs = LocalEcs(self._ecs_options)
+        self.redis = RedisServer(data_dir=self.directory / "redis", appendonly="always", password=secrets.token_hex(16))
+        self._ecs_options = LocalEcsOptions(
+            log_dir=self.directory / "tasks",
+            access_key_id=new_access_key_id(),
+            shutdown_delay_seconds=shutdown_delay,
+            provision_seconds=(provision_seconds, provision_seconds),
+        )
+        self._ecs: LocalEcs | None = None
+
+    @property
+    def ecs(self) -> LocalEcs:
+        """The local ECS. UsageError before `start`."""
+        if self._ecs is None:
+            raise UsageError("the local Airflow is not running: call start() first")
+        return self._ecs
 
     @property
     def url(self) -> str:
         """The URL of the UI and the API."""
         return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def password_file(self) -> Path:
+        """The file with the password of the user `admin` of the UI and the API."""
+        return self.directory / "passwords.json"
 
     def start(self, on_progress: Callable[[str], None] = lambda _: None) -> None:
         """Start everything; return when the API answers.
@@ -109,16 +135,10 @@ class LocalAirflow:
 
     def spawn(self, name: str, *arguments: str) -> None:
         """Start a process of this Python under a name; its output goes to `NAME.log`."""
-        with (self.directory / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603 - ecs-queue and Airflow
-                [sys.executable, *arguments],
-                env=self.environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+        with open_private_file(self.directory / f"{name}.log", "ab") as log:
+            process = self._reaper.spawn(
+                [sys.executable, *arguments], environment=self.environ, stdout=log, umask=PRIVATE_UMASK
             )
-        self._reaper.watch_group(process.pid)
         self._processes[name] = process
 
     def kill(self, name: str) -> None:
@@ -209,7 +229,8 @@ class LocalAirflow:
     @cached_property
     def _token(self) -> str:
         """Valid for a day."""
-        return str(self._request_json("/auth/token", None, {})["access_token"])
+        login = {"username": _USER, "password": self._password}
+        return str(self._request_json("/auth/token", login, {})["access_token"])
 
     def _request_json(self, path: str, body: Mapping[str, Any] | None, headers: Mapping[str, str]) -> Any:
         request = urllib.request.Request(  # noqa: S310 - loopback
@@ -237,14 +258,17 @@ class LocalAirflow:
             time.sleep(_POLL_INTERVAL_SECONDS)
 
     def _start_services(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_private_directory(self.directory)
+        with open_private_file(self.password_file, "wb") as file:
+            file.write(json.dumps({_USER: self._password}).encode())
         with _this_python_on_path():
             self._services.enter_context(self.redis)
-            self._services.enter_context(self.ecs)  # its containers run `python` from this PATH
             self.environ = {name: value for name, value in os.environ.items() if not _is_inherited_setting(name)}
-        self.environ |= local_environment(self.ecs.endpoint_url, self.redis.url, self._ecs_options)
-        self.environ |= self._build_airflow_environment() | {LOCAL_LOG_VARIABLE: str(self._ecs_options.log_dir)}
-        self.environ |= self._settings
+            self.environ |= self._build_airflow_environment() | self._settings
+            options = replace(self._ecs_options, runner_environment=self._build_runner_environment())
+            self._ecs = self._services.enter_context(LocalEcs(options))  # its containers run `python` from this PATH
+        self.environ |= local_environment(self._ecs.endpoint_url, self.redis.url, options)
+        self.environ |= {LOCAL_LOG_VARIABLE: str(options.log_dir)} | self._settings
         self.environ["AIRFLOW__AWS_ECS_EXECUTOR__RUN_TASK_KWARGS"] = self._build_image_run_task_kwargs()
 
     def _build_airflow_environment(self) -> dict[str, str]:
@@ -255,7 +279,8 @@ class LocalAirflow:
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{_USER}:admin",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.password_file),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self._database,
@@ -278,6 +303,11 @@ class LocalAirflow:
             "NO_PROXY": "127.0.0.1",
         }
 
+    def _build_runner_environment(self) -> dict[str, str]:
+        """What a runner has of its image and its secrets: it imports Airflow before it gets a request."""
+        image = {name: self.environ[name] for name in _IMAGE_VARIABLES}
+        return {"PATH": self.environ["PATH"], URL_VARIABLE: self.redis.url, **image}
+
     def _build_image_run_task_kwargs(self) -> str:
         """The variables of a task image; the local ECS passes on nothing of this process's environment."""
         pairs = [{"name": name, "value": self.environ[name]} for name in _IMAGE_VARIABLES]
@@ -290,7 +320,12 @@ class LocalAirflow:
             UsageError: The command fails; the message has the end of its output.
         """
         completed = subprocess.run(  # noqa: S603 - Airflow
-            [sys.executable, "-m", "airflow", *arguments], env=self.environ, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "airflow", *arguments],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            check=False,
+            umask=PRIVATE_UMASK,
         )
         if completed.returncode != 0:
             raise UsageError(f"airflow {' '.join(arguments)} failed: {completed.stderr.strip()[-500:]}")

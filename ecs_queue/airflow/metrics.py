@@ -18,6 +18,7 @@ COUNTERS = {
     "results_repeated": "results reported again, because the scheduler had not processed them",
     "results_discarded": "results not reported, because their tasks were cleared, rescheduled, deferred or retried",
     "expired": "tasks that did not start before their tokens expired; Airflow queues them again",
+    "requeued": "tasks queued again once, because their containers were lost before the tasks ran",
     "adopted": "tasks adopted from a scheduler that died",
     "not_adopted": "tasks of a dead scheduler that were never sent; Airflow queues them again",
     "revoked": "tasks that Airflow revoked, because they were stuck in queued",

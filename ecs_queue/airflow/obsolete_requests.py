@@ -8,7 +8,7 @@ whose container has not started is withdrawn; a running container may end itself
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ecs_queue.airflow.delegate import ExecutorDelegate
 from ecs_queue.airflow.ledger_access import LedgerAccess
@@ -33,12 +33,14 @@ class ObsoleteRequestStopper:
         tracked_workloads: TrackedWorkloads,
         executor: ExecutorDelegate,
         find_obsolete: Callable[[Sequence[TrackedWorkload]], set[str]],
+        find_other_ids: Callable[[Sequence[TrackedWorkload]], Mapping[str, str | None]],
         stop_after_seconds: float,
     ) -> None:
         """Check nothing yet.
 
         Args:
             find_obsolete: Returns the request ids of those workloads that no task waits for.
+            find_other_ids: Returns what the database has in place of the request ids, where it differs.
             stop_after_seconds: How long a running container may take to end itself.
         """
         self._ledger_access = ledger_access
@@ -46,6 +48,7 @@ class ObsoleteRequestStopper:
         self._round_robin = RoundRobin(tracked_workloads)
         self._executor = executor
         self._find_obsolete = find_obsolete
+        self._find_other_ids = find_other_ids
         self._stop_after_seconds = stop_after_seconds
         self._clock = time.monotonic
         self._checked_at = self._clock()
@@ -58,6 +61,7 @@ class ObsoleteRequestStopper:
             return
         self._checked_at = now
         batch = {tracked.request_id: tracked for tracked in self._next_batch()}
+        self._report_missing_ids([one for one in batch.values() if one.id_generated and one.is_accepted])
         obsolete = self._find_obsolete(list(batch.values())) if batch else set()
         self._obsolete_since = {request_id: self._obsolete_since.get(request_id, now) for request_id in obsolete}
         confirmed = [batch[name] for name, since in self._obsolete_since.items() if now - since >= RECHECK_SECONDS]
@@ -68,6 +72,14 @@ class ObsoleteRequestStopper:
         records = self._ledger_access.get_records([tracked.request_id for tracked in accepted])
         for tracked, record in zip(accepted, records or (), strict=False):
             self._stop_or_withdraw(tracked, record, now)
+
+    def _report_missing_ids(self, tracked_workloads: Sequence[TrackedWorkload]) -> None:
+        other_ids = self._find_other_ids(tracked_workloads) if tracked_workloads else {}
+        for tracked in tracked_workloads:
+            if tracked.request_id in other_ids:
+                self._executor.report_id_again(tracked, other_ids[tracked.request_id])
+            else:
+                tracked.id_generated = False
 
     def _next_batch(self) -> list[TrackedWorkload]:
         """Unsent tasks, the requests that the last check found obsolete, and the next ones in turn."""

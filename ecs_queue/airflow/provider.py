@@ -5,7 +5,9 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any
 
-from ecs_queue.config.keys import MAIN_KEYS, MAIN_SECTION, PROFILE_KEYS, PROFILE_SECTION, SECRET_KEYS, ConfigKey
+from ecs_queue.config.config_key import ConfigKey
+from ecs_queue.config.main_keys import MAIN_KEYS, MAIN_SECTION, SECRET_KEYS
+from ecs_queue.config.profile_keys import PROFILE_KEYS, PROFILE_SECTION
 from ecs_queue.version import package_version
 
 _ENTRY_POINT_GROUP = "apache_airflow_provider"

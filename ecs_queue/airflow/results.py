@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from ecs_queue.airflow.delegate import ExecutorDelegate
+from ecs_queue.airflow.event_log import was_container_lost
 from ecs_queue.airflow.ledger_access import LedgerAccess
 from ecs_queue.airflow.task_instances import TaskStanding
 from ecs_queue.airflow.tracked_workloads import RoundRobin, TrackedWorkload, TrackedWorkloads, UnconfirmedResult
@@ -153,11 +154,13 @@ class ResultProcessor:
                 tracked, result = entry.tracked, entry.result
                 standing = standings.get(tracked.request_id, TaskStanding.RUNNING)
                 is_requeued = self._tracked_workloads.get_by_key(tracked.key) is not None
+                never_ran = standing is TaskStanding.NOT_STARTED
                 if standing is TaskStanding.MOVED_ON or is_requeued:
                     self._confirm_later(entry)
                     self._executor.discard_result(tracked, result)
+                elif never_ran and was_container_lost(result) and self._executor.requeue(tracked, result):
+                    self._confirm_later(entry)
                 else:
-                    never_ran = standing is TaskStanding.NOT_STARTED
                     self._executor.report_result(tracked, result, is_first=True, never_ran=never_ran)
             del self._unreported[: len(batch)]
 
@@ -181,7 +184,7 @@ class ResultProcessor:
             elif record.is_terminal:
                 self._process_result(build_result(record))
             elif self._clock() - tracked.put_at > _DURABLE_AFTER_SECONDS:
-                tracked.prepared_request = tracked.workload = None
+                tracked.prepared_request = None
         if self._ledger_access.adopt(to_readopt):
             crash_point("airflow.readopted")
         self._executor.resend([tracked for tracked in lost if tracked.prepared_request is not None])

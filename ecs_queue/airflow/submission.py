@@ -20,10 +20,13 @@ from ecs_queue.airflow.workload_conversion import (
     build_command,
     convert_priority,
     read_token_expiry,
+    read_traceparent,
+    split_executor_config,
     validate_request_id,
 )
 from ecs_queue.config.model import DEFAULT_QUEUE
 from ecs_queue.crash_points import crash_point
+from ecs_queue.error_text import traceback_text, typed_error_text
 from ecs_queue.errors import ConfigError, InvalidRequest
 from ecs_queue.protocol.operations import OperationResult, ResultCode
 
@@ -93,9 +96,18 @@ class WorkloadSubmitter:
                 conflicts.append(tracked)
             elif result.code is ResultCode.TOO_LATE:  # the envelope became too old in an outage; the next is a new one
                 self._tracked_workloads.drop(tracked.key)
+            elif result.code is ResultCode.BROKEN:
+                self._hold_broken(tracked)
             else:
                 self._mark_accepted(tracked)
         return conflicts
+
+    def _hold_broken(self, tracked: TrackedWorkload) -> None:
+        """Keep it queued. A new id could run it twice: the broken record may be its own, with a task that runs."""
+        advice = f"`ecs-queue broken show record:{tracked.request_id}` says more, `broken drop` lets it go on"
+        self._executor.hold(
+            tracked.key, f"it stays queued while the ledger's record of its id cannot be used: {advice}"
+        )
 
     def _mark_accepted(self, tracked: TrackedWorkload) -> None:
         tracked.put_at = time.monotonic()
@@ -107,7 +119,9 @@ class WorkloadSubmitter:
         """Callbacks and connection tests keep one id: an earlier scheduler has already sent these."""
         results = self._ledger_access.adopt([tracked.request_id for tracked in tracked_workloads])
         for tracked, result in zip(tracked_workloads, results or (), strict=False):
-            if result.code is not ResultCode.NOT_FOUND:
+            if result.code is ResultCode.BROKEN:
+                self._hold_broken(tracked)
+            elif result.code is not ResultCode.NOT_FOUND:
                 crash_point("airflow.callback_adopted")
                 tracked.prepared_request = None
                 self._mark_accepted(tracked)
@@ -129,9 +143,10 @@ class WorkloadSubmitter:
             self._executor.reject(key, str(error))
         except ConfigError as error:
             self._log_config_error(error)
+            self._executor.hold(key, f"it stays queued until the configuration is corrected: {error}")
         except Exception as error:  # noqa: BLE001 - one workload must not keep the others from being sent
-            self._log.exception("ecs-queue: no request can be made of the workload %s", key)
-            self._executor.reject(key, f"no request can be made of it: {type(error).__name__}: {error}")
+            self._log.error("ecs-queue: no request can be made of the workload %s: %s", key, traceback_text(error))
+            self._executor.reject(key, f"no request can be made of it: {typed_error_text(error)}")
         else:
             if tracked is not None:
                 self._tracked_workloads.add(tracked)
@@ -154,6 +169,7 @@ class WorkloadSubmitter:
             task_instance_id=None if task is None else str(task.id),
             workload=workload,
             id_generated=request_id != assigned_id,
+            assigned_id=assigned_id,
             prepared_request=self._ledger_access.prepare(task_line),
         )
 
@@ -168,7 +184,7 @@ class WorkloadSubmitter:
         airflow_queue = getattr(workload if task is None else task, "queue", None)
         queue = resolve_queue(config, airflow_queue)
         self._warn_default_queue_once(airflow_queue, queue)
-        executor_config = None if task is None else task.executor_config
+        executor_config, policies = split_executor_config(None if task is None else task.executor_config)
         return {
             "command": build_command(workload.model_dump_json(), report_exit_status=task is None),
             "queue": queue,
@@ -177,6 +193,9 @@ class WorkloadSubmitter:
             ),
             "priority": HIGHEST_PRIORITY if task is None else convert_priority(task.priority_weight),
             "relaunch": "never_started",  # once user code may have run, Airflow's own retries decide
+            "traceparent": read_traceparent(task),
+            **({"retry_rules": []} if config.profile(queue).retry_rules else {}),  # as relaunch
+            **policies,
         }
 
     def _warn_default_queue_once(self, airflow_queue: str | None, queue: str) -> None:

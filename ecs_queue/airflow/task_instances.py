@@ -1,6 +1,7 @@
 """Asks Airflow's database whether tasks still wait for their requests.
 
-Each function makes one query by primary key, and raises any database error unchanged.
+Each function makes one query by primary key, `query_standings` at most one more, and raises any database error
+unchanged.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def query_standings(tracked_workloads: Sequence[TrackedWorkload]) -> dict[str, T
     for tracked, state, external_id in _query_task_instances(tracked_workloads):
         if external_id == tracked.request_id or tracked.id_generated:
             standings[tracked.request_id] = classify_state(state)
-    return standings
+    moved_on = [request_id for request_id, standing in standings.items() if standing is TaskStanding.MOVED_ON]
+    return standings | dict.fromkeys(_find_restarting(moved_on), TaskStanding.RUNNING)
 
 
 def classify_state(state: str | None) -> TaskStanding:
@@ -74,6 +76,12 @@ def find_obsolete(tracked_workloads: Sequence[TrackedWorkload]) -> set[str]:
     return {tracked.request_id for tracked in tracked_workloads if tracked.task_instance_id is not None} - needed
 
 
+def find_other_ids(tracked_workloads: Sequence[TrackedWorkload]) -> dict[str, str | None]:
+    """Return what the database has in place of the request id, by request id, for each task where it differs."""
+    rows = _query_task_instances(tracked_workloads)
+    return {one.request_id: external_id for one, _, external_id in rows if external_id != one.request_id}
+
+
 def _query_task_instances(
     tracked_workloads: Sequence[TrackedWorkload],
 ) -> Iterator[tuple[TrackedWorkload, Any, str | None]]:
@@ -94,6 +102,23 @@ def _query_task_instances(
     for task, state, external_id in rows:
         for tracked in tasks[UUID(str(task))]:
             yield tracked, state, external_id
+
+
+def _find_restarting(request_ids: Sequence[str]) -> Sequence[str]:
+    """Return those of the requests whose tasks were cleared while they ran.
+
+    Such a task has a new id at once, and waits in RESTARTING for the result of the request that is being stopped.
+    """
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    if not request_ids:
+        return []
+    column = TaskInstance.external_executor_id
+    query = select(column).where(TaskInstance.state == "restarting", column.in_(request_ids))
+    with create_session() as session:
+        return [str(found) for found in session.scalars(query)]
 
 
 def _to_stored_id(task: UUID) -> str | UUID:

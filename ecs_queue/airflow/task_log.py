@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ecs_queue.cli.ui.runner_lines import lines_of_launch
 from ecs_queue.config import Config, Profile
-from ecs_queue.config.keyring import open_keyring
+from ecs_queue.container_logs.base import LogLine
+from ecs_queue.container_logs.local_files import LOCAL_LOG_VARIABLE
 from ecs_queue.ecs.awslogs import awslogs_options
 from ecs_queue.ecs.clients import ClientOptions, EcsClients, Target
 from ecs_queue.ledger import open_ledger
 from ecs_queue.protocol.record import Record
-from ecs_queue.runtask.launch_spec import try_decode_launch_spec
+from ecs_queue.runtask.overrides import ALLOW_EVERYTHING
 
-#: The environment variable with the directory in which a local ECS keeps one log per task, `TASK_ID.log`.
-LOCAL_LOG_VARIABLE = "ECS_QUEUE_LOCAL_LOG_DIR"
 #: The newest lines, as many as one page can show. CloudWatch returns at most 10,000 per call.
 _MAX_LINES = 5000
 
@@ -51,23 +51,25 @@ def read_task_log(
         return [f"ecs-queue: request {request_id} is {record.state}; {record.reason or 'no container yet'}"], []
     directory = (os.environ if environ is None else environ).get(LOCAL_LOG_VARIABLE)
     if directory:
-        return _read_local_log(Path(directory) / f"{record.arn.rsplit('/', 1)[-1]}.log")
+        return _read_local_log(Path(directory) / f"{record.arn.rsplit('/', 1)[-1]}.log", record)
     return _read_cloudwatch_log(config, record, make_client or _build_client_factory())
 
 
-def _read_local_log(path: Path) -> MessagesAndLines:
+def _read_local_log(path: Path, record: Record) -> MessagesAndLines:
     if not path.is_file():
         return [f"ecs-queue: the local ECS has not written {path.name} yet"], []
-    return [f"ecs-queue: the local ECS's {path.name}"], path.read_text(errors="replace").splitlines()[-_MAX_LINES:]
+    lines = (LogLine(None, text) for text in path.read_text(errors="replace").splitlines())
+    shown = [line.text for line in _lines_of_record(lines, record)]
+    return [f"ecs-queue: the local ECS's {path.name}"], shown[-_MAX_LINES:]
 
 
 def _read_cloudwatch_log(config: Config, record: Record, make_client: ClientFactory) -> MessagesAndLines:
     profile = config.profile(record.queue)
     region, task_id = record.arn.split(":")[3], record.arn.rsplit("/", 1)[-1]
-    spec = try_decode_launch_spec(record, open_keyring(config))
-    container = (spec.container_name if spec else None) or profile.container_name
-    task_definition = spec.run_task.get("taskDefinition") if spec else profile.task_definition
-    description = make_client("ecs", region, profile).describe_task_definition(taskDefinition=task_definition)
+    container = record.container_name or profile.container_name
+    ecs = make_client("ecs", region, profile)
+    task_definition = _find_task_definition(ecs, profile, record.arn)
+    description = ecs.describe_task_definition(taskDefinition=task_definition)
     options = awslogs_options(description["taskDefinition"], container)
     if isinstance(options, str):
         return [f"ecs-queue: {options}"], []
@@ -78,19 +80,32 @@ def _read_cloudwatch_log(config: Config, record: Record, make_client: ClientFact
         response = logs.get_log_events(logGroupName=group, logStreamName=stream, limit=_MAX_LINES, startFromHead=False)
     except logs.exceptions.ResourceNotFoundException:
         return [f"{source}: nothing yet, the stream begins with the container's first line"], []
-    return [source], [_format_line(event) for event in response["events"]]
+    lines = (LogLine(event["timestamp"] / 1000, str(event["message"])) for event in response["events"])
+    return [source], [_format_line(line) for line in _lines_of_record(lines, record)]
 
 
-def _format_line(event: Mapping[str, Any]) -> str:
+def _lines_of_record(lines: Iterable[LogLine], record: Record) -> Iterator[LogLine]:
+    """The log of a runner has the output of other requests, too."""
+    return lines_of_launch(lines, record.id, record.launch, is_runner=bool(record.run))
+
+
+def _find_task_definition(ecs: Any, profile: Profile, arn: str) -> str | None:
+    """Ask ECS only where a request may choose its own: the API server may not read the payload of the record."""
+    if {ALLOW_EVERYTHING, "taskDefinition"}.isdisjoint(profile.allowed_overrides):
+        return profile.task_definition
+    found = ecs.describe_tasks(cluster=arn.split("/")[-2], tasks=[arn])["tasks"]
+    return str(found[0]["taskDefinitionArn"]) if found else profile.task_definition
+
+
+def _format_line(line: LogLine) -> str:
     """Airflow's own lines are JSON, which its log view understands; other lines are prefixed with their time."""
-    message = str(event["message"])
     try:
-        if isinstance(json.loads(message), dict):
-            return message
+        if isinstance(json.loads(line.text), dict):
+            return line.text
     except ValueError:
         pass  # plain text, as most programs write
-    time = datetime.fromtimestamp(event["timestamp"] / 1000, UTC).isoformat(timespec="milliseconds")
-    return f"[{time}] {message}"
+    time = datetime.fromtimestamp(line.at or 0.0, UTC).isoformat(timespec="milliseconds")
+    return f"[{time}] {line.text}"
 
 
 def _build_client_factory() -> ClientFactory:

@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 
 from ecs_queue.client.producer import PreparedRequest
 from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.payload_repr import PayloadRepr
 
 
-@dataclass(slots=True, eq=False)
-class TrackedWorkload:
+@dataclass(slots=True, eq=False, repr=False)
+class TrackedWorkload(PayloadRepr):
     """One workload of Airflow and its request.
 
     Attributes:
         task_instance_id: The task instance's own id; None for callbacks and connection tests.
         workload: The workload that the request was made from.
-        id_generated: The request id was generated here, so it must be reported to Airflow.
+        id_generated: The request id was generated here, and Airflow's database has not shown it yet.
+        assigned_id: The id that Airflow assigned; another request had it.
         prepared_request: The envelope, kept until the ledger has surely stored it.
         is_accepted: The ledger has the request.
         put_at: When it was put, by the monotonic clock.
@@ -31,6 +33,7 @@ class TrackedWorkload:
     task_instance_id: str | None = None
     workload: object = field(default=None, repr=False)  # its token is a secret
     id_generated: bool = False
+    assigned_id: str | None = None
     prepared_request: PreparedRequest | None = field(default=None, repr=False)
     is_accepted: bool = False
     put_at: float = 0.0

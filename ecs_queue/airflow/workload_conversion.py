@@ -12,11 +12,19 @@ from typing import Any
 
 import msgspec
 
+from ecs_queue.client.task_line import parse_durations
+from ecs_queue.errors import InvalidRequest
+from ecs_queue.messages.envelope import POLICY_FIELDS
+from ecs_queue.messages.fields import is_traceparent
 from ecs_queue.runtask.executor_config import normalize_executor_config
 from ecs_queue.runtask.merge import merge_run_task
 
 #: Airflow's marker of a container that an executor started for one task.
 _CONTAINER_MARKER = {"name": "AIRFLOW_IS_EXECUTOR_CONTAINER", "value": "true"}
+#: The key of an `executor_config` with the task's launch policies (docs/policies.md).
+_POLICIES_KEY = "ecs_queue"
+#: Airflow decides itself whether user code runs again: no retry rules.
+_POLICIES = frozenset(POLICY_FIELDS) - {"retry_rules"}
 _EXECUTE_WORKLOAD_MODULE = "airflow.sdk.execution_time.execute_workload"
 #: Parsed and unparsed, so that its comments take nothing of the 8,192 characters of overrides that ECS accepts.
 _EXIT_STATUS_PROGRAM = ast.unparse(ast.parse(files(__package__).joinpath("exit_status_program.py").read_text()))
@@ -49,6 +57,13 @@ def non_task_key(workload: Any) -> Any:
     return workload.key if hasattr(workload, "key") else CallbackKey(workload.callback.key)
 
 
+def copy_without_request_id(workload: Any) -> Any:
+    """Return a copy of a task's workload for which a new request id is made."""
+    task = workload.ti
+    update = {"external_executor_id": None} if hasattr(task, "external_executor_id") else {}
+    return workload.model_copy(update={"ti": task.model_copy(update=update)})
+
+
 def validate_request_id(external_executor_id: object) -> str | None:
     """Return the id that Airflow assigned; None when it cannot be a request's id."""
     text = "" if external_executor_id is None else str(external_executor_id)
@@ -64,6 +79,25 @@ def build_command(payload: str, *, report_exit_status: bool = False) -> list[str
     """
     program = ["-c", _EXIT_STATUS_PROGRAM] if report_exit_status else ["-m", _EXECUTE_WORKLOAD_MODULE]
     return ["python", *program, "--json-string", payload]
+
+
+def split_executor_config(
+    executor_config: Mapping[str, Any] | None,
+) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
+    """Return what of an `executor_config` is for RunTask, and the members of a task line under its key `ecs_queue`.
+
+    Raises:
+        InvalidRequest: That key has something else than launch policies.
+    """
+    if not executor_config or _POLICIES_KEY not in executor_config:
+        return executor_config, {}
+    policies = executor_config[_POLICIES_KEY]
+    if not isinstance(policies, Mapping) or policies.keys() - _POLICIES:
+        raise InvalidRequest(
+            f"executor_config: {_POLICIES_KEY}: expected an object with {', '.join(sorted(_POLICIES))}, "
+            f"found {type(policies).__name__ if not isinstance(policies, Mapping) else ', '.join(map(str, policies))}"
+        )
+    return {key: value for key, value in executor_config.items() if key != _POLICIES_KEY}, parse_durations(policies)
 
 
 def add_container_variables(
@@ -89,6 +123,12 @@ def read_shared_settings(conf: Any) -> dict[str, str]:
     """
     values = {key: conf.get("core", key, fallback=None) for key in ("executor", "multi_team")}
     return {f"AIRFLOW__CORE__{key.upper()}": str(value) for key, value in values.items() if value is not None}
+
+
+def read_traceparent(task: Any) -> str:
+    """Return the trace that Airflow hands to a task; "" without one, and for a callback."""
+    found = (getattr(task, "context_carrier", None) or {}).get("traceparent")
+    return found if is_traceparent(found) else ""
 
 
 def convert_priority(priority_weight: int) -> int:

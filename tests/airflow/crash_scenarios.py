@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from ecs_queue.protocol.record import Record
+from ecs_queue.server_keys import ledger_prefix
 from tests.airflow.fake_database import FakeDatabase
 from tests.crash.harness import TIMEOUT_SECONDS, CrashHarness
 from tests.wait import wait_until
@@ -94,7 +95,7 @@ def crash_while_readopting(harness: SchedulerCrashHarness, point: str) -> None:
         AIRFLOW_TIMEOUT_SECONDS,
     )
     for record in harness.list_records():
-        crash.redis.hset(f"{crash.namespace}:l:r:{record.id}", "owner", harness.owner_of_job(1))
+        crash.redis.hset(f"{ledger_prefix(crash.namespace)}r:{record.id}", "owner", harness.owner_of_job(1))
     crash.wait_for_crash(next_scheduler, point, AIRFLOW_TIMEOUT_SECONDS)
 
 

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from ecs_queue.config.keys import SECRET_KEYS
+from ecs_queue.config.main_keys import SECRET_KEYS
 
 
 class FakeAirflowConf(configparser.ConfigParser):

@@ -14,9 +14,8 @@ from typing import Any, Self
 
 import pytest
 from airflow.executors import workloads
-from airflow.models.taskinstancekey import TaskInstanceKey
 
-from ecs_queue.airflow.config import MAX_SOCKET_TIMEOUT_SECONDS
+from ecs_queue.airflow.config import MAX_SOCKET_TIMEOUT_SECONDS, build_owner_name
 from ecs_queue.airflow.executor import EcsQueueExecutor
 from ecs_queue.airflow.ledger_access import LedgerAccess
 from ecs_queue.airflow.task_instances import TaskStanding
@@ -120,6 +119,7 @@ class AirflowHarness:
         standings: What the results mean to the tasks, according to the database; by default the task runs until the
             scheduler has collected its result, and has ended then.
         obsolete: The requests, or the task instances, for which no task waits, according to the database.
+        other_ids: What the database has in place of these request ids; by default the ids themselves.
         clock: The monotonic clock of the result processor and the obsolete request stopper; it stands still.
     """
 
@@ -135,7 +135,7 @@ class AirflowHarness:
             config,
             self.broker,
             self.ledger,
-            self.executor._build_owner_name(),
+            build_owner_name(self.executor),
             self.log,
             on_failure=lambda server: self.executor.metrics.incr(f"{server}_unavailable"),
         )
@@ -143,10 +143,16 @@ class AirflowHarness:
         self.standings: dict[str, TaskStanding] = {}
         self._ended_keys: set[Any] = set()
         self.obsolete: set[str] = set()
+        self.other_ids: dict[str, str | None] = {}
         self.clock = FakeClock(time.monotonic())
         processor, stopper = self.executor._result_processor, self.executor._obsolete_request_stopper
         processor._clock = stopper._clock = self.clock
         processor._query_standings, stopper._find_obsolete = self._query_standings, self._find_obsolete
+        stopper._find_other_ids = lambda tracked_workloads: {
+            one.request_id: self.other_ids[one.request_id]
+            for one in tracked_workloads
+            if one.request_id in self.other_ids
+        }
         stopper._checked_at = self.clock()
 
     @classmethod
@@ -283,13 +289,13 @@ class FakeTaskInstance:
 
     def __init__(self, workload: Any, external_executor_id: str | None) -> None:
         self.id = workload.ti.id
-        self.key = task_key(workload)
+        self.key = workload.ti.key
         self.external_executor_id = external_executor_id
 
 
-def task_key(workload: Any) -> TaskInstanceKey:
-    ti = workload.ti
-    return TaskInstanceKey(ti.dag_id, ti.task_id, ti.run_id, ti.try_number, ti.map_index)
+def task_key(workload: Any) -> Any:
+    """Return the key under which the installed Airflow queues a task for the executor."""
+    return EcsQueueExecutor(parallelism=1).workload_key(workload)
 
 
 def make_token(expires_in: float = 600.0) -> str:

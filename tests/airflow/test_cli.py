@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -35,28 +36,51 @@ def run_command(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str]:
     return received
 
 
-def test_airflow_has_every_ecs_queue_command() -> None:
-    [group] = get_cli_commands()
-    assert [command.name for command in group.subcommands] == list(main.cli.commands)
+def list_commands(group: click.Group, path: Sequence[str] = ()) -> Iterator[tuple[list[str], click.Command]]:
+    """Yield (path, command) of all that do something."""
+    for name, command in group.commands.items():
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            yield [*path, name], command
+        if isinstance(command, click.Group):
+            yield from list_commands(command, [*path, name])
 
 
-def test_options_and_operands_reach_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run_command(monkeypatch, "worker", "--queues", "a,b", "--concurrency", "4") == [
-        "worker",
-        "--queues",
-        "a,b",
-        "--concurrency",
-        "4",
-    ]
-    assert run_command(monkeypatch, "stop", "one", "two") == ["stop", "--", "one", "two"]
-    assert run_command(monkeypatch, "status", "--json") == ["status", "--json"]
+def parse_with_click(words: list[str], command: click.Command) -> dict[str, Any]:
+    """Return what click's own parser makes of the words after the command's name."""
+    values = command.make_parser(click.Context(command)).parse_args(list(words))[0]
+    return {name: list(value) if isinstance(value, list | tuple) else value for name, value in values.items()}
 
 
-def test_the_arguments_are_those_that_click_expects(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = run_command(monkeypatch, "worker", "--queues", "a,b")
-    command = main.cli.commands[words[0]]
-    context = click.Context(command)
-    assert command.make_parser(context).parse_args(words[1:])[0]["queues"]
+def every_parameter(command: click.Command) -> list[str]:
+    """Return words that give every option and operand of the command."""
+    words: list[str] = []
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.is_eager:
+            words += [parameter.opts[-1], *([] if parameter.is_flag else [f"{parameter.name}-value"])]
+    operands = [f"{one.name}-value" for one in command.params if isinstance(one, click.Argument)]
+    return [*words, "--", *operands] if operands else words
+
+
+COMMANDS = {" ".join(path): command for path, command in list_commands(main.cli)}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_gets_every_option_and_operand(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    path, command = name.split(), COMMANDS[name]
+    words = every_parameter(command)
+    received = run_command(monkeypatch, *path, *words)
+    assert received[: len(path)] == path
+    assert parse_with_click(received[len(path) :], command) == parse_with_click(words, command)
+
+
+def test_a_command_of_a_group_that_is_a_command_gets_options_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = run_command(monkeypatch, "queues", "--json", "--namespace", "one", "pause", "etl")
+    assert words == ["queues", "--json", "pause", "--namespace", "one", "--", "etl"]
+
+
+def test_words_behind_two_hyphens_are_the_containers_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = run_command(monkeypatch, "submit", "--queue", "etl", "--", "echo", "--json", "--", "x")
+    assert words == ["submit", "--queue", "etl", "--", "echo", "--json", "--", "x"]
 
 
 def test_airflow_finds_the_function_by_the_providers_metadata() -> None:

@@ -21,6 +21,7 @@ class FakeLocalAirflow:
 
     def __init__(self, directory: Path, dags: Path) -> None:
         self.directory = directory
+        self.password_file = directory / "passwords.json"
         self.ecs = self
         self.state = "success"
         self.triggered: list[str] = []
@@ -57,7 +58,8 @@ class FakeLocalAirflow:
         if "from dag_run" in query:
             return [run | {"dag_id": dag_id} for dag_id in self.triggered]
         times = {"start_date": "2026-01-01 00:00:00.5+00:00", "end_date": "2026-01-01 00:00:03+00:00"}
-        return [run | times | {"dag_id": dag_id, "try_number": 1} for dag_id in self.triggered]
+        task = {"task_id": "t", "map_index": -1, "external_executor_id": "1", "try_number": 1}
+        return [run | times | task | {"dag_id": dag_id} for dag_id in self.triggered]
 
 
 @pytest.fixture
@@ -104,4 +106,5 @@ def test_it_stays_up_until_it_is_interrupted(airflow: FakeLocalAirflow, monkeypa
     result = run_demo("--keep")
     assert result.exit_code == 0
     assert f"keeps running at {airflow.url}" in result.output
+    assert str(airflow.password_file) in result.output
     assert airflow.stopped == 1

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,16 @@ pytestmark = pytest.mark.airflow
 
 
 class TestSubmission:
+    def test_a_request_carries_the_trace_of_its_task(self, harness: AirflowHarness) -> None:
+        trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        item = make_task_workload(context_carrier={"traceparent": trace})
+        harness.queue(item)
+        harness.heartbeat()
+        record_id = getattr(item.ti, "external_executor_id", None) or harness.request_id_of(item)
+        (record,) = harness.ledger.inner.get_with_payload([record_id])
+        assert record is not None
+        assert envelope.decode_request(record.request).traceparent == trace
+
     def test_a_task_becomes_a_request_under_the_id_that_airflow_assigned(self, harness: AirflowHarness) -> None:
         item = make_task_workload()
         harness.queue(item)
@@ -120,6 +130,33 @@ class TestSubmission:
         harness.heartbeat()
         assert harness.request_id_of(second) != used
         assert harness.collect_events() == {task_key(second): ("queued", harness.request_id_of(second))}
+
+    @pytest.mark.parametrize("make", [make_task_workload, make_callback])
+    def test_one_whose_record_is_broken_stays_queued_until_the_record_is_dropped(
+        self, harness: AirflowHarness, make: Callable[[], Any]
+    ) -> None:
+        item, other = make(), make_task_workload("other")
+        harness.queue(item, other)
+        key = harness.executor.workload_key(item)
+        put, broken_ids = harness.ledger.inner.put, list[str]()
+
+        def break_first(submissions: Sequence[Any]) -> Any:
+            if not broken_ids:
+                broken_ids.append(harness.request_id_of(item))
+                harness.ledger.inner._records[broken_ids[0]] = "text"
+            return put(submissions)
+
+        harness.ledger.inner.put = break_first
+        harness.heartbeat()
+        harness.heartbeat()
+
+        assert harness.executor.running == {harness.executor.workload_key(other)}
+        held = [extra for event, extra in harness.take_event_log() if "cannot be used" in extra]
+        assert len(held) == (make is make_task_workload)  # callbacks have no task log
+        (broken,) = harness.ledger.inner.list_broken()
+        harness.ledger.inner.drop_broken([broken])
+        harness.heartbeat()
+        assert key in harness.executor.running
 
     def test_the_result_is_reported_with_its_reason_and_logged_as_a_task_event(self, harness: AirflowHarness) -> None:
         item = make_task_workload()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import urllib.error
+import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -78,6 +80,16 @@ def test_the_example_dags_end_as_they_should(finished_airflow: LocalAirflow) -> 
     assert Counter(str(task["dag_id"]) for task in tasks) == {dag_id: TASKS_BY_EXAMPLE[dag_id] for dag_id in runs}
     assert {task["state"] for task in tasks} == {"success"}
     assert {task["task_id"]: task["try_number"] for task in tasks}["flaky"] == 2
+
+
+def test_nobody_gets_a_token_without_the_password(airflow: LocalAirflow) -> None:
+    for body in (None, b'{"username": "admin", "password": "admin"}'):
+        request = urllib.request.Request(f"{airflow.url}/auth/token", body, {"Content-Type": "application/json"})
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=30)
+        caught.value.close()
+        assert caught.value.code in (401, 403)
+    assert airflow.password_file.stat().st_mode & 0o077 == airflow.directory.stat().st_mode & 0o077 == 0
 
 
 def test_no_task_runs_twice(finished_airflow: LocalAirflow) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ecs_queue.airflow.obsolete_requests import CHECK_INTERVAL_SECONDS, START_REPORT_DELAY_SECONDS
+from ecs_queue.airflow.task_instances import TaskStanding
 from ecs_queue.protocol.operations import TaskUpdate
 from ecs_queue.protocol.states import State
 from tests.airflow.harness import AirflowHarness, make_task_workload, task_key
@@ -81,7 +82,7 @@ def test_an_obsolete_task_that_waits_for_the_ledger_is_never_sent(harness: Airfl
     harness.heartbeat()
     harness.obsolete = {str(item.ti.id)}
     run_checks(harness)
-    assert not harness.executor._airflow_queues()[0]
+    assert not harness.executor.airflow_queues()[0]
     harness.ledger.is_unavailable = False
     run_checks(harness)
     assert harness.broker.inner.requests == []
@@ -196,7 +197,7 @@ class TestExpiry:
         harness.heartbeat()
         assert harness.ledger.inner.list_undelivered("airflow-7", 10)
         harness.unprocessed = set()
-        again = make_task_workload(item.ti.task_id)
+        again = make_task_workload(item.ti.task_id, id=item.ti.id)
         harness.queue(again)
         harness.heartbeat()
         events = harness.collect_events()
@@ -238,3 +239,41 @@ def test_every_other_result_is_reported_at_once(harness: AirflowHarness, state: 
     harness.finish_request(request_id, state, exit_code=None)
     harness.heartbeat()
     assert harness.collect_events()[task_key(item)][0] == "failed"
+
+
+def send_without_id(harness: AirflowHarness, **fields: Any) -> str:
+    item = make_task_workload(assigned=None, **fields)
+    harness.queue(item)
+    harness.heartbeat()
+    harness.collect_events()
+    return harness.request_id_of(item)
+
+
+def check_ids(harness: AirflowHarness, stored: dict[str, str | None]) -> list[tuple[str, Any]]:
+    harness.other_ids = stored
+    run_checks(harness, 1)
+    return list(harness.collect_events().values())
+
+
+def test_a_generated_id_that_the_database_does_not_show_is_reported_until_it_does(harness: AirflowHarness) -> None:
+    request_id = send_without_id(harness)
+    for _ in range(2):
+        assert check_ids(harness, {request_id: None}) == [("queued", request_id)]
+    assert check_ids(harness, {}) == []
+    assert check_ids(harness, {request_id: None}) == []
+
+
+def test_a_generated_id_that_another_scheduler_has_stored_is_left_alone(harness: AirflowHarness) -> None:
+    request_id = send_without_id(harness)
+    assert check_ids(harness, {request_id: "another"}) == []
+
+
+def test_the_id_of_a_task_that_was_queued_again_replaces_the_lost_one(harness: AirflowHarness) -> None:
+    lost = send_without_id(harness)
+    harness.standings[lost] = TaskStanding.NOT_STARTED
+    harness.finish_request(lost, State.FAILED, exit_code=None)
+    harness.heartbeat()
+    harness.heartbeat()
+    [again] = [tracked.request_id for tracked in harness.executor._tracked_workloads]
+    harness.collect_events()
+    assert check_ids(harness, {again: lost}) == [("queued", again)]

@@ -6,16 +6,30 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
 import jsonschema
 import pytest
 
+from ecs_queue.airflow import provider
 from ecs_queue.airflow.provider import get_provider_info
-from ecs_queue.config.keys import MAIN_KEYS, PROFILE_KEYS
+from ecs_queue.config.main_keys import MAIN_KEYS
+from ecs_queue.config.profile_keys import PROFILE_KEYS
 
 
+@pytest.fixture
+def no_amazon_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the Amazon provider, which is installed beside Airflow 3.1."""
+    monkeypatch.setattr(
+        provider,
+        "entry_points",
+        lambda group: [one for one in entry_points(group=group) if "providers.amazon" not in one.module],
+    )
+
+
+@pytest.mark.usefixtures("no_amazon_provider")
 def test_every_key_of_the_configuration_is_described_with_its_default() -> None:
     config = get_provider_info()["config"]
     for section, keys in (("ecs_queue", MAIN_KEYS), ("aws_ecs_executor", PROFILE_KEYS)):
@@ -77,6 +91,7 @@ def test_a_section_that_another_provider_declares_is_left_out(
     assert list(get_provider_info()["config"]) == ["ecs_queue"]
 
 
+@pytest.mark.usefixtures("no_amazon_provider")
 def test_a_provider_that_cannot_be_read_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_provider(tmp_path, "broken-provider", "raise RuntimeError")
     install_provider(tmp_path, "provider-without-config", "return {'config': None}")
@@ -87,12 +102,13 @@ def test_a_provider_that_cannot_be_read_changes_nothing(tmp_path: Path, monkeypa
 def test_airflow_takes_both_providers_and_keeps_the_others_defaults(amazon_stand_in: Path, tmp_path: Path) -> None:
     if find_spec("airflow") is None:
         pytest.skip("Airflow is not installed here; `make airflow-test` runs it")
+    has_amazon = any("providers.amazon" in one.module for one in entry_points(group="apache_airflow_provider"))
 
     def get_value(section: str, key: str) -> str:
         completed = subprocess.run(
             [sys.executable, "-m", "airflow", "config", "get-value", section, key],
             env=os.environ
-            | {"PYTHONPATH": os.pathsep.join([str(amazon_stand_in), *sys.path]), "AIRFLOW_HOME": home}
+            | {"PYTHONPATH": os.pathsep.join([*others, *sys.path]), "AIRFLOW_HOME": home}
             | {"AIRFLOW__ECS_QUEUE__BROKER_URL_CMD": "printf redis://of-command"},
             capture_output=True,
             text=True,
@@ -102,5 +118,7 @@ def test_airflow_takes_both_providers_and_keeps_the_others_defaults(amazon_stand
         return completed.stdout.splitlines()[-1]
 
     home = str(tmp_path / "home")
-    assert get_value("aws_ecs_executor", "only_theirs") == "theirs"
+    others = [] if has_amazon else [str(amazon_stand_in)]
+    theirs = ("check_health_on_startup", "True") if has_amazon else ("only_theirs", "theirs")
+    assert get_value("aws_ecs_executor", theirs[0]) == theirs[1]
     assert get_value("ecs_queue", "broker_url") == "redis://of-command"  # only of keys that are declared sensitive

@@ -71,7 +71,7 @@ def test_a_task_that_is_queued_again_after_a_deferral_ignores_its_old_container(
 ) -> None:
     [first] = harness.send_tasks()
     old = harness.request_id_of(first)
-    again = make_task_workload("task0")
+    again = make_task_workload("task0", id=first.ti.id)
     harness.queue(again)
     harness.heartbeat()
     harness.collect_events()
@@ -248,5 +248,5 @@ def test_a_container_that_ended_before_its_task_ran_is_reported_with_that(harnes
     harness.heartbeat()
     state, info = harness.collect_events()[task_key(item)]
     assert state == "failed"
-    assert "before it reported to Airflow that the task runs" in info
-    assert "before it reported to Airflow that the task runs" in harness.take_event_log()[0][1]
+    assert "the supervisor never reported RUNNING" in info
+    assert "the supervisor never reported RUNNING" in harness.take_event_log()[0][1]

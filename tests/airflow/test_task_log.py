@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import msgspec
 import pytest
 from moto import mock_aws
 
 from ecs_queue.airflow import task_log
 from ecs_queue.config import Config, Profile, load_config
+from ecs_queue.container_logs.local_files import LOCAL_LOG_VARIABLE
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
-from ecs_queue.runtask.launch_spec import LaunchSpec
+from ecs_queue.runner import log_lines
 
 ARN = "arn:aws:ecs:eu-west-1:123456789012:task/jobs/abc"
+SETTINGS = {
+    "AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://",
+    "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "family:7",
+}
 OPTIONS = {"awslogs-group": "/jobs", "awslogs-stream-prefix": "airflow", "awslogs-region": "eu-west-3"}
-LAUNCH_SPEC = LaunchSpec("main", 3, {"taskDefinition": "family:7"}).encode()
 
 
 class FakeLedger:
@@ -54,6 +57,10 @@ class FakeAws:
         self.calls.append((service, region))
         return self
 
+    def describe_tasks(self, **kwargs: Any) -> dict[str, Any]:
+        self.calls.append(kwargs)
+        return {"tasks": [{"taskDefinitionArn": "arn:own:3"}]}
+
     def describe_task_definition(self, **kwargs: Any) -> dict[str, Any]:
         self.calls.append(kwargs)
         return {"taskDefinition": {"containerDefinitions": [self.container]}}
@@ -67,7 +74,7 @@ class FakeAws:
 
 @pytest.fixture
 def config() -> Config:
-    return load_config(environ={"AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://"})
+    return load_config(environ=SETTINGS)
 
 
 def read_log(
@@ -84,7 +91,7 @@ def read_log(
 
 
 def make_running_record(**fields: Any) -> Record:
-    return Record(id="job", state=State.LAUNCHED, arn=ARN, args=LAUNCH_SPEC, **fields)
+    return Record(id="job", state=State.LAUNCHED, arn=ARN, container_name="main", **fields)
 
 
 def make_container_definition(**log: Any) -> dict[str, Any]:
@@ -125,10 +132,22 @@ def test_a_missing_log_configuration_is_reported(
 
 def test_the_local_ecs_keeps_a_file(config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "abc.log").write_text("one\ntwo\n")
-    _, lines = read_log(
-        config, monkeypatch, make_running_record(), environ={task_log.LOCAL_LOG_VARIABLE: str(tmp_path)}
-    )
+    _, lines = read_log(config, monkeypatch, make_running_record(), environ={LOCAL_LOG_VARIABLE: str(tmp_path)})
     assert lines == ["one", "two"]
+
+
+def test_of_a_runners_log_only_the_requests_own_lines_are_shown(
+    config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    marks = [[log_lines.LogLine(name, 1, 1), log_lines.LogLine(name, 1, 1, 0)] for name in ("other", "job")]
+    (start, end), (own_start, own_end) = [[log_lines.format_line(mark) for mark in pair] for pair in marks]
+    texts = ["tail of another", end, start, "another's", end, own_start, "own", own_end]
+    record = make_running_record(run="r.n.1")
+    (tmp_path / "abc.log").write_text("".join(f"{text}\n" for text in texts))
+    environ = {LOCAL_LOG_VARIABLE: str(tmp_path)}
+    assert read_log(config, monkeypatch, record, environ=environ)[1] == ["own"]
+    aws = FakeAws(make_container_definition(), [{"timestamp": 0, "message": text} for text in texts])
+    assert read_log(config, monkeypatch, record, aws)[1] == ["[1970-01-01T00:00:00.000+00:00] own"]
 
 
 def test_a_request_without_a_container_has_its_reason(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,8 +160,11 @@ def test_an_unknown_request_is_reported(config: Config, monkeypatch: pytest.Monk
     assert "no request yet" in task_log.read_task_log(config, None)[0][0]
 
 
-def test_the_launch_spec_in_a_record_names_the_container() -> None:
-    assert msgspec.json.decode(LAUNCH_SPEC)["container_name"] == "main"
+def test_where_a_request_may_choose_its_task_definition_ecs_is_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = {"AIRFLOW__ECS_QUEUE__ALLOWED_OVERRIDES": "safe, taskDefinition"}
+    aws = FakeAws(make_container_definition(), [])
+    read_log(load_config(environ=SETTINGS | allowed), monkeypatch, make_running_record(), aws)
+    assert aws.calls[1:3] == [{"cluster": "jobs", "tasks": [ARN]}, {"taskDefinition": "arn:own:3"}]
 
 
 @pytest.mark.slow
@@ -157,10 +179,9 @@ def test_boto3s_own_clients_read_it_with_the_profiles_role(monkeypatch: pytest.M
     store.create_log_stream(logGroupName="/jobs", logStreamName="airflow/main/abc")
     event = {"timestamp": int(time.time() * 1000), "message": "hello"}
     store.put_log_events(logGroupName="/jobs", logStreamName="airflow/main/abc", logEvents=[event])
-    settings = {"AIRFLOW__ECS_QUEUE__BROKER_URL": "memory://", "AIRFLOW__AWS_ECS_EXECUTOR__ROLE_ARN": role}
-    record = make_running_record()
-    record.args = LaunchSpec("main", 3, {"taskDefinition": "family"}).encode()
+    settings = SETTINGS | {"AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "family"}
+    settings["AIRFLOW__AWS_ECS_EXECUTOR__ROLE_ARN"] = role
 
-    _, lines = read_log(load_config(environ=settings), monkeypatch, record)
+    _, lines = read_log(load_config(environ=settings), monkeypatch, make_running_record())
 
     assert [line.split()[-1] for line in lines] == ["hello"]

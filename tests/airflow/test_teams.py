@@ -13,7 +13,7 @@ from airflow.configuration import conf
 from airflow.executors.base_executor import BaseExecutor
 
 from ecs_queue.airflow.cli import get_cli_commands
-from ecs_queue.airflow.config import AirflowSources, team_namespace
+from ecs_queue.airflow.config import AirflowSources, build_owner_name, team_namespace
 from ecs_queue.airflow.executor import EcsQueueExecutor
 from ecs_queue.cli import main
 from ecs_queue.config import Config, load_config
@@ -136,7 +136,8 @@ def test_a_teams_profiles_are_found_in_the_environment_and_in_its_sections(
 
 
 def test_the_owner_names_the_team() -> None:
-    assert make_executor("red")._build_owner_name() == "airflow-7-red"
+    assert build_owner_name(make_executor("red")) == "airflow-7-red"
+    assert build_owner_name(make_executor("red"), "etl") == "etl-7-red"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import pytest
 from ecs_queue.airflow import workload_conversion
 from ecs_queue.errors import InvalidRequest
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 
 def make_jwt(payload: bytes) -> str:
     return f"e30.{base64.urlsafe_b64encode(payload).decode().rstrip('=')}.sig"
@@ -63,6 +65,20 @@ def test_the_marker_is_added_to_the_variables_of_a_flat_executor_config() -> Non
     assert [pair["name"] for pair in override["environment"]] == ["A", "AIRFLOW_IS_EXECUTOR_CONTAINER"]
 
 
+@pytest.mark.parametrize(
+    ("carrier", "found"),
+    [
+        ({"traceparent": TRACE, "tracestate": "a=b"}, TRACE),
+        ({"traceparent": "made up"}, ""),
+        ({}, ""),
+        (None, ""),
+    ],
+)
+def test_the_trace_is_that_of_the_tasks_carrier(carrier: object, found: str) -> None:
+    assert workload_conversion.read_traceparent(SimpleNamespace(context_carrier=carrier)) == found
+    assert workload_conversion.read_traceparent(None) == ""
+
+
 def test_an_executor_config_that_is_not_for_ecs_is_rejected() -> None:
     with pytest.raises(InvalidRequest, match="pod_override"):
         workload_conversion.add_container_variables({"pod_override": object()}, "main", {})
@@ -97,3 +113,16 @@ def test_the_exit_status_program_is_short_and_has_no_comments() -> None:
     program = workload_conversion.build_command("{}", report_exit_status=True)[2]
     assert len(program) < 2000  # ECS accepts 8,192 characters of overrides
     assert "#" not in program
+
+
+def test_launch_policies_are_no_part_of_the_executor_config_for_run_task() -> None:
+    config = {"cpu": 512, "ecs_queue": {"start_timeout": "5m"}}
+    assert workload_conversion.split_executor_config(config) == ({"cpu": 512}, {"start_timeout": 300.0})
+    assert workload_conversion.split_executor_config({"cpu": 512}) == ({"cpu": 512}, {})
+    assert workload_conversion.split_executor_config(None) == (None, {})
+
+
+@pytest.mark.parametrize("policies", [5, {"start_timout": 5}, {"start_timeout": "soon"}])
+def test_launch_policies_that_are_none_are_rejected(policies: object) -> None:
+    with pytest.raises(InvalidRequest, match="start_timeout"):
+        workload_conversion.split_executor_config({"ecs_queue": policies})
