@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.airflow_scheduler import EXECUTORS
@@ -35,25 +36,26 @@ Figures = dict[str, float]
 def run(tasks: int) -> list[Measurement]:
     """Measure each executor with `tasks` tasks."""
     if not is_installed():
-        raise SystemExit(f"{_python()} lacks one of {', '.join(_MODULES)}; make bench installs them and runs this")
+        raise SystemExit(f"{python()} lacks one of {', '.join(_MODULES)}; make bench installs them and runs this")
     with running_stack(ECS_LATENCY, workers=0) as parts, RedisServer() as celery, tempfile.TemporaryDirectory() as home:
-        environ = {**parts.environ, **_airflow_environment(Path(home), celery.url)}
+        environ = {**parts.environ, **airflow_environment(Path(home), celery.url)}
         found = {name: _measure(environ, name, "heartbeat", tasks) for name in EXECUTORS}
         idle = _measure(environ, "ours", "idle", OUTSTANDING_TASKS)
     return [*_heartbeat_measurements(found, tasks), *_ratio_measurements(found), *_idle_measurements(idle)]
 
 
-def is_installed() -> bool:
-    """Return whether the other executors are installed."""
+def is_installed(modules: Sequence[str] = _MODULES) -> bool:
+    """Return whether Airflow's interpreter has the modules, by default the other executors."""
     try:
         return not subprocess.run(
-            [_python(), "-c", _FIND_MODULES_PROGRAM, *_MODULES], stderr=subprocess.DEVNULL, check=False
+            [python(), "-c", _FIND_MODULES_PROGRAM, *modules], stderr=subprocess.DEVNULL, check=False
         ).returncode
     except OSError:  # no such interpreter
         return False
 
 
-def _python() -> str:
+def python() -> str:
+    """Return the interpreter that has Airflow."""
     return os.environ.get("BENCH_AIRFLOW_PYTHON") or sys.executable
 
 
@@ -94,15 +96,15 @@ def _total_cpu(figures: Figures) -> float:
 
 def _measure(environ: dict[str, str], name: str, measurement: str, size: int) -> Figures:
     rounds = _ROUNDS[name] if measurement == "heartbeat" else 1
-    command = [_python(), "-W", "ignore", "-m", "bench.airflow_scheduler", name, measurement]
+    command = [python(), "-W", "ignore", "-m", "bench.airflow_scheduler", name, measurement]
     options = ["--size", str(size), "--rounds", str(rounds)]
     done = subprocess.run([*command, *options], env=environ, stdout=subprocess.PIPE, check=True, timeout=900)
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
-def _airflow_environment(home: Path, celery_url: str) -> dict[str, str]:
-    """A separate home and database, so that no real installation is changed."""
+def airflow_environment(home: Path, celery_url: str) -> dict[str, str]:
+    """Return the settings of an Airflow with a separate home and database, so that no real installation is changed."""
     return {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

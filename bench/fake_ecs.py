@@ -28,14 +28,15 @@ def main() -> None:
     given = parser.parse_args()
     options = LocalEcsOptions(
         latency_seconds=given.latency,
-        run_task_quota=_parse_quota(given.launch_quota),
-        describe_tasks_quota=_parse_quota(given.describe_quota),
+        run_task_quota=parse_quota(given.launch_quota),
+        describe_tasks_quota=parse_quota(given.describe_quota),
         event_queue_url=given.event_queue_url,
     )
     run_local_ecs(options, lambda url: print(url, flush=True), UntilTimerRunner())
 
 
-def _parse_quota(given: list[float] | None) -> Quota | None:
+def parse_quota(given: list[float] | None) -> Quota | None:
+    """Return the quota of a rate and a burst; None for none."""
     return Quota(rate=given[0], burst=given[1]) if given else None
 
 

@@ -32,7 +32,7 @@ _WORKER_COUNTS = {"one worker": 1, "two workers": 2, "four workers": 4}
 _TARGETS = {"one worker": ">= 150"}
 
 
-class _LaunchFigures(NamedTuple):
+class LaunchFigures(NamedTuple):
     """Launches per second, CPU seconds per launch by kind of process, and the number of busy cores."""
 
     rate: float
@@ -60,28 +60,28 @@ def run(tasks: int) -> list[Measurement]:
     ]
 
 
-def _run_round(tasks: int) -> dict[str, _LaunchFigures]:
+def _run_round(tasks: int) -> dict[str, LaunchFigures]:
     with running_stack(ECS_LATENCY, workers=0) as parts:
-        found = {"boto3 alone": _measure(parts, tasks, _launch_with_boto3)}
+        found = {"boto3 alone": measure(parts, tasks, launch_with_boto3)}
     with running_stack(ECS_LATENCY, workers=0) as parts:
-        found["Celery"] = _measure(parts, tasks, _launch_with_celery)
+        found["Celery"] = measure(parts, tasks, _launch_with_celery)
     for side, workers in _WORKER_COUNTS.items():
         with running_stack(ECS_LATENCY, workers=workers, paused=True, concurrency=str(THREADS)) as parts:
             submit(parts, tasks)
-            found[side] = _measure(parts, tasks, launch_submitted)
+            found[side] = measure(parts, tasks, launch_submitted)
     return found
 
 
-def _format_rate(rounds: list[dict[str, _LaunchFigures]], side: str) -> str:
+def _format_rate(rounds: list[dict[str, LaunchFigures]], side: str) -> str:
     return median_and_range([round_[side].rate for round_ in rounds], 0)
 
 
-def _ratio_measurement(rounds: list[dict[str, _LaunchFigures]], first: str, second: str, target: str) -> Measurement:
+def _ratio_measurement(rounds: list[dict[str, LaunchFigures]], first: str, second: str, target: str) -> Measurement:
     ratios = [round_[first].rate / round_[second].rate for round_ in rounds]
     return Measurement(f"launches, {first} / {second}", median_and_range(ratios), target, median(ratios))
 
 
-def _format_cpu(rounds: list[dict[str, _LaunchFigures]], side: str) -> str:
+def _format_cpu(rounds: list[dict[str, LaunchFigures]], side: str) -> str:
     """The CPU time of each kind of process, and the number of busy cores: what bounds the rate."""
     kinds = sorted({kind for round_ in rounds for kind in round_[side].cpu_seconds})
     medians = {kind: 1000 * median(round_[side].cpu_seconds[kind] for round_ in rounds) for kind in kinds}
@@ -89,13 +89,13 @@ def _format_cpu(rounds: list[dict[str, _LaunchFigures]], side: str) -> str:
     return f"{shares} ({median(round_[side].cores for round_ in rounds):.1f} cores)"
 
 
-def _measure(parts: Stack, tasks: int, launch: Callable[[Stack, int], None]) -> _LaunchFigures:
+def measure(parts: Stack, tasks: int, launch: Callable[[Stack, int], None]) -> LaunchFigures:
     """Measure `launch`, which returns when all tasks are launched."""
     before, start = parts.cpu_seconds(), time.monotonic()
     launch(parts, tasks)
     used, seconds = parts.cpu_seconds() - before, time.monotonic() - start
     per_launch = Counter({kind: spent / tasks for kind, spent in used.items()})
-    return _LaunchFigures(launch_rate(tasks), per_launch, used.total() / seconds)
+    return LaunchFigures(launch_rate(tasks), per_launch, used.total() / seconds)
 
 
 def submit(parts: Stack, tasks: int) -> None:
@@ -108,10 +108,11 @@ def launch_submitted(parts: Stack, tasks: int) -> None:
     """Resume the queue, and return when the backlog is launched."""
     with parts.client() as client:
         client.ledger.resume_queues(["default"])
-    _wait_until_running(tasks)
+    wait_until_running(tasks)
 
 
-def _launch_with_boto3(parts: Stack, tasks: int) -> None:
+def launch_with_boto3(parts: Stack, tasks: int) -> None:
+    """Launch with 32 threads of this process."""
     del parts
     ecs = _client()
     override = {"containerOverrides": [{"name": "main", "command": COMMAND}]}
@@ -136,7 +137,7 @@ def _launch_with_celery(parts: Stack, tasks: int) -> None:
     command = [sys.executable, "-m", "celery", "-A", "bench.celery_app", *arguments, *quiet]
     worker = subprocess.Popen(command, env={**parts.environ, **os.environ}, stdout=subprocess.DEVNULL)
     try:
-        _wait_until_running(tasks)
+        wait_until_running(tasks)
     finally:
         worker.terminate()
         worker.wait(30)
@@ -148,7 +149,7 @@ def _client() -> Any:
 
 def launch_rate(tasks: int) -> float:
     """Return launches per second, from the first to the last task that the fake ECS created."""
-    _wait_until_running(tasks)
+    wait_until_running(tasks)
     ecs = _client()
     times: list[float] = []
     for page in ecs.get_paginator("list_tasks").paginate(cluster="local"):
@@ -157,7 +158,8 @@ def launch_rate(tasks: int) -> float:
     return (len(times) - 1) / (max(times) - min(times))
 
 
-def _wait_until_running(tasks: int) -> None:
+def wait_until_running(tasks: int) -> None:
+    """Return when the fake ECS has created this many tasks."""
     ecs = _client()
 
     def are_all_created() -> bool:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from bench.measurement import Measurement
 from bench.stack import DESCRIBE_RATE, CpuLoad, Stack, quantile, tracking_stack, wait_until
-from ecs_queue.client.client import EcsQueue, Handle
+from ecs_queue.client.client import EcsQueue
+from ecs_queue.client.handle import Handle
 from ecs_queue.protocol.states import State
 
 #: All tasks end within this time. Seconds.

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -79,6 +79,13 @@ class Stack:
         """Return a client of this stack."""
         return EcsQueue.from_config(environ=self.environ)
 
+    def start_worker(
+        self, exit_stack: ExitStack, module: str = "ecs_queue", variables: Mapping[str, str] | None = None
+    ) -> None:
+        """Start one more worker, which ends with `exit_stack`; `variables` of its environment are its own."""
+        command = [sys.executable, "-m", module, "--log-level", "warning", "worker"]
+        self.workers.append(_start_process(exit_stack, command, {**self.environ, **(variables or {})}))
+
     def call_counts(self) -> tuple[Counter[str], Counter[str]]:
         """Return the fake ECS's number of calls by operation, and of throttled calls by operation."""
         with urllib.request.urlopen(f"{self.endpoint_url}/_local/stats", timeout=10) as response:
@@ -115,16 +122,16 @@ def running_stack(
     """
     with ExitStack() as exit_stack:
         redis = exit_stack.enter_context(RedisServer())
-        ecs, endpoint_url = _start_server_process(exit_stack, "bench.fake_ecs", "--latency", str(latency), *ecs_options)
+        ecs, endpoint_url = start_server_process(exit_stack, "bench.fake_ecs", "--latency", str(latency), *ecs_options)
         environ = {**os.environ, **local_environment(endpoint_url, redis.url), **NO_RATE_LIMITS}
         environ.update({f"AIRFLOW__ECS_QUEUE__{key.upper()}": value for key, value in settings.items()})
         os.environ.update(environ)  # boto3 reads the process's own environment
         stack = Stack(redis, endpoint_url, environ, ecs)
-        command = [sys.executable, "-m", "ecs_queue", "--log-level", "warning", "worker"]
         if paused:
             with stack.client() as client:
                 client.ledger.pause_queues(["default"])
-        stack.workers = [_start_process(exit_stack, command, environ) for _ in range(workers)]
+        for _ in range(workers):
+            stack.start_worker(exit_stack)
         with stack.client() as client:
             wait_until(lambda: len(client.ledger.list_workers()) == workers, 30)
         yield stack
@@ -145,10 +152,11 @@ def tracking_stack(*, by_events: bool) -> Iterator[Stack]:
 
 def start_server(exit_stack: ExitStack, module: str, *arguments: str) -> str:
     """Start a fake server, which ends with `exit_stack`. Return its URL."""
-    return _start_server_process(exit_stack, module, *arguments)[1]
+    return start_server_process(exit_stack, module, *arguments)[1]
 
 
-def _start_server_process(exit_stack: ExitStack, module: str, *arguments: str) -> tuple[subprocess.Popen[bytes], str]:
+def start_server_process(exit_stack: ExitStack, module: str, *arguments: str) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a fake server, which ends with `exit_stack`. Return its process and its URL."""
     process = _start_process(exit_stack, [sys.executable, "-m", module, *arguments])
     assert process.stdout is not None
     url = process.stdout.readline().decode().strip()
