@@ -20,7 +20,7 @@ MODULES = _names(
     """
     again ages announce answers asking breaking bucket circuit crashpoints definition desk draft ends
     environment examine explain facts fleet flights flow gates intake judge keeper lanes lean leftovers letters
-    lifecycle limits listing logs look missing names offline orders outage pace parts past plan quota reports
+    lifecycle limits listing look missing names offline orders outage pace parts past plan quota reports
     restore returns rules sending shapes slots spelling stops stream suspects sweep together tokens track trust
     verdict view vitals waiting wire workshop
     """
@@ -28,8 +28,9 @@ MODULES = _names(
 #: No name of a class, function, parameter or field has one of these words.
 WORDS = _names(
     """
-    announcer burial buried burnt bury crowd dirty doubt draft drafts flights hasten intake judge lane lanes
-    leftovers pace slots spelling stray suspects together tracker unsure verdict vitals whoever workshop
+    announcer burial buried burnt bury crowd dirty doubt draft drafts flights hasten heard intake judge lane
+    lanes leftovers pace rung say slots spelling stray suspects told together tracker unsure verdict vitals whoever
+    workshop
     """
 )
 CLASSES = _names(
