@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.servers"]
+pytest_plugins = ["tests.servers", "pytester"]
+
+# A process started by nohup or in the background of a script ignores these, and so would each process of a test.
+for _number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(_number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # CI machines are slow at times; pytest's own timeout ends a test that hangs.
 settings.register_profile("ecs-queue", deadline=None)
@@ -28,16 +34,22 @@ _SERVER_FIXTURES = {
     "redis_server",
     "make_redis_server",
     "moto_url",
+    "rabbitmq_url",
     "deployment",
     "recorded_run",
+    "valkey_cluster",
+    "watched_servers",
 }
+_MOTO_FIXTURES = {"moto_url", "sqs"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a real server."""
+    """Mark the tests that need a real server, or moto."""
     for item in items:
         if isinstance(item, pytest.Function) and not _SERVER_FIXTURES.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.server)
+        if isinstance(item, pytest.Function) and not _MOTO_FIXTURES.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.moto)
 
 
 @pytest.fixture(autouse=True, scope="session")

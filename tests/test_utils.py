@@ -70,14 +70,22 @@ def test_every_public_name_is_there() -> None:
 
 
 PACKAGE = Path(utils.__file__).parent
+_TEXTS = ("ecs_queue.errors", "ecs_queue.error_text", "ecs_queue.payload_repr")
 #: What each part of the pure core may import of ours, beside its own modules. No arrow leads back.
 ALLOWED_IMPORTS = {
     "durations.py": (),
     "errors.py": (),
-    "tasks.py": ("ecs_queue.errors",),
-    "protocol": ("ecs_queue.errors", "ecs_queue.tasks"),
-    "messages": ("ecs_queue.durations", "ecs_queue.errors", "ecs_queue.tasks", "ecs_queue.protocol"),
-    "runtask": ("ecs_queue.errors", "ecs_queue.tasks", "ecs_queue.protocol", "ecs_queue.messages"),
+    "payload_repr.py": (),
+    "error_text.py": ("ecs_queue.errors",),
+    "tasks.py": ("ecs_queue.errors", "ecs_queue.payload_repr"),
+    "protocol": ("ecs_queue.errors", "ecs_queue.payload_repr", "ecs_queue.tasks"),
+    "messages": ("ecs_queue.durations", *_TEXTS, "ecs_queue.tasks", "ecs_queue.protocol"),
+    "runs/runner_key.py": (*_TEXTS, "ecs_queue.protocol"),
+    "runs/runner_options.py": (),
+    "runtask": (
+        *(*_TEXTS, "ecs_queue.tasks", "ecs_queue.protocol", "ecs_queue.messages"),
+        *("ecs_queue.runs.runner_key", "ecs_queue.runs.runner_options"),
+    ),
 }
 
 

@@ -29,7 +29,10 @@ from tests.servers import require_redis_binary
 
 USERS = Path(__file__).parents[2] / "conf" / "redis-users.acl"
 #: The placeholders of the file and their values.
-PASSWORDS = {"WORKER_PASSWORD": "worker-pw-1", "SUBMITTER_PASSWORD": "submitter-pw-2", "READER_PASSWORD": "reader-pw-3"}
+PASSWORDS = {
+    f"{name}_PASSWORD": f"{name.lower()}-pw"
+    for name in ("WORKER", "SUBMITTER", "AIRFLOW", "READER", "OPERATOR", "RUNNER", "CALL")
+}
 _ADMIN = "user admin on >admin-pw ~* &* +@all"
 _DAY = datetime.timedelta(days=1)
 
@@ -84,7 +87,7 @@ class SecureRedis:
         return f"rediss://{user}:{password}@{HOST}:{self.port}/0?{'&'.join(options)}"
 
     def url_for(self, name: str) -> str:
-        """Return the URL of a user of conf/redis-users.acl: worker, submitter or reader."""
+        """Return the URL of a user of conf/redis-users.acl: worker, submitter, airflow, reader, operator or runner."""
         return self.url(f"ecs-queue-{name}", PASSWORDS[f"{name.upper()}_PASSWORD"])
 
     def admin(self) -> Any:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ecs_queue.client.client import EcsQueue, Handle
+from ecs_queue.client.client import EcsQueue
+from ecs_queue.client.handle import Handle
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, TimerRunner, local_environment
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.messages.envelope import TaskResult

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import os
 import random
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, local_environment
 from ecs_queue.local.redis_server import RedisServer
 from tests.invariants import list_all_tasks
 from tests.processes import CLI_COMMAND, QUICK_SETTINGS, merged_environ, read_json_lines, run_worker, write_json_lines
+from tests.servers import run_rabbitmq
 from tests.wait import wait_until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -74,13 +76,13 @@ class SubmitProcess:
         """As a user would, once it runs."""
 
         def runs() -> bool:
-            shown = self._cli("tasks", "--state", "launched", "--json", "--limit", "1000")
+            shown = self.cli("tasks", "--state", "launched", "--json", "--limit", "1000")
             tasks = [json.loads(line) for line in shown.splitlines()]
             # A container that has not started has no exit code to report.
             return any(task["id"] == "stopped-0" and task["started_at"] for task in tasks)
 
         wait_until(runs, "the sleeper runs", 60)
-        self._cli("stop", "stopped-0")
+        self.cli("stop", "stopped-0")
 
     def finish(self, ecs: LocalEcs) -> None:
         output = self.process.communicate(timeout=150)[0].decode()
@@ -93,7 +95,7 @@ class SubmitProcess:
         launches = collections.Counter(task["startedBy"] for task in list_all_tasks(ecs.endpoint_url))
         assert [name for name, number in launches.items() if number > 1] == []
 
-    def _cli(self, *arguments: str) -> str:
+    def cli(self, *arguments: str) -> str:
         done = subprocess.run(
             [*CLI_COMMAND, *arguments], env=dict(self.environ), capture_output=True, timeout=30, check=True
         )
@@ -114,7 +116,7 @@ def test_an_endpoint_that_never_raises_a_version_brings_two_hundred_right_result
     own_redis: RedisServer, tmp_path: Path
 ) -> None:
     """Tasks are slow enough to start that polls see them before they run, while they run, and ended."""
-    options = LocalEcsOptions(constant_version=True, startup_delay_seconds=2.0, shutdown_delay_seconds=1.0)
+    options = LocalEcsOptions(constant_version=True, provision_seconds=(2.0, 2.0), shutdown_delay_seconds=1.0)
     with LocalEcs(options) as ecs:
         environ = merged_environ(QUICK_SETTINGS, local_environment(ecs.endpoint_url, own_redis.url))
         with run_worker(environ, tmp_path / "a.log"), run_worker(environ, tmp_path / "b.log"):
@@ -146,6 +148,20 @@ def test_workers_killed_at_any_moment_change_nothing_in_the_results(
         run.finish(ecs)
 
 
+@pytest.mark.parametrize("url", ["cluster_url", "sentinel_url"])
+def test_in_a_cluster_and_behind_a_sentinel_two_hundred_results_are_right_although_a_worker_is_killed(
+    ecs: LocalEcs, tmp_path: Path, request: pytest.FixtureRequest, url: str
+) -> None:
+    environ = merged_environ(QUICK_SETTINGS, local_environment(ecs.endpoint_url, request.getfixturevalue(url)))
+    with run_worker(environ, tmp_path / "a.log") as victim, run_worker(environ, tmp_path / "b.log"):
+        run = SubmitProcess(environ, tmp_path, commands(200))
+        wait_until(lambda: run.count_ended() >= 20, "20 results", 60)
+        victim.kill()
+        victim.wait()
+        run.stop_sleeping_task()
+        run.finish(ecs)
+
+
 def test_a_redis_that_is_killed_and_restarted_loses_and_doubles_nothing(
     own_redis: RedisServer, ecs: LocalEcs, tmp_path: Path
 ) -> None:
@@ -173,3 +189,49 @@ def test_a_rolling_restart_under_load_gives_back_what_was_not_started(
             assert old.wait(10) == 0
         run.stop_sleeping_task()
         run.finish(ecs)
+
+
+@pytest.fixture(params=["amqp", "sqs"])
+def broker_environ(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The broker in the environment of a process, and no sweep that would take the place of a message."""
+    sweep = {"AIRFLOW__ECS_QUEUE__SWEEP_AFTER_SECONDS": "150"}
+    if request.param == "amqp":
+        return {**sweep, "AIRFLOW__ECS_QUEUE__BROKER_URL": request.getfixturevalue("rabbitmq_url")}
+    endpoint = {"AWS_ENDPOINT_URL_SQS": request.getfixturevalue("moto_url")}
+    return {**sweep, **endpoint, "AIRFLOW__ECS_QUEUE__BROKER_URL": "sqs://"}
+
+
+def with_other_broker(ecs: LocalEcs, redis: RedisServer, broker: Mapping[str, str], name: str) -> dict[str, str]:
+    own = {"AIRFLOW__ECS_QUEUE__LEDGER_URL": redis.url, "AIRFLOW__ECS_QUEUE__NAMESPACE": name}
+    return merged_environ(QUICK_SETTINGS, local_environment(ecs.endpoint_url, redis.url), broker, own)
+
+
+def test_with_another_broker_two_hundred_commands_end_right_although_a_worker_is_killed(
+    own_redis: RedisServer, ecs: LocalEcs, tmp_path: Path, broker_environ: dict[str, str]
+) -> None:
+    environ = with_other_broker(ecs, own_redis, broker_environ, f"t{os.getpid()}")
+    with run_worker(environ, tmp_path / "a.log") as victim, run_worker(environ, tmp_path / "b.log"):
+        run = SubmitProcess(environ, tmp_path, commands(200))
+        wait_until(lambda: run.count_ended() >= 20, "20 results", 60)
+        victim.kill()
+        victim.wait()
+        run.stop_sleeping_task()
+        run.finish(ecs)
+        shown = [json.loads(line) for line in run.cli("status", "--json").splitlines()]
+    assert [(line["queue"], line["backlog"], line["states"].get("SUCCESS")) for line in shown] == [("default", 0, 159)]
+
+
+def test_a_rabbitmq_that_is_stopped_and_started_loses_and_doubles_nothing(
+    own_redis: RedisServer, ecs: LocalEcs, tmp_path: Path
+) -> None:
+    with run_rabbitmq(tmp_path / "rabbitmq") as rabbitmq:
+        environ = with_other_broker(ecs, own_redis, {"AIRFLOW__ECS_QUEUE__BROKER_URL": rabbitmq.url}, "restart")
+        with run_worker(environ, tmp_path / "a.log"), run_worker(environ, tmp_path / "b.log"):
+            run = SubmitProcess(environ, tmp_path, commands(50))
+            wait_until(lambda: run.count_ended() >= 10, "10 results", 60)
+            rabbitmq.stop()
+            rabbitmq.start()
+            run.stop_sleeping_task()
+            run.finish(ecs)
+    log = (tmp_path / "a.log").read_text()
+    assert log.count("the broker failed") <= 3, log
