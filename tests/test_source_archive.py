@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -74,8 +75,18 @@ def test_a_build_warns_of_nothing_and_installs_the_scripts_of_the_server(source:
     assert [line for line in said.splitlines() if "Warning" in line or "ignored" in line] == []
     built = set(files_below(tmp_path / "build" / "lib"))
     files = set(files_below(source))
-    # ecs_queue/conf is a link to conf/.
+    # `ecs-queue conf` of an installation reads its copy of conf/.
     expected = {f for f in files if f.startswith("ecs_queue/")} | {
         f"ecs_queue/{f}" for f in files if f.startswith("conf/")
     }
     assert expected == built
+    lib = tmp_path / "build" / "lib"
+    for path in (source / "conf").iterdir():
+        assert (lib / "ecs_queue" / "conf" / path.name).read_bytes() == path.read_bytes()
+    listed = run_python(lib, "-m", "ecs_queue", "conf", "list", "--json").splitlines()
+    assert {Path(json.loads(line)["path"]).parent for line in listed} == {lib / "ecs_queue" / "conf"}
+
+
+def test_the_project_has_no_links(source: Path) -> None:
+    """A copy of a repository may have a file in place of a link."""
+    assert [path for path in source.rglob("*") if path.is_symlink()] == []

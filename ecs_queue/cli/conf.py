@@ -10,7 +10,7 @@ from ecs_queue.cli.ui.options import SharedOptions, command_options, pass_option
 from ecs_queue.cli.ui.output import print_json, print_table, write_stdout
 from ecs_queue.errors import UsageError
 
-#: The files below `ecs_queue/conf/`, which is the repository's conf/.
+#: The files of conf/.
 DESCRIPTIONS = {
     "airflow-task-definition.json": "the task definition of Airflow's tasks",
     "airflow-task.Dockerfile": "the image of Airflow's tasks",
@@ -94,4 +94,7 @@ def show(options: SharedOptions, name: str) -> None:
 
 
 def _directory() -> Path:
-    return Path(__file__).parents[1] / "conf"
+    """Where the files are: in the installed package, or beside the package in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
