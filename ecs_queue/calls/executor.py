@@ -27,7 +27,7 @@ from ecs_queue.calls.payload import (
 from ecs_queue.calls.store import CallStore, RedisCallStore, S3CallStore
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.client.handle import Handle
-from ecs_queue.client.request import RequestOptions
+from ecs_queue.client.request import Request, RequestOptions
 from ecs_queue.config.keyring import runner_keys
 from ecs_queue.errors import LedgerUnavailable, MissingRight, PermanentError, UsageError
 from ecs_queue.messages.envelope import TaskResult
@@ -47,6 +47,8 @@ MAX_BYTES, MAX_S3_BYTES = 1024 * 1024, 256 * 1024 * 1024
 COMMAND = ("python", "-m", "ecs_queue.call")
 #: Replies that are fetched at the same time.
 _FETCH_THREADS = 4
+#: How long the payload of a call is kept after the last moment at which its request may be launched. Seconds.
+_SECONDS_AFTER_DEADLINE = 86400.0
 #: How long an outage may last that only delays a reply, and the pause between two attempts. Seconds.
 _FETCH_SECONDS, _FETCH_PAUSE_SECONDS = 60.0, 1.0
 
@@ -208,12 +210,16 @@ class EcsExecutor(Executor):
         return self
 
     def _send(self, future: CallFuture[Any], options: CallOptions, payload: bytes) -> None:
-        self._store.put(options.id, "in", payload, self._queue.config.launch_deadline + 86400.0)
-        variables: dict[str, str] = {CALL_VARIABLE: msgspec.json.encode(options).decode()}
-        request = self._options.copy()
-        request["id"] = options.id
-        request["environment"] = {**(self._options.get("environment") or {}), **variables}
-        future.handle = self._queue.submit(self._command, **request)
+        given = self._options.copy()
+        given["id"] = options.id
+        given["environment"] = {
+            **(self._options.get("environment") or {}),
+            CALL_VARIABLE: msgspec.json.encode(options).decode(),
+        }
+        prepared = self._queue.prepare(Request(command=self._command, **given).to_task_line())
+        seconds = prepared.submission.expires_at - prepared.request.submitted_at  # a delay is part of it
+        self._store.put(options.id, "in", payload, max(0.0, seconds) + _SECONDS_AFTER_DEADLINE)
+        (future.handle,) = self._queue.submit_prepared([prepared])
 
     def _on_end(self, future: CallFuture[Any], options: CallOptions, fn: Callable[..., Any]) -> None:
         """End the future; what has to be fetched is fetched in another thread than the one that reads all results."""

@@ -16,8 +16,9 @@ from ecs_queue.calls.container import run_call
 from ecs_queue.calls.executor import RemoteError, RemoteTraceback
 from ecs_queue.calls.payload import CallOptions, Direction
 from ecs_queue.calls.store import MemoryCallStore
+from ecs_queue.client.request import RequestOptions
 from ecs_queue.config.keyring import runner_keys
-from ecs_queue.errors import LedgerUnavailable, UnverifiedMessage, UsageError
+from ecs_queue.errors import InvalidRequest, LedgerUnavailable, UnverifiedMessage, UsageError
 from ecs_queue.runs.runner_key import RunnerKeys
 from ecs_queue.runs.runner_options import CALL_VARIABLE
 from ecs_queue.testing import Exit, MemoryQueue, Outcome, Task
@@ -110,6 +111,48 @@ def test_a_container_that_ends_without_a_value_is_said_so(containers: Containers
         executor.submit(add, 1, 1).result(TIMEOUT)
 
     assert raised.value.result.exit_code == 137
+
+
+DAY = 86400.0
+
+
+@pytest.mark.parametrize(
+    ("launch_deadline", "options", "latest_launch"),
+    [
+        (14 * DAY, {}, 14 * DAY),
+        (5.0, {}, 5.0),
+        (14 * DAY, {"expires_in": 60}, 60.0),
+        (5.0, {"expires_in": "30d"}, 30 * DAY),
+        (5.0, {"delay": "10d"}, 10 * DAY + 5.0),
+        (14 * DAY, {"delay": "10d", "expires_in": 60}, 10 * DAY + 60.0),
+    ],
+)
+def test_a_payload_is_kept_for_a_day_longer_than_its_request_may_be_launched(
+    launch_deadline: float, options: RequestOptions, latest_launch: float
+) -> None:
+    kept: list[float] = []
+
+    class NotingStore(MemoryCallStore):
+        def put(self, call_id: str, direction: Direction, payload: bytes, seconds: float) -> None:
+            kept.append(seconds)
+
+    environ = {"AIRFLOW__ECS_QUEUE__LAUNCH_DEADLINE": str(launch_deadline)}
+    with MemoryQueue(environ=environ) as queue, EcsExecutor(queue, store=NotingStore(), **options) as executor:
+        executor.submit(add, 1, 1).cancel()
+
+    assert kept == [pytest.approx(latest_launch + DAY)]
+
+
+def test_nothing_is_stored_of_a_call_whose_request_is_invalid() -> None:
+    store = MemoryCallStore()
+    with (
+        MemoryQueue() as queue,
+        EcsExecutor(queue, store=store, priority=10) as executor,
+        pytest.raises(InvalidRequest, match="priority"),
+    ):
+        executor.submit(add, 1, 1)
+
+    assert store.payloads == {}
 
 
 @pytest.mark.parametrize(
