@@ -48,6 +48,7 @@ from ecs_queue.cli.ui.output import (
     wrap_output_errors,
 )
 from ecs_queue.cli.ui.submitter import SubmissionUnfinished
+from ecs_queue.cli.wait import wait
 from ecs_queue.cli.worker import worker
 from ecs_queue.cli.workers import workers
 from ecs_queue.error_text import error_text, traceback_text, typed_error_text
@@ -174,7 +175,24 @@ def cli() -> None:
 
 
 for command in (
-    *(submit, status, logs, queues, tasks, stop, worker, workers, pools, scale, runner, dead, broken, journal, replay),
+    *(
+        submit,
+        wait,
+        status,
+        logs,
+        queues,
+        tasks,
+        stop,
+        worker,
+        workers,
+        pools,
+        scale,
+        runner,
+        dead,
+        broken,
+        journal,
+        replay,
+    ),
     *(config, acl, runner_key, conf, doctor, local, local_ecs, demo),
 ):
     cli.add_command(command)

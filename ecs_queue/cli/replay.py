@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from ecs_queue.cli.ui.numbers import RATE
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, open_journal_reader, queue_name
 from ecs_queue.cli.ui.output import OutputError, print_json, print_stderr, print_stdout
 from ecs_queue.cli.ui.records import warn_unserved_queues
+from ecs_queue.cli.ui.variables import parse_variables
 from ecs_queue.errors import UsageError
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _parse_changes(queue: str | None, settings: Sequence[str], variables: Sequen
         queue=queue or "",
         fields={name: value for name, value in values.items() if name in CHANGEABLE_FIELDS},
         overrides={name: value for name, value in values.items() if name not in CHANGEABLE_FIELDS},
-        environment=dict(_parse_variable(text) for text in variables),
+        environment=parse_variables(variables),
     )
 
 
@@ -220,14 +220,3 @@ def _parse_setting(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except (ValueError, RecursionError):
         return name, value
-
-
-def _parse_variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name:
-        raise UsageError("--env: expected NAME=VALUE or NAME, found no name")
-    if equals:
-        return name, value
-    if name not in os.environ:
-        raise UsageError(f"--env {name}: this shell's environment has no {name}; give --env {name}=VALUE")
-    return name, os.environ[name]

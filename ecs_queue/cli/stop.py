@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,16 +11,13 @@ from ecs_queue.cli.ui.durations import format_duration
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, queue_name
 from ecs_queue.cli.ui.output import describe_number, print_json, print_stderr, print_stdout
-from ecs_queue.cli.ui.records import STATE_NAMES
-from ecs_queue.client.records import find_record
+from ecs_queue.cli.ui.records import STATE_NAMES, resolve_id
 from ecs_queue.errors import UsageError
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
-    from ecs_queue.ledger.base import RequestReader
     from ecs_queue.protocol.record import Record
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,48}")
 #: The states of requests that have not ended, the first of `STATE_NAMES`.
 LIVE_STATE_NAMES = STATE_NAMES[:3]
 _BATCH_SIZE = 500
@@ -78,7 +74,7 @@ def stop(
     with open_client(options) as client:
         if not ids:
             return _stop_selected(client, frozenset(state.upper() for state in states), queue, yes, as_json)
-        names = list(dict.fromkeys(_resolve_id(client.ledger, name) for name in ids))
+        names = list(dict.fromkeys(resolve_id(client.ledger, name, "nothing was stopped") for name in ids))
         before = dict(zip(names, client.ledger.get(names), strict=True))
         unknown = [] if ahead else [name for name in names if before[name] is None]
         known = [name for name in names if name not in unknown]
@@ -121,17 +117,6 @@ def _stop_selected(client: EcsQueue, states: frozenset[str], queue: str | None, 
     print_stderr(f"{len(stopped)} of {len(found)} were stopped, or will be")
     _note_airflow_tasks(stopped)
     return 0
-
-
-def _resolve_id(ledger: RequestReader, name: str) -> str:
-    if ":" in name:
-        record = find_record(ledger, name)
-        if record is None:
-            raise UsageError(f"no request with the task {name} is known; nothing was stopped")
-        return record.id
-    if not _ID.fullmatch(name):
-        raise UsageError(f"expected an id of 1 to 48 of A-Z a-z 0-9 _ -, found {name!r}; nothing was stopped")
-    return name
 
 
 def _print_effect(name: str, before: Record | None, after: Record | None, remembered: str, as_json: bool) -> None:

@@ -5,47 +5,42 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ecs_queue.cli.ui.awaited_log import print_last_lines_of, result_sentence, wait_with_log
-from ecs_queue.cli.ui.durations import POSITIVE_DURATION, format_duration
+from ecs_queue.cli.ui.awaited_results import print_result, wait_for_all, wait_for_one
+from ecs_queue.cli.ui.durations import POSITIVE_DURATION
 from ecs_queue.cli.ui.exit_status import (
-    EXIT_FAILURE,
     EXIT_INTERRUPTED,
     EXIT_OUTPUT,
     EXIT_SUBMITTED,
     EXIT_TIMED_OUT,
 )
+from ecs_queue.cli.ui.numbers import count
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, queue_name
 from ecs_queue.cli.ui.output import (
     STDIO,
     OutputError,
-    is_terminal,
     open_output,
-    print_fields,
     print_json,
     print_stderr,
     print_stdout,
-    to_json_line,
-    wrap_output_errors,
 )
 from ecs_queue.cli.ui.record_view import exit_status_for
 from ecs_queue.cli.ui.records import warn_unserved_queues
+from ecs_queue.cli.ui.variables import parse_variables
 from ecs_queue.error_text import error_text
 from ecs_queue.errors import EcsQueueError, InvalidRequest, ResultTimeout, UsageError
 
 if TYPE_CHECKING:
     from ecs_queue.cli.ui.submitter import Submitter
     from ecs_queue.client.client import EcsQueue
-    from ecs_queue.client.handle import Handle
-    from ecs_queue.messages.envelope import TaskResult
 
 RELAUNCH_POLICIES = ("never_started", "interrupted", "any_failure")
 
@@ -57,7 +52,16 @@ RELAUNCH_POLICIES = ("never_started", "interrupted", "any_failure")
 )
 @click.option("--id", metavar="ID", help="Your own id. The same request with the same id is submitted only once.")
 @click.option("--priority", type=click.IntRange(0, 9), help="Requests with a higher priority are launched first.  [0]")
-@click.option("--executor-config", metavar="JSON", help='Overrides, such as {"cpu": 512, "environment": [...]}.')
+@click.option(
+    "--env",
+    "variables",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Set a variable; NAME alone takes its value from this shell. Repeatable.",
+)
+@click.option("--cpu", type=count(1), metavar="UNITS", help="CPU units of the main container, 1024 for a vCPU.")
+@click.option("--memory", type=count(1), metavar="MIB", help="Memory of the main container in MiB.")
+@click.option("--executor-config", metavar="JSON", help='Other overrides, such as {"overrides": {"cpu": "1024"}}.')
 @click.option(
     "--expires-in",
     type=POSITIVE_DURATION,
@@ -101,9 +105,9 @@ def submit(options: SharedOptions, /, command: Sequence[str], file: str | None, 
        "delay": 600, "start_timeout": 300, "retry_rules": [{"on_exit_code": "137", "action": "retry"}],
        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
 
-    The options --queue, --priority, --executor-config, --expires-in, --time-limit, --relaunch, --start-timeout and
-    --retry-rules apply to lines that do not set the member, and so does the variable TRACEPARENT (W3C), which the
-    container gets too.
+    The options --queue, --priority, --env, --cpu, --memory, --executor-config, --expires-in, --time-limit, --relaunch,
+    --start-timeout and --retry-rules apply to lines that do not set the member (--env: `environment`), and so does the
+    variable TRACEPARENT (W3C), which the container gets too.
 
     With --wait a result line is printed for each request as it ends, or written to --output:
     id, state, exit_code, task_arn, attempts, reason, stop_code and times.
@@ -115,6 +119,7 @@ def submit(options: SharedOptions, /, command: Sequence[str], file: str | None, 
     Examples:
       ecs-queue submit --wait --logs -- echo hello
       ecs-queue submit -- python etl.py --day 2025-01-31
+      ecs-queue submit --env DAY=2025-01-31 --cpu 512 --memory 1024 --expires-in 1h -- python etl.py
       ecs-queue submit --wait --timeout 600 -- sh -c 'exit 3'; echo $?
       ecs-queue submit --file tasks.jsonl --wait --output results.jsonl
 
@@ -193,26 +198,13 @@ def _submit_one(submitter: Submitter, client: EcsQueue, task: dict[str, Any], ou
         result = wait_with_log(client, handle, output_options.timeout)
         print_stderr(f"ecs-queue: {result_sentence(result)}")
         return exit_status_for(result.to_result_line())
-    result = _wait_for_one(client, handle, prepared.request.queue, output_options.timeout)
+    result = wait_for_one(client, handle, prepared.request.queue, output_options.timeout)
     if output_options.as_json:
         print_json(result.to_result_line())
     else:
-        _print_result(result)
+        print_result(result)
         print_last_lines_of(client, result)
     return exit_status_for(result.to_result_line())
-
-
-def _wait_for_one(client: EcsQueue, handle: Handle, queue: str, timeout: float | None) -> TaskResult:
-    from ecs_queue.cli.ui.submitter import wait_for_results
-
-    if not is_terminal(sys.stderr):
-        return next(wait_for_results(client, [handle], timeout))
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(stderr=True)
-    with console.status(f"{escape(handle.id)} is in queue {escape(queue)}; Ctrl-C ends only the waiting"):
-        return next(wait_for_results(client, [handle], timeout))
 
 
 def _submit_file(
@@ -245,28 +237,7 @@ def _submit_file(
             for handle in handles:
                 output_options.print_id(handle.id)
             return 0
-        return _wait_for_all(client, handles, output_options.timeout, sink)
-
-
-def _wait_for_all(client: EcsQueue, handles: Sequence[Handle], timeout: float | None, sink: IO[bytes] | None) -> int:
-    from ecs_queue.cli.ui.progress import open_progress
-    from ecs_queue.cli.ui.submitter import wait_for_results
-
-    states: Counter[str] = Counter()
-    with open_progress(len(handles), "ended") as progress:
-        for result in wait_for_results(client, handles, timeout):
-            line = to_json_line(result.to_result_line())
-            if sink is None:
-                progress.print_line(line)
-            else:
-                with wrap_output_errors(f"--output {sink.name}"):
-                    sink.write(f"{line}\n".encode("utf-8", "backslashreplace"))
-                    sink.flush()
-            states[result.state] += 1
-            progress.advance()
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    print_stderr(f"{len(handles)} ended: {counts}")
-    return 0 if set(states) == {"SUCCESS"} else EXIT_FAILURE
+        return wait_for_all(client, handles, output_options.timeout, sink)
 
 
 def _check_usage(command: Sequence[str], file: str | None, id: str | None, output_options: _OutputOptions) -> None:
@@ -293,7 +264,9 @@ def _task_fields(given: dict[str, Any]) -> dict[str, Any]:
     """Return the options, and the trace of the environment, as members of a task line."""
     from ecs_queue.messages.fields import is_traceparent
 
-    fields = {name: value for name, value in given.items() if value is not None}
+    fields = {name: value for name, value in given.items() if value is not None and name != "variables"}
+    if given["variables"]:
+        fields["environment"] = parse_variables(given["variables"])
     traceparent = os.environ.get("TRACEPARENT")
     if is_traceparent(traceparent):
         fields["traceparent"] = traceparent
@@ -315,23 +288,6 @@ def _read_task_file(file: str) -> bytes:
         return Path(file).read_bytes()
     except OSError as error:
         raise UsageError(f"--file {file}: {error.strerror}; expected a file of JSON lines, or -") from None
-
-
-def _print_result(result: TaskResult) -> None:
-    start, end = result.started_at, result.finished_at
-    print_fields(
-        [
-            ("state", result.state),
-            ("exit code", "" if result.exit_code is None else str(result.exit_code)),
-            ("id", result.id),
-            ("task", result.task_arn or ""),
-            ("attempts", str(result.attempts)),
-            ("ran", format_duration((end - start).total_seconds()) if start and end else ""),
-            ("took", format_duration((end - result.queued_at).total_seconds()) if end and result.queued_at else ""),
-            ("reason", result.reason),
-            ("stop code", result.stop_code or ""),
-        ]
-    )
 
 
 def _follow_up_hint(submitter: Submitter) -> str:

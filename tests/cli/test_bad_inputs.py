@@ -34,7 +34,19 @@ _TEXTS += [
 ]
 _VALUES: list[Any] = [None, True, -1, 0, 10**30, 1e308, 1.5, "", "1h", "soon", [], {}, [[]], {"a": 1}, "x" * 200_000]
 _FIELDS = ("id", "command", "queue", "executor_config", "priority", "expires_in", "time_limit", "relaunch", "other")
-_OPTIONS = ("queue", "id", "priority", "executor-config", "expires-in", "time-limit", "relaunch", "timeout", "output")
+_OPTIONS = (
+    "queue",
+    "id",
+    "priority",
+    "executor-config",
+    "expires-in",
+    "time-limit",
+    "relaunch",
+    "timeout",
+    "output",
+    "env",
+    "cpu",
+)
 _QUERIES = ["ssl_cert_reqs=CERT_REQUIRED", "socket_timeout=5", "health_check_interval=25", "db=1", "protocol=3", "x=y"]
 _QUERIES += [
     "max_connections=2",
@@ -51,6 +63,7 @@ _COMMANDS: tuple[tuple[str, ...], ...] = (
     ("tasks", "--limit", "VALUE"),
     ("tasks", "--queue", "VALUE", "--reason", "VALUE"),
     ("stop", "VALUE"),
+    ("wait", "VALUE", "--timeout", "1"),
     ("stop", "--queue", "VALUE", "--yes"),
     ("dead", "show", "VALUE"),
     ("dead", "list", "--older-than", "VALUE"),

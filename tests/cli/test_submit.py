@@ -71,6 +71,22 @@ def test_every_option_reaches_the_request(invoke: Invoke, no_worker_environ: Map
     assert request["executor_config"] == json.loads(config)
 
 
+def test_variables_cpu_and_memory_are_overrides_of_the_main_container(
+    invoke: Invoke, no_worker_environ: Mapping[str, str], tmp_path: Path
+) -> None:
+    options = ["--env", "DAY=a=b", "--env", "FROM_SHELL", "--env", "EMPTY=", "--cpu", "512", "--memory", "1024"]
+    environ = {**no_worker_environ, "FROM_SHELL": "wörld"}
+    assert invoke("submit", *options, "--id", "a1", "--", "true", env=environ).exit_code == 0
+    file = task_file(tmp_path, {"id": "f1", "command": ["x"], "cpu": 256}, {"id": "f2", "command": ["x"]})
+    assert invoke("submit", "--file", str(file), *options, env=environ).exit_code == 0
+    with EcsQueue.from_config(environ=no_worker_environ, owner="") as client:
+        records = client.ledger.get_with_payload(["a1", "f1", "f2"])
+    variables = [("DAY", "a=b"), ("EMPTY", ""), ("FROM_SHELL", "wörld")]
+    expected = {"cpu": 512, "memory": 1024, "environment": [{"name": n, "value": v} for n, v in variables]}
+    found = [json.loads(record.request)["executor_config"] for record in records if record is not None]
+    assert found == [expected, {**expected, "cpu": 256}, expected]
+
+
 def test_a_file_prints_its_ids_in_order_and_the_options_are_defaults_of_its_lines(
     invoke: Invoke, no_worker_environ: Mapping[str, str], tmp_path: Path
 ) -> None:
@@ -98,6 +114,9 @@ def test_a_file_prints_its_ids_in_order_and_the_options_are_defaults_of_its_line
         (["--file", "nope.jsonl"], "nope.jsonl: No such file or directory"),
         (["--file", "TASKS.jsonl", "--wait", "--output", "no/dir.jsonl"], "nothing was submitted"),
         (["--file", "."], "Is a directory"),
+        (["--env", "=x", "--", "true"], "--env: expected NAME=VALUE or NAME, found no name"),
+        (["--env", "NOT_IN_THIS_SHELL", "--", "true"], "this shell's environment has no NOT_IN_THIS_SHELL"),
+        (["--cpu", "5", "--executor-config", '{"cpu": 1}', "--", "true"], "cpu: found in the request and in"),
         (["--executor-config", "{cpu}", "--", "true"], "--executor-config: expected JSON"),
         (["--executor-config", '{"nonsense": 1}', "--", "true"], "unknown key 'nonsense'"),
         (["--executor-config", '["cpu"]', "--", "true"], "executor_config"),

@@ -45,6 +45,8 @@ WRITERS = EVERYONE - {READER}
 COMMANDS: Mapping[str, frozenset[str]] = {
     "submit -- true": WRITERS,
     "submit --id again-{user} -- true": WRITERS,
+    "wait ended": EVERYONE,
+    "wait ended ended --json": EVERYONE,
     "status": EVERYONE,
     "status waits": EVERYONE,
     "status ended": EVERYONE,

@@ -48,6 +48,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 #: Command -> its arguments where it succeeds. {tasks}, {journal}, {new}: files.
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "submit": ("--file {tasks}",),
+    "wait": ("waits --timeout 1",),
     "status": ("", "waits"),
     "logs": ("waits",),
     "queues": ("", "--json"),
@@ -85,7 +86,11 @@ AS_PROCESSES = {"worker", "local", "local-ecs", "demo", "runner"}
 #: Commands whose output has the argument where payloads are not encrypted (docs/journal.md), the value never.
 SHOWS_ARGUMENTS = {"journal show", "journal tail", "journal export", "replay"}
 #: Of a broken record; `logs` without a container, `runner-key` without keys, `local env` without a stack.
-_STATUSES = {**dict.fromkeys(("doctor", "status", "workers", "logs", "runner-key"), (0, 1)), "local env": (0, 2)}
+_STATUSES = {
+    **dict.fromkeys(("doctor", "status", "workers", "logs", "runner-key"), (0, 1)),
+    "local env": (0, 2),
+    "wait": (124,),
+}
 _UNREACHABLE = f"redis://:{PASSWORD}@127.0.0.1:1/0"
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.output import describe_number, print_stderr
-from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable, MissingRight
+from ecs_queue.client.records import find_record
+from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable, MissingRight, UsageError
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
-    from ecs_queue.ledger.base import Ledger, WorkerInfo
+    from ecs_queue.ledger.base import Ledger, RequestReader, WorkerInfo
 
 #: The values of `ecs_queue.protocol.states.State`, without its import; a test compares them.
 STATE_NAMES = ("QUEUED", "LAUNCHING", "LAUNCHED", "SUCCESS", "FAILED", "REMOVED", "REVOKED", "EXPIRED", "UNKNOWN")
+_ID = re.compile(r"[A-Za-z0-9_-]{1,48}")
 
 
 def list_queues(client: EcsQueue, workers: Sequence[WorkerInfo], *others: Iterable[str]) -> list[str]:
@@ -54,3 +57,19 @@ def read_backlog(client: EcsQueue, queue: str) -> int | None:
     except (BrokerUnavailable, MissingRight) as error:
         print_stderr(f"ecs-queue: {error}")
         return None
+
+
+def resolve_id(ledger: RequestReader, name: str, consequence: str) -> str:
+    """Return the id of a request that is named by its id, or by the ARN of its task.
+
+    Raises:
+        UsageError: It is no id, or no request has the task; the message ends with the consequence.
+    """
+    if ":" in name:
+        record = find_record(ledger, name)
+        if record is None:
+            raise UsageError(f"no request with the task {name} is known; {consequence}")
+        return record.id
+    if not _ID.fullmatch(name):
+        raise UsageError(f"expected an id of 1 to 48 of A-Z a-z 0-9 _ -, found {name!r}; {consequence}")
+    return name

@@ -1,0 +1,71 @@
+"""Waits for results and prints them, for `submit --wait` and `wait`."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING
+
+from ecs_queue.cli.ui.durations import format_duration
+from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
+from ecs_queue.cli.ui.output import is_terminal, print_fields, print_stderr, to_json_line, wrap_output_errors
+
+if TYPE_CHECKING:
+    from ecs_queue.client.client import EcsQueue
+    from ecs_queue.client.handle import Handle
+    from ecs_queue.messages.envelope import TaskResult
+
+
+def wait_for_one(client: EcsQueue, handle: Handle, queue: str, timeout: float | None) -> TaskResult:
+    """Wait for the result of one request; a terminal shows that it waits, and for which queue."""
+    from ecs_queue.cli.ui.submitter import wait_for_results
+
+    if not is_terminal(sys.stderr):
+        return next(wait_for_results(client, [handle], timeout))
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(stderr=True)
+    with console.status(f"{escape(handle.id)} is in queue {escape(queue)}; Ctrl-C ends only the waiting"):
+        return next(wait_for_results(client, [handle], timeout))
+
+
+def wait_for_all(client: EcsQueue, handles: Sequence[Handle], timeout: float | None, sink: IO[bytes] | None) -> int:
+    """Print each result line as it comes, or write it to `sink`; return 0 if every request succeeded, else 1."""
+    from ecs_queue.cli.ui.progress import open_progress
+    from ecs_queue.cli.ui.submitter import wait_for_results
+
+    states: Counter[str] = Counter()
+    with open_progress(len(handles), "ended") as progress:
+        for result in wait_for_results(client, handles, timeout):
+            line = to_json_line(result.to_result_line())
+            if sink is None:
+                progress.print_line(line)
+            else:
+                with wrap_output_errors(f"--output {sink.name}"):
+                    sink.write(f"{line}\n".encode("utf-8", "backslashreplace"))
+                    sink.flush()
+            states[result.state] += 1
+            progress.advance()
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    print_stderr(f"{len(handles)} ended: {counts}")
+    return 0 if set(states) == {"SUCCESS"} else EXIT_FAILURE
+
+
+def print_result(result: TaskResult) -> None:
+    """Print a result for people."""
+    start, end = result.started_at, result.finished_at
+    print_fields(
+        [
+            ("state", result.state),
+            ("exit code", "" if result.exit_code is None else str(result.exit_code)),
+            ("id", result.id),
+            ("task", result.task_arn or ""),
+            ("attempts", str(result.attempts)),
+            ("ran", format_duration((end - start).total_seconds()) if start and end else ""),
+            ("took", format_duration((end - result.queued_at).total_seconds()) if end and result.queued_at else ""),
+            ("reason", result.reason),
+            ("stop code", result.stop_code or ""),
+        ]
+    )
