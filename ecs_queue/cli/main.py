@@ -22,8 +22,10 @@ from ecs_queue.cli.local import local
 from ecs_queue.cli.local_ecs import local_ecs
 from ecs_queue.cli.logs import logs
 from ecs_queue.cli.pools import pools
+from ecs_queue.cli.purge import purge
 from ecs_queue.cli.queues import queues
 from ecs_queue.cli.replay import replay
+from ecs_queue.cli.retry import retry
 from ecs_queue.cli.runner import runner
 from ecs_queue.cli.runner_key import runner_key
 from ecs_queue.cli.scale import scale
@@ -175,24 +177,8 @@ def cli() -> None:
 
 
 for command in (
-    *(
-        submit,
-        wait,
-        status,
-        logs,
-        queues,
-        tasks,
-        stop,
-        worker,
-        workers,
-        pools,
-        scale,
-        runner,
-        dead,
-        broken,
-        journal,
-        replay,
-    ),
+    *(submit, wait, status, logs, queues, tasks, stop, retry, purge, worker, workers, pools, scale, runner),
+    *(dead, broken, journal, replay),
     *(config, acl, runner_key, conf, doctor, local, local_ecs, demo),
 ):
     cli.add_command(command)

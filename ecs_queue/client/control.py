@@ -21,7 +21,7 @@ from ecs_queue.journal.client_journal import ClientJournal
 from ecs_queue.journal.selection import EventFilter, follow_events, select_events
 from ecs_queue.ledger.base import Ledger
 from ecs_queue.messages.queue_names import canonical_queue_name
-from ecs_queue.protocol.operations import ResultCode
+from ecs_queue.protocol.operations import ONLY_QUEUED, ResultCode
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.record_defects import build_broken_record
 from ecs_queue.protocol.states import LIVE_STATES, State
@@ -106,20 +106,44 @@ class RequestControl:
 
     def stop_many(self, ids: Sequence[str], by: str = "client") -> list[Record]:
         """Request stops, and return the records after that, in order. One that is broken says so as its reason."""
+        return [record for _, record in self._request_stops(ids, by)]
+
+    def purge(self, queue: str, by: str = "client") -> list[Record]:
+        """End all requests of a queue that wait for a launch as REVOKED, and return their records.
+
+        What is launched meanwhile goes on: nothing that runs, or may run, is stopped. A request that waits for its time
+        or for another attempt is one that waits.
+        """
+        ids = [record.id for record in self.tasks(states=[State.QUEUED], queue=queue) if record.queue]
+        return [
+            record
+            for start in range(0, len(ids), BATCH_SIZE)
+            for record in self.purge_requests(ids[start : start + BATCH_SIZE], by)
+        ]
+
+    def purge_requests(self, ids: Sequence[str], by: str = "client") -> list[Record]:
+        """End those of the requests that still wait for a launch, as `purge` does, and return their records."""
+        found = self._request_stops(ids, by, ONLY_QUEUED)
+        return [record for code, record in found if code is ResultCode.ENDED]
+
+    def _request_stops(self, ids: Sequence[str], by: str, launch: int = 0) -> list[tuple[ResultCode, Record]]:
+        """Request stops; return what became of each, and its record after that. Unknown ones are left out."""
         self._check_open()
-        records = []
-        results = self.ledger.stop(ids, by)
+        records: list[tuple[ResultCode, Record]] = []
+        results = self.ledger.stop(ids, by, launch)
         crash_point("client.stop_marked")
         for record_id, result in zip(ids, results, strict=True):
             self._journal.record_stop_request(record_id, by, result.code)
             if result.code is ResultCode.BROKEN:
-                records.append(build_broken_record(record_id, "nothing was stopped"))
+                records.append((result.code, build_broken_record(record_id, "nothing was stopped")))
+                continue
+            if launch and result.code is ResultCode.NOT_FOUND:
                 continue
             if result.record is None:
                 raise UnknownTask(f"the ledger returned no record of {record_id} for the stop: {result.code}")
             if result.code is ResultCode.ENDED and result.record.owner:
                 self._sender.publish_result(result.record)
-            records.append(result.record)
+            records.append((result.code, result.record))
         return records
 
     def stop_all(self, *, states: Iterable[str] = (), queue: str | None = None, by: str = "client") -> list[Record]:

@@ -149,8 +149,8 @@ class RequestOperations(Protocol):
         Args:
             ids: The requests.
             requested_by: Who asks; it becomes part of the reason.
-            launch: If > 0, stop only a record that is LAUNCHED with this number; else STALE, or NOT_FOUND for an
-                unknown id.
+            launch: If > 0, stop only a record that is LAUNCHED with this number; if ONLY_QUEUED, only one that is
+                QUEUED. Else STALE, or NOT_FOUND for an unknown id.
         """
         ...
 

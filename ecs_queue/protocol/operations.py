@@ -11,6 +11,9 @@ from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.runs import RunEnd
 from ecs_queue.protocol.states import State
 
+#: In place of a launch number, for a stop: only a record that is QUEUED is stopped.
+ONLY_QUEUED = -1
+
 
 class ResultCode(StrEnum):
     """The result of an operation."""

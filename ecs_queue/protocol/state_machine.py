@@ -15,7 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from ecs_queue.protocol import assignments, reasons
-from ecs_queue.protocol.operations import ClaimRequest, InFlightCounts, RefusalKind, ResultCode, TaskUpdate
+from ecs_queue.protocol.operations import ONLY_QUEUED, ClaimRequest, InFlightCounts, RefusalKind, ResultCode, TaskUpdate
 from ecs_queue.protocol.poison import claimed_at, is_poison, reset_abandoned_claims
 from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record, Submission, build_client_token
 from ecs_queue.protocol.record_moves import (
@@ -324,7 +324,8 @@ def update_task(record: Record, update: TaskUpdate, now: float) -> ResultCode:
 def stop(record: Record, requested_by: str, launch: int, now: float) -> ResultCode:
     """Request a stop: a QUEUED record ends at once, another live one is marked.
 
-    With a `launch` above 0 only a record that is LAUNCHED with this number is stopped, else the result is STALE.
+    With a `launch` above 0 only a record that is LAUNCHED with this number is stopped, with ONLY_QUEUED only a
+    QUEUED one; else the result is STALE.
     """
     obstacle = find_stop_obstacle(record, launch)
     if obstacle is not None:
@@ -340,6 +341,8 @@ def find_stop_obstacle(record: Record, launch: int) -> ResultCode | None:
     """Return why a stop does nothing; None if it may be requested."""
     if record.is_terminal:
         return ResultCode.UNCHANGED
+    if launch == ONLY_QUEUED:
+        return None if record.state is State.QUEUED else ResultCode.STALE
     if launch and (record.state is not State.LAUNCHED or record.launch != launch):
         return ResultCode.STALE
     return None

@@ -13,6 +13,7 @@ from ecs_queue.config import load_config
 from ecs_queue.errors import ResultTimeout
 from ecs_queue.ledger import MemoryLedger
 from ecs_queue.messages.envelope import build_result
+from ecs_queue.protocol.operations import ResultCode
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import LIVE_STATES
@@ -116,13 +117,12 @@ class MemoryQueue(EcsQueue):
             self.run()
         return handles
 
-    def stop_many(self, ids: Sequence[str], by: str = "client") -> list[Record]:
-        """See `EcsQueue.stop_many`."""
-        records = super().stop_many(ids, by)
-        for record in records:
+    def _request_stops(self, ids: Sequence[str], by: str, launch: int = 0) -> list[tuple[ResultCode, Record]]:
+        found = super()._request_stops(ids, by, launch)
+        for _, record in found:
             if record.is_terminal:
                 self._deliver(record)
-        return records
+        return found
 
     def step(self) -> None:
         """Let the worker do what is due now; the clock stands still."""

@@ -63,6 +63,8 @@ _COMMANDS: tuple[tuple[str, ...], ...] = (
     ("tasks", "--limit", "VALUE"),
     ("tasks", "--queue", "VALUE", "--reason", "VALUE"),
     ("stop", "VALUE"),
+    ("purge", "VALUE", "--yes"),
+    ("retry", "VALUE", "--env", "VALUE"),
     ("wait", "VALUE", "--timeout", "1"),
     ("stop", "--queue", "VALUE", "--yes"),
     ("dead", "show", "VALUE"),

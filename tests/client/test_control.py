@@ -9,6 +9,7 @@ import pytest
 
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.errors import UnknownTask, UsageError
+from ecs_queue.protocol.operations import ClaimRequest
 from tests.client.harness import ClientHarness
 
 
@@ -62,6 +63,16 @@ def test_all_of_a_queue_or_a_state_are_stopped(filled: EcsQueue) -> None:
     assert [(record.id, record.state) for record in filled.stop_all(queue="etl", by="operator")] == [("a", "REVOKED")]
     assert {record.id for record in filled.stop_all(states=["QUEUED"])} == {"c", "d"}
     assert filled.stop_all(queue="etl") == []
+
+
+def test_purging_ends_what_waits_and_leaves_what_was_launched(filled: EcsQueue, harness: ClientHarness) -> None:
+    claim_request = ClaimRequest(claim="c", worker="w", args="{}", target="{}")
+    assert harness.memory_ledger.claim("c", claim_request).record is not None
+    assert {record.id for record in filled.purge("default", by="operator")} == {"d"}
+    assert filled.purge("default") == []
+    assert filled.status("c").stop_requested_by == ""
+    assert [record.id for record in filled.purge_requests(["a", "c", "unknown"])] == ["a"]
+    assert filled.find_records(["unknown"]) == [None]
 
 
 def test_queues_are_paused_and_resumed(queue: EcsQueue) -> None:

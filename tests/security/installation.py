@@ -61,6 +61,10 @@ COMMANDS: Mapping[str, frozenset[str]] = {
     "tasks --counts": EVERYONE,
     "stop stops-{user}": WRITERS,
     "stop --state QUEUED --queue empty --yes": EVERYONE,
+    "purge default": EVERYONE,
+    "purge purged-{user} --yes": WRITERS,
+    "retry revoked-{user}": frozenset({OPERATOR}),
+    "retry --state REVOKED": frozenset({OPERATOR}),
     "workers": EVERYONE,
     "workers --check": EVERYONE,
     "scale": EVERYONE,
@@ -148,6 +152,9 @@ def _make_requests(made: Installation) -> None:
     with made.open_client(SUBMITTER) as queue:
         for name in ("waits", "ended", *(f"stops-{user}" for user in USERS)):
             queue.submit(["echo", SECRET], id=name)
+        for user in USERS:
+            queue.submit(["echo", SECRET], id=f"revoked-{user}").stop()
+            queue.submit(["echo", SECRET], queue=f"purged-{user}")
         body = envelope.encode(queue.prepare({"id": "dead", "command": ["echo", SECRET]}).request)
     ledger = made.open_ledger(WORKER)
     for user in USERS:

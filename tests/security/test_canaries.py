@@ -57,6 +57,8 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "queues resume": ("etl",),
     "tasks": ("--json",),
     "stop": ("stops",),
+    "purge": ("etl", "default"),
+    "retry": ("--state revoked",),
     "workers": ("--json", "--check"),
     "scale": ("", "--json"),
     "dead list": ("--json",),
@@ -85,9 +87,10 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 AS_PROCESSES = {"worker", "local", "local-ecs", "demo", "runner"}
 #: Commands whose output has the argument where payloads are not encrypted (docs/journal.md), the value never.
 SHOWS_ARGUMENTS = {"journal show", "journal tail", "journal export", "replay"}
-#: Of a broken record; `logs` without a container, `runner-key` without keys, `local env` without a stack.
+#: Of a broken record; `logs` without a container, `retry` without values, `runner-key` without keys, `local env`
+#: without a stack.
 _STATUSES = {
-    **dict.fromkeys(("doctor", "status", "workers", "logs", "runner-key"), (0, 1)),
+    **dict.fromkeys(("doctor", "status", "workers", "logs", "runner-key", "retry"), (0, 1)),
     "local env": (0, 2),
     "wait": (124,),
 }

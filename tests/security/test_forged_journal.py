@@ -81,6 +81,18 @@ def test_a_forged_request_is_neither_run_nor_signed(installation: Installation, 
     assert installation.submitted_ids() == []
 
 
+def test_a_forged_request_is_not_retried(installation: Installation) -> None:
+    installation.forge()
+    with EcsQueue.from_config(environ=installation.operator, owner="") as queue:
+        queue.stop("job")
+
+    done = installation.run("retry", "job")
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "job is not retried: what the journal has of it is not signed with a key of signing_keys" in done.stderr
+    assert installation.submitted_ids() == []
+
+
 def test_a_forged_newer_request_does_not_replace_a_genuine_one(installation: Installation) -> None:
     installation.write_event(installation.operator, "job", ["true"])
     installation.write_event(installation.insider, "job", installation.command, number=2)

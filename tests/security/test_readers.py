@@ -53,6 +53,7 @@ PLACES: dict[str, str] = {
     "replay.past_request:_last_journaled_call": (
         FORGED + "test_the_arguments_of_a_forged_launch_do_not_reach_a_live_request"
     ),
+    "replay.retry:_plan": FORGED + "test_a_forged_request_is_not_retried",
     "replay.sealed:_open_payload": "decides nothing: its callers verify the events",
     "replay.traffic:read_traffic": (FORGED + "test_forged_requests_are_left_out_of_genuine_traffic_and_copies_are_one"),
     "runtask.launch_spec:launch_spec_header": "decides nothing: names of containers, and the number of attempts",

@@ -231,7 +231,7 @@ function operations.stop(id, requested_by, launch)
   local r = load(id)
   launch = tonumber(launch)
   if not r then
-    if launch > 0 then return { 'not_found' } end
+    if launch ~= 0 then return { 'not_found' } end
     r = new_record(id)
     r.before = {}
     r.queue = ''
@@ -244,6 +244,7 @@ function operations.stop(id, requested_by, launch)
     return { 'ended', reply_record(r) }
   end
   if not LIVE_STATES[r.state] then return { 'unchanged', reply_record(r) } end
+  if launch < 0 and r.state ~= 'QUEUED' then return { 'stale', reply_record(r) } end -- ONLY_QUEUED
   if launch > 0 and (r.state ~= 'LAUNCHED' or r.launch ~= launch) then return { 'stale', reply_record(r) } end
   if r.state ~= 'QUEUED' and (r.run or '') ~= '' then return stop_run(r, requested_by) end
   if not has_stop(r) then

@@ -14,6 +14,7 @@ import msgspec
 
 from ecs_queue.ledger import Ledger
 from ecs_queue.protocol.operations import (
+    ONLY_QUEUED,
     EndRuling,
     OperationResult,
     RefusalKind,
@@ -307,7 +308,7 @@ class RandomOperations:
 
     def _stop(self, record: Record) -> Operation:
         by = self._rng.choice(("ann", STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT))
-        launch = 0 if by == "ann" else record.launch
+        launch = self._rng.choice((0, ONLY_QUEUED)) if by == "ann" else record.launch
         return lambda ledger: ledger.stop([record.id], by, launch)
 
     def _mark_stop(self, record: Record) -> Operation:

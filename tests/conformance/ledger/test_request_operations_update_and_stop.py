@@ -6,11 +6,25 @@ from typing import Any
 
 import pytest
 
-from ecs_queue.protocol.operations import ResultCode
+from ecs_queue.protocol.operations import ONLY_QUEUED, ResultCode
 from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT
 from ecs_queue.protocol.states import TERMINAL_STATES, State
 from tests.conformance.ledger.harness import DAY, LedgerHarness, claim_request, make_submission, task_update
 from tests.fake_clock import START
+
+
+def test_a_stop_of_what_waits_never_touches_what_was_launched(harness: LedgerHarness) -> None:
+    harness.ledger.put([make_submission("waits")])
+    assert harness.stop("waits", launch=ONLY_QUEUED).code is ResultCode.ENDED
+    assert harness.get_record("waits").state is State.REVOKED
+    assert harness.stop("waits", launch=ONLY_QUEUED).code is ResultCode.UNCHANGED
+    assert harness.stop("unknown", launch=ONLY_QUEUED).code is ResultCode.NOT_FOUND
+    assert harness.ledger.get(["unknown"]) == [None], "no tombstone"
+    claimed, launched = harness.make_launching("claimed"), harness.make_launched("launched")
+    for name, state in ((claimed.id, State.LAUNCHING), (launched.id, State.LAUNCHED)):
+        assert harness.stop(name, launch=ONLY_QUEUED).code is ResultCode.STALE
+        record = harness.get_record(name)
+        assert (record.state, record.stop_requested_by, record.stop_requested_at) == (state, "", 0.0)
 
 
 def test_a_running_task_is_stored_and_polled_again_after_the_wait(harness: LedgerHarness) -> None:
