@@ -74,7 +74,7 @@ class AsyncHandle:
         return self._handle.result(0)
 
     async def outcome(self, timeout: float | None = None) -> TaskResult:
-        """Return what `result` does, without telling the ledger that the caller has it."""
+        """Return what `result` does, without the confirmation to the ledger that the caller has it."""
         if not self._handle.done():
             try:
                 async with asyncio.timeout(timeout):

@@ -56,6 +56,7 @@ class EcsQueue(RequestControl):
         *,
         owner: str | None = None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
         journal: JournalStore | None = None,
     ) -> None:
@@ -68,6 +69,7 @@ class EcsQueue(RequestControl):
             owner: Names this client's result queue. None: a new one, deleted by `close`. "": no result queue, so that
                 waiting only reads the ledger.
             clock: Seconds since the epoch.
+            monotonic: Seconds of a clock that never goes back, for time-outs and intervals.
             new_id: Makes the ids of requests that come without one.
             journal: Where submissions and stop requests are recorded.
         """
@@ -78,8 +80,12 @@ class EcsQueue(RequestControl):
         self._owns_result_queue = owner is None
         self.owner = f"{config.owner_prefix or 'client'}-{secrets.token_hex(6)}" if owner is None else owner
         self.keyring = open_keyring(config)
-        self._sender = RequestSender(config, broker, ledger, self._journal, self.keyring, self.owner, clock, new_id)
-        self.results = ResultReader(broker, ledger, self.owner, self._sender.put_again, self.keyring)
+        self._sender = RequestSender(
+            config, broker, ledger, self._journal, self.keyring, self.owner, clock, monotonic, new_id
+        )
+        self.results = ResultReader(
+            broker, ledger, self.owner, self._sender.put_again, self.keyring, monotonic=monotonic
+        )
         self._process_id = os.getpid()
         self._is_closed = False
 
@@ -248,7 +254,18 @@ class EcsQueue(RequestControl):
         if self._is_closed or os.getpid() != self._process_id:  # a forked process leaves it to its parent
             return
         self._is_closed = True
-        self.results.close()
+        try:
+            self.results.close()
+        finally:  # a callback may end this thread
+            self._close_connections()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _close_connections(self) -> None:
         self._journal.close()
         if self._owns_result_queue and self.results.has_result_queue:
             try:
@@ -258,12 +275,6 @@ class EcsQueue(RequestControl):
         self._broker.close()
         self.ledger.close()
         self._sender.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
     def _make_handle(self, prepared_request: PreparedRequest, result: OperationResult) -> Handle:
         """The nonce is the record's: when a request is submitted twice, the first submission counts."""

@@ -1,4 +1,4 @@
-"""Tells the ledger which results the caller of a client has."""
+"""Confirms to the ledger which results the caller of a client has."""
 
 from __future__ import annotations
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Protocol, TypeVar
 
 from ecs_queue.client.producer import PreparedRequest
+from ecs_queue.error_text import traceback_text
 from ecs_queue.errors import ResultTimeout
 from ecs_queue.messages.envelope import TaskResult, build_result
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 
 T = TypeVar("T")
+
+logger = logging.getLogger("ecs_queue")
 
 
 class HandleClient(Protocol):
@@ -43,6 +48,11 @@ class HandleResults(Protocol):
         """Keep the handle until it is done, for its callbacks."""
         ...
 
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether the caller is the thread that ends the handles of all requests."""
+        ...
+
     def deliver(self, result: TaskResult) -> None:
         """End the handles of this request."""
         ...
@@ -61,7 +71,7 @@ class Handle(Future[TaskResult]):
 
     Attributes:
         id: The request.
-        nonce: Tells this submission from others of the same id.
+        nonce: Distinguishes this submission from others of the same id.
         prepared_request: What this process submitted: it is put again when the ledger loses it in a fail-over.
         order: The number of results that its client had before this one; -1 while the request goes on.
     """
@@ -101,7 +111,7 @@ class Handle(Future[TaskResult]):
         return result
 
     def outcome(self, timeout: float | None = None) -> TaskResult:
-        """Return what `result` does, without telling the ledger that the caller has it."""
+        """Return what `result` does, without the confirmation to the ledger that the caller has it."""
         return self._wait(super().result, timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -111,14 +121,14 @@ class Handle(Future[TaskResult]):
     def add_done_callback(self, fn: Callable[[Future[TaskResult]], object]) -> None:
         """Call `fn(handle)` when the request has ended, in the thread that reads all results: keep it short.
 
-        The client keeps the handle until then. A callback must not wait for other results.
+        The client keeps the handle until then. A callback must not wait for other results. What it raises is logged.
         """
         self._client.results.keep(self)
         self.notify(fn)
 
     def notify(self, fn: Callable[[Future[TaskResult]], object]) -> None:
         """Call `fn(handle)` as a callback, but only while the program has a reference to the handle."""
-        super().add_done_callback(fn)
+        super().add_done_callback(partial(_run_callback, self._client.results, self.id, fn))
 
     def running(self) -> bool:
         """Return whether a task of it is being launched or runs, as the ledger says now."""
@@ -168,3 +178,18 @@ class Handle(Future[TaskResult]):
             if self.done():
                 raise
             raise ResultTimeout(f"{self.id} has not ended in time; wait again, it was not stopped") from None
+
+
+def _run_callback(
+    results: HandleResults,
+    request_id: str,
+    fn: Callable[[Future[TaskResult]], object],
+    handle: Future[TaskResult],
+) -> None:
+    """Call `fn(handle)`. It holds no reference to the handle, which would keep it."""
+    try:
+        fn(handle)
+    except BaseException as error:  # SystemExit, say: it must not end the thread that ends all other handles
+        if not results.is_own_thread:
+            raise
+        logger.error("A callback of %s ended with an error: %s", request_id, traceback_text(error))

@@ -9,15 +9,16 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
-from ecs_queue.broker.base import Broker, ResultConsumer
+from ecs_queue.broker.base import Broker
 from ecs_queue.client.confirmations import Confirmations
 from ecs_queue.client.handle import Handle
 from ecs_queue.client.producer import PreparedRequest
+from ecs_queue.client.result_inbox import ResultInbox
 from ecs_queue.client.result_verification import ResultKey, decode_result_keys, iter_confirmed_results
 from ecs_queue.crash_points import crash_point
-from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable, MissingRight, ResultTimeout, UnknownTask, UsageError
+from ecs_queue.errors import LedgerUnavailable, ResultTimeout, UnknownTask, UsageError
 from ecs_queue.ledger.base import Ledger
 from ecs_queue.messages.envelope import TaskResult, build_result
 from ecs_queue.messages.keyring import NO_KEYS, Keyring
@@ -33,8 +34,6 @@ PutAgain = Callable[[PreparedRequest], bool]
 _LEDGER_CHECK_INTERVAL_SECONDS = 1.0
 _LEDGER_CHECK_BATCH_SIZE = 500
 _DRAIN_TIMEOUT_SECONDS = 0.25
-#: Pause after a broker that cannot be reached: each attempt may take the whole socket timeout. Seconds.
-_BROKER_RETRY_SECONDS = 2.0
 #: Maximum number of results kept that arrived before the caller had a handle. Older ones are read from the ledger.
 _MAX_EARLY_RESULTS = 5000
 #: How long the thread waits for another handle when all have ended, before it ends too. Seconds.
@@ -76,6 +75,7 @@ class ResultReader:
         put_again: PutAgain,
         keyring: Keyring = NO_KEYS,
         *,
+        monotonic: Callable[[], float] = time.monotonic,
         new_event: Callable[[], threading.Event] = threading.Event,
         start: Callable[[Callable[[], None]], None] = start_thread,
     ) -> None:
@@ -87,14 +87,16 @@ class ResultReader:
             owner: Whose results; "": nothing is published to it, so only the ledger is read.
             put_again: Puts a request that the ledger lost; returns False when the ledger does not accept it any more.
             keyring: With a signing key, unsigned result messages are ignored.
+            monotonic: Seconds of a clock that never goes back.
             new_event: Makes the events that its threads wait for.
             start: Runs a function in a thread of its own.
         """
-        self._broker = broker
+        self._inbox = ResultInbox(broker, owner, monotonic)
         self._ledger = ledger
         self._owner = owner
         self._put_again = put_again
         self._keyring = keyring
+        self._monotonic = monotonic
         self._new_event = new_event
         self._start = start
         self._process_id = os.getpid()
@@ -106,9 +108,7 @@ class ResultReader:
         self._confirmations = Confirmations(ledger, owner, new_event)
         self._to_check: deque[ResultKey] = deque()
         self._ledger_checked_at = float("-inf")
-        self._outage_log = OutageLog(time.monotonic)
-        self._broker_retry_at = float("-inf")
-        self._result_consumer: ResultConsumer | None = None
+        self._outage_log = OutageLog(monotonic)
         self._result_count = 0
         self._thread_id: int | None = None
         self._is_running = False
@@ -119,7 +119,12 @@ class ResultReader:
     @property
     def has_result_queue(self) -> bool:
         """Whether the owner's result queue was opened."""
-        return self._result_consumer is not None
+        return self._inbox.is_open
+
+    @property
+    def is_own_thread(self) -> bool:
+        """See `HandleResults.is_own_thread`."""
+        return self._thread_id == threading.get_ident()
 
     def watch(self, handle: Handle) -> None:
         """End the handle when its request has ended; at once when another thread has closed the client meanwhile."""
@@ -144,7 +149,7 @@ class ResultReader:
                 self._kept.add(handle)
 
     def confirm_later(self, handle: Handle) -> None:
-        """Tell the ledger soon that the caller has the result; its retention starts."""
+        """Confirm to the ledger, soon, that the caller has the result; its retention starts."""
         if self._owner:
             self._confirmations.note((handle.id, handle.nonce))
             if not self._closed.is_set():
@@ -161,7 +166,7 @@ class ResultReader:
     def prepare_wait(self, timeout: float | None, is_over: Callable[[], bool]) -> float | None:  # noqa: ARG002
         """See `HandleResults.prepare_wait`. `is_over` says whether the caller still has to wait."""
         self.check_process()
-        if self._thread_id == threading.get_ident():
+        if self.is_own_thread:
             raise UsageError(
                 "a callback waits for another result in the thread that reads all results: it would wait for ever; "
                 "hand the waiting to a thread of your own"
@@ -170,7 +175,7 @@ class ResultReader:
 
     def as_completed(self, handles: Sequence[Handle], timeout: float | None) -> Iterator[TaskResult]:
         """Yield each result once, as the requests end; raises as `EcsQueue.as_completed` does."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else self._monotonic() + timeout
         left = {(handle.id, handle.nonce): handle for handle in handles}
         waiter = self._register(left.values())
         try:
@@ -199,12 +204,11 @@ class ResultReader:
         """Confirm the results that the caller has, and end the thread. Handles that are not done raise `UsageError`."""
         self._closed.set()
         self._wake.set()
-        is_own_thread = self._thread_id == threading.get_ident()
-        if self._is_running and not is_own_thread:
+        if self._is_running and not self.is_own_thread:
             self._ended.wait(_CLOSE_TIMEOUT_SECONDS)
         self._confirm()
-        if self._result_consumer is not None and (is_own_thread or not self._is_running):
-            self._result_consumer.close()
+        if self.is_own_thread or not self._is_running:
+            self._inbox.close()
         self._fail_all(UsageError(_CLOSED))
 
     def start_reading(self) -> None:
@@ -251,7 +255,7 @@ class ResultReader:
     def _step(self) -> None:
         self._forget_dropped()
         if self._watched:
-            self._drain(_DRAIN_TIMEOUT_SECONDS)
+            self._verify_with_ledger(self._inbox.drain(_DRAIN_TIMEOUT_SECONDS, self._closed))
             self._check_ledger()
         self._confirm()
 
@@ -266,8 +270,9 @@ class ResultReader:
     def _fail_all(self, error: Exception) -> None:
         with self._lock:
             keys = list(self._watched)
-        for key in keys:
-            self._finish(key, error)
+        with ExitStack() as stack:  # all are ended, also when a callback ends the caller's thread
+            for key in keys:
+                stack.callback(self._finish, key, error)
 
     def _register(self, handles: Iterable[Handle]) -> _Waiter:
         """Give the handles that are done in the order of their ends, and the others when they end."""
@@ -289,29 +294,13 @@ class ResultReader:
                     self._waiters[key] = others
 
     def _await_one(self, waiter: _Waiter, deadline: float | None, open_requests: int) -> None:
-        left = None if deadline is None else deadline - time.monotonic()
+        left = None if deadline is None else deadline - self._monotonic()
         left = self.prepare_wait(left, lambda: bool(waiter.ready))
         if left is not None and left <= 0 and not waiter.ready:
             raise ResultTimeout(f"{open_requests} of the requests have not ended in time; wait again, none was stopped")
         waiter.event.clear()
         if not waiter.ready:
             waiter.event.wait(left)
-
-    def _drain(self, timeout: float) -> None:
-        if not self._owner or time.monotonic() < self._broker_retry_at:
-            self._closed.wait(timeout)  # results come from the ledger alone
-            return
-        try:
-            if self._result_consumer is None:
-                self._result_consumer = self._broker.consume_results(self._owner)
-            bodies = self._result_consumer.drain(timeout)
-        except (BrokerUnavailable, MissingRight) as error:
-            logger.debug("Results are read from the ledger alone: %s", error)
-            self._broker_retry_at = time.monotonic() + _BROKER_RETRY_SECONDS
-            return
-        if bodies:
-            crash_point("client.results_drained")
-        self._verify_with_ledger(bodies)
 
     def _verify_with_ledger(self, bodies: Sequence[bytes]) -> None:
         keys = decode_result_keys(bodies, self._keyring, logger)
@@ -327,9 +316,10 @@ class ResultReader:
 
     def _check_ledger(self) -> None:
         """Read the records of some watched requests, of all in turn."""
-        if time.monotonic() - self._ledger_checked_at < _LEDGER_CHECK_INTERVAL_SECONDS:
+        now = self._monotonic()
+        if now - self._ledger_checked_at < _LEDGER_CHECK_INTERVAL_SECONDS:
             return
-        self._ledger_checked_at = time.monotonic()
+        self._ledger_checked_at = now
         with self._lock:
             if not self._to_check:
                 self._to_check.extend(self._watched)
@@ -371,16 +361,22 @@ class ResultReader:
             self._watched.pop(key, None)
             waiters = self._waiters.pop(key, ())
             self._mark(handles)
-        for handle in handles:
+        with ExitStack() as stack:  # as in `_fail_all`; the last that is added is the first to be called
+            for waiter in waiters if handles else ():
+                stack.callback(waiter.add, handles[0])
+            for handle in reversed(handles):
+                stack.callback(self._end, handle, outcome)
+        return bool(handles)
+
+    def _end(self, handle: Handle, outcome: TaskResult | Exception) -> None:
+        try:
             if isinstance(outcome, TaskResult):
                 handle.set_result(outcome)
             else:
                 handle.set_exception(outcome)
+        finally:
             with self._lock:
                 self._kept.discard(handle)
-        for waiter in waiters if handles else ():
-            waiter.add(handles[0])
-        return bool(handles)
 
     def _mark(self, handles: Sequence[Handle]) -> None:
         """Give the handles their place in the order of the results."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -48,6 +47,7 @@ class RequestSender:
         keyring: Keyring,
         owner: str,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
         """See `EcsQueue.__init__`."""
@@ -58,6 +58,7 @@ class RequestSender:
         self._keyring = keyring
         self._owner = owner
         self._clock = clock
+        self._monotonic = monotonic
         self._new_id = new_id
         self._clock_offset = 0.0  # this machine's clock minus the ledger's, seconds
         self._clock_synced_at = float("-inf")
@@ -138,10 +139,10 @@ class RequestSender:
     def _now(self, for_deadline: bool) -> float:
         """Seconds since the epoch. Deadlines use the ledger's clock: this machine's clock may be minutes off."""
         now = self._clock()
-        if for_deadline and self._clock_synced_at + _CLOCK_SYNC_INTERVAL_SECONDS <= time.monotonic():
+        if for_deadline and self._clock_synced_at + _CLOCK_SYNC_INTERVAL_SECONDS <= self._monotonic():
             try:
                 self._clock_offset = now - self._ledger.now()
-                self._clock_synced_at = time.monotonic()
+                self._clock_synced_at = self._monotonic()
             except (LedgerUnavailable, MissingRight) as error:
                 logger.debug("Using this machine's clock for a deadline, the ledger's cannot be read: %s", error)
         return now - self._clock_offset

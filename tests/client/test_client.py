@@ -163,9 +163,21 @@ class TestClose:
         assert harness.memory_ledger.list_records("", 10)[0] == []
         assert harness.broker.published == []
 
-    def test_closing_twice_does_no_harm(self, queue: EcsQueue) -> None:
+    def test_a_second_close_does_nothing(self, harness: ClientHarness, queue: EcsQueue) -> None:
+        handle = queue.submit(["true"])
+        harness.finish(handle.id)
+        handle.result(TIMEOUT)
         queue.close()
+        closed: list[str] = []
+        harness.broker.close = lambda: closed.append("broker")  # type: ignore[method-assign]
+
         queue.close()
+
+        assert closed == []
+        assert harness.broker.forgotten_owners == [queue.owner]
+        assert handle.result(0).succeeded
+        with pytest.raises(UsageError, match="the client is closed"):
+            queue.submit(["true"])
 
 
 def test_clients_have_owners_of_their_own(harness: ClientHarness) -> None:

@@ -17,6 +17,7 @@ from ecs_queue.messages.envelope import build_result, encode, new_request
 from ecs_queue.messages.keyring import NO_KEYS
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
+from ecs_queue.testing.clock import FakeClock
 from tests.wait import wait_until
 from tests.worker.harness import make_config
 
@@ -82,12 +83,18 @@ class FakeLedger:
 
 
 class ResultReaderHarness:
-    def __init__(self, owner: str = "me") -> None:
+    def __init__(self, owner: str = "me", monotonic: Callable[[], float] = time.monotonic) -> None:
         self.inbox = FakeInbox()
         self.ledger = FakeLedger()
         self.put_again: list[PreparedRequest] = []
         self.resubmit_accepted = True
-        self.results = ResultReader(self.inbox, self.ledger, owner, self._put_again)  # type: ignore[arg-type]
+        self.results = ResultReader(
+            self.inbox,  # type: ignore[arg-type]
+            self.ledger,  # type: ignore[arg-type]
+            owner,
+            self._put_again,
+            monotonic=monotonic,
+        )
 
     def watch(self, record_id: str, prepared_request: PreparedRequest | None = None) -> Handle:
         handle = Handle(self, record_id, "n", prepared_request)  # type: ignore[arg-type]
@@ -143,7 +150,7 @@ def test_early_results_are_limited_and_the_rest_is_read_from_the_ledger(
     assert harness.wait("t0", "t99") == ["t99", "t0"]
 
 
-def test_nothing_is_kept_of_requests_that_have_ended_or_that_nobody_awaits(harness: ResultReaderHarness) -> None:
+def test_nothing_is_kept_of_requests_that_have_ended_or_are_not_awaited(harness: ResultReaderHarness) -> None:
     harness.ledger.records["b"] = _record("b", State.LAUNCHED)
     harness.end_and_publish(_record("a"))
     harness.wait("a", prepared_request=PREPARED)
@@ -205,6 +212,22 @@ def test_the_ledger_is_read_in_batches_in_turn(harness: ResultReaderHarness) -> 
 
     numbers = [len(asked) for asked in harness.ledger.lookups]
     assert (max(numbers), sum(numbers)) == (500, 1100)
+
+
+def test_the_ledger_is_read_once_an_interval() -> None:
+    clock = FakeClock()
+    harness = ResultReaderHarness(monotonic=clock)
+    harness.ledger.records["a"] = _record("a", State.LAUNCHED)
+    handle = harness.watch("a")
+
+    for reads in (1, 2):
+        drained = harness.inbox.drains
+        wait_until(lambda drained=drained: harness.inbox.drains > drained + 10)  # type: ignore[misc]
+        assert harness.ledger.lookups == [["a"]] * reads
+        clock.advance(1.0)
+
+    assert not handle.done()
+    harness.results.close()
 
 
 def test_a_lost_put_is_repeated(harness: ResultReaderHarness) -> None:

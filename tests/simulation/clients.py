@@ -74,7 +74,14 @@ class SimClientProcess(SimProcess):
         self.owner = owner
         self._report_violation = report_violation
         self._ledger, self._broker = connect(self)
-        self._queue = EcsQueue(config, self._broker, self._ledger, owner=owner.name, clock=self._clock)
+        self._queue = EcsQueue(
+            config,
+            self._broker,
+            self._ledger,
+            owner=owner.name,
+            clock=self._clock,
+            monotonic=context.scheduler.clock,
+        )
         self._simulate_results_thread()
         self._prepared: dict[str, PreparedRequest] = {}
         self._received: set[tuple[str, str]] = set()

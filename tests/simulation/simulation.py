@@ -12,7 +12,6 @@ from functools import cache, partial
 from typing import Any
 from unittest.mock import patch
 
-import ecs_queue.client.results
 import ecs_queue.worker.consumer
 from ecs_queue.broker.base import Broker
 from ecs_queue.config import Config, load_config
@@ -408,13 +407,12 @@ class Simulation:
 
 @contextmanager
 def simulated_time(context: SimulationContext) -> Iterator[None]:
-    """Replace the clock of the two modules that read the machine's, and log nothing."""
+    """Replace the clock of the module that reads the machine's, and log nothing."""
     logger = logging.getLogger("ecs_queue")
     level = logger.level
     time = SimTime(context.scheduler)
     with ExitStack() as stack:
-        for module in (ecs_queue.worker.consumer, ecs_queue.client.results):
-            stack.enter_context(patch.object(module, "time", time))
+        stack.enter_context(patch.object(ecs_queue.worker.consumer, "time", time))
         stack.callback(logger.setLevel, level)
         logger.setLevel(logging.CRITICAL + 1)
         yield
