@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
@@ -34,9 +35,9 @@ _ENVIRON = {
     "AIRFLOW__AWS_ECS_EXECUTOR__LAUNCH_TYPE": "FARGATE",
     "AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": "subnet-1",
 }
-#: The steps of the clock during a wait: a second, and later this share of the time that has passed.
+#: The steps of the clock during a wait: a second, and later this share of the time that has passed, or since a delay.
 _STEP_SECONDS, _STEP_SHARE = 1.0, 0.1
-#: After so many seconds of the test's clock without an end, nothing is expected to end any more.
+#: How long a call without a timeout waits for an end, beyond the delays of requests. Seconds of the test's clock.
 _PATIENCE_SECONDS = 7 * 86400.0
 
 
@@ -93,13 +94,16 @@ class MemoryQueue(EcsQueue):
         ledger = MemoryLedger(self.clock, ProtocolSettings.from_config(config))
         broker = MemoryBroker()
         ids = (f"request-{number}" for number in itertools.count(1))
-        super().__init__(config, broker, ledger, owner="testing", clock=self.clock, new_id=lambda: next(ids))
-        results = _SteppedResults(broker, ledger, "", self._sender.put_again, self.keyring)
+        super().__init__(
+            config, broker, ledger, owner="testing", clock=self.clock, monotonic=self.clock, new_id=lambda: next(ids)
+        )
+        results = _SteppedResults(broker, ledger, "", self._sender.put_again, self.keyring, monotonic=self.clock)
         results.wait_for = self._run_until
         self.results = results
         self._ecs = MemoryEcs(self.clock, _MAIN_CONTAINER, outcome)
         self._worker = SteppedWorker(config, ledger, broker, self._ecs, self.clock, self._deliver)
         self._eager = eager
+        self._delays: list[float] = []  # a heap of the times before which a request is not launched
 
     @property
     def launched(self) -> Sequence[Task]:
@@ -113,6 +117,9 @@ class MemoryQueue(EcsQueue):
     def send(self, prepared_requests: Sequence[PreparedRequest]) -> list[Handle]:
         """See `EcsQueue.send`."""
         handles = super().send(prepared_requests)
+        self._worker.serve(prepared.request.queue for prepared in prepared_requests)
+        for prepared in prepared_requests:
+            heapq.heappush(self._delays, prepared.submission.delayed_until)
         if self._eager:
             self.run()
         return handles
@@ -142,21 +149,29 @@ class MemoryQueue(EcsQueue):
 
     def _run_until(self, is_over: Callable[[], bool], timeout: float | None) -> None:
         self._pass_time(_PATIENCE_SECONDS if timeout is None else timeout, is_over)
+        while timeout is None and not is_over() and (delay := self._longest_delay()) > 0:
+            self._pass_time(delay + _PATIENCE_SECONDS, is_over)
         if not is_over():
             if timeout is None:
                 raise NothingEnds(self._explain())
             raise ResultTimeout(f"not ended after {timeout:g} seconds of the test's clock: {self._describe_waiting()}")
 
     def _pass_time(self, seconds: float, is_over: Callable[[], bool]) -> None:
-        """Step the worker until it is over or the time has passed; no step passes the end of a task."""
-        start = self.clock.now
+        """Step the worker until it is over or the time has passed; no step passes the end of a task or a delay."""
+        end, since = self.clock.now + seconds, self.clock.now
         self.step()
-        while not is_over() and self.clock.now < start + seconds:
+        while not is_over() and self.clock.now < end:
             now = self.clock.now
-            step = max(_STEP_SECONDS, _STEP_SHARE * (now - start))
-            moments = (now + step, start + seconds, self._ecs.next_end())
+            while self._delays and self._delays[0] <= now:  # short steps again: its request may have a deadline soon
+                since = max(since, heapq.heappop(self._delays))
+            step = max(_STEP_SECONDS, _STEP_SHARE * (now - since))
+            moments = (now + step, end, self._ecs.next_end(), *self._delays[:1])
             self.clock.now = min(moment for moment in moments if moment is not None)
             self.step()
+
+    def _longest_delay(self) -> float:
+        """Return the seconds until the last request that is submitted for later may be launched."""
+        return max(self._delays, default=0.0) - self.clock.now
 
     def _explain(self) -> str:
         paused = ", ".join(self.paused_queues())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from ecs_queue.config import Config
@@ -79,10 +79,14 @@ class SteppedWorker:
         self._poller = Poller(context, pool, self._launcher.recover)
         self._sweeper = Sweeper(context, self._launcher, pool, lambda queue: True)
 
+    def serve(self, queues: Iterable[str]) -> None:
+        """Serve these queues from now on, also for requests of which no message announces anything."""
+        self._queues += sorted(set(queues).difference(self._queues))
+
     def step(self) -> None:
         """Take all messages, launch what is due, follow the tasks, and end what has expired."""
         deliveries = self._broker.take()
-        self._queues += {delivery.queue for delivery in deliveries}.difference(self._queues)
+        self.serve(delivery.queue for delivery in deliveries)
         self._context.admission.step()
         for delivery in deliveries:
             self._launcher.handle_message(delivery)

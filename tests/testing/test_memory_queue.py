@@ -94,7 +94,7 @@ def test_deadlines_are_of_the_tests_clock() -> None:
         assert late.result().state == "EXPIRED"
 
 
-def test_a_timeout_is_of_the_tests_clock_and_a_request_that_never_ends_is_said_so() -> None:
+def test_a_timeout_is_of_the_tests_clock_and_a_request_that_never_ends_is_named() -> None:
     with MemoryQueue(lambda task: Exit(after=100)) as queue:
         handle = queue.submit(["run"], id="slow")
         with pytest.raises(ResultTimeout):
@@ -119,6 +119,32 @@ def test_a_batch_is_waited_for_by_the_tests_clock() -> None:
         with pytest.raises(ResultTimeout, match="request-1 is LAUNCHED"):
             batch[0].result(10)
         assert all(result.succeeded for result in batch.results())
+
+
+def test_a_timeout_of_many_is_that_of_all_results_together() -> None:
+    with MemoryQueue(lambda task: Exit(after=6.0 * int(task.id))) as queue:
+        handles = [queue.submit(["run"], id=str(number)) for number in (1, 2, 3)]
+        start = queue.clock.now
+        completed = queue.as_completed(handles, timeout=13)
+
+        assert [next(completed).id, next(completed).id] == ["1", "2"]
+        with pytest.raises(ResultTimeout):
+            next(completed)
+        assert queue.clock.now == pytest.approx(start + 13)
+
+
+def test_a_delay_of_any_length_is_waited_for() -> None:
+    with MemoryQueue() as queue:
+        start = queue.clock.now
+        soon = queue.submit(["run"], delay=10)
+        handle = queue.submit(["run"], delay="30d", expires_in=10)
+
+        assert soon.result().succeeded
+        assert start + 10 <= queue.clock.now < start + 20
+        assert handle.result().succeeded
+        queue.submit(["run"], delay="30d")
+        queue.run()
+        assert queue.clock.now >= start + 60 * 86400
 
 
 def test_steps_and_time_are_the_tests_own() -> None:
