@@ -61,6 +61,7 @@ _LOOK = (
     Grant("R", "l:live l:finished", "zrevrange"),
     Grant("R", "l:unclaimed:* l:retry:*", "zrange"),
     Grant("R", "l:delayed:*", "zcount"),
+    Grant("R", "l:starting:*", "zcard"),
     Grant("R", "l:arns", "hget"),
     Grant("R", "l:counts l:paused l:event_health l:workers l:broken", "hgetall"),
     Grant("R", "l:run:*", "hmget"),
@@ -76,7 +77,11 @@ _SUBMIT = (
     Grant("W", "l:r:*", "hset hdel pexpire"),
     Grant("W", "l:r:", "set del"),
     Grant("W", "l:payload:*", "hset hdel del"),
-    Grant("W", "l:unclaimed:* l:retry:* l:delayed:* l:due l:expiry l:live l:finished l:undelivered:*", "zadd zrem"),
+    Grant(
+        "W",
+        "l:unclaimed:* l:retry:* l:delayed:* l:starting:* l:due l:expiry l:live l:finished l:undelivered:*",
+        "zadd zrem",
+    ),
     Grant("RW", "l:undelivered:*", "pttl pexpire"),
     Grant("RW", "l:counts", "hincrby"),
     Grant("RW", "l:old_workers", "get set"),
@@ -118,6 +123,7 @@ _WORK = (
     Grant(
         "RW", "l:unclaimed:* l:retry:* l:due l:expiry l:live l:finished", "zscore zrange zrangebyscore zrevrangebyscore"
     ),
+    Grant("R", "l:starting:*", "zrange"),
     Grant("R", "l:counts", "hmget"),
     Grant("RW", "l:bucket:*", "hmget hset ttl expire"),
     Grant("R", "l:paused", "hexists"),

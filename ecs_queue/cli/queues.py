@@ -33,7 +33,8 @@ def queues(context: click.Context, options: SharedOptions, as_json: bool) -> Non
 
     `backlog` counts messages that wait in the broker, `queued` requests that are not launched yet, `in flight`
     tasks that are being launched or run. `limit` and `weight` are max_in_flight and weight of the queue's profile
-    in the configuration of this command.
+    in the configuration of this command. A queue is full when its limit is reached; with max_starting, the state
+    shows how many tasks start while no further one may.
 
     \b
     Examples:
@@ -100,7 +101,9 @@ def resume(options: SharedOptions, names: Sequence[str]) -> None:
 def _queues_to_dicts(client: EcsQueue) -> Iterator[dict[str, Any]]:
     ledger = client.ledger
     counts, paused, alive = ledger.count_by_state(), ledger.list_paused_queues(), ledger.list_workers()
-    for name in list_queues(client, alive, counts, paused):
+    names = list(list_queues(client, alive, counts, paused))
+    starting = ledger.count_starting(names)
+    for name in names:
         states = {state.value: number for state, number in counts.get(name, {}).items()}
         profile = client.config.profile(name)
         yield {
@@ -110,6 +113,8 @@ def _queues_to_dicts(client: EcsQueue) -> Iterator[dict[str, Any]]:
             "queued": states.get("QUEUED", 0),
             "in_flight": states.get("LAUNCHING", 0) + states.get("LAUNCHED", 0),
             "max_in_flight": profile.max_in_flight or None,
+            "starting": starting[name],
+            "max_starting": profile.max_starting or None,
             "weight": profile.weight,
             "paused_since": paused.get(name),
         }
@@ -117,7 +122,11 @@ def _queues_to_dicts(client: EcsQueue) -> Iterator[dict[str, Any]]:
 
 def _row(facts: Mapping[str, Any], now: float) -> list[str]:
     limit = facts["max_in_flight"]
-    state = "full" if limit and facts["in_flight"] >= limit else "active"
+    state = "active"
+    if facts["max_starting"] and facts["starting"] >= facts["max_starting"]:
+        state = f"{facts['starting']} of {facts['max_starting']} starting"
+    if limit and facts["in_flight"] >= limit:
+        state = "full"
     if facts["paused_since"]:
         state = f"paused for {format_duration(now - facts['paused_since'])}"
     backlog = "?" if facts["backlog"] is None else str(facts["backlog"])

@@ -33,6 +33,7 @@ class Profile(RunTaskProfile):
     retry_rules: tuple[RetryRule, ...] = ()
     weight: int = 1
     max_in_flight: int = 0
+    max_starting: int = 0
     event_queue_url: str | None = None
     role_arn: str | None = None
     endpoint_url: str | None = None

@@ -103,6 +103,12 @@ _PROFILE_KEYS = (
     ),
     ConfigKey("max_in_flight", "0", parsers.integer(0), "Maximum number of this queue's tasks in flight. 0: no limit."),
     ConfigKey(
+        "max_starting",
+        "0",
+        parsers.integer(0),
+        "Maximum number of this queue's tasks between their launch and RUNNING (docs/policies.md). 0: no limit.",
+    ),
+    ConfigKey(
         "event_queue_url",
         None,
         parsers.queue_url,

@@ -247,6 +247,13 @@ class RequestReader(Protocol):
         """
         ...
 
+    def count_starting(self, queues: Sequence[str]) -> dict[str, int]:
+        """Return how many tasks of each of these queues count for its `max_starting`.
+
+        A task counts from a claim that named the limit until it runs or ends.
+        """
+        ...
+
     def count_delayed(self, queues: Sequence[str]) -> dict[str, int]:
         """Return how many QUEUED requests of each of these queues were submitted for a time that has not come."""
         ...

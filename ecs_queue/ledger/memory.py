@@ -29,6 +29,7 @@ from ecs_queue.protocol.poison import claimed_at
 from ecs_queue.protocol.reasons import MANUAL_SEARCH_ADVICE
 from ecs_queue.protocol.record import Record, Submission
 from ecs_queue.protocol.record_defects import find_record_defect
+from ecs_queue.protocol.record_moves import is_starting
 from ecs_queue.protocol.repeated_calls import find_answer
 from ecs_queue.protocol.settings import FIRST_LOOK_SECONDS, MAX_CLOCK_SKEW, ProtocolSettings
 from ecs_queue.protocol.states import LIVE_STATES, State
@@ -346,11 +347,16 @@ class MemoryLedger(MemorySchedule, MemoryRuns):
         return record
 
     def _count_in_flight(self, record: Record, claim_request: ClaimRequest | None) -> InFlightCounts:
-        has_limit = self._settings.max_in_flight or (claim_request and claim_request.queue_limit)
-        records = self._sound_records() if has_limit else ()
-        queues = [other.queue for other in records if other.state in _IN_FLIGHT_STATES]
-        paused = record.queue in self._paused_since
-        return InFlightCounts(total=len(queues), queue=queues.count(record.queue), paused=paused)
+        limits = (claim_request.queue_limit, claim_request.max_starting) if claim_request else ()
+        records = self._sound_records() if any((self._settings.max_in_flight, *limits)) else ()
+        in_flight = [other for other in records if other.state in _IN_FLIGHT_STATES]
+        of_queue = [other for other in in_flight if other.queue == record.queue]
+        return InFlightCounts(
+            total=len(in_flight),
+            queue=len(of_queue),
+            starting=sum(map(is_starting, of_queue)),
+            paused=record.queue in self._paused_since,
+        )
 
 
 def _copy(record: Record) -> Record:

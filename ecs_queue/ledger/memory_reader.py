@@ -9,7 +9,7 @@ import msgspec
 
 from ecs_queue.ledger.memory_broken_items import MemoryBrokenItems
 from ecs_queue.protocol.record import Record
-from ecs_queue.protocol.record_moves import is_delayed, waits_since
+from ecs_queue.protocol.record_moves import is_delayed, is_starting, waits_since
 from ecs_queue.protocol.states import State
 
 
@@ -66,6 +66,12 @@ class MemoryReader(MemoryBrokenItems):
             since = {r.id: waits_since(r) for r in queued if not is_delayed(r, now)}
             waiting = sorted((r for r in queued if r.id in since), key=lambda r: -since[r.id])
             return {r.queue: since[r.id] for r in waiting}
+
+    def count_starting(self, queues: Sequence[str]) -> dict[str, int]:
+        """See `Ledger.count_starting`."""
+        with self._lock:
+            found = Counter(record.queue for record in self._sound_records() if is_starting(record))
+            return {queue: found[queue] for queue in queues}
 
     def count_delayed(self, queues: Sequence[str]) -> dict[str, int]:
         """See `Ledger.count_delayed`."""

@@ -239,6 +239,11 @@ class RedisLedger(RedisBrokenItems, RedisRuns):
         since = [(waits_since(record), record.queue) for record in queued if not is_delayed(record, now)]
         return {queue: at for at, queue in sorted(since, reverse=True)}
 
+    def count_starting(self, queues: Sequence[str]) -> dict[str, int]:
+        """See `Ledger.count_starting`."""
+        found = self._read_keys([("ZCARD", f"{self._prefix}starting:{queue}") for queue in queues])
+        return {queue: int(number or 0) for queue, number in zip(queues, found, strict=True)}
+
     def count_delayed(self, queues: Sequence[str]) -> dict[str, int]:
         """See `Ledger.count_delayed`."""
         now = f"({format_seconds(self.now())}"

@@ -56,7 +56,8 @@ def may_take(run: Run, claim_request: ClaimRequest, own_name: str, now: float, s
 def assign(record: Record, run: Run, claim_request: ClaimRequest, now: float) -> ResultCode:
     """Give a QUEUED record to an idle run, without a call: the record is LAUNCHED, under the same launch number."""
     freeze(record, claim_request)
-    record.start_timeout, record.worker = 0.0, claim_request.worker  # its runner has started
+    record.start_timeout, record.max_starting = 0.0, 0  # its runner has started
+    record.worker = claim_request.worker
     record.run = run.name
     _launch_by(record, run, now)
     run.phase, run.turn = RunPhase.ASSIGNED, run.turn + 1

@@ -30,7 +30,7 @@ class ResultCode(StrEnum):
     LIST_TASKS = "list_tasks"
     """Do not call RunTask; list the tasks that this launch started."""
     LIMIT_REACHED = "limit_reached"
-    """max_in_flight of the namespace or of the queue is reached; the record waits."""
+    """max_in_flight of the namespace or of the queue, or the queue's max_starting is reached; the record waits."""
     PAUSED = "paused"
     """The queue is paused; the record waits."""
     NOT_CLAIMABLE = "not_claimable"
@@ -90,6 +90,8 @@ class ClaimRequest(PayloadRepr, msgspec.Struct, frozen=True, kw_only=True):
         may_call: Whether to claim for a RunTask call if no runner is idle.
         start_timeout: Seconds that the task of a RunTask call has to start; 0: no limit.
         retry_rules: The rules that decide about failed attempts, as JSON; "": the relaunch policy alone.
+        max_starting: Maximum number of tasks of the record's queue between launch and RUNNING; 0: no limit. It does not
+            concern a request that gets an idle runner.
     """
 
     claim: str
@@ -107,13 +109,21 @@ class ClaimRequest(PayloadRepr, msgspec.Struct, frozen=True, kw_only=True):
     may_call: bool = True
     start_timeout: float = 0.0
     retry_rules: str = ""
+    max_starting: int = 0
 
 
 class InFlightCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What limits a claim: tasks in flight in the namespace and in the record's queue, and whether that is paused."""
+    """What limits a claim.
+
+    Attributes:
+        total, queue: Tasks in flight in the namespace, and in the record's queue.
+        starting: Those of the queue that count for its `max_starting`.
+        paused: Whether the queue is paused.
+    """
 
     total: int = 0
     queue: int = 0
+    starting: int = 0
     paused: bool = False
 
 

@@ -22,6 +22,11 @@ POISON_TASK_UNKNOWN = "; whether a task was started is not known: search for it 
 ABSENCE_UNPROVABLE = "it is not known whether RunTask started a task, and after an hour ECS cannot show it: %s"
 #: Arguments: the start timeout in seconds.
 START_TIMED_OUT = "it had not started within its start_timeout of %.15g s"
+#: Why a QUEUED request waits.
+QUEUE_PAUSED = "its queue is paused"
+NAMESPACE_FULL = "max_in_flight of the namespace is reached"
+QUEUE_FULL = "max_in_flight of its queue is reached"
+TOO_MANY_STARTING = "max_starting of its queue is reached"
 #: Arguments: the exit code.
 COMMAND_EXITED = "the command exited with %d"
 CANCELLED = "its runner cancelled it"

@@ -57,6 +57,7 @@ class Record(msgspec.Struct, kw_only=True):
     spec_version: int = 0  # the version of `args`; 0: the worker that froze them stored none of these three
     start_timeout: float = 0.0  # of this launch; 0: none
     retry_rules: str = ""  # of this launch, as JSON (retry_rules.py); "": the relaunch policy alone
+    max_starting: int = 0  # its queue's limit when it was launched: until RUNNING it counts; 0: it does not
 
     run: str = ""  # the runner that has this launch, or had it at the end; "": a task of its own
     arn: str = ""

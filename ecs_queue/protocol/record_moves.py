@@ -7,7 +7,7 @@ from ecs_queue.protocol.operations import ClaimRequest, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
-from ecs_queue.protocol.task_order import compare_observations
+from ecs_queue.protocol.task_order import STATUS_RANKS, compare_observations, status_rank
 
 
 def is_expired(record: Record, now: float, startup_allowance: float) -> bool:
@@ -24,6 +24,12 @@ def is_start_overdue(record: Record, now: float) -> bool:
     """Return whether the task of a LAUNCHED record should have started by now; whether it has is not looked at."""
     deadline = start_deadline(record)
     return bool(deadline) and now >= deadline
+
+
+def is_starting(record: Record) -> bool:
+    """Return whether the record counts for its queue's `max_starting`: its task may exist and does not run yet."""
+    is_in_flight = record.state is State.LAUNCHING or (record.state is State.LAUNCHED and not record.started_at)
+    return bool(record.max_starting) and is_in_flight and status_rank(record.last_status) < STATUS_RANKS["RUNNING"]
 
 
 def waits_since(record: Record) -> float:
@@ -63,7 +69,7 @@ def freeze(record: Record, claim_request: ClaimRequest) -> None:
     record.args, record.target = claim_request.args, claim_request.target
     record.container_name, record.max_attempts = claim_request.container_name, claim_request.max_attempts
     record.spec_version, record.start_timeout = claim_request.spec_version, claim_request.start_timeout
-    record.retry_rules = claim_request.retry_rules
+    record.retry_rules, record.max_starting = claim_request.retry_rules, claim_request.max_starting
 
 
 def queue_next_launch(record: Record, now: float, wait: float = 0.0) -> ResultCode:
@@ -76,7 +82,7 @@ def queue_next_launch(record: Record, now: float, wait: float = 0.0) -> ResultCo
     record.first_called_at = record.last_claim_at = 0.0
     record.args = record.target = record.container_name = record.arn = record.last_status = ""
     record.run = record.retry_rules = ""
-    record.max_attempts = record.spec_version = record.version = 0
+    record.max_attempts = record.spec_version = record.version = record.max_starting = 0
     record.launched_at = record.started_at = record.start_timeout = 0.0
     clear_claim(record)
     return ResultCode.REQUEUED

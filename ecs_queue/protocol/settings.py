@@ -55,6 +55,8 @@ DECREASE_INTERVAL = 2.0
 #: A token bucket grants a token that is short of a whole one by this much: sums of floats are not exact.
 TOKEN_TOLERANCE = 1e-6
 
+#: How many launches that count for a queue's `max_starting` a claim checks, before it waits for them.
+MAX_STARTING_CHECKED = 10
 #: How many idle runners of a pool a claim looks at, the one that was used last first.
 MAX_IDLE_LOOKED_AT = 10
 #: A run without an assignment is forgotten after this time.

@@ -89,12 +89,13 @@ def claim(
         return ResultCode.NOT_CLAIMABLE
     obstacle = _find_claim_obstacle(claim_request, settings, in_flight)
     if obstacle is not None:
-        record.not_before = now + CLAIM_RETRY_SECONDS
-        return obstacle
+        return _wait_for_room(record, *obstacle, now)
     if claim_request.pool and (idle_run := find_idle_run()) is not None:
         return assignments.assign(record, idle_run, claim_request, now)
     if claim_request.pool and not claim_request.may_call:
         return ResultCode.NO_RUNNER
+    if _is_start_limit_reached(claim_request, in_flight):
+        return _wait_for_room(record, ResultCode.LIMIT_REACHED, reasons.TOO_MANY_STARTING, now)
     if not record.args:
         # Arguments that an earlier claim of this launch froze without a run start a task of its own.
         record.run = build_client_token(record.id, record.nonce, record.launch) if claim_request.pool else ""
@@ -369,11 +370,24 @@ def confirm(record: Record, nonce: str, owner: str, now: float) -> ResultCode:
 
 def _find_claim_obstacle(
     claim_request: ClaimRequest, settings: ProtocolSettings, in_flight: InFlightCounts
-) -> ResultCode | None:
+) -> tuple[ResultCode, str] | None:
     if in_flight.paused:
-        return ResultCode.PAUSED
-    limits = ((settings.max_in_flight, in_flight.total), (claim_request.queue_limit, in_flight.queue))
-    return ResultCode.LIMIT_REACHED if any(limit and count >= limit for limit, count in limits) else None
+        return ResultCode.PAUSED, reasons.QUEUE_PAUSED
+    if settings.max_in_flight and in_flight.total >= settings.max_in_flight:
+        return ResultCode.LIMIT_REACHED, reasons.NAMESPACE_FULL
+    if claim_request.queue_limit and in_flight.queue >= claim_request.queue_limit:
+        return ResultCode.LIMIT_REACHED, reasons.QUEUE_FULL
+    return None
+
+
+def _is_start_limit_reached(claim_request: ClaimRequest, in_flight: InFlightCounts) -> bool:
+    return bool(claim_request.max_starting) and in_flight.starting >= claim_request.max_starting
+
+
+def _wait_for_room(record: Record, code: ResultCode, reason: str, now: float) -> ResultCode:
+    record.not_before = now + CLAIM_RETRY_SECONDS
+    record.reason = reason
+    return code
 
 
 def _final_state_and_reason(record: Record, end_state: State, update: TaskUpdate) -> tuple[State, str]:

@@ -28,7 +28,14 @@ class Admission:
         self._ledger = ledger
         self._circuit_breakers = circuit_breakers
         self._limit = config.max_in_flight
-        self._limits = {queue: config.profile(queue).max_in_flight for queue in queues}
+        profiles = {queue: config.profile(queue) for queue in queues}
+        self._limits = {queue: profile.max_in_flight for queue, profile in profiles.items()}
+        # An idle runner of a warm pool may take a request though no task may start: there only the claim decides.
+        self._start_limits = {
+            queue: profile.max_starting
+            for queue, profile in profiles.items()
+            if profile.max_starting and not profile.warm_seconds
+        }
         self._lock = threading.Lock()
         self._paused: frozenset[str] = frozenset()
         self._available_in_total = math.inf
@@ -43,6 +50,7 @@ class Admission:
         """Refresh the cache; return the seconds until the next refresh."""
         paused = frozenset(self._ledger.list_paused_queues())
         in_flight = self._count_in_flight() if self._limit or any(self._limits.values()) else {}
+        starting = self._ledger.count_starting(list(self._start_limits)) if self._start_limits else {}
         with self._lock:
             self._paused = paused
             if self._limit:
@@ -50,6 +58,9 @@ class Admission:
             self._available_by_queue = {
                 queue: limit - in_flight.get(queue, 0) for queue, limit in self._limits.items() if limit
             }
+            for queue, number in starting.items():
+                room = self._start_limits[queue] - number
+                self._available_by_queue[queue] = min(room, self._available_by_queue.get(queue, math.inf))
         self._on_refresh()
         return _REFRESH_INTERVAL
 

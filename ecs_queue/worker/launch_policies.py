@@ -17,10 +17,12 @@ class LaunchPolicies(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         start_timeout: Seconds from RunTask to RUNNING; 0: no limit.
         retry_rules: As JSON; "": the relaunch policy alone.
+        max_starting: The queue's limit of tasks between launch and RUNNING; 0: none.
     """
 
     start_timeout: float = 0.0
     retry_rules: str = ""
+    max_starting: int = 0
 
 
 NO_POLICIES = LaunchPolicies()
@@ -36,5 +38,7 @@ def choose_policies(profile: Profile, request: TaskRequest) -> LaunchPolicies:
     own_rules = request.retry_rules
     rules = profile.retry_rules if own_rules is None else parse_retry_rules(own_rules)
     return LaunchPolicies(
-        start_timeout=request.start_timeout or profile.start_timeout, retry_rules=encode_retry_rules(rules)
+        start_timeout=request.start_timeout or profile.start_timeout,
+        retry_rules=encode_retry_rules(rules),
+        max_starting=profile.max_starting,
     )

@@ -76,6 +76,7 @@ class PreparedLaunch(PayloadRepr):
             may_call=may_call,
             start_timeout=self.policies.start_timeout,
             retry_rules=self.policies.retry_rules,
+            max_starting=self.policies.max_starting,
         )
 
 

@@ -11,6 +11,7 @@ from ecs_queue.protocol.operations import ClaimRequest, ResultCode
 from tests.cli.conftest import Invoke, json_lines
 
 LIMITED = {"AIRFLOW__AWS_ECS_EXECUTOR_ETL__MAX_IN_FLIGHT": "1", "AIRFLOW__AWS_ECS_EXECUTOR_ETL__WEIGHT": "3"}
+STARTING = {"AIRFLOW__AWS_ECS_EXECUTOR_ETL__MAX_STARTING": "2"}
 
 
 @pytest.fixture
@@ -44,6 +45,25 @@ def test_each_queue_is_shown_with_what_waits_and_what_it_may_do(
     assert table["etl"] == ["etl", "0", "3", "2", "1", "1", "3", "full"]
     assert table["reports"][7:9] == ["paused", "for"]
     assert table["default"][-1] == "active"
+
+
+def test_a_queue_that_waits_for_tasks_to_start_says_so(
+    invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
+) -> None:
+    environ = {**no_worker_environ, **STARTING}
+    client.submit_many([{"command": ["true"], "queue": "etl", "id": f"e{number}"} for number in range(3)])
+    for number in range(2):
+        request = ClaimRequest(claim=f"c{number}", worker="w", args="{}", target="t", max_starting=2)
+        assert client.ledger.claim(f"e{number}", request).code is ResultCode.RUN_TASK
+    request = ClaimRequest(claim="c", worker="w", args="{}", target="t", max_starting=2)
+    assert client.ledger.claim("e2", request).code is ResultCode.LIMIT_REACHED
+
+    lines = {line["queue"]: line for line in json_lines(invoke("queues", "--json", env=environ).stdout)}
+    assert (lines["etl"]["starting"], lines["etl"]["max_starting"]) == (2, 2)
+    assert (lines["default"]["starting"], lines["default"]["max_starting"]) == (0, None)
+    table = {line.split()[0]: line for line in invoke("queues", env=environ).stdout.splitlines()}
+    assert table["etl"].endswith("2 of 2 starting")
+    assert "max_starting of its queue is reached" in invoke("status", "e2", env=environ).stdout
 
 
 def test_a_paused_queue_launches_nothing_until_it_is_resumed(

@@ -185,6 +185,15 @@ def test_run_task_is_called_only_for_what_is_neither_stopped_expired_retired_nor
     assert record.first_called_at == before.first_called_at
 
 
+@given(st.integers(0, 3), st.integers(0, 2))
+def test_a_claim_calls_only_while_fewer_tasks_start_than_may(starting: int, limit: int) -> None:
+    record, request = Record(id="job"), msgspec.structs.replace(_CLAIM_REQUEST, max_starting=limit)
+    code = state_machine.claim(record, request, NOW, SETTINGS, InFlightCounts(starting=starting))
+    is_full = bool(limit) and starting >= limit
+    assert code is (ResultCode.LIMIT_REACHED if is_full else ResultCode.RUN_TASK)
+    assert (record.max_starting, record.not_before) == ((0, NOW + 1) if is_full else (limit, 0.0))
+
+
 @given(st.booleans(), st.integers(0, 3), st.integers(0, 3), st.integers(0, 2), st.integers(0, 2))
 def test_a_claim_calls_only_where_there_is_room_and_no_pause(
     paused: bool, total: int, queue: int, max_in_flight: int, limit: int

@@ -250,6 +250,16 @@ def pause_and_limits_ignored() -> list[Patch]:
     return [(state_machine, "_find_claim_obstacle", lambda claim_request, settings, counts: None)]
 
 
+def max_starting_ignored() -> list[Patch]:
+    """Workers claim without checking in the ledger how many tasks start."""
+    return [(state_machine, "_is_start_limit_reached", lambda claim_request, counts: False)]
+
+
+def start_slot_freed_too_early() -> list[Patch]:
+    """Only a call holds a slot, not the task that it has started."""
+    return [(memory, "is_starting", lambda record: record.state is State.LAUNCHING)]
+
+
 def delay_ignored() -> list[Patch]:
     """A claim does not look whether the request's time has come."""
     original = state_machine.claim
@@ -364,6 +374,8 @@ PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
         ProtocolRule(equal_version_taken_for_nothing_new, _NOT_FINISHED),
         ProtocolRule(capacity_stop_costs_attempt, "consumed an attempt, but nothing", SimFaults(capacity_stop=0.5)),
         ProtocolRule(delay_ignored, "is started before its time", SimFaults(), SimPolicies(delays=(60.0,))),
+        ProtocolRule(max_starting_ignored, "with it .* start$", SimFaults(), SimPolicies(max_starting=1)),
+        ProtocolRule(start_slot_freed_too_early, "with it .* start$", SimFaults(), SimPolicies(max_starting=1)),
         ProtocolRule(
             retry_rules_ignored,
             "started a task, and no attempt|consumed an attempt, but nothing",

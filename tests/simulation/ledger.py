@@ -25,6 +25,7 @@ from ecs_queue.ledger.base import (
 from ecs_queue.ledger.contracts import read_contracts
 from ecs_queue.protocol.operations import OperationResult, ResultCode
 from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.record_moves import is_starting
 from ecs_queue.protocol.runs import Run
 from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
@@ -83,6 +84,7 @@ class SimLedgerServer(MemoryLedger):
         self._scheduler = context.scheduler
         self._snapshot: _Snapshot | None = None
         self.queue_limit = 0
+        self.start_limit = 0
         self.loses_hint: Callable[[], bool] = lambda: False
         self._sleepers: dict[str, list[SimThread]] = {}  # name of a run, or "" for a changed run -> who waits for it
 
@@ -116,6 +118,8 @@ class SimLedgerServer(MemoryLedger):
 
     def _is_blocked(self) -> bool:
         """Whether nothing may be claimed now."""
+        if self.start_limit and sum(map(is_starting, self._records.values())) >= self.start_limit:
+            return True
         limits = [limit for limit in (self._settings.max_in_flight, self.queue_limit) if limit]
         if not limits:
             return bool(self._paused_since)

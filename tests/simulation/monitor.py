@@ -40,6 +40,7 @@ class InvariantMonitor:
         self._max_attempts = config.base_profile.max_run_task_attempts
         self._startup_allowance = config.startup_allowance
         self._limits = [limit for limit in (config.max_in_flight, config.base_profile.max_in_flight) if limit]
+        self._max_starting = config.base_profile.max_starting
         self._has_retry_rules = bool(config.base_profile.retry_rules)
         self.paused = False
         self.has_frozen = context.faults.freeze > 0 or context.faults.stale_read > 0
@@ -183,6 +184,19 @@ class InvariantMonitor:
         in_flight = sum(other.state in states for other in self.ledger.records.values())
         if any(in_flight > limit for limit in self._limits):
             self.report_violation(f"{record.id} is claimed, with it {in_flight} are in flight")
+        if self._max_starting:
+            starting = [other.id for other in self.ledger.records.values() if self._may_start(other)]
+            self.coverage["claim beside a start"] += len(starting) > 1
+            if len(starting) > self._max_starting:
+                self.report_violation(f"{record.id} is claimed, with it {starting} start")
+
+    @staticmethod
+    def _may_start(record: Record) -> bool:
+        """Whether its launch may have a task that no worker has seen running, in other words than the rule's own."""
+        if record.state is State.LAUNCHING:
+            return not record.run
+        is_early = record.last_status in ("", "PROVISIONING", "PENDING", "ACTIVATING")
+        return record.state is State.LAUNCHED and is_early and not record.started_at and not record.run
 
     def _check_change(self, operation: str, previous: Record | None, record: Record) -> None:
         if previous is not None and previous.nonce != record.nonce and previous.digest:

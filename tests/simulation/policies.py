@@ -21,6 +21,7 @@ class SimPolicies:
     start_timeout: float = 0.0
     has_retry_rules: bool = False  # RETRY_RULES
     delays: tuple[float, ...] = ()  # of the requests of an owner, in turn; 0: none
+    max_starting: int = 0
     stays_pending: float = 0.0  # the probability that a task never starts
 
 
@@ -32,4 +33,6 @@ def draw_policies(seed: int) -> SimPolicies:
         policies |= {"start_timeout": rng.choice((30.0, 120.0)), "stays_pending": rng.choice((0.0, 0.15))}
     if rng.random() < 0.2:
         policies["delays"] = tuple(rng.choice((0.0, 5.0, 60.0, 900.0)) * rng.uniform(0.5, 2.0) for _ in range(3))
+    if rng.random() < 0.2:
+        policies["max_starting"] = rng.choice((1, 2))
     return SimPolicies(**policies)

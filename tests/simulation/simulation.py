@@ -116,6 +116,7 @@ def make_environ(
     overrides["max_deliveries"] = "3" if overrides["max_in_flight"] == "2" else "1000"
     limit = overrides.pop("queue_limit")
     profile = {"TASK_DEFINITION": task_definition, "MAX_IN_FLIGHT": limit, "START_TIMEOUT": f"{policies.start_timeout}"}
+    profile["MAX_STARTING"] = str(policies.max_starting)
     if policies.has_retry_rules:
         profile["RETRY_RULES"] = json.dumps(RETRY_RULES)
     environ = {**_ENVIRON, **{f"AIRFLOW__AWS_ECS_EXECUTOR__{key}": value for key, value in profile.items()}}
@@ -143,6 +144,7 @@ class Simulation:
         self.monitor = self._make_monitor(config)
         self.ledger = SimLedgerServer(context, ProtocolSettings.from_config(config))
         self.ledger.queue_limit = config.base_profile.max_in_flight
+        self.ledger.start_limit = config.base_profile.max_starting
         self.ecs = SimEcs(
             context.scheduler,
             rng,

@@ -46,6 +46,26 @@ def test_the_namespaces_limit_is_every_queues() -> None:
     assert [harness.worker.admission.available(queue) for queue in harness.queues] == [1, 1, 1]
 
 
+def test_tasks_that_start_use_up_what_may_start_at_a_time() -> None:
+    harness = ThreeQueueHarness({**LIMITS, "AIRFLOW__AWS_ECS_EXECUTOR__MAX_STARTING": "2"})
+    harness.launch("a")
+
+    harness.worker.admission.step()
+
+    assert [harness.worker.admission.available(queue) for queue in harness.queues] == [1, 1, 2]
+
+
+def test_a_warm_pool_is_held_back_by_the_claim_alone() -> None:
+    """An idle runner may take a request though no further task may start."""
+    harness = WorkerHarness(
+        {"AIRFLOW__AWS_ECS_EXECUTOR__MAX_STARTING": "1"} | {"AIRFLOW__AWS_ECS_EXECUTOR__WARM_SECONDS": "60"}
+    )
+
+    harness.worker.admission.step()
+
+    assert harness.worker.admission.available("default") == math.inf
+
+
 def test_room_is_used_up_until_the_ledger_is_asked_again() -> None:
     harness = ThreeQueueHarness(LIMITS)
     admission = harness.worker.admission

@@ -275,6 +275,20 @@ def test_max_in_flight_lets_the_rest_wait_until_there_is_room() -> None:
     assert (harness.state("a"), harness.state("b")) == (State.SUCCESS, State.LAUNCHED)
 
 
+def test_max_starting_lets_the_rest_wait_until_a_task_runs() -> None:
+    harness = WorkerHarness({"AIRFLOW__AWS_ECS_EXECUTOR__MAX_STARTING": "1"})
+    arn = harness.launch("a")
+    assert harness.worker.handle_message(harness.new_envelope("b"))
+    harness.advance_in_steps(5)
+    assert (harness.state("a"), harness.state("b")) == (State.LAUNCHED, State.QUEUED)
+    assert harness.record("b").reason == "max_starting of its queue is reached"
+
+    harness.ecs.mark_running(arn)
+    harness.advance_in_steps(5)
+
+    assert (harness.state("a"), harness.state("b")) == (State.LAUNCHED, State.LAUNCHED)
+
+
 def test_no_event_shows_the_command_or_the_environment(harness: WorkerHarness) -> None:
     secret = "hunter2"
     config = {"environment": [{"name": "PASSWORD", "value": secret}]}

@@ -7,6 +7,7 @@
 --   P unclaimed:<queue>    zset    id -> when to check next: QUEUED, its message is on its way or lost
 --   P retry:<queue>        zset    id -> not_before: QUEUED again, or for later; no message carries it
 --   P delayed:<queue>      zset    id -> delayed_until: QUEUED requests that were submitted for later
+--   P starting:<queue>     zset    id -> when it was claimed: launches that count for the queue's max_starting
 --   P expiry               zset    id -> deadline: QUEUED records that have one
 --   P undelivered:<owner>  zset    id -> finished_at: results that their owner has not confirmed
 --   P arns                 hash    task ARN -> id, while the task is live

@@ -54,9 +54,17 @@ local function index_of(r)
   if LIVE_STATES[r.state] then return P .. 'due' end
 end
 
+-- Whether it counts for its queue's max_starting: its task may exist and does not run yet.
+local function is_starting(r)
+  if r.max_starting == 0 or (r.state ~= 'LAUNCHING' and r.state ~= 'LAUNCHED') then return false end
+  if r.state == 'LAUNCHED' and r.started_at > 0 then return false end
+  local status = r.last_status or ''
+  return status == '' or (STATUS_RANKS[status] or STATUS_RANKS.RUNNING) < STATUS_RANKS.RUNNING
+end
+
 local function snapshot(r)
   r.before = { state = r.state, index = r.state and index_of(r), arn = r.arn, owner = r.owner,
-               undelivered = r.undelivered, run = r.run }
+               undelivered = r.undelivered, run = r.run, is_starting = is_starting(r) }
   return r
 end
 
@@ -208,6 +216,10 @@ local function move_indexes(r, due_at)
   local before, index = r.before, index_of(r)
   if before.index and before.index ~= index then call('ZREM', before.index, r.id) end
   if index and (due_at or before.index ~= index) then call('ZADD', index, text(due_at or NOW), r.id) end
+  if is_starting(r) ~= (before.is_starting or false) then
+    local key = P .. 'starting:' .. r.queue
+    if before.is_starting then call('ZREM', key, r.id) else call('ZADD', key, text(NOW), r.id) end
+  end
   if before.arn ~= r.arn then
     drop_arn(r)
     if r.arn and r.arn ~= '' and LIVE_STATES[r.state] then call('HSET', P .. 'arns', r.arn, r.id) end
@@ -330,6 +342,7 @@ local function queue_next_launch(r, not_before)
   set(r, 'started_at', 0)
   set(r, 'start_timeout', 0)
   set(r, 'retry_rules', '')
+  set(r, 'max_starting', 0)
   clear_claim(r)
 end
 

@@ -13,6 +13,7 @@ local function keep_apart(id, err, index)
     indexes[#indexes + 1] = P .. 'unclaimed:' .. r.queue
     indexes[#indexes + 1] = P .. 'retry:' .. r.queue
     indexes[#indexes + 1] = P .. 'delayed:' .. r.queue
+    indexes[#indexes + 1] = P .. 'starting:' .. r.queue
   end
   if type(r.owner) == 'string' then indexes[#indexes + 1] = P .. 'undelivered:' .. r.owner end
   for _, key in pairs(indexes) do pcall(call, 'ZREM', key, id) end
@@ -86,6 +87,7 @@ local function restore_indexes(r)
       call('ZADD', P .. 'expiry', 'NX', text(r.expires_at - SETTINGS.startup_allowance), r.id)
     end
     if (r.arn or '') ~= '' then call('HSET', P .. 'arns', r.arn, r.id) end
+    if is_starting(r) then call('ZADD', P .. 'starting:' .. r.queue, 'NX', text(NOW), r.id) end
   elseif r.undelivered == 1 then
     call('ZADD', P .. 'undelivered:' .. r.owner, 'NX', text(r.finished_at), r.id)
   end

@@ -57,10 +57,42 @@ local function in_flight_of(queue)
   return (valid_number(launching) or 0) + (valid_number(launched) or 0)
 end
 
+-- The result code, and why the record waits.
 local function find_claim_obstacle(r, queue_limit)
-  if call('HEXISTS', P .. 'paused', r.queue) == 1 then return 'paused' end
-  if SETTINGS.max_in_flight > 0 and in_flight() >= SETTINGS.max_in_flight then return 'limit_reached' end
-  if queue_limit > 0 and in_flight_of(r.queue) >= queue_limit then return 'limit_reached' end
+  if call('HEXISTS', P .. 'paused', r.queue) == 1 then return 'paused', REASONS.queue_paused end
+  if SETTINGS.max_in_flight > 0 and in_flight() >= SETTINGS.max_in_flight then
+    return 'limit_reached', REASONS.namespace_full
+  end
+  if queue_limit > 0 and in_flight_of(r.queue) >= queue_limit then return 'limit_reached', REASONS.queue_full end
+end
+
+local STARTING_FIELDS = { 'state', 'queue', 'max_starting', 'started_at', 'last_status' }
+
+-- An index entry holds a slot only while its record does: a client of the version before may have ended it.
+local function holds_start_slot(id, queue)
+  local values = redis.pcall('HMGET', key_of(id), unpack(STARTING_FIELDS))
+  if is_error(values) or not values[1] or values[2] ~= queue then return false end
+  local max_starting, started_at = valid_number(values[3] or '0'), valid_number(values[4] or '0')
+  return is_starting({ state = values[1], max_starting = max_starting or 0, started_at = started_at or 0,
+                       last_status = values[5] or '' })
+end
+
+-- The entries that are there longest are checked, before a claim waits for them.
+local function is_start_limit_reached(r, max_starting)
+  local key = P .. 'starting:' .. r.queue
+  if max_starting == 0 or call('ZCARD', key) < max_starting then return false end
+  for _, id in ipairs(call('ZRANGE', key, 0, SETTINGS.max_starting_checked - 1)) do
+    if not holds_start_slot(id, r.queue) then call('ZREM', key, id) end
+  end
+  return call('ZCARD', key) >= max_starting
+end
+
+local function wait_for_room(r, claim_token, code, reason)
+  set(r, 'not_before', NOW + SETTINGS.claim_retry_seconds)
+  set(r, 'reason', reason)
+  keep_answer(r, 'claim', claim_token, code)
+  store(r, r.not_before)
+  return { code }
 end
 
 -- When the worker that holds the record claimed it.
@@ -83,7 +115,8 @@ local function is_worker_alive(worker, since)
   return started_at ~= nil and seen_at ~= nil and is_present(seen_at, forget_at) and started_at <= since
 end
 
-local function freeze(r, args, target, container_name, max_attempts, spec_version, start_timeout, retry_rules)
+local function freeze(r, args, target, container_name, max_attempts, spec_version, start_timeout, retry_rules,
+                      max_starting)
   set_payload(r, 'args', args)
   set(r, 'target', target)
   set(r, 'container_name', container_name)
@@ -91,6 +124,7 @@ local function freeze(r, args, target, container_name, max_attempts, spec_versio
   set(r, 'spec_version', tonumber(spec_version))
   set(r, 'start_timeout', tonumber(start_timeout))
   set(r, 'retry_rules', retry_rules)
+  set(r, 'max_starting', max_starting)
 end
 
 -- The record has an idle runner, without a call.
@@ -110,7 +144,8 @@ end
 -- claim_token '': only end an expired record. for_nonce '': args are good for any launch, else only for the one named.
 -- The arguments are the fields of ClaimRequest in its order.
 local function claim(r, claim_token, worker, args, target, container_name, max_attempts, spec_version, queue_limit,
-                     for_nonce, for_launch, pool, payload, may_call, start_timeout, retry_rules)
+                     for_nonce, for_launch, pool, payload, may_call, start_timeout, retry_rules, max_starting)
+  max_starting = tonumber(max_starting)
   local answer = find_answer(r, 'claim', claim_token)
   if answer == 'paused' or answer == 'limit_reached' then return { answer } end
   if answer then return { answer, reply_record(r, answer == 'run_task' and ARGS or nil) } end
@@ -125,21 +160,19 @@ local function claim(r, claim_token, worker, args, target, container_name, max_a
   if for_nonce ~= '' and (r.nonce ~= for_nonce or r.launch ~= tonumber(for_launch)) then
     return { 'not_claimable', reply_record(r) }
   end
-  local obstacle = find_claim_obstacle(r, tonumber(queue_limit))
-  if obstacle then
-    set(r, 'not_before', NOW + SETTINGS.claim_retry_seconds)
-    keep_answer(r, 'claim', claim_token, obstacle)
-    store(r, r.not_before)
-    return { obstacle }
-  end
+  local obstacle, reason = find_claim_obstacle(r, tonumber(queue_limit))
+  if obstacle then return wait_for_room(r, claim_token, obstacle, reason) end
   local run = pool ~= '' and find_idle_run(r, pool, target)
   if run then
-    freeze(r, args, target, container_name, max_attempts, spec_version, 0, retry_rules) -- its runner has started
+    freeze(r, args, target, container_name, max_attempts, spec_version, 0, retry_rules, 0) -- its runner has started
     return assign(r, run, claim_token, worker, payload)
   end
   if pool ~= '' and may_call ~= '1' then return { 'no_runner' } end
+  if is_start_limit_reached(r, max_starting) then
+    return wait_for_room(r, claim_token, 'limit_reached', REASONS.too_many_starting)
+  end
   if payload_of(r, 'args') == '' then
-    freeze(r, args, target, container_name, max_attempts, spec_version, start_timeout, retry_rules)
+    freeze(r, args, target, container_name, max_attempts, spec_version, start_timeout, retry_rules, max_starting)
     -- Arguments that an earlier claim of this launch froze without a run start a task of its own.
     set(r, 'run', pool ~= '' and own_run_name(r) or '')
     if pool ~= '' then make_run(r, pool, payload) end

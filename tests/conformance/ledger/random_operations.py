@@ -82,6 +82,7 @@ class RandomOperations:
             found = dict(zip(IDS, other.ledger.get_with_payload(IDS), strict=True))
             assert _comparable(found) == _comparable(after), history
             assert other.ledger.count_by_state() == self._harnesses[0].ledger.count_by_state(), history
+            assert other.ledger.count_starting(QUEUES) == self._harnesses[0].ledger.count_starting(QUEUES), history
             assert _comparable(other.ledger.list_runs()) == _comparable(self._harnesses[0].ledger.list_runs()), history
         for record_id in IDS:
             self._check_transition(name, before[record_id], after[record_id], history)
@@ -172,6 +173,7 @@ class RandomOperations:
             queue_limit=limit,
             start_timeout=self._rng.choice((0.0, 0.0, 5.0)),
             retry_rules=self._rng.choice(("", "", '[{"action":"retry"}]')),
+            max_starting=self._rng.choice((0, 0, 1, 2)),
             **stored,
         )
 

@@ -12,6 +12,7 @@ from ecs_queue.ledger.base import RequestOperations, RunOperations
 from ecs_queue.ledger.contracts import read_contracts
 from ecs_queue.protocol.operations import ResultCode
 from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.record_moves import is_starting
 from ecs_queue.protocol.states import TRANSITIONS, State
 from ecs_queue.redis_connection import connect
 from tests.conformance.ledger.harness import PREFIX, SETTINGS, LedgerHarness, make_memory_harness, make_redis_harness
@@ -48,6 +49,8 @@ def check_indexes(harness: LedgerHarness) -> None:
         delayed = {r.id for r in records if r.state is State.QUEUED and r.delayed_until > harness.clock.now}
         in_queue = {r.id for r in records if r.state is State.QUEUED and r.queue == queue and r.delayed_until}
         assert delayed & in_queue <= _index_members(client, f"delayed:{queue}") <= in_queue
+        starting = {r.id for r in records if is_starting(r) and r.queue == queue}
+        assert _index_members(client, f"starting:{queue}") == starting
     assert _index_members(client, "live") == {r.id for r in records if not r.is_terminal}
     assert _index_members(client, "finished") >= {r.id for r in records if r.is_terminal}
     assert not _index_members(client, "finished") & _index_members(client, "live")

@@ -47,7 +47,15 @@ _WORKER = WorkerInfo(
 _DEAD = DeadLetter(key="dead", queue="default", reason="no message", body=b"\xff")
 #: Operations that only read, or whose answer is about the server.
 _READ = {
-    *("read_runs", "list_runs", "may_stop", "find_oldest_queued", "count_dead_letters", "count_delayed"),
+    *(
+        "read_runs",
+        "list_runs",
+        "may_stop",
+        "find_oldest_queued",
+        "count_dead_letters",
+        "count_delayed",
+        "count_starting",
+    ),
     *("get", "get_with_payload", "find_id_by_arn", "list_undelivered", "list_records", "count_by_state"),
     *(
         "list_paused_queues",
