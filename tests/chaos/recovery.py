@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import redis
 
 from ecs_queue.redis_connection import connect
 from ecs_queue.server_keys import namespace_prefix, queue_prefix
+from tests.chaos.background_thread import BackgroundThread
 from tests.chaos.killed_workers import WorkerKill
 
 #: After one of these events, a launch waits for its worker; any later event of the request shows that it continues.
@@ -98,36 +98,29 @@ def _read_events(path: Path) -> Iterator[tuple[str, _LogEvent]]:
             yield entry["id"], _LogEvent(at, path.stem, entry["event"])
 
 
-class UnackedMessageWatcher:
+class UnackedMessageWatcher(BackgroundThread):
     """A context that records in `unacked_intervals` from when to when each message was unacknowledged."""
 
     def __init__(self, redis_url: str, namespace: str) -> None:
+        super().__init__("message-watch")
         slot_key = namespace_prefix(namespace)
         self._client: Any = connect(redis_url, socket_timeout=5, max_connections=1, slot_key=slot_key)
         self._key = f"{queue_prefix(namespace)}unacked_index"  # kombu's: delivery tag -> when it was taken
         self._taken_at: dict[bytes, float] = {}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="message-watch")
         self.unacked_intervals: list[tuple[float, float]] = []
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stopping.set()
-        self._thread.join()
+    def __exit__(self, *exc_info: object) -> None:
+        super().__exit__(*exc_info)
         self._client.close()
 
-    def _run(self) -> None:
-        while not self._stopping.wait(_POLL_SECONDS):
-            try:
-                unacked = self._client.zrange(self._key, 0, -1, withscores=True)
-            except redis.RedisError:
-                continue  # the server is being killed
-            self._compare(dict(unacked))
+    def pause_seconds(self) -> float:
+        """See `BackgroundThread`."""
+        return _POLL_SECONDS
+
+    def run_once(self) -> None:
+        """Look which messages are unacknowledged."""
+        with suppress(redis.RedisError):  # the server is being killed
+            self._compare(dict(self._client.zrange(self._key, 0, -1, withscores=True)))
 
     def _compare(self, unacked: dict[bytes, float]) -> None:
         now = time.time()

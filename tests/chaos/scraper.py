@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import http.client
-import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Self
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.chaos.background_thread import BackgroundThread
 
 _INTERVAL_SECONDS = 0.5
 _SUBMITTED, _ENDED, _LIVE = (
@@ -20,27 +19,16 @@ _SUBMITTED, _ENDED, _LIVE = (
 )
 
 
-class Scraper:
+class Scraper(BackgroundThread):
     """A context that scrapes each live worker again and again; `violations` says what did not add up."""
 
     def __init__(self, find_ports: Callable[[], Mapping[str, int]]) -> None:
         """`find_ports` returns the port of each worker that runs now, by name."""
         self._find_ports = find_ports
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="scraper")
+        super().__init__("scraper")
         self._last: dict[str, tuple[float, float]] = {}  # worker -> submitted, ended
         self.scrapes = 0
         self.violations: list[str] = []
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
 
     def read_ended(self) -> Counter[str]:
         """Return state -> number of ended requests, as a worker shows it now; empty when none can be asked."""
@@ -50,13 +38,17 @@ class Scraper:
                 return Counter({state: int(each) for (name, state), each in values.items() if name == _ENDED and each})
         return Counter()
 
-    def _run(self) -> None:
-        while not self._over.wait(_INTERVAL_SECONDS):
-            for worker, port in self._find_ports().items():
-                values = _scrape(port)
-                if values is not None and values["ecs_queue_ledger_up", ""]:
-                    self.scrapes += 1
-                    self._check(worker, values)
+    def pause_seconds(self) -> float:
+        """See `BackgroundThread`."""
+        return _INTERVAL_SECONDS
+
+    def run_once(self) -> None:
+        """Scrape each worker that runs."""
+        for worker, port in self._find_ports().items():
+            values = _scrape(port)
+            if values is not None and values["ecs_queue_ledger_up", ""]:
+                self.scrapes += 1
+                self._check(worker, values)
 
     def _check(self, worker: str, values: Mapping[tuple[str, str], float]) -> None:
         """Compare a scrape with itself, and with the worker's last one: no total falls."""

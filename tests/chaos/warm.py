@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import random
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +24,7 @@ from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.messages.envelope import TaskResult
 from ecs_queue.runs.runner_options import URL_VARIABLE
 from ecs_queue.server_keys import namespace_prefix
+from tests.chaos.background_thread import BackgroundThread
 from tests.chaos.killed_workers import KilledWorkers
 from tests.chaos.options import AWS_BURST, AWS_RATE, LEASE_SECONDS, MAX_ATTEMPTS
 from tests.processes import IMPORT_ROOT, merged_environ
@@ -267,34 +267,25 @@ class WarmChaos:
         return result.state == "FAILED"  # its runner was killed, and what the command did is not known
 
 
-class KilledRunners:
+class KilledRunners(BackgroundThread):
     """A context that kills a runner of this process's local ECS with SIGKILL again and again, and counts."""
 
     def __init__(self, rng: random.Random, kill_every: float) -> None:
+        super().__init__("runner-killer")
         self._rng = rng
         self._kill_every = kill_every
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="runner-killer")
         self.kills = 0
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    def pause_seconds(self) -> float:
+        """See `BackgroundThread`."""
+        return self._kill_every * self._rng.uniform(0.5, 1.5)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._over.wait(self._kill_every * self._rng.uniform(0.5, 1.5)):
-            runners = list(filter(_is_runner, psutil.Process().children(recursive=True)))
+    def run_once(self) -> None:
+        """Kill one of the runners, if there is any."""
+        runners = list(filter(_is_runner, psutil.Process().children(recursive=True)))
+        with suppress(psutil.NoSuchProcess):  # it has just left
             if runners:
-                try:
-                    self._rng.choice(runners).kill()
-                except psutil.NoSuchProcess:
-                    continue  # it has just left
+                self._rng.choice(runners).kill()
                 self.kills += 1
 
 

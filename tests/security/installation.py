@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +135,20 @@ def load_users(admin: Any, text: str) -> list[tuple[str, str]]:
             "ACL", "SETUSER", name, *(f">{password}" if word.startswith(">") else word for word in words)
         )
     return users
+
+
+def find_allowed_commands(url: str, commands: Sequence[str]) -> list[str]:
+    """Return the commands that the server does not deny to the user of the URL; their words are split by blanks."""
+    allowed = []
+    client: Any
+    with redis.Redis.from_url(url) as client:
+        for command in commands:
+            try:
+                client.execute_command(*command.split(" "))
+            except redis.exceptions.NoPermissionError:
+                continue
+            allowed.append(command)
+    return allowed
 
 
 @contextmanager
