@@ -74,7 +74,7 @@ class OutageLog:
 
         Args:
             reason: What failed, for people.
-            kind: What tells one kind of failure from another: the first of each gets a line at once.
+            kind: What distinguishes one kind of failure from another: the first of each gets a line at once.
         """
         with self._lock:
             now = self._clock()

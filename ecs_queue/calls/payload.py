@@ -24,7 +24,7 @@ _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class CallOptions(msgspec.Struct, frozen=True):
-    """What the caller tells the container: which call it is, where its payload is, and how large a value may be."""
+    """What the caller hands to the container: which call it is, where its payload is, and how large a value may be."""
 
     id: str
     namespace: str

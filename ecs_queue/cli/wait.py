@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 def wait(options: SharedOptions, ids: Sequence[str], timeout: float | None, logs: bool, as_json: bool) -> int:
     """Wait until requests have ended, and print their results, as `submit --wait` does.
 
-    The results stay with whoever submitted the requests: waiting takes none away, any number of processes may wait for
-    the same request, and a request that has ended has its result at once. Of several requests a JSON line is printed
-    for each as it ends; --json prints it for one, too.
+    The results stay with the client that submitted the requests: waiting takes none away, any number of processes may
+    wait for the same request, and a request that has ended has its result at once. Of several requests a JSON line is
+    printed for each as it ends; --json prints it for one, too.
 
     \b
     Examples:

@@ -43,7 +43,7 @@ class Request:
         id: Its id, 1 to 48 of A-Z a-z 0-9 _ -; a new one. The same id with the same request is the same request.
         priority: 0 to 9; requests with a higher one are launched first. 0.
         expires_in: It is not launched later than this after its submission.
-        delay: It is not launched before so much time has passed; `expires_in` counts from then.
+        delay: It is not launched before this time has passed; `expires_in` counts from then.
         not_before: The same as a time: a datetime with its zone, RFC 3339 text, or seconds since the epoch.
         time_limit: The task is stopped when it has run for this long.
         start_timeout: A task that has not started by then is stopped and launched again, in place of its queue's.

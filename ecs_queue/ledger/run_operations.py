@@ -63,12 +63,12 @@ class WarmPools(Protocol):
     def close_silent(self, limit: int) -> list[Run]:
         """Close up to `limit` idle runs whose runners were silent for `runner_lost_seconds`.
 
-        A run whose record was deleted becomes idle when its runner is silent for so long. Idle runs that claims have
+        A run whose record was deleted becomes idle when its runner was silent for this time. Idle runs that claims have
         dropped, and whose runners call again, may be assigned again.
 
         Returns:
             The runs whose tasks are to be stopped, until `forget_runner`: these, and silent ones that were closed
-            before and whose runners were never told to exit.
+            before and whose runners never got the order to exit.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Directories and files of the local stack that only its user can read, and locks that tell whether it is in use.
+"""Directories and files of the local stack that only its user can read, and locks that show whether it is in use.
 
 A process that is killed leaves its temporary directories behind, and its children if its reaper was killed too. So
 each directory has a lock file, which the kernel unlocks when its process ends, and each child has the directory's path

@@ -81,7 +81,7 @@ ROWS: dict[str, Sequence[Panel]] = {
                 f"max by (namespace, queue) (ecs_queue_workers{{{_Q}}}) == 0 and on (namespace, queue) "
                 f"sum by (namespace, queue) (max by (namespace, queue, state) (ecs_queue_requests{{{_Q}}})) > 0"
             ),
-            "Requests wait or run, and nobody serves their queue.",
+            "Requests wait or run, and no worker serves their queue.",
         ),
         _stat(
             "Open circuits",

@@ -10,7 +10,7 @@ RUNNER_COMMAND = ("ecs-queue", "runner")
 OPTIONS_VARIABLE = "ECS_QUEUE_RUNNER"
 #: The server's URL, as `ledger_url`; and the keys of `runner-key`, separated by commas. Secrets of the task definition.
 URL_VARIABLE, KEY_VARIABLE = "ECS_QUEUE_RUNNER_URL", "ECS_QUEUE_RUNNER_KEY"
-#: The same of a container that runs a function call: what the caller tells it, its server, and the key of its queue.
+#: The same of a container that runs a function call: what the caller hands to it, its server, and the key of its queue.
 CALL_VARIABLE, CALL_URL_VARIABLE, CALL_KEY_VARIABLE = "ECS_QUEUE_CALL", "ECS_QUEUE_CALL_URL", "ECS_QUEUE_CALL_KEY"
 
 

@@ -85,7 +85,7 @@ class Admission:
                 self._available_by_queue[queue] -= 1
 
     def launch_over(self, queue: str) -> None:
-        """Count one launch of this queue less: it has not begun, for want of an idle runner, or its request has ended.
+        """Count one launch of this queue less: it has not begun because no runner is idle, or its request has ended.
 
         Else the requests that only asked for a runner would use up what the queue may start.
         """

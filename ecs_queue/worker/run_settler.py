@@ -26,7 +26,7 @@ from ecs_queue.worker.thread_pool import LaunchThreadPool
 _WAIT_SECONDS, _BATCH = 1.0, 200
 #: How often a round reads a run again whose end has changed since it was read.
 _ATTEMPTS = 3
-#: Who stops a task that nobody has asked to stop.
+#: Who stops a task whose request has no stop of a caller.
 _STOPPED_BY_WORKER = "ecs-queue"
 
 

@@ -209,7 +209,7 @@ class SimEcs:
         return {"taskArns": [task.arn for task in tasks if task.description["desiredStatus"] == wanted]}
 
     def stop_task(self, arn: str, reason: str = "") -> dict[str, Any]:
-        """StopTask. With a `reason` ecs-queue calls it, else somebody by hand."""
+        """StopTask. With a `reason` ecs-queue calls it, else an operator by hand."""
         task = self.tasks.get(arn)
         if task is None or (task.stopped_at and self._scheduler.now - task.stopped_at > RETENTION_SECONDS):
             raise make_client_error("StopTask", "InvalidParameterException", "The referenced task was not tasks.")

@@ -164,7 +164,7 @@ class SimLedgerServer(MemoryLedger):
 
     def _sleep(self, name: str, seconds: float) -> None:
         thread = self._scheduler.current
-        if thread is None:  # a call that takes effect late: nobody waits
+        if thread is None:  # a call that takes effect late: no thread waits
             return
         sleepers = self._sleepers.setdefault(name, [])
         sleepers.append(thread)

@@ -91,8 +91,8 @@ class InvariantMonitor:
         """Note a write that its caller must repeat. Others may read it and act on it before a fail-over loses it."""
         self._unconfirmed.add(record_id)
 
-    def on_told(self, record: Record) -> None:
-        """Note that a worker tells an end."""
+    def on_reported(self, record: Record) -> None:
+        """Note that a worker reports an end."""
 
     def on_fail_over(self) -> None:
         """Forget what the ledger lost in a fail-over, and check that it was nothing that was confirmed."""
@@ -155,9 +155,9 @@ class InvariantMonitor:
             record, result = self._ended_records.get(key), results.get(key)
             if record is None:
                 # Lost at a fail-over before it was durable. Its owner would have put it again, but has died, or was
-                # told before that a stop had ended it unlaunched.
-                is_told = result is not None and (result.state, result.attempts) == (State.REVOKED, 0)
-                if not (request.id in self.lost_puts and (owner.abandoned or owner.successor_of or is_told)):
+                # answered before that a stop had ended it unlaunched.
+                is_reported = result is not None and (result.state, result.attempts) == (State.REVOKED, 0)
+                if not (request.id in self.lost_puts and (owner.abandoned or owner.successor_of or is_reported)):
                     self.report_violation(f"{request.id} was accepted and never ended")
                 continue
             if result is None and owner.successor_of:

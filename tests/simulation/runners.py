@@ -98,7 +98,7 @@ class RunnerObserver(Protocol):
         """It was let go, and has exited."""
 
     def on_cancel(self, runner: SimRunner, turn: Turn) -> None:
-        """It was told to stop the command."""
+        """It got the order to stop the command."""
 
     def on_word(self, word: str, answer: Any) -> None:
         """A word has taken effect in the ledger."""

@@ -227,7 +227,7 @@ class Simulation:
             self._wait_idle,
             self.monitor.report_violation,
             self._event_server,
-            self.monitor.on_told,
+            self.monitor.on_reported,
         )
         self._workers[name] = worker
         worker.start()

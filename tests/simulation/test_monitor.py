@@ -26,7 +26,7 @@ REQUEST = SimRequest({"id": "a"}, 0.0, is_accepted=True, nonce="nonce-01")
         (State.REVOKED, False, True),
     ],
 )
-def test_only_who_was_told_of_a_stop_may_leave_a_request_that_a_fail_over_lost(
+def test_only_the_owner_that_got_the_answer_of_a_stop_may_leave_a_request_that_a_fail_over_lost(
     state: State | None, is_lost: bool, is_violation: bool
 ) -> None:
     record = Record(id="a", nonce="nonce-01", owner="c0", queue="default", state=state or State.QUEUED)

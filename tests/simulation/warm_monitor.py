@@ -48,7 +48,7 @@ class WarmMonitor(InvariantMonitor):
         self._commands: dict[tuple[str, str, int], _Command] = {}
         self._pools: dict[str, object] = {}  # name of a runner -> the shape of its first request
         self._last_runs: dict[str, Run] = {}
-        self._told: dict[tuple[str, str], State] = {}
+        self._reported: dict[tuple[str, str], State] = {}
         self._left: set[str] = set()
 
     # What the ledger does.
@@ -68,24 +68,24 @@ class WarmMonitor(InvariantMonitor):
         super().on_confirmed(operation, result)
         for each in operation_results(result):
             if each.code is ResultCode.ENDED and each.record is not None:
-                self.on_told(each.record)
+                self.on_reported(each.record)
 
-    def on_told(self, record: Record) -> None:
+    def on_reported(self, record: Record) -> None:
         """See `InvariantMonitor`. What came too late for a record (it has no digest) is not an end of the ledger's."""
         if record.queue != WARM_QUEUE or not record.is_terminal or not record.digest:
             return
-        before = self._told.setdefault((record.id, record.nonce), record.state)
+        before = self._reported.setdefault((record.id, record.nonce), record.state)
         if before is not record.state:
-            self.report_violation(f"{record.id} was told {before}, and then {record.state}")
+            self.report_violation(f"{record.id} was reported as {before}, and then as {record.state}")
 
     def on_fail_over(self) -> None:
-        """See `InvariantMonitor`. What was told must have been durable."""
+        """See `InvariantMonitor`. What was reported must have been durable."""
         super().on_fail_over()
-        for key, state in self._told.items():
+        for key, state in self._reported.items():
             record = self.ledger.records.get(key[0])
             is_known = record is None or record.nonce not in (key[1], "") or record.state is state
             if not is_known or (record is None and key in self._forgotten_ended):
-                self.report_violation(f"the end {state} of {key[0]} was told, and is forgotten")
+                self.report_violation(f"the end {state} of {key[0]} was reported, and is forgotten")
         self._copy_runs()
 
     def _check_runs(self) -> None:
@@ -126,7 +126,7 @@ class WarmMonitor(InvariantMonitor):
         earlier = [command for other, command in self._commands.items() if other[:2] == key[:2]]
         if any(command.how is None for command in earlier):
             self.report_violation(f"two commands of {turn.id} run at a time")
-        if record is None or record.nonce != turn.nonce or record.is_terminal or key[:2] in self._told:
+        if record is None or record.nonce != turn.nonce or record.is_terminal or key[:2] in self._reported:
             self.report_violation(f"{turn.id} is started after its end: {record}")
         elif not all(_may_follow(record.relaunch, self.ecs.tasks[command.arn]) for command in earlier):
             self.report_violation(f"{turn.id} was started again although relaunch={record.relaunch}")
@@ -150,10 +150,10 @@ class WarmMonitor(InvariantMonitor):
         self._left.add(runner.boot)
 
     def on_cancel(self, runner: SimRunner, turn: Turn) -> None:
-        """Check that somebody has stopped the request."""
+        """Check that a caller has stopped the request."""
         record = self.ledger.records.get(turn.id)
         if record is None or not record.stop_requested_by:
-            self.report_violation(f"{runner.name} cancels {turn.id}, which nobody has stopped")
+            self.report_violation(f"{runner.name} cancels {turn.id}, which no caller has stopped")
 
     def on_stop_task(self, task: SimTask, running: Turn | None) -> None:
         """Check that StopTask of ecs-queue hits no request, or only one that is to be stopped."""
@@ -169,7 +169,7 @@ class WarmMonitor(InvariantMonitor):
         for record_id in hit:
             record = self.ledger.records.get(record_id)
             if task.is_running and (record is None or not record.stop_requested_by):
-                self.report_violation(f"StopTask of {task.arn[-2:]} hits {record_id}, which nobody has stopped")
+                self.report_violation(f"StopTask of {task.arn[-2:]} hits {record_id}, which no caller has stopped")
 
     def on_task_created(self, task: SimTask) -> None:
         """See `InvariantMonitor`. A runner of a launch that is over finds no run: it may be started late."""

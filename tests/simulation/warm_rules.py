@@ -76,7 +76,7 @@ def end_counts_for_any_turn() -> list[Patch]:
     return [(runs, "begin", begin)]
 
 
-def end_is_told_once() -> list[Patch]:
+def end_is_reported_once() -> list[Patch]:
     """A runner forgets its last end when it was acknowledged, and a fail-over undoes that."""
     original = RunnerState.on_answer
 
@@ -252,12 +252,12 @@ def _without_barrier(*operations: str) -> list[Patch]:
     return [(simulated_ledger, "_BARRIER_OPERATIONS", kept)]
 
 
-def no_barrier_before_an_end_is_told() -> list[Patch]:
-    """A told end is lost, and its runner, the only other witness, is gone."""
+def no_barrier_before_an_end_is_reported() -> list[Patch]:
+    """A reported end is lost, and its runner, the only other process that knows it, is gone."""
     return _without_barrier("settle", "update_runner_tasks")
 
 
-def no_barrier_before_a_stop_is_told() -> list[Patch]:
+def no_barrier_before_a_stop_is_reported() -> list[Patch]:
     """A stopped request ends as REVOKED, and is launched after all."""
     return _without_barrier("stop")
 
@@ -266,8 +266,8 @@ def no_barrier_of(word: str) -> list[Patch]:
     """A runner acts on a word that is not durable."""
     original = SimRunnerLink._say
 
-    def say(self: SimRunnerLink, said: str, *arguments: Any, has_barrier: bool = False) -> Any:
-        return original(self, said, *arguments, has_barrier=has_barrier and said != word)
+    def say(self: SimRunnerLink, message: str, *arguments: Any, has_barrier: bool = False) -> Any:
+        return original(self, message, *arguments, has_barrier=has_barrier and message != word)
 
     return [(SimRunnerLink, "_say", say)]
 
@@ -316,7 +316,7 @@ WARM_RULES: Mapping[str, WarmRule] = {
         WarmRule(turn_is_given_once, _NOT_FINISHED, _LOSSES),
         WarmRule(any_process_binds, _DOUBLED, RunnerFaults(two_tasks=0.6, restart=0.05)),
         WarmRule(end_counts_for_any_turn, "command runs|while its task is alive|not what happened", _LATE),
-        WarmRule(end_is_told_once, f"{_NOT_FINISHED}|let go", RunnerFaults(fail_over=0.3, hint_lost=0.5)),
+        WarmRule(end_is_reported_once, f"{_NOT_FINISHED}|let go", RunnerFaults(fail_over=0.3, hint_lost=0.5)),
         WarmRule(
             bound_run_is_ignored,
             f"{_DISAGREE}|UNKNOWN",
@@ -324,7 +324,7 @@ WARM_RULES: Mapping[str, WarmRule] = {
             _LOST_CALLS,
             first_seed=16,
         ),
-        WarmRule(runner_is_stopped_open, "open run|nobody has stopped", RunnerFaults(hang=0.1)),
+        WarmRule(runner_is_stopped_open, "open run|no caller has stopped", RunnerFaults(hang=0.1)),
         WarmRule(
             unwanted_task_is_stopped,
             "open run",
@@ -363,10 +363,10 @@ WARM_RULES: Mapping[str, WarmRule] = {
             RunnerFaults(runs_long=0.5),
             first_seed=6,
         ),
-        WarmRule(no_barrier_before_an_end_is_told, "is forgotten|was told", _FAIL_OVERS),
+        WarmRule(no_barrier_before_an_end_is_reported, "is forgotten|was reported", _FAIL_OVERS),
         WarmRule(
-            no_barrier_before_a_stop_is_told,
-            "is forgotten|was told|got REVOKED",
+            no_barrier_before_a_stop_is_reported,
+            "is forgotten|was reported|got REVOKED",
             RunnerFaults(),
             SimFaults(fail_over=0.5),
             first_seed=13,

@@ -149,11 +149,11 @@ class SimWorker(SimProcess):
         idle: Callable[[float], None],
         report_violation: Callable[[str], None],
         event_server: SimEventQueueServer | None = None,
-        on_told: Callable[[Record], None] = lambda record: None,
+        on_reported: Callable[[Record], None] = lambda record: None,
     ) -> None:
         super().__init__(context, name, on_death)
         self.idle = idle
-        self._on_told = on_told
+        self._on_reported = on_reported
         self._report_violation = report_violation
         self.telemetry = Telemetry(self._on_event)
         self.outages = Outages(self.telemetry, context.scheduler.clock)
@@ -248,7 +248,7 @@ class SimWorker(SimProcess):
         ]
 
     def _publish_result(self, record: Record) -> None:
-        self._on_told(record)
+        self._on_reported(record)
         self._result_publisher.publish(record)
 
     def _target_for(self, queue: str) -> Target:

@@ -117,7 +117,7 @@ class RequestLog:
     """Follows a request's containers, attempt after attempt, from its present one to the request's end.
 
     Attributes:
-        record: What the ledger said last.
+        record: The record as the ledger last returned it.
     """
 
     def __init__(
