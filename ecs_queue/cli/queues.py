@@ -34,7 +34,7 @@ def queues(context: click.Context, options: SharedOptions, as_json: bool) -> Non
     `backlog` counts messages that wait in the broker, `queued` requests that are not launched yet, `in flight`
     tasks that are being launched or run. `limit` and `weight` are max_in_flight and weight of the queue's profile
     in the configuration of this command. A queue is full when its limit is reached; with max_starting, the state
-    shows how many tasks start while no further one may.
+    shows how many tasks start while no further one may; with launch_rate, how many launches a second it makes at most.
 
     \b
     Examples:
@@ -115,6 +115,7 @@ def _queues_to_dicts(client: EcsQueue) -> Iterator[dict[str, Any]]:
             "max_in_flight": profile.max_in_flight or None,
             "starting": starting[name],
             "max_starting": profile.max_starting or None,
+            "launch_rate": profile.launch_rate or None,
             "weight": profile.weight,
             "paused_since": paused.get(name),
         }
@@ -122,7 +123,7 @@ def _queues_to_dicts(client: EcsQueue) -> Iterator[dict[str, Any]]:
 
 def _row(facts: Mapping[str, Any], now: float) -> list[str]:
     limit = facts["max_in_flight"]
-    state = "active"
+    state = f"at most {facts['launch_rate']:g} a second" if facts["launch_rate"] else "active"
     if facts["max_starting"] and facts["starting"] >= facts["max_starting"]:
         state = f"{facts['starting']} of {facts['max_starting']} starting"
     if limit and facts["in_flight"] >= limit:

@@ -89,7 +89,8 @@ def _print_request(client: EcsQueue, name: str, as_json: bool, with_logs: bool) 
         print_stderr("ecs-queue: its retention time in the ledger is over; this is what the journal has")
         print_facts(facts)
     else:
-        print_fields(record_lines(record, now, client.ledger.list_paused_queues()))
+        launch_rate = client.config.profile(record.queue or "default").launch_rate
+        print_fields(record_lines(record, now, client.ledger.list_paused_queues(), launch_rate))
     print_timeline(timeline, now)
     if with_logs:
         print_last_lines(client, record)

@@ -109,6 +109,19 @@ _PROFILE_KEYS = (
         "Maximum number of this queue's tasks between their launch and RUNNING (docs/policies.md). 0: no limit.",
     ),
     ConfigKey(
+        "launch_rate",
+        "0",
+        parsers.number(0, "launches a second"),
+        "Launches a second of this queue, by all workers together, within run_task_rate (docs/policies.md). "
+        "0: no limit.",
+    ),
+    ConfigKey(
+        "launch_burst",
+        "1",
+        parsers.integer(1),
+        "Launches of this queue that may be made at once after an idle time, with launch_rate.",
+    ),
+    ConfigKey(
         "event_queue_url",
         None,
         parsers.queue_url,

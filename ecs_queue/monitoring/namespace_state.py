@@ -133,11 +133,12 @@ def scale_signal(
         room = config.max_in_flight - sum(each.in_flight for each in state.queues.values())
     if limit := config.profile(queue).max_in_flight:
         room = min(room, limit - found.in_flight)
+    rates = [rate for rate in (config.run_task_rate, config.profile(queue).launch_rate) if rate]
     wanted = count_workers_wanted(
         found.waiting,
         found.in_flight,
         config.concurrency,
-        config.run_task_rate,
+        min(rates, default=0.0),
         room=0 if found.paused else room,
         drain_seconds=drain_seconds,
     )

@@ -52,7 +52,7 @@ def count_workers_wanted(
         backlog: Requests that wait.
         in_flight: Tasks that run: while there is one, a worker has to follow it.
         concurrency: RunTask calls that one worker makes at the same time.
-        rate: The RunTask quota that all workers share, in calls a second; 0: no limit.
+        rate: The RunTask quota of all workers, or a lower `launch_rate` of the queue, in calls a second; 0: no limit.
         room: How many more tasks may be launched before `max_in_flight` is reached; 0 for a paused queue.
         drain_seconds: The time to launch the backlog in.
     """

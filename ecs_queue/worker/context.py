@@ -39,6 +39,8 @@ from ecs_queue.worker.tracing import Tracing
 #: How long a worker keeps unused RunTask tokens, which it fetches for free threads. Their launches may have been
 #: cancelled, by a pause say, and meanwhile the bucket may have filled up to a whole burst. Seconds.
 _RUN_TASK_TOKEN_TTL = 0.25
+#: The same of a queue's own tokens: they come slowly, and must not expire while their launch waits for its account's.
+_QUEUE_TOKEN_TTL = 5.0
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -129,9 +131,26 @@ class WorkerContext:
     def rate_limit_for(self, queue: str) -> RateLimit | None:
         """Return the rate limit of a launch in this queue; None without a limit, or without a target to call."""
         try:
-            return self.launch_limiter(queue).limit_for(self.target_for(queue))
+            account = self.launch_limiter(queue).limit_for(self.target_for(queue))
         except ConfigError:
             return None
+        return self._queue_limit(queue, account)
+
+    def _queue_limit(self, queue: str, account: RateLimit | None) -> RateLimit | None:
+        profile = self.config.profile(queue)
+        if not profile.launch_rate:
+            return account
+        bucket = f"launch_rate:{profile.queue}"
+        return RateLimit(bucket, profile.launch_rate, profile.launch_burst, 0, _QUEUE_TOKEN_TTL, account)
+
+    def return_launch_token(self, queue: str, target: Target) -> None:
+        """Give back the tokens of a launch that makes no call: its account's, and its queue's if that has a rate."""
+        limiter = self.launch_limiter(queue)
+        limiter.return_token(target)
+        account = limiter.limit_for(target)
+        own = self._queue_limit(queue, account)
+        if own is not None and own is not account:
+            self.token_cache.return_token(own)
 
     def launch_limiter(self, queue: str) -> RateLimiter:
         """Return the limiter of the launches in this queue, as far as no request chooses other capacity."""

@@ -74,7 +74,7 @@ class Launcher:
         action = context.decide_next_action("put", request.id, stored.code)
         if action in (NextAction.ADD_DEAD_LETTER, NextAction.REJECT_TOO_LATE):
             if may_call:
-                context.launch_limiter(request.queue).return_token(prepared.target)
+                context.return_launch_token(request.queue, prepared.target)
             self._reject(delivery, request, nonce, stored.code)
             return True
         if action is NextAction.PUBLISH_RESULT and stored.record is not None:
@@ -202,7 +202,7 @@ class Launcher:
         action = context.decide_next_action("claim", str(prepared.task.key), result.code)
         if action is not NextAction.RUN_TASK or record is None:
             if claim_request.may_call:
-                context.launch_limiter(prepared.task.queue).return_token(prepared.target)
+                context.return_launch_token(prepared.task.queue, prepared.target)
             if result.code is ResultCode.ASSIGNED and record is not None:
                 context.telemetry.emit(
                     "launch.assigned", id=record.id, launch=record.launch, run=record.run, arn=record.arn

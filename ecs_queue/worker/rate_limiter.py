@@ -2,7 +2,8 @@
 
 RunTask and StopTask take tokens of one bucket, RunTask on Fargate Spot of a second one (`runtask.capacity`),
 DescribeTasks and ListTasks of a third; each account and Region has its own, as far as a target identifies them. RunTask
-leaves the last tokens of its bucket to StopTask. Nothing here waits: a caller without a token learns when to ask again,
+leaves the last tokens of its bucket to StopTask. A launch of a queue with a `launch_rate` takes a token of its queue's
+bucket, too. Nothing here waits: a caller without a token learns when to ask again,
 and does something else meanwhile.
 """
 
@@ -38,6 +39,7 @@ class RateLimit:
         burst: Size of the bucket: calls that may be made at once after a pause.
         reserve: Tokens of the bucket that these calls must leave.
         token_ttl: How long a worker may keep an unused token. Seconds.
+        account: Of a queue's launches: the limit of its account, of which each launch needs a token, too.
     """
 
     bucket: str
@@ -45,6 +47,7 @@ class RateLimit:
     burst: int
     reserve: int = 0
     token_ttl: float = _TOKEN_TTL
+    account: RateLimit | None = None
 
 
 class TokenCache:
@@ -62,13 +65,32 @@ class TokenCache:
         """Use a token that is here; return whether there was one. None: the call needs none."""
         if rate_limit is None:
             return True
+        needed = [rate_limit] if rate_limit.account is None else [rate_limit, rate_limit.account]
         with self._lock:
-            tokens, since = self._tokens.get(rate_limit, (0, 0.0))
-            if not tokens or self._monotonic() - since > rate_limit.token_ttl:
-                self._tokens.pop(rate_limit, None)
+            if not all(map(self._count, needed)):
                 return False
-            self._tokens[rate_limit] = (tokens - 1, since)
+            for each in needed:
+                tokens, since = self._tokens[each]
+                self._tokens[each] = (tokens - 1, since)
             return True
+
+    def missing(self, rate_limit: RateLimit, count: int) -> tuple[RateLimit, int]:
+        """Return of which limit `count` launches lack tokens, and how many are of use now.
+
+        Tokens of an account are of use only with as many of the queue: a slow queue would let the others expire.
+        """
+        with self._lock:
+            held = self._count(rate_limit)
+        if rate_limit.account is None or not held:
+            return rate_limit, count
+        return rate_limit.account, min(count, held)
+
+    def _count(self, rate_limit: RateLimit) -> int:
+        tokens, since = self._tokens.get(rate_limit, (0, 0.0))
+        if tokens and self._monotonic() - since <= rate_limit.token_ttl:
+            return tokens
+        self._tokens.pop(rate_limit, None)
+        return 0
 
     def fetch_delay(self, rate_limit: RateLimit) -> float:
         """Return the seconds until a fetch can bring a token."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import Counter
 from dataclasses import replace
 
 from ecs_queue.worker.fair_queue import FairQueue, Job, JobKind
@@ -142,7 +143,7 @@ class LaunchThreadPool:
                 self._wake_one()
             return job
         soonest = math.inf
-        for rate_limit in self._fair_queue.waiting_rate_limits():
+        for rate_limit in self._wanted_tokens():
             if rate_limit in self._fetching:
                 continue
             delay = self._token_cache.fetch_delay(rate_limit)
@@ -153,6 +154,14 @@ class LaunchThreadPool:
             soonest = min(soonest, delay)
         return soonest
 
+    def _wanted_tokens(self) -> Counter[RateLimit]:
+        """How many tokens of each limit would let waiting jobs run."""
+        wanted: Counter[RateLimit] = Counter()
+        for rate_limit, number in self._fair_queue.waiting_rate_limits().items():
+            missing, useful = self._token_cache.missing(rate_limit, number)
+            wanted[missing] += useful
+        return wanted
+
     def _perform(self, work: Job | RateLimit) -> None:
         if isinstance(work, Job):
             self._run_job(work)
@@ -161,7 +170,7 @@ class LaunchThreadPool:
 
     def _fetch_tokens(self, rate_limit: RateLimit) -> None:
         with self._changed:
-            count = min(self._fair_queue.waiting_rate_limits().get(rate_limit, 1), self._size - self._running)
+            count = min(self._wanted_tokens().get(rate_limit, 1), self._size - self._running)
         try:
             self._token_cache.fetch(rate_limit, count)
         except Exception as error:  # noqa: BLE001 - the jobs wait for the next try

@@ -66,6 +66,16 @@ def test_a_queue_that_waits_for_tasks_to_start_says_so(
     assert "max_starting of its queue is reached" in invoke("status", "e2", env=environ).stdout
 
 
+def test_a_queue_with_a_rate_shows_it(invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue) -> None:
+    environ = {**no_worker_environ, "AIRFLOW__AWS_ECS_EXECUTOR_ETL__LAUNCH_RATE": "0.5"}
+    client.submit(["true"], queue="etl", id="e")
+    lines = {line["queue"]: line for line in json_lines(invoke("queues", "--json", env=environ).stdout)}
+    assert (lines["etl"]["launch_rate"], lines["default"]["launch_rate"]) == (0.5, None)
+    table = {line.split()[0]: line for line in invoke("queues", env=environ).stdout.splitlines()}
+    assert table["etl"].endswith("at most 0.5 a second")
+    assert "at most 0.5 a second" in invoke("status", "e", env=environ).stdout
+
+
 def test_a_paused_queue_launches_nothing_until_it_is_resumed(
     invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
 ) -> None:

@@ -285,6 +285,17 @@ def test_a_queue_that_is_not_read_has_no_numbers_instead_of_zeros() -> None:
     assert (status, text.startswith("q0249 is beyond the 200 queues")) == (503, True)
 
 
+def test_a_rate_of_its_own_bounds_the_workers_wanted_for_a_queue() -> None:
+    environ = {"AIRFLOW__AWS_ECS_EXECUTOR_SLOW__LAUNCH_RATE": "1"}
+    config = make_config(environ, concurrency=8, run_task_rate=200)
+    found = namespace_state.QueueState(states={}, backlog=100_000, oldest_age=0.0, paused=False, workers=0)
+    queues = {"slow": found, "quick": found}
+    state = namespace_state.NamespaceState(queues=queues, other_states={}, workers=[])
+    wanted = {queue: namespace_state.scale_signal(config, state, queue).workers_wanted for queue in state.queues}
+    assert wanted["slow"] == 1
+    assert wanted["quick"] > 1
+
+
 def test_a_limit_of_tasks_in_flight_bounds_the_workers_wanted() -> None:
     config = make_config(concurrency=8, run_task_rate=0, max_in_flight=500)
     assert json.loads(MonitorHarness(config=config).get("/scale", queue="default")[1])["workers_wanted"] == 2

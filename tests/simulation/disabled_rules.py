@@ -27,7 +27,9 @@ from ecs_queue.protocol.states import State
 from ecs_queue.protocol.task_order import compare_observations
 from ecs_queue.worker import launch_calls
 from ecs_queue.worker.consumer import Consumer
+from ecs_queue.worker.context import WorkerContext
 from ecs_queue.worker.poller import Poller
+from ecs_queue.worker.rate_limiter import RateLimit
 from ecs_queue.worker.sweeper import Sweeper
 from tests.simulation import ledger as simulated_ledger
 from tests.simulation.faults import SimFaults
@@ -260,6 +262,15 @@ def start_slot_freed_too_early() -> list[Patch]:
     return [(memory, "is_starting", lambda record: record.state is State.LAUNCHING)]
 
 
+def launch_rate_ignored() -> list[Patch]:
+    """A launch needs no token of its queue."""
+
+    def rate_limit_for(self: WorkerContext, queue: str) -> RateLimit | None:
+        return self.launch_limiter(queue).limit_for(self.target_for(queue))
+
+    return [(WorkerContext, "rate_limit_for", rate_limit_for)]
+
+
 def delay_ignored() -> list[Patch]:
     """A claim does not look whether the request's time has come."""
     original = state_machine.claim
@@ -374,6 +385,7 @@ PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
         ProtocolRule(equal_version_taken_for_nothing_new, _NOT_FINISHED),
         ProtocolRule(capacity_stop_costs_attempt, "consumed an attempt, but nothing", SimFaults(capacity_stop=0.5)),
         ProtocolRule(delay_ignored, "is started before its time", SimFaults(), SimPolicies(delays=(60.0,))),
+        ProtocolRule(launch_rate_ignored, "with it .* in", SimFaults(), SimPolicies(launch_rate=0.02)),
         ProtocolRule(max_starting_ignored, "with it .* start$", SimFaults(), SimPolicies(max_starting=1)),
         ProtocolRule(start_slot_freed_too_early, "with it .* start$", SimFaults(), SimPolicies(max_starting=1)),
         ProtocolRule(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, 
 from ecs_queue.protocol.states import LIVE_STATES, TRANSITIONS, State
 from tests.simulation.clients import SimOwner
 from tests.simulation.ecs import SimEcs, SimTask
+from tests.simulation.faults import SimFaults
 from tests.simulation.ledger import SimLedgerServer
 from tests.simulation.process import SimulationContext
 
@@ -29,6 +31,8 @@ _ALLOWED_TRANSITIONS = {
 
 #: Seconds for which no worker may have seen that a task has started, though none was frozen: replies are late.
 _MAX_UNSEEN_START = 120.0
+#: How long a token may have been taken before its launch is claimed, in seconds.
+_MAX_TOKEN_AGE = 10.0
 
 
 class InvariantMonitor:
@@ -40,6 +44,10 @@ class InvariantMonitor:
         self._max_attempts = config.base_profile.max_run_task_attempts
         self._startup_allowance = config.startup_allowance
         self._limits = [limit for limit in (config.max_in_flight, config.base_profile.max_in_flight) if limit]
+        # Faults may come between the token and the claim, and then claims come closer together than their tokens.
+        has_faults = replace(context.faults, stays_pending=0.0) != SimFaults()
+        self._launch_rate = 0.0 if has_faults else config.base_profile.launch_rate
+        self._claimed_at: list[float] = []
         self._max_starting = config.base_profile.max_starting
         self._has_retry_rules = bool(config.base_profile.retry_rules)
         self.paused = False
@@ -189,6 +197,19 @@ class InvariantMonitor:
             self.coverage["claim beside a start"] += len(starting) > 1
             if len(starting) > self._max_starting:
                 self.report_violation(f"{record.id} is claimed, with it {starting} start")
+
+        self._check_launch_rate(record)
+
+    def _check_launch_rate(self, record: Record) -> None:
+        """Launches keep to the rate, with a burst of one; a token may have waited for its launch."""
+        if not self._launch_rate:
+            return
+        now = self._context.now
+        self._claimed_at.append(now)
+        for number, earlier in enumerate(reversed(self._claimed_at)):
+            if number > 1 + (now - earlier + _MAX_TOKEN_AGE) * self._launch_rate:
+                self.report_violation(f"{record.id} is claimed, with it {number + 1} in {now - earlier:.0f} s")
+                return
 
     @staticmethod
     def _may_start(record: Record) -> bool:

@@ -22,6 +22,7 @@ class SimPolicies:
     has_retry_rules: bool = False  # RETRY_RULES
     delays: tuple[float, ...] = ()  # of the requests of an owner, in turn; 0: none
     max_starting: int = 0
+    launch_rate: float = 0.0  # launches a second
     stays_pending: float = 0.0  # the probability that a task never starts
 
 
@@ -35,4 +36,6 @@ def draw_policies(seed: int) -> SimPolicies:
         policies["delays"] = tuple(rng.choice((0.0, 5.0, 60.0, 900.0)) * rng.uniform(0.5, 2.0) for _ in range(3))
     if rng.random() < 0.2:
         policies["max_starting"] = rng.choice((1, 2))
+    if rng.random() < 0.15:
+        policies["launch_rate"] = rng.choice((0.02, 0.5))
     return SimPolicies(**policies)

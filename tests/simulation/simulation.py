@@ -116,7 +116,7 @@ def make_environ(
     overrides["max_deliveries"] = "3" if overrides["max_in_flight"] == "2" else "1000"
     limit = overrides.pop("queue_limit")
     profile = {"TASK_DEFINITION": task_definition, "MAX_IN_FLIGHT": limit, "START_TIMEOUT": f"{policies.start_timeout}"}
-    profile["MAX_STARTING"] = str(policies.max_starting)
+    profile |= {"MAX_STARTING": str(policies.max_starting), "LAUNCH_RATE": str(policies.launch_rate)}
     if policies.has_retry_rules:
         profile["RETRY_RULES"] = json.dumps(RETRY_RULES)
     environ = {**_ENVIRON, **{f"AIRFLOW__AWS_ECS_EXECUTOR__{key}": value for key, value in profile.items()}}

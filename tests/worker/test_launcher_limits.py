@@ -275,6 +275,51 @@ def test_max_in_flight_lets_the_rest_wait_until_there_is_room() -> None:
     assert (harness.state("a"), harness.state("b")) == (State.SUCCESS, State.LAUNCHED)
 
 
+class TestLaunchRate:
+    RATE: ClassVar = {
+        "AIRFLOW__AWS_ECS_EXECUTOR_GPU__LAUNCH_RATE": "0.5",
+        "AIRFLOW__AWS_ECS_EXECUTOR_GPU__LAUNCH_BURST": "2",
+    }
+
+    def submit(self, harness: WorkerHarness, worker: Any, record_id: str, queue: str) -> None:
+        delivery = FakeDelivery(harness.new_envelope(record_id, queue=queue), queue)
+        take: Any = partial(worker.launcher.handle_message, delivery)
+        job = Job(take, JobKind.MESSAGE, queue, rate_limit=worker.context.rate_limit_for(queue))
+        worker.thread_pool.submit(job)
+
+    def test_it_is_shared_by_all_workers_and_holds_no_other_queue_up(self) -> None:
+        harness = WorkerHarness(self.RATE)
+        workers = [harness.new_worker(self.RATE) for _ in range(2)]
+        for index in range(4):
+            self.submit(harness, workers[index % 2], f"gpu{index}", "gpu")
+            self.submit(harness, workers[index % 2], f"free{index}", "default")
+
+        assert len(harness.ecs.run_task_calls) == 4 + 2
+
+    def test_a_launch_that_makes_no_call_gives_its_tokens_back(self) -> None:
+        harness = WorkerHarness(self.RATE)
+        worker = harness.new_worker(self.RATE)
+        harness.memory_ledger.pause_queues(["gpu"])
+        for index in range(2):
+            self.submit(harness, worker, f"a{index}", "gpu")
+        harness.memory_ledger.resume_queues(["gpu"])
+        assert not harness.ecs.run_task_calls
+        worker.admission.step()
+
+        for index in range(3):
+            self.submit(harness, worker, f"b{index}", "gpu")
+
+        assert len(harness.ecs.run_task_calls) == 2
+
+    def test_a_throttle_of_the_account_leaves_the_queues_rate_as_it_is(self) -> None:
+        harness = WorkerHarness(self.RATE)
+        worker = harness.new_worker(self.RATE)
+        limiter = worker.context.launch_limiter("gpu")
+        limiter.report_throttled(TARGET)
+
+        assert harness.memory_ledger.take_tokens("launch_rate:gpu", 2, 0.5, 2)[0] == 2
+
+
 def test_max_starting_lets_the_rest_wait_until_a_task_runs() -> None:
     harness = WorkerHarness({"AIRFLOW__AWS_ECS_EXECUTOR__MAX_STARTING": "1"})
     arn = harness.launch("a")

@@ -138,6 +138,49 @@ def test_jobs_run_at_the_rate_of_their_tokens(make_harness: Callable[[int], Thre
     assert time.monotonic() - start >= 50 / 200 - 0.001  # the ledger's clock counts milliseconds
 
 
+def test_jobs_of_a_queue_with_a_rate_run_at_that_rate(make_harness: Callable[[int], ThreadPoolHarness]) -> None:
+    harness = make_harness(8)
+    harness.jobs.released.set()
+    account = RateLimit("run:x", 10_000.0, 100)
+    start = time.monotonic()
+
+    harness.submit(20, "slow", RateLimit("launch_rate:slow", 100.0, 5, account=account))
+
+    assert harness.thread_pool.wait_until_idle(20)
+    assert harness.jobs.done == 20
+    assert time.monotonic() - start >= 15 / 100 - 0.001
+
+
+def test_a_slow_queue_takes_no_tokens_that_others_of_its_account_could_use(
+    make_harness: Callable[[int], ThreadPoolHarness],
+) -> None:
+    harness = make_harness(8)
+    harness.jobs.released.set()
+    account = RateLimit("run:x", 0.001, 20)
+    slow = RateLimit("launch_rate:slow", 0.001, 2, account=account)
+    harness.submit(50, "slow", slow)
+    wait_until(lambda: harness.jobs.done == 2)
+
+    harness.submit(18, "quick", account)
+
+    wait_until(lambda: harness.jobs.done == 20)
+    assert harness.thread_pool.waiting("slow", JobKind.MESSAGE) == 48
+
+
+def test_a_queue_with_a_rate_waits_for_its_account_and_keeps_its_own_token(
+    make_harness: Callable[[int], ThreadPoolHarness],
+) -> None:
+    harness = make_harness(2)
+    harness.jobs.released.set()
+    account = RateLimit("run:x", 2.0, 1)
+    assert harness.ledger.take_tokens("run:x", 1, 2.0, 1)[0] == 1
+
+    harness.submit(1, "slow", RateLimit("launch_rate:slow", 0.001, 1, token_ttl=60.0, account=account))
+
+    wait_until(lambda: harness.jobs.done == 1)
+    assert harness.ledger.take_tokens("launch_rate:slow", 1, 0.001, 1)[0] == 0
+
+
 def test_a_lost_ledger_is_asked_again_and_holds_up_nothing_else(
     make_harness: Callable[[int], ThreadPoolHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
