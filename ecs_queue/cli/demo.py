@@ -13,7 +13,15 @@ from ecs_queue.cli.demo_tasks import DemoTask, demo_tasks
 from ecs_queue.cli.ui.durations import format_duration
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import SharedOptions, command_options
-from ecs_queue.cli.ui.output import is_terminal, print_json, print_stderr, print_stdout, print_table, truncate
+from ecs_queue.cli.ui.output import (
+    fits_terminal,
+    is_terminal,
+    print_json,
+    print_stderr,
+    print_stdout,
+    print_table,
+    truncate,
+)
 from ecs_queue.cli.ui.record_view import ran_to_exit
 
 if TYPE_CHECKING:
@@ -30,8 +38,9 @@ _POLL_INTERVAL_SECONDS = 0.2
 _TIMEOUT_SECONDS = 30.0
 _NEXT_STEPS = """\
 What to try next:
-  ecs-queue local                          run the same installation; it prints the environment to export
-  ecs-queue submit --wait -- echo hello    in that environment: run one command, exit as it does
+  ecs-queue local                          run the same installation
+  eval "$(ecs-queue local env)"            in another shell: its environment
+  ecs-queue submit --wait -- echo hello    run one command, exit as it does
   ecs-queue status                         see what waits, runs and has ended
   ecs-queue --help                         learn everything else"""
 
@@ -132,7 +141,10 @@ def _print_results(tasks: Sequence[DemoTask], results: dict[str, TaskResult], as
             print_json(result.to_result_line())
         return
     headers = ("id", "command", "state", "attempts", "exit", "waited", "ran", "reason")
-    print_table(headers, [_row(task, results.get(task.id)) for task in tasks])
+    rows = [_row(task, results.get(task.id)) for task in tasks]
+    # On a narrow terminal the id stands for the command, which it names.
+    shown = range(len(headers)) if fits_terminal(headers, rows) else (0, 2, 3, 4, 7)
+    print_table([headers[column] for column in shown], [[row[column] for column in shown] for row in rows])
     counts = Counter(result.state for result in results.values())
     print_stdout(f"{len(results)} results: " + ", ".join(f"{number} {state}" for state, number in counts.items()))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ecs_queue.cli.demo_tasks import DemoTask
 from ecs_queue.cli.ui.durations import format_duration
-from ecs_queue.cli.ui.output import is_terminal, print_stderr, rich_table, truncate
+from ecs_queue.cli.ui.output import fit_columns, is_terminal, print_stderr, rich_table, truncate
 from ecs_queue.cli.ui.record_view import ran_to_exit
 from ecs_queue.cli.ui.records import STATE_NAMES
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _PRINT_INTERVAL_SECONDS = 1.0
 _MAX_ROWS = 14
+_HEADERS = ("id", "state", "ECS", "attempt", "exit", "command", "reason")
 
 
 @contextmanager
@@ -80,7 +81,7 @@ class LiveDemoView(DemoView):
         commands = {task.id: task.display for task in self._tasks}
         shown = list(self._recently_changed)[-_MAX_ROWS:]
         rows = [_row(records[name], commands[name]) for name in shown if name in records]
-        table = rich_table(("id", "command", "state", "ECS", "attempt", "exit", "reason"), rows, "ellipsis")
+        table = rich_table(*fit_columns(_HEADERS, rows, self._live.console.width), "ellipsis")
         bar = ProgressBar(total=len(self._tasks), completed=ended, width=60)
         return Group(Text(head, style="bold"), bar, table)
 
@@ -95,5 +96,5 @@ def _row(record: Record, command: str) -> list[str]:
     exit_code = "" if record.exit_code is None else str(record.exit_code)
     attempt = str(record.attempts_made)
     status = "" if record.is_terminal else record.last_status
-    cells = (record.id, truncate(command, 28), record.state.value, status, attempt, exit_code)
+    cells = (record.id, record.state.value, status, attempt, exit_code, truncate(command, 28))
     return [*cells, "" if ran_to_exit(record.state, record.exit_code) else truncate(record.reason, 48)]

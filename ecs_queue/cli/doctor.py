@@ -10,7 +10,7 @@ import click
 from ecs_queue.cli.ui.durations import Duration
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import SharedOptions, command_options, load_shared_config, queue_name
-from ecs_queue.cli.ui.output import is_terminal, print_json, print_stderr, sanitize, write_stdout
+from ecs_queue.cli.ui.output import print_json, print_stderr, sanitize, style, write_stdout
 
 if TYPE_CHECKING:
     from ecs_queue.findings import Finding
@@ -94,7 +94,6 @@ def _print_finding(finding: Finding, as_json: bool) -> None:
         print_json({**found, "text": text, "advice": advice})
         return
     label, colour = _LABELS[severity]
-    if is_terminal():
-        label = click.style(label, fg=colour, bold=colour == "red")
+    label = style(label, fg=colour, bold=colour == "red")
     lines = [f"{label}  {sanitize(finding.subject)}: {text}", *([f"         -> {advice}"] if advice else [])]
     write_stdout("\n".join(lines))

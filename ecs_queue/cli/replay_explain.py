@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from ecs_queue.cli.ui.durations import format_timestamp
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
-from ecs_queue.cli.ui.output import is_terminal, print_json, print_stderr, sanitize, write_stdout
+from ecs_queue.cli.ui.output import print_json, print_stderr, sanitize, style, write_stdout
 from ecs_queue.payload_repr import PayloadRepr
 
 if TYPE_CHECKING:
@@ -123,8 +121,8 @@ def print_diff(lines: Sequence[str]) -> None:
     """Print the lines of a diff to stdout, in colours on a terminal."""
     for line in lines:
         shown = line[: len(line) - len(line.lstrip())] + sanitize(line)  # `sanitize` alone drops the indentation
-        colour = _DIFF_COLOURS.get(line[:1]) if is_terminal() else None
-        write_stdout(click.style(shown, fg=colour) if colour else shown)
+        colour = _DIFF_COLOURS.get(line[:1])
+        write_stdout(style(shown, fg=colour) if colour else shown)
 
 
 def _mark_changed_secrets(shown: Any, previous: Any, current: Any) -> Any:

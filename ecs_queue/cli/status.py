@@ -15,9 +15,9 @@ from ecs_queue.cli.ui.output import (
     print_facts,
     print_fields,
     print_json,
+    print_sentence,
     print_stderr,
-    print_stdout,
-    print_table_or_blocks,
+    print_table,
 )
 from ecs_queue.cli.ui.record_view import record_lines, record_to_dict
 from ecs_queue.cli.ui.records import STATE_NAMES, list_queues, read_backlog, report_health
@@ -113,8 +113,8 @@ def _print_queues(client: EcsQueue, as_json: bool) -> int:
         numbers = [len(serving), "?" if backlog is None else backlog, *states.values(), delayed[name]]
         rows.append([name, *map(str, numbers)])
     if not as_json:
-        print_table_or_blocks(("queue", "workers", "backlog", *STATE_NAMES, "delayed"), rows)
-        print_stdout(_workers_summary(alive))
+        print_table(("queue", "workers", "backlog", *STATE_NAMES, "delayed"), rows)
+        print_sentence(_workers_summary(alive))
     return report_health(client.ledger, alive)
 
 

@@ -21,7 +21,9 @@ from ecs_queue.cli.ui.output import (
     print_stderr,
     print_table,
     sanitize,
+    style,
     truncate,
+    wrap_for_terminal,
     write_stdout,
 )
 from ecs_queue.cli.ui.record_view import format_run_time, ran_to_exit, record_to_dict
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 #: How many requests people see unless --limit says more. A list for a program is never cut without --limit.
 _DEFAULT_LIMIT = 50
 _HEADERS = ("id", "state", "queue", "attempts", "exit", "age", "run time", "reason")
-#: Columns that a reason needs to be readable.
-_MIN_REASON_WIDTH = 16
 
 
 @click.command(short_help="List or count requests.")
@@ -95,8 +95,7 @@ def _print_records(records: Sequence[Record], limit: int, now: float, *, is_filt
         print_stderr("no such requests" if is_filtered else "no requests")
         return
     rows = [_row(record, now) for record in records[:limit]]
-    reason_width = _MIN_REASON_WIDTH if any(row[-1] for row in rows) else 0
-    if fits_terminal(_HEADERS, [row[:-1] for row in rows], reason_width):
+    if fits_terminal(_HEADERS, rows):
         print_table(_HEADERS, rows)
     else:
         for row in rows:
@@ -133,11 +132,11 @@ def _print_counts(records: Iterator[Record], as_json: bool, *, is_filtered: bool
 def _print_block(row: Sequence[str]) -> None:
     """Print a request on a narrow terminal, with its id unbroken so that it can be copied."""
     record_id, state, queue, attempts, exit_code, age, ran, reason = row
-    write_stdout(f"{sanitize(record_id)}  {click.style(state, fg=STATE_STYLES.get(state))}  {sanitize(queue)}")
+    write_stdout(f"{sanitize(record_id)}  {style(state, fg=STATE_STYLES.get(state, 'reset'))}")
     optional = [f"{name} {value}" for name, value in (("ran", ran), ("exit", exit_code)) if value]
-    facts = [f"queued {age} ago", describe_number(int(attempts), "attempt"), *optional]
+    facts = [f"queue {queue}", f"queued {age} ago", describe_number(int(attempts), "attempt"), *optional]
     for line in filter(None, (", ".join(facts), reason)):
-        write_stdout(f"  {sanitize(line)}")
+        write_stdout(f"  {wrap_for_terminal(sanitize(line), 2)}")
 
 
 def _row(record: Record, now: float) -> list[str]:

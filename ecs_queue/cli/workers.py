@@ -13,7 +13,7 @@ from ecs_queue.cli.ui.durations import format_duration, format_timestamp
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.numbers import count
 from ecs_queue.cli.ui.options import SharedOptions, command_options, load_shared_config, open_client
-from ecs_queue.cli.ui.output import describe_number, print_json, print_stderr, print_stdout, print_table_or_blocks
+from ecs_queue.cli.ui.output import describe_number, print_json, print_sentence, print_stderr, print_stdout, print_table
 from ecs_queue.cli.ui.records import report_health
 
 if TYPE_CHECKING:
@@ -78,11 +78,11 @@ def workers(options: SharedOptions, check: bool, minimum: int, as_json: bool) ->
         for worker in found:
             print_json(_worker_to_dict(worker))
     elif found:
-        print_table_or_blocks(_HEADERS, [_row(worker, now) for worker in found])
-        print_stdout(_summary(found))
+        print_table(_HEADERS, [_row(worker, now) for worker in found])
+        print_sentence(_summary(found))
         if runners:
             busy, idle = (sum(facts[name] for facts in runners) for name in ("busy", "idle"))
-            print_stdout(f"runners of warm pools: {busy} busy, {idle} idle (`ecs-queue pools`)")
+            print_sentence(f"runners of warm pools: {busy} busy, {idle} idle (`ecs-queue pools`)")
     else:
         print_stderr("no worker is alive: start one with `ecs-queue worker`")
     return status

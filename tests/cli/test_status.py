@@ -58,7 +58,7 @@ def test_status_has_a_block_for_each_queue_on_a_terminal_of_80_columns(
     invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.submit(["true"])
-    monkeypatch.setattr("ecs_queue.cli.ui.output.is_terminal", lambda: True)
+    monkeypatch.setattr("ecs_queue.cli.ui.output.is_terminal", lambda *_: True)
     monkeypatch.setenv("COLUMNS", "80")
     shown = invoke("status", env=no_worker_environ).stdout.splitlines()
     assert "default" in shown[0]

@@ -76,7 +76,7 @@ def test_an_id_is_whole_in_one_line_of_every_terminal(
     columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for module in (cli_tasks, output):
-        monkeypatch.setattr(module, "is_terminal", lambda: True)
+        monkeypatch.setattr(module, "is_terminal", lambda *_: True)
     monkeypatch.setenv("COLUMNS", str(columns))
     ran = Record(id=UUID, queue="default", state=State.SUCCESS, attempts=1, exit_code=0, reason="Essential container")
     pulled = Record(id="pull", queue="default", state=State.REMOVED, attempts=3, reason="CannotPull" + "x" * 200)

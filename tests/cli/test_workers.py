@@ -64,9 +64,9 @@ def test_the_sums_of_all_workers_and_a_mix_of_versions_are_shown() -> None:
 def test_a_narrow_terminal_gets_a_block_a_worker(
     columns: str, is_table: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    monkeypatch.setattr(output, "is_terminal", lambda *_: True)
     monkeypatch.setenv("COLUMNS", columns)
-    output.print_table_or_blocks(_HEADERS, [_row(info(), NOW)])
+    output.print_table(_HEADERS, [_row(info(), NOW)])
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines) <= int(columns)
     assert any("name" in line and "launching" in line for line in lines) == is_table

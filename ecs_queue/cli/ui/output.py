@@ -9,6 +9,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import textwrap
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +29,10 @@ STATE_STYLES = {
 #: The name of a file that stands for stdin or stdout.
 STDIO = "-"
 
+#: Columns that a text in the last column of a table needs to be readable.
+_MIN_LAST_COLUMN_WIDTH = 16
+#: Columns between two columns of a table.
+_TABLE_GAP = 3
 #: A row's cells.
 Row = Sequence[str]
 
@@ -52,8 +57,14 @@ def describe_number(number: int, noun: str) -> str:
 
 
 def truncate(text: str, limit: int) -> str:
-    """Return at most `limit` characters, the last one an ellipsis when the text was longer."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    """Return at most `limit` characters, the last one an ellipsis when the text was longer.
+
+    It is cut between two words, unless that would take more than a third of it.
+    """
+    if len(text) <= limit:
+        return text
+    cut = text.rfind(" ", 2 * limit // 3, limit - 1)
+    return f"{text[: limit - 1] if cut < 0 else text[: cut + 1]}…"
 
 
 def open_missing_streams() -> None:
@@ -104,12 +115,18 @@ def write_stdout(content: str | bytes, end: str = "\n") -> None:
 def print_stderr(text: str) -> None:
     """Print one line for people to stderr. It never fails, so that a full stderr changes nothing else."""
     with suppress(OSError):
-        click.echo(sanitize(text), err=True)  # as text, not bytes: a progress bar may have replaced stderr
+        # As text, not bytes: a progress bar may have replaced stderr.
+        click.echo(wrap_for_terminal(sanitize(text), 0, sys.stderr), err=True)
 
 
 def print_stdout(text: str) -> None:
     """Print one line of the command's answer to stdout."""
     write_stdout(sanitize(text))
+
+
+def print_sentence(text: str) -> None:
+    """Print a sentence of the command's answer to stdout; a terminal gets it in lines of whole words."""
+    write_stdout(wrap_for_terminal(sanitize(text), 0))
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -173,14 +190,26 @@ def open_output(path: str, unchanged: str) -> Iterator[IO[bytes]]:
         yield sink
 
 
+def style(text: str, **how: Any) -> str:
+    """Return the text in a colour, as `click.style` takes it; plain without a terminal and where NO_COLOR is set."""
+    return click.style(text, **how) if is_terminal() and not os.environ.get("NO_COLOR") else text
+
+
 def print_table(headers: Row, rows: Sequence[Row]) -> None:
-    """Print a table on a terminal; otherwise aligned columns, two spaces apart, under a line of headers."""
+    """Print a table on a terminal; otherwise aligned columns, two spaces apart, under a line of headers.
+
+    On a terminal only the last column has more than one line, and no word is broken: where the table is too wide for
+    that, each row is a block under its first cell.
+    """
     cleaned = [[sanitize(cell) for cell in row] for row in rows]
     if is_terminal():
-        from rich.console import Console
+        if fits_terminal(headers, cleaned):
+            from rich.console import Console
 
-        with wrap_output_errors():
-            Console().print(rich_table(headers, cleaned))
+            with wrap_output_errors():
+                Console().print(rich_table(headers, cleaned))
+            return
+        _print_blocks(headers, cleaned)
         return
     lines = [list(headers), *cleaned]
     widths = [max(_display_width(line[column]) for line in lines) for column in range(len(headers))]
@@ -189,21 +218,55 @@ def print_table(headers: Row, rows: Sequence[Row]) -> None:
         print_stdout("  ".join(padded))
 
 
-def print_table_or_blocks(headers: Row, rows: Sequence[Row]) -> None:
-    """Print a table; on a terminal that is too narrow for it, print a block for each row under its first cell."""
-    if fits_terminal(headers, rows):
-        print_table(headers, rows)
-        return
+def _print_blocks(headers: Row, rows: Sequence[Row]) -> None:
     for row in rows:
-        write_stdout(click.style(sanitize(row[0]), bold=True))
+        write_stdout(style(row[0], bold=True))
         print_fields([(f"  {name}", cell) for name, cell in zip(headers[1:], row[1:], strict=True)])
 
 
-def fits_terminal(headers: Row, rows: Sequence[Row], extra_width: int = 0) -> bool:
-    """Return whether every row of a table, and `extra_width` more columns, fit on one line. True without a terminal."""
-    columns = zip(headers, *rows, strict=False)
-    needed = extra_width + sum(max(_display_width(sanitize(cell)) for cell in column) + 3 for column in columns)
+def fits_terminal(headers: Row, rows: Sequence[Row]) -> bool:
+    """Return whether a table fits the terminal without a broken word. True without a terminal.
+
+    Of the last column the longest word has to fit, and a readable part of the longest text.
+    """
+    *columns, last = zip(headers, *rows, strict=False)
+    widths = [max(_display_width(cell) for cell in column) for column in columns]
+    longest = max(_display_width(cell) for cell in last)
+    word = max((_display_width(word) for cell in last for word in cell.split()), default=0)
+    needed = sum(widths) + max(word, min(longest, _MIN_LAST_COLUMN_WIDTH)) + _TABLE_GAP * len(headers)
     return not is_terminal() or needed <= shutil.get_terminal_size().columns
+
+
+def fit_columns(headers: Row, rows: Sequence[Row], width: int) -> tuple[Row, Sequence[Row]]:
+    """Return the table without those of its last columns that do not fit `width`.
+
+    Where some columns remain for the last of them, its texts are shortened between two words instead.
+    """
+    cells = [[sanitize(cell) for cell in row] for row in rows]
+    widths = [max(_display_width(cell) for cell in column) + _TABLE_GAP for column in zip(headers, *cells, strict=True)]
+    fitting = len(headers)
+    while fitting > 1 and sum(widths[:fitting]) > width:
+        rest = width - sum(widths[: fitting - 1]) - _TABLE_GAP
+        if rest >= _MIN_LAST_COLUMN_WIDTH:
+            cells = [[*row[: fitting - 1], textwrap.shorten(row[fitting - 1], rest, placeholder=" …")] for row in cells]
+            break
+        fitting -= 1
+    return headers[:fitting], [row[:fitting] for row in cells]
+
+
+def wrap_for_terminal(text: str, indent: int, stream: IO[Any] | None = None) -> str:
+    """Return the text with a hanging indent where it is too wide for the terminal; words stay whole."""
+    width = shutil.get_terminal_size().columns
+    if not is_terminal(stream) or indent + _display_width(text) <= width:
+        return text
+    return textwrap.fill(
+        text,
+        max(width, 2 * indent),
+        initial_indent=" " * indent,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ).lstrip()
 
 
 def _display_width(text: str) -> int:
@@ -219,8 +282,8 @@ def rich_table(headers: Row, rows: Sequence[Row], overflow: Literal["fold", "ell
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for position, header in enumerate(headers):
-        # The first column names the row: an id that is broken in two lines cannot be copied.
-        table.add_column(header, overflow=overflow, no_wrap=overflow == "ellipsis" or position == 0)
+        # An id that is broken in two lines cannot be copied.
+        table.add_column(header, overflow=overflow, no_wrap=overflow == "ellipsis" or position < len(headers) - 1)
     for row in rows:
         table.add_row(*(Text(sanitize(cell), style=STATE_STYLES.get(cell, "")) for cell in row))
     return table
@@ -231,9 +294,9 @@ def print_fields(fields: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in fields)
     for name, value in fields:
         if value:
-            shown = sanitize(value)
-            if value in STATE_STYLES and is_terminal():
-                shown = click.style(shown, fg=STATE_STYLES[value])
+            shown = wrap_for_terminal(sanitize(value), width + 2)
+            if value in STATE_STYLES:
+                shown = style(shown, fg=STATE_STYLES[value])
             write_stdout(f"{name.ljust(width)}  {shown}")
 
 

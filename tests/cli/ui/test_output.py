@@ -92,3 +92,21 @@ def test_json_is_one_line_of_utf_8(capfdbinary: pytest.CaptureFixture[bytes]) ->
 def test_long_text_is_shortened_to_what_fits() -> None:
     assert output.truncate("abcdef", 6) == "abcdef"
     assert output.truncate("abcdefg", 6) == "abcde…"
+
+
+def test_a_long_text_is_cut_between_two_words_where_that_costs_little() -> None:
+    assert output.truncate("the image cannot be pulled", 30) == "the image cannot be pulled"
+    assert output.truncate("the image cannot be pulled", 21) == "the image cannot be …"
+    assert output.truncate("CannotPullContainerError: x", 12) == "CannotPullC…"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_live_table_leaves_out_what_does_not_fit_and_shortens_between_words(width: int) -> None:
+    reason = "stopped by the operator who is on call"
+    headers, (row,) = output.fit_columns(
+        ("id", "state", "command", "reason"), [("a" * 36, "SUCCESS", "sleep 1", reason)], width
+    )
+    assert len(headers) == len(row)
+    assert row[0] == "a" * 36
+    assert all(word in [*reason.split(), "…"] for word in " ".join(row[3:]).split())
+    assert len(row) == {40: 1, 60: 3, 80: 4, 120: 4}[width]

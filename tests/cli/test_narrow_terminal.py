@@ -1,0 +1,59 @@
+"""On a terminal of 80 columns every word is whole, and NO_COLOR is respected."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from ecs_queue.client.client import EcsQueue
+from ecs_queue.ledger.base import WorkerInfo
+from tests.cli.terminal import plain, run_on_terminal
+
+QUEUE = "nightly_reports_of_the_finance_department"
+
+
+@pytest.fixture
+def environ(no_worker_environ: Mapping[str, str]) -> dict[str, str]:
+    return {**os.environ, **no_worker_environ}
+
+
+@pytest.fixture
+def client(environ: Mapping[str, str]) -> Iterator[EcsQueue]:
+    with EcsQueue.from_config(environ=environ, owner="") as queue:
+        queue.submit(["true"], queue=QUEUE)
+        queue.stop(queue.submit(["true"]).id, by="the operator who is on call this night, as he wrote")
+        now = queue.ledger.now()
+        worker = WorkerInfo(
+            name="launcher-in-eu-central-1a-1", host="h", pid=1, version="1", queues=["default", QUEUE], started_at=now,
+            health="default: the role may not call ecs:RunTask", concurrency=1, launches_in_progress=0,
+            launched_total=4, ended_total=3,
+        )  # fmt: skip
+        queue.ledger.heartbeat(worker, 300)
+        yield queue
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+@pytest.mark.parametrize("command", ["status", "tasks", "workers", "queues"])
+def test_no_word_is_broken(command: str, columns: int, environ: Mapping[str, str], client: EcsQueue) -> None:
+    status, shown = run_on_terminal(command, environ=environ, columns=columns)
+    assert status in (0, 1), shown
+    whole = run_on_terminal(command, environ=environ, columns=400)[1]
+    words = {re.sub(r"\d+", "0", word) for word in plain(whole).split() if "─" not in word}
+    found = {re.sub(r"\d+", "0", word) for word in plain(shown).split() if "─" not in word}
+    if command == "tasks":  # a block says in words what the head of the table says
+        words = {record.id for record in client.tasks()} | {QUEUE, "QUEUED", "REVOKED"}
+        found = set(plain(shown).replace(",", "").split())
+    assert words - found - {"queue", "name"} == set(), shown  # the heads of first columns, which blocks leave out
+    assert max(len(line) for line in plain(shown).splitlines()) <= columns, shown
+
+
+@pytest.mark.parametrize("command", ["status", "tasks", "workers", "queues"])
+def test_with_no_color_nothing_is_coloured(command: str, environ: Mapping[str, str], client: EcsQueue) -> None:
+    colour = re.compile(r"\x1b\[(\d+;)*(3[0-7]|9[0-7]|38)[;m]")
+    _, shown = run_on_terminal(command, environ={**environ, "NO_COLOR": "1"})
+    assert not colour.search(shown)
+    if command == "tasks":
+        assert colour.search(run_on_terminal(command, environ=environ)[1])
