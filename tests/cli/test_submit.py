@@ -262,7 +262,11 @@ def test_a_file_gives_exactly_one_result_line_a_request(deployment: Deployment, 
     file = task_file(tmp_path, *tasks)
     done = deployment.run("submit", "--file", str(file), "--wait", "--output", str(output))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "40 ended: 30 FAILED, 10 SUCCESS\n"
+    counts, *named, more = done.stderr.splitlines()
+    assert counts == "40 ended: 30 FAILED, 10 SUCCESS"
+    assert len(named) == 20
+    assert all("ended as FAILED" in line for line in named)
+    assert more == "ecs-queue: 10 more failed: their result lines name them"
     lines = json_lines(output.read_text())
     assert sorted(line["id"] for line in lines) == sorted(str(task["id"]) for task in tasks)
     assert all(line["exit_code"] == int(line["id"].split("-")[1]) % 4 for line in lines)

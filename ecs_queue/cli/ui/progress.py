@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ecs_queue.cli.ui.durations import format_duration
 from ecs_queue.cli.ui.output import is_terminal, print_stderr, write_stdout
 
 _PRINT_INTERVAL_SECONDS = 5.0
@@ -29,6 +30,19 @@ def open_progress(total: int, label: str) -> Iterator[Progress]:
         yield ProgressBar(total, label, bar)
 
 
+def remaining_text(total: int, ended: int, failed: int, elapsed: float) -> str:
+    """Return what follows the number of requests that have ended: "ended, 3 failed, 188 left, about 5 min more".
+
+    `elapsed` is in seconds. The rest is expected to take as long a request as the ones that have ended.
+    """
+    parts = ["ended", *([f"{failed} failed"] if failed else [])]
+    if ended < total:
+        parts.append(f"{total - ended} left")
+        if ended:
+            parts.append(f"about {format_duration(elapsed / ended * (total - ended))} more")
+    return ", ".join(parts)
+
+
 class Progress:
     """Prints `12/200 ended`, at most every few seconds, and lines of the command's answer in between."""
 
@@ -37,6 +51,10 @@ class Progress:
         self._label = label
         self._done = 0
         self._printed_at = time.monotonic()
+
+    def set_label(self, label: str) -> None:
+        """Let `label` follow the numbers from now on."""
+        self._label = label
 
     def advance(self, number: int = 1) -> None:
         """Count `number` more pieces as done."""
@@ -58,6 +76,10 @@ class ProgressBar(Progress):
         super().__init__(total, label)
         self._bar = bar
         self._task = bar.add_task(label, total=total)
+
+    def set_label(self, label: str) -> None:
+        """Let `label` follow the numbers from now on."""
+        self._bar.update(self._task, description=label)
 
     def advance(self, number: int = 1) -> None:
         """Count `number` more pieces as done."""

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ecs_queue.cli.ui.progress import Progress, ProgressBar, open_progress
+from ecs_queue.cli.ui.progress import Progress, ProgressBar, open_progress, remaining_text
 
 
 class FakeTerminal(io.StringIO):
@@ -57,3 +57,36 @@ def test_on_one_screen_the_answer_stands_above_the_bar(monkeypatch: pytest.Monke
     with open_progress(3, "ended") as work:
         work.print_line(line)
     assert line in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("ended", "failed", "shown"),
+    [
+        (0, 0, "ended, 200 left"),
+        (50, 0, "ended, 150 left, about 5 min more"),
+        (150, 3, "ended, 3 failed, 50 left, about 33.3 s more"),
+        (200, 1, "ended, 1 failed"),
+    ],
+)
+def test_the_rest_takes_as_long_a_request_as_what_has_ended(ended: int, failed: int, shown: str) -> None:
+    assert remaining_text(200, ended, failed, 100.0) == shown
+
+
+def test_the_label_of_lines_and_of_a_bar_can_change(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with open_progress(200, "ended") as work:
+        now[0] += 6
+        work.set_label("ended, 3 failed")
+        work.advance(10)
+    assert capsys.readouterr().err == "10/200 ended, 3 failed\n"
+    monkeypatch.undo()
+    screen = FakeTerminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with open_progress(3, "ended") as work:
+        work.set_label("ended, 1 failed")
+        work.advance()
+    assert "ended, 1 failed" in screen.getvalue()
