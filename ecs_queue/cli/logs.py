@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ecs_queue.cli.ui.completion import complete_id
 from ecs_queue.cli.ui.durations import TimeBound, format_timestamp_ms, parse_time_bound
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Show what a request's container wrote.")
-@click.argument("id", metavar="ID|TASK-ARN")
+@click.argument("id", shell_complete=complete_id, metavar="ID|TASK-ARN")
 @click.option("--follow", "-f", is_flag=True, help="Print the lines as they come, until the request has ended.")
 @click.option(
     "--attempt", type=click.IntRange(1, 1_000_000), metavar="N", help="The log of an earlier attempt.  [the last]"

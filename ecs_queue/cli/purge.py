@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ecs_queue.cli.ui.completion import complete_queue
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, queue_name
 from ecs_queue.cli.ui.output import describe_number, print_json, print_stderr
 from ecs_queue.cli.ui.records import read_backlog
@@ -17,7 +18,7 @@ _BATCH_SIZE = 500
 
 
 @click.command(short_help="End all waiting requests of a queue.")
-@click.argument("queue", type=queue_name, metavar="QUEUE")
+@click.argument("queue", type=queue_name, shell_complete=complete_queue, metavar="QUEUE")
 @click.option("--yes", is_flag=True, help="Do it; otherwise only count them.")
 @command_options
 def purge(options: SharedOptions, queue: str, yes: bool, as_json: bool) -> int:

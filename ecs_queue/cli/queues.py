@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ecs_queue.cli.ui.completion import complete_queue
 from ecs_queue.cli.ui.durations import format_duration, format_timestamp
 from ecs_queue.cli.ui.options import (
     SharedOptions,
@@ -57,7 +58,7 @@ def queues(context: click.Context, options: SharedOptions, as_json: bool) -> Non
 
 
 @queues.command(short_help="Launch no more requests of queues.")
-@click.argument("names", type=queue_name, nargs=-1, required=True, metavar="QUEUE...")
+@click.argument("names", type=queue_name, shell_complete=complete_queue, nargs=-1, required=True, metavar="QUEUE...")
 @shared_options
 @pass_options
 def pause(options: SharedOptions, names: Sequence[str]) -> None:
@@ -81,7 +82,7 @@ def pause(options: SharedOptions, names: Sequence[str]) -> None:
 
 
 @queues.command(short_help="Launch requests of paused queues again.")
-@click.argument("names", type=queue_name, nargs=-1, required=True, metavar="QUEUE...")
+@click.argument("names", type=queue_name, shell_complete=complete_queue, nargs=-1, required=True, metavar="QUEUE...")
 @shared_options
 @pass_options
 def resume(options: SharedOptions, names: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ecs_queue.cli.ui.completion import complete_id, complete_queue
 from ecs_queue.cli.ui.durations import TimeBound, parse_time_bound
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, open_journal_reader, queue_name
@@ -25,7 +26,7 @@ FAILED_STATE_NAMES = STATE_NAMES[4:]
 
 
 @click.command(short_help="Submit requests that failed once more.")
-@click.argument("ids", nargs=-1, metavar="[ID|TASK-ARN...]")
+@click.argument("ids", nargs=-1, shell_complete=complete_id, metavar="[ID|TASK-ARN...]")
 @click.option(
     "--state",
     "states",
@@ -34,7 +35,13 @@ FAILED_STATE_NAMES = STATE_NAMES[4:]
     metavar="STATE",
     help=f"All requests in this state, in upper or lower case; repeatable. {', '.join(FAILED_STATE_NAMES)}.",
 )
-@click.option("--queue", type=queue_name, metavar="NAME", help="With --state: only requests of this queue.")
+@click.option(
+    "--queue",
+    type=queue_name,
+    shell_complete=complete_queue,
+    metavar="NAME",
+    help="With --state: only requests of this queue.",
+)
 @click.option(
     "--since", type=parse_time_bound, metavar="AGE|TIME", help="With --state: only submitted since then: 30m, 2h ..."
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ecs_queue.cli.ui.awaited_log import last_lines, print_last_lines
+from ecs_queue.cli.ui.completion import complete_id
 from ecs_queue.cli.ui.durations import format_timestamp
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Show all queues, or one request.")
-@click.argument("id", required=False, metavar="[ID|TASK-ARN]")
+@click.argument("id", required=False, shell_complete=complete_id, metavar="[ID|TASK-ARN]")
 @click.option("--no-logs", is_flag=True, help="Leave out the last lines of a container that failed.")
 @click.option("--logs", is_flag=True, help="With --json: include them.")
 @command_options

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ecs_queue.cli.ui.completion import complete_id, complete_queue
 from ecs_queue.cli.ui.durations import format_duration
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, queue_name
@@ -26,7 +27,7 @@ _AIRFLOW_OWNER_PREFIX = "airflow-"
 
 
 @click.command(short_help="Stop requests, launched or not.")
-@click.argument("ids", nargs=-1, metavar="[ID|TASK-ARN...]")
+@click.argument("ids", nargs=-1, shell_complete=complete_id, metavar="[ID|TASK-ARN...]")
 @click.option(
     "--state",
     "states",
@@ -37,6 +38,7 @@ _AIRFLOW_OWNER_PREFIX = "airflow-"
 )
 @click.option(
     "--queue",
+    shell_complete=complete_queue,
     type=queue_name,
     metavar="NAME",
     help="All requests of this queue that have not ended; with --state both.",

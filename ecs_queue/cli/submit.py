@@ -15,6 +15,7 @@ import click
 
 from ecs_queue.cli.ui.awaited_log import print_last_lines_of, result_sentence, wait_with_log
 from ecs_queue.cli.ui.awaited_results import print_result, wait_for_all, wait_for_one
+from ecs_queue.cli.ui.completion import complete_queue
 from ecs_queue.cli.ui.durations import POSITIVE_DURATION
 from ecs_queue.cli.ui.exit_status import (
     EXIT_INTERRUPTED,
@@ -48,7 +49,11 @@ RELAUNCH_POLICIES = ("never_started", "interrupted", "any_failure")
 @click.command(context_settings={"allow_interspersed_args": False}, short_help="Submit one command, or a file of them.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[--] [COMMAND...]")
 @click.option(
-    "--queue", type=queue_name, metavar="NAME", help="Queue, and with it the profile of the launch.  [default]"
+    "--queue",
+    type=queue_name,
+    shell_complete=complete_queue,
+    metavar="NAME",
+    help="Queue, and with it the profile of the launch.  [default]",
 )
 @click.option("--id", metavar="ID", help="Your own id. The same request with the same id is submitted only once.")
 @click.option("--priority", type=click.IntRange(0, 9), help="Requests with a higher priority are launched first.  [0]")

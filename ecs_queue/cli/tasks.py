@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ecs_queue.cli.ui.completion import complete_queue
 from ecs_queue.cli.ui.durations import TimeBound, format_duration, parse_time_bound
 from ecs_queue.cli.ui.numbers import count
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, queue_name
@@ -46,7 +47,9 @@ _HEADERS = ("id", "state", "queue", "attempts", "exit", "age", "run time", "reas
     metavar="STATE",
     help=f"Only requests in this state, in upper or lower case; repeatable. {', '.join(STATE_NAMES)}.",
 )
-@click.option("--queue", type=queue_name, metavar="NAME", help="Only requests of this queue.")
+@click.option(
+    "--queue", type=queue_name, shell_complete=complete_queue, metavar="NAME", help="Only requests of this queue."
+)
 @click.option(
     "--since", type=parse_time_bound, metavar="AGE|TIME", help="Only submitted since then: 30m, 2h, 2025-01-31T12:00Z."
 )

@@ -9,6 +9,7 @@ import click
 
 from ecs_queue.cli.ui.awaited_log import print_last_lines_of, result_sentence, wait_with_log
 from ecs_queue.cli.ui.awaited_results import print_result, wait_for_all, wait_for_one
+from ecs_queue.cli.ui.completion import complete_id
 from ecs_queue.cli.ui.durations import POSITIVE_DURATION
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TIMED_OUT
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Wait for requests that were submitted earlier.")
-@click.argument("ids", nargs=-1, required=True, metavar="ID|TASK-ARN...")
+@click.argument("ids", nargs=-1, required=True, shell_complete=complete_id, metavar="ID|TASK-ARN...")
 @click.option("--timeout", type=POSITIVE_DURATION, metavar="S", help="How long to wait at most.")
 @click.option("--logs", is_flag=True, help="Of one request: print what the container writes, as it comes.")
 @command_options
