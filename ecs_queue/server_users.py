@@ -159,8 +159,8 @@ _RUN_COMMANDS = (
     Grant("RW", "l:wake:*", "blpop"),
 )
 #: The caller writes a call and takes its value, the container the other way round.
-_SEND_CALLS = (Grant("W", "c:in:* c:out:*", "del"), Grant("W", "c:in:*", "set"), Grant("R", "c:out:*", "get"))
-_RUN_CALLS = (Grant("R", "c:in:*", "get"), Grant("W", "c:out:*", "set"))
+_SEND_CALLS = (Grant("W", "c:in:* c:out:*", "del"), Grant("W", "c:in:*", "set"), Grant("R", "c:out:*", "getrange"))
+_RUN_CALLS = (Grant("R", "c:in:*", "getrange"), Grant("W", "c:out:*", "set"))
 GRANTS: Mapping[ServerUser, tuple[Grant, ...]] = {
     ServerUser.WORKER: (*_LOOK, *_SUBMIT, *_WORK, *_APPEND_TO_JOURNAL),
     ServerUser.SUBMITTER: (*_LOOK, *_SUBMIT, *_OWN_RESULTS, *_APPEND_TO_JOURNAL, *_SEND_CALLS),

@@ -66,7 +66,7 @@ def run_call(options: CallOptions, store: CallStore, keys: RunnerKeys) -> int:
     """
     if options.serializer == "cloudpickle" and keys.is_empty:
         raise UnverifiedMessage(f"nothing is unpickled without a key: set {CALL_KEY_VARIABLE} (docs/functions.md)")
-    payload = store.get(options.id, "in")
+    payload = store.get(options.id, "in", options.max_bytes)
     if payload is None:
         raise UsageError(f"there is no call {options.id}: it was fetched already, or kept for too short a time")
     call, is_encrypted = open_call(payload, options, keys)

@@ -247,12 +247,7 @@ class EcsExecutor(Executor):
         try:
             if error is not None:
                 raise error
-            payload = self._fetch(options.id)
-            result = future.handle.result(0)
-            if payload is None:
-                raise CallFailed(result)
-            reply = open_reply(payload, options, self._keys)
-            self._drop(options.id)
+            reply = self._take_reply(future.handle, options)
             if reply.raised:
                 raise self._rebuild(reply)
             value = decode_value(reply.value, fn, self._serializer)
@@ -263,16 +258,32 @@ class EcsExecutor(Executor):
         finally:
             self._pending.discard(future)
 
-    def _fetch(self, call_id: str) -> bytes | None:
+    def _take_reply(self, handle: Handle, options: CallOptions) -> Reply:
+        """Return the reply of a call that has ended, and drop its payloads; raise `CallFailed` when there is none."""
+        denied = None
+        try:
+            payload = self._fetch(options)
+        except MissingRight as error:
+            if handle.outcome(0).succeeded:  # there is a value
+                raise
+            denied, payload = error, None  # what S3 answers for a missing value where nothing may be listed
+        result = handle.result(0)
+        if result.state != State.UNKNOWN:  # its container may still have to read the call
+            self._drop(options.id)
+        if payload is None:
+            raise CallFailed(result) from denied
+        return open_reply(payload, options, self._keys)
+
+    def _fetch(self, options: CallOptions) -> bytes | None:
         """Return the payload of a reply; an outage of the store raises when it lasts."""
         deadline = time.monotonic() + _FETCH_SECONDS
         while True:
             try:
-                return self._store.get(call_id, "out")
+                return self._store.get(options.id, "out", options.max_bytes)
             except LedgerUnavailable as error:
                 if time.monotonic() >= deadline:
                     raise
-                logger.debug("The value of %s is fetched again later: %s", call_id, error)
+                logger.debug("The value of %s is fetched again later: %s", options.id, error)
             time.sleep(_FETCH_PAUSE_SECONDS)
 
     def _drop(self, call_id: str) -> None:

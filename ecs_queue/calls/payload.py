@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
+from itertools import chain, repeat
 from typing import Any, Literal, get_type_hints
 
 import msgspec
@@ -20,6 +21,7 @@ Serializer = Literal["json", "cloudpickle"]
 Direction = Literal["in", "out"]
 
 _VERSION = b"v1"
+_BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -141,11 +143,18 @@ def decode_arguments(call: Call, function: Callable[..., Any]) -> tuple[tuple[An
     """Return the arguments of a call in JSON, converted to the types that the function declares."""
     args, kwargs = msgspec.json.decode(call.value)
     hints = _hints(function)
-    names = [name for name, one in _parameters(function).items() if one.kind in _BY_POSITION]
-    converted = [_convert(value, hints.get(name, Any)) for name, value in zip(names, args, strict=False)]
+    parameters = _parameters(function)
+    names = [name for name, one in parameters.items() if one.kind in _BY_POSITION]
+    variable = {one.kind: name for name, one in parameters.items()}  # there is one of *args and of **kwargs at most
+    others, named_others = variable.get(Parameter.VAR_POSITIONAL, ""), variable.get(Parameter.VAR_KEYWORD, "")
+    by_name = {name for name, one in parameters.items() if one.kind in _BY_NAME}
+    positions = chain(names, repeat(others))
     return (
-        (*converted, *args[len(converted) :]),
-        {name: _convert(value, hints.get(name, Any)) for name, value in kwargs.items()},
+        tuple(_convert(value, hints.get(name, Any)) for value, name in zip(args, positions, strict=False)),
+        {
+            name: _convert(value, hints.get(name if name in by_name else named_others, Any))
+            for name, value in kwargs.items()
+        },
     )
 
 

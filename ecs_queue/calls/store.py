@@ -8,13 +8,17 @@ from typing import Any, Protocol
 
 from ecs_queue.calls.payload import Direction
 from ecs_queue.error_text import error_text
-from ecs_queue.errors import LedgerUnavailable, UsageError
+from ecs_queue.errors import LedgerUnavailable, MissingRight, UndecodableMessage, UsageError
 from ecs_queue.redis_connection import connect
 from ecs_queue.server_keys import namespace_prefix
 from ecs_queue.server_rights import find_missing_right
 from ecs_queue.server_url.iam import IamLogin
 
 _SOCKET_TIMEOUT_SECONDS = 5.0
+_DENIED = (
+    "S3 denies {operation} for the payload of a call, or the payload is missing and s3:ListBucket is not granted, "
+    "without which S3 does not say so; grant the rights that docs/functions.md names"
+)
 
 
 class CallStore(Protocol):
@@ -29,8 +33,12 @@ class CallStore(Protocol):
         """Keep the payload for at least that long."""
         ...
 
-    def get(self, call_id: str, direction: Direction) -> bytes | None:
-        """Return the payload; None when there is none."""
+    def get(self, call_id: str, direction: Direction, max_bytes: int) -> bytes | None:
+        """Return the payload; None when there is none.
+
+        Raises:
+            UndecodableMessage: It has more than `max_bytes`. No more than that is read.
+        """
         ...
 
     def delete(self, call_id: str) -> None:
@@ -53,9 +61,10 @@ class MemoryCallStore:
         """See `CallStore`."""
         self.payloads[call_id, direction] = payload
 
-    def get(self, call_id: str, direction: Direction) -> bytes | None:
+    def get(self, call_id: str, direction: Direction, max_bytes: int) -> bytes | None:
         """See `CallStore`."""
-        return self.payloads.get((call_id, direction))
+        payload = self.payloads.get((call_id, direction))
+        return None if payload is None else _check_size(payload, call_id, max_bytes)
 
     def delete(self, call_id: str) -> None:
         """See `CallStore`."""
@@ -92,11 +101,11 @@ class RedisCallStore:
         with _wrap_errors():
             self._client.set(f"{self._prefix}{direction}:{call_id}", payload, px=max(1, int(seconds * 1000)))
 
-    def get(self, call_id: str, direction: Direction) -> bytes | None:
+    def get(self, call_id: str, direction: Direction, max_bytes: int) -> bytes | None:
         """See `CallStore`."""
         with _wrap_errors():
-            found: bytes | None = self._client.get(f"{self._prefix}{direction}:{call_id}")
-        return found
+            found: bytes = self._client.getrange(f"{self._prefix}{direction}:{call_id}", 0, max_bytes)
+        return _check_size(found, call_id, max_bytes) or None  # no payload is empty: the key is missing
 
     def delete(self, call_id: str) -> None:
         """See `CallStore`."""
@@ -128,15 +137,15 @@ class S3CallStore:
         with _wrap_errors():
             self._client.put_object(Bucket=self._bucket, Key=self._key(call_id, direction), Body=payload)
 
-    def get(self, call_id: str, direction: Direction) -> bytes | None:
-        """See `CallStore`."""
+    def get(self, call_id: str, direction: Direction, max_bytes: int) -> bytes | None:
+        """See `CallStore`. Without s3:ListBucket, S3 denies a missing payload as one that may not be read."""
         with _wrap_errors():
             try:
                 found = self._client.get_object(Bucket=self._bucket, Key=self._key(call_id, direction))
             except self._client.exceptions.NoSuchKey:
                 return None
-            payload: bytes = found["Body"].read()
-        return payload
+            payload: bytes = found["Body"].read(max_bytes + 1)
+        return _check_size(payload, call_id, max_bytes)
 
     def delete(self, call_id: str) -> None:
         """See `CallStore`."""
@@ -159,6 +168,19 @@ class S3CallStore:
         return self._given_client
 
 
+def _check_size(payload: bytes, call_id: str, max_bytes: int) -> bytes:
+    if len(payload) > max_bytes:
+        raise UndecodableMessage(
+            f"the payload of the call {call_id} has more than max_bytes ({max_bytes}), which no caller and no "
+            "container writes; check who can write to where calls are kept"
+        )
+    return payload
+
+
+def _error_code(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
 @contextmanager
 def _wrap_errors() -> Iterator[None]:
     import botocore.exceptions
@@ -172,4 +194,6 @@ def _wrap_errors() -> Iterator[None]:
     except (redis.exceptions.RedisError, OSError) as error:
         raise LedgerUnavailable(f"the payload of a call: {error_text(error)}") from None
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        if isinstance(error, botocore.exceptions.ClientError) and _error_code(error) == "AccessDenied":
+            raise MissingRight(_DENIED.format(operation=error.operation_name)) from None
         raise LedgerUnavailable(f"the payload of a call in S3: {error_text(error)}") from None

@@ -50,6 +50,11 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
+def count_days(first: date, *days: date, **orders: Order) -> list[int]:
+    """Return the days from the first to each other one, and the numbers of the orders."""
+    return [*((day - first).days for day in days), *(order.number for order in orders.values())]
+
+
 def return_set() -> object:
     """Return what JSON has no word for."""
     return object()

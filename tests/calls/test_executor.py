@@ -18,7 +18,15 @@ from ecs_queue.calls.payload import CallOptions, Direction
 from ecs_queue.calls.store import MemoryCallStore
 from ecs_queue.client.request import RequestOptions
 from ecs_queue.config.keyring import runner_keys
-from ecs_queue.errors import InvalidRequest, LedgerUnavailable, UnverifiedMessage, UsageError
+from ecs_queue.errors import (
+    InvalidRequest,
+    LedgerUnavailable,
+    MissingRight,
+    UndecodableMessage,
+    UnverifiedMessage,
+    UsageError,
+)
+from ecs_queue.messages.envelope import build_result
 from ecs_queue.runs.runner_key import RunnerKeys
 from ecs_queue.runs.runner_options import CALL_VARIABLE
 from ecs_queue.testing import Exit, MemoryQueue, Outcome, Task
@@ -111,6 +119,54 @@ def test_a_container_that_ends_without_a_value_is_said_so(containers: Containers
         executor.submit(add, 1, 1).result(TIMEOUT)
 
     assert raised.value.result.exit_code == 137
+    assert containers.store.payloads == {}
+
+
+@pytest.mark.parametrize(("exit_code", "kind"), [(137, CallFailed), (0, MissingRight)])
+def test_a_value_that_may_not_be_read_is_missing_unless_the_container_has_written_it(
+    containers: Containers,
+    executor: EcsExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    exit_code: int,
+    kind: type[Exception],
+) -> None:
+    def deny(call_id: str, direction: Direction, max_bytes: int) -> bytes | None:
+        raise MissingRight("denied")
+
+    monkeypatch.setattr(containers.store, "get", deny)
+    containers.queue.end_with(lambda task: exit_code)
+
+    with pytest.raises(kind):
+        executor.submit(add, 1, 1).result(TIMEOUT)
+
+
+def test_the_call_of_a_request_whose_end_is_unknown_is_kept(containers: Containers, executor: EcsExecutor) -> None:
+    def forget(task: Task) -> Outcome:
+        result = build_result(containers.queue.status(task.id))
+        containers.queue.results.deliver(msgspec.structs.replace(result, state="UNKNOWN"))
+        return 0
+
+    containers.queue.end_with(forget)
+    with pytest.raises(CallFailed, match="ended as UNKNOWN"):
+        executor.submit(add, 1, 1).result(TIMEOUT)
+
+    assert [direction for _, direction in containers.store.payloads] == ["in"]
+
+
+def test_a_value_beyond_max_bytes_is_not_read(containers: Containers, executor: EcsExecutor) -> None:
+    def enlarge(options: CallOptions) -> None:
+        containers.store.payloads[options.id, "out"] += b" " * options.max_bytes
+
+    containers.after = enlarge
+    with pytest.raises(UndecodableMessage, match="more than max_bytes"):
+        executor.submit(add, 1, 1).result(TIMEOUT)
+
+
+def test_arguments_beyond_the_named_ones_are_converted_as_declared(executor: EcsExecutor) -> None:
+    first, last = date(2025, 1, 1), date(2025, 1, 3)
+
+    future = executor.submit(functions.count_days, first, last, last, days=Order(2, first), last=Order(4, last))
+    assert future.result(TIMEOUT) == [2, 2, 2, 4]
 
 
 DAY = 86400.0
@@ -229,7 +285,7 @@ class TestCloudpickle:
     def test_it_needs_signing_keys_on_both_sides(self, signed: Containers) -> None:
         with Containers({}).queue as unsigned, pytest.raises(UsageError, match="needs signing_keys"):
             EcsExecutor(unsigned, store=MemoryCallStore(), serializer="cloudpickle")
-        options = CallOptions(id="a", namespace="n", queue="default", serializer="cloudpickle", max_bytes=1)
+        options = CallOptions(id="a", namespace="n", queue="default", serializer="cloudpickle", max_bytes=100)
         with pytest.raises(UnverifiedMessage, match="nothing is unpickled without a key"):
             run_call(options, signed.store, RunnerKeys())
 
@@ -237,7 +293,7 @@ class TestCloudpickle:
         self, signed: Containers, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("ecs_queue.calls.container.load_pickled_call", lambda call: pytest.fail("it was unpickled"))
-        options = CallOptions(id="a", namespace="n", queue="default", serializer="cloudpickle", max_bytes=1)
+        options = CallOptions(id="a", namespace="n", queue="default", serializer="cloudpickle", max_bytes=100)
         signed.store.put("a", "in", b'v1::p:{"value":""}', 1.0)
 
         with pytest.raises(UnverifiedMessage):
@@ -263,10 +319,10 @@ def test_an_outage_between_the_end_and_the_value_delays_it_for_a_while(
     monkeypatch.setattr(calls_executor, "_FETCH_PAUSE_SECONDS", 0.0)
     get, failures = signed.store.get, [LedgerUnavailable("gone")] * 2
 
-    def get_or_fail(call_id: str, direction: Direction) -> bytes | None:
+    def get_or_fail(call_id: str, direction: Direction, max_bytes: int) -> bytes | None:
         if direction == "out" and failures:
             raise failures.pop()
-        return get(call_id, direction)
+        return get(call_id, direction, max_bytes)
 
     monkeypatch.setattr(signed.store, "get", get_or_fail)
     with EcsExecutor(signed.queue, store=signed.store) as executor:

@@ -34,12 +34,12 @@ def test_a_call_goes_to_the_container_and_its_value_back_and_nothing_else_is_all
     caller = RedisCallStore(_url(server, "submitter"), NAMESPACE)
     container = RedisCallStore(_url(server, "call"), NAMESPACE)
     caller.put("a", "in", b"call", 60.0)
-    assert container.get("a", "in") == b"call"
+    assert container.get("a", "in", 9) == b"call"
     container.put("a", "out", b"value", 60.0)
-    assert caller.get("a", "out") == b"value"
+    assert caller.get("a", "out", 9) == b"value"
     forbidden_calls: list[Callable[[], object]] = [
         lambda: container.put("a", "in", b"forged", 60.0),
-        lambda: container.get("a", "out"),
+        lambda: container.get("a", "out", 9),
         lambda: container.delete("a"),
         lambda: caller.put("a", "out", b"forged", 60.0),
     ]
