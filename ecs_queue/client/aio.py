@@ -8,6 +8,7 @@ async with AsyncEcsQueue.from_config() as queue:
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -76,6 +77,7 @@ class AsyncHandle:
     async def outcome(self, timeout: float | None = None) -> TaskResult:
         """Return what `result` does, without the confirmation to the ledger that the caller has it."""
         if not self._handle.done():
+            self._handle.check_process()
             try:
                 async with asyncio.timeout(timeout):
                     await self._wait()
@@ -137,6 +139,7 @@ class AsyncEcsQueue:
         """Wrap a client; `close` closes it."""
         self.queue = queue
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="ecs-queue-async")
+        self._process_id = os.getpid()
         self._is_closed = False
 
     @classmethod
@@ -244,7 +247,8 @@ class AsyncEcsQueue:
         return AsyncHandle(handle, self._call)
 
     async def _call(self, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-        if self._is_closed:  # the threads have ended; the closed client refuses the call without I/O
+        # Without the threads, which have ended or are the parent's, the client refuses the call without I/O.
+        if self._is_closed or os.getpid() != self._process_id:
             return function(*args, **named)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, partial(function, *args, **named))

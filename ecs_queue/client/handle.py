@@ -44,6 +44,10 @@ class HandleResults(Protocol):
         """Return how long to wait at most; raise `UsageError` where the wait would never end."""
         ...
 
+    def check_process(self) -> None:
+        """Raise `UsageError` in a process that was forked from the one that opened the client."""
+        ...
+
     def keep(self, handle: Handle) -> None:
         """Keep the handle until it is done, for its callbacks."""
         ...
@@ -129,6 +133,10 @@ class Handle(Future[TaskResult]):
     def notify(self, fn: Callable[[Future[TaskResult]], object]) -> None:
         """Call `fn(handle)` as a callback, but only while the program has a reference to the handle."""
         super().add_done_callback(partial(_run_callback, self._client.results, self.id, fn))
+
+    def check_process(self) -> None:
+        """Raise `UsageError` in a process that was forked from the one that opened the client: no end comes there."""
+        self._client.results.check_process()
 
     def running(self) -> bool:
         """Return whether a task of it is being launched or runs, as the ledger says now."""

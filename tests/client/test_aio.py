@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import pytest
@@ -47,6 +48,34 @@ def test_a_client_that_was_closed_refuses_calls_and_may_be_closed_again(queue: A
         await queue.close()
 
     _run(main())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_gets_an_error_from_every_call(queue: AsyncEcsQueue) -> None:
+    handle = asyncio.run(queue.submit(["true"]))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            calls: list[Callable[[], Coroutine[Any, Any, Any]]] = [
+                handle.result,
+                handle.cancel,
+                lambda: queue.submit(["true"]),
+            ]
+            for call in calls:
+                try:
+                    asyncio.run(asyncio.wait_for(call(), TIMEOUT))
+                except UsageError as error:
+                    os.write(writing, f"{error}\n".encode())
+            asyncio.run(queue.close())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        written = pipe.read()
+    os.waitpid(child, 0)
+
+    assert written.count(b"the client was opened before this process was forked") == 3
 
 
 def test_many_are_awaited_at_once_and_in_the_order_of_their_ends(harness: ClientHarness, queue: AsyncEcsQueue) -> None:
