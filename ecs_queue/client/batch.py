@@ -125,7 +125,8 @@ class Batch(Sequence[Handle]):
         """Submit again what has failed so far, under new ids that name their origin, as `ecs-queue replay` does.
 
         Args:
-            states: Which ends are failures. UNKNOWN is none unless it is named: the task may still have run.
+            states: Which ends are failures. UNKNOWN is none unless it is named: the task may still have run. So has a
+                request that the ledger does not know any more.
 
         Returns:
             The new handles, in the order of the failed requests; an empty batch when there are none.
@@ -133,7 +134,7 @@ class Batch(Sequence[Handle]):
         Raises:
             UsageError: Another process submitted one of them: `ecs-queue replay ID --submit` finds its request.
         """
-        failed = [handle for handle in self._handles if handle.done() and handle.outcome(0).state in states]
+        failed = [handle for handle in self._handles if handle.done() and _end_state(handle) in states]
         return self._client.submit_prepared([self._prepare_again(handle) for handle in failed])
 
     def _is_done(self) -> bool:
@@ -148,3 +149,10 @@ class Batch(Sequence[Handle]):
         new_id = build_resubmit_id(handle.id, secrets.token_hex(4))
         line = build_resubmit_line(handle.prepared_request.request, new_id, ResubmitChanges(), None)
         return self._client.prepare(line, origin=handle.id)
+
+
+def _end_state(handle: Handle) -> str:
+    try:
+        return handle.outcome(0).state
+    except UnknownTask:
+        return State.UNKNOWN

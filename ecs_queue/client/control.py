@@ -15,7 +15,7 @@ from ecs_queue.client.results import ResultReader
 from ecs_queue.client.sender import BATCH_SIZE, RequestSender
 from ecs_queue.crash_points import crash_point
 from ecs_queue.errors import UnknownTask, UsageError
-from ecs_queue.journal import RedisJournal, open_journal
+from ecs_queue.journal import check_has_journal, open_journal
 from ecs_queue.journal.base import JournalEvent, seq_sort_key
 from ecs_queue.journal.client_journal import ClientJournal
 from ecs_queue.journal.selection import EventFilter, follow_events, select_events
@@ -217,12 +217,11 @@ class RequestControl:
         self._check_open()
         selection = EventFilter(ids, tuple(names), worker)
         start = None if since is None else self._resolve(since)
-        return self._read_events(open_journal(self.config), selection, start, follow)
+        check_has_journal(self.config)
+        return self._read_events(selection, start, follow)
 
-    def _read_events(
-        self, journal: RedisJournal, selection: EventFilter, since: float | None, follow: bool
-    ) -> Iterator[JournalEvent]:
-        with closing(journal) as reader:
+    def _read_events(self, selection: EventFilter, since: float | None, follow: bool) -> Iterator[JournalEvent]:
+        with closing(open_journal(self.config)) as reader:  # an iterator that is never used would not close it
             newest = reader.last_seq()
             for event in select_events(reader, selection, since):
                 yield event

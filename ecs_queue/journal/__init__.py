@@ -23,10 +23,17 @@ __all__ = [
     "JournalRecorder",
     "JournalStore",
     "RedisJournal",
+    "check_has_journal",
     "open_event_encoder",
     "open_journal",
     "open_journal_store",
 ]
+
+
+def check_has_journal(config: Config) -> None:
+    """Raise `UsageError` when the ledger is memory://, which keeps no journal."""
+    if config.ledger_url.startswith("memory:"):
+        raise UsageError("a ledger in memory has no journal: set ledger_url to redis://HOST:PORT/0")
 
 
 def open_journal(config: Config) -> RedisJournal:
@@ -40,8 +47,7 @@ def open_journal(config: Config) -> RedisJournal:
     from ecs_queue.redis_connection import connect
     from ecs_queue.server_keys import namespace_prefix
 
-    if config.ledger_url.startswith("memory:"):
-        raise UsageError("a ledger in memory has no journal: set ledger_url to redis://HOST:PORT/0")
+    check_has_journal(config)
     return RedisJournal(
         connect(
             config.ledger_url,

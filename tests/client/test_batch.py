@@ -118,6 +118,15 @@ def test_the_caller_says_what_a_failure_is(batch: Batch) -> None:
     assert len(batch.retry_failed(frozenset({State.REVOKED}))) == 1
 
 
+def test_a_request_that_the_ledger_does_not_know_any_more_is_a_failure_only_when_unknown_is(
+    batch: Batch, queue: EcsQueue
+) -> None:
+    queue.results._finish((batch[0].id, batch[0].nonce), UnknownTask("gone"))
+
+    assert len(batch.retry_failed()) == 0
+    assert len(batch.retry_failed(frozenset({State.UNKNOWN}))) == 1
+
+
 def test_a_request_of_another_process_is_not_submitted_again(harness: ClientHarness, queue: EcsQueue) -> None:
     queue.submit(["true"], id="a")
     harness.finish("a", exit_code=1)

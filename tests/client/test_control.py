@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ecs_queue.client.client import EcsQueue
-from ecs_queue.errors import UnknownTask, UsageError
+from ecs_queue.errors import JournalUnavailable, UnknownTask, UsageError
 from ecs_queue.protocol.operations import ClaimRequest
 from tests.client.harness import ClientHarness
 
@@ -51,6 +51,25 @@ def test_tasks_are_filtered(filled: EcsQueue) -> None:
 def test_what_cannot_be_meant_is_refused(queue: EcsQueue, call: Callable[[EcsQueue], object], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         call(queue)
+
+
+def test_events_open_the_journal_only_when_the_first_one_is_read(
+    queue: EcsQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+
+    def open_journal(config: object) -> None:
+        opened.append(config)
+        raise JournalUnavailable("gone")
+
+    monkeypatch.setattr("ecs_queue.client.control.check_has_journal", lambda config: None)
+    monkeypatch.setattr("ecs_queue.client.control.open_journal", open_journal)
+
+    events = queue.events()
+
+    assert opened == []
+    with pytest.raises(JournalUnavailable):
+        next(events)
 
 
 def test_the_status_is_found_by_id_and_by_the_arn_of_the_task(filled: EcsQueue) -> None:
