@@ -29,6 +29,7 @@ from ecs_queue.cli.ui.timeline_view import (
     timeline_to_dicts,
     warn_about_events,
 )
+from ecs_queue.cli.ui.watch import show_repeatedly, watch_option
 from ecs_queue.client.records import find_record
 
 if TYPE_CHECKING:
@@ -40,8 +41,11 @@ if TYPE_CHECKING:
 @click.argument("id", required=False, shell_complete=complete_id, metavar="[ID|TASK-ARN]")
 @click.option("--no-logs", is_flag=True, help="Leave out the last lines of a container that failed.")
 @click.option("--logs", is_flag=True, help="With --json: include them.")
+@watch_option
 @command_options
-def status(options: SharedOptions, id: str | None, no_logs: bool, logs: bool, as_json: bool) -> int:
+def status(
+    options: SharedOptions, id: str | None, no_logs: bool, logs: bool, watch: float | None, as_json: bool
+) -> int:
     """Show all queues, or one request.
 
     Without an ID: each queue with its requests by state, its backlog (messages that wait in the broker), how many of
@@ -58,6 +62,7 @@ def status(options: SharedOptions, id: str | None, no_logs: bool, logs: bool, as
     Examples:
       ecs-queue status
       ecs-queue status nightly-etl
+      ecs-queue status --watch
       ecs-queue status nightly-etl --json | jq -r .state
 
     Exit status: 1 when the request is not known, and without an ID when a worker is not healthy or an item of the
@@ -66,8 +71,9 @@ def status(options: SharedOptions, id: str | None, no_logs: bool, logs: bool, as
     options.configure_logging()
     with open_client(options) as client:
         if id is None:
-            return _print_queues(client, as_json)
-        return _print_request(client, id, as_json, not no_logs and (logs or not as_json))
+            return show_repeatedly(watch, as_json, lambda: _print_queues(client, as_json))
+        with_logs = not no_logs and (logs or not as_json)
+        return show_repeatedly(watch, as_json, lambda: _print_request(client, id, as_json, with_logs))
 
 
 def _print_request(client: EcsQueue, name: str, as_json: bool, with_logs: bool) -> int:

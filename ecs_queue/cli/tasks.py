@@ -29,6 +29,7 @@ from ecs_queue.cli.ui.output import (
 )
 from ecs_queue.cli.ui.record_view import format_run_time, ran_to_exit, record_to_dict
 from ecs_queue.cli.ui.records import STATE_NAMES
+from ecs_queue.cli.ui.watch import show_repeatedly, watch_option
 
 if TYPE_CHECKING:
     from ecs_queue.protocol.record import Record
@@ -57,10 +58,18 @@ _HEADERS = ("id", "state", "queue", "attempts", "exit", "age", "run time", "reas
 @click.option("--reason", metavar="TEXT", help="Only requests whose reason contains TEXT, in upper or lower case.")
 @click.option("--limit", type=count(1), help="Maximum number to list.  [50; with --json no limit]")
 @click.option("--counts", is_flag=True, help="Count all selected requests by queue and state instead.")
+@watch_option
 @command_options
 def tasks(
-    options: SharedOptions, /, states: Sequence[str], limit: int | None, counts: bool, as_json: bool, **filters: Any
-) -> None:
+    options: SharedOptions,
+    /,
+    states: Sequence[str],
+    limit: int | None,
+    counts: bool,
+    watch: float | None,
+    as_json: bool,
+    **filters: Any,
+) -> int:
     """List requests: first the live ones, then the ended ones, each newest first.
 
     --counts reads every record of the ledger. `ecs-queue status` counts without reading them, but cannot filter.
@@ -76,21 +85,25 @@ def tasks(
     is_filtered = bool(states) or any(value is not None for value in filters.values())
     since: TimeBound | None = filters.pop("since")
     with open_client(options) as client:
-        now = client.ledger.now()
-        # One more than is shown says whether there are more; without JSON 50 are shown by default.
-        shown = limit if as_json else limit or _DEFAULT_LIMIT
-        most = None if counts or shown is None else shown + 1
-        found = client.tasks(states=states, since=None if since is None else since.moment(), limit=most, **filters)
-        if counts:
-            _print_counts(found, as_json, is_filtered=is_filtered)
-        elif as_json:
-            for record in itertools.islice(found, limit):
-                print_json(record_to_dict(record))
-            if limit is not None and next(found, None) is not None:
-                print_stderr(_cut_message(limit))
-        else:
-            limit = limit or _DEFAULT_LIMIT
-            _print_records(list(itertools.islice(found, limit + 1)), limit, now, is_filtered=is_filtered)
+
+        def show() -> None:
+            now = client.ledger.now()
+            # One more than is shown says whether there are more; without JSON 50 are shown by default.
+            shown = limit if as_json else limit or _DEFAULT_LIMIT
+            most = None if counts or shown is None else shown + 1
+            found = client.tasks(states=states, since=None if since is None else since.moment(), limit=most, **filters)
+            if counts:
+                _print_counts(found, as_json, is_filtered=is_filtered)
+            elif as_json:
+                for record in itertools.islice(found, limit):
+                    print_json(record_to_dict(record))
+                if limit is not None and next(found, None) is not None:
+                    print_stderr(_cut_message(limit))
+            else:
+                page = limit or _DEFAULT_LIMIT
+                _print_records(list(itertools.islice(found, page + 1)), page, now, is_filtered=is_filtered)
+
+        return show_repeatedly(watch, as_json, show)
 
 
 def _print_records(records: Sequence[Record], limit: int, now: float, *, is_filtered: bool = True) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.ledger.base import WorkerInfo
 from tests.cli.terminal import plain, run_on_terminal
+from tests.processes import CLI_COMMAND
 
 QUEUE = "nightly_reports_of_the_finance_department"
 
@@ -57,3 +59,10 @@ def test_with_no_color_nothing_is_coloured(command: str, environ: Mapping[str, s
     assert not colour.search(shown)
     if command == "tasks":
         assert colour.search(run_on_terminal(command, environ=environ)[1])
+
+
+@pytest.mark.parametrize("command", ["status", "tasks"])
+def test_without_a_terminal_watch_shows_it_once(command: str, environ: Mapping[str, str], client: EcsQueue) -> None:
+    done = subprocess.run([*CLI_COMMAND, command, "--watch"], env=environ, capture_output=True, timeout=60, check=False)
+    assert QUEUE in done.stdout.decode()
+    assert done.returncode in (0, 1)
