@@ -51,6 +51,7 @@ from ecs_queue.cli.ui.output import (
 )
 from ecs_queue.cli.ui.submitter import SubmissionUnfinished
 from ecs_queue.cli.wait import wait
+from ecs_queue.cli.web import web
 from ecs_queue.cli.worker import worker
 from ecs_queue.cli.workers import workers
 from ecs_queue.error_text import error_text, traceback_text, typed_error_text
@@ -178,7 +179,7 @@ def cli() -> None:
 
 for command in (
     *(submit, wait, status, logs, queues, tasks, stop, retry, purge, worker, workers, pools, scale, runner),
-    *(dead, broken, journal, replay),
+    *(dead, broken, journal, replay, web),
     *(config, acl, runner_key, conf, doctor, local, local_ecs, demo),
 ):
     cli.add_command(command)

@@ -48,6 +48,10 @@ PLACES: dict[str, str] = {
     "journal.selection:follow_events": "shows: events to the caller, with whether they are verified",
     "journal.encoder:EventEncoder._seal": "decides nothing: encrypts what the journal keeps",
     "messages.envelope:decode_record_request": RECORDS,
+    "web.reading:arguments_text": "shows: the names of a request's arguments",
+    "web.reading:read_next_events": "shows: events, those that are not verified with a mark",
+    "web.reading:read_request": "shows: a timeline, with the number of events that are not verified",
+    "web.reading:revealed_arguments_text": "shows: a request's arguments, to who has the token",
     "replay.past_request:find_past_request": FORGED + "test_a_signed_request_in_the_record_of_another_id_is_refused",
     "replay.past_request:_current_call": FORGED + "test_the_arguments_of_a_forged_launch_do_not_reach_a_live_request",
     "replay.past_request:_last_journaled_call": (

@@ -54,6 +54,8 @@ OPEN_HERE = {
     ("NamespaceState", "runners"),
     # names of queues
     ("NamespaceState", "others"),
+    # names of hosts and queues, and a sentence to show
+    *(("Access", "allowed_hosts"), ("RequestView", "paused"), ("RequestView", "note")),
     # names, as in a configuration
     *(("IamLogin", "user"), ("IamLogin", "cache"), ("IamTarget", "login"), ("IamTarget", "cache")),
 }

@@ -10,15 +10,17 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 import click
 import pytest
 import redis
+from starlette.testclient import TestClient
 
 from ecs_queue.broker import open_broker
 from ecs_queue.cli.main import cli
+from ecs_queue.cli.web import make_presentation
 from ecs_queue.config import load_config
 from ecs_queue.errors import MissingRight
 from ecs_queue.journal import RedisJournal
@@ -27,6 +29,8 @@ from ecs_queue.messages import envelope
 from ecs_queue.messages.keyring import Keyring
 from ecs_queue.protocol.states import State
 from ecs_queue.server_users import SUBMITTERS, render_users
+from ecs_queue.web.access import Access
+from ecs_queue.web.app import WebApp
 from tests.processes import CLI_COMMAND, merged_environ
 from tests.security.installation import (
     COMMANDS,
@@ -51,6 +55,9 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
 #: Commands that use no server but their own, and the one that has a user of its own (tests/runner/test_server_user.py).
 WITHOUT_SERVER = {"local env", "conf list", "conf show", "local-ecs", "demo", "runner", "runner-key"}
 
+#: Ends only when it is stopped; its pages have a test below.
+ENDLESS = {"web"}
+
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
@@ -72,7 +79,7 @@ def test_the_file_is_generated_from_the_table() -> None:
 
 
 def test_every_command_is_in_the_matrix() -> None:
-    commands = set(_leaf_commands(cli)) - WITHOUT_SERVER
+    commands = set(_leaf_commands(cli)) - WITHOUT_SERVER - ENDLESS
     assert {name for name in commands if not any(line.startswith(name) for line in COMMANDS)} == set()
 
 
@@ -188,6 +195,20 @@ def _read_payload(made: Installation, user: str) -> None:
         (record,) = queue.ledger.get_with_payload(["waits"])
     assert record is not None
     assert SECRET.encode() in record.request
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_the_web_page_says_what_its_user_may_not_read(installation: Installation, user: str) -> None:
+    installation.denials()
+    with installation.open_client(user, "") as queue, closing(open_broker(queue.config)) as broker:
+        app = WebApp(queue, broker, Access(token=SECRET), make_presentation()).build()
+        browser = TestClient(app, base_url="http://localhost")
+        for path in ("/", "/tasks", "/tasks/ended", "/journal", "/find?id=ended"):
+            assert browser.get(path).status_code == 200, path
+        assert ("may not read the journal" in browser.get("/journal").text) == (user != OPERATOR)
+        assert installation.denials() == []
+        dead = browser.get("/dead")
+        assert dead.status_code == (200 if user == OPERATOR else 403), dead.text
 
 
 Call = Callable[[Installation, str], None]

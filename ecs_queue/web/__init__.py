@@ -1,0 +1,1 @@
+"""The web page of `ecs-queue web`: what the command line shows, in a browser (docs/web.md)."""

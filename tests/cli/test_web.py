@@ -1,0 +1,69 @@
+"""`web` as a process: it serves the namespace of a real server, with live events, until it is stopped."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from ecs_queue.client.client import EcsQueue
+from tests.cli.conftest import Invoke
+from tests.processes import CLI_COMMAND, merged_environ
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def address(no_worker_environ: Mapping[str, str]) -> Iterator[str]:
+    """The address with the token, as the command prints it."""
+    command = [*CLI_COMMAND, "web", "--port", "0"]
+    process = subprocess.Popen(command, env=merged_environ(no_worker_environ), stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    found = re.search(rb"http://\S+", process.stderr.readline())
+    assert found is not None
+    yield found[0].decode()
+    process.send_signal(signal.SIGTERM)
+    _, logged = process.communicate(timeout=60)
+    assert logged == b""
+    assert process.returncode in (0, -signal.SIGTERM)
+
+
+def test_it_shows_a_request_and_sends_its_events(address: str, no_worker_environ: Mapping[str, str]) -> None:
+    base = address.partition("/login")[0]
+    with EcsQueue.from_config(environ=no_worker_environ, owner="") as queue:
+        queue.submit(["echo", "swordfish"], id="waits")
+        queue.stop("waits", by="a test")
+    with urllib.request.urlopen(f"{base}/tasks/waits", timeout=60) as answer:
+        text = answer.read().decode()
+    assert "REVOKED" in text
+    assert "&#34;command&#34;" in text
+    assert "swordfish" not in text
+    with urllib.request.urlopen(f"{base}/journal/events?after=0-0.0", timeout=60) as answer:
+        lines = (line.decode() for line in answer)
+        event = next(json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: "))
+    assert event[1:3] == ["request.submitted", "waits"]
+
+
+def test_the_printed_address_logs_in_and_shows_the_arguments(
+    address: str, no_worker_environ: Mapping[str, str]
+) -> None:
+    with EcsQueue.from_config(environ=no_worker_environ, owner="") as queue:
+        queue.submit(["echo", "swordfish"], id="waits")
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    opener.open(address, timeout=60).close()
+    with opener.open(f"{address.partition('/login')[0]}/tasks/waits", timeout=60) as answer:
+        assert "swordfish" in answer.read().decode()
+
+
+def test_a_short_token_is_refused(invoke: Invoke, no_worker_environ: Mapping[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("short\n")
+    result = invoke("web", "--token-file", str(path), env=no_worker_environ)
+    assert result.exit_code == 2
+    assert "expected at least 16 characters, found 5" in result.stderr
