@@ -21,7 +21,7 @@ from ecs_queue.cli.ui.output import (
     print_table,
 )
 from ecs_queue.cli.ui.record_view import record_lines, record_to_dict
-from ecs_queue.cli.ui.records import STATE_NAMES, list_queues, read_backlog, report_health
+from ecs_queue.cli.ui.records import STATE_NAMES, find_reached_limit, list_queues, read_backlog, report_health
 from ecs_queue.cli.ui.timeline_view import (
     print_timeline,
     read_timeline,
@@ -87,6 +87,7 @@ def _print_request(client: EcsQueue, name: str, as_json: bool, with_logs: bool) 
     facts = {"id": timeline.id, **timeline_summary(timeline)} if record is None else record_to_dict(record)
     if as_json:
         if record is not None:
+            facts["waits_for"] = find_reached_limit(client, record) or None
             facts["queue_paused_since"] = format_timestamp(client.ledger.list_paused_queues().get(record.queue, 0.0))
         output = {"last_lines": last_lines(client, record)} if with_logs and record else {}
         print_json({**facts, "timeline": timeline_to_dicts(timeline), **output})
@@ -96,8 +97,7 @@ def _print_request(client: EcsQueue, name: str, as_json: bool, with_logs: bool) 
         print_stderr("ecs-queue: its retention time in the ledger is over; this is what the journal has")
         print_facts(facts)
     else:
-        launch_rate = client.config.profile(record.queue or "default").launch_rate
-        print_fields(record_lines(record, now, client.ledger.list_paused_queues(), launch_rate))
+        print_fields(record_lines(record, now, client.ledger.list_paused_queues(), find_reached_limit(client, record)))
     print_timeline(timeline, now)
     if with_logs:
         print_last_lines(client, record)

@@ -63,7 +63,10 @@ def test_a_queue_that_waits_for_tasks_to_start_says_so(
     assert (lines["default"]["starting"], lines["default"]["max_starting"]) == (0, None)
     table = {line.split()[0]: line for line in invoke("queues", env=environ).stdout.splitlines()}
     assert table["etl"].endswith("2 of 2 starting")
-    assert "max_starting of its queue is reached" in invoke("status", "e2", env=environ).stdout
+    shown = invoke("status", "e2", env=environ).stdout
+    assert "max_starting of its queue is reached" in shown
+    assert "max_starting of its queue: 2 of 2" in shown
+    assert json_lines(invoke("status", "e0", "--json", env=environ).stdout)[0]["waits_for"] is None
 
 
 def test_a_queue_with_a_rate_shows_it(invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue) -> None:
@@ -73,7 +76,25 @@ def test_a_queue_with_a_rate_shows_it(invoke: Invoke, no_worker_environ: Mapping
     assert (lines["etl"]["launch_rate"], lines["default"]["launch_rate"]) == (0.5, None)
     table = {line.split()[0]: line for line in invoke("queues", env=environ).stdout.splitlines()}
     assert table["etl"].endswith("at most 0.5 a second")
-    assert "at most 0.5 a second" in invoke("status", "e", env=environ).stdout
+    shown = json_lines(invoke("status", "e", "--json", env=environ).stdout)[0]
+    assert shown["waits_for"] == "launch_rate of its queue: at most 0.5 a second"
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("AWS_ECS_EXECUTOR_ETL__MAX_IN_FLIGHT", "max_in_flight of its queue: 1 of 1"),
+        ("ECS_QUEUE__MAX_IN_FLIGHT", "max_in_flight of the namespace: 1 of 1"),
+    ],
+)
+def test_a_request_that_no_worker_has_tried_shows_the_limit_it_waits_for(
+    invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue, key: str, text: str
+) -> None:
+    for name in ("a", "b"):
+        client.submit(["true"], queue="etl", id=name)
+    client.ledger.claim("a", ClaimRequest(claim="c", worker="w", args="{}", target="t"))
+    shown = invoke("status", "b", env={**no_worker_environ, f"AIRFLOW__{key}": "1"}).stdout
+    assert text in shown
 
 
 def test_a_paused_queue_launches_nothing_until_it_is_resumed(

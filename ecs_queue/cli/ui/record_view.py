@@ -56,12 +56,12 @@ def record_to_dict(record: Record) -> dict[str, Any]:
 
 
 def record_lines(
-    record: Record, now: float, paused: Mapping[str, float] = _NONE, launch_rate: float = 0.0
+    record: Record, now: float, paused: Mapping[str, float] = _NONE, waits_for: str = ""
 ) -> list[tuple[str, str]]:
     """Return the facts for people, as names and values.
 
     `now` is the ledger's clock, seconds since the epoch; `paused` has the paused queues and since when.
-    `launch_rate` is that of the record's queue, launches a second; 0: no limit.
+    `waits_for` is the limit of its queue that it waits for, if any.
     """
     facts = record_to_dict(record)
     start_delay = _seconds_between(record.launched_at, record.started_at)
@@ -81,7 +81,7 @@ def record_lines(
         ("ECS status", "" if record.is_terminal else record.last_status),
         ("reason", record.reason),
         ("paused", _pause_text(record, now, paused)),
-        ("launch rate", _rate_text(record, now, launch_rate)),
+        ("waits for", waits_for),
         ("stop code", record.stop_code),
         ("stop", stop if record.stop_requested_at else ""),
         ("delayed until", _with_time_until(facts["delayed_until"], record.delayed_until, now) if is_delayed else ""),
@@ -122,12 +122,6 @@ def _pause_text(record: Record, now: float, paused: Mapping[str, float]) -> str:
         return ""
     since = format_duration(now - paused[record.queue])
     return f"its queue is paused for {since}: `ecs-queue queues resume {record.queue}`"
-
-
-def _rate_text(record: Record, now: float, launch_rate: float) -> str:
-    if record.state.value != "QUEUED" or not launch_rate or max(record.not_before, record.delayed_until) > now:
-        return ""
-    return f"its queue launches at most {launch_rate:g} a second (launch_rate)"
 
 
 def _without_fraction(timestamp: str | None) -> str:

@@ -16,6 +16,7 @@ from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable, MissingRight,
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
     from ecs_queue.ledger.base import Ledger, RequestReader, WorkerInfo
+    from ecs_queue.protocol.record import Record
 
 #: The values of `ecs_queue.protocol.states.State`, without its import; a test compares them.
 STATE_NAMES = ("QUEUED", "LAUNCHING", "LAUNCHED", "SUCCESS", "FAILED", "REMOVED", "REVOKED", "EXPIRED", "UNKNOWN")
@@ -27,6 +28,29 @@ def list_queues(client: EcsQueue, workers: Sequence[WorkerInfo], *others: Iterab
     names = {"default", *(profile.queue for profile in client.config.profiles()), *itertools.chain(*others)}
     names.update(name for worker in workers for name in worker.queues)
     return sorted(names - {""})  # "": the ledger's entry for stops of requests that never came
+
+
+def find_reached_limit(client: EcsQueue, record: Record) -> str:
+    """Return the limit that a QUEUED request waits for, by the configuration of this command; "" if there is none."""
+    from ecs_queue.protocol.settings import CLAIM_RETRY_SECONDS
+    from ecs_queue.protocol.states import State
+
+    now = client.ledger.now()
+    if record.state is not State.QUEUED or max(record.not_before, record.delayed_until) > now + CLAIM_RETRY_SECONDS:
+        return ""
+    profile, counts = client.config.profile(record.queue), client.ledger.count_by_state()
+    in_flight = {
+        name: states.get(State.LAUNCHING, 0) + states.get(State.LAUNCHED, 0) for name, states in counts.items()
+    }
+    starting = client.ledger.count_starting([record.queue])[record.queue]
+    for limit, number, name in (
+        (client.config.max_in_flight, sum(in_flight.values()), "max_in_flight of the namespace"),
+        (profile.max_in_flight, in_flight.get(record.queue, 0), "max_in_flight of its queue"),
+        (profile.max_starting, starting, "max_starting of its queue"),
+    ):
+        if limit and number >= limit:
+            return f"{name}: {number} of {limit}"
+    return f"launch_rate of its queue: at most {profile.launch_rate:g} a second" if profile.launch_rate else ""
 
 
 def report_health(ledger: Ledger, workers: Sequence[WorkerInfo]) -> int:
