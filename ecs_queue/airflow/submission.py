@@ -19,6 +19,7 @@ from ecs_queue.airflow.workload_conversion import (
     add_container_variables,
     build_command,
     convert_priority,
+    read_labels,
     read_token_expiry,
     read_traceparent,
     split_executor_config,
@@ -30,6 +31,8 @@ from ecs_queue.error_text import traceback_text, typed_error_text
 from ecs_queue.errors import ConfigError, InvalidRequest
 from ecs_queue.protocol.operations import OperationResult, ResultCode
 
+#: Who submits, unless the configuration has another name.
+_EXECUTOR_NAME = "EcsQueueExecutor"
 #: A task whose token expires sooner is not sent: Airflow queues it again with a new token.
 _MIN_TOKEN_LIFETIME_SECONDS = 1.0
 #: The shortest time between two log entries about a wrong configuration.
@@ -194,6 +197,8 @@ class WorkloadSubmitter:
             "priority": HIGHEST_PRIORITY if task is None else convert_priority(task.priority_weight),
             "relaunch": "never_started",  # once user code may have run, Airflow's own retries decide
             "traceparent": read_traceparent(task),
+            "labels": read_labels(task, config.airflow_labels or (), getattr(self._executor, "team_name", None)),
+            "submitted_by": config.acting_user or _EXECUTOR_NAME,
             **({"retry_rules": []} if config.profile(queue).retry_rules else {}),  # as relaunch
             **policies,
         }

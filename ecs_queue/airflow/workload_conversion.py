@@ -6,7 +6,7 @@ import ast
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -16,6 +16,7 @@ from ecs_queue.client.task_line import parse_durations
 from ecs_queue.errors import InvalidRequest
 from ecs_queue.messages.envelope import POLICY_FIELDS
 from ecs_queue.messages.fields import is_traceparent
+from ecs_queue.messages.labels import fit_label_value
 from ecs_queue.runtask.executor_config import normalize_executor_config
 from ecs_queue.runtask.merge import merge_run_task
 
@@ -123,6 +124,14 @@ def read_shared_settings(conf: Any) -> dict[str, str]:
     """
     values = {key: conf.get("core", key, fallback=None) for key in ("executor", "multi_team")}
     return {f"AIRFLOW__CORE__{key.upper()}": str(value) for key, value in values.items() if value is not None}
+
+
+def read_labels(task: Any, names: Sequence[str], team: str | None) -> dict[str, str]:
+    """Return the named labels of a task, with what a tag may not have replaced; {} for what is no task."""
+    found = {name: getattr(task, name, None) for name in names if task is not None and name != "team"}
+    if "team" in names and task is not None:
+        found["team"] = team
+    return {name: fit_label_value(str(value)) for name, value in found.items() if value is not None}
 
 
 def read_traceparent(task: Any) -> str:

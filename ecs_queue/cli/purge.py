@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ecs_queue.cli.ui.completion import complete_queue
-from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, queue_name
+from ecs_queue.cli.ui.options import SharedOptions, as_option, command_options, open_client, queue_name
 from ecs_queue.cli.ui.output import describe_number, print_json, print_stderr
 from ecs_queue.cli.ui.records import read_backlog
 
@@ -20,6 +20,7 @@ _BATCH_SIZE = 500
 @click.command(short_help="End all waiting requests of a queue.")
 @click.argument("queue", type=queue_name, shell_complete=complete_queue, metavar="QUEUE")
 @click.option("--yes", is_flag=True, help="Do it; otherwise only count them.")
+@as_option
 @command_options
 def purge(options: SharedOptions, queue: str, yes: bool, as_json: bool) -> int:
     """End all requests of a queue that wait for a launch, as REVOKED: their owners get results.
@@ -43,7 +44,7 @@ def purge(options: SharedOptions, queue: str, yes: bool, as_json: bool) -> int:
             return 0
         ended = 0
         for start in range(0, len(ids), _BATCH_SIZE):
-            for record in client.purge_requests(ids[start : start + _BATCH_SIZE], by="command line"):
+            for record in client.purge_requests(ids[start : start + _BATCH_SIZE]):
                 ended += 1
                 if as_json:
                     print_json({"id": record.id, "state": record.state.value, "result": "revoked"})

@@ -71,7 +71,9 @@ def compare_launch(config: Config, past: PastRequest, changes: ResubmitChanges, 
     profile = config.profile(changes.queue or past.request.queue)
     line = build_resubmit_line(past.request, past.id, changes, profile.container_name)
     request = msgspec.convert({**msgspec.to_builtins(past.request), **line}, type(past.request))
-    current = {"run_task": _to_plain_json(render_run_task_kwargs(profile, build_queued_task(request, 1, 0.0)))}
+    current = {
+        "run_task": _to_plain_json(render_run_task_kwargs(profile, build_queued_task(request, 1, 0.0), request.labels))
+    }
     target = _target(profile)
     call = past.last_call
     if call is None:

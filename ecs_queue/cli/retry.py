@@ -10,7 +10,14 @@ import click
 from ecs_queue.cli.ui.completion import complete_id, complete_queue
 from ecs_queue.cli.ui.durations import TimeBound, parse_time_bound
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
-from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, open_journal_reader, queue_name
+from ecs_queue.cli.ui.options import (
+    SharedOptions,
+    as_option,
+    command_options,
+    open_client,
+    open_journal_reader,
+    queue_name,
+)
 from ecs_queue.cli.ui.output import describe_number, print_json, print_stderr, print_stdout
 from ecs_queue.cli.ui.records import STATE_NAMES, resolve_id, warn_unserved_queues
 from ecs_queue.cli.ui.variables import parse_variables
@@ -53,6 +60,7 @@ FAILED_STATE_NAMES = STATE_NAMES[4:]
     help="Set a variable; NAME alone takes its value from this shell. Repeatable.",
 )
 @click.option("--yes", is_flag=True, help="With --state: do it; otherwise only list them.")
+@as_option
 @command_options
 def retry(
     options: SharedOptions,

@@ -10,7 +10,7 @@ import click
 from ecs_queue.cli.ui.completion import complete_id, complete_queue
 from ecs_queue.cli.ui.durations import format_duration
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
-from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, queue_name
+from ecs_queue.cli.ui.options import SharedOptions, as_option, command_options, open_client, queue_name
 from ecs_queue.cli.ui.output import describe_number, print_json, print_stderr, print_stdout
 from ecs_queue.cli.ui.records import STATE_NAMES, resolve_id
 from ecs_queue.errors import UsageError
@@ -45,6 +45,7 @@ _AIRFLOW_OWNER_PREFIX = "airflow-"
 )
 @click.option("--yes", is_flag=True, help="With --state or --queue: do it; otherwise only count them.")
 @click.option("--ahead", is_flag=True, help="Also revoke an ID that is not known yet, when it arrives.")
+@as_option
 @command_options
 def stop(
     options: SharedOptions,
@@ -80,7 +81,7 @@ def stop(
         before = dict(zip(names, client.ledger.get(names), strict=True))
         unknown = [] if ahead else [name for name in names if before[name] is None]
         known = [name for name in names if name not in unknown]
-        after = dict(zip(known, client.stop_many(known, by="command line") if known else [], strict=True))
+        after = dict(zip(known, client.stop_many(known) if known else [], strict=True))
         remembered = format_duration(client.config.accept_seconds)
     for name in names:
         _print_effect(name, before[name], after.get(name), remembered, as_json)
@@ -112,7 +113,7 @@ def _stop_selected(client: EcsQueue, states: frozenset[str], queue: str | None, 
     stopped: list[Record | None] = []
     for start in range(0, len(found), _BATCH_SIZE):
         batch = found[start : start + _BATCH_SIZE]
-        for old, new in zip(batch, client.stop_many([r.id for r in batch], by="command line"), strict=True):
+        for old, new in zip(batch, client.stop_many([r.id for r in batch]), strict=True):
             stopped.append(new)
             if as_json:
                 _print_effect(old.id, old, new, "", as_json)

@@ -23,8 +23,9 @@ from ecs_queue.cli.ui.exit_status import (
     EXIT_SUBMITTED,
     EXIT_TIMED_OUT,
 )
+from ecs_queue.cli.ui.labels import parse_labels
 from ecs_queue.cli.ui.numbers import count
-from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, queue_name
+from ecs_queue.cli.ui.options import SharedOptions, as_option, command_options, open_client, queue_name
 from ecs_queue.cli.ui.output import (
     STDIO,
     OutputError,
@@ -64,6 +65,9 @@ RELAUNCH_POLICIES = ("never_started", "interrupted", "any_failure")
     metavar="NAME[=VALUE]",
     help="Set a variable; NAME alone takes its value from this shell. Repeatable.",
 )
+@click.option(
+    "--label", "labels", multiple=True, metavar="KEY=VALUE", help="What it is for, such as team=data. Repeatable."
+)
 @click.option("--cpu", type=count(1), metavar="UNITS", help="CPU units of the main container, 1024 for a vCPU.")
 @click.option("--memory", type=count(1), metavar="MIB", help="Memory of the main container in MiB.")
 @click.option("--executor-config", metavar="JSON", help='Other overrides, such as {"overrides": {"cpu": "1024"}}.')
@@ -91,6 +95,7 @@ RELAUNCH_POLICIES = ("never_started", "interrupted", "any_failure")
 @click.option("--logs", is_flag=True, help="With --wait: print what the container writes, as it comes.")
 @click.option("--timeout", type=POSITIVE_DURATION, metavar="S", help="How long to wait at most.")
 @click.option("--output", "-o", metavar="RESULTS.jsonl", help="Write the results of --file to this file.")
+@as_option
 @command_options
 def submit(options: SharedOptions, /, command: Sequence[str], file: str | None, as_json: bool, **given: Any) -> int:
     """Submit one command, or a file of them.
@@ -107,12 +112,13 @@ def submit(options: SharedOptions, /, command: Sequence[str], file: str | None, 
        "executor_config": {"overrides": {"cpu": "1024"}},
        "priority": 0, "expires_in": 600,
        "time_limit": 3600, "relaunch": "never_started",
+       "labels": {"team": "data"},
        "delay": 600, "start_timeout": 300, "retry_rules": [{"on_exit_code": "137", "action": "retry"}],
        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
 
-    The options --queue, --priority, --env, --cpu, --memory, --executor-config, --expires-in, --time-limit, --relaunch,
-    --start-timeout and --retry-rules apply to lines that do not set the member (--env: `environment`), and so does the
-    variable TRACEPARENT (W3C), which the container gets too.
+    The options --queue, --priority, --env, --label, --cpu, --memory, --executor-config, --expires-in, --time-limit,
+    --relaunch, --start-timeout and --retry-rules apply to lines that do not set the member (--env: `environment`,
+    --label: `labels`), and so does the variable TRACEPARENT (W3C), which the container gets too.
 
     With --wait a result line is printed for each request as it ends, or written to --output:
     id, state, exit_code, task_arn, attempts, reason, stop_code and times.
@@ -269,9 +275,11 @@ def _task_fields(given: dict[str, Any]) -> dict[str, Any]:
     """Return the options, and the trace of the environment, as members of a task line."""
     from ecs_queue.messages.fields import is_traceparent
 
-    fields = {name: value for name, value in given.items() if value is not None and name != "variables"}
+    fields = {name: value for name, value in given.items() if value is not None and name not in ("variables", "labels")}
     if given["variables"]:
         fields["environment"] = parse_variables(given["variables"])
+    if given["labels"]:
+        fields["labels"] = parse_labels(given["labels"])
     traceparent = os.environ.get("TRACEPARENT")
     if is_traceparent(traceparent):
         fields["traceparent"] = traceparent

@@ -11,6 +11,7 @@ import click
 
 from ecs_queue.cli.ui.completion import complete_queue
 from ecs_queue.cli.ui.durations import TimeBound, format_duration, parse_time_bound
+from ecs_queue.cli.ui.labels import parse_labels
 from ecs_queue.cli.ui.numbers import count
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, queue_name
 from ecs_queue.cli.ui.output import (
@@ -56,6 +57,9 @@ _HEADERS = ("id", "state", "queue", "attempts", "exit", "age", "run time", "reas
 )
 @click.option("--owner", metavar="NAME", help="Only requests whose results go to this owner.")
 @click.option("--reason", metavar="TEXT", help="Only requests whose reason contains TEXT, in upper or lower case.")
+@click.option(
+    "--label", "labels", multiple=True, metavar="KEY=VALUE", help="Only requests with this label; repeatable: with all."
+)
 @click.option("--limit", type=count(1), help="Maximum number to list.  [50; with --json no limit]")
 @click.option("--counts", is_flag=True, help="Count all selected requests by queue and state instead.")
 @watch_option
@@ -78,10 +82,12 @@ def tasks(
     Examples:
       ecs-queue tasks --state launched
       ecs-queue tasks --state failed --state removed --queue etl --since 2h --limit 200
+      ecs-queue tasks --label team=data --state failed
       ecs-queue tasks --reason CannotPull --since 1d --counts
       ecs-queue tasks --json | jq -r 'select(.exit_code == 137) | .id'
     """
     options.configure_logging()
+    filters["labels"] = parse_labels(filters["labels"]) or None
     is_filtered = bool(states) or any(value is not None for value in filters.values())
     since: TimeBound | None = filters.pop("since")
     with open_client(options) as client:

@@ -217,7 +217,7 @@ class AsyncEcsQueue:
             )
         )
 
-    async def stop(self, record_id: str, by: str = "client") -> State:
+    async def stop(self, record_id: str, by: str | None = None) -> State:
         """Request a stop, and return the state after that, see `EcsQueue.stop`."""
         return await self._call(self.queue.stop, record_id, by)
 

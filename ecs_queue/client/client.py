@@ -124,6 +124,7 @@ class EcsQueue(RequestControl):
         executor_config: Mapping[str, Any] | None = None,
         relaunch: Relaunch | None = None,
         retry_rules: Sequence[Mapping[str, Any]] | None = None,
+        labels: Mapping[str, str] | None = None,
         traceparent: str | None = None,
     ) -> Handle:
         """Submit one command; `Request` says what each argument means.
@@ -150,6 +151,7 @@ class EcsQueue(RequestControl):
             executor_config=executor_config,
             relaunch=relaunch,
             retry_rules=retry_rules,
+            labels=labels,
             traceparent=traceparent,
         )
         return self.submit_many([request])[0]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from ecs_queue import durations
+from ecs_queue.client.acting_user import acting_user, check_acting_user
 from ecs_queue.client.handle import Handle
 from ecs_queue.client.records import PAGE_SIZE, RecordFilter, find_record, iter_records
 from ecs_queue.client.results import ResultReader
@@ -57,6 +58,7 @@ class RequestControl:
         since: Since | None = None,
         owner: str | None = None,
         reason: str | None = None,
+        labels: Mapping[str, str] | None = None,
         limit: int | None = None,
     ) -> Iterator[Record]:
         """Yield the records of requests: first those that have not ended, then the others, each newest first.
@@ -67,6 +69,7 @@ class RequestControl:
             since: Only requests that were submitted since then, by the ledger's clock.
             owner: Only requests whose results go to this owner.
             reason: Only requests whose reason contains this text, in upper or lower case.
+            labels: Only requests with all of these labels.
             limit: The maximum number.
         """
         self._check_open()
@@ -76,6 +79,7 @@ class RequestControl:
             since=None if since is None else self._resolve(since),
             owner=owner,
             reason=reason,
+            labels=labels or {},
         )
         page = PAGE_SIZE if limit is None else max(1, min(limit, PAGE_SIZE))
         return islice(iter_records(self.ledger, selection.matches, page), limit)
@@ -97,18 +101,20 @@ class RequestControl:
             raise UnknownTask(f"no request {name} is known: it was never submitted, or its retention time is over")
         return record
 
-    def stop(self, record_id: str, by: str = "client") -> State:
+    def stop(self, record_id: str, by: str | None = None) -> State:
         """Request a stop, and return the state after that. A request that is not launched yet ends at once (REVOKED).
+
+        `by` names who asks, and becomes part of the reason; without it that is `acting_user` of the configuration.
 
         An unknown id is remembered for `accept_seconds` (a day by default): the request is revoked when it arrives.
         """
         return self.stop_many([record_id], by)[0].state
 
-    def stop_many(self, ids: Sequence[str], by: str = "client") -> list[Record]:
+    def stop_many(self, ids: Sequence[str], by: str | None = None) -> list[Record]:
         """Request stops, and return the records after that, in order. One that is broken says so as its reason."""
         return [record for _, record in self._request_stops(ids, by)]
 
-    def purge(self, queue: str, by: str = "client") -> list[Record]:
+    def purge(self, queue: str, by: str | None = None) -> list[Record]:
         """End all requests of a queue that wait for a launch as REVOKED, and return their records.
 
         What is launched meanwhile goes on: nothing that runs, or may run, is stopped. A request that waits for its time
@@ -121,15 +127,16 @@ class RequestControl:
             for record in self.purge_requests(ids[start : start + BATCH_SIZE], by)
         ]
 
-    def purge_requests(self, ids: Sequence[str], by: str = "client") -> list[Record]:
+    def purge_requests(self, ids: Sequence[str], by: str | None = None) -> list[Record]:
         """End those of the requests that still wait for a launch, as `purge` does, and return their records."""
         found = self._request_stops(ids, by, ONLY_QUEUED)
         return [record for code, record in found if code is ResultCode.ENDED]
 
-    def _request_stops(self, ids: Sequence[str], by: str, launch: int = 0) -> list[tuple[ResultCode, Record]]:
+    def _request_stops(self, ids: Sequence[str], by: str | None, launch: int = 0) -> list[tuple[ResultCode, Record]]:
         """Request stops; return what became of each, and its record after that. Unknown ones are left out."""
         self._check_open()
         records: list[tuple[ResultCode, Record]] = []
+        by = acting_user(self.config) if by is None else check_acting_user(by)
         results = self.ledger.stop(ids, by, launch)
         crash_point("client.stop_marked")
         for record_id, result in zip(ids, results, strict=True):
@@ -146,7 +153,7 @@ class RequestControl:
             records.append((result.code, result.record))
         return records
 
-    def stop_all(self, *, states: Iterable[str] = (), queue: str | None = None, by: str = "client") -> list[Record]:
+    def stop_all(self, *, states: Iterable[str] = (), queue: str | None = None, by: str | None = None) -> list[Record]:
         """Request stops of all requests of a queue and of some states that have not ended; return the records.
 
         Raises:

@@ -27,7 +27,7 @@ class HandleClient(Protocol):
         """See `EcsQueue.status`."""
         ...
 
-    def stop_many(self, ids: Sequence[str], by: str = ...) -> list[Record]:
+    def stop_many(self, ids: Sequence[str], by: str | None = None) -> list[Record]:
         """See `EcsQueue.stop_many`."""
         ...
 
@@ -161,7 +161,7 @@ class Handle(Future[TaskResult]):
         """Return the present state; raise `UnknownTask` when the ledger does not know the request."""
         return self._client.status(self.id).state
 
-    def stop(self, by: str = "client") -> State:
+    def stop(self, by: str | None = None) -> State:
         """Request a stop, see `EcsQueue.stop`."""
         (record,) = self._client.stop_many([self.id], by)
         self._end_with(record)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class RecordFilter:
         since: When they were submitted at the earliest, seconds since the epoch by the ledger's clock.
         owner: Whom their results go to.
         reason: What their reason contains, in upper or lower case.
+        labels: Labels that they have.
     """
 
     states: frozenset[str] = frozenset()
@@ -33,6 +35,7 @@ class RecordFilter:
     since: float | None = None
     owner: str | None = None
     reason: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def matches(self, record: Record) -> bool:
         """Return whether the record is selected."""
@@ -42,7 +45,18 @@ class RecordFilter:
             and (self.since is None or record.created_at >= self.since)
             and self.owner in (None, record.owner)
             and (self.reason is None or self.reason.lower() in record.reason.lower())
+            and (not self.labels or self.labels.items() <= decode_labels(record).items())
         )
+
+
+def decode_labels(record: Record) -> dict[str, str]:
+    """Return the labels of a request; none when another program has written something else in their place."""
+    try:
+        labels = json.loads(record.labels) if record.labels else {}
+    except (ValueError, RecursionError):
+        return {}
+    is_sound = isinstance(labels, dict) and all(isinstance(value, str) for value in labels.values())
+    return labels if is_sound else {}
 
 
 def find_record(ledger: RequestReader, name: str) -> Record | None:

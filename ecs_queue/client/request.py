@@ -30,6 +30,7 @@ class RequestOptions(TypedDict, total=False):
     executor_config: Mapping[str, Any] | None
     relaunch: Relaunch | None
     retry_rules: Sequence[Mapping[str, Any]] | None
+    labels: Mapping[str, str] | None
     traceparent: str | None
 
 
@@ -53,6 +54,7 @@ class Request:
         executor_config: Other overrides of the launch, flat for the main container, or in RunTask's form.
         relaunch: When it is launched again; "never_started".
         retry_rules: What follows an attempt that failed, in place of its queue's (docs/policies.md); []: none.
+        labels: What it is for, such as {"team": "data"}; its queue may make tags of them (docs/policies.md).
         traceparent: The trace (W3C) that the container continues.
     """
 
@@ -71,6 +73,7 @@ class Request:
     executor_config: Mapping[str, Any] | None = None
     relaunch: Relaunch | None = None
     retry_rules: Sequence[Mapping[str, Any]] | None = None
+    labels: Mapping[str, str] | None = None
     traceparent: str | None = None
 
     def __repr__(self) -> str:

@@ -11,6 +11,7 @@ import msgspec
 
 from ecs_queue.broker.base import Broker
 from ecs_queue.client import producer
+from ecs_queue.client.acting_user import acting_user
 from ecs_queue.client.main_container import render_main_container
 from ecs_queue.client.producer import PreparedRequest, batches
 from ecs_queue.client.task_line import parse_task_line
@@ -81,10 +82,11 @@ class RequestSender:
             accept_seconds=self._config.accept_seconds,
             owner=self._owner,
             origin=origin,
+            submitted_by=acting_user(self._config),
             **self._render(fields),
         )
         profile = producer.profile_for_checks(self._config.profile(request.queue))
-        validate_request(profile, build_queued_task(request, 1, request.submitted_at))
+        validate_request(profile, build_queued_task(request, 1, request.submitted_at), request.labels)
         request, span = self.tracing.begin_submission(request)
         prepared = producer.prepare_request(request, self._config, self._keyring)
         return prepared if span is None else msgspec.structs.replace(prepared, submit_span=span)

@@ -200,6 +200,20 @@ _MAIN_KEYS = (
         "How long after its submission a message may create a record. A later message becomes a dead letter.",
     ),
     ConfigKey(
+        "acting_user",
+        None,
+        parsers.person_name,
+        "Who submits and stops requests, as records and the journal name it. Empty: the operating system's user; for "
+        "Airflow its executor.",
+    ),
+    ConfigKey(
+        "airflow_labels",
+        None,
+        parsers.airflow_labels,
+        "Labels of Airflow's tasks, separated by commas: dag_id, task_id, run_id, map_index, team. Set it when all "
+        "workers know it.",
+    ),
+    ConfigKey(
         "retry_base_seconds",
         "2",
         parsers.number(0.05),

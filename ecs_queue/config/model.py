@@ -63,6 +63,8 @@ class Config:
     sweep_after_seconds: float
     startup_allowance: float
     accept_seconds: float
+    acting_user: str | None
+    airflow_labels: tuple[str, ...] | None
     retry_base_seconds: float
     retry_cap_seconds: float
     socket_timeout_seconds: float

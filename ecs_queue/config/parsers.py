@@ -21,7 +21,9 @@ from ecs_queue.config.redact import redact_url
 from ecs_queue.error_text import error_text
 from ecs_queue.errors import ConfigError
 from ecs_queue.messages.keyring import SigningKey
+from ecs_queue.messages.labels import check_labels, check_name
 from ecs_queue.messages.retry_rules import parse_retry_rules
+from ecs_queue.protocol.record import RESERVED_NAMES
 from ecs_queue.protocol.retry_rules import RetryRule
 from ecs_queue.runtask.botocore_model import run_task_shape
 from ecs_queue.runtask.casing import parse_bool
@@ -186,6 +188,39 @@ def text_list(value: str) -> tuple[str, ...]:
     if not all(isinstance(item, str) and item for item in items):
         raise invalid_value("texts separated by commas or a JSON list of texts", value)
     return tuple(items)
+
+
+#: What Airflow's executor knows of a task.
+AIRFLOW_LABELS = ("dag_id", "task_id", "run_id", "map_index", "team")
+
+
+def person_name(value: str) -> str:
+    """Parse the name of a person or program."""
+    try:
+        check_name(value)
+    except ValueError:
+        raise invalid_value("1 to 128 characters, none of them a control character", value) from None
+    if value in RESERVED_NAMES:
+        raise invalid_value(f"another name than {', '.join(sorted(RESERVED_NAMES))}", value)
+    return value
+
+
+def label_names(value: str) -> tuple[str, ...]:
+    """Parse the keys of labels, or `*`, separated by commas, or a JSON list."""
+    names = text_list(value)
+    try:
+        check_labels(dict.fromkeys((name for name in names if name != "*"), ""))
+    except ValueError:
+        raise invalid_value("names that a tag of AWS may have, or *", value) from None
+    return names
+
+
+def airflow_labels(value: str) -> tuple[str, ...]:
+    """Parse names of what Airflow's executor knows of a task, separated by commas."""
+    names = text_list(value)
+    if not set(names) <= set(AIRFLOW_LABELS):
+        raise invalid_value(f"some of {', '.join(AIRFLOW_LABELS)}", value)
+    return names
 
 
 def override_names(value: str) -> tuple[str, ...]:

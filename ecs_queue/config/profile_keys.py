@@ -82,6 +82,13 @@ _PROFILE_KEYS = (
         "when empty, the request's relaunch policy decides.",
     ),
     ConfigKey(
+        "tag_labels",
+        None,
+        parsers.label_names,
+        "Labels of a request that become tags of its task, separated by commas, or * for all (docs/policies.md): "
+        "team, dag_id. Workers need ecs:TagResource.",
+    ),
+    ConfigKey(
         "run_task_kwargs",
         None,
         parsers.json_value(dict, "a JSON object"),

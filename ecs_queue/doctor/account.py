@@ -99,6 +99,11 @@ def check_permissions(reporter: Reporter, profile: Profile, target: Target, ecs:
             cluster=target.cluster, task=_NONEXISTENT_TASK_ID, reason="ecs-queue doctor"
         ),
     }
+    if profile.tag_labels or profile.run_task_kwargs.get("tags"):
+        tags = [{"key": "ecs-queue", "value": "doctor"}]
+        calls["ecs:TagResource"] = lambda: ecs.run_task(
+            cluster=target.cluster, taskDefinition=nothing, count=1, tags=tags
+        )
     granted, unknown = [], []
     for action, call in calls.items():
         _, reason, error_kind = call_aws(call)

@@ -19,6 +19,7 @@ from ecs_queue.telemetry import EVENTS, EventType
 #: Fields of a record that no decision depends on: payloads, secrets of the protocol, the rest.
 _EXCLUDED_RECORD_FIELDS = frozenset(
     {"request", "args", "target", "claim", "digest", "owner", "worker", "accept_until", "traceparent"}
+    | {"labels", "submitted_by"}
 )
 #: Members of a task that no decision depends on and that may hold payloads.
 _EXCLUDED_TASK_FIELDS = frozenset({"overrides", "attachments", "attributes", "tags", "inferenceAccelerators"})

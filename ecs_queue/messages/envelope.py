@@ -26,8 +26,10 @@ from ecs_queue.messages.fields import (
     MAX_DEPTH,
     Command,
     EpochSeconds,
+    Labels,
     OriginId,
     OwnerName,
+    PersonName,
     QueueName,
     Relaunch,
     RetryRules,
@@ -39,6 +41,7 @@ from ecs_queue.messages.fields import (
     is_deeper_than,
 )
 from ecs_queue.messages.keyring import NO_KEYS, Keyring, Scope
+from ecs_queue.messages.labels import check_labels
 from ecs_queue.messages.queue_names import canonical_queue_name
 from ecs_queue.messages.retry_rules import parse_retry_rules
 from ecs_queue.payload_repr import PayloadRepr
@@ -52,7 +55,7 @@ T = TypeVar("T")
 VERSION, POLICY_VERSION = 1, 2
 #: The members of a request that replace a policy of its queue, and all that need the second version (docs/policies.md).
 POLICY_FIELDS = ("start_timeout", "retry_rules")
-VERSION_2_FIELDS = (*POLICY_FIELDS, "delay", "not_before")
+VERSION_2_FIELDS = (*POLICY_FIELDS, "delay", "not_before", "labels")
 #: The longest message body that is accepted, in bytes. RunTask accepts at most 8192 characters of overrides, so a
 #: message near this size could never be launched.
 MAX_BODY_BYTES = 128 * 1024
@@ -74,7 +77,8 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     empty: none. It is no part of the digest: the same request of another trace is the same request. `start_timeout`
     and `retry_rules` (none of the queue's if empty): in place of its queue's (docs/policies.md).
     `not_before` is when it may be launched (`submitted_at` + the caller's `delay`, if that is set); `expires_in` counts
-    from it.
+    from it. `labels`: what it is for; its queue may make tags of them. `submitted_by`: who made it, as the producer
+    says; no part of the digest.
     """
 
     v: int
@@ -93,6 +97,8 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     retry_rules: RetryRules | None = None
     delay: Seconds | None = None
     not_before: EpochSeconds | None = None
+    labels: Labels | None = None
+    submitted_by: PersonName = ""
     owner: OwnerName = ""
     origin: OriginId = ""
     traceparent: Traceparent = ""
@@ -116,6 +122,8 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
         policies = self.given_policies()
         if self.delay is not None or self.not_before is not None:
             policies |= {"not_before": self.not_before} if self.delay is None else {"delay": self.delay}
+        if self.labels is not None:
+            policies["labels"] = self.labels
         return hashlib.sha256(_canonical.encode((*chosen, policies) if policies else chosen)).hexdigest()[:32]
 
     def given_policies(self) -> dict[str, Any]:
@@ -210,7 +218,8 @@ def new_request(
     if _is_number(delay):
         not_before = now + min(delay, MAX_SECONDS)
     start = not_before if _is_number(not_before) else now  # what is wrong is refused below, with the name of its field
-    has_policies = not_before is not None or any(fields.get(name) is not None for name in POLICY_FIELDS)
+    fields = {**fields, "labels": fields.get("labels") or None}
+    has_policies = not_before is not None or any(fields.get(name) is not None for name in VERSION_2_FIELDS)
     members = {
         "v": POLICY_VERSION if has_policies else VERSION,
         "kind": "request",
@@ -233,10 +242,9 @@ def new_request(
             "the request cannot be written as JSON: expected UTF-8 text, found other characters"
         ) from None
     _check_encodable(request)
-    try:
-        parse_retry_rules(request.retry_rules or ())
-    except ValueError as error:
-        raise InvalidRequest(f"retry_rules: {error_text(error)}") from None
+    problem = _find_problem(request)
+    if problem:
+        raise InvalidRequest(problem)
     queue = canonical_queue_name(request.queue)
     return request if queue == request.queue else msgspec.structs.replace(request, queue=queue)
 
@@ -417,10 +425,21 @@ def _check_request_version(request: TaskRequest) -> None:
     newer = [name for name in VERSION_2_FIELDS if getattr(request, name) is not None]
     if newer and request.v < POLICY_VERSION:
         raise UndecodableMessage(f"not a valid envelope: {newer[0]} needs the envelope version {POLICY_VERSION}")
+    problem = _find_problem(request)
+    if problem:
+        raise UndecodableMessage(f"not a valid envelope: {problem}")
+
+
+def _find_problem(request: TaskRequest) -> str:
+    """Return what is wrong with members whose types are right, "" for nothing."""
+    name = "retry_rules"
     try:
         parse_retry_rules(request.retry_rules or ())
+        name = "labels"
+        check_labels(request.labels or {})
     except ValueError as error:
-        raise UndecodableMessage(f"not a valid envelope: retry_rules: {error_text(error)}") from None
+        return f"{name}: {error_text(error)}"
+    return ""
 
 
 def _check_version(version: int, newest: int = VERSION) -> None:

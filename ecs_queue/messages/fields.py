@@ -23,6 +23,9 @@ _TRACEPARENT = r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"
 #: A W3C traceparent of version 00; "" for none. https://www.w3.org/TR/trace-context/#traceparent-header
 Traceparent = Annotated[str, msgspec.Meta(pattern=rf"^({_TRACEPARENT})?(?!\n)$")]
 Command = Annotated[list[str], msgspec.Meta(min_length=1)]
+Labels = Annotated[dict[str, str], msgspec.Meta(max_length=50)]
+#: Who submitted a request: no control characters.
+PersonName = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 RetryRules = Annotated[list[dict[str, Any]], msgspec.Meta(max_length=10)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=MAX_SECONDS)]
 #: Up to the year 9999, the range of the ledger's times. It refuses milliseconds, a common mistake.
@@ -42,6 +45,8 @@ EXPECTED_FIELDS: Mapping[str, str] = {
     "expires_in": f"a number of seconds above 0, at most {MAX_SECONDS:g}",
     "time_limit": f"a number of seconds above 0, at most {MAX_SECONDS:g}",
     "retry_rules": 'a list of at most 10 objects such as {"on_exit_code": "137", "action": "retry"}',
+    "labels": 'at most 50 texts by name, such as {"team": "data"}',
+    "submitted_by": "at most 128 characters, none of them a control character",
     "delay": f"a number of seconds above 0, at most {MAX_SECONDS:g}",
     "not_before": "seconds since the epoch, before the year 10000",
     "start_timeout": f"a number of seconds above 0, at most {MAX_SECONDS:g}",

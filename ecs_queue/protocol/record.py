@@ -11,6 +11,8 @@ STOPPED_BY_EXPIRY = "expiry"
 STOPPED_BY_TIME_LIMIT = "time_limit"
 #: Of a launch, not of its request: `Record.stop_requested_by` never has it. It stands in the reason of StopTask.
 STOPPED_BY_START_TIMEOUT = "start_timeout"
+#: No person or program may be named so.
+RESERVED_NAMES = frozenset({STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, STOPPED_BY_START_TIMEOUT})
 
 
 class Record(msgspec.Struct, kw_only=True):
@@ -32,6 +34,8 @@ class Record(msgspec.Struct, kw_only=True):
     time_limit: float = 0.0
     traceparent: str = ""  # the caller's trace (W3C)
     delayed_until: float = 0.0  # it is not launched before; 0: as soon as it can be
+    labels: str = ""  # what the request is for, as a JSON object of texts; "": none
+    submitted_by: str = ""
     created_at: float = 0.0
 
     state: State = State.QUEUED
@@ -109,6 +113,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     time_limit: float = 0.0
     traceparent: str = ""
     delayed_until: float = 0.0
+    labels: str = ""
+    submitted_by: str = ""
 
     def __repr__(self) -> str:
         """Return a text without the payload."""

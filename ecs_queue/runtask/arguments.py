@@ -13,6 +13,7 @@ from ecs_queue.runtask.capacity import choose_capacity, effective_capacity, is_f
 from ecs_queue.runtask.casing import parse_assign_public_ip
 from ecs_queue.runtask.config_keys import CONFIG_DEFAULTS
 from ecs_queue.runtask.executor_config import normalize_executor_config
+from ecs_queue.runtask.label_tags import add_label_tags
 from ecs_queue.runtask.merge import merge_run_task
 from ecs_queue.runtask.overrides import SAFE_OVERRIDES, check_overrides_allowed, keep_profile_tags
 from ecs_queue.tasks import EcsQueuedTask
@@ -27,7 +28,7 @@ class RunTaskProfile:
 
     `run_task_kwargs` has run_task's spelling; readers must not change it. `capacity_provider_strategy`: None is not
     set, empty is the cluster's default strategy. `cluster_strategy` is that default strategy, as far as it is known:
-    it decides where nothing is set, and is never sent.
+    it decides where nothing is set, and is never sent. `tag_labels`: the labels of a request that become tags.
     """
 
     queue: str
@@ -43,13 +44,17 @@ class RunTaskProfile:
     run_task_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
     allowed_overrides: tuple[str, ...] = SAFE_OVERRIDES
     cluster_strategy: tuple[dict[str, Any], ...] = field(default=(), hash=False)
+    tag_labels: tuple[str, ...] = ()
 
 
-def render_run_task_kwargs(profile: RunTaskProfile, task: EcsQueuedTask) -> dict[str, Any]:
+def render_run_task_kwargs(
+    profile: RunTaskProfile, task: EcsQueuedTask, labels: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Return the arguments of boto3's run_task for one task, without clientToken and startedBy.
 
     Each layer overrides the one before: the profile's keys, its run_task_kwargs, the task's executor_config, and at
-    last the command of the main container. The same input gives the same result, which shares nothing with the input.
+    last the command of the main container. Of the request's `labels` those become tags that the profile names. The same
+    input gives the same result, which shares nothing with the input.
 
     Raises:
         InvalidRequest: The executor_config or the command is wrong, or overrides what the queue does not allow.
@@ -72,10 +77,13 @@ def render_run_task_kwargs(profile: RunTaskProfile, task: EcsQueuedTask) -> dict
     if not is_fargate(effective_capacity(profile, capacity)):
         kwargs.pop("platformVersion", None)
     _add_network_configuration(kwargs, profile, capacity)
+    add_label_tags(kwargs, profile.tag_labels, labels or {})
     return kwargs
 
 
-def validate_request(profile: RunTaskProfile, task: EcsQueuedTask) -> dict[str, Any]:
+def validate_request(
+    profile: RunTaskProfile, task: EcsQueuedTask, labels: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Return the rendered arguments after every check that needs no call to AWS.
 
     AWS can refuse these arguments only for what it alone knows (names, permissions, capacity).
@@ -83,7 +91,7 @@ def validate_request(profile: RunTaskProfile, task: EcsQueuedTask) -> dict[str, 
     Raises:
         InvalidRequest, ConfigError: As from `render_run_task_kwargs` and `check_overrides_length`.
     """
-    kwargs = render_run_task_kwargs(profile, task)
+    kwargs = render_run_task_kwargs(profile, task, labels)
     validate(kwargs, run_task_shape(), "run_task")
     check_overrides_length(kwargs.get("overrides", {}))
     return kwargs

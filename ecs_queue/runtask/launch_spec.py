@@ -81,9 +81,18 @@ class LaunchSpec(msgspec.Struct, frozen=True):
         return keyring.sign(text, scope).decode()
 
 
-def build_launch_spec(profile: RunTaskProfile, max_attempts: int, task: EcsQueuedTask) -> LaunchSpec:
-    """Return the spec of one launch; raises InvalidRequest if run_task could never accept it."""
-    run_task = render_run_task_kwargs(profile, task)
+def build_launch_spec(
+    profile: RunTaskProfile, max_attempts: int, task: EcsQueuedTask, labels: Mapping[str, str] | None = None
+) -> LaunchSpec:
+    """Return the spec of one launch; raises InvalidRequest if run_task could never accept it.
+
+    Args:
+        profile: Of the task's queue.
+        max_attempts: How many attempts the request may use.
+        task: What is launched.
+        labels: Those of the request, of which the profile may make tags.
+    """
+    run_task = render_run_task_kwargs(profile, task, labels)
     chosen = find_choices(normalize_executor_config(task.executor_config, profile.container_name))
     return LaunchSpec(profile.container_name, max_attempts, run_task, chosen=chosen)
 
@@ -237,7 +246,14 @@ def build_submission(request: TaskRequest, body: bytes, nonce: str, launch_deadl
         delayed_until=request.not_before or 0.0,
         time_limit=request.time_limit or 0.0,
         traceparent=request.traceparent,
+        labels=encode_labels(request.labels),
+        submitted_by=request.submitted_by,
     )
+
+
+def encode_labels(labels: Mapping[str, str] | None) -> str:
+    """Return the labels as a record has them: JSON with the keys in order, "" for none."""
+    return msgspec.json.encode(dict(labels), order="sorted").decode() if labels else ""
 
 
 def _check_version(version: int) -> None:

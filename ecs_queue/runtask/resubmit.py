@@ -68,6 +68,7 @@ def build_resubmit_line(
         "executor_config": _build_executor_config(request, changes, container_name),
         **{name: getattr(request, name) for name in _FIELDS},
         **request.given_policies(),
+        **({"labels": request.labels} if request.labels else {}),
         **changes.fields,
     }
 

@@ -124,7 +124,7 @@ class MemoryQueue(EcsQueue):
             self.run()
         return handles
 
-    def _request_stops(self, ids: Sequence[str], by: str, launch: int = 0) -> list[tuple[ResultCode, Record]]:
+    def _request_stops(self, ids: Sequence[str], by: str | None, launch: int = 0) -> list[tuple[ResultCode, Record]]:
         found = super()._request_stops(ids, by, launch)
         for _, record in found:
             if record.is_terminal:

@@ -110,7 +110,7 @@ def prepare_launch(
         context.circuit_breakers.open(task.queue, str(error))
         return None
     try:
-        spec = build_launch_spec(profile, profile.max_run_task_attempts, task)
+        spec = build_launch_spec(profile, profile.max_run_task_attempts, task, request.labels)
         submitted = Submitted(context.config.namespace, request.id, nonce, request.traceparent)
         traceparent = context.tracing.container_traceparent(submitted, launch, request.queue)
         if traceparent:

@@ -60,6 +60,16 @@ class TestSubmission:
         assert record is not None
         assert envelope.decode_request(record.request).traceparent == trace
 
+    def test_a_request_names_its_executor_and_has_no_labels_unless_they_are_configured(
+        self, harness: AirflowHarness
+    ) -> None:
+        item = make_task_workload()
+        harness.queue(item)
+        harness.heartbeat()
+        (record,) = harness.ledger.inner.get([harness.request_id_of(item)])
+        assert record is not None
+        assert (record.submitted_by, record.labels) == ("EcsQueueExecutor", "")
+
     def test_a_task_becomes_a_request_under_the_id_that_airflow_assigned(self, harness: AirflowHarness) -> None:
         item = make_task_workload()
         harness.queue(item)

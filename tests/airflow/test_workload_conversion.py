@@ -11,6 +11,7 @@ import pytest
 
 from ecs_queue.airflow import workload_conversion
 from ecs_queue.errors import InvalidRequest
+from ecs_queue.messages.labels import check_labels
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -113,6 +114,20 @@ def test_the_exit_status_program_is_short_and_has_no_comments() -> None:
     program = workload_conversion.build_command("{}", report_exit_status=True)[2]
     assert len(program) < 2000  # ECS accepts 8,192 characters of overrides
     assert "#" not in program
+
+
+def test_the_labels_of_a_task_are_those_that_the_configuration_names() -> None:
+    task = SimpleNamespace(dag_id="etl", task_id="load", run_id="manual__2025 50%", map_index=-1)
+    read = workload_conversion.read_labels
+    assert read(task, ("dag_id", "run_id"), "blue") == {"dag_id": "etl", "run_id": "manual__2025 50_"}
+    assert read(task, ("task_id", "map_index", "team"), "blue") == {
+        "task_id": "load",
+        "map_index": "-1",
+        "team": "blue",
+    }
+    assert read(task, ("team",), None) == read(task, (), "blue") == read(None, ("dag_id", "team"), "blue") == {}
+    long = SimpleNamespace(dag_id="d" * 300)
+    check_labels(read(long, ("dag_id", "task_id"), None))
 
 
 def test_launch_policies_are_no_part_of_the_executor_config_for_run_task() -> None:

@@ -47,9 +47,9 @@ def test_what_waits_is_counted_first_and_then_revoked(
 def test_owners_get_the_results_of_what_is_purged(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
     with EcsQueue.from_config(environ=no_worker_environ) as client:
         handle = client.submit(["true"], queue="etl")
-        assert invoke("purge", "etl", "--yes", env=no_worker_environ).exit_code == 0
+        assert invoke("purge", "etl", "--yes", "--as", "ann", env=no_worker_environ).exit_code == 0
         result = handle.result(timeout=60)
-    assert (result.state, result.reason) == ("REVOKED", "stopped by command line")
+    assert (result.state, result.reason) == ("REVOKED", "stopped by ann")
 
 
 def test_what_is_launched_between_the_list_and_the_end_goes_on(
@@ -59,10 +59,10 @@ def test_what_is_launched_between_the_list_and_the_end_goes_on(
     submit(invoke, no_worker_environ, tmp_path, "a", "b")
     purge_requests = EcsQueue.purge_requests
 
-    def launch_first(self: EcsQueue, ids: list[str], by: str) -> object:
+    def launch_first(self: EcsQueue, ids: list[str]) -> object:
         claimed = self.ledger.claim("a", ClaimRequest(claim="c", worker="w", args="{}", target="here"))
         assert claimed.record is not None
-        return purge_requests(self, ids, by)
+        return purge_requests(self, ids)
 
     monkeypatch.setattr(EcsQueue, "purge_requests", launch_first)
     done = invoke("purge", "etl", "--yes", env=no_worker_environ)

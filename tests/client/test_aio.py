@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import getpass
 import os
 import threading
 from collections.abc import Callable, Coroutine
@@ -151,7 +152,7 @@ def test_an_explicit_cancel_stops_the_request(harness: ClientHarness, queue: Asy
             assert not await running.cancel()
 
             assert ((await waiting).state, waiting.done(), running.done()) == ("REVOKED", True, False)
-            assert harness.record("b").stop_requested_by == "client"
+            assert harness.record("b").stop_requested_by == getpass.getuser()
 
     _run(main())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import time
 from collections.abc import Callable
 
@@ -83,7 +84,7 @@ class TestStop:
         harness.memory_ledger.claim(handle.id, ClaimRequest(claim="c", worker="w", args="{}", target="{}"))
 
         assert handle.stop() is State.LAUNCHING
-        assert harness.record(handle.id).stop_requested_by == "client"
+        assert harness.record(handle.id).stop_requested_by == getpass.getuser()
 
     def test_what_has_ended_stays_as_it_is(self, harness: ClientHarness, queue: EcsQueue) -> None:
         handle = queue.submit(["true"])

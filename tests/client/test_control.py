@@ -78,6 +78,15 @@ def test_the_status_is_found_by_id_and_by_the_arn_of_the_task(filled: EcsQueue) 
         filled.status("arn:nothing")
 
 
+def test_tasks_are_filtered_by_their_labels(queue: EcsQueue) -> None:
+    queue.submit(["true"], id="a", labels={"team": "data", "day": "mon"})
+    queue.submit(["true"], id="b", labels={"team": "ops"})
+    queue.submit(["true"], id="c")
+    assert [record.id for record in queue.tasks(labels={"team": "data"})] == ["a"]
+    assert list(queue.tasks(labels={"team": "data", "day": "tue"})) == []
+    assert len(list(queue.tasks(labels={}))) == 3
+
+
 def test_all_of_a_queue_or_a_state_are_stopped(filled: EcsQueue) -> None:
     assert [(record.id, record.state) for record in filled.stop_all(queue="etl", by="operator")] == [("a", "REVOKED")]
     assert {record.id for record in filled.stop_all(states=["QUEUED"])} == {"c", "d"}

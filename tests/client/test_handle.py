@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import gc
+import getpass
 import os
 import sys
 import threading
@@ -138,7 +139,7 @@ def test_a_cancel_of_what_may_run_is_false_and_its_end_comes_later(harness: Clie
     assert handle.running()
     assert not handle.cancel()
 
-    assert (handle.done(), harness.record(handle.id).stop_requested_by) == (False, "client")
+    assert (handle.done(), harness.record(handle.id).stop_requested_by) == (False, getpass.getuser())
 
 
 def test_a_cancel_of_what_has_ended_is_false(harness: ClientHarness, queue: EcsQueue) -> None:

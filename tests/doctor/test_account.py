@@ -227,6 +227,28 @@ def test_each_denied_permission_is_named() -> None:
     assert any("ecs:DescribeTasks, ecs:ListTasks" in finding.text for finding in findings)
 
 
+def test_the_right_to_tag_is_checked_where_the_profile_has_tags() -> None:
+    """AWS checks it for a call with tags, apart from RunTask itself."""
+    denied = "User: u is not authorized to perform: ecs:TagResource on resource: x"
+    for profile, asked in (
+        (config_of(tag_labels="team").profile("default"), True),
+        (config_of(run_task_kwargs='{"tags": [{"key": "a", "value": "b"}]}').profile("default"), True),
+        (config_of().profile("default"), False),
+    ):
+        ecs = client("ecs")
+        with Stubber(ecs) as stub:
+            stub.add_client_error("run_task", "ClientException", "TaskDefinition not found.", 400)
+            stub.add_response("describe_tasks", {"tasks": [], "failures": []})
+            stub.add_response("list_tasks", {"taskArns": []})
+            stub.add_client_error("stop_task", "InvalidParameterException", "The referenced task was not found.", 400)
+            if asked:
+                stub.add_client_error("run_task", "AccessDeniedException", denied, 400)
+            findings = list(check_permissions(Reporter("default"), profile, TARGET, ecs))
+            stub.assert_no_pending_responses()
+        wrong = [finding.text.split()[0] for finding in findings if finding.severity is Severity.ERROR]
+        assert wrong == (["ecs:TagResource"] if asked else [])
+
+
 def user_who_may(*actions: str) -> dict[str, str]:
     iam = client("iam")
     client("ecs").create_cluster(clusterName="jobs")

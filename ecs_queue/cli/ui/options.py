@@ -134,6 +134,26 @@ pass_options = click.make_pass_decorator(SharedOptions, ensure=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
 
+def as_option(command: Command) -> Command:
+    """Add --as, the name of who submits or stops."""
+
+    def store(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        del parameter
+        if value is not None:
+            ctx.ensure_object(SharedOptions).overrides["acting_user"] = value
+
+    decorate = click.option(
+        "--as",
+        "acting_user",
+        metavar="NAME",
+        expose_value=False,
+        callback=store,
+        help="Who does it, as records and the journal say.  [acting_user, else the system's user]",
+    )
+    decorated: Command = decorate(command)
+    return decorated
+
+
 def command_options(command: Command) -> Command:
     """Add --json and the options of every command; pass `as_json`, and `SharedOptions` as the first argument."""
     decorated: Command = json_option(shared_options(pass_options(command)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ecs_queue.cli.ui.durations import format_duration, format_timestamp
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
+from ecs_queue.client.records import decode_labels
 
 if TYPE_CHECKING:
     from ecs_queue.protocol.record import Record
@@ -35,6 +36,8 @@ def record_to_dict(record: Record) -> dict[str, Any]:
         "runner": record.run or None,
         "reason": record.reason,
         "stop_code": record.stop_code or None,
+        "labels": decode_labels(record),
+        "submitted_by": record.submitted_by or None,
         "stop_requested_by": record.stop_requested_by or None,
         "worker": record.worker or None,
         "owner": record.owner or None,
@@ -87,6 +90,8 @@ def record_lines(
         ("delayed until", _with_time_until(facts["delayed_until"], record.delayed_until, now) if is_delayed else ""),
         ("next attempt", _with_time_until(facts["not_before"], record.not_before, now) if waits_for_retry else ""),
         ("queued", _with_duration(facts["queued_at"], now - record.created_at, "ago")),
+        ("submitted by", record.submitted_by),
+        ("labels", ", ".join(f"{key}={value}" for key, value in facts["labels"].items())),
         ("launched", _with_duration(facts["launched_at"], facts["waited_seconds"], "after it was queued")),
         ("started", _with_duration(facts["started_at"], start_delay, "later")),
         ("finished", _with_duration(facts["finished_at"], facts["ran_seconds"], "after its start")),

@@ -2,7 +2,7 @@
 
 -- The result code, and the record where it existed before. The arguments are the fields of Submission in its order.
 local function put(id, nonce, digest, queue, owner, relaunch, request, accept_until, expires_at, time_limit,
-                   traceparent, delayed_until)
+                   traceparent, delayed_until, labels, submitted_by)
   local r = load(id)
   if not r then
     if NOW >= tonumber(accept_until) then return 'too_late' end
@@ -20,6 +20,8 @@ local function put(id, nonce, digest, queue, owner, relaunch, request, accept_un
     set(r, 'time_limit', tonumber(time_limit))
     set(r, 'traceparent', traceparent)
     set(r, 'delayed_until', tonumber(delayed_until))
+    set(r, 'labels', labels)
+    set(r, 'submitted_by', submitted_by)
     if r.delayed_until > NOW then set(r, 'not_before', r.delayed_until) end
     set(r, 'created_at', NOW)
     set(r, 'state', 'QUEUED')
@@ -196,9 +198,9 @@ end
 
 -- put, then claim if the record is of this very request: {put's reply, claim's reply}
 function operations.put_and_claim(id, nonce, digest, queue, owner, relaunch, request, accept_until, expires_at,
-                                  time_limit, traceparent, delayed_until, ...)
+                                  time_limit, traceparent, delayed_until, labels, submitted_by, ...)
   local code, r = put(id, nonce, digest, queue, owner, relaunch, request, accept_until, expires_at, time_limit,
-                      traceparent, delayed_until)
+                      traceparent, delayed_until, labels, submitted_by)
   if code == 'too_late' then return { { code }, { 'not_found' } } end
   if code ~= 'created' and code ~= 'unchanged' then return { reply_with(code, r), { 'not_claimable' } } end
   return { { code }, claim(r or load(id), ...) }

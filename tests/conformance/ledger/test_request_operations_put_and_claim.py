@@ -23,7 +23,14 @@ from tests.fake_clock import START
 
 
 def test_put_makes_a_queued_record_with_every_field_of_the_submission(harness: LedgerHarness) -> None:
-    new = make_submission(expires_at=START + 600, time_limit=90.5, relaunch="interrupted", traceparent=TRACEPARENT)
+    new = make_submission(
+        expires_at=START + 600,
+        time_limit=90.5,
+        relaunch="interrupted",
+        traceparent=TRACEPARENT,
+        labels='{"team":"ü"}',
+        submitted_by="Ann",
+    )
     assert harness.ledger.put([new])[0].code is ResultCode.CREATED
     record = harness.get_record()
     kept = {name: getattr(record, name) for name in Submission.__struct_fields__}
