@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import io
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -75,15 +76,27 @@ class IniParser(Protocol):
         ...
 
 
+#: A device such as /dev/zero has no end.
+_MAX_FILE_BYTES = 1 << 20
+
+
 def open_file(file: str, origin_note: str = "") -> IniParser:
     """Return the parser of an ini file.
 
     Raises:
-        ConfigError: the file cannot be read, or is no ini file. Its text is not shown.
+        ConfigError: the file cannot be read, is too long, or is no ini file. Its text is not shown.
     """
     parser = _FileParser(interpolation=None, strict=True)
     try:
-        parser.read_string(Path(file).expanduser().read_text(encoding="utf-8-sig"), source=file)
+        with Path(file).expanduser().open("rb") as stream:
+            content = stream.read(_MAX_FILE_BYTES + 1)
+        if len(content) > _MAX_FILE_BYTES:
+            raise ConfigError(
+                f"configuration file {file}{origin_note}: expected at most {_MAX_FILE_BYTES} bytes, found more"
+            )
+        # As a text file is read, with any line ends.
+        text = io.StringIO(content.decode("utf-8-sig"), newline=None).read()
+        parser.read_string(text, source=file)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(

@@ -428,3 +428,8 @@ def test_an_event_queue_is_given_by_its_url(url: str) -> None:
     with pytest.raises(ConfigError, match="event_queue_url: expected a URL") as raised:
         load_config(environ=env(event_queue_url=url))
     assert ":p@" not in str(raised.value)
+
+
+def test_a_file_without_an_end_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="configuration file /dev/zero: expected at most 1048576 bytes, found more"):
+        load_config("/dev/zero")
