@@ -126,6 +126,7 @@ _WORK = (
     Grant("R", "l:starting:*", "zrange"),
     Grant("R", "l:counts", "hmget"),
     Grant("RW", "l:bucket:*", "hmget hset ttl expire"),
+    Grant("RW", "l:capacity:*", "hmget hset expire"),
     Grant("R", "l:paused", "hexists"),
     Grant("RW", "l:delivery:* l:last_delivery:*", "get set incr del pexpire"),
     Grant("W", "l:dead_letters", "hsetnx hstrlen hdel"),

@@ -71,6 +71,12 @@ EVENTS: dict[str, EventType] = {
     "launch.called": _event(
         _D, "id launch attempt", "{id} RunTask called (launch {launch}, attempt {attempt})", "launch_spec target"
     ),
+    "launch.on_variant": _event(
+        _I, "id launch variant reason", "{id} launch {launch} uses variant {variant} of its queue's capacity: {reason}"
+    ),
+    "capacity.switched": _event(
+        _W, "queue variant reason", "queue {queue}: launches use variant {variant} of its capacity: {reason}"
+    ),
     "launch.started": _event(_I, "id launch arn", "{id} launched as {arn} (launch {launch})"),
     "launch.assigned": _event(_I, "id launch run arn", "{id} given to the runner {run}, {arn} (launch {launch})"),
     "runner.idle": _event(_D, "run pool turn", "the runner {run} waits, after {turn} commands"),

@@ -15,6 +15,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from ecs_queue import durations
 from ecs_queue.broker_url import check_broker_url, holds_no_records
 from ecs_queue.config.redact import redact_url
@@ -26,6 +28,7 @@ from ecs_queue.messages.retry_rules import parse_retry_rules
 from ecs_queue.protocol.record import RESERVED_NAMES
 from ecs_queue.protocol.retry_rules import RetryRule
 from ecs_queue.runtask.botocore_model import run_task_shape
+from ecs_queue.runtask.capacity_variants import CapacityVariant, parse_variants
 from ecs_queue.runtask.casing import parse_bool
 from ecs_queue.runtask.overrides import parse_allowed_overrides
 from ecs_queue.server_url import parse_server_url
@@ -144,6 +147,19 @@ def retry_rules(value: str) -> tuple[RetryRule, ...]:
     found = json_value(list, "a JSON list of retry rules")(value)
     try:
         return parse_retry_rules(found)
+    except ValueError as error:
+        raise ConfigError(error_text(error)) from None
+
+
+def capacity_fallback(value: str) -> tuple[CapacityVariant, ...]:
+    """Parse a JSON list of variants of the capacity."""
+    found = json_value(list, "a JSON list of variants")(value)
+    try:
+        variants = parse_variants(found)
+        return tuple(
+            msgspec.structs.replace(each, launch_type=launch_type(each.launch_type)) if each.launch_type else each
+            for each in variants
+        )
     except ValueError as error:
         raise ConfigError(error_text(error)) from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ecs_queue.config.redact import redact_run_task_kwargs, redact_url
@@ -12,6 +12,8 @@ from ecs_queue.errors import ConfigError, InvalidRequest
 from ecs_queue.protocol.retry_rules import RetryRule
 from ecs_queue.runtask.arguments import RunTaskProfile, check_launchable
 from ecs_queue.runtask.botocore_model import normalize, run_task_shape
+from ecs_queue.runtask.capacity import leaves_capacity_to_the_cluster
+from ecs_queue.runtask.capacity_variants import OVERRIDING_KWARGS, CapacityVariant
 from ecs_queue.runtask.config_keys import CONFIG_DEFAULTS
 from ecs_queue.runtask.executor_config import normalize_run_task_kwargs
 
@@ -31,6 +33,9 @@ class Profile(RunTaskProfile):
     check_health_on_startup: bool = True
     start_timeout: float = 0.0
     retry_rules: tuple[RetryRule, ...] = ()
+    capacity_fallback: tuple[CapacityVariant, ...] = field(default=(), hash=False)
+    capacity_fallback_after: int = 3
+    capacity_fallback_seconds: float = 300.0
     weight: int = 1
     max_in_flight: int = 0
     max_starting: int = 0
@@ -57,10 +62,45 @@ class Profile(RunTaskProfile):
             raise ConfigError(
                 "capacity_provider_strategy, launch_type: expected only one of them, found both; remove one"
             )
+        self._check_variants()
 
     def _normalize_strategy(self) -> tuple[dict[str, Any], ...]:
         shape = run_task_shape().members["capacityProviderStrategy"]
         return tuple(normalize(list(self.capacity_provider_strategy or ()), shape, "capacity_provider_strategy"))
+
+    def _check_variants(self) -> None:
+        overriding = [name for name in OVERRIDING_KWARGS if name in self.run_task_kwargs]
+        if self.capacity_fallback and overriding:
+            raise ConfigError(
+                f"capacity_fallback: expected run_task_kwargs without {overriding[0]}, which would override every "
+                "variant, found it there; use the queue's own key for it"
+            )
+        for number, variant in enumerate(self.capacity_fallback, 2):
+            try:
+                other = self.variant(number)
+            except ConfigError as error:
+                raise ConfigError(f"capacity_fallback: variant {number}: {error}") from None
+            if variant.is_elsewhere and leaves_capacity_to_the_cluster(other):
+                raise ConfigError(
+                    f"capacity_fallback: variant {number}: expected launch_type or capacity_provider_strategy beside "
+                    "cluster or region_name, found neither; only the queue's own cluster is asked for its default"
+                )
+            if variant.is_elsewhere and self.warm_seconds:
+                raise ConfigError(
+                    f"capacity_fallback: variant {number}: expected no cluster and no region_name in a queue with "
+                    "warm_seconds, found one: the runners of a pool are in one cluster"
+                )
+
+    @property
+    def variants(self) -> int:
+        """The number of variants of the capacity, with this profile itself as the first."""
+        return 1 + len(self.capacity_fallback)
+
+    def variant(self, number: int) -> Profile:
+        """Return the profile of a variant of the capacity, from 1 on; itself for a number that it does not have."""
+        if not 1 < number <= self.variants:
+            return self
+        return replace(self, **self.capacity_fallback[number - 2].changes(), capacity_fallback=())
 
     def require_launchable(self) -> None:
         """Check that a task can be launched with this profile alone.
@@ -70,6 +110,8 @@ class Profile(RunTaskProfile):
                 AWS knows are not checked.
         """
         check_launchable(self)
+        for number in range(2, self.variants + 1):
+            check_launchable(self.variant(number))
 
     def for_queue(self, queue: str) -> Profile:
         """Return the same profile under another queue's name; it shares all values with this one."""

@@ -89,6 +89,28 @@ _PROFILE_KEYS = (
         "team, dag_id. Workers need ecs:TagResource.",
     ),
     ConfigKey(
+        "capacity_fallback",
+        None,
+        parsers.capacity_fallback,
+        "Where launches go when the queue's own capacity is refused or taken back, a JSON list of at most 5 variants "
+        '(docs/policies.md): [{"capacity_provider_strategy": [{"capacityProvider": "FARGATE", "weight": 1}]}]. '
+        "Members: launch_type, capacity_provider_strategy, platform_version, subnets, security_groups, "
+        "assign_public_ip, cluster, region_name; the queue's own keys are the first variant.",
+    ),
+    ConfigKey(
+        "capacity_fallback_after",
+        "3",
+        parsers.integer(1),
+        "So many refusals for capacity in a row, and launches go to the next variant of capacity_fallback. "
+        "One Spot interruption is enough.",
+    ),
+    ConfigKey(
+        "capacity_fallback_seconds",
+        "300",
+        parsers.number(1),
+        "How long launches stay with another variant before the first one is tried again.",
+    ),
+    ConfigKey(
         "run_task_kwargs",
         None,
         parsers.json_value(dict, "a JSON object"),

@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError
 
 from ecs_queue.config import Config, Profile
 from ecs_queue.doctor.aws_call import call_aws
+from ecs_queue.doctor.capacity_fallback import check_capacity_fallback
 from ecs_queue.doctor.server import is_loopback
 from ecs_queue.doctor.task_definition import check_task_definition
 from ecs_queue.ecs.clients import Target
@@ -57,6 +58,7 @@ def check_account(config: Config, profile: Profile, target: Target, make_client:
     if leaves_capacity_to_the_cluster(profile):
         asks_for_default = profile.capacity_provider_strategy is not None
         yield capacity_finding(reporter, strategy, asks_for_default=asks_for_default)
+    yield from check_capacity_fallback(reporter, profile, target, ecs)
     logs = None if is_stand_in else make_client("logs")
     yield from check_task_definition(reporter, config, profile, target, ecs, logs)
     yield from check_permissions(reporter, profile, target, ecs)

@@ -25,6 +25,7 @@ from ecs_queue.ledger.contracts import contract
 from ecs_queue.ledger.entries import DeadLetter as DeadLetter
 from ecs_queue.ledger.entries import WorkerInfo as WorkerInfo
 from ecs_queue.ledger.entry_operations import BrokenItems as BrokenItems
+from ecs_queue.ledger.entry_operations import CapacityStates as CapacityStates
 from ecs_queue.ledger.entry_operations import DeadLetters as DeadLetters
 from ecs_queue.ledger.entry_operations import WorkerRegistry as WorkerRegistry
 from ecs_queue.ledger.run_operations import RunOperations as RunOperations
@@ -354,6 +355,7 @@ class Ledger(
     WarmPools,
     DeliveryCounts,
     TokenBuckets,
+    CapacityStates,
     QueueControl,
     EventHealthStore,
     DeadLetters,

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ecs_queue.ledger.broken_items import BrokenItem, DropResult
 from ecs_queue.ledger.entries import DeadLetter, WorkerInfo
+from ecs_queue.protocol.capacity_fallback import CapacityReport, CapacityState
 
 
 class DeadLetters(Protocol):
@@ -30,6 +31,14 @@ class DeadLetters(Protocol):
 
     def count_dead_letters(self) -> dict[str, int]:
         """Return how many dead letters there are by queue; "" for those whose key does not name it."""
+        ...
+
+
+class CapacityStates(Protocol):
+    """On which variant of its capacity each queue launches; ecs_queue/protocol/capacity_fallback.py has the rules."""
+
+    def report_capacity(self, queue: str, report: CapacityReport) -> CapacityState:
+        """Count what a launch says about the variant that it was made on, if anything; return the state then."""
         ...
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from ecs_queue.ledger.broken_items import BrokenItem, BrokenKind
 from ecs_queue.ledger.entries import DeadLetter, WorkerInfo, count_keys_by_queue
+from ecs_queue.protocol.capacity_fallback import CapacityReport, CapacityState
 from ecs_queue.protocol.event_health import EventFact, EventHealth
 from ecs_queue.protocol.settings import (
     BROKEN_CHECK_SECONDS,
@@ -31,6 +32,7 @@ class MemoryCoordination:
         self._clock = clock
         self._lock = threading.RLock()
         self._buckets: dict[str, TokenBucket] = {}
+        self._capacity: dict[str, CapacityState] = {}
         self._event_health: dict[str, EventHealth] = {}
         self._paused_since: dict[str, float] = {}
         self._open_deliveries: defaultdict[str, int] = defaultdict(int)
@@ -57,6 +59,13 @@ class MemoryCoordination:
         with self._lock:
             now = self.now()
             return self._buckets.setdefault(bucket, TokenBucket(0.0, now)).record_throttle(now)
+
+    def report_capacity(self, queue: str, report: CapacityReport) -> CapacityState:
+        """See `Ledger.report_capacity`."""
+        with self._lock:
+            state = self._capacity.setdefault(queue, CapacityState())
+            state.note(report, self.now())
+            return msgspec.structs.replace(state)
 
     def pause_queues(self, queues: Sequence[str]) -> None:
         """See `Ledger.pause_queues`."""

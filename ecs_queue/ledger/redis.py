@@ -32,6 +32,7 @@ from ecs_queue.ledger.redis_codec import (
 from ecs_queue.ledger.redis_runs import RedisRuns
 from ecs_queue.ledger.redis_script import Script, empty_if_wrong_type, is_wrong_type, wrap_redis_errors
 from ecs_queue.ledger.server_checks import check_facts, read_facts
+from ecs_queue.protocol.capacity_fallback import CapacityReport, CapacityState
 from ecs_queue.protocol.event_health import EventFact, EventHealth
 from ecs_queue.protocol.operations import ClaimRequest, OperationResult, RefusalKind, TaskUpdate
 from ecs_queue.protocol.reasons import MANUAL_SEARCH_ADVICE
@@ -258,6 +259,18 @@ class RedisLedger(RedisBrokenItems, RedisRuns):
     def record_throttle(self, bucket: str) -> float:
         """See `Ledger.record_throttle`."""
         return float(self._script.run_one("record_throttle", bucket))
+
+    def report_capacity(self, queue: str, report: CapacityReport) -> CapacityState:
+        """See `Ledger.report_capacity`."""
+        found = self._script.run_one("report_capacity", queue, *encode_fields(report))
+        variant, refusals, until, reason, reported = found
+        return CapacityState(
+            variant=int(variant),
+            refusals=int(refusals),
+            until=float(until),
+            reason=reason.decode(errors="replace"),
+            reported=reported.decode(errors="replace"),
+        )
 
     def pause_queues(self, queues: Sequence[str]) -> None:
         """See `Ledger.pause_queues`."""

@@ -92,6 +92,8 @@ class ClaimRequest(PayloadRepr, msgspec.Struct, frozen=True, kw_only=True):
         retry_rules: The rules that decide about failed attempts, as JSON; "": the relaunch policy alone.
         max_starting: Maximum number of tasks of the record's queue between launch and RUNNING; 0: no limit. It does not
             concern a request that gets an idle runner.
+        variant: On which variant of its capacity the queue launches now, from 1 on; 0: it has only one.
+        variant_reason: Why it is not the first one.
     """
 
     claim: str
@@ -110,6 +112,8 @@ class ClaimRequest(PayloadRepr, msgspec.Struct, frozen=True, kw_only=True):
     start_timeout: float = 0.0
     retry_rules: str = ""
     max_starting: int = 0
+    variant: int = 0
+    variant_reason: str = ""
 
 
 class InFlightCounts(msgspec.Struct, frozen=True, kw_only=True):

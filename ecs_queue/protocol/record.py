@@ -62,6 +62,8 @@ class Record(msgspec.Struct, kw_only=True):
     start_timeout: float = 0.0  # of this launch; 0: none
     retry_rules: str = ""  # of this launch, as JSON (retry_rules.py); "": the relaunch policy alone
     max_starting: int = 0  # its queue's limit when it was launched: until RUNNING it counts; 0: it does not
+    variant: int = 0  # of this launch (capacity_fallback.py), from 1 on; 0: its queue has no other capacity
+    variant_reason: str = ""  # why it is not the first one
 
     run: str = ""  # the runner that has this launch, or had it at the end; "": a task of its own
     arn: str = ""

@@ -70,6 +70,7 @@ def freeze(record: Record, claim_request: ClaimRequest) -> None:
     record.container_name, record.max_attempts = claim_request.container_name, claim_request.max_attempts
     record.spec_version, record.start_timeout = claim_request.spec_version, claim_request.start_timeout
     record.retry_rules, record.max_starting = claim_request.retry_rules, claim_request.max_starting
+    record.variant, record.variant_reason = claim_request.variant, claim_request.variant_reason
 
 
 def queue_next_launch(record: Record, now: float, wait: float = 0.0) -> ResultCode:
@@ -81,8 +82,8 @@ def queue_next_launch(record: Record, now: float, wait: float = 0.0) -> ResultCo
     record.not_before = now + wait
     record.first_called_at = record.last_claim_at = 0.0
     record.args = record.target = record.container_name = record.arn = record.last_status = ""
-    record.run = record.retry_rules = ""
-    record.max_attempts = record.spec_version = record.version = record.max_starting = 0
+    record.run = record.retry_rules = record.variant_reason = ""
+    record.variant = record.max_attempts = record.spec_version = record.version = record.max_starting = 0
     record.launched_at = record.started_at = record.start_timeout = 0.0
     clear_claim(record)
     return ResultCode.REQUEUED

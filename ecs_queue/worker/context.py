@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ecs_queue.config import Config, Profile
@@ -28,6 +28,7 @@ from ecs_queue.runtask.capacity import (
 )
 from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.admission import Admission
+from ecs_queue.worker.capacity_fallback import CapacityFallback
 from ecs_queue.worker.circuit_breaker import CircuitBreakers
 from ecs_queue.worker.outages import Outages
 from ecs_queue.worker.poison import PoisonGuard
@@ -84,6 +85,7 @@ class WorkerContext:
             tokens, "describe_tasks", config.describe_tasks_rate, config.describe_tasks_burst
         )
         self._cluster_strategies: dict[str, tuple[dict[str, Any], ...]] = {}
+        self.capacity_fallback = CapacityFallback(ledger, config, self.monotonic, self.telemetry)
         self.poison_guard = PoisonGuard(ledger, config.max_deliveries)
         self.circuit_breakers = CircuitBreakers(self.monotonic, self.telemetry, self._encode_present_target)
         self.admission = Admission(ledger, config, self.circuit_breakers, self.queues)
@@ -103,11 +105,26 @@ class WorkerContext:
         """Return whether requests of this queue may share runners."""
         return self.config.profile(queue).warm_seconds > 0
 
-    def profile(self, queue: str) -> Profile:
-        """Return a queue's profile, with the default strategy of its cluster if that was asked for."""
+    def profile(self, queue: str, variant: int = 1) -> Profile:
+        """Return a queue's profile, with the default strategy of its cluster if that was asked for.
+
+        `variant` is the number of one of its capacity's variants.
+        """
         profile = self.config.profile(queue)
         strategy = self._cluster_strategies.get(profile.queue)
-        return profile.with_cluster_strategy(strategy) if strategy else profile
+        return (profile.with_cluster_strategy(strategy) if strategy else profile).variant(variant)
+
+    def variant_target(self, queue: str, variant: int) -> Target:
+        """Return where launches on this variant of the queue's capacity go; raises ConfigError."""
+        target, profile = self.target_for(queue), self.config.profile(queue)
+        if not 1 < variant <= profile.variants:
+            return target
+        chosen = profile.capacity_fallback[variant - 2]
+        return replace(target, cluster=chosen.cluster or target.cluster, region=chosen.region_name or target.region)
+
+    def present_target(self, queue: str) -> Target:
+        """Return where the queue's launches go now, as far as this worker knows; raises ConfigError."""
+        return self.variant_target(queue, self.capacity_fallback.known_variant(queue))
 
     def ask_for_cluster_strategy(self, queue: str) -> EcsError | None:
         """Ask the queue's cluster for its default strategy, if the profile leaves the capacity to it.
@@ -131,7 +148,7 @@ class WorkerContext:
     def rate_limit_for(self, queue: str) -> RateLimit | None:
         """Return the rate limit of a launch in this queue; None without a limit, or without a target to call."""
         try:
-            account = self.launch_limiter(queue).limit_for(self.target_for(queue))
+            account = self.launch_limiter(queue).limit_for(self.present_target(queue))
         except ConfigError:
             return None
         return self._queue_limit(queue, account)
@@ -154,7 +171,8 @@ class WorkerContext:
 
     def launch_limiter(self, queue: str) -> RateLimiter:
         """Return the limiter of the launches in this queue, as far as no request chooses other capacity."""
-        return self._limiter_of(profile_launch_quota(self.profile(queue)))
+        variant = self.capacity_fallback.known_variant(queue)
+        return self._limiter_of(profile_launch_quota(self.profile(queue, variant)))
 
     def call_limiter(self, queue: str, run_task_kwargs: Mapping[str, Any]) -> RateLimiter:
         """Return the limiter of a call with these arguments for a request of this queue."""
@@ -166,11 +184,15 @@ class WorkerContext:
     @property
     def launches_on_spot(self) -> bool:
         """Whether a queue of this worker launches on Fargate Spot."""
-        return any(self.launch_limiter(queue) is self.spot_limiter for queue in self.queues)
+        profiles = [self.profile(queue, number + 1) for queue in self.queues for number in range(self._variants(queue))]
+        return any(profile_launch_quota(profile) is LaunchQuota.FARGATE_SPOT for profile in profiles)
+
+    def _variants(self, queue: str) -> int:
+        return self.config.profile(queue).variants
 
     def _encode_present_target(self, queue: str) -> str:
         try:
-            return self.target_for(queue).encode()
+            return self.present_target(queue).encode()
         except ConfigError:
             return ""
 

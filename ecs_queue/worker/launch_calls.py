@@ -12,6 +12,7 @@ from ecs_queue.crash_points import crash_point
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import DESCRIBE_BATCH_SIZE, CallBudgetExceeded
 from ecs_queue.errors import PermanentError
+from ecs_queue.protocol.capacity_fallback import event_of_call
 from ecs_queue.protocol.decisions import (
     LASTING_READ_ERRORS,
     LIST_RETRY_SECONDS,
@@ -47,6 +48,9 @@ class LaunchCalls:
         context.launch_limiter(record.queue).exchange_token(limiter, target)
         call = {"attempt": record.attempt, "launch_spec": record.args, "target": record.target}
         context.telemetry.emit("launch.called", **ids, **call)
+        if record.variant > 1:
+            variant = {"variant": record.variant, "reason": record.variant_reason}
+            context.telemetry.emit("launch.on_variant", **ids, **variant)
         crash_point("launch.calling")
         result = context.gateway.run_task(
             target,
@@ -69,6 +73,7 @@ class LaunchCalls:
             self.record_launched(record, target, decision.arn)
         else:
             self._record_not_launched(record, spec, decision)
+        context.capacity_fallback.report(record, event_of_call(result), result.reason)
         if decision.opens_circuit:
             context.circuit_breakers.open(record.queue, decision.reason, target.encode())
         elif _is_unreachable(result):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from ecs_queue.broker.base import Delivery
 from ecs_queue.config import Config, Profile
 from ecs_queue.ecs.clients import Target
-from ecs_queue.errors import ConfigError, PermanentError, UndecodableMessage
+from ecs_queue.errors import ConfigError, InvalidRequest, PermanentError, UndecodableMessage
 from ecs_queue.messages import envelope
 from ecs_queue.messages.envelope import TaskRequest
 from ecs_queue.monitoring.spans import Submitted
@@ -18,6 +19,7 @@ from ecs_queue.protocol.operations import ClaimRequest
 from ecs_queue.protocol.record import build_client_token
 from ecs_queue.runs.runner_key import Assignment
 from ecs_queue.runs.runner_options import OPTIONS_VARIABLE, RunnerOptions
+from ecs_queue.runtask.executor_config import normalize_executor_config
 from ecs_queue.runtask.launch_spec import (
     POLICY_VERSION,
     LaunchSpec,
@@ -44,6 +46,8 @@ class PreparedLaunch(PayloadRepr):
         pool: The pool whose runners may take the request; "": it gets a task of its own.
         payload: What a runner is to start.
         policies: The launch policies.
+        variant: Of the queue's capacity, from 1 on; 0: the queue has only one, or the request chose its own.
+        variant_reason: Why it is not the first one.
     """
 
     task: EcsQueuedTask
@@ -56,6 +60,8 @@ class PreparedLaunch(PayloadRepr):
     pool: str = ""
     payload: str = ""
     policies: LaunchPolicies = NO_POLICIES
+    variant: int = 0
+    variant_reason: str = ""
 
     def build_claim_request(self, context: WorkerContext, *, may_call: bool = True) -> ClaimRequest:
         """Return a claim with these arguments and a new token."""
@@ -77,6 +83,8 @@ class PreparedLaunch(PayloadRepr):
             start_timeout=self.policies.start_timeout,
             retry_rules=self.policies.retry_rules,
             max_starting=self.policies.max_starting,
+            variant=self.variant,
+            variant_reason=self.variant_reason,
         )
 
 
@@ -103,9 +111,13 @@ def prepare_launch(
     Returns:
         None when the queue's profile is unusable: its circuit breaker opens and the request waits.
     """
-    profile = context.profile(task.queue)
+    state = context.capacity_fallback.present(task.queue)
+    if state and _chooses_capacity(task, context.profile(task.queue)):
+        state = None  # a fallback is for what the queue chooses
+    variant, why = (state.variant, state.reason) if state else (1, "")
+    profile = context.profile(task.queue, variant)
     try:
-        target = context.target_for(task.queue)
+        target = context.variant_target(task.queue, variant)
     except ConfigError as error:
         context.circuit_breakers.open(task.queue, str(error))
         return None
@@ -119,6 +131,8 @@ def prepare_launch(
         if policies != NO_POLICIES:
             spec = msgspec.structs.replace(spec, v=POLICY_VERSION)
         prepared = PreparedLaunch(task, target, spec, nonce=nonce, launch=launch, policies=policies)
+        if state:
+            prepared = replace(prepared, variant=variant, variant_reason=why)
         if profile.warm_seconds:
             return _prepare_for_runner(context, profile, prepared)
         if context.keyring.is_empty:
@@ -139,6 +153,14 @@ def prepare_launch(
     except Exception as error:  # noqa: BLE001 - the same request would fail at every try, for ever
         reason = f"its run_task arguments cannot be built ({type(error).__name__})"
     return PreparedLaunch(task, target, invalid_reason=reason)
+
+
+def _chooses_capacity(task: EcsQueuedTask, profile: Profile) -> bool:
+    """Whether the request itself says what it runs on. One that is wrong is refused when its launch is prepared."""
+    with suppress(InvalidRequest):
+        chosen = normalize_executor_config(task.executor_config, profile.container_name)
+        return any(chosen.get(key) is not None for key in ("launchType", "capacityProviderStrategy"))
+    return False
 
 
 def _prepare_for_runner(context: WorkerContext, profile: Profile, prepared: PreparedLaunch) -> PreparedLaunch:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ecs_queue.crash_points import crash_point
 from ecs_queue.ecs.clients import Target
+from ecs_queue.protocol.capacity_fallback import event_of_end
 from ecs_queue.protocol.decisions import NextAction, PollInput, decide_poll
 from ecs_queue.protocol.observation import Observation
 from ecs_queue.protocol.operations import OperationResult, ResultCode, TaskUpdate
@@ -62,6 +63,8 @@ class Reconciler:
             fields = {"id": record.id, "arn": record.arn, "status": observation.last_status}
             inputs = {"poll_input": poll_input, "draw": draw.value}
             context.telemetry.emit("decision.poll", **fields, **inputs, decision=decision)
+        if decision.update is not None:
+            context.capacity_fallback.report(record, event_of_end(observation), observation.reason)
         if decision.stop_cause:
             self._stop(target, record, decision.stop_cause)
         return decision.wait if decision.update is None else decision.update, observation

@@ -26,6 +26,7 @@ from tests.conformance.ledger.harness import (
     claim_request,
     make_redis_harness,
     make_refusal,
+    make_report,
     make_submission,
     make_worker,
     task_update,
@@ -39,7 +40,17 @@ _IDS = ("queued", "launching", "launched", "ended", "absent")
 _RECORD_FIELDS = Record.__struct_fields__
 _SHARED_KEYS = (
     *("due", "unclaimed:default", "retry:default", "expiry", "undelivered:airflow", "arns", "live", "finished"),
-    *("counts", "bucket:b", "paused", "delivery:n", "last_delivery:n", "dead_letters", "dead_letter_times"),
+    "capacity:default",
+    *(
+        "counts",
+        "bucket:b",
+        "capacity:default",
+        "paused",
+        "delivery:n",
+        "last_delivery:n",
+        "dead_letters",
+        "dead_letter_times",
+    ),
     *("dead_letter_bytes", "event_health", "old_workers", "workers", "broken", "broken_checks", "clock"),
 )
 _KEYS = (*_SHARED_KEYS, *(f"{kind}:{record_id}" for kind in ("r", "payload") for record_id in _IDS))
@@ -142,6 +153,7 @@ def _operations(ledger: RedisLedger) -> dict[str, Callable[[str], Any]]:
         "undelivered": lambda _: ledger.list_undelivered("airflow", 20),
         "counts": lambda _: ledger.count_by_state(),
         "tokens": lambda _: ledger.take_tokens("b", 1, 10.0, 10),
+        "capacity": lambda name: ledger.report_capacity("default", make_report(name)),
         "throttle": lambda _: ledger.record_throttle("b"),
         "pause": lambda _: ledger.pause_queues(["etl"]),
         "paused": lambda _: ledger.list_paused_queues(),

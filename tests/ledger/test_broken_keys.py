@@ -20,6 +20,7 @@ from tests.conformance.ledger.harness import (
     LedgerHarness,
     claim_request,
     make_redis_harness,
+    make_report,
     make_submission,
     make_worker,
 )
@@ -39,6 +40,7 @@ SHARED_KEYS = (
     "finished",
     "counts",
     "bucket:run",
+    "capacity:default",
     "paused",
     "delivery:nonce-9",
     "last_delivery:nonce-9",
@@ -82,6 +84,7 @@ def _use_everything(harness: LedgerHarness, name: str) -> None:
     assert ledger.no_effect(f"{name}-2", "claim-1", 1.0, "throttled").code is ResultCode.OK
     assert f"{name}-2" in [found.id for found in ledger.list_records("", 100)[0]]
     assert ledger.take_tokens("run", 1, 1.0, 10)[0] == 1
+    assert ledger.report_capacity("default", make_report(name)).variant == 2
     ledger.pause_queues(["other"])
     assert "other" in ledger.list_paused_queues()
     ledger.resume_queues(["other"])

@@ -37,7 +37,7 @@ OPEN = set(
     run_without_token severity signature source state states stop_cause stop_code stop_requested_by subject tags
     target target_for task_arn task_definition task_id task_instance_id team telemetry time traceparent unreadable
     verify version attributes error_type dead_letters reasons retry_rules ruling action end on_exit_code
-    on_reason on_stop_code on_end
+    on_reason on_stop_code on_end variant_reason reported
     wait_for_stop worker worker_name writer_id
     """,
     )
@@ -54,6 +54,11 @@ OPEN_HERE = {
     ("NamespaceState", "runners"),
     # names of queues
     ("NamespaceState", "others"),
+    # a launch configuration, of names
+    *(
+        ("CapacityVariant", name)
+        for name in ("capacity_provider_strategy", "subnets", "security_groups", "region_name")
+    ),
     # names of hosts and queues, and a sentence to show
     *(("Access", "allowed_hosts"), ("RequestView", "paused"), ("RequestView", "note")),
     # names, as in a configuration

@@ -17,6 +17,7 @@ from ecs_queue.config import Config
 from ecs_queue.ecs import gateway
 from ecs_queue.ledger import memory
 from ecs_queue.protocol import decisions, observation, record_moves, repeated_calls, retry_rules, state_machine
+from ecs_queue.protocol.capacity_fallback import CapacityReport, CapacityState
 from ecs_queue.protocol.decisions import LedgerWrite, build_lost_update, decide_call
 from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.operations import RefusalKind, ResultCode, TaskUpdate
@@ -25,11 +26,13 @@ from ecs_queue.protocol.record_moves import is_start_overdue
 from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
 from ecs_queue.protocol.task_order import compare_observations
+from ecs_queue.runtask.launch_spec import LaunchSpec
 from ecs_queue.worker import launch_calls
 from ecs_queue.worker.consumer import Consumer
 from ecs_queue.worker.context import WorkerContext
 from ecs_queue.worker.poller import Poller
 from ecs_queue.worker.rate_limiter import RateLimit
+from ecs_queue.worker.record_verification import RecordVerifier
 from ecs_queue.worker.sweeper import Sweeper
 from tests.simulation import ledger as simulated_ledger
 from tests.simulation.faults import SimFaults
@@ -322,6 +325,30 @@ def start_timeout_stops_what_runs() -> list[Patch]:
     return [(decisions, "find_stop_cause", find_stop_cause)]
 
 
+def what_another_variant_does_counts() -> list[Patch]:
+    """A refusal or an interruption counts against the present variant, whichever one the launch was on."""
+    original = CapacityState.note
+
+    def note(self: CapacityState, report: CapacityReport, now: float) -> None:
+        original(self, msgspec.structs.replace(report, variant=self.variant), now)
+
+    return [(CapacityState, "note", note)]
+
+
+def variant_chosen_anew_for_a_repeated_call() -> list[Patch]:
+    """A call that is repeated after an unknown answer goes to the other capacity, under the same token."""
+    original = RecordVerifier.decode_launch_spec
+
+    def decode(self: RecordVerifier, record: Record) -> LaunchSpec:
+        spec = original(self, record)
+        if "launchType" not in spec.run_task:
+            return spec
+        other = "FARGATE" if spec.run_task["launchType"] == "EC2" else "EC2"
+        return msgspec.structs.replace(spec, run_task={**spec.run_task, "launchType": other})
+
+    return [(RecordVerifier, "decode_launch_spec", decode)]
+
+
 class ProtocolRule(NamedTuple):
     """A rule, the patches that `disable` it, and a regular expression that finds the `expected_violation`.
 
@@ -414,6 +441,18 @@ PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
             "had run for long|although relaunch=",
             SimFaults(runs_long=0.9),
             SimPolicies(start_timeout=140.0),
+        ),
+        ProtocolRule(
+            what_another_variant_does_counts,
+            "has left variant 2, which ECS never refused",
+            SimFaults(capacity=0.3, interrupted=0.5),
+            SimPolicies(has_capacity_fallback=True),
+        ),
+        ProtocolRule(
+            variant_chosen_anew_for_a_repeated_call,
+            "is started on .*, and its record says variant|which is not what happened",
+            _LOST_CALLS,
+            SimPolicies(has_capacity_fallback=True),
         ),
         ProtocolRule(denial_fails_request, "ended FAILED", SimFaults(denied=0.3)),
         ProtocolRule(wrong_target_is_kept, f"{_NOT_FINISHED}|kept the target", SimFaults(wrong_profile=0.5)),

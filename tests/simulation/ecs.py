@@ -51,6 +51,7 @@ class SimTask:
     lacked_capacity: bool = False
     runner_options: RunnerOptions | None = None
     stop_ordered_at: float = 0.0
+    launch_type: str = ""
 
     @property
     def has_start_timed_out(self) -> bool:
@@ -157,6 +158,7 @@ class SimEcs:
         self.tasks: dict[str, SimTask] = {}
         self.tasks_by_started_by: dict[str, list[SimTask]] = {}
         self.start_failures: dict[str, int] = {}  # startedBy -> start failures returned by RunTask
+        self.capacity_events = 0  # refusals for capacity, and interruptions
         self.refusals: dict[str, int] = {}  # startedBy -> permanent errors returned by RunTask
 
     def run_task(self, signed_at: float, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,7 +176,7 @@ class SimEcs:
             return {"tasks": [dict(self.tasks[known.arn].description)], "failures": []}
         if known is not None and self._repeats_failures:
             return {"tasks": [], "failures": known.failures}
-        failure = self._draw_failure(request["startedBy"])
+        failure = self._draw_failure(request["startedBy"], may_lack_capacity=request.get("launchType") != "EC2")
         if failure is not None:
             self._tokens[request["clientToken"]] = _ClientToken(
                 digest, failures=[failure], expires_at=now + RETENTION_SECONDS
@@ -254,9 +256,10 @@ class SimEcs:
             over = self._scheduler.now > known.expires_at
         return None if over else known
 
-    def _draw_failure(self, started_by: str) -> dict[str, str] | None:
+    def _draw_failure(self, started_by: str, *, may_lack_capacity: bool) -> dict[str, str] | None:
         faults = self._faults()
-        if self._rng.random() < faults.capacity:
+        if self._rng.random() < faults.capacity and may_lack_capacity:
+            self.capacity_events += 1
             return {"reason": self._rng.choice(("RESOURCE:CPU", "AGENT"))}
         if self._rng.random() < faults.start_refused:
             self.start_failures[started_by] = self.start_failures.get(started_by, 0) + 1
@@ -280,6 +283,7 @@ class SimEcs:
             "containers": [{"name": "main"}],
         }
         task = SimTask(arn, started_by, now, now + lag, description, runner_options=_read_runner_options(request))
+        task.launch_type = str(request.get("launchType", ""))
         self.tasks[arn] = task
         self.tasks_by_started_by.setdefault(started_by, []).append(task)
         self._on_created(task)
@@ -294,7 +298,7 @@ class SimEcs:
         if rng.random() < faults.never_starts:
             self._scheduler.call_after(starts_in, lambda: self._end_task(task, "TaskFailedToStart", None))
             return
-        if rng.random() < faults.capacity_stop:
+        if rng.random() < faults.capacity_stop and task.launch_type != "EC2":
             self._scheduler.call_after(starts_in, lambda: self._end_without_capacity(task))
             return
         self._scheduler.call_after(starts_in, lambda: self._run_container(task))
@@ -304,7 +308,7 @@ class SimEcs:
         if rng.random() < faults.runs_long:
             lasts = rng.uniform(600.0, 3000.0)
         stop_code, exit_code = "EssentialContainerExited", int(rng.random() < faults.exits_1)
-        if rng.random() < faults.interrupted:
+        if rng.random() < faults.interrupted and task.launch_type != "EC2":
             stop_code, exit_code = "SpotInterruption", 137
         self._scheduler.call_after(starts_in + lasts, lambda: self._end_task(task, stop_code, exit_code))
 
@@ -318,6 +322,7 @@ class SimEcs:
 
     def _end_without_capacity(self, task: SimTask) -> None:
         task.lacked_capacity = task.is_running
+        self.capacity_events += 1
         reason = self._rng.choice(("Capacity is unavailable at this time", "TaskFailedToStart: RESOURCE:MEMORY"))
         self._end_task(task, "TaskFailedToStart", None, reason)
 
@@ -325,6 +330,7 @@ class SimEcs:
         if not task.is_running:
             return
         task.stopped_at = self._scheduler.now
+        self.capacity_events += stop_code == "SpotInterruption"
         never_ran = exit_code is None or not task.has_run
         container: Description = {"name": "main"} if never_ran else {"name": "main", "exitCode": exit_code}
         default_reason = "CannotPullContainerError: no such image" if stop_code == "TaskFailedToStart" else stop_code

@@ -23,6 +23,7 @@ from ecs_queue.ledger.base import (
     TokenBuckets,
 )
 from ecs_queue.ledger.contracts import read_contracts
+from ecs_queue.protocol.capacity_fallback import CapacityState
 from ecs_queue.protocol.operations import OperationResult, ResultCode
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.record_moves import is_starting
@@ -97,6 +98,11 @@ class SimLedgerServer(MemoryLedger):
     def runs(self) -> dict[str, Run]:
         """All runs."""
         return self._runs
+
+    @property
+    def capacity(self) -> Mapping[str, CapacityState]:
+        """On which variant of its capacity each queue launches. Callers must not change it."""
+        return self._capacity
 
     @property
     def due(self) -> Mapping[str, float]:

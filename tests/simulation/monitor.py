@@ -11,6 +11,7 @@ import msgspec
 
 from ecs_queue.config import Config
 from ecs_queue.protocol import reasons
+from ecs_queue.protocol.capacity_fallback import CapacityState
 from ecs_queue.protocol.operations import OperationResult
 from ecs_queue.protocol.record import STOPPED_BY_EXPIRY, STOPPED_BY_TIME_LIMIT, Record, build_started_by
 from ecs_queue.protocol.states import LIVE_STATES, TRANSITIONS, State
@@ -50,6 +51,8 @@ class InvariantMonitor:
         self._claimed_at: list[float] = []
         self._max_starting = config.base_profile.max_starting
         self._has_retry_rules = bool(config.base_profile.retry_rules)
+        self._has_capacity_fallback = bool(config.base_profile.capacity_fallback)
+        self._capacity: dict[str, CapacityState] = {}
         self.paused = False
         self.has_frozen = context.faults.freeze > 0 or context.faults.stale_read > 0
         self._max_deliveries = config.max_deliveries
@@ -81,6 +84,8 @@ class InvariantMonitor:
             self.coverage[f"{operation} {each.code.value}"] += 1
             if by_event:
                 self.coverage[f"by an event: {operation} {each.code.value}"] += 1
+        if operation == "report_capacity":
+            self._check_capacity()
         records = self.ledger.records
         for record_id, record in records.items():
             previous = self._last_seen.get(record_id)
@@ -131,6 +136,7 @@ class InvariantMonitor:
             return
         if record.state is not State.LAUNCHING or record.launch != int(launch):
             self.report_violation(f"{started_by} is started while its record is {record.state}, launch {record.launch}")
+        self._check_variant(task, record)
         if self._context.now < record.delayed_until:
             self.report_violation(f"{started_by} is started before its time")
         for other in others:
@@ -323,6 +329,25 @@ class InvariantMonitor:
             self.report_violation(f"{record.id} ended {record.state} ({record.reason}), which is not what happened")
         if record.attempts > self._max_attempts:
             self.report_violation(f"{record.id} ended after {record.attempts} attempts of {self._max_attempts}")
+
+    def _check_capacity(self) -> None:
+        """A variant is left for what ECS did on it, or when its time is over. On EC2 nothing is ever refused."""
+        for queue, state in self.ledger.capacity.items():
+            last = self._capacity.get(queue)
+            if last is not None and last.variant != state.variant:
+                self.coverage[f"capacity variant {state.variant}"] += 1
+                if last.variant == 2 and self.ledger.now() < last.until:
+                    self.report_violation(f"{queue} has left variant 2, which ECS never refused")
+                if last.variant == 1 and not self.ecs.capacity_events:
+                    self.report_violation(f"{queue} has left variant 1, which ECS never refused")
+            self._capacity[queue] = msgspec.structs.replace(state)
+
+    def _check_variant(self, task: SimTask, record: Record) -> None:
+        expected = {"FARGATE": 1, "EC2": 2}.get(task.launch_type, 0)
+        if self._has_capacity_fallback and record.variant != expected:
+            self.report_violation(
+                f"{task.started_by} is started on {task.launch_type}, and its record says variant {record.variant}"
+            )
 
     # What RETRY_RULES say, in other words than the rules' own.
 

@@ -13,6 +13,9 @@ RETRY_RULES = (
     {"on_reason": "CannotPull*", "on_end": "never_started", "action": "fail"},
 )
 
+#: The queue's own launch type is FARGATE; EC2 is never refused and never taken back.
+CAPACITY_FALLBACK = ({"launch_type": "EC2"},)
+
 
 @dataclass(frozen=True, slots=True)
 class SimPolicies:
@@ -23,6 +26,7 @@ class SimPolicies:
     delays: tuple[float, ...] = ()  # of the requests of an owner, in turn; 0: none
     max_starting: int = 0
     launch_rate: float = 0.0  # launches a second
+    has_capacity_fallback: bool = False  # CAPACITY_FALLBACK
     stays_pending: float = 0.0  # the probability that a task never starts
 
 
@@ -38,4 +42,5 @@ def draw_policies(seed: int) -> SimPolicies:
         policies["max_starting"] = rng.choice((1, 2))
     if rng.random() < 0.15:
         policies["launch_rate"] = rng.choice((0.02, 0.5))
+    policies["has_capacity_fallback"] = rng.random() < 0.25
     return SimPolicies(**policies)

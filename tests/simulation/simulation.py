@@ -26,7 +26,7 @@ from tests.simulation.faults import SimFaults, draw_faults, without_faults
 from tests.simulation.gateway import SimGateway
 from tests.simulation.ledger import SimLedger, SimLedgerServer
 from tests.simulation.monitor import InvariantMonitor
-from tests.simulation.policies import RETRY_RULES, SimPolicies, draw_policies
+from tests.simulation.policies import CAPACITY_FALLBACK, RETRY_RULES, SimPolicies, draw_policies
 from tests.simulation.process import HistoryLine, SimProcess, SimulationContext
 from tests.simulation.scheduler import SimTime
 from tests.simulation.workers import SimWorker
@@ -119,6 +119,9 @@ def make_environ(
     profile |= {"MAX_STARTING": str(policies.max_starting), "LAUNCH_RATE": str(policies.launch_rate)}
     if policies.has_retry_rules:
         profile["RETRY_RULES"] = json.dumps(RETRY_RULES)
+    if policies.has_capacity_fallback:
+        profile["CAPACITY_FALLBACK"] = json.dumps(CAPACITY_FALLBACK)
+        profile |= {"CAPACITY_FALLBACK_AFTER": "2", "CAPACITY_FALLBACK_SECONDS": "60"}
     environ = {**_ENVIRON, **{f"AIRFLOW__AWS_ECS_EXECUTOR__{key}": value for key, value in profile.items()}}
     return environ, overrides
 

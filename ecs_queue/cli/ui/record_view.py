@@ -45,6 +45,8 @@ def record_to_dict(record: Record) -> dict[str, Any]:
         "time_limit": record.time_limit or None,
         "start_timeout": record.start_timeout or None,
         "retry_rules": json.loads(record.retry_rules) if record.retry_rules else None,
+        "capacity_variant": record.variant or None,
+        "capacity_variant_reason": record.variant_reason or None,
         "queued_at": format_timestamp(record.created_at),
         "not_before": format_timestamp(record.not_before),
         "delayed_until": format_timestamp(record.delayed_until),
@@ -99,6 +101,7 @@ def record_lines(
         ("time limit", format_duration(record.time_limit) if record.time_limit else ""),
         ("start timeout", format_duration(record.start_timeout) if record.start_timeout else ""),
         ("retry rules", record.retry_rules),
+        ("capacity", _capacity_text(record)),
         ("relaunch", record.relaunch),
         ("worker", record.worker),
     ]
@@ -127,6 +130,12 @@ def _pause_text(record: Record, now: float, paused: Mapping[str, float]) -> str:
         return ""
     since = format_duration(now - paused[record.queue])
     return f"its queue is paused for {since}: `ecs-queue queues resume {record.queue}`"
+
+
+def _capacity_text(record: Record) -> str:
+    if not record.variant:
+        return ""
+    return f"variant {record.variant}" + (f", {record.variant_reason}" if record.variant_reason else "")
 
 
 def _without_fraction(timestamp: str | None) -> str:

@@ -15,6 +15,7 @@
 --   P finished             zset    id -> when the record's key expires
 --   P counts               hash    <queue>|<state> -> number: live states now, terminal ones in all
 --   P bucket:<name>        hash    tokens, at, share, lowered_at: a shared token bucket (protocol/token_bucket.py)
+--   P capacity:<queue>     hash    variant, refusals, until, reason, reported: on which capacity it launches (protocol/capacity_fallback.py)
 --   P paused               hash    queue -> since when its requests may not be claimed
 --   P delivery:<nonce>     string  deliveries in a row of this request's body that no worker completed
 --   P last_delivery:<nonce> string the delivery that was counted last

@@ -343,6 +343,8 @@ local function queue_next_launch(r, not_before)
   set(r, 'start_timeout', 0)
   set(r, 'retry_rules', '')
   set(r, 'max_starting', 0)
+  set(r, 'variant', 0)
+  set(r, 'variant_reason', '')
   clear_claim(r)
 end
 

@@ -118,7 +118,7 @@ local function is_worker_alive(worker, since)
 end
 
 local function freeze(r, args, target, container_name, max_attempts, spec_version, start_timeout, retry_rules,
-                      max_starting)
+                      max_starting, variant, variant_reason)
   set_payload(r, 'args', args)
   set(r, 'target', target)
   set(r, 'container_name', container_name)
@@ -127,6 +127,8 @@ local function freeze(r, args, target, container_name, max_attempts, spec_versio
   set(r, 'start_timeout', tonumber(start_timeout))
   set(r, 'retry_rules', retry_rules)
   set(r, 'max_starting', max_starting)
+  set(r, 'variant', tonumber(variant))
+  set(r, 'variant_reason', variant_reason)
 end
 
 -- The record has an idle runner, without a call.
@@ -146,7 +148,8 @@ end
 -- claim_token '': only end an expired record. for_nonce '': args are good for any launch, else only for the one named.
 -- The arguments are the fields of ClaimRequest in its order.
 local function claim(r, claim_token, worker, args, target, container_name, max_attempts, spec_version, queue_limit,
-                     for_nonce, for_launch, pool, payload, may_call, start_timeout, retry_rules, max_starting)
+                     for_nonce, for_launch, pool, payload, may_call, start_timeout, retry_rules, max_starting,
+                     variant, variant_reason)
   max_starting = tonumber(max_starting)
   local answer = find_answer(r, 'claim', claim_token)
   if answer == 'paused' or answer == 'limit_reached' then return { answer } end
@@ -166,7 +169,8 @@ local function claim(r, claim_token, worker, args, target, container_name, max_a
   if obstacle then return wait_for_room(r, claim_token, obstacle, reason) end
   local run = pool ~= '' and find_idle_run(r, pool, target)
   if run then
-    freeze(r, args, target, container_name, max_attempts, spec_version, 0, retry_rules, 0) -- its runner has started
+    -- Its runner has started: no start timeout, and no start that counts.
+    freeze(r, args, target, container_name, max_attempts, spec_version, 0, retry_rules, 0, variant, variant_reason)
     return assign(r, run, claim_token, worker, payload)
   end
   if pool ~= '' and may_call ~= '1' then return { 'no_runner' } end
@@ -174,7 +178,8 @@ local function claim(r, claim_token, worker, args, target, container_name, max_a
     return wait_for_room(r, claim_token, 'limit_reached', REASONS.too_many_starting)
   end
   if payload_of(r, 'args') == '' then
-    freeze(r, args, target, container_name, max_attempts, spec_version, start_timeout, retry_rules, max_starting)
+    freeze(r, args, target, container_name, max_attempts, spec_version, start_timeout, retry_rules, max_starting,
+           variant, variant_reason)
     -- Arguments that an earlier claim of this launch froze without a run start a task of its own.
     set(r, 'run', pool ~= '' and own_run_name(r) or '')
     if pool ~= '' then make_run(r, pool, payload) end

@@ -12,7 +12,7 @@ local function is_one_of(names) return string.find(names, ' ' .. ARGV[1] .. ' ',
 local ALLOWED_WHEN_FULL = ' launched call_ambiguous no_effect refused task_absent update_task stop adopt confirm reclaim'
   .. ' lease_due lease_expired reschedule_poll prune take_tokens record_throttle pause_queues resume_queues'
   .. ' heartbeat delete_dead_letters check_broken drop_broken settle update_runner_task close_silent'
-  .. ' forget_runner drain_pools may_stop set_record_apart set_entry_apart release_entry '
+  .. ' forget_runner drain_pools may_stop set_record_apart set_entry_apart release_entry report_capacity '
 if is_one_of(ALLOWED_WHEN_FULL) then redis.call('DEL', key_of('')) end
 
 -- Operations on the one record that their first argument names.

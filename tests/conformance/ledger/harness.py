@@ -8,6 +8,7 @@ from typing import Any
 import redis
 
 from ecs_queue.ledger import Ledger, MemoryLedger, RedisLedger, WorkerInfo
+from ecs_queue.protocol.capacity_fallback import CapacityEvent, CapacityReport
 from ecs_queue.protocol.operations import ClaimRequest, OperationResult, RefusalKind, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import Record, Submission
 from ecs_queue.protocol.settings import ProtocolSettings
@@ -69,6 +70,12 @@ def task_update(record: Record, version: int = 1, **fields: Any) -> TaskUpdate:
         "wait": 10.0,
     }
     return TaskUpdate(**(known | fields))
+
+
+def make_report(name: str = "launch", **fields: Any) -> CapacityReport:
+    """A report of a Spot interruption on the first of two variants."""
+    known = {"variants": 2, "max_refusals": 3, "seconds": 300.0, "event": CapacityEvent.INTERRUPTED, "variant": 1}
+    return CapacityReport(**{**known, "name": name, "reason": "taken back", **fields})
 
 
 def make_worker(name: str) -> WorkerInfo:

@@ -53,6 +53,7 @@ class RandomOperations:
     def __init__(self, harnesses: Sequence[LedgerHarness], seed: int) -> None:
         self._harnesses = harnesses
         self._rng = random.Random(seed)
+        self._variants = random.Random(f"variants {seed}")  # drawn apart, so that seeds stay the same
         self._serial = 0
         self._history: list[str] = []
         self._records = self._read_records()
@@ -174,6 +175,8 @@ class RandomOperations:
             start_timeout=self._rng.choice((0.0, 0.0, 5.0)),
             retry_rules=self._rng.choice(("", "", '[{"action":"retry"}]')),
             max_starting=self._rng.choice((0, 0, 1, 2)),
+            variant=self._variants.choice((0, 0, 1, 2)),
+            variant_reason=self._variants.choice(("", "refused on variant 1: none")),
             **stored,
         )
 

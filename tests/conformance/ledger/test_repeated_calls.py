@@ -11,6 +11,7 @@ import pytest
 from ecs_queue.ledger import Ledger
 from ecs_queue.ledger.base import DeadLetter, WorkerInfo
 from ecs_queue.ledger.contracts import read_contracts
+from ecs_queue.protocol.capacity_fallback import CapacityEvent, CapacityState
 from ecs_queue.protocol.event_health import EventFact, EventFactKind
 from ecs_queue.protocol.operations import OperationResult, RefusalKind, ResultCode, SettleRequest
 from ecs_queue.protocol.runs import RunEnd
@@ -23,6 +24,7 @@ from tests.conformance.ledger.harness import (
     LedgerHarness,
     claim_request,
     make_refusal,
+    make_report,
     make_submission,
     task_update,
 )
@@ -253,6 +255,12 @@ _CASES = [
     Case("begin_delivery", lambda h: None, lambda x: x.begin_delivery("nonce-01", "delivery-1"), 1),
     Case("end_delivery", lambda h: h.ledger.begin_delivery("n", "d"), lambda x: x.end_delivery("n"), None),
     Case("record_throttle", lambda h: None, lambda x: x.record_throttle("run"), 0.75, 0.0),
+    Case(
+        "report_capacity",
+        lambda h: None,
+        lambda x: x.report_capacity("default", make_report(event=CapacityEvent.REFUSED)),
+        CapacityState(refusals=1, reported="launch"),
+    ),
     Case("pause_queues", lambda h: None, lambda x: x.pause_queues(["default"]), None),
     Case("resume_queues", _queue_in_pause, lambda x: x.resume_queues(["default"]), None),
     Case(
