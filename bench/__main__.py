@@ -31,6 +31,7 @@ BENCHMARKS = {
     "result_load": 10_000,
     "warm": 300,
     "testing": 100,
+    "policies": 1000,
     "warm_rate": 2000,
     "airflow_dag": 40,
     "airflow_start": 5,
