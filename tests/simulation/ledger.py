@@ -15,6 +15,7 @@ import msgspec
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.ledger import MemoryLedger
 from ecs_queue.ledger.base import (
+    CapacityStates,
     DeliveryCounts,
     EventHealthStore,
     Ledger,
@@ -34,7 +35,7 @@ from tests.simulation.process import SimProcess, SimulationContext
 from tests.simulation.scheduler import SimThread
 
 #: Advice, and what a caller does under a lock on which no other simulated thread could wait: no step of their own.
-_WITHOUT_STEP = frozenset({"now", *read_contracts(TokenBuckets, DeliveryCounts, EventHealthStore)})
+_WITHOUT_STEP = frozenset({"now", *read_contracts(TokenBuckets, CapacityStates, DeliveryCounts, EventHealthStore)})
 _READ_OPERATIONS = frozenset(
     {
         *read_contracts(RequestReader, LedgerServer),

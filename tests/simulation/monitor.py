@@ -84,8 +84,7 @@ class InvariantMonitor:
             self.coverage[f"{operation} {each.code.value}"] += 1
             if by_event:
                 self.coverage[f"by an event: {operation} {each.code.value}"] += 1
-        if operation == "report_capacity":
-            self._check_capacity()
+        self._check_capacity()
         records = self.ledger.records
         for record_id, record in records.items():
             previous = self._last_seen.get(record_id)
