@@ -20,6 +20,7 @@ from ecs_queue.cli.ui.options import (
 from ecs_queue.cli.ui.output import describe_number, print_json, print_stderr, print_stdout, print_table
 
 if TYPE_CHECKING:
+    from ecs_queue.ledger.base import Ledger
     from ecs_queue.protocol.runs import Run
 
 _HEADERS = ("queue", "pool", "starting", "busy", "idle", "leaving", "silent", "commands", "oldest")
@@ -70,14 +71,19 @@ def drain(options: SharedOptions, queues: Sequence[str]) -> None:
     Example:
       ecs-queue pools drain etl reports
     """
-    from ecs_queue.protocol.runs import queue_of_pool
-
     options.configure_logging()
     with open_client(options) as client:
-        names = {run.pool for run in client.ledger.list_runs()}
         for queue in queues:
-            number = client.ledger.drain_pools(sorted(name for name in names if queue_of_pool(name) == queue))
+            number = drain_queue(client.ledger, queue)
             print_stdout(f"{queue}: {describe_number(number, 'runner')} will leave")
+
+
+def drain_queue(ledger: Ledger, queue: str) -> int:
+    """Let the runners of a queue leave, and return how many will."""
+    from ecs_queue.protocol.runs import queue_of_pool
+
+    names = {run.pool for run in ledger.list_runs()}
+    return ledger.drain_pools(sorted(name for name in names if queue_of_pool(name) == queue))
 
 
 def summarize_pools(runs: Iterable[Run], now: float, runner_ttl: float) -> Iterable[dict[str, Any]]:

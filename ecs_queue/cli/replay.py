@@ -19,6 +19,7 @@ from ecs_queue.errors import UsageError
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
+    from ecs_queue.client.handle import Handle
     from ecs_queue.replay.past_request import PastRequest
     from ecs_queue.runtask.resubmit import ResubmitChanges
 
@@ -155,12 +156,9 @@ def _replay_request(
     given: Mapping[str, Any],
     as_json: bool,
 ) -> int:
-    from ecs_queue.replay.past_request import find_past_request
-
     with open_client(options) as client:
-        with open_journal_reader(client.config) as journal:
-            trust_unsigned = given["trust_unsigned"] or mode == "explain"  # which only shows it
-            past = find_past_request(client, journal, record_id, trust_unsigned=trust_unsigned)
+        trust_unsigned = given["trust_unsigned"] or mode == "explain"  # which only shows it
+        past = find_past(client, record_id, trust_unsigned=trust_unsigned)
         if not past.is_verified:
             print_stderr(f"ecs-queue: {record_id} is NOT VERIFIED: no key of signing_keys signed what the journal has")
         if mode == "submit":
@@ -174,7 +172,16 @@ def _replay_request(
         return print_comparison(compare_launch(client.config, past, changes, reveal=given["reveal"]), as_json)
 
 
-def _resubmit(client: EcsQueue, past: PastRequest, changes: ResubmitChanges, as_json: bool, new_id: str | None) -> int:
+def find_past(client: EcsQueue, record_id: str, *, trust_unsigned: bool = False) -> PastRequest:
+    """Return a request from the ledger or the journal; raises as `find_past_request`."""
+    from ecs_queue.replay.past_request import find_past_request
+
+    with open_journal_reader(client.config) as journal:
+        return find_past_request(client, journal, record_id, trust_unsigned=trust_unsigned)
+
+
+def submit_again(client: EcsQueue, past: PastRequest, changes: ResubmitChanges, new_id: str | None = None) -> Handle:
+    """Submit a past request under another id; `UsageError` names variables whose values the journal does not have."""
     import msgspec
 
     from ecs_queue.cli.ui.submitter import Submitter
@@ -187,10 +194,16 @@ def _resubmit(client: EcsQueue, past: PastRequest, changes: ResubmitChanges, as_
     prepared = client.prepare(build_resubmit_line(past.request, new_id, changes, main_container), origin=past.id)
     client.check()
     (handle,) = Submitter(client).submit([prepared])
-    warn_unserved_queues(client, {prepared.request.queue})
+    return handle
+
+
+def _resubmit(client: EcsQueue, past: PastRequest, changes: ResubmitChanges, as_json: bool, new_id: str | None) -> int:
+    handle = submit_again(client, past, changes, new_id)
+    queue = changes.queue or past.request.queue
+    warn_unserved_queues(client, {queue})
     try:
         if as_json:
-            print_json({"id": handle.id, "origin": past.id, "queue": prepared.request.queue})
+            print_json({"id": handle.id, "origin": past.id, "queue": queue})
         else:
             print_stdout(handle.id)
     except (OutputError, BrokenPipeError):

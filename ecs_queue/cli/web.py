@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecs_queue.cli.dead_letter_requeue import request_id_in
+from ecs_queue.cli.dead_letter_requeue import (
+    DeadLetterFilter,
+    find_dead_letters,
+    prepare_requeue,
+    request_id_in,
+    submit_requeues,
+)
 from ecs_queue.cli.ui.durations import format_duration, format_timestamp_ms
 from ecs_queue.cli.ui.event_view import format_event_fields
 from ecs_queue.cli.ui.options import SharedOptions, load_shared_config, pass_options, shared_options
@@ -22,6 +28,7 @@ from ecs_queue.errors import UsageError
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
     from ecs_queue.protocol.record import Record
+    from ecs_queue.web.actions import Commands
     from ecs_queue.web.presentation import Presentation
 
 _MIN_TOKEN_LENGTH = 16
@@ -38,13 +45,22 @@ _STOP_SECONDS = 2
     "--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Name in the browser's address; repeatable."
 )
 @click.option("--token-file", metavar="PATH", help="File with the token for the log-in.  [a new token each time]")
+@click.option("--allow-changes", is_flag=True, help="Who is logged in may stop, replay, requeue, pause, resume, drain.")
 @shared_options
 @pass_options
-def web(options: SharedOptions, host: str, port: int, allowed_hosts: Sequence[str], token_file: str | None) -> None:
+def web(
+    options: SharedOptions,
+    host: str,
+    port: int,
+    allowed_hosts: Sequence[str],
+    token_file: str | None,
+    allow_changes: bool,
+) -> None:
     """Show the namespace in a browser: problems, queues, workers, requests, dead letters and the journal.
 
-    The page changes nothing. It listens on this machine only; with --host of another one, each look needs the token.
-    The address with the token is printed to stderr: arguments and container output are shown only after that log-in.
+    The page changes nothing without --allow-changes. It listens on this machine only; with --host of another one, each
+    look needs the token. The address with the token is printed to stderr: arguments and container output are shown only
+    after that log-in.
 
     \b
     Examples:
@@ -67,10 +83,10 @@ def web(options: SharedOptions, host: str, port: int, allowed_hosts: Sequence[st
     options.configure_logging()
     config = load_shared_config(options)
     token = _read_token(token_file) if token_file else secrets.token_urlsafe(32)
-    access = Access(token=token, host=host, allowed_hosts=frozenset(allowed_hosts))
+    access = Access(token=token, host=host, allowed_hosts=frozenset(allowed_hosts), allow_changes=allow_changes)
     broker = open_broker(config)
     with EcsQueue(config, broker, open_ledger(config), owner="", journal=open_journal_store(config)) as client:
-        app = WebApp(client, broker, access, make_presentation()).build()
+        app = WebApp(client, broker, access, make_presentation(), make_commands()).build()
         with _listen(host, port) as listener:
             name = allowed_hosts[0] if allowed_hosts else f"[{host}]" if ":" in host else host
             address = f"http://{name}:{listener.getsockname()[1]}/"
@@ -101,6 +117,29 @@ def make_presentation() -> Presentation:
         last_lines=_last_lines,
         dead_letter_id=request_id_in,
     )
+
+
+def make_commands() -> Commands:
+    """Return what the command line does, for the page."""
+    from ecs_queue.cli.pools import drain_queue
+    from ecs_queue.web.actions import Commands
+
+    return Commands(replay=_replay, requeue=_requeue, drain=drain_queue)
+
+
+def _replay(client: EcsQueue, record_id: str) -> str:
+    from ecs_queue.cli.replay import find_past, submit_again
+    from ecs_queue.runtask.resubmit import ResubmitChanges
+
+    return submit_again(client, find_past(client, record_id), ResubmitChanges()).id
+
+
+def _requeue(client: EcsQueue, key: str) -> str:
+    found = find_dead_letters(client.ledger, DeadLetterFilter(keys=(key,)))
+    (requeue,) = submit_requeues(client, [prepare_requeue(client, letter, None) for letter in found])
+    if requeue.prepared_request is None:
+        raise UsageError(f"{key} stays a dead letter: {requeue.problem}")
+    return requeue.prepared_request.request.id
 
 
 def _last_lines(client: EcsQueue, record: Record, limit: int) -> Sequence[str] | str:

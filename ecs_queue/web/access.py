@@ -34,12 +34,14 @@ class Access:
     Attributes:
         token: Who has it may log in.
         host: The address that the server listens on.
+        allow_changes: Whether who is logged in may stop, replay, requeue, pause, resume and drain.
         allowed_hosts: Further names under which browsers may ask for the page.
     """
 
     token: str = field(repr=False)
     host: str = "127.0.0.1"
     allowed_hosts: frozenset[str] = field(default_factory=frozenset)
+    allow_changes: bool = False
 
     @property
     def needs_login(self) -> bool:
@@ -50,6 +52,19 @@ class Access:
     def session(self) -> str:
         """The cookie's value."""
         return self._derive(b"session")
+
+    @property
+    def form_token(self) -> str:
+        """What each form of a page holds: a page of another origin cannot read it."""
+        return self._derive(b"form")
+
+    def permits_change(self, cookie: str | None, form_token: str, authorization: str) -> bool:
+        """Return whether a form of a logged in browser, or a program with the token, asks for a change."""
+        if not self.allow_changes:
+            return False
+        is_program = self.knows_token(authorization.removeprefix("Bearer ")) and authorization.startswith("Bearer ")
+        is_form = hmac.compare_digest(form_token.encode(), self.form_token.encode())
+        return is_program or (is_form and self.has_session(cookie))
 
     def knows_token(self, given: str) -> bool:
         """Return whether this is the token."""

@@ -19,10 +19,11 @@ from starlette.staticfiles import StaticFiles
 from ecs_queue.broker.base import Broker
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.client.records import RecordFilter
-from ecs_queue.errors import EcsQueueError, MissingRight
+from ecs_queue.errors import BrokerUnavailable, EcsQueueError, JournalUnavailable, LedgerUnavailable, MissingRight
 from ecs_queue.protocol.states import State
 from ecs_queue.web import reading
 from ecs_queue.web.access import COOKIE, SECURITY_HEADERS, Access, is_own_origin
+from ecs_queue.web.actions import Action, Commands, build_actions
 from ecs_queue.web.event_stream import EventStreams
 from ecs_queue.web.presentation import Presentation
 
@@ -35,7 +36,9 @@ _LAST_LINES = 20
 class WebApp:
     """The pages of one namespace. Each request reads in a thread of its own; the client is thread-safe."""
 
-    def __init__(self, client: EcsQueue, broker: Broker, access: Access, presentation: Presentation) -> None:
+    def __init__(
+        self, client: EcsQueue, broker: Broker, access: Access, presentation: Presentation, commands: Commands
+    ) -> None:
         """Make the pages.
 
         Args:
@@ -43,7 +46,9 @@ class WebApp:
             broker: That of the client, for the checks.
             access: Who may see what.
             presentation: How facts are shown.
+            commands: What changes something, where `access` allows it.
         """
+        self._actions = build_actions(client, commands) if access.allow_changes else {}
         self._client, self._broker, self._access, self._show = client, broker, access, presentation
         self._streams = EventStreams(client, presentation)
         self._templates = Environment(
@@ -66,6 +71,7 @@ class WebApp:
         return Starlette(
             routes=[
                 *(Route(path, self._in_thread(page), methods=["GET"]) for path, page in pages.items()),
+                *(Route(path, self._change(action), methods=["POST"]) for path, action in self._actions.items()),
                 Route("/find", self._find, methods=["GET"]),
                 Route("/journal/events", self._journal_events, methods=["GET"]),
                 Route("/login", self._log_in, methods=["GET", "POST"]),
@@ -104,15 +110,27 @@ class WebApp:
 
         return answer
 
+    def _change(self, action: Action) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            form = await _read_form(request)
+            cookie, authorization = request.cookies.get(COOKIE), request.headers.get("authorization", "")
+            if not self._access.permits_change(cookie, form.get("form_token", ""), authorization):
+                return PlainTextResponse("log in first: nothing was changed\n", 403)
+            return RedirectResponse(await run_in_threadpool(action, request.path_params["name"]), 303)
+
+        return answer
+
     def _render(self, request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:
         template = self._templates.get_template(f"{name}.html")
         logged_in = self._is_logged_in(request)
-        return HTMLResponse(template.render(page=name, logged_in=logged_in, **values), status)
+        form_token = self._access.form_token if logged_in and self._access.allow_changes else ""
+        return HTMLResponse(template.render(page=name, logged_in=logged_in, form_token=form_token, **values), status)
 
     def _overview(self, request: Request) -> Response:
         view = reading.read_overview(self._client, self._broker)
         limits = {name: self._client.config.profile(name).max_in_flight for name in view.state.queues}
-        return self._render(request, "overview", view=view, limits=limits)
+        warm = {name: self._client.config.profile(name).warm_seconds for name in view.state.queues}
+        return self._render(request, "overview", view=view, limits=limits, warm=warm)
 
     def _tasks(self, request: Request) -> Response:
         given = {name: request.query_params.get(name, "").strip() for name in ("state", "queue", "reason", "after")}
@@ -169,7 +187,7 @@ class WebApp:
     async def _log_in(self, request: Request) -> Response:
         given = request.query_params.get("token", "")
         if request.method == "POST":
-            given = dict(parse_qsl((await request.body()).decode(errors="replace"))).get("token", "")
+            given = (await _read_form(request)).get("token", "")
         if not given:
             return self._render(request, "login", failed=False)
         if not self._access.knows_token(given):
@@ -186,9 +204,16 @@ class WebApp:
         return self._unknown(request, "There is no such page.")
 
     async def _answer_error(self, request: Request, error: Exception) -> Response:
-        missing = isinstance(error, MissingRight)
-        title = "This user of the server may not read this" if missing else "A server cannot be reached"
-        return self._render(request, "error", 403 if missing else 503, title=title, text=str(error))
+        status, title = 409, "Nothing was done"
+        if isinstance(error, MissingRight):
+            status, title = 403, "This user of the server may not do this"
+        elif isinstance(error, BrokerUnavailable | JournalUnavailable | LedgerUnavailable):
+            status, title = 503, "A server cannot be reached"
+        return self._render(request, "error", status, title=title, text=str(error))
+
+
+async def _read_form(request: Request) -> dict[str, str]:
+    return dict(parse_qsl((await request.body()).decode(errors="replace")))
 
 
 def _is_small(content_length: str) -> bool:

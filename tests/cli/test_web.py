@@ -8,13 +8,23 @@ import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
+from ecs_queue.broker import open_broker
+from ecs_queue.cli.web import make_commands, make_presentation
 from ecs_queue.client.client import EcsQueue
+from ecs_queue.config import load_config
+from ecs_queue.protocol.states import State
+from ecs_queue.web.access import Access
+from ecs_queue.web.app import WebApp
 from tests.cli.conftest import Invoke
 from tests.processes import CLI_COMMAND, merged_environ
+
+TOKEN = "0123456789abcdef-token"
 
 pytestmark = pytest.mark.server
 
@@ -59,6 +69,20 @@ def test_the_printed_address_logs_in_and_shows_the_arguments(
     opener.open(address, timeout=60).close()
     with opener.open(f"{address.partition('/login')[0]}/tasks/waits", timeout=60) as answer:
         assert "swordfish" in answer.read().decode()
+
+
+def test_a_request_that_ended_is_replayed_under_a_new_id(no_worker_environ: Mapping[str, str]) -> None:
+    config = load_config(environ=no_worker_environ)
+    with EcsQueue.open(config, "") as queue, closing(open_broker(config)) as broker:
+        queue.submit(["echo", "swordfish"], id="over")
+        queue.stop("over", by="a test")
+        access = Access(token=TOKEN, allow_changes=True)
+        app = WebApp(queue, broker, access, make_presentation(), make_commands()).build()
+        browser = TestClient(app, base_url="http://localhost", headers={"authorization": f"Bearer {TOKEN}"})
+        answer = browser.post("/tasks/over/replay", data={"x": "y"}, follow_redirects=False)
+        new = answer.headers["location"].removeprefix("/tasks/")
+        assert new.startswith("over-r-")
+        assert queue.status(new).state is State.QUEUED
 
 
 def test_a_short_token_is_refused(invoke: Invoke, no_worker_environ: Mapping[str, str], tmp_path: Path) -> None:

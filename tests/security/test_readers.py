@@ -37,7 +37,7 @@ PLACES: dict[str, str] = {
     ),
     "cli.journal:show": "shows: events, those that are not verified with a mark",
     "cli.journal:import_events": FORGED + "test_an_import_does_not_sign_what_is_not_verified",
-    "cli.replay:_replay_request": FORGED + "test_a_forged_request_is_neither_run_nor_signed",
+    "cli.replay:find_past": FORGED + "test_a_forged_request_is_neither_run_nor_signed",
     "cli.replay_journal:replay_offline": "shows: decisions of a file; nothing is started or written",
     "cli.replay_rules:replay_with_rules": "shows: recorded ends by other rules; nothing is started or written",
     "cli.replay_journal:_read_file": FORGED + "test_forged_traffic_is_not_submitted",

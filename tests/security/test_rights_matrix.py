@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 
 from ecs_queue.broker import open_broker
 from ecs_queue.cli.main import cli
-from ecs_queue.cli.web import make_presentation
+from ecs_queue.cli.web import make_commands, make_presentation
 from ecs_queue.config import load_config
 from ecs_queue.errors import MissingRight
 from ecs_queue.journal import RedisJournal
@@ -201,7 +201,7 @@ def _read_payload(made: Installation, user: str) -> None:
 def test_the_web_page_says_what_its_user_may_not_read(installation: Installation, user: str) -> None:
     installation.denials()
     with installation.open_client(user, "") as queue, closing(open_broker(queue.config)) as broker:
-        app = WebApp(queue, broker, Access(token=SECRET), make_presentation()).build()
+        app = WebApp(queue, broker, Access(token=SECRET), make_presentation(), make_commands()).build()
         browser = TestClient(app, base_url="http://localhost")
         for path in ("/", "/tasks", "/tasks/ended", "/journal", "/find?id=ended"):
             assert browser.get(path).status_code == 200, path

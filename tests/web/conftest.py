@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 from starlette.testclient import TestClient
 
-from ecs_queue.cli.web import make_presentation
+from ecs_queue.cli.web import make_commands, make_presentation
 from ecs_queue.testing import MemoryQueue
 from ecs_queue.web.access import Access
 from ecs_queue.web.app import WebApp
@@ -27,9 +27,10 @@ class Site:
         assert self.browser.get(f"/login?token={TOKEN}").status_code == 200
 
 
-def open_site(queue: MemoryQueue, host: str = "127.0.0.1") -> Site:
-    access = Access(token=TOKEN, host=host, allowed_hosts=frozenset({"queue.example.com"}))
-    app = WebApp(queue, queue._broker, access, make_presentation()).build()
+def open_site(queue: MemoryQueue, host: str = "127.0.0.1", allow_changes: bool = False) -> Site:
+    names = frozenset({"queue.example.com"})
+    access = Access(token=TOKEN, host=host, allowed_hosts=names, allow_changes=allow_changes)
+    app = WebApp(queue, queue._broker, access, make_presentation(), make_commands()).build()
     return Site(TestClient(app, base_url="http://127.0.0.1:8480"), queue)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from starlette.testclient import TestClient
 
-from ecs_queue.cli.web import make_presentation
+from ecs_queue.cli.web import make_commands, make_presentation
 from ecs_queue.testing import Exit, MemoryQueue
 from ecs_queue.web.access import Access
 from ecs_queue.web.app import WebApp
@@ -44,7 +44,7 @@ def test_the_tasks_are_filtered_and_paged(site: Site) -> None:
 def test_a_failed_request_is_shown_with_its_reason_and_attempt(site: Site) -> None:
     with MemoryQueue(lambda _: Exit(3)) as queue:
         queue.submit(["false"], id="fails").result()
-        app = WebApp(queue, queue._broker, Access(token=TOKEN), make_presentation()).build()
+        app = WebApp(queue, queue._broker, Access(token=TOKEN), make_presentation(), make_commands()).build()
         text = TestClient(app, base_url="http://localhost").get("/tasks/fails").text
     assert "FAILED" in text
     assert "Attempt 1" in text
@@ -69,7 +69,7 @@ def test_the_command_is_on_no_page(site: Site) -> None:
 def test_container_output_needs_the_log_in(site: Site) -> None:
     presentation = replace(make_presentation(), last_lines=lambda _client, _record, _limit: ["swordfish"])
     site.queue.submit(["true"], id="one")
-    app = WebApp(site.queue, site.queue._broker, Access(token=TOKEN), presentation).build()
+    app = WebApp(site.queue, site.queue._broker, Access(token=TOKEN), presentation, make_commands()).build()
     browser = TestClient(app, base_url="http://localhost")
     assert "swordfish" not in browser.get("/tasks/one").text
     browser.get(f"/login?token={TOKEN}")
