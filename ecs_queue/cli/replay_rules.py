@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecs_queue.cli.ui.durations import format_duration
@@ -11,10 +10,13 @@ from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.output import describe_number, print_fields, print_json, print_stderr, print_stdout
 from ecs_queue.error_text import error_text
 from ecs_queue.errors import UsageError
+from ecs_queue.named_file import read_named_file
 
 if TYPE_CHECKING:
     from ecs_queue.protocol.retry_rules import RetryRule
     from ecs_queue.replay.other_rules import AttemptComparison, Outcome
+
+_MAX_RULES_BYTES = 1 << 20
 
 
 def replay_with_rules(file: str, rules_file: str, as_json: bool) -> int:
@@ -47,7 +49,7 @@ def _read_rules(file: str) -> tuple[RetryRule, ...]:
     from ecs_queue.messages.retry_rules import parse_retry_rules
 
     try:
-        return parse_retry_rules(json.loads(Path(file).read_bytes()))
+        return parse_retry_rules(json.loads(read_named_file(file, _MAX_RULES_BYTES)))
     except OSError as error:
         raise UsageError(f"--set-rules {file}: {error.strerror}; expected a JSON list of retry rules") from None
     except (ValueError, RecursionError) as error:

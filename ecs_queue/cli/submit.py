@@ -39,12 +39,16 @@ from ecs_queue.cli.ui.records import warn_unserved_queues
 from ecs_queue.cli.ui.variables import parse_variables
 from ecs_queue.error_text import error_text
 from ecs_queue.errors import EcsQueueError, InvalidRequest, ResultTimeout, UsageError
+from ecs_queue.named_file import read_named_file, read_stream
 
 if TYPE_CHECKING:
     from ecs_queue.cli.ui.submitter import Submitter
     from ecs_queue.client.client import EcsQueue
 
 RELAUNCH_POLICIES = ("never_started", "interrupted", "any_failure")
+
+#: A million requests of 256 bytes. A longer file is submitted in parts.
+_MAX_TASK_FILE_BYTES = 256 << 20
 
 
 @click.command(context_settings={"allow_interspersed_args": False}, short_help="Submit one command, or a file of them.")
@@ -295,10 +299,10 @@ def _task_fields(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_task_file(file: str) -> bytes:
-    if file == STDIO:
-        return sys.stdin.buffer.read()
     try:
-        return Path(file).read_bytes()
+        if file == STDIO:
+            return read_stream(sys.stdin.buffer, _MAX_TASK_FILE_BYTES)
+        return read_named_file(file, _MAX_TASK_FILE_BYTES)
     except OSError as error:
         raise UsageError(f"--file {file}: {error.strerror}; expected a file of JSON lines, or -") from None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +21,7 @@ from ecs_queue.cli.ui.event_view import format_event_fields
 from ecs_queue.cli.ui.options import SharedOptions, load_shared_config, pass_options, shared_options
 from ecs_queue.cli.ui.output import print_stderr
 from ecs_queue.cli.ui.record_view import record_lines
+from ecs_queue.config.commands import read_value_file
 from ecs_queue.error_text import error_text
 from ecs_queue.errors import UsageError
 
@@ -153,7 +153,7 @@ def _last_lines(client: EcsQueue, record: Record, limit: int) -> Sequence[str] |
 
 
 def _read_token(path: str) -> str:
-    token = Path(path).read_text().strip()
+    token = read_value_file(path)
     if len(token) < _MIN_TOKEN_LENGTH:
         raise UsageError(f"--token-file {path}: expected at least {_MIN_TOKEN_LENGTH} characters, found {len(token)}")
     return token

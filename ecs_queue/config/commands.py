@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ecs_queue.errors import ConfigError
+from ecs_queue.named_file import read_named_file
 
 #: How long a command may run, in seconds.
 COMMAND_TIMEOUT_SECONDS = 30.0
@@ -29,13 +30,9 @@ def read_value_file(path: str) -> str:
     if not path:
         raise ConfigError(f"expected the path of {expected}, found none")
     try:
-        with Path(path).expanduser().open("rb") as file:
-            content = file.read(_MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ConfigError(f"expected {expected}, found {path!r}: {reason}") from None
-    if len(content) > _MAX_FILE_BYTES:
-        raise ConfigError(f"expected {expected}, found {path!r} with more than {_MAX_FILE_BYTES // 1024} KiB")
+        content = read_named_file(Path(path).expanduser(), _MAX_FILE_BYTES)
+    except OSError as error:
+        raise ConfigError(f"expected {expected}, found {path!r}: {error.strerror}") from None
     try:
         text = content.decode().strip()
     except UnicodeDecodeError:

@@ -15,6 +15,7 @@ from ecs_queue.config.main_keys import MAIN_KEYS, MAIN_SECTION, SECRET_KEYS
 from ecs_queue.config.profile_keys import PROFILE_KEYS, PROFILE_SECTION
 from ecs_queue.errors import ConfigError
 from ecs_queue.messages.queue_names import canonical_queue_name
+from ecs_queue.named_file import read_named_file
 from ecs_queue.payload_repr import PayloadRepr
 
 #: The environment variable that names the ini file.
@@ -76,7 +77,7 @@ class IniParser(Protocol):
         ...
 
 
-#: A device such as /dev/zero has no end.
+#: A longer file is not what was meant.
 _MAX_FILE_BYTES = 1 << 20
 
 
@@ -88,12 +89,7 @@ def open_file(file: str, origin_note: str = "") -> IniParser:
     """
     parser = _FileParser(interpolation=None, strict=True)
     try:
-        with Path(file).expanduser().open("rb") as stream:
-            content = stream.read(_MAX_FILE_BYTES + 1)
-        if len(content) > _MAX_FILE_BYTES:
-            raise ConfigError(
-                f"configuration file {file}{origin_note}: expected at most {_MAX_FILE_BYTES} bytes, found more"
-            )
+        content = read_named_file(Path(file).expanduser(), _MAX_FILE_BYTES)
         # As a text file is read, with any line ends.
         text = io.StringIO(content.decode("utf-8-sig"), newline=None).read()
         parser.read_string(text, source=file)

@@ -28,6 +28,7 @@ from ecs_queue.journal.codec import NotJson, UndecodableEvent, decode_event, dec
 from ecs_queue.journal.encoder import BATCH_BYTES, MAX_BATCH_EVENTS, EventEncoder
 from ecs_queue.journal.redact import Redaction, redact_json
 from ecs_queue.messages.keyring import NO_KEYS, Keyring
+from ecs_queue.named_file import open_named_file
 
 #: A writer repeats a batch after this number of others, so that a reader needs to keep no more than these.
 _KEPT_BATCHES = 256
@@ -167,7 +168,7 @@ class _FileReader:
     def _read_lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield the number and content of each line that is not blank."""
         try:
-            with Path(self._path).open("rb") as source:
+            with open_named_file(self._path) as source:
                 for number in itertools.count(1):
                     line = source.readline(self._max_line_bytes + 1)
                     if not line:

@@ -182,7 +182,7 @@ class TestCommands:
             (None, "No such file"),
             (b" \n", "which is empty"),
             (b"hunter2 \xff", "without UTF-8"),
-            (b"hunter2" * 10_000, "64 KiB"),
+            (b"hunter2" * 10_000, "65536 bytes"),
         ],
     )
     def test_a_file_that_cannot_be_used_is_an_error_that_shows_nothing_of_it(
@@ -431,5 +431,5 @@ def test_an_event_queue_is_given_by_its_url(url: str) -> None:
 
 
 def test_a_file_without_an_end_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="configuration file /dev/zero: expected at most 1048576 bytes, found more"):
+    with pytest.raises(ConfigError, match=r"configuration file /dev/zero: .*it has more than 1048576 bytes"):
         load_config("/dev/zero")
