@@ -144,12 +144,7 @@ def running_airflow(tasks: int, provision_seconds: float) -> Iterator[LocalAirfl
 
 def _describe_sides(tasks: int) -> str:
     """What the DAG file reads."""
-    return json.dumps(
-        [
-            {**side._asdict(), "dags": {side.name: tasks, _warm_up_dag(side): min(tasks, 2 * AT_A_TIME)}}
-            for side in SIDES
-        ]
-    )
+    return json.dumps([{**side._asdict(), "dags": {side.name: tasks, _warm_up_dag(side): tasks}} for side in SIDES])
 
 
 def _queue_settings() -> dict[str, str]:

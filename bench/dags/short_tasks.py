@@ -1,4 +1,4 @@
-"""The DAGs of `bench.airflow_dag`: for each side one of many short mapped tasks, and a smaller one to warm up with.
+"""The DAGs of `bench.airflow_dag`: for each side one of many short mapped tasks, and a second one to warm up with.
 
 `sides.json` beside this file has the executor and the queue of each side, and the number of tasks of each of its DAGs.
 """
