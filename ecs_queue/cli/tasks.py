@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import click
 
 from ecs_queue.cli.ui.completion import complete_queue
 from ecs_queue.cli.ui.durations import TimeBound, format_duration, parse_time_bound
-from ecs_queue.cli.ui.labels import parse_labels
+from ecs_queue.cli.ui.labels import name_by_labels, parse_labels
 from ecs_queue.cli.ui.numbers import count
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, queue_name
 from ecs_queue.cli.ui.output import (
@@ -31,13 +32,19 @@ from ecs_queue.cli.ui.output import (
 from ecs_queue.cli.ui.record_view import format_run_time, ran_to_exit, record_to_dict
 from ecs_queue.cli.ui.records import STATE_NAMES
 from ecs_queue.cli.ui.watch import show_repeatedly, watch_option
+from ecs_queue.client.records import PAGE_SIZE
+from ecs_queue.errors import EcsQueueError, UsageError
 
 if TYPE_CHECKING:
+    from ecs_queue.client.client import EcsQueue
+    from ecs_queue.messages.keyring import Keyring
     from ecs_queue.protocol.record import Record
 
 #: How many requests people see unless --limit says more. A list for a program is never cut without --limit.
 _DEFAULT_LIMIT = 50
-_HEADERS = ("id", "state", "queue", "attempts", "exit", "age", "run time", "reason")
+_HEADERS = ("id", "labels", "command", "state", "queue", "attempts", "exit", "age", "run time", "reason")
+#: How much of labels and of a command a row shows. Characters.
+_MAX_NAME_LENGTH = 60
 
 
 @click.command(short_help="List or count requests.")
@@ -62,6 +69,7 @@ _HEADERS = ("id", "state", "queue", "attempts", "exit", "age", "run time", "reas
 )
 @click.option("--limit", type=count(1), help="Maximum number to list.  [50; with --json no limit]")
 @click.option("--counts", is_flag=True, help="Count all selected requests by queue and state instead.")
+@click.option("--reveal", is_flag=True, help="Also show the beginning of each command that has not ended.")
 @watch_option
 @command_options
 def tasks(
@@ -70,11 +78,16 @@ def tasks(
     states: Sequence[str],
     limit: int | None,
     counts: bool,
+    reveal: bool,
     watch: float | None,
     as_json: bool,
     **filters: Any,
 ) -> int:
     """List requests: first the live ones, then the ended ones, each newest first.
+
+    Labels stand beside the id; a task of Airflow whose request has them (`airflow_labels`) is DAG/TASK/RUN. A command
+    may hold secrets, so its beginning is shown only with --reveal, and only until the request has ended, because the
+    ledger erases it then.
 
     --counts reads every record of the ledger. `ecs-queue status` counts without reading them, but cannot filter.
 
@@ -87,6 +100,8 @@ def tasks(
       ecs-queue tasks --json | jq -r 'select(.exit_code == 137) | .id'
     """
     options.configure_logging()
+    if reveal and (counts or as_json):
+        raise UsageError("tasks: --reveal is for the list that people read, not for --counts or --json")
     filters["labels"] = parse_labels(filters["labels"]) or None
     is_filtered = bool(states) or any(value is not None for value in filters.values())
     since: TimeBound | None = filters.pop("since")
@@ -107,18 +122,25 @@ def tasks(
                     print_stderr(_cut_message(limit))
             else:
                 page = limit or _DEFAULT_LIMIT
-                _print_records(list(itertools.islice(found, page + 1)), page, now, is_filtered=is_filtered)
+                records = list(itertools.islice(found, page + 1))
+                commands = _read_commands(client, records) if reveal else ()
+                _print_records(records, page, now, commands, is_filtered=is_filtered)
 
         return show_repeatedly(watch, as_json, show)
 
 
-def _print_records(records: Sequence[Record], limit: int, now: float, *, is_filtered: bool = True) -> None:
+def _print_records(
+    records: Sequence[Record], limit: int, now: float, commands: Sequence[str] = (), *, is_filtered: bool = True
+) -> None:
     if not records:
         print_stderr("no such requests" if is_filtered else "no requests")
         return
-    rows = [_row(record, now) for record in records[:limit]]
-    if fits_terminal(_HEADERS, rows):
-        print_table(_HEADERS, rows)
+    texts = commands or [""] * len(records)
+    rows = [_row(record, command, now) for record, command in zip(records[:limit], texts, strict=False)]
+    unused = {position for position in (1, 2) if not any(row[position] for row in rows)}
+    headers, *shown = [[cell for at, cell in enumerate(row) if at not in unused] for row in (_HEADERS, *rows)]
+    if fits_terminal(headers, shown):
+        print_table(headers, shown)
     else:
         for row in rows:
             _print_block(row)
@@ -153,15 +175,39 @@ def _print_counts(records: Iterator[Record], as_json: bool, *, is_filtered: bool
 
 def _print_block(row: Sequence[str]) -> None:
     """Print a request on a narrow terminal, with its id unbroken so that it can be copied."""
-    record_id, state, queue, attempts, exit_code, age, ran, reason = row
+    record_id, name, command, state, queue, attempts, exit_code, age, ran, reason = row
     write_stdout(f"{sanitize(record_id)}  {style(state, fg=STATE_STYLES.get(state, 'reset'))}")
     optional = [f"{name} {value}" for name, value in (("ran", ran), ("exit", exit_code)) if value]
     facts = [f"queue {queue}", f"queued {age} ago", describe_number(int(attempts), "attempt"), *optional]
-    for line in filter(None, (", ".join(facts), reason)):
+    for line in filter(None, (name, command, ", ".join(facts), reason)):
         write_stdout(f"  {wrap_for_terminal(sanitize(line), 2)}")
 
 
-def _row(record: Record, now: float) -> list[str]:
+def _read_commands(client: EcsQueue, records: Sequence[Record]) -> list[str]:
+    """Return the beginning of each command; "" after the end, and in brackets why one cannot be read.
+
+    Raises:
+        MissingRight: The user of the server may not read payloads.
+    """
+    ids = [record.id for record in records]
+    parts = (ids[start : start + PAGE_SIZE] for start in range(0, len(ids), PAGE_SIZE))
+    found = itertools.chain.from_iterable(map(client.ledger.get_with_payload, parts))
+    return [_command_text(record, client.keyring) for record in found]
+
+
+def _command_text(record: Record | None, keyring: Keyring) -> str:
+    from ecs_queue.messages.envelope import decode_record_request
+
+    if record is None or not record.request:
+        return ""
+    try:
+        command = shlex.join(decode_record_request(record, keyring).command)
+    except EcsQueueError as error:
+        return f"({truncate(str(error), _MAX_NAME_LENGTH)})"
+    return truncate(sanitize(command), _MAX_NAME_LENGTH)
+
+
+def _row(record: Record, command: str, now: float) -> list[str]:
     exit_code = "" if record.exit_code is None else str(record.exit_code)
     attempts = str(record.attempts_made)
     times = (format_duration(now - record.created_at), format_run_time(record, now))
@@ -170,4 +216,5 @@ def _row(record: Record, now: float) -> list[str]:
     reason = "" if is_routine else truncate(record.reason, 60)
     if not record.is_terminal and record.delayed_until > now:
         reason = f"delayed for {format_duration(record.delayed_until - now)} more"
-    return [record.id, record.state.value, record.queue, attempts, exit_code, *times, reason]
+    name = truncate(name_by_labels(record), _MAX_NAME_LENGTH)
+    return [record.id, name, command, record.state.value, record.queue, attempts, exit_code, *times, reason]

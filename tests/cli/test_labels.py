@@ -73,3 +73,31 @@ def test_a_name_that_could_mislead_is_refused(invoke: Invoke, no_worker_environ:
         assert "\x1b" not in done.stderr
     with EcsQueue.from_config(environ=no_worker_environ, owner="") as client, pytest.raises(UsageError, match="by: "):
         client.stop("a", by=name)
+
+
+def test_a_list_names_requests_by_their_labels_and_shows_commands_only_on_request(
+    invoke: Invoke, no_worker_environ: Mapping[str, str], tmp_path: Path
+) -> None:
+    instance = {"run_id": "manual:1", "dag_id": "sales", "team": "data", "task_id": "load"}
+    file = task_file(
+        tmp_path,
+        {"id": "a", "command": ["load", "it now", "x" * 99], "labels": instance},
+        {"id": "b", "command": ["other"], "labels": {"day": "mon"}},
+        {"id": "c", "command": ["gone"]},
+    )
+    assert invoke("submit", "--file", str(file), env=no_worker_environ).exit_code == 0
+    assert invoke("stop", "c", env=no_worker_environ).exit_code == 0
+    shown = invoke("tasks", env=no_worker_environ).stdout
+    assert "sales/load/manual:1, team=data" in shown
+    assert "day=mon" in shown
+    assert "load 'it" not in shown
+    assert "command" not in shown
+    revealed = invoke("tasks", "--reveal", env=no_worker_environ).stdout
+    assert "load 'it now' xxxx" in revealed
+    assert "x" * 60 not in revealed
+    assert "other" in revealed
+    assert "gone" not in revealed
+    unlabelled = invoke("tasks", "--state", "revoked", env=no_worker_environ).stdout
+    assert "labels" not in unlabelled
+    for option in ("--counts", "--json"):
+        assert invoke("tasks", "--reveal", option, env=no_worker_environ).exit_code == 2

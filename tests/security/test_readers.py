@@ -42,6 +42,7 @@ PLACES: dict[str, str] = {
     "cli.replay_rules:replay_with_rules": "shows: recorded ends by other rules; nothing is started or written",
     "cli.replay_journal:_read_file": FORGED + "test_forged_traffic_is_not_submitted",
     "cli.ui.timeline_view:read_timeline": "shows: a timeline, with the number of events that are not verified",
+    "cli.tasks:_command_text": "shows: the beginning of a command, to who asks for it",
     "client.result_verification:decode_result_keys": "tests/client/test_result_verification.py",
     "journal.selection:select_events": "shows: events to the caller, with whether they are verified",
     "journal.selection:read_newest": "shows: events for `journal tail`, those that are not verified with a mark",
