@@ -15,7 +15,7 @@ from rich.table import Table
 from bench import airflow, baseline
 from bench.measurement import Measurement
 
-#: Modules with run(size) -> measurements, and their default size: tasks, or seconds for idle.
+#: Modules with run(size) -> measurements, and their default size: tasks or records, or seconds for idle.
 BENCHMARKS = {
     "idle": 30,
     "latency": 200,
@@ -32,6 +32,7 @@ BENCHMARKS = {
     "warm": 300,
     "testing": 100,
     "policies": 1000,
+    "web": 100_000,
     "warm_rate": 2000,
     "airflow_dag": 40,
     "airflow_start": 5,

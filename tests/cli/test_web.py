@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from ecs_queue.broker import open_broker
-from ecs_queue.cli.web import make_commands, make_presentation
+from ecs_queue.cli.web import _listen, make_commands, make_presentation
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.config import load_config
 from ecs_queue.protocol.states import State
@@ -91,3 +92,12 @@ def test_a_short_token_is_refused(invoke: Invoke, no_worker_environ: Mapping[str
     result = invoke("web", "--token-file", str(path), env=no_worker_environ)
     assert result.exit_code == 2
     assert "expected at least 16 characters, found 5" in result.stderr
+
+
+def test_an_answer_in_several_packets_does_not_wait_for_the_browsers_acknowledgement() -> None:
+    with (
+        _listen("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname(), timeout=60),
+        listener.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
