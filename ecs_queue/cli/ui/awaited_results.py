@@ -23,7 +23,8 @@ _MAX_NAMED_FAILURES = 20
 
 
 def wait_for_one(client: EcsQueue, handle: Handle, queue: str, timeout: float | None) -> TaskResult:
-    """Wait for the result of one request; a terminal shows that it waits, and for which queue."""
+    """Wait for the result of one request; a terminal shows that it waits, for which queue, and each step once."""
+    from ecs_queue.cli.ui.awaited_steps import StepLines, follow_steps
     from ecs_queue.cli.ui.submitter import wait_for_results
 
     if not is_terminal(sys.stderr):
@@ -32,8 +33,12 @@ def wait_for_one(client: EcsQueue, handle: Handle, queue: str, timeout: float | 
     from rich.markup import escape
 
     console = Console(stderr=True)
-    with console.status(f"{escape(handle.id)} is in queue {escape(queue)}; Ctrl-C ends only the waiting"):
-        return next(wait_for_results(client, [handle], timeout))
+    lines = StepLines(lambda step: console.print(step, style="dim", highlight=False))
+    status = console.status(f"{escape(handle.id)} is in queue {escape(queue)}; Ctrl-C ends only the waiting")
+    with status, follow_steps(client, handle, lines):
+        result = next(wait_for_results(client, [handle], timeout))
+    lines.show(result)  # a quick request has reached its steps between two looks
+    return result
 
 
 def wait_for_all(client: EcsQueue, handles: Sequence[Handle], timeout: float | None, sink: IO[bytes] | None) -> int:
