@@ -67,6 +67,8 @@ FIRST_LOOK_SECONDS = 1.0
 WAKE_SECONDS = 60.0
 #: Beyond `stop_timeout`, the time that a cancelled command has until its runner is stopped.
 CANCEL_GRACE_SECONDS = 10.0
+#: For how long the ledger keeps on which variant of its capacity a queue launches, after the time of that variant.
+CAPACITY_KEPT_SECONDS = 86400.0
 
 _CONSTANTS = {name.lower(): number for name, number in list(globals().items()) if name.isupper()}
 

@@ -14,7 +14,6 @@ from ecs_queue.config import load_config
 from ecs_queue.errors import ResultTimeout
 from ecs_queue.ledger import MemoryLedger
 from ecs_queue.messages.envelope import build_result
-from ecs_queue.protocol.operations import ResultCode
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import LIVE_STATES
@@ -124,12 +123,19 @@ class MemoryQueue(EcsQueue):
             self.run()
         return handles
 
-    def _request_stops(self, ids: Sequence[str], by: str | None, launch: int = 0) -> list[tuple[ResultCode, Record]]:
-        found = super()._request_stops(ids, by, launch)
-        for _, record in found:
+    def stop_many(self, ids: Sequence[str], by: str | None = None) -> list[Record]:
+        """See `EcsQueue.stop_many`."""
+        return self._deliver_ended(super().stop_many(ids, by))
+
+    def purge_requests(self, ids: Sequence[str], by: str | None = None) -> list[Record]:
+        """See `EcsQueue.purge_requests`."""
+        return self._deliver_ended(super().purge_requests(ids, by))
+
+    def _deliver_ended(self, records: list[Record]) -> list[Record]:
+        for record in records:
             if record.is_terminal:
                 self._deliver(record)
-        return found
+        return records
 
     def step(self) -> None:
         """Let the worker do what is due now; the clock stands still."""

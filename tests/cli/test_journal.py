@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from ecs_queue.client.acting_user import acting_user
 from ecs_queue.client.client import EcsQueue
+from ecs_queue.config import load_config
 from ecs_queue.journal import open_journal
 from tests.cli.conftest import Deployment, Invoke, json_lines
 from tests.wait import wait_until
@@ -145,7 +147,7 @@ def test_tail_for_people_is_one_line_an_event(invoke: Invoke, three_requests_env
     lines = invoke("journal", "tail", "-n", "1", env=three_requests_env).stdout.splitlines()
 
     assert len(lines) == 1
-    assert lines[0].endswith("stop.requested  a2  by=command line code=ended")
+    assert lines[0].endswith(f"stop.requested  a2  by={acting_user(load_config())} code=ended")
 
 
 def test_tail_follows_what_comes_until_it_is_interrupted(invoke: Invoke, deployment: Deployment, ended: str) -> None:

@@ -84,7 +84,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "local env": ("", "--json"),
 }
 #: They run as processes below.
-AS_PROCESSES = {"worker", "local", "local-ecs", "demo", "runner"}
+AS_PROCESSES = {"worker", "local", "local-ecs", "demo", "runner", "web"}
 #: Commands whose output has the argument where payloads are not encrypted (docs/journal.md), the value never.
 SHOWS_ARGUMENTS = {"journal show", "journal tail", "journal export", "replay"}
 #: Of a broken record; `logs` without a container, `retry` without values, `runner-key` without keys, `local env`
@@ -251,7 +251,8 @@ def test_no_process_shows_a_secret(installation: SecretInstallation, tmp_path: P
     with ExitStack() as stack:
         stack.enter_context(run_worker(environ | runner, tmp_path / "runner.log", "runner", command=CLI_COMMAND))
         demo = None
-        for name, *options in (["worker", "--log-level", "debug"], ["local"], ["local-ecs"], ["demo", "--tasks", "1"]):
+        started = (["worker", "--log-level", "debug"], ["local"], ["local-ecs"], ["web", "--port", "0"])
+        for name, *options in (*started, ["demo", "--tasks", "1"]):
             log = tmp_path / f"{name}.log"
             demo = stack.enter_context(run_worker(environ, log, name, *options, command=CLI_COMMAND))
         with EcsQueue.from_config(environ=installation.environ("files"), owner="") as queue:

@@ -13,12 +13,12 @@ local function load_capacity(queue)
            reason = stored[4] or '', reported = stored[5] or '' }
 end
 
--- The key expires a day after its last change: then the queue begins on its first variant again.
+-- The key expires `capacity_kept_seconds` after its time: then the queue begins on its first variant again.
 local function store_capacity(queue, s, seconds)
   local key = P .. 'capacity:' .. queue
   redis.call('HSET', key, 'variant', s.variant, 'refusals', s.refusals, 'until', text(s.until_at),
              'reason', s.reason, 'reported', s.reported)
-  redis.call('EXPIRE', key, math.ceil(seconds) + 86400)
+  redis.call('EXPIRE', key, math.ceil(seconds + SETTINGS.capacity_kept_seconds))
 end
 
 local function return_to_first(s, variants, max_refusals, seconds)

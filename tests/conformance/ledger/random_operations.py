@@ -165,7 +165,11 @@ class RandomOperations:
 
     def _claim_request(self) -> Any:
         args, limit = self._usually(self._fresh("args"), ""), self._rng.choice((0, 0, 0, 1))
-        known: dict[str, Any] = {"container_name": f"container-{self._serial}", "max_attempts": 3, "spec_version": 1}
+        known: dict[str, Any] = {
+            "container_name": f"container-{self._serial}",
+            "max_attempts": self._variants.choice((1, 3, 3)),
+            "spec_version": 1,
+        }
         stored = known if self._serial % 3 else {}
         return claim_request(
             self._fresh("claim"),
