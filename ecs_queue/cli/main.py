@@ -14,6 +14,7 @@ from ecs_queue.cli.acl import acl
 from ecs_queue.cli.broken import broken
 from ecs_queue.cli.conf import conf
 from ecs_queue.cli.config import config
+from ecs_queue.cli.cost import cost
 from ecs_queue.cli.dead import dead
 from ecs_queue.cli.demo import demo
 from ecs_queue.cli.doctor import doctor
@@ -179,7 +180,7 @@ def cli() -> None:
 
 for command in (
     *(submit, wait, status, logs, queues, tasks, stop, retry, purge, worker, workers, pools, scale, runner),
-    *(dead, broken, journal, replay, web),
+    *(dead, broken, journal, cost, replay, web),
     *(config, acl, runner_key, conf, doctor, local, local_ecs, demo),
 ):
     cli.add_command(command)

@@ -287,6 +287,14 @@ _MAIN_KEYS = (
         "Maximum age of a journal event. Applied with every write.",
     ),
     ConfigKey(
+        "prices",
+        None,
+        parsers.prices,
+        "Prices for `ecs-queue cost`, of your Region and architecture, in any currency, as JSON: "
+        '{"FARGATE": {"vcpu_hour": NUMBER, "gb_hour": NUMBER}, "FARGATE_SPOT": {...}}. Without it only seconds are '
+        "shown.",
+    ),
+    ConfigKey(
         "metrics_port",
         "0",
         parsers.integer(0, 65535),

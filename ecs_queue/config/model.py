@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ecs_queue.config.prices import Price
 from ecs_queue.config.profile import Profile
 from ecs_queue.config.redact import redact_url
 from ecs_queue.messages.keyring import SigningKey
@@ -78,6 +79,7 @@ class Config:
     journal_megabytes: int
     journal_element_bytes: int
     journal_retention_seconds: float
+    prices: tuple[Price, ...] | None
     metrics_port: int
     metrics_host: str
     otel_metrics: bool

@@ -19,6 +19,7 @@ import msgspec
 
 from ecs_queue import durations
 from ecs_queue.broker_url import check_broker_url, holds_no_records
+from ecs_queue.config.prices import Price, parse_prices
 from ecs_queue.config.redact import redact_url
 from ecs_queue.error_text import error_text
 from ecs_queue.errors import ConfigError
@@ -160,6 +161,14 @@ def capacity_fallback(value: str) -> tuple[CapacityVariant, ...]:
             msgspec.structs.replace(each, launch_type=launch_type(each.launch_type)) if each.launch_type else each
             for each in variants
         )
+    except ValueError as error:
+        raise ConfigError(error_text(error)) from None
+
+
+def prices(value: str) -> tuple[Price, ...]:
+    """Parse a JSON object of prices."""
+    try:
+        return parse_prices(json_value(dict, "a JSON object of prices")(value))
     except ValueError as error:
         raise ConfigError(error_text(error)) from None
 

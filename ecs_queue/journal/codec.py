@@ -140,7 +140,10 @@ def _may_hold_secrets(event_type: EventType, fields: Mapping[str, Any]) -> bool:
 
 def _convert_poll_input(poll_input: PollInput) -> dict[str, Any]:
     facts = msgspec.structs.asdict(poll_input)
-    return {**facts, "record": decision_facts(poll_input.record), "task": _convert_task(poll_input.task)}
+    record = decision_facts(poll_input.record)
+    if poll_input.record.labels and poll_input.task.get("lastStatus") == "STOPPED":
+        record["labels"] = poll_input.record.labels  # `ecs-queue cost` adds tasks up by them
+    return {**facts, "record": record, "task": _convert_task(poll_input.task)}
 
 
 def _convert_task(task: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,7 @@ COMMANDS: Mapping[str, frozenset[str]] = {
     "journal tail": frozenset({OPERATOR}),
     "journal export": frozenset({OPERATOR}),
     "journal import {journal} --append": frozenset({OPERATOR}),
+    "cost": frozenset({OPERATOR}),
     "replay waits --explain": frozenset({OPERATOR}),
     "replay waits --submit": frozenset({OPERATOR}),
     "worker": frozenset({WORKER}),

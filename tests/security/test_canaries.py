@@ -72,6 +72,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "journal tail": ("--json",),
     "journal export": ("", "-o {new}"),
     "journal import": ("{journal} --append",),
+    "cost": ("", "--json"),
     "replay": ("waits --explain", "waits --explain --json", "waits --submit"),
     "config": ("", "--json"),
     "acl": ("",),

@@ -59,6 +59,10 @@ OPEN_HERE = {
         ("CapacityVariant", name)
         for name in ("capacity_provider_strategy", "subnets", "security_groups", "region_name")
     ),
+    # names of queues, values of labels and names of capacities
+    *((kind, name) for kind in ("TaskUse", "CostRow") for name in ("group", "capacity", "use")),
+    ("Price", "capacity"),
+    ("CostTotals", "rows"),
     # names of hosts and queues, and a sentence to show
     *(("Access", "allowed_hosts"), ("RequestView", "paused"), ("RequestView", "note")),
     # names, as in a configuration
