@@ -34,6 +34,7 @@ from ecs_queue.cli.status import status
 from ecs_queue.cli.stop import stop
 from ecs_queue.cli.submit import submit
 from ecs_queue.cli.tasks import tasks
+from ecs_queue.cli.top import top
 from ecs_queue.cli.ui.exit_status import (
     EXIT_BUG,
     EXIT_FAILURE,
@@ -179,7 +180,7 @@ def cli() -> None:
 
 
 for command in (
-    *(submit, wait, status, logs, queues, tasks, stop, retry, purge, worker, workers, pools, scale, runner),
+    *(submit, wait, status, top, logs, queues, tasks, stop, retry, purge, worker, workers, pools, scale, runner),
     *(dead, broken, journal, cost, replay, web),
     *(config, acl, runner_key, conf, doctor, local, local_ecs, demo),
 ):

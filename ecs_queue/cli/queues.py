@@ -23,7 +23,7 @@ from ecs_queue.cli.ui.records import list_queues, read_backlog
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
 
-_HEADERS = ("queue", "workers", "backlog", "queued", "in flight", "limit", "weight", "state")
+QUEUE_HEADERS = ("queue", "workers", "backlog", "queued", "in flight", "limit", "weight", "state")
 
 
 @click.group(short_help="Show the queues; pause and resume them.", invoke_without_command=True)
@@ -48,13 +48,13 @@ def queues(context: click.Context, options: SharedOptions, as_json: bool) -> Non
         return
     options.configure_logging()
     with open_client(options) as client:
-        found = list(_queues_to_dicts(client))
+        found = list(read_queues(client))
         now = client.ledger.now()
     if as_json:
         for facts in found:
             print_json({**facts, "paused_since": format_timestamp(facts["paused_since"])})
         return
-    print_table(_HEADERS, [_row(facts, now) for facts in found])
+    print_table(QUEUE_HEADERS, [queue_row(facts, now) for facts in found])
 
 
 @queues.command(short_help="Launch no more requests of queues.")
@@ -99,7 +99,8 @@ def resume(options: SharedOptions, names: Sequence[str]) -> None:
         print_stdout(f"{name}: resumed" if name in paused else f"{name}: was not paused")
 
 
-def _queues_to_dicts(client: EcsQueue) -> Iterator[dict[str, Any]]:
+def read_queues(client: EcsQueue) -> Iterator[dict[str, Any]]:
+    """Yield the load and the limits of each known queue."""
     ledger = client.ledger
     counts, paused, alive = ledger.count_by_state(), ledger.list_paused_queues(), ledger.list_workers()
     names = list(list_queues(client, alive, counts, paused))
@@ -122,7 +123,8 @@ def _queues_to_dicts(client: EcsQueue) -> Iterator[dict[str, Any]]:
         }
 
 
-def _row(facts: Mapping[str, Any], now: float) -> list[str]:
+def queue_row(facts: Mapping[str, Any], now: float) -> list[str]:
+    """Return what a table shows of what `read_queues` yields; `now` is the ledger's clock."""
     limit = facts["max_in_flight"]
     state = f"at most {facts['launch_rate']:g} a second" if facts["launch_rate"] else "active"
     if facts["max_starting"] and facts["starting"] >= facts["max_starting"]:

@@ -79,7 +79,7 @@ def workers(options: SharedOptions, check: bool, minimum: int, as_json: bool) ->
             print_json(_worker_to_dict(worker))
     elif found:
         print_table(_HEADERS, [_row(worker, now) for worker in found])
-        print_sentence(_summary(found))
+        print_sentence(summarize_workers(found))
         if runners:
             busy, idle = (sum(facts[name] for facts in runners) for name in ("busy", "idle"))
             print_sentence(f"runners of warm pools: {busy} busy, {idle} idle (`ecs-queue pools`)")
@@ -160,7 +160,8 @@ def _format_age(at_heartbeat: float | None, heartbeat_age: float) -> str:
     return "never" if at_heartbeat is None else format_duration(at_heartbeat + heartbeat_age)
 
 
-def _summary(found: Sequence[WorkerInfo]) -> str:
+def summarize_workers(found: Sequence[WorkerInfo]) -> str:
+    """Return how many workers there are, what they launch and how much of AWS's rate limits they use."""
     starts, reads = sum(worker.start_call_rate for worker in found), sum(worker.read_call_rate for worker in found)
     versions = {worker.version for worker in found}
     spot = [worker.spot_call_rate for worker in found if worker.spot_call_rate is not None]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ecs_queue.cli.ui import output
-from ecs_queue.cli.workers import _HEADERS, _row, _summary
+from ecs_queue.cli.workers import _HEADERS, _row, summarize_workers
 from ecs_queue.ledger.base import WorkerInfo
 from tests.cli.conftest import Deployment, Invoke, json_lines
 from tests.wait import wait_until
@@ -48,16 +48,16 @@ def test_a_row_shows_threads_rate_limit_use_last_poll_and_version() -> None:
 
 
 def test_the_sums_of_all_workers_and_a_mix_of_versions_are_shown() -> None:
-    words = _summary([info(), info(name="w2", version="0.2.0")])
+    words = summarize_workers([info(), info(name="w2", version="0.2.0")])
     assert "2 workers, 8.4 launches/s" in words
     assert "RunTask and StopTask 10.0 of 20/s" in words
     assert "DescribeTasks and ListTasks 2.0 of 20/s" in words
     assert words.endswith("2 versions")
     assert "Spot" not in words
     mixed = [info(), info(spot_call_rate=8.0), info(spot_call_rate=6.0)]
-    assert "RunTask and StopTask 15.0 of 20/s, RunTask on Fargate Spot 14.0 of 20/s" in _summary(mixed)
+    assert "RunTask and StopTask 15.0 of 20/s, RunTask on Fargate Spot 14.0 of 20/s" in summarize_workers(mixed)
     assert dict(zip(_HEADERS, _row(mixed[1], NOW), strict=True))["usage"] == "25% + 40% Spot / 5%"
-    assert "5.0/s, no limit" in _summary([info(start_call_limit=0.0)])
+    assert "5.0/s, no limit" in summarize_workers([info(start_call_limit=0.0)])
 
 
 @pytest.mark.parametrize(("columns", "is_table"), [("80", False), ("160", True)])

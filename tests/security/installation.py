@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, frozenset[str]] = {
     "status": EVERYONE,
     "status waits": EVERYONE,
     "status ended": EVERYONE,
+    "top": EVERYONE,
     "logs ended": EVERYONE,
     "queues": EVERYONE,
     "queues --json": EVERYONE,

@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "submit": ("--file {tasks}",),
     "wait": ("waits --timeout 1",),
     "status": ("", "waits"),
+    "top": ("",),
     "logs": ("waits",),
     "queues": ("", "--json"),
     "queues list": ("",),
