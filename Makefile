@@ -10,7 +10,7 @@ AIRFLOW ?=
 LOWEST_VENV := $(VENV)-lowest
 AIRFLOW_VENV := $(VENV)-airflow$(addprefix -,$(AIRFLOW))
 
-.PHONY: help setup demo test test-fast test-lowest lint format types check prometheus conf-check docs sbom bench airflow-test airflow-demo airflow-bench clean
+.PHONY: help setup demo test test-fast test-lowest lint format types check prometheus conf-check docs recording sbom bench airflow-test airflow-demo airflow-bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -92,6 +92,9 @@ docs: $(VENV)-docs/.installed ## build the documentation site in build/site; fai
 	rm -rf build/docs && mkdir -p build/docs
 	cp -r *.md LICENSE Makefile conf docs ecs_queue examples findings tests build/docs/
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
+
+recording: setup ## draw docs/demo.svg, the demo in the README, from a run of the demo
+	$(BIN)/python docs/draw_demo.py
 
 # Figures of this machine; BENCH_ARGS="launches --check bench/baseline.json" compares them with the repository's.
 BENCH_ARGS ?=
