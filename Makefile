@@ -10,7 +10,7 @@ AIRFLOW ?=
 LOWEST_VENV := $(VENV)-lowest
 AIRFLOW_VENV := $(VENV)-airflow$(addprefix -,$(AIRFLOW))
 
-.PHONY: help setup demo test test-fast test-lowest lint format types check prometheus conf-check docs recording sbom bench airflow-test airflow-demo airflow-bench clean
+.PHONY: help setup demo test test-fast test-lowest lint format types check prometheus conf-check docs recording screenshots sbom bench airflow-test airflow-demo airflow-bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -96,6 +96,14 @@ docs: $(VENV)-docs/.installed ## build the documentation site in build/site; fai
 recording: setup ## draw docs/demo.svg, the demo in the README, from a run of the demo
 	$(BIN)/python docs/draw_demo.py
 
+$(VENV)-screenshots/.installed: Makefile setup.cfg
+	$(PYTHON) -m venv $(VENV)-screenshots
+	$(VENV)-screenshots/bin/python -m pip install --quiet --disable-pip-version-check -e '.[local,web]' 'pillow >= 11'
+	touch $@
+
+screenshots: $(VENV)-screenshots/.installed ## take docs/screenshots/*.png of the web page; needs Chromium, and says so without it
+	$(VENV)-screenshots/bin/python docs/take_screenshots.py
+
 # Figures of this machine; BENCH_ARGS="launches --check bench/baseline.json" compares them with the repository's.
 BENCH_ARGS ?=
 bench: setup $(AIRFLOW_VENV)/.bench-installed ## run the benchmarks, including those of the upstream executors
@@ -125,4 +133,4 @@ airflow-bench: ## run only the benchmark of heartbeats, with our executor and th
 	$(MAKE) bench BENCH_ARGS="airflow $(BENCH_ARGS)"
 
 clean: ## remove .venv and caches
-	rm -rf $(VENV) $(LOWEST_VENV) $(VENV)-sbom $(VENV)-conf $(VENV)-docs $(wildcard $(VENV)-airflow*) *.egg-info build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST_VENV) $(VENV)-sbom $(VENV)-conf $(VENV)-docs $(VENV)-screenshots $(wildcard $(VENV)-airflow*) *.egg-info build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
