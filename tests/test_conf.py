@@ -162,7 +162,7 @@ def test_a_health_check_does_not_ask_a_proxy() -> None:
         command = (sys.executable, "-c", script)
         return subprocess.run(command, env={"http_proxy": "http://127.0.0.1:9"}, check=False).returncode
 
-    assert [run(script) for script in scripts] == [0, 0, 0, 0]
+    assert [run(script) for script in scripts] == [0, 0, 0, 0, 0]
     statuses.append(503)
     assert run(scripts[0]) == 1
     server.stop()
@@ -175,7 +175,7 @@ def test_one_service_of_the_local_stack_builds_the_image_that_all_share() -> Non
     services = _compose_services()
     built = [name for name, service in services.items() if "build" in service]
     assert built == ["worker-1"]
-    assert {services[name]["image"] for name in ("local-ecs", "worker-1", "worker-2")} == {"ecs-queue-local:1"}
+    assert {services[name]["image"] for name in ("local-ecs", "worker-1", "worker-2", "web")} == {"ecs-queue-local:1"}
 
 
 def test_the_configuration_of_the_manifests_is_one_that_ecs_queue_takes(tmp_path: Path) -> None:

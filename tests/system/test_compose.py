@@ -45,12 +45,12 @@ class Processes:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder = folder
         self._stack = stack
-        self.ports = {port: str(find_free_port()) for port in ("6379", "8999", "9090", *WORKER_PORTS)}
+        self.ports = {port: str(find_free_port()) for port in ("6379", "8480", "8999", "9090", *WORKER_PORTS)}
 
     def translate(self, text: str) -> str:
         """Return a text with the ports, addresses and folders of this machine."""
         text = re.sub(r"\b(?:valkey|local-ecs|prometheus):(?=\d)", "127.0.0.1:", text)
-        text = re.sub(r"\b(6379|8999|9090|9464|9465)\b", lambda found: self.ports[found[1]], text)
+        text = re.sub(r"\b(6379|8480|8999|9090|9464|9465)\b", lambda found: self.ports[found[1]], text)
         text = text.replace("0.0.0.0", "127.0.0.1").replace("dir /data", f"dir {self._folder}\nbind 127.0.0.1")
         return text.replace("/tmp/ecs-tasks", f"{self._folder}/tasks")
 
@@ -150,6 +150,22 @@ def test_the_stack_says_hello_and_prometheus_scrapes_both_workers(processes: Pro
         processes.ask("/api/v1/query", query=fill_in(target["expr"]))
     ended = processes.ask("/api/v1/query", query='max(ecs_queue_requests_ended_total{state="SUCCESS"})')
     assert ended["result"][0]["value"][1] == "1"
+
+
+def test_the_page_of_the_stack_shows_its_queues_after_the_log_in_that_its_log_has(
+    processes: Processes, tmp_path: Path
+) -> None:
+    processes.start("valkey")
+    processes.start("web", sys.executable, "-m", "ecs_queue")
+    wait_until(lambda: processes.is_healthy("web"))
+    log_in = re.search(r"http://\S+", (tmp_path / "web.log").read_text())
+    assert log_in is not None
+    assert log_in[0].startswith(f"http://127.0.0.1:{processes.ports['8480']}/login?token=")
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with opener.open(log_in[0], timeout=60) as answer:
+        text = answer.read().decode()
+    assert "<h2>Queues" in text
+    assert "Logged in." in text
 
 
 def read_rules(processes: Processes) -> list[Mapping[str, Any]]:
