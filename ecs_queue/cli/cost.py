@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from ecs_queue.cli.ui.durations import TimeBound, parse_time_bound
 from ecs_queue.cli.ui.options import SharedOptions, command_options, load_shared_config, open_journal_reader
@@ -54,6 +53,8 @@ def cost(options: SharedOptions, /, by: str, since: TimeBound | None, as_json: b
       ecs-queue cost --by label:team
       ecs-queue cost --by dag --json | jq -s 'map(.cost // 0) | add'
     """
+    import msgspec
+
     from ecs_queue.journal.cost import EVENT_NAMES, CostMeter
     from ecs_queue.journal.selection import EventFilter, select_events
 
@@ -85,7 +86,7 @@ def _print_gaps(totals: CostTotals) -> None:
     """Say on stderr what the rows leave out."""
     if totals.without_end:
         number = describe_number(totals.without_end, "task")
-        print_stderr(f"{number} not counted: the journal has no end of them; they still run, or are runners that left")
+        print_stderr(f"{number} not counted, still running or a runner that left: the journal has no end")
     if totals.unusable:
         print_stderr(f"{describe_number(totals.unusable, 'task')} not counted: ECS gave no size or no times of them")
     if totals.idle_unknown:

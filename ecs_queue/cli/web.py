@@ -21,7 +21,6 @@ from ecs_queue.cli.ui.event_view import format_event_fields
 from ecs_queue.cli.ui.options import SharedOptions, load_shared_config, pass_options, shared_options
 from ecs_queue.cli.ui.output import print_stderr
 from ecs_queue.cli.ui.record_view import record_lines
-from ecs_queue.config.commands import read_value_file
 from ecs_queue.error_text import error_text
 from ecs_queue.errors import UsageError
 
@@ -156,6 +155,8 @@ def _last_lines(client: EcsQueue, record: Record, limit: int) -> Sequence[str] |
 
 
 def _read_token(path: str) -> str:
+    from ecs_queue.config.commands import read_value_file
+
     token = read_value_file(path)
     if len(token) < _MIN_TOKEN_LENGTH:
         raise UsageError(f"--token-file {path}: expected at least {_MIN_TOKEN_LENGTH} characters, found {len(token)}")

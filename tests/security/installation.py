@@ -60,6 +60,7 @@ COMMANDS: Mapping[str, frozenset[str]] = {
     "queues resume etl": frozenset({OPERATOR}),
     "tasks": EVERYONE,
     "tasks --counts": EVERYONE,
+    "tasks --reveal": frozenset({OPERATOR, WORKER}),
     "stop stops-{user}": WRITERS,
     "stop --state QUEUED --queue empty --yes": EVERYONE,
     "purge default": EVERYONE,
