@@ -56,8 +56,22 @@ def count_executions(airflow: LocalAirflow, run_id: str) -> Counter[int]:
     return Counter(int(line.split()[1]) for line in lines if line.startswith(f"{run_id} "))
 
 
-def release_tasks(airflow: LocalAirflow, run_id: str, count: int) -> None:
-    """Let the first `count` tasks of `blocking` finish. The file is replaced atomically, as they poll it."""
+def release_tasks(airflow: LocalAirflow, run_id: str, count: int) -> list[Row]:
+    """Let `count` tasks of a run of `blocking` finish, with those released before; return them.
+
+    Those that run come first: which of the queued tasks get the free slots is not certain. The file is replaced
+    atomically, as the tasks poll it.
+    """
+    file = airflow.dags / f"{run_id}.released"
+    before = set(file.read_text().split()) if file.exists() else set()
+
+    def number(task: Row) -> str:
+        return str(max(0, int(task["map_index"])))  # -1: it is not mapped
+
+    order = ("success", "running")
+    tasks = list_run_tasks(airflow, run_id)
+    tasks.sort(key=lambda task: (number(task) not in before, task["state"] not in order))
     new = airflow.dags / f"{run_id}.released.new"
-    new.write_text(str(count))
-    new.replace(airflow.dags / f"{run_id}.released")
+    new.write_text(" ".join(number(task) for task in tasks[:count]))
+    new.replace(file)
+    return tasks[:count]
