@@ -101,7 +101,7 @@ _PROFILE_KEYS = (
         "capacity_fallback_after",
         "3",
         parsers.integer(1),
-        "So many refusals for capacity in a row, and launches go to the next variant of capacity_fallback. "
+        "After this number of refusals for capacity in a row, launches go to the next variant of capacity_fallback. "
         "One Spot interruption is enough.",
     ),
     ConfigKey(

@@ -30,7 +30,7 @@ class CapacityReport(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         variants: The number of variants, with the queue's own keys as the first.
-        max_refusals: So many refusals in a row, and the next variant follows.
+        max_refusals: After this number of refusals in a row, the next variant follows.
         seconds: How long launches stay with another variant than the first.
         event: NONE only asks for the state.
         variant: That of the launch, from 1 on.

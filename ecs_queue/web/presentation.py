@@ -21,7 +21,7 @@ class Presentation:
         record_fields: The facts of a record as names and values, without command and environment; the arguments are
             the record, the ledger's clock and the paused queues.
         event_fields: One line of the facts of an event.
-        last_lines: The newest lines of a request's last container, at most so many; or why they cannot be read.
+        last_lines: The newest lines of a request's last container, up to a number; or why they cannot be read.
         dead_letter_id: The id in a dead letter's message.
     """
 

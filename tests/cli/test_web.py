@@ -18,8 +18,12 @@ from starlette.testclient import TestClient
 from ecs_queue.broker import open_broker
 from ecs_queue.cli.web import _listen, make_commands, make_presentation
 from ecs_queue.client.client import EcsQueue
-from ecs_queue.config import load_config
+from ecs_queue.ledger.base import DeadLetter
+from ecs_queue.messages import envelope
+from ecs_queue.protocol.operations import ClaimRequest
 from ecs_queue.protocol.states import State
+from ecs_queue.redis_connection import connect
+from ecs_queue.server_keys import ledger_prefix
 from ecs_queue.web.access import Access
 from ecs_queue.web.app import WebApp
 from tests.cli.conftest import Invoke
@@ -72,18 +76,56 @@ def test_the_printed_address_logs_in_and_shows_the_arguments(
         assert "swordfish" in answer.read().decode()
 
 
-def test_a_request_that_ended_is_replayed_under_a_new_id(no_worker_environ: Mapping[str, str]) -> None:
-    config = load_config(environ=no_worker_environ)
-    with EcsQueue.open(config, "") as queue, closing(open_broker(config)) as broker:
-        queue.submit(["echo", "swordfish"], id="over")
-        queue.stop("over", by="a test")
+@pytest.fixture
+def queue(no_worker_environ: Mapping[str, str]) -> Iterator[EcsQueue]:
+    with EcsQueue.from_config(environ=no_worker_environ, owner="") as opened:
+        yield opened
+
+
+@pytest.fixture
+def browser(queue: EcsQueue) -> Iterator[TestClient]:
+    """A program that has the token."""
+    with closing(open_broker(queue.config)) as broker:
         access = Access(token=TOKEN, allow_changes=True)
         app = WebApp(queue, broker, access, make_presentation(), make_commands()).build()
-        browser = TestClient(app, base_url="http://localhost", headers={"authorization": f"Bearer {TOKEN}"})
-        answer = browser.post("/tasks/over/replay", data={"x": "y"}, follow_redirects=False)
-        new = answer.headers["location"].removeprefix("/tasks/")
-        assert new.startswith("over-r-")
-        assert queue.status(new).state is State.QUEUED
+        yield TestClient(app, base_url="http://localhost", headers={"authorization": f"Bearer {TOKEN}"})
+
+
+def change(browser: TestClient, path: str) -> str:
+    """Ask for a change; return the path of the page that shows it."""
+    answer = browser.post(path, data={"x": "y"}, follow_redirects=False)
+    assert answer.status_code == 303, answer.text
+    return answer.headers["location"]
+
+
+def test_a_request_that_ended_is_replayed_under_a_new_id(queue: EcsQueue, browser: TestClient) -> None:
+    queue.submit(["echo", "swordfish"], id="over")
+    queue.stop("over", by="a test")
+    new = change(browser, "/tasks/over/replay").removeprefix("/tasks/")
+    assert new.startswith("over-r-")
+    assert queue.status(new).state is State.QUEUED
+
+
+def test_a_dead_letter_becomes_a_request_again(queue: EcsQueue, browser: TestClient) -> None:
+    request = envelope.new_request(id="late", command=["true"], now=1_700_000_000.0, accept_seconds=60.0)
+    letter = DeadLetter(key="letter", queue="default", reason="it was late", body=envelope.encode(request))
+    queue.ledger.add_dead_letter(letter)
+    new = change(browser, "/dead/letter/requeue").removeprefix("/tasks/")
+    assert queue.status(new).state is State.QUEUED
+    assert queue.ledger.list_dead_letters(10) == []
+
+
+def test_the_runners_of_a_queue_are_drained(queue: EcsQueue, browser: TestClient) -> None:
+    queue.submit(["true"], queue="etl", id="busy")
+    claim = ClaimRequest(claim="c", worker="w", args="{}", target="t", pool="etl.0123456789abcdef", payload="secret")
+    record = queue.ledger.claim("busy", claim).record
+    assert record is not None
+    with connect(queue.config.ledger_url, socket_timeout=5.0, max_connections=1) as server:
+        run = {"phase": "fetched", "boot": "b", "arn": "arn", "seen_at": f"{queue.ledger.now():.3f}"}
+        server.hset(f"{ledger_prefix(queue.config.namespace)}run:{record.run}", mapping=run)
+    assert change(browser, "/queues/etl/drain") == "/"
+    (found,) = queue.ledger.list_runs()
+    assert found.closed
 
 
 def test_a_short_token_is_refused(invoke: Invoke, no_worker_environ: Mapping[str, str], tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def test_it_is_done_although_no_caller_waits(harness: ClientHarness, queue: EcsQ
     harness.finish(handle.id)
 
     wait_until(handle.done, seconds=TIMEOUT)
+    assert handle.result(0).state == "SUCCESS"
 
 
 def test_the_standard_librarys_wait_and_as_completed_take_handles(harness: ClientHarness, queue: EcsQueue) -> None:

@@ -57,7 +57,7 @@ def worker_with_two_requests(harness: CrashHarness, point: str) -> None:
 
 
 def worker_with_silent_runner(harness: CrashHarness, point: str) -> None:
-    """An idle runner is frozen for so long that its task is stopped."""
+    """An idle runner is frozen until its task is stopped."""
     harness.submit(OK_TASK)
     worker = harness.start_worker()
     harness.wait_for_state("ok", State.SUCCESS)

@@ -35,7 +35,7 @@ def _free(server: RedisServer) -> None:
 
 
 def _refusals(client: Any) -> int:
-    """How many commands and scripts the server has refused for want of memory."""
+    """How many commands and scripts the server has refused because its memory was full."""
     return int(client.info("errorstats").get("errorstat_OOM", {"count": 0})["count"])
 
 

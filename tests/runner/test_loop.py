@@ -1,4 +1,4 @@
-"""A runner process from its start to its end: when it leaves, and what it tells of what a stop or ECS ends."""
+"""A runner process from its start to its end: when it leaves, and what it reports when a stop or ECS ends a command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The key of a queue's runners: what it signs and seals, nobody else can forge or read."""
+"""The key of a queue's runners: without it, what it signs cannot be forged, and what it seals cannot be read."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ class SimEcs:
         return {"task": dict(task.description)}
 
     def stop_by_hand(self, task: SimTask) -> None:
-        """Somebody stops the task of a runner."""
+        """A user stops the task of a runner with StopTask."""
         self.stop_task(task.arn)
 
     def interrupt(self, task: SimTask) -> None:

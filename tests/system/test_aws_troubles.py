@@ -149,7 +149,7 @@ def test_a_stretch_without_capacity_uses_no_attempt_however_ecs_reports_it(
             wait_until(lambda: all(record.is_terminal for record in _records(queue, ids)), "they have ended")
             assert {(record.state, record.attempt) for record in _records(queue, ids)} == {(State.SUCCESS, 1)}
         stats = ecs.stats()
-        if by_events:  # no poll has told anything
+        if by_events:  # no poll has reported an end
             assert stats["calls"].get("DescribeTasks", 0) == stats["errors"].get("ServerException", 0)
 
 

@@ -11,7 +11,14 @@ from ecs_queue.protocol.states import State
 from ecs_queue.testing import MemoryQueue
 from tests.web.conftest import TOKEN, Site, open_site
 
-PATHS = ("/tasks/one/stop", "/tasks/one/replay", "/dead/x/requeue", "/queues/etl/pause", "/queues/etl/resume")
+PATHS = (
+    "/tasks/one/stop",
+    "/tasks/one/replay",
+    "/dead/x/requeue",
+    "/queues/etl/pause",
+    "/queues/etl/resume",
+    "/queues/etl/drain",
+)
 OWN = {"origin": "http://127.0.0.1:8480", "sec-fetch-site": "same-origin"}
 
 
