@@ -89,8 +89,10 @@ POINTS: Mapping[str, str] = {
     "run_settler.taken": "the hint that a runner has changed its run is taken; the request's record does not show it",
     "run_settler.settled": "the records are in line with their runs; results are not published",
     "silent_runners.closed": "silent idle runners are closed; their tasks are not stopped",
-    "silent_runners.stopped": "StopTask of a silent runner has returned; the ledger does not know it",
-    # What no message speaks of.
+    "silent_runners.stopped": "StopTask of a silent runner has returned; nothing else is done",
+    "ended_runners.described": "ECS has shown the tasks of runners that left; their ends are not journalled",
+    "ended_runners.journalled": "the journal has the end of a runner; its run is not dropped yet",
+    # Records that no message names.
     "sweeper.expired_leased": "expired records are leased; they are not ended",
     "sweeper.leased": "records are leased; they are not claimed",
     # A result.

@@ -11,7 +11,7 @@ from ecs_queue.ledger.redis import RedisLedger
 from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.redis_connection import connect
 from ecs_queue.server_keys import namespace_prefix
-from ecs_queue.server_url import response_timeout
+from ecs_queue.server_url import longest_wait, response_timeout
 
 if TYPE_CHECKING:
     from ecs_queue.config import Config
@@ -38,4 +38,11 @@ def open_ledger(config: Config, durability: str = "") -> Ledger:
     )
     timeout = response_timeout(config.ledger_url, config.socket_timeout_seconds)
     durability = durability or config.durability
-    return RedisLedger(client, config.namespace, settings, durability, barrier_seconds=0.8 * timeout)
+    return RedisLedger(
+        client,
+        config.namespace,
+        settings,
+        durability,
+        barrier_seconds=0.8 * timeout,
+        block_seconds=longest_wait(config.ledger_url, config.socket_timeout_seconds),
+    )

@@ -30,6 +30,7 @@ from ecs_queue.ledger.entry_operations import DeadLetters as DeadLetters
 from ecs_queue.ledger.entry_operations import WorkerRegistry as WorkerRegistry
 from ecs_queue.ledger.run_operations import RunOperations as RunOperations
 from ecs_queue.ledger.run_operations import WarmPools as WarmPools
+from ecs_queue.protocol.concurrency_keys import KeyCounts
 from ecs_queue.protocol.event_health import EventFact, EventHealth
 from ecs_queue.protocol.operations import ClaimRequest, OperationResult, RefusalKind, TaskUpdate
 from ecs_queue.protocol.reasons import MANUAL_SEARCH_ADVICE
@@ -51,8 +52,8 @@ class RequestOperations(Protocol):
         ...
 
     @contract(
-        "CREATED UNCHANGED CONFLICT TOO_LATE ENDED RUN_TASK ASSIGNED NO_RUNNER LIMIT_REACHED PAUSED NOT_CLAIMABLE "
-        "NOT_FOUND BROKEN",
+        "CREATED UNCHANGED CONFLICT TOO_LATE ENDED RUN_TASK ASSIGNED NO_RUNNER LIMIT_REACHED KEY_FULL PAUSED "
+        "NOT_CLAIMABLE NOT_FOUND BROKEN",
         barrier=True,
     )
     def put_and_claim(
@@ -66,7 +67,9 @@ class RequestOperations(Protocol):
         """
         ...
 
-    @contract("RUN_TASK ASSIGNED NO_RUNNER ENDED LIMIT_REACHED PAUSED NOT_CLAIMABLE NOT_FOUND BROKEN", barrier=True)
+    @contract(
+        "RUN_TASK ASSIGNED NO_RUNNER ENDED LIMIT_REACHED KEY_FULL PAUSED NOT_CLAIMABLE NOT_FOUND BROKEN", barrier=True
+    )
     def claim(self, record_id: str, claim_request: ClaimRequest | None) -> OperationResult:
         """Claim a QUEUED record for an idle runner of its pool, if it names one, else for one RunTask call.
 
@@ -88,7 +91,10 @@ class RequestOperations(Protocol):
 
     @contract("OK UNCHANGED UNWANTED BROKEN")
     def launched(self, record_id: str, nonce: str, launch: int, arn: str, wait: float) -> OperationResult:
-        """Record the task of a launch. It is due in `wait` seconds, at once when a stop is requested."""
+        """Record the task of a launch. It is due in `wait` seconds, at once when a stop is requested.
+
+        OK comes with the time `at` which it was recorded.
+        """
         ...
 
     @contract("OK CLAIM_LOST BROKEN")
@@ -134,7 +140,7 @@ class RequestOperations(Protocol):
             advice: The end of the reason when the record ends UNKNOWN: what to do next.
 
         Returns:
-            TOO_EARLY until the claim itself was made after `state_machine.absence_provable_at`.
+            TOO_EARLY until the claim itself was made after `launch_reports.absence_provable_at`.
         """
         ...
 
@@ -233,6 +239,9 @@ class RequestReader(Protocol):
         """Return a page of records, live ones first, then finished ones, each newest first; and the next cursor.
 
         `after` is the cursor that was returned last, "" at the start. A returned "" means that there is no more.
+
+        Raises:
+            UsageError: `after` is no cursor.
         """
         ...
 
@@ -253,6 +262,14 @@ class RequestReader(Protocol):
 
         A task counts from a claim that named the limit until it runs or ends.
         """
+        ...
+
+    def count_waiting_for_keys(self, queues: Sequence[str]) -> dict[str, int]:
+        """Return how many requests of each of these queues wait because their concurrency key is full."""
+        ...
+
+    def count_of_key(self, queue: str, key: str) -> KeyCounts:
+        """Return how many requests of the queue with this concurrency key are in flight, and how many wait for it."""
         ...
 
     def count_delayed(self, queues: Sequence[str]) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """Lets threads share round trips: calls that arrive during one round trip are sent together in the next.
 
-A lone call is sent immediately. The more threads call, the more calls a round trip carries. A round trip that takes
-long, because its connection is dead, delays the calls that wait for it only briefly: then they are sent without it.
+A lone call is sent immediately. The more threads call, the more calls a round trip carries. A slow round trip, for
+example on a dead connection, delays waiting calls only briefly: then they are sent without it.
 """
 
 from __future__ import annotations

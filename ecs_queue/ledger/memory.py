@@ -12,10 +12,12 @@ import msgspec
 
 from ecs_queue.findings import Finding
 from ecs_queue.ledger.memory_broken_items import BrokenRecord, answer_broken
+from ecs_queue.ledger.memory_keys import MemoryKeys
 from ecs_queue.ledger.memory_reader import without_payload
 from ecs_queue.ledger.memory_runs import MemoryRuns
 from ecs_queue.ledger.memory_schedule import MemorySchedule, keys_until, without_request
-from ecs_queue.protocol import assignments, state_machine
+from ecs_queue.protocol import assignments
+from ecs_queue.protocol.concurrency_keys import has_turn, holds_key_slot
 from ecs_queue.protocol.operations import (
     ClaimRequest,
     InFlightCounts,
@@ -32,13 +34,14 @@ from ecs_queue.protocol.record_defects import find_record_defect
 from ecs_queue.protocol.record_moves import is_starting
 from ecs_queue.protocol.repeated_calls import find_answer
 from ecs_queue.protocol.settings import FIRST_LOOK_SECONDS, MAX_CLOCK_SKEW, ProtocolSettings
+from ecs_queue.protocol.state_machine import claims, client_operations, launch_reports, task_updates
 from ecs_queue.protocol.states import LIVE_STATES, State
 from ecs_queue.server_users import ServerUser
 
 _IN_FLIGHT_STATES = LIVE_STATES - {State.QUEUED}
 
 
-class MemoryLedger(MemorySchedule, MemoryRuns):
+class MemoryLedger(MemorySchedule, MemoryKeys, MemoryRuns):
     """Results contain copies of records, so no caller can change a record behind the ledger's back.
 
     Records leave out their payload, or `request`, where the Redis implementation does.
@@ -66,7 +69,7 @@ class MemoryLedger(MemorySchedule, MemoryRuns):
     def _put(self, submission: Submission) -> OperationResult:
         with self._lock:
             now = self.now()
-            code, record = state_machine.put(self._find_record(submission.id), submission, now)
+            code, record = client_operations.put(self._find_record(submission.id), submission, now)
             if record is None:
                 return OperationResult(code)
             if code is ResultCode.CREATED:
@@ -100,10 +103,12 @@ class MemoryLedger(MemorySchedule, MemoryRuns):
             is_repeated = find_answer(record, "claim", claim_token) is not None
             in_flight = self._count_in_flight(record, claim_request)
             find_idle_run = partial(self._find_idle_run, record, claim_request)
-            code = state_machine.claim(record, claim_request, now, self._settings, in_flight, find_idle_run)
+            find_key_room = partial(self._find_key_room, record, claim_request, now)
+            code = claims.claim(record, claim_request, now, self._settings, in_flight, find_idle_run, find_key_room)
             if claim_request and not is_repeated:
                 self._follow_claim(record, claim_request, code)
-            has_obstacle = code in (ResultCode.LIMIT_REACHED, ResultCode.PAUSED)
+                self._follow_key_claim(record, claim_request, code, now)
+            has_obstacle = code in (ResultCode.LIMIT_REACHED, ResultCode.PAUSED, ResultCode.KEY_FULL)
             if not is_repeated and (has_obstacle or code is ResultCode.RUN_TASK):
                 self._due_at[record_id] = record.lease_until or record.not_before
             if code is ResultCode.ASSIGNED and not is_repeated:
@@ -123,7 +128,7 @@ class MemoryLedger(MemorySchedule, MemoryRuns):
             is_repeated = find_answer(record, "reclaim", claim_request.claim) is not None
             is_alive = self._is_worker_alive(record.worker, claimed_at(record, self._settings))
             run, old_state = self._assigned_run(record), record.state
-            code = state_machine.reclaim(record, claim_request, now, self._settings, is_alive, run)
+            code = claims.reclaim(record, claim_request, now, self._settings, is_alive, run)
             self._void_left_run(record, run)
             if record.state is not old_state and not record.is_terminal:
                 self._due_at[record_id] = now
@@ -139,31 +144,32 @@ class MemoryLedger(MemorySchedule, MemoryRuns):
         with self._locked_record(record_id) as (record, now):
             if record is None:
                 return OperationResult(ResultCode.UNWANTED)
-            code = state_machine.launched(record, nonce, launch, arn, now, self._assigned_run(record))
-            return self._reschedule(record, code, now if record.stop_requested_by else now + wait)
+            code = launch_reports.launched(record, nonce, launch, arn, now, self._assigned_run(record))
+            result = self._reschedule(record, code, now if record.stop_requested_by else now + wait)
+            return msgspec.structs.replace(result, at=now if code is ResultCode.OK else 0.0)
 
     def call_ambiguous(
         self, record_id: str, claim: str, wait: float, reason: str, call_completed: bool = False
     ) -> OperationResult:
         """See `Ledger.call_ambiguous`."""
-        return self._report(record_id, claim, wait, state_machine.call_ambiguous, call_completed, reason)
+        return self._report(record_id, claim, wait, launch_reports.call_ambiguous, call_completed, reason)
 
     def no_effect(self, record_id: str, claim: str, wait: float, reason: str) -> OperationResult:
         """See `Ledger.no_effect`."""
-        return self._report(record_id, claim, wait, state_machine.no_effect, wait, reason, has_run=True)
+        return self._report(record_id, claim, wait, launch_reports.no_effect, wait, reason, has_run=True)
 
     def refused(
         self, record_id: str, claim: str, kind: RefusalKind, wait: float, reason: str, max_attempts: int
     ) -> OperationResult:
         """See `Ledger.refused`."""
         arguments = (kind, wait, reason, max_attempts)
-        return self._report(record_id, claim, wait, state_machine.refused, *arguments, has_run=True)
+        return self._report(record_id, claim, wait, launch_reports.refused, *arguments, has_run=True)
 
     def task_absent(
         self, record_id: str, claim: str, wait: float, advice: str = MANUAL_SEARCH_ADVICE
     ) -> OperationResult:
         """See `Ledger.task_absent`."""
-        return self._report(record_id, claim, wait, state_machine.task_absent, wait, advice)
+        return self._report(record_id, claim, wait, launch_reports.task_absent, wait, advice)
 
     @answer_broken
     def _report(
@@ -180,7 +186,7 @@ class MemoryLedger(MemorySchedule, MemoryRuns):
             if record is None:
                 return OperationResult(ResultCode.CLAIM_LOST)
             is_repeated = find_answer(record, change.__name__, claim) is not None
-            provable_at = state_machine.absence_provable_at(record, self._settings)
+            provable_at = launch_reports.absence_provable_at(record, self._settings)
             run = self._assigned_run(record)
             code = change(record, claim, *arguments, now, self._settings, *([run] if has_run else []))
             self._void_left_run(record, run)
@@ -198,7 +204,7 @@ class MemoryLedger(MemorySchedule, MemoryRuns):
         with self._locked_record(update.id) as (record, now):
             if record is None:
                 return OperationResult(ResultCode.NOT_FOUND)
-            code = state_machine.update_task(record, update, now)
+            code = task_updates.update_task(record, update, now)
             if code is ResultCode.OK and record.stop_requested_by and self._due_at[record.id] <= now:
                 return OperationResult(code)  # a stop has made it due since it was leased
             return self._reschedule(record, code, now + update.wait)
@@ -213,15 +219,15 @@ class MemoryLedger(MemorySchedule, MemoryRuns):
             if record is None and launch:
                 return OperationResult(ResultCode.NOT_FOUND)
             if record is None:
-                record = state_machine.build_tombstone(record_id, requested_by, now, self._settings)
+                record = client_operations.build_tombstone(record_id, requested_by, now, self._settings)
                 self._records[record_id] = record
                 self._terminal_counts["", State.REVOKED] += 1
                 self._start_retention(record, now)
                 return OperationResult(ResultCode.ENDED, without_payload(record))
-            if record.run and state_machine.find_stop_obstacle(record, launch) is None:
+            if record.run and client_operations.find_stop_obstacle(record, launch) is None:
                 change = assignments.stop(record, self._assigned_run(record), requested_by, now, self._settings)
                 return self._follow(record, record.run, change)
-            code = state_machine.stop(record, requested_by, launch, now)
+            code = client_operations.stop(record, requested_by, launch, now)
             if code is ResultCode.STOP_REQUESTED:
                 self._due_at[record_id] = max(now, record.lease_until)
             return OperationResult(code, without_payload(record))
@@ -235,7 +241,7 @@ class MemoryLedger(MemorySchedule, MemoryRuns):
         with self._locked_record(record_id) as (record, now):
             if record is None:
                 return OperationResult(ResultCode.NOT_FOUND)
-            code = state_machine.adopt(record, owner)
+            code = client_operations.adopt(record, owner)
             self._start_retention(record, now)
             return OperationResult(code, without_payload(record))
 
@@ -246,7 +252,7 @@ class MemoryLedger(MemorySchedule, MemoryRuns):
     @answer_broken
     def _confirm(self, record_id: str, nonce: str, owner: str) -> OperationResult:
         with self._locked_record(record_id) as (record, now):
-            if record is None or state_machine.confirm(record, nonce, owner, now) is ResultCode.NOT_OWNER:
+            if record is None or client_operations.confirm(record, nonce, owner, now) is ResultCode.NOT_OWNER:
                 return OperationResult(ResultCode.NOT_OWNER)
             self._start_retention(record, now)
             return OperationResult(ResultCode.OK)
@@ -276,7 +282,10 @@ class MemoryLedger(MemorySchedule, MemoryRuns):
             now = self.now()
             record = self._find_record(record_id)
             old_state = record.state if record else None
+            had_slot, had_turn = (holds_key_slot(record), has_turn(record, now)) if record else (False, False)
             yield record, now
+            if record is not None and record.concurrency_key:
+                self._follow_key(record, had_slot, had_turn, now)
             if record is None or record.state is old_state:
                 return
             self._index_expiry(record)
@@ -314,6 +323,22 @@ class MemoryLedger(MemorySchedule, MemoryRuns):
                 return OperationResult(ResultCode.NOT_FOUND)
             name, run = record.run, self._assigned_run(record)
             return self._follow(record, name, assignments.update_runner_task(record, run, update, now))
+
+    def put_back(self, ids: Sequence[str]) -> list[OperationResult]:
+        """See `Ledger.put_back`."""
+        return [self._put_back(record_id) for record_id in ids]
+
+    @answer_broken
+    def _put_back(self, record_id: str) -> OperationResult:
+        with self._locked_record(record_id) as (record, now):
+            if record is None:
+                return OperationResult(ResultCode.NOT_FOUND)
+            is_in_launch = record.state in (State.LAUNCHING, State.LAUNCHED)
+            name, run = record.run, self._assigned_run(record) if is_in_launch else None
+            change = assignments.put_back(record, run, now)
+            if change.code is ResultCode.STALE:
+                return OperationResult(change.code)
+            return self._follow(record, name, change)
 
     def _follow(self, record: Record, name: str, change: assignments.RunChange) -> OperationResult:
         """Do with indexes and run what an operation has decided."""

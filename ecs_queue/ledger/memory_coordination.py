@@ -131,6 +131,11 @@ class MemoryCoordination:
         with self._lock:
             return count_keys_by_queue(self._sound_dead_letters())
 
+    def total_dead_letters(self) -> int:
+        """See `Ledger.total_dead_letters`."""
+        with self._lock:
+            return len(self._sound_dead_letters())
+
     def _delete_dead_letter(self, key: str) -> bool:
         dead_letter = self._dead_letters.pop(key, None)
         if isinstance(dead_letter, DeadLetter):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ecs_queue.ledger.entries import parse_cursor
 from ecs_queue.ledger.memory_broken_items import MemoryBrokenItems
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.record_moves import is_delayed, is_starting, waits_since
@@ -45,9 +46,9 @@ class MemoryReader(MemoryBrokenItems):
             shown = [record for record_id in self._records if (record := self._show(record_id))]
             live = sorted((r for r in shown if not r.is_terminal), key=lambda r: -r.created_at)
             ended = sorted((r for r in shown if r.is_terminal), key=lambda r: -self._forget_at[r.id])
-            offset = int(after or 0)
+            _, offset = parse_cursor(after)
             page = (live + ended)[offset : offset + limit]
-            return [without_payload(r) for r in page], str(offset + limit) if len(page) == limit else ""
+            return [without_payload(r) for r in page], f"live:{offset + limit}" if len(page) == limit else ""
 
     def count_by_state(self) -> dict[str, dict[State, int]]:
         """See `Ledger.count_by_state`."""

@@ -76,9 +76,9 @@ class MemoryRuns(MemoryCoordination):
         with self._lock:
             return [run and _without_payload(run) for run in map(self._find_run, names)]
 
-    def list_runs(self) -> list[Run]:
+    def list_runs(self, limit: int | None = None) -> list[Run]:
         """See `WarmPools.list_runs`."""
-        return [run for run in self.read_runs(sorted(self._runs)) if run is not None]
+        return [run for run in self.read_runs(sorted(self._runs)[:limit]) if run is not None]
 
     def pop_changed_runs(self, seconds: float, limit: int) -> list[Run]:
         """See `WarmPools.pop_changed_runs`."""
@@ -94,30 +94,38 @@ class MemoryRuns(MemoryCoordination):
         with self._lock:
             return [runs.may_stop_task(self._find_run(task.name), task.arn) for task in tasks]
 
-    def close_silent(self, limit: int) -> list[Run]:
+    def close_silent(self, offset: int, limit: int) -> tuple[list[Run], int]:
         """See `WarmPools.close_silent`."""
         with self._lock:
-            lost_at = self.now() - self._settings.runner_lost_seconds
-            self._void_orphans(lost_at)
-            self._add_missing_idle()
-            idle = [run for run in self._runs.values() if run.phase is RunPhase.IDLE and run.seen_at <= lost_at]
-            for run in [run for run in idle if not run.closed][:limit]:
-                run.closed = CLOSED_AS_SILENT
-            names = {run.name for run in idle if run.closed not in ("", CLOSED_BY_RUNNER, CLOSED_BY_ECS)}
-            return [run for run in self.list_runs() if run.name in names]
+            names = sorted(self._runs, key=lambda name: (self._runs[name].born_at, name))[offset : offset + limit]
+            next_offset = offset + len(names) if len(names) == limit else -1
+            silent = []
+            for name in names:
+                run = self._tend_runner(name)
+                if run is None:
+                    next_offset -= next_offset > 0
+                elif run.phase is RunPhase.IDLE and self._is_silent(run):
+                    run.closed = run.closed or CLOSED_AS_SILENT
+                    silent += [run] if run.closed not in (CLOSED_BY_RUNNER, CLOSED_BY_ECS) else []
+            return [_without_payload(run) for run in silent], next_offset
 
-    def _void_orphans(self, lost_at: float) -> None:
-        """Take the assignments of deleted records out of the runs of silent runners: no operation on them does."""
-        for run in list(self._runs.values()):
-            is_silent = max(run.seen_at, run.assigned_at) <= lost_at
-            if run.phase is not RunPhase.IDLE and is_silent and run.id not in self._records and assignments.void(run):
-                del self._runs[run.name]
+    def _tend_runner(self, name: str) -> Run | None:
+        """Void the run of a silent runner whose record was deleted, and let claims find an idle one that calls again.
 
-    def _add_missing_idle(self) -> None:
-        """Let claims find the idle runs again that one has dropped while their runners could not reach the server."""
-        for run in self._runs.values():
-            if runs.is_free(run, self.now(), self._settings.runner_ttl):
-                self._idle_since.setdefault(run.name, (self.now(), run.pool))
+        No operation on a deleted record takes the assignment out of its run; and a claim drops an idle run while its
+        runner cannot reach the server.
+        """
+        run = self._find_run(name)
+        if run is not None and run.phase is not RunPhase.IDLE and self._is_silent(run) and run.id not in self._records:
+            if assignments.void(run, "", self.now()):
+                del self._runs[name]
+                return None
+        elif run is not None and runs.is_free(run, self.now(), self._settings.runner_ttl):
+            self._idle_since.setdefault(name, (self.now(), run.pool))
+        return run
+
+    def _is_silent(self, run: Run) -> bool:
+        return self.now() - max(run.seen_at, run.assigned_at) >= self._settings.runner_lost_seconds
 
     def forget_runner(self, name: str) -> None:
         """See `WarmPools.forget_runner`."""
@@ -126,10 +134,10 @@ class MemoryRuns(MemoryCoordination):
             if run is not None and run.closed and run.phase is RunPhase.IDLE:
                 del self._runs[name]
 
-    def drain_pools(self, pools: Sequence[str]) -> int:
-        """See `WarmPools.drain_pools`."""
+    def drain_runs(self, names: Sequence[str]) -> int:
+        """See `WarmPools.drain_runs`."""
         with self._lock:
-            found = [run for run in self._runs.values() if run.pool in pools and not run.closed]
+            found = [run for run in map(self._find_run, names) if run is not None and not run.closed]
             closed = [run for run in found if run.phase is not RunPhase.ASSIGNED]
             for run in closed:
                 run.closed = CLOSED_BY_DRAIN
@@ -184,7 +192,7 @@ class MemoryRuns(MemoryCoordination):
     def _void_left_run(self, record: Record, run: Run | None) -> None:
         """Void the `run` that had the record's launch, if an operation of the claim has taken the record out of it."""
         has_left = record.state is not State.LAUNCHING and record.state is not State.LAUNCHED
-        if run is not None and has_left and run.phase is RunPhase.ASSIGNED and assignments.void(run):
+        if run is not None and has_left and run.phase is RunPhase.ASSIGNED and assignments.void(run, "", 0.0):
             del self._runs[run.name]
 
     def _note_change(self, name: str, has_changed: bool) -> None:

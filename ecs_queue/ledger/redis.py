@@ -19,7 +19,7 @@ import redis
 from ecs_queue.findings import Finding, Reporter
 from ecs_queue.ledger.base import DeadLetter, WorkerInfo
 from ecs_queue.ledger.batching import Call
-from ecs_queue.ledger.entries import count_keys_by_queue
+from ecs_queue.ledger.entries import count_keys_by_queue, parse_cursor
 from ecs_queue.ledger.needed_rights import needed_rights
 from ecs_queue.ledger.redis_broken_items import RedisBrokenItems
 from ecs_queue.ledger.redis_codec import (
@@ -29,6 +29,7 @@ from ecs_queue.ledger.redis_codec import (
     format_seconds,
     parse_number,
 )
+from ecs_queue.ledger.redis_keys import RedisKeys
 from ecs_queue.ledger.redis_runs import RedisRuns
 from ecs_queue.ledger.redis_script import Script, empty_if_wrong_type, is_wrong_type, wrap_redis_errors
 from ecs_queue.ledger.server_checks import check_facts, read_facts
@@ -51,7 +52,7 @@ _MAX_ARGUMENTS = 2000
 _MAX_KEYS = 100
 
 
-class RedisLedger(RedisBrokenItems, RedisRuns):
+class RedisLedger(RedisBrokenItems, RedisKeys, RedisRuns):
     """See the module's docstring. Thread-safe.
 
     Args:
@@ -61,6 +62,7 @@ class RedisLedger(RedisBrokenItems, RedisRuns):
         durability: "server", "aof" or "replica".
         barrier_seconds: The longest wait for `durability`; keep it below the client's socket time-out.
         clock: For tests, in place of the server's.
+        block_seconds: The longest other wait, likewise; 0: none at the server.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class RedisLedger(RedisBrokenItems, RedisRuns):
         durability: str = "server",
         barrier_seconds: float = 4.0,
         clock: Callable[[], float] | None = None,
+        block_seconds: float = 1.0,
     ) -> None:
         self._redis: Any = client  # redis-py's own types mix its sync and async replies
         self._prefix = ledger_prefix(namespace)
         self._namespace = namespace
         self._keys = f"{self._prefix}*"
         self._durability = durability
+        self._block_seconds = block_seconds
         self._script = Script(client, self._prefix, settings, durability, barrier_seconds, clock)
 
     def now(self) -> float:
@@ -212,8 +216,7 @@ class RedisLedger(RedisBrokenItems, RedisRuns):
 
     def list_records(self, after: str, limit: int) -> tuple[list[Record], str]:
         """See `Ledger.list_records`. Records that end meanwhile may be missed or listed twice."""
-        index, _, offset = (after or "live:0").partition(":")
-        start = int(offset)
+        index, start = parse_cursor(after)
         members = self._read_index(index, start, start + limit - 1)
         ids = [member.decode(errors="surrogateescape") for member in members]
         found = [record for record in self.get(ids) if record is not None]
@@ -336,6 +339,12 @@ class RedisLedger(RedisBrokenItems, RedisRuns):
             found += self._redis.zrange(f"{self._prefix}dead_letter_times", 0, -1)
         return count_keys_by_queue(key.decode(errors="replace") for key in found)
 
+    def total_dead_letters(self) -> int:
+        """See `Ledger.total_dead_letters`."""
+        with wrap_redis_errors(self._keys), empty_if_wrong_type() as found:
+            found.append(self._redis.zcard(f"{self._prefix}dead_letter_times"))
+        return sum(found)
+
     def _run_on_keys(self, operation: str, keys: Sequence[str]) -> list[Any]:
         return [value for reply in self._script.run_many(_split_call(operation, keys, _MAX_KEYS)) for value in reply]
 
@@ -353,7 +362,7 @@ class RedisLedger(RedisBrokenItems, RedisRuns):
         return int(self._script.run_one("prune", min(limit, 5000)))
 
     def _read_numbers(self, key: str) -> dict[str, float]:
-        """The numbers of a hash. The next `check_broken` lists what is none."""
+        """Return the entries of a hash that are numbers. The next `check_broken` lists the others."""
         found = ((name, parse_number(value)) for name, value in self._read_hash(key).items())
         return {name: number for name, number in found if number is not None}
 

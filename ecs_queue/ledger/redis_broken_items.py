@@ -20,7 +20,7 @@ from ecs_queue.protocol.record import Record
 DECODE_ERRORS = (ValueError, TypeError, OverflowError, msgspec.MsgspecError)
 #: Times from here on have no date. Seconds since the epoch.
 _MAX_TIME = 1e11
-#: Where the entries are whose values only a client can judge.
+#: The hashes whose values only a client can check, because the scripts do not decode them.
 _ENTRY_KEYS = {BrokenKind.DEAD_LETTER: "dead_letters", BrokenKind.WORKER: "workers"}
 
 

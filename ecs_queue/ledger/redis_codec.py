@@ -34,7 +34,12 @@ def parse_number(value: str) -> float | None:
 
 def encode_fields(struct: msgspec.Struct) -> list[str | bytes | int]:
     """Return the fields of a struct in its order, as the script reads them: the arguments of an operation."""
-    return [_encode_value(value) for value in msgspec.structs.astuple(struct)]
+    fields = msgspec.structs.astuple(struct)
+    return [value if type(value) in _SENT_AS_THEY_ARE else _encode_value(value) for value in fields]
+
+
+#: The types of most values; not those of their subclasses, such as bool.
+_SENT_AS_THEY_ARE = frozenset({str, bytes, int})
 
 
 def _encode_value(value: Any) -> str | bytes | int:
@@ -46,8 +51,15 @@ def _encode_value(value: Any) -> str | bytes | int:
 
 
 def decode_operation_result(reply: Sequence[Any]) -> OperationResult:
-    """Decode {result code} or {result code, {id, field, value, ...}}."""
-    return OperationResult(_RESULT_CODES[reply[0]], decode_record(reply[1]) if len(reply) > 1 else None)
+    """Decode {result code}, {result code, {id, field, value, ...}} or {result code, nil, time}."""
+    code = _RESULT_CODES[reply[0]]
+    if len(reply) == 1:
+        return OperationResult(code)
+    return (
+        OperationResult(code, at=float(reply[2]))
+        if reply[1] is None
+        else OperationResult(code, decode_record(reply[1]))
+    )
 
 
 def decode_record(flat: Sequence[bytes]) -> Record:

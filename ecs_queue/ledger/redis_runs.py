@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from ecs_queue.ledger.redis_script import Script, empty_if_wrong_type, wrap_redi
 from ecs_queue.protocol.operations import OperationResult, RunnerTask, SettleRequest, TaskUpdate
 from ecs_queue.protocol.runs import Run
 
+#: Time between two looks where no wait at the server is possible. Seconds.
+_POLL_SECONDS = 0.25
 _FIELDS = tuple(name for name in Run.__struct_fields__ if name not in ("name", "payload"))
 
 
@@ -22,6 +25,7 @@ class RedisRuns:
     _prefix: str
     _keys: str
     _script: Script
+    _block_seconds: float
 
     def settle(self, requests: Sequence[SettleRequest]) -> list[OperationResult]:
         """See `Ledger.settle`."""
@@ -33,6 +37,11 @@ class RedisRuns:
         calls = [("update_runner_task", *encode_fields(update)) for update in updates]
         return [decode_operation_result(reply) for reply in self._script.run_many(calls, durable=True)]
 
+    def put_back(self, ids: Sequence[str]) -> list[OperationResult]:
+        """See `Ledger.put_back`."""
+        calls = [("put_back", record_id) for record_id in ids]
+        return [decode_operation_result(reply) for reply in self._script.run_many(calls, durable=True)]
+
     def read_runs(self, names: Sequence[str]) -> list[Run | None]:
         """See `WarmPools.read_runs`."""
         with wrap_redis_errors(self._keys), self._redis.pipeline(transaction=False) as pipe:
@@ -40,10 +49,11 @@ class RedisRuns:
                 self._read_run(pipe, name)
             return [_decode_run(name, values) for name, values in zip(names, pipe.execute(), strict=True)]
 
-    def list_runs(self) -> list[Run]:
+    def list_runs(self, limit: int | None = None) -> list[Run]:
         """See `WarmPools.list_runs`."""
+        last = -1 if limit is None else limit - 1
         with wrap_redis_errors(self._keys), empty_if_wrong_type() as found:
-            found += self._redis.zrange(f"{self._prefix}runners", 0, -1)
+            found += self._redis.zrange(f"{self._prefix}runners", 0, last)
         names = sorted(name.decode(errors="replace") for name in found)
         return [run for run in self.read_runs(names) if run is not None]
 
@@ -51,9 +61,12 @@ class RedisRuns:
         """See `WarmPools.pop_changed_runs`."""
         key = f"{self._prefix}changed_runs"
         with wrap_redis_errors(self._keys):
-            popped = self._redis.bzpopmin(key, seconds) if seconds > 0 else None
-            if popped is None and seconds > 0:
+            wait = min(seconds, self._block_seconds)
+            popped = self._redis.bzpopmin(key, wait) if wait > 0 else None
+            if popped is None and wait > 0:
                 return []
+            if not self._block_seconds:
+                time.sleep(min(seconds, _POLL_SECONDS))
             names = [] if popped is None else [popped[1].decode(errors="replace")]
             with self._redis.pipeline(transaction=False) as pipe:  # mostly there is no other one
                 for name in names:
@@ -75,18 +88,19 @@ class RedisRuns:
         calls = [("may_stop", task.name, task.arn) for task in tasks]
         return [bool(reply) for replies in self._script.run_many(calls, durable=True) for reply in replies]
 
-    def close_silent(self, limit: int) -> list[Run]:
+    def close_silent(self, offset: int, limit: int) -> tuple[list[Run], int]:
         """See `WarmPools.close_silent`."""
-        names = self._script.run_many([("close_silent", limit)], durable=True)[0]
-        return [run for run in self.read_runs([name.decode() for name in names]) if run is not None]
+        next_offset, *names = self._script.run_many([("close_silent", offset, limit)], durable=True)[0]
+        runs = self.read_runs([name.decode() for name in names])
+        return [run for run in runs if run is not None], int(next_offset)
 
     def forget_runner(self, name: str) -> None:
         """See `WarmPools.forget_runner`."""
         self._script.run_one("forget_runner", name)
 
-    def drain_pools(self, pools: Sequence[str]) -> int:
-        """See `WarmPools.drain_pools`."""
-        return int(self._script.run_many([("drain_pools", *pools)], durable=True)[0]) if pools else 0
+    def drain_runs(self, names: Sequence[str]) -> int:
+        """See `WarmPools.drain_runs`."""
+        return sum(self._script.run_many([("drain_run", name) for name in names], durable=True)) if names else 0
 
 
 def _encode_settle(request: SettleRequest) -> tuple[Any, ...]:

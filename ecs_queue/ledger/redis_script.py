@@ -16,8 +16,9 @@ from ecs_queue.errors import LedgerUnavailable, WriteNotDurable
 from ecs_queue.ledger.batching import Call, CallBatcher
 from ecs_queue.ledger.script_text import render_script
 from ecs_queue.protocol.settings import ProtocolSettings
+from ecs_queue.redis_connection import suspect_primary
 from ecs_queue.server_keys import slot_key
-from ecs_queue.server_rights import find_missing_right
+from ecs_queue.server_rights import LEDGER_URL_KEY, describe_failure, find_missing_right
 
 #: Bounds the memory that one round trip takes of client and server.
 _MAX_CALLS_PER_ROUND_TRIP = 1000
@@ -61,7 +62,7 @@ def wrap_redis_errors(keys: str = "the keys of the ledger") -> Iterator[None]:
         if missing_right is not None:
             raise missing_right from error
         text = error_text(error).removesuffix(".")
-        raise LedgerUnavailable(f"the ledger failed: {text}; check ledger_url and the server") from error
+        raise LedgerUnavailable(f"the ledger failed: {describe_failure(text, LEDGER_URL_KEY)}") from error
 
 
 def is_wrong_type(reply: Any) -> bool:
@@ -174,7 +175,7 @@ class Script:
         if durable and self._barrier:
             return self.run_many([call], durable=True)[0]
         # Encoded here, so that a value that cannot be encoded fails its own call only.
-        sendable = tuple(value.encode() if isinstance(value, str) else value for value in call[1:])
+        sendable = [value.encode() if isinstance(value, str) else value for value in call[1:]]
         return self._raise_first_error([self._batcher.run((call[0], *sendable))])[0]
 
     def _send_batch(self, calls: Sequence[Call]) -> list[Any]:
@@ -246,9 +247,9 @@ class Script:
 
     def _raise_first_error(self, replies: list[Any]) -> list[Any]:
         """Return the replies, or raise the first error among them."""
-        with wrap_redis_errors(self._keys):
-            for reply in replies:
-                if isinstance(reply, Exception):
+        for reply in replies:
+            if isinstance(reply, Exception):
+                with wrap_redis_errors(self._keys):
                     # redis-py's own raising would quote the command, and with it the request's payload.
                     raise reply
         return replies
@@ -261,10 +262,13 @@ class Script:
             raise WriteNotDurable(f"durability = {self._durability} is not possible on this server: {reply}")
         acknowledged = reply[0] if isinstance(reply, list) else reply
         if int(acknowledged) < 1:
-            raise WriteNotDurable(
+            error = WriteNotDurable(
                 f"durability = {self._durability}: the server did not confirm the write in time; "
                 "nothing was launched for it, and it is tried again when the lease is over; `ecs-queue doctor` says why"
             )
+            if self._durability == "replica":  # its replicas may have left it for a new primary
+                suspect_primary(self._redis, error)
+            raise error
 
 
 def _is_unknown_script(reply: Any) -> bool:

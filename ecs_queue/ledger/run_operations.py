@@ -35,6 +35,15 @@ class RunOperations(Protocol):
         """
         ...
 
+    @contract("REQUEUED STALE NOT_FOUND BROKEN", barrier=True)
+    def put_back(self, ids: Sequence[str]) -> list[OperationResult]:
+        """Queue requests again whose runners have not taken their commands, without an attempt; close those runs.
+
+        Returns:
+            STALE: the command was taken, the record has no run, or a stop is requested.
+        """
+        ...
+
 
 class WarmPools(Protocol):
     """Runs and the hints about them."""
@@ -43,8 +52,8 @@ class WarmPools(Protocol):
         """Return runs without their payloads, None for an absent one, in order."""
         ...
 
-    def list_runs(self) -> list[Run]:
-        """Return the runs of all runners that may live, without their payloads, by name."""
+    def list_runs(self, limit: int | None = None) -> list[Run]:
+        """Return the runs of all runners that may live, or of `limit` of them, without their payloads, by name."""
         ...
 
     def pop_changed_runs(self, seconds: float, limit: int) -> list[Run]:
@@ -60,23 +69,28 @@ class WarmPools(Protocol):
         ...
 
     @contract(barrier=True)
-    def close_silent(self, limit: int) -> list[Run]:
-        """Close up to `limit` idle runs whose runners were silent for `runner_lost_seconds`.
+    def close_silent(self, offset: int, limit: int) -> tuple[list[Run], int]:
+        """Look at a page of the runners, and close the idle runs of those that were silent for `runner_lost_seconds`.
 
         A run whose record was deleted becomes idle when its runner was silent for this time. Idle runs that claims have
-        dropped, and whose runners call again, may be assigned again.
+        dropped, and whose runners call again, may be assigned again. Nothing else is written.
+
+        Args:
+            offset: 0, or where the page begins.
+            limit: The number of runners in a page.
 
         Returns:
-            The runs whose tasks are to be stopped, until `forget_runner`: these, and silent ones that were closed
-            before and whose runners never got the order to exit.
+            The runs of the page whose tasks must be stopped, and where the next page begins, -1 after the last one.
+            They are the runs closed now, and silent ones closed before whose runners never got the order to exit; each
+            is returned until `forget_runner`. While the index changes, a round may miss a runner.
         """
         ...
 
     def forget_runner(self, name: str) -> None:
-        """Drop a closed run: ECS has taken the order to stop its task, or knows it no more."""
+        """Drop a closed run whose task ECS has been ordered to stop, or does not know any more."""
         ...
 
     @contract(barrier=True)
-    def drain_pools(self, pools: Sequence[str]) -> int:
-        """Close the runs of these pools that have no unfetched command; return how many were open. Idle ones leave."""
+    def drain_runs(self, names: Sequence[str]) -> int:
+        """Close those of these runs that are not ASSIGNED; return how many were open. Idle runners exit."""
         ...

@@ -1,7 +1,7 @@
 """Renders the script of each operation of the ledger from lua/*.lua.
 
-Redis keeps nothing of a script between two runs: each run creates every function and table anew, and all of the
-ledger's took three times as long as a claim. So a script has only those that its operation uses.
+Redis keeps nothing of a script between two runs: each run creates every function and table of it again. To create all
+of the ledger's took three times as long as a claim. So a script has only those that its operation uses.
 """
 
 from __future__ import annotations

@@ -261,7 +261,8 @@ def _persistence(reporter: Reporter, facts: ServerFacts, durability: str) -> Fin
         return reporter.ok("server.persistence", f"append-only file, appendfsync {policy or 'unknown'}")
     if policy:
         text = f"appendfsync {policy} and durability = server: a crash loses up to a second, also of claims"
-        advice = "set appendfsync always, or durability = aof (or replica)"
+        is_aof_durable = aof_barrier(facts.info) is AofBarrier.DURABLE
+        advice = f"set appendfsync always, or durability = replica{' or aof' if is_aof_durable else ''}"
         return reporter.warning("server.persistence", text, advice)
     return reporter.info("server.persistence", "append-only file; CONFIG GET appendfsync is not allowed to this user")
 

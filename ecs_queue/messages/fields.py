@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, TypeGuard
 import msgspec
 
 from ecs_queue.durations import MAX_SECONDS
+from ecs_queue.messages.labels import NAME_RULE
+from ecs_queue.messages.queue_names import QUEUE_NAME_RULE
 
 #: RunTask's clientToken is made of the id: at most 64 characters in all.
 MAX_ID_LENGTH = 48
@@ -25,7 +27,9 @@ Traceparent = Annotated[str, msgspec.Meta(pattern=rf"^({_TRACEPARENT})?(?!\n)$")
 Command = Annotated[list[str], msgspec.Meta(min_length=1)]
 Labels = Annotated[dict[str, str], msgspec.Meta(max_length=50)]
 #: Who submitted a request: no control characters.
-PersonName = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+PersonName = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*(?!\n)$")]
+#: What shares the limit `max_per_key`: no control characters.
+ConcurrencyKey = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*(?!\n)$")]
 RetryRules = Annotated[list[dict[str, Any]], msgspec.Meta(max_length=10)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=MAX_SECONDS)]
 #: Up to the year 9999, the range of the ledger's times. It refuses milliseconds, a common mistake.
@@ -39,14 +43,15 @@ MAX_DEPTH = 32
 EXPECTED_FIELDS: Mapping[str, str] = {
     "id": f"1 to {MAX_ID_LENGTH} of A-Z a-z 0-9 _ -",
     "command": 'a list of strings, such as ["echo", "hello"]',
-    "queue": "1 to 64 of A-Z a-z 0-9 _ . -",
+    "queue": QUEUE_NAME_RULE,
     "executor_config": 'an object such as {"cpu": 512}',
     "priority": "a whole number from 0 to 9",
     "expires_in": f"a number of seconds above 0, at most {MAX_SECONDS:g}",
     "time_limit": f"a number of seconds above 0, at most {MAX_SECONDS:g}",
     "retry_rules": 'a list of at most 10 objects such as {"on_exit_code": "137", "action": "retry"}',
     "labels": 'at most 50 texts by name, such as {"team": "data"}',
-    "submitted_by": "at most 128 characters, none of them a control character",
+    "submitted_by": f"at most {NAME_RULE}",
+    "concurrency_key": f"1 to {NAME_RULE}",
     "delay": f"a number of seconds above 0, at most {MAX_SECONDS:g}",
     "not_before": "seconds since the epoch, before the year 10000",
     "start_timeout": f"a number of seconds above 0, at most {MAX_SECONDS:g}",

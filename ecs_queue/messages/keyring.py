@@ -99,8 +99,10 @@ class Keyring:
 
     def sign(self, text: bytes, scope: Scope) -> bytes:
         """Return the JSON object `text` with its signature as the last member; unchanged without a key."""
-        signature = self.make_signature(text[:-1], scope)
-        return b'%s,"signature":"%s"}' % (text[:-1], signature.encode()) if signature else text
+        if self._signer is None:
+            return text
+        signed = text[:-1]
+        return b'%s,"signature":"%s"}' % (signed, self.make_signature(signed, scope).encode())
 
     def verify(self, text: bytes, scope: Scope) -> None:
         """Raise UnverifiedMessage unless one of the keys signed `text` for this scope. Without keys, do nothing."""

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from ecs_queue.messages.envelope import POLICY_VERSION, VERSION, VERSION_2_FIELDS, TaskRequest, TaskResult
+from ecs_queue.messages.request import POLICY_VERSION, VERSION, VERSION_2_FIELDS, TaskRequest
+from ecs_queue.messages.result import TaskResult
 from ecs_queue.protocol.states import TERMINAL_STATES
 
 Message = type[TaskRequest] | type[TaskResult]

@@ -1,7 +1,7 @@
 """How a record and the run that has its launch change together: the launchers' side of warm pools (docs/protocol.md).
 
-The run decides. Whatever takes a record out of a launch that a run has does so by voiding an ASSIGNED run, by taking
-the end of an ENDED one, or because ECS shows that the runner's task has stopped, and in the same operation. Each
+The run decides. An operation takes a record out of a launch that a run has in three cases only: it voids an ASSIGNED
+run, it takes the end of an ENDED one, or ECS shows that the runner's task has stopped. It changes both at once. Each
 function changes the record and its run in place; `now` is the ledger's clock. `run` is the run whose assignment is the
 record's present launch; None if there is none: an absent run counts as closed.
 """
@@ -79,7 +79,7 @@ def _set_assignment(run: Run, record: Record, claim_request: ClaimRequest, now: 
 
 
 def bind(record: Record, run: Run, now: float) -> None:
-    """The record's task is that of the runner: it may fetch, and end, before RunTask's answer has been recorded."""
+    """Record the runner's task: a runner may fetch and end its command before RunTask's answer is recorded."""
     if record.state is State.LAUNCHING:
         _launch_by(record, run, now)
     record.arn = run.arn
@@ -92,21 +92,29 @@ def _launch_by(record: Record, run: Run, now: float) -> None:
     clear_claim(record)
 
 
-def void(run: Run) -> bool:
+def void(run: Run, arn: str, now: float) -> bool:
     """Take an ASSIGNED run's assignment away: that launch provably never starts, whatever ECS does.
 
+    Args:
+        run: The run.
+        arn: Of the task that RunTask has started for it; "" if that is not known, or the task has stopped.
+        now: The ledger's clock.
+
     Returns:
-        Whether the run is to be deleted. Else it is closed: its runner exits when it calls next.
+        Whether the run is to be deleted. Otherwise it is closed: its runner exits at its next call. If the runner never
+        calls, workers find its task by the run.
     """
     if not run.boot:
-        return True
+        if not arn:
+            return True
+        run.arn, run.seen_at = arn, now
     release(run)
     run.closed = run.closed or CLOSED_BY_VOID
     return False
 
 
 def release(run: Run) -> None:
-    """Take an assignment that is over out of its run."""
+    """Remove a finished assignment from its run."""
     run.phase, run.cancelled, run.cancel = RunPhase.IDLE, False, False
     run.id = run.nonce = run.payload = run.mac = ""
     run.launch = run.exit_code = 0
@@ -138,6 +146,7 @@ def settle(
     if run is None:
         is_launched = record.state is State.LAUNCHED
         return RunChange(code=ResultCode.DESCRIBE_TASK if is_launched else ResultCode.OK)
+    _bring_forward(record, run, now)
     if run.boot:
         bind(record, run, now)
     if run.phase is RunPhase.ENDED:
@@ -148,13 +157,20 @@ def settle(
             return _take_end(record, run, request, now)
         run.phase, run.exit_code, run.cancelled, run.mac, run.ended_at = RunPhase.FETCHED, 0, False, "", 0.0
     if record.stop_requested_by and (run.phase is RunPhase.ASSIGNED or not run.cancel):
-        # Marked by a client of a version that knows nothing of runs.
+        # A client of a version without runs has requested the stop.
         change = stop(record, run, record.stop_requested_by, now, settings)
         change.code = ResultCode.OK if change.code is not ResultCode.ENDED else ResultCode.ENDED
         return change
     if run.phase is RunPhase.ASSIGNED:
         return _settle_assigned(record, run, request.wait, now, settings)
     return _settle_fetched(record, run, now, settings)
+
+
+def _bring_forward(record: Record, run: Run, now: float) -> None:
+    """Replace times in the future by now: the clock has gone back, and no rule may wait until it has caught up."""
+    run.seen_at, run.assigned_at = min(run.seen_at, now), min(run.assigned_at, now)
+    run.fetched_at = min(run.fetched_at, now)
+    record.stop_requested_at = min(record.stop_requested_at, now)
 
 
 def needs_ruling(record: Record, end: RunEnd | None) -> bool:
@@ -186,15 +202,15 @@ def _take_end(record: Record, run: Run, request: SettleRequest, now: float) -> R
 
 def _settle_assigned(record: Record, run: Run, wait: float, now: float, settings: ProtocolSettings) -> RunChange:
     if is_expired(record, now, settings.startup_allowance):
-        deletes = void(run)
+        deletes = void(run, record.arn, now)
         finish(record, State.EXPIRED, record.attempt - 1, now, expiry_reason(record))
         return RunChange(code=ResultCode.ENDED, deletes=deletes)
     if not run.boot and is_start_overdue(record, now):  # no process of its task has called
-        deletes = void(run)
+        deletes = void(run, record.arn, now)
         return _fail_start(record, reasons.START_TIMED_OUT % record.start_timeout, now, now, wait, deletes=deletes)
     late_at = run.assigned_at + settings.runner_ttl
     if run.turn > 1 and now >= late_at:
-        deletes = void(run)
+        deletes = void(run, record.arn, now)
         _relaunch(record, reasons.NOT_FETCHED, now, 0.0, counts_attempt=False)
         return RunChange(code=ResultCode.REQUEUED, due_at=now, deletes=deletes)
     return _look_again(record, run, now, settings, late_at if run.turn > 1 else 0.0)
@@ -212,7 +228,10 @@ def _settle_fetched(record: Record, run: Run, now: float, settings: ProtocolSett
 
 
 def _look_again(record: Record, run: Run, now: float, settings: ProtocolSettings, other_at: float) -> RunChange:
-    """While the runner calls, no other look is needed until `other_at`; 0: none."""
+    """Return DESCRIBE_TASK for a run that is not bound, or whose runner is silent.
+
+    Otherwise the record is due when the runner would be silent, or at `other_at`, if that is sooner; 0: not.
+    """
     if record.state is not State.LAUNCHED:
         return RunChange(code=ResultCode.OK)
     silent_at = run.seen_at + settings.runner_ttl
@@ -230,8 +249,18 @@ def stop(record: Record, run: Run | None, requested_by: str, now: float, setting
     _mark_stop(record, requested_by, now)
     if run is None or run.phase is not RunPhase.ASSIGNED:
         return RunChange(code=ResultCode.STOP_REQUESTED, due_at=max(now, record.lease_until))
-    deletes = void(run)
+    deletes = void(run, record.arn, now)
     return RunChange(code=_finish_stopped(record, now), deletes=deletes)
+
+
+def put_back(record: Record, run: Run | None, now: float) -> RunChange:
+    """Queue a record again whose runner has not taken its command: REQUEUED, with the next launch; else STALE."""
+    is_assigned = run is not None and run.phase is RunPhase.ASSIGNED
+    if run is None or not is_assigned or record.stop_requested_by:  # `settle` carries a stop out
+        return RunChange(code=ResultCode.STALE)
+    deletes = void(run, record.arn, now)
+    _relaunch(record, reasons.POOL_DRAINED, now, 0.0, counts_attempt=False)
+    return RunChange(code=ResultCode.REQUEUED, due_at=record.not_before, deletes=deletes)
 
 
 def _finish_stopped(record: Record, now: float) -> ResultCode:
@@ -291,9 +320,9 @@ def update_runner_task(record: Record, run: Run | None, update: TaskUpdate, now:
 
 
 def _note_unfetched_end(record: Record, run: Run, update: TaskUpdate, now: float) -> RunChange:
-    """Nothing of the request was started. The first turn is a failed start; a later one is only put back."""
+    """Handle a command that was never started: a failed start on the first turn, else only QUEUED again."""
     is_first = run.turn == 1
-    deletes = void(run)
+    deletes = void(run, "", now)
     if record.stop_requested_by:
         return RunChange(code=_finish_stopped(record, now), deletes=deletes)
     if is_first and record.retry_rules and not update.may_relaunch:
@@ -309,7 +338,7 @@ def _note_unfetched_end(record: Record, run: Run, update: TaskUpdate, now: float
 
 
 def _fail_start(record: Record, reason: str, ended_at: float, now: float, wait: float, *, deletes: bool) -> RunChange:
-    """An attempt that has started nothing: REMOVED if it was the last one."""
+    """Count an attempt that has started nothing: REMOVED if it was the last one, else QUEUED again."""
     if record.attempt >= max(1, record.max_attempts):
         finish(record, State.REMOVED, record.attempt, ended_at, reason)
         return RunChange(code=ResultCode.ENDED, deletes=deletes)

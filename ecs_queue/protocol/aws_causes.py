@@ -52,7 +52,7 @@ class Channel(StrEnum):
 
 
 class Trouble(StrEnum):
-    """Whose trouble a cause is: who can mend it."""
+    """Whose trouble a cause is: who can correct it."""
 
     REQUEST = "request"
     PROFILE = "profile"

@@ -52,6 +52,8 @@ def find_cause(channel: Channel, text: str, code: str = "", status: int = 0) -> 
 def _find_cause_by_status(code: str, status: int) -> Cause | None:
     if code in _UNANSWERED_CODES:
         return Cause.SERVER_ERROR
+    if status in _UNANSWERED_STATUSES:
+        return Cause.INTERMEDIARY
     if status >= 500 and code not in THROTTLE_CODES:
         from_aws = _SERVER_CODES.search(code) is not None and status != 504
         return Cause.SERVER_ERROR if from_aws else Cause.INTERMEDIARY
@@ -66,6 +68,8 @@ def _find_cause_by_status(code: str, status: int) -> Cause | None:
 _SERVER_CODES = re.compile(r"(?:Server|Internal|Unavailable|Failure|Fault|Timeout)", re.IGNORECASE)
 #: AWS's names with status 4xx for a call that ended before its response, so it may have had an effect.
 _UNANSWERED_CODES = frozenset({"RequestAbortedException", "RequestTimeout", "RequestTimeoutException"})
+#: 4xx of a proxy that ended the call itself: too slow a request, TLS's early data, a closed connection.
+_UNANSWERED_STATUSES = frozenset({408, 425, 499})
 
 THROTTLE_CODES = frozenset(
     {
@@ -115,7 +119,8 @@ _DENIED_CODES = frozenset(
 #: An endpoint that knows no such operation is not ECS; a number is botocore's code for an answer without one.
 _NOT_ECS_CODES = frozenset(
     {"InvalidAction", "UnknownOperation", "UnknownOperationException"}
-    | {"301", "302", "307", "308", "401", "403", "404", "405", "407"}
+    | {"300", "301", "302", "303", "304", "307", "308"}
+    | {"401", "403", "404", "405", "407", "410", "411", "417", "421", "426", "451"}
 )
 
 _CLUSTER_ADVICE = "Check `cluster` and `region_name` of the profile, or create the cluster."
@@ -133,8 +138,11 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def _compile_word(word: str) -> re.Pattern[str]:
-    """A reason of failures[], which is one word in capitals, also behind "TaskFailedToStart: "."""
-    return re.compile(rf"(?:^|[:;] ?){word}(?![A-Za-z])")
+    """A reason of failures[], which is one word in capitals, also behind "TaskFailedToStart: ".
+
+    It begins the text or follows its first words. Further on it may be a part of a name, as in the image `jobs:AGENT`.
+    """
+    return re.compile(rf"^\s*(?:[A-Za-z ().]+: ?)?{word}(?![\w-])")
 
 
 #: What EC2 calls a server error; ECS quotes it in a refusal with status 400.
@@ -207,7 +215,8 @@ REASON_RULES: tuple[ReasonRule, ...] = (
     ),
     ReasonRule(
         Cause.ROLE_DENIED,
-        pattern=_compile(rf"{_NOT_AUTHORIZED}:? *iam:PassRole|\bPassRole\b"),
+        # Not as a part of a name: the role that is denied ecs:RunTask may be `PassRole-worker`.
+        pattern=_compile(rf"{_NOT_AUTHORIZED}:? *iam:PassRole|(?<![\w/+=,.@-])PassRole(?![\w/+=,@-])"),
         advice="Grant iam:PassRole on the task's and the execution role.",
         source="API_RunTask",
         channels=_CALLS,

@@ -65,7 +65,7 @@ class CapacityState(msgspec.Struct, kw_only=True):
     reported: str = ""
 
     def note(self, report: CapacityReport, now: float) -> None:
-        """Count what a launch says. What it says about another variant than the present one counts for nothing."""
+        """Count what a launch says about the present variant; ignore what it says about another one."""
         self._return_to_first(report, now)
         if report.variant != self.variant:
             return
@@ -78,7 +78,7 @@ class CapacityState(msgspec.Struct, kw_only=True):
                 self._leave(report, now)
 
     def _return_to_first(self, report: CapacityReport, now: float) -> None:
-        """After its time, a variant gives way to the first one, which a single refusal ends then: that was a try."""
+        """Return to the first variant when its time has come. That is a trial: a single refusal ends it."""
         if self.variant == 1:
             return
         self.until = min(self.until, now + report.seconds)  # the clock may have gone back

@@ -107,7 +107,7 @@ def decide_call(
 
 def _count_doublings(kind: RunTaskResultKind, calls: int) -> int:
     """How often the wait has doubled."""
-    if kind is RunTaskResultKind.UNUSABLE_PROFILE:  # this worker waits by its circuit; others may take it
+    if kind is RunTaskResultKind.UNUSABLE_PROFILE:  # the open circuit holds this worker back; others may launch it
         return 1
     # A call that is not sent costs AWS nothing; the next one comes soon after the endpoint was mended.
     return min(calls, NOT_SENT_DOUBLINGS) if kind is RunTaskResultKind.NEVER_SENT else calls
@@ -124,7 +124,7 @@ def _find_result_kind(result: RunTaskResult, record: Record, chosen: Collection[
 
 
 def _blamed(reason: str, chosen: Collection[str]) -> set[str]:
-    """What AWS's words can mean of what the request chose, as in `whose_trouble`: of roles, the one that they name."""
+    """Return which choices of the request AWS's words may be about, for `whose_trouble`; a role if they name it."""
     blamed = {"tags", "capacity"} & set(chosen)
     roles = [choice for choice in chosen if choice not in blamed]
     if any(role in reason for role in roles) or (roles and ":role/" not in reason):
@@ -133,7 +133,7 @@ def _blamed(reason: str, chosen: Collection[str]) -> set[str]:
 
 
 def may_role_become_usable(record: Record, now: float) -> bool:
-    """Return whether a role that ECS cannot assume may only be too new: some minutes, and some launches, are given."""
+    """Return whether a role that ECS cannot assume may only be too new: IAM gets some minutes, and some launches."""
     return now - record.created_at < ROLE_GRACE_SECONDS or record.launch - record.attempt < ROLE_GRACE_LAUNCHES
 
 
@@ -173,7 +173,7 @@ def decide_list(result: ListTasksResult, age: float, retry_after: float) -> Call
     return CallDecision(write=LedgerWrite.CALL_AMBIGUOUS, reason=error.reason, wait=retry_after)
 
 
-#: What follows a task that never started, without using an attempt: no program ran on a host that was lost before.
+#: The consequences that use no attempt when a task never started. RELAUNCH_POLICY: its host was lost before a start.
 _WAITING = frozenset({Consequence.WAIT, Consequence.WAIT_THEN_FAIL, Consequence.SLOW_DOWN, Consequence.RELAUNCH_POLICY})
 
 
@@ -227,7 +227,7 @@ def decide_poll(poll_input: PollInput, rng: RandomSource) -> PollDecision:
     update = None
     ruling = _rule_on_end(record, observation)
     if is_new:
-        # Of the launches before, those beyond the attempts waited for capacity.
+        # Every earlier launch that used no attempt waited for capacity.
         tries = record.launch - record.attempt + 1 if waits_for_capacity(observation) else record.attempt
         relaunch_wait = poll_input.backoff.delay(tries, rng)
         if ruling.delay is not None:

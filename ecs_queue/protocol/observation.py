@@ -21,7 +21,7 @@ EndKind = Literal["ran", "start_failure", "interrupted", "stopped"]
 #: The reason that a worker gives StopTask, which ECS shows as the stoppedReason. Arguments: who asked for the stop.
 STOP_TASK_REASON = "ecs-queue: stopped by %s"
 
-#: What a container exits with that ECS stops: SIGTERM, then SIGKILL.
+#: The exit codes of a container that ECS stops: by SIGTERM, then by SIGKILL.
 _SIGTERM_EXIT_CODE = 128 + 15
 _SIGNAL_EXIT_CODES = frozenset({_SIGTERM_EXIT_CODE, 128 + 9})
 #: The end of the year 9999. Seconds since the epoch.

@@ -31,6 +31,8 @@ class ResultCode(StrEnum):
     """Do not call RunTask; list the tasks that this launch started."""
     LIMIT_REACHED = "limit_reached"
     """max_in_flight of the namespace or of the queue, or the queue's max_starting is reached; the record waits."""
+    KEY_FULL = "key_full"
+    """The queue's max_per_key is reached for the record's concurrency key; the record waits for its turn."""
     PAUSED = "paused"
     """The queue is paused; the record waits."""
     NOT_CLAIMABLE = "not_claimable"
@@ -70,10 +72,14 @@ class ResultCode(StrEnum):
 
 
 class OperationResult(msgspec.Struct, frozen=True):
-    """The result code and, where the caller has a use for it, the record after the operation."""
+    """The result code and, where the caller has a use for it, the record after the operation.
+
+    `at` is when the ledger noted a launch, by its clock; 0 for other operations and results.
+    """
 
     code: ResultCode
     record: Record | None = None
+    at: float = 0.0
 
 
 class ClaimRequest(PayloadRepr, msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +100,7 @@ class ClaimRequest(PayloadRepr, msgspec.Struct, frozen=True, kw_only=True):
             concern a request that gets an idle runner.
         variant: On which variant of its capacity the queue launches now, from 1 on; 0: it has only one.
         variant_reason: Why it is not the first one.
+        key_limit: Maximum number of requests in flight of the record's queue and concurrency key; 0: no limit.
     """
 
     claim: str
@@ -114,6 +121,7 @@ class ClaimRequest(PayloadRepr, msgspec.Struct, frozen=True, kw_only=True):
     max_starting: int = 0
     variant: int = 0
     variant_reason: str = ""
+    key_limit: int = 0
 
 
 class InFlightCounts(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,8 @@ TRUSTED_POLL_INTERVAL, SILENT_POLL_INTERVAL = 300.0, 60.0
 SILENT_AFTER = 900.0
 #: The delay of a new task's first poll without trusted events, and with them (then at most twice this delay).
 FIRST_POLL_DELAY, TRUSTED_FIRST_POLL_DELAY = 1.0, 15.0
+#: A worker polls a task from memory this many times at most, and for this time; then its record is due in the ledger.
+_POLLS_FROM_MEMORY, _LONGEST_HOLD = 5, 10.0
 #: The number of tasks that are polled at the same time (ten calls); more tasks are spread over the interval.
 _TASKS_PER_POLL = 1000
 
@@ -39,10 +41,18 @@ def poll_interval(age: float, in_flight: int, rate: float) -> float:
     return max(interval, in_flight / (_DESCRIBE_SHARE * rate * _DESCRIBE_BATCH)) if rate > 0 else interval
 
 
+def hold_seconds(wait: float, lease_seconds: float) -> float:
+    """Return for how many seconds a worker polls a task from memory every `wait` seconds; `wait`: not from memory.
+
+    When the worker dies, another one polls the task after this time.
+    """
+    return max(wait, min(_POLLS_FROM_MEMORY * wait, _LONGEST_HOLD, lease_seconds))
+
+
 def sparse_poll_wait(record_id: str, event_health: EventHealth, in_flight: int, now: float) -> float:
     """Return the seconds until the next poll of a task whose events are trusted.
 
-    The polls of many tasks coincide, so that each call shows as many of them as it can.
+    Many tasks are due at the same time, so that each call describes as many of them as it can.
     """
     interval = TRUSTED_POLL_INTERVAL if now - event_health.timely_at < SILENT_AFTER else SILENT_POLL_INTERVAL
     groups = max(1, math.ceil(in_flight / _TASKS_PER_POLL))

@@ -27,12 +27,15 @@ QUEUE_PAUSED = "its queue is paused"
 NAMESPACE_FULL = "max_in_flight of the namespace is reached"
 QUEUE_FULL = "max_in_flight of its queue is reached"
 TOO_MANY_STARTING = "max_starting of its queue is reached"
+#: Arguments: the concurrency key.
+KEY_FULL = "max_per_key of its queue is reached for the key %s"
 #: Arguments: the exit code.
 COMMAND_EXITED = "the command exited with %d"
 CANCELLED = "its runner cancelled it"
 #: What follows says why the task stopped.
 RUNNER_STOPPED = "the runner stopped before it reported the end of the command: "
 NOT_FETCHED = "its runner did not take it in time"
+POOL_DRAINED = "its pool was drained before its runner had taken it"
 RUN_LOST = "the ledger has lost its run, and it is not known whether a runner has started it: read the runner's log"
 #: What to do about a launch of which nothing can be proved any more.
 MANUAL_SEARCH_ADVICE = "search for it by hand"

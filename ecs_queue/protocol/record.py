@@ -36,6 +36,8 @@ class Record(msgspec.Struct, kw_only=True):
     delayed_until: float = 0.0  # it is not launched before; 0: as soon as it can be
     labels: str = ""  # what the request is for, as a JSON object of texts; "": none
     submitted_by: str = ""
+    concurrency_key: str = ""  # at most `max_per_key` requests of its queue with this key are in flight; "": none
+    priority: int = 0  # of a request with a key: orders those of the key
     created_at: float = 0.0
 
     state: State = State.QUEUED
@@ -43,6 +45,7 @@ class Record(msgspec.Struct, kw_only=True):
     attempt: int = 1
     calls: int = 0  # claims of the current launch number; the backoff grows with them
     not_before: float = 0.0
+    waits_for_key: bool = False  # a claim found its key full; until the next claim, or the end
     requeued_at: float = 0.0  # when its last attempt, or a task of it, was over and it was queued again
 
     claim: str = ""
@@ -117,6 +120,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     delayed_until: float = 0.0
     labels: str = ""
     submitted_by: str = ""
+    concurrency_key: str = ""
+    priority: int = 0
 
     def __repr__(self) -> str:
         """Return a text without the payload."""

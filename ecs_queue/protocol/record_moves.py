@@ -5,7 +5,6 @@ from __future__ import annotations
 from ecs_queue.protocol import reasons
 from ecs_queue.protocol.operations import ClaimRequest, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import Record
-from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import State
 from ecs_queue.protocol.task_order import STATUS_RANKS, compare_observations, status_rank
 
@@ -21,7 +20,7 @@ def start_deadline(record: Record) -> float:
 
 
 def is_start_overdue(record: Record, now: float) -> bool:
-    """Return whether the task of a LAUNCHED record should have started by now; whether it has is not looked at."""
+    """Return whether the deadline for the start of a LAUNCHED record's task has passed, started or not."""
     deadline = start_deadline(record)
     return bool(deadline) and now >= deadline
 
@@ -35,6 +34,11 @@ def is_starting(record: Record) -> bool:
 def waits_since(record: Record) -> float:
     """Return since when a request waits: its submission, or the time that it was delayed to."""
     return max(record.created_at, record.delayed_until)
+
+
+def queued_at(record: Record) -> float:
+    """Return since when it waits for its present launch: as `waits_since`, or since its last attempt was over."""
+    return max(waits_since(record), record.requeued_at)
 
 
 def is_delayed(record: Record, now: float) -> bool:
@@ -57,7 +61,8 @@ def expiry_reason(record: Record) -> str:
 
 
 def clear_claim(record: Record) -> None:
-    """Forget the claim, and what it left behind."""
+    """Clear the claim and all fields that belong to it."""
+    record.waits_for_key = False
     record.claim = record.last_answer = ""
     record.lease_until = 0.0
     record.ambiguous = record.retired = False
@@ -116,16 +121,3 @@ def note_observation(record: Record, update: TaskUpdate) -> None:
     """Note the version and status that ECS shows."""
     record.version = max(record.version, update.version)
     record.last_status = update.last_status
-
-
-def build_tombstone(record_id: str, requested_by: str, now: float, settings: ProtocolSettings) -> Record:
-    """Return the record that a stop creates for a request that has not arrived, kept as long as it may still arrive."""
-    record = Record(
-        id=record_id,
-        created_at=now,
-        accept_until=now + settings.accept_seconds,
-        stop_requested_by=requested_by,
-        stop_requested_at=now,
-    )
-    finish(record, State.REVOKED, 0, now, stop_reason(record))
-    return record

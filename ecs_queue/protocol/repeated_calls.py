@@ -1,8 +1,8 @@
 """Gives an operation under a claim token the same answer when it runs again.
 
 A client library repeats a call whose reply was lost. The second run finds the record as the first one left it, and must
-not take that for another worker's doing: a record keeps the last answer that was given under a claim token, until a new
-claim is made or the launch ends in another way.
+not take that for a write of another worker. So a record keeps the last answer under a claim token, until a new claim is
+made or the launch ends in another way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _Claim = TypeVar("_Claim", bound=ClaimRequest | str | None)
 _Rest = ParamSpec("_Rest")
 _Operation = Callable[Concatenate[Record, _Claim, _Rest], ResultCode]
 
-#: Nothing was written, so there is no answer to keep: asked again, the record is looked at again.
+#: These answers wrote nothing, so none is kept: a repeated call decides again.
 _NOT_KEPT = frozenset({ResultCode.NOT_CLAIMABLE, ResultCode.CLAIM_LOST, ResultCode.NO_RUNNER})
 
 

@@ -21,9 +21,9 @@ class RetryRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     Attributes:
         action: "retry" launches the request again, "fail" ends it.
-        on_exit_code: Of the exit code of the deciding container; a task without one has none that matches.
-        on_reason: Of the task's stoppedReason, or of a container's reason.
-        on_stop_code: Of ECS's stopCode.
+        on_exit_code: For the exit code of the deciding container; a pattern never matches a task without an exit code.
+        on_reason: For the task's stoppedReason, or a container's reason.
+        on_stop_code: For ECS's stopCode.
         on_end: Whether the program never started, its host was lost, or it ran to its own end.
         counts_attempt: Whether a retry uses an attempt.
         delay: Seconds until the retry; None: the usual backoff.
@@ -39,7 +39,7 @@ class RetryRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class FailedAttempt(msgspec.Struct, frozen=True, kw_only=True):
-    """What rules look at: how an attempt ended that did not succeed, and that no user stopped."""
+    """What rules decide about: the end of an attempt that failed and that no user stopped."""
 
     end: End
     exit_code: int | None = None
@@ -103,7 +103,7 @@ def failed_attempt(observation: Observation) -> FailedAttempt | None:
 def rule_on(rules: str, relaunch: str, attempt: FailedAttempt) -> Ruling:
     """Return what follows a failed attempt by a record's `retry_rules` and its relaunch policy.
 
-    Whether attempts are left is not looked at.
+    It does not check whether attempts are left.
     """
     for number, rule in enumerate(decode_retry_rules(rules), 1):
         if _matches(rule, attempt):

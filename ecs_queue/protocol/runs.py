@@ -31,7 +31,7 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
     """How the last command that a runner has started ended.
 
     Attributes:
-        turn: Of which of its commands this is the end.
+        turn: The number of the command that has ended.
         exit_code: 0 to 255; 128 + the signal that ended it.
         cancelled: Whether the runner had sent it a signal, as the ledger ordered, before it ended.
         mac: By `RunnerKey.sign_end`; "" without keys.
@@ -81,7 +81,7 @@ class Run(PayloadRepr, msgspec.Struct, kw_only=True):
         turn, id, nonce, launch, payload, time_limit: The assignment, as in `Turn`. `turn` stays when it is over.
         exit_code, cancelled, mac: The end of the command, as in `RunEnd`, while the phase is ENDED.
         cancel: Whether the command is to be stopped.
-        seen_at: When its runner last called.
+        seen_at: When its runner last called; of a closed run that no process has bound, when it was closed.
     """
 
     name: str
@@ -162,10 +162,19 @@ def next_turn(run: Run | None, boot: str, arn: str, end: RunEnd | None, now: flo
             time_limit=run.time_limit,
         )
         return turn, has_changed
-    if not run.closed:
+    if not run.closed or has_foreign_end(run, end):
         return NoTurn.WAIT, has_changed
     run.closed = CLOSED_BY_RUNNER
     return NoTurn.LEAVE, has_changed
+
+
+def has_foreign_end(run: Run, end: RunEnd | None) -> bool:
+    """Return whether the run has another end of its command than the one that its runner reports.
+
+    Another process has forged it. Workers find that it does not verify, and then the run takes the runner's own end: so
+    the runner must not exit before that.
+    """
+    return run.phase is RunPhase.ENDED and run.end != end
 
 
 def beat(run: Run | None, boot: str, turn: int, now: float) -> bool:
@@ -177,7 +186,7 @@ def beat(run: Run | None, boot: str, turn: int, now: float) -> bool:
 
 
 def leave(run: Run | None, boot: str, arn: str, end: RunEnd | None, now: float) -> tuple[bool, bool]:
-    """Close the run of a runner that wants to exit. False: it has a command, and must ask for it.
+    """Close the run of a runner that wants to exit, unless it has a command or another end: then call `next_turn`.
 
     Returns:
         Whether it may exit, and whether the run has changed: launchers are to look at it.
@@ -185,7 +194,7 @@ def leave(run: Run | None, boot: str, arn: str, end: RunEnd | None, now: float) 
     run, has_changed = begin(run, boot, arn, end, now)
     if run is None:
         return True, False
-    if run.phase in (RunPhase.ASSIGNED, RunPhase.FETCHED):
+    if run.phase in (RunPhase.ASSIGNED, RunPhase.FETCHED) or has_foreign_end(run, end):
         return False, has_changed
     run.closed = CLOSED_BY_RUNNER
     return True, has_changed

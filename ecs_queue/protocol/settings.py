@@ -57,6 +57,19 @@ TOKEN_TOLERANCE = 1e-6
 
 #: How many launches that count for a queue's `max_starting` a claim checks, before it waits for them.
 MAX_STARTING_CHECKED = 10
+#: The priority of the requests of a key that come first.
+HIGHEST_PRIORITY = 9
+#: A request that waits for its concurrency key tries again after this time, without being woken; one with more than
+#: that many requests before it after as many seconds, up to the second time.
+KEY_RETRY_SECONDS, MAX_KEY_RETRY_SECONDS = 300.0, 3600.0
+#: One that no worker has claimed for this time after it was woken lets those behind it pass.
+KEY_TURN_SECONDS = 60.0
+#: How many waiting requests of a key an operation looks at.
+MAX_KEY_WAITERS_CHECKED = 10
+#: How often it looks again at the first ones, after those that wait no more were dropped.
+MAX_KEY_ROUNDS = 10
+#: How many requests in flight of a full key a claim checks, and after how many seconds it checks the same one again.
+MAX_KEY_HOLDERS_CHECKED, KEY_CHECK_SECONDS = 10, 60.0
 #: How many idle runners of a pool a claim looks at, the one that was used last first.
 MAX_IDLE_LOOKED_AT = 10
 #: A run without an assignment is forgotten after this time.

@@ -51,6 +51,7 @@ TRANSITIONS: dict[str, frozenset[tuple[State | None, State]]] = {
     "update_runner_task": _from(_LAUNCHED, _QUEUED, State.FAILED, State.REMOVED, State.REVOKED, State.UNKNOWN),
     "settle": _from(_LAUNCHING, _LAUNCHED, State.SUCCESS, State.FAILED, State.REVOKED, State.EXPIRED, _QUEUED)
     | _from(_LAUNCHED, State.SUCCESS, State.FAILED, State.REMOVED, State.REVOKED, State.EXPIRED, _QUEUED),
+    "put_back": _from(_LAUNCHING, _QUEUED) | _from(_LAUNCHED, _QUEUED),
     "stop": frozenset({(None, State.REVOKED), (_QUEUED, State.REVOKED)})
     | _from(_LAUNCHING, State.REVOKED)
     | _from(_LAUNCHED, State.REVOKED, State.EXPIRED),

@@ -181,11 +181,11 @@ class CrashHarness:
         """Wait until no message waits in the queue."""
         wait_until(lambda: self._broker.backlog("default") == 0, "the queue is empty", TIMEOUT_SECONDS)
 
-    def wait_for_busy_worker(self) -> None:
-        """Wait until a worker's heartbeat shows a launch in progress."""
+    def wait_for_waiting_launch(self) -> None:
+        """Wait until a worker's heartbeat shows a launch that waits for a limit."""
         wait_until(
-            lambda: any(w.launches_in_progress for w in self.queue.ledger.list_workers()),
-            "a worker is busy",
+            lambda: any(w.launches_waiting for w in self.queue.ledger.list_workers()),
+            "a launch waits",
             TIMEOUT_SECONDS,
         )
 

@@ -11,6 +11,7 @@ from cryptography.fernet import Fernet
 
 from ecs_queue.local.ecs import FaultOptions, LocalEcsOptions
 from ecs_queue.messages import envelope
+from ecs_queue.messages.request import new_request
 from ecs_queue.protocol.record import build_client_token, build_started_by
 from ecs_queue.protocol.states import State
 from ecs_queue.server_keys import ledger_prefix, queue_prefix
@@ -67,12 +68,28 @@ def worker_with_silent_runner(harness: CrashHarness, point: str) -> None:
     # As a runner that has not spoken since: a minute is the least that can be configured.
     key = f"{ledger_prefix(harness.namespace)}run:{run.name}"
     harness.redis.hset(key, mapping={"boot": "frozen", "seen_at": "1.000"})
+    harness.redis.delete(f"{ledger_prefix(harness.namespace)}bucket:silent_runners")  # half a minute later
+    harness.wait_for_crash(harness.start_worker(point), point)
+
+
+def worker_with_left_runner(harness: CrashHarness, point: str) -> None:
+    """An idle runner has left while no worker lived."""
+    harness.submit(OK_TASK)
+    worker = harness.start_worker()
+    harness.wait_for_state("ok", State.SUCCESS)
+    harness.kill(worker)
+    wait_until(lambda: harness.queue.ledger.list_runs()[0].closed == "left", "the runner has left")
+    wait_until(
+        lambda: {task["lastStatus"] for task in list_all_tasks(harness.endpoint_url)} == {"STOPPED"},
+        "its task has stopped",
+    )
+    harness.redis.delete(f"{ledger_prefix(harness.namespace)}bucket:ended_runners")  # half a minute later
     harness.wait_for_crash(harness.start_worker(point), point)
 
 
 def worker_with_long_task(harness: CrashHarness, point: str) -> None:
-    """The task runs long enough to be polled without a change."""
-    harness.submit({"id": "ok", "command": ["sleep", "2.5"]})
+    """The task runs long enough to be leased, and polled without a change."""
+    harness.submit({"id": "ok", "command": ["sleep", "4.5"]})
     harness.wait_for_crash(harness.start_worker(point), point)
 
 
@@ -132,7 +149,7 @@ def worker_with_dead_letter(harness: CrashHarness, point: str) -> None:
 def worker_with_invalid_arguments(harness: CrashHarness, point: str) -> None:
     """A producer without checks submits what RunTask never accepts."""
     now = harness.queue.ledger.now()
-    request = envelope.new_request(
+    request = new_request(
         id="ok",
         command=["true"],
         executor_config={"overrides": "none"},
@@ -234,7 +251,7 @@ def worker_terminated_while_rate_limited(harness: CrashHarness, point: str) -> N
     harness.wait_for_state("ok", State.LAUNCHED, State.SUCCESS)
     harness.submit(FAILING_TASK)
     harness.wait_for_empty_queue()
-    harness.wait_for_busy_worker()
+    harness.wait_for_waiting_launch()
     worker.send_signal(signal.SIGTERM)
     harness.wait_for_crash(worker, point)
 
@@ -288,7 +305,6 @@ _EVERY_REQUEST_POINTS = (
     "ecs.sending",
     "launch.call_returned",
     "launch.launched",
-    "poller.leased",
     "poller.described",
     "poller.updates_written",
     "result_publisher.publishing",
@@ -322,6 +338,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "run_settler.settled": Scenario(worker_with_two_requests, BOTH_ENDED, settings=_WARM),
     "silent_runners.closed": Scenario(worker_with_silent_runner, _ONE_ENDED, settings=_WARM),
     "silent_runners.stopped": Scenario(worker_with_silent_runner, _ONE_ENDED, settings=_WARM),
+    "ended_runners.described": Scenario(worker_with_left_runner, _ONE_ENDED, settings=_WARM),
+    "ended_runners.journalled": Scenario(worker_with_left_runner, _ONE_ENDED, settings=_WARM),
     "reconciler.runner_tasks_written": Scenario(worker_with_two_requests, BOTH_ENDED),
     **dict.fromkeys(
         ("event_listener.received", "event_listener.updates_written", "event_listener.deleting"), _WITH_EVENTS
@@ -368,6 +386,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "launch.task_absent": _STOPPED_AMBIGUOUS,
     "launch.reclaimed_unreadable": _UNKNOWN_TARGET,
     "launch.unknown": _UNKNOWN_TARGET,
+    "poller.leased": Scenario(worker_with_long_task, _ONE_ENDED),
     "poller.rescheduled": Scenario(worker_with_long_task, _ONE_ENDED),
     "reconciler.stop_marked": _OVER_TIME_LIMIT,
     "poller.unreadable_ended": Scenario(worker_with_stopped_task_of_unknown_target, {"ok": ("UNKNOWN", 1)}),

@@ -25,7 +25,7 @@ from tests.conformance.ledger.harness import claim_request, make_submission
 from tests.protocol.settings import make_settings
 from tests.replicated_servers import ValkeyCluster
 from tests.servers import require_redis_binary, valkey_binary
-from tests.wait import wait_until
+from tests.wait import is_durable, wait_until
 
 pytestmark = [pytest.mark.server]
 
@@ -53,9 +53,10 @@ _OPERATIONS: dict[str, Callable[[RedisLedger], Any]] = {
     "resume_queues": lambda ledger: ledger.resume_queues(["default"]),
     "settle": lambda ledger: ledger.settle([SettleRequest(id="job")]),
     "update_runner_tasks": lambda ledger: ledger.update_runner_tasks([_stopped_task()]),
+    "put_back": lambda ledger: ledger.put_back(["job"]),
     "may_stop": lambda ledger: ledger.may_stop([RunnerTask("runner", "arn:1")]),
-    "close_silent": lambda ledger: ledger.close_silent(10),
-    "drain_pools": lambda ledger: ledger.drain_pools(["p"]),
+    "close_silent": lambda ledger: ledger.close_silent(0, 10),
+    "drain_runs": lambda ledger: ledger.drain_runs(["runner"]),
 }
 
 
@@ -135,17 +136,9 @@ def test_an_operation_that_finds_its_work_done_is_not_durable_before_that_work_i
                 act(other)
         assert first.get(["job"]) == written
 
-    wait_until(lambda: _is_durable(lambda: act(second)), "the replica has it")
+    wait_until(lambda: is_durable(lambda: act(second)), "the replica has it")
     with redis.Redis.from_url(pair.primary.url) as client:
         assert not client.exists(f"{ledger_prefix(namespace)}r:")  # what is written before a barrier leaves nothing
-
-
-def _is_durable(act: Callable[[], object]) -> bool:
-    try:
-        act()
-    except WriteNotDurable:
-        return False
-    return True
 
 
 def test_a_full_server_takes_stops_and_their_barriers(redis_url: str) -> None:

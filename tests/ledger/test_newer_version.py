@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from ecs_queue.protocol.operations import ResultCode
 from ecs_queue.protocol.states import State
-from ecs_queue.redis_connection import connect
-from tests.conformance.ledger.harness import DAY, PREFIX, SETTINGS, LedgerHarness, make_redis_harness
+from tests.conformance.ledger.harness import DAY, PREFIX, SETTINGS, LedgerHarness
 
 KEY = f"{PREFIX}r:job"
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[Any]:
-    """A connection to an empty real server."""
-    with connect(redis_url, socket_timeout=5.0, max_connections=4) as client:
-        yield client
-
-
-@pytest.fixture
-def harness(client: Any) -> LedgerHarness:
-    """The ledger on it."""
-    return make_redis_harness(client)
 
 
 def _set_newer_state(client: Any) -> None:

@@ -3,55 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
 
-from ecs_queue.ledger.base import WorkerInfo
 from ecs_queue.protocol.operations import ClaimRequest, RefusalKind, ResultCode
 from ecs_queue.protocol.states import State
-from ecs_queue.redis_connection import connect
 from tests.conformance.ledger.harness import (
     DAY,
     PREFIX,
     SETTINGS,
     LedgerHarness,
     claim_request,
-    make_redis_harness,
     make_refusal,
     make_submission,
 )
+from tests.worker_info import make_worker_info
 
 RECORD, PAYLOAD = f"{PREFIX}r:job", f"{PREFIX}payload:job"
 REQUEST, ARGS = make_submission().request, b'{"count": 1}'
-WORKER = WorkerInfo(
-    name="w1",
-    host="h",
-    pid=1,
-    version="1",
-    queues=["default"],
-    concurrency=1,
-    launches_in_progress=0,
-    launched_total=0,
-    ended_total=0,
-    health="ok",
-    started_at=0.0,
-)
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[Any]:
-    """A connection to an empty real server."""
-    with connect(redis_url, socket_timeout=5.0, max_connections=4) as client:
-        yield client
-
-
-@pytest.fixture
-def harness(client: Any) -> LedgerHarness:
-    """The ledger on it."""
-    return make_redis_harness(client)
+WORKER = make_worker_info()
 
 
 def _register_old_worker(harness: LedgerHarness, client: Any, ttl: float = 15.0) -> None:

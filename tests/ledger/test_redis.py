@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from tests.conformance.ledger.harness import (
     PREFIX,
     LedgerHarness,
     claim_request,
-    make_redis_harness,
     make_refusal,
     make_submission,
     task_update,
@@ -42,19 +41,6 @@ _SECRET = "hunter2-topsecret"
 #: An operation that is not about one record, and cannot be carried out.
 _FAILING_CALL = ("heartbeat", "failing", "no number", _SECRET)
 _BARRIER_OPERATIONS = [name for name, each in read_contracts(*Ledger.__bases__).items() if each.has_barrier]
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[Any]:
-    """A connection to an empty real server."""
-    with connect(redis_url, socket_timeout=5.0, max_connections=4) as client:
-        yield client
-
-
-@pytest.fixture
-def harness(client: Any) -> LedgerHarness:
-    """The ledger on it."""
-    return make_redis_harness(client)
 
 
 def _ledger(client: redis.Redis, durability: str = "server", barrier_seconds: float = 4.0) -> RedisLedger:
@@ -168,9 +154,10 @@ def test_operations_with_a_barrier_need_a_replica_if_so_configured(client: Any, 
         "resume_queues": lambda: ledger.resume_queues(["default"]),
         "settle": lambda: ledger.settle([SettleRequest(id="job")]),
         "update_runner_tasks": lambda: ledger.update_runner_tasks([task_update(Record(id="job"))]),
+        "put_back": lambda: ledger.put_back(["job"]),
         "may_stop": lambda: ledger.may_stop([RunnerTask("runner", "arn:1")]),
-        "close_silent": lambda: ledger.close_silent(10),
-        "drain_pools": lambda: ledger.drain_pools(["p"]),
+        "close_silent": lambda: ledger.close_silent(0, 10),
+        "drain_runs": lambda: ledger.drain_runs(["runner"]),
     }
     with pytest.raises(WriteNotDurable, match="did not confirm"):
         calls[operation]()

@@ -98,7 +98,7 @@ def test_with_a_replica_a_file_is_enough_and_none_is_a_warning() -> None:
 
 def test_a_reader_needs_no_right_to_write_and_no_barrier() -> None:
     assert {right[0] for right in needed_rights(ServerUser.READER, "{ns}:l:", "aof")} == {
-        *("HGETALL", "HGET", "HMGET", "ZCARD", "ZCOUNT", "ZRANGE", "ZREVRANGE"),
+        *("HGETALL", "HGET", "HMGET", "ZCARD", "ZCOUNT", "ZLEXCOUNT", "ZRANGE", "ZREVRANGE"),
     }
     assert ("WAITAOF",) in needed_rights(ServerUser.SUBMITTER, "{ns}:l:", "aof")
 

@@ -148,7 +148,7 @@ def test_a_warm_pool_lives_with_the_rights_of_its_users(server: RedisServer) -> 
         closing(worker),
         redis.Redis.from_url(_environ(server, "runner")["AIRFLOW__ECS_QUEUE__BROKER_URL"]) as client,
     ):
-        names = ("first", "second", "third", "deleted")
+        names = ("first", "second", "third", "deleted", "untaken")
         submitter.put([make_submission(name, accept_until=worker.now() + 600) for name in names])
         run = _claim_warm(worker, "first", ResultCode.RUN_TASK)
         runner = RedisRunner(RedisConnection(client), ledger_prefix("ecs-queue"))
@@ -166,9 +166,12 @@ def test_a_warm_pool_lives_with_the_rights_of_its_users(server: RedisServer) -> 
         worker.update_runner_tasks([task_update(Record(id="third"))])
         orphaned = _claim_warm(worker, "deleted", ResultCode.RUN_TASK)
         _delete_record(server, "deleted", orphaned)
-        worker.close_silent(10)
+        worker.close_silent(0, 10)
         assert worker.read_runs([orphaned]) == [None]
-        worker.drain_pools(["p"])
+        assert submitter.drain_runs([run]) == 0
+        taken = _claim_warm(worker, "untaken", ResultCode.RUN_TASK)
+        assert submitter.put_back(["untaken"])[0].code is ResultCode.REQUEUED
+        assert worker.read_runs([taken]) == [None]
         assert worker.may_stop([RunnerTask(run, "arn:1")]) == [True]
         worker.forget_runner(run)
     with redis.Redis.from_url(server.url) as client:

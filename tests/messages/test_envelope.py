@@ -14,22 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecs_queue.errors import InvalidRequest, UndecodableMessage
-from ecs_queue.messages.envelope import (
-    MAX_BODY_BYTES,
-    RESULT_LINE_FIELDS,
-    VERSION,
-    TaskRequest,
-    TaskResult,
-    build_result,
-    compute_nonce,
-    decode_request,
-    decode_result,
-    encode,
-    new_request,
-    to_datetime,
-)
-from ecs_queue.protocol.record import Record, build_client_token, build_started_by
-from ecs_queue.protocol.states import State
+from ecs_queue.messages.envelope import compute_nonce, decode_request, decode_result, encode
+from ecs_queue.messages.request import MAX_BODY_BYTES, VERSION, TaskRequest, new_request
+from ecs_queue.messages.result import TaskResult
+from ecs_queue.protocol.record import build_client_token, build_started_by
 from tests.messages.golden_messages import GOLDEN, golden
 
 _START = 1_700_000_000.25
@@ -70,11 +58,6 @@ def test_a_request_that_repeats_another_one_decodes() -> None:
     assert decode_request(golden("request-v1-repeated")) == msgspec.structs.replace(
         _MINIMAL, id="job-1-r-0a1b2c3d", origin="job-1"
     )
-
-
-def test_the_origin_is_none_of_the_callers_words() -> None:
-    # Else a request whose origin an older producer cannot name would conflict with itself.
-    assert _request(origin="job-0").digest() == _request().digest()
 
 
 def test_a_result_decodes() -> None:
@@ -121,7 +104,7 @@ _REASONS = {
     "empty": "not JSON",
     "id-too-long": r"\$\.id",
     "id-with-line-break": r"\$\.id",
-    "invalid-utf-8": "utf-8",
+    "invalid-utf-8": "(?i)utf-8",  # as msgspec writes it before 0.23, and since
     "list": "object",
     "lone-surrogate": "surrogate",
     "milliseconds": r"\$\.accept_until",
@@ -222,52 +205,6 @@ def test_integers_of_any_length_do_no_harm() -> None:
         decode_request(body(10_000))
 
 
-_WORDS: dict[str, Any] = {
-    "id": "job-2",
-    "command": ["false"],
-    "queue": "other",
-    "executor_config": {"cpu": 1},
-    "priority": 1,
-    "expires_in": 60.0,
-    "time_limit": 60.0,
-    "relaunch": "interrupted",
-}
-
-
-@pytest.mark.parametrize(("field", "value"), _WORDS.items())
-def test_a_digest_distinguishes_what_the_caller_chose(field: str, value: Any) -> None:
-    assert _request(**{field: value}).digest() != _request().digest()
-
-
-TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-
-
-def test_a_request_of_another_trace_is_the_same_request() -> None:
-    traced = decode_request(golden("request-v1-traced"))
-    assert traced == msgspec.structs.replace(_MINIMAL, traceparent=TRACEPARENT)
-    assert traced.digest() == _MINIMAL.digest()
-
-
-@pytest.mark.parametrize("text", ["x", TRACEPARENT.upper(), TRACEPARENT + "\n", TRACEPARENT + "-00", 7])
-def test_what_is_no_trace_is_refused_with_an_example(text: object) -> None:
-    with pytest.raises(InvalidRequest, match="traceparent: expected a W3C traceparent such as 00-"):
-        _request(traceparent=text)
-
-
-def test_a_digest_does_not_depend_on_when_or_by_whom_it_is_submitted() -> None:
-    first = _request(expires_in=60.0, owner="ann")
-    again = _request(expires_in=60.0, owner="bob", now=_START + 5, accept_seconds=7.0)
-    assert first.expires_at != again.expires_at
-    assert first.digest() == again.digest()
-
-
-def test_a_digest_does_not_depend_on_the_order_of_keys_or_on_an_empty_config() -> None:
-    one = _request(executor_config={"cpu": 1, "environment": [{"name": "A", "value": "b"}]})
-    two = _request(executor_config={"environment": [{"value": "b", "name": "A"}], "cpu": 1})
-    assert one.digest() == two.digest()
-    assert _request(executor_config={}).digest() == _request().digest()
-
-
 @given(
     st.lists(st.text(max_size=20), min_size=1, max_size=5),
     st.none() | st.dictionaries(st.text(max_size=8), _JSON, max_size=3),
@@ -308,98 +245,5 @@ def test_the_longest_names_fit_what_ecs_takes() -> None:
     assert re.fullmatch(r"[A-Za-z0-9_/-]+", started_by)
 
 
-@pytest.mark.parametrize(
-    ("fields", "named"),
-    [
-        ({"id": ""}, "id"),
-        ({"id": "a b"}, "id"),
-        ({"id": "job-1\n"}, "id"),
-        ({"queue": "a\n"}, "queue"),
-        ({"owner": "a/b"}, "owner"),
-        ({"command": []}, "command"),
-        ({"command": "echo hi"}, "command"),
-        ({"command": ["a", 1]}, "command"),
-        ({"command": ["\ud800"]}, "JSON"),
-        ({"command": ["x" * MAX_BODY_BYTES]}, "bytes"),
-        ({"priority": 10}, "priority"),
-        ({"relaunch": "always"}, "relaunch"),
-        ({"expires_in": 0}, "expires_in"),
-        ({"expires_in": 1e300}, "expires_"),
-        ({"time_limit": -1}, "time_limit"),
-        ({"now": _START * 1000}, "submitted_at"),
-        ({"executor_config": {"a": object()}}, "JSON"),
-        ({"executor_config": {"a": {1: 2}}}, "JSON"),
-        ({"executor_config": {1: 2}}, "executor_config"),
-        ({"executor_config": [1]}, "executor_config"),
-        ({"comand": ["true"]}, "comand"),
-    ],
-)
-def test_an_invalid_request_names_the_field(fields: dict[str, Any], named: str) -> None:
-    with pytest.raises(InvalidRequest, match=named):
-        _request(**fields)
-
-
-def test_a_config_that_contains_itself_is_an_invalid_request() -> None:
-    config: dict[str, Any] = {}
-    config["a"] = config
-    with pytest.raises(InvalidRequest, match="nested"):
-        _request(executor_config=config)
-
-
 def test_defaults_are_left_out_of_a_message() -> None:
     assert json.loads(encode(_request())) == json.loads(golden("request-v1-minimal"))
-
-
-def test_the_result_of_a_record_has_all_its_facts() -> None:
-    record = Record(
-        id="job-1",
-        nonce="aB3-_x9Z",
-        state=State.SUCCESS,
-        queue="q",
-        owner="ann",
-        exit_code=0,
-        arn="arn:1",
-        attempts=1,
-        created_at=_START,
-        launched_at=_START + 1,
-        finished_at=_START + 3.0004,
-    )
-    result = build_result(record)
-    assert decode_result(encode(result)) == result
-    assert result.succeeded
-    line = result.to_result_line()
-    assert tuple(line) == RESULT_LINE_FIELDS
-    assert line["queued_at"] == "2023-11-14T22:13:20.250000Z"
-    assert (line["started_at"], line["stop_code"], line["exit_code"]) == (None, None, 0)
-    assert line["finished_at"] == "2023-11-14T22:13:23.250000Z"
-
-
-def test_moments_are_utc_to_the_millisecond_and_never_is_none() -> None:
-    assert to_datetime(_START + 0.0004) == datetime(2023, 11, 14, 22, 13, 20, 250_000, tzinfo=UTC)
-    assert to_datetime(0.0) is None
-    assert to_datetime(None) is None
-
-
-def test_a_requests_repr_shows_no_command_and_no_environment() -> None:
-    config = {"environment": [{"name": "TOKEN", "value": "hidden"}]}
-    request = new_request(id="a", command=["login", "hunter2"], now=1.0, accept_seconds=60.0, executor_config=config)
-    assert repr(request) == "TaskRequest(id='a', queue='default')"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (2e12, "9999-12-31T23:59:59+00:00"),
-        (float("inf"), "9999-12-31T23:59:59+00:00"),
-        (-1e300, "0001-01-01T00:00:00+00:00"),
-        (1.5, "1970-01-01T00:00:01.500000+00:00"),
-    ],
-)
-def test_a_time_that_has_no_date_becomes_the_nearest_that_has_one(seconds: float, text: str) -> None:
-    moment = to_datetime(seconds)
-    assert moment is not None
-    assert moment.isoformat() == text
-
-
-def test_a_time_that_is_no_number_is_never() -> None:
-    assert to_datetime(float("nan")) is None

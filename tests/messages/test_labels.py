@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from ecs_queue.errors import InvalidRequest, UndecodableMessage
-from ecs_queue.messages.envelope import TaskRequest, decode_request, encode, new_request
+from ecs_queue.messages.envelope import decode_request, encode
 from ecs_queue.messages.labels import check_labels, check_name, fit_label_value
+from ecs_queue.messages.request import TaskRequest, new_request
 from tests.messages.golden_messages import golden
 
 
@@ -27,6 +29,13 @@ def test_who_submits_is_no_part_of_the_digest_and_labels_are() -> None:
     assert request(submitted_by="ann").digest() == request(submitted_by="bob").digest() == plain.digest()
     assert request(labels={"a": "1", "b": "2"}).digest() == request(labels={"b": "2", "a": "1"}).digest()
     assert len({plain.digest(), request(labels={"a": "1"}).digest(), request(labels={"a": "2"}).digest()}) == 3
+
+
+@pytest.mark.parametrize("person", ["ann\n", "\nann", "an\x1bn", "a" * 129])
+def test_a_person_with_a_control_character_or_a_long_name_is_refused(person: str) -> None:
+    message = json.loads(encode(request()))
+    with pytest.raises(UndecodableMessage, match="submitted_by"):
+        decode_request(json.dumps(message | {"submitted_by": person}).encode())
 
 
 @pytest.mark.parametrize(
@@ -52,6 +61,8 @@ def test_what_a_tag_of_aws_may_be_is_a_label(labels: dict[str, str]) -> None:
         ({" a": "x"}, "expected keys of 1 to 128"),
         ({"aws:team": "x"}, "which AWS reserves"),
         ({"AWS:team": "x"}, "which AWS reserves"),
+        ({"a": "aws:x"}, "a: expected a value that does not begin with aws:"),
+        ({"a": "Aws:x"}, "a: expected a value that does not begin with aws:"),
         ({"a": "b" * 257}, "a: expected a value of at most 256"),
         ({"a": "x\n"}, "a: expected a value"),
         ({"a": "x\u202e"}, "a: expected a value"),
@@ -80,6 +91,7 @@ def test_what_others_named_is_made_to_fit() -> None:
     assert fit_label_value("manual__2025-01-31T00:00:00+00:00") == "manual__2025-01-31T00:00:00+00:00"
     assert fit_label_value("50% [a]\n") == "50_ _a__"
     assert fit_label_value(" " * 300 + "x") == ""
+    assert fit_label_value("AWS:batch:x") == "AWS_batch:x"
     check_labels({"a": fit_label_value("é%" * 300)})
 
 

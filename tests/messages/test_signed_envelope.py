@@ -16,18 +16,9 @@ from hypothesis import strategies as st
 
 from ecs_queue.config.keyring import FernetCipher
 from ecs_queue.errors import InvalidRequest, SealedMessage, UndecodableMessage, UnverifiedMessage
-from ecs_queue.messages.envelope import (
-    MAX_BODY_BYTES,
-    POLICY_VERSION,
-    TaskRequest,
-    compute_nonce,
-    decode_record_request,
-    decode_request,
-    decode_result,
-    encode,
-    new_request,
-)
+from ecs_queue.messages.envelope import compute_nonce, decode_record_request, decode_request, decode_result, encode
 from ecs_queue.messages.keyring import Keyring
+from ecs_queue.messages.request import MAX_BODY_BYTES, POLICY_VERSION, TaskRequest, new_request
 from ecs_queue.protocol.record import Record
 from ecs_queue.runtask.launch_spec import (
     LaunchSpec,

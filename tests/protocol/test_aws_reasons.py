@@ -143,6 +143,36 @@ def test_a_start_failure_uses_an_attempt() -> None:
     assert (update.may_relaunch, update.counts_attempt, update.end_state) == (True, True, State.REMOVED)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CannotPullContainerError: failed to resolve ref 123456789012.dkr.ecr.eu-west-1.amazonaws.com/jobs:AGENT",
+        "CannotPullContainerError: docker.io/jobs:LOCATION: not found",
+        "ResourceInitializationError: arn:aws:secretsmanager:eu-west-1:123456789012:secret:RESOURCE_DB-a1:ATTRIBUTE::",
+        "RESOURCE_LOADER could not be started",
+    ],
+)
+def test_a_name_that_holds_a_reason_of_failures_does_not_decide(words: str) -> None:
+    update = _poll_stopped(words, "stoppedReason")
+    assert (update.may_relaunch, update.counts_attempt, update.end_state) == (True, True, State.REMOVED)
+
+
+@pytest.mark.parametrize("words", ["Task failed to start (TaskFailedToStart: AGENT)", "No task. Reason: AGENT."])
+def test_a_reason_of_failures_may_follow_a_few_words(words: str) -> None:
+    assert find_cause(Channel.STOP, words)[0] is Cause.AGENT
+
+
+@pytest.mark.parametrize(
+    ("user", "resource"), [("assumed-role/PassRole-worker/i-1", "jobs"), ("user/PassRole", "PassRole")]
+)
+def test_a_denied_call_is_not_one_for_a_role_because_a_name_says_so(user: str, resource: str) -> None:
+    words = (
+        f"User: arn:aws:sts::123456789012:{user} is not authorized to perform: ecs:RunTask on resource: "
+        f"arn:aws:ecs:eu-west-1:123456789012:task-definition/{resource}:7"
+    )
+    assert find_cause(Channel.ERROR, words, "AccessDeniedException")[0] is Cause.DENIED
+
+
 def test_the_wait_after_a_stop_for_capacity_grows_with_the_launches_that_counted_no_attempt() -> None:
     waits = [_poll_stopped("AGENT", "stoppedReason", launch=launch).wait for launch in (1, 3, 5, 9)]
     assert waits == [3.0, 9.0, 31.0, 31.0]

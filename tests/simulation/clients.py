@@ -15,7 +15,7 @@ from ecs_queue.client.producer import PreparedRequest
 from ecs_queue.config import Config
 from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable, PermanentError, RequestTooLate, UnknownTask
 from ecs_queue.ledger.base import Ledger
-from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.messages.result import TaskResult
 from tests.simulation.process import SimProcess, SimulationContext
 from tests.simulation.scheduler import SimEvent
 

@@ -15,15 +15,18 @@ from ecs_queue.broker.base import Delivery
 from ecs_queue.client.results import ResultReader
 from ecs_queue.config import Config
 from ecs_queue.ecs import gateway
-from ecs_queue.ledger import memory
-from ecs_queue.protocol import decisions, observation, record_moves, repeated_calls, retry_rules, state_machine
+from ecs_queue.ledger import memory, memory_keys
+from ecs_queue.ledger.memory_keys import MemoryKeys
+from ecs_queue.protocol import decisions, observation, record_moves, repeated_calls, retry_rules
 from ecs_queue.protocol.capacity_fallback import CapacityReport, CapacityState
+from ecs_queue.protocol.concurrency_keys import KeyRoom
 from ecs_queue.protocol.decisions import LedgerWrite, build_lost_update, decide_call
 from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.operations import RefusalKind, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import STOPPED_BY_START_TIMEOUT, Record, Submission, build_client_token
 from ecs_queue.protocol.record_moves import is_start_overdue
 from ecs_queue.protocol.settings import ProtocolSettings
+from ecs_queue.protocol.state_machine import claims, client_operations, launch_reports, task_updates
 from ecs_queue.protocol.states import State
 from ecs_queue.protocol.task_order import compare_observations
 from ecs_queue.runtask.launch_spec import LaunchSpec
@@ -81,7 +84,7 @@ def no_result_deduplication() -> list[Patch]:
 
 def stale_claim_accepted() -> list[Patch]:
     """A worker whose claim was reclaimed may still write its result."""
-    return [(state_machine, "_has_claim", lambda record, token: record.state is State.LAUNCHING)]
+    return [(launch_reports, "_has_claim", lambda record, token: record.state is State.LAUNCHING)]
 
 
 def ambiguous_call_taken_for_no_effect() -> list[Patch]:
@@ -102,7 +105,7 @@ def empty_list_believed_at_once() -> list[Patch]:
     def at_once(record: Record, rules: ProtocolSettings) -> float:
         return record.last_claim_at
 
-    return [(state_machine, "absence_provable_at", at_once)]
+    return [(launch_reports, "absence_provable_at", at_once)]
 
 
 def no_send_deadline() -> list[Patch]:
@@ -116,7 +119,7 @@ def no_send_deadline() -> list[Patch]:
 
 def reclaim_leaves_call_unambiguous() -> list[Patch]:
     """The refusal of a second call is believed while the first call may still take effect."""
-    original = state_machine.reclaim
+    original = claims.reclaim
 
     def reclaim(record: Record, *arguments: Any) -> ResultCode:
         was_ambiguous = record.ambiguous
@@ -124,7 +127,7 @@ def reclaim_leaves_call_unambiguous() -> list[Patch]:
         record.ambiguous = was_ambiguous
         return code
 
-    return [(state_machine, "reclaim", reclaim)]
+    return [(claims, "reclaim", reclaim)]
 
 
 def no_lease() -> list[Patch]:
@@ -139,7 +142,7 @@ def no_lease() -> list[Patch]:
 
 def stop_ends_ambiguous_launch() -> list[Patch]:
     """A stop moves LAUNCHING to REVOKED without listing tasks."""
-    original = state_machine.stop
+    original = client_operations.stop
 
     def stop(record: Record, by: str, launch: int, now: float) -> ResultCode:
         code = original(record, by, launch, now)
@@ -148,12 +151,12 @@ def stop_ends_ambiguous_launch() -> list[Patch]:
             return ResultCode.ENDED
         return code
 
-    return [(state_machine, "stop", stop)]
+    return [(client_operations, "stop", stop)]
 
 
 def no_accept_deadline() -> list[Patch]:
     """A late duplicate makes a new record of a request that was forgotten."""
-    original = state_machine.put
+    original = client_operations.put
 
     def put(record: Record | None, new: Submission, now: float) -> Any:
         code, created = original(record, msgspec.structs.replace(new, accept_until=now + 1e6), now)
@@ -161,12 +164,12 @@ def no_accept_deadline() -> list[Patch]:
             created.accept_until = new.accept_until
         return code, created
 
-    return [(state_machine, "put", put)]
+    return [(client_operations, "put", put)]
 
 
 def no_token_expiry() -> list[Patch]:
     """An ambiguous launch is called again after an hour, when ECS has forgotten the client token of a short task."""
-    return [(state_machine, "LIST_ONLY_AFTER", float("inf")), (state_machine, "ABSENCE_UNPROVABLE_AFTER", float("inf"))]
+    return [(claims, "LIST_ONLY_AFTER", float("inf")), (launch_reports, "ABSENCE_UNPROVABLE_AFTER", float("inf"))]
 
 
 def missing_task_taken_for_lost() -> list[Patch]:
@@ -191,8 +194,8 @@ def equal_version_taken_for_nothing_new() -> list[Patch]:
         stale = update.version and update.version <= record.version
         return ResultCode.STALE if stale else original(record, update, now)
 
-    original = state_machine.update_task
-    return [(decisions, "compare_observations", compare), (state_machine, "update_task", update_task)]
+    original = task_updates.update_task
+    return [(decisions, "compare_observations", compare), (task_updates, "update_task", update_task)]
 
 
 def capacity_failure_costs_attempt() -> list[Patch]:
@@ -252,17 +255,47 @@ def claim_token_not_recognized() -> list[Patch]:
 
 def pause_and_limits_ignored() -> list[Patch]:
     """Workers claim without checking the queue's pause and limits in the ledger."""
-    return [(state_machine, "_find_claim_obstacle", lambda claim_request, settings, counts: None)]
+    return [(claims, "_find_claim_obstacle", lambda claim_request, settings, counts: None)]
 
 
 def max_starting_ignored() -> list[Patch]:
     """Workers claim without checking in the ledger how many tasks start."""
-    return [(state_machine, "_is_start_limit_reached", lambda claim_request, counts: False)]
+    return [(claims, "_is_start_limit_reached", lambda claim_request, counts: False)]
 
 
 def start_slot_freed_too_early() -> list[Patch]:
     """Only a call holds a slot, not the task that it has started."""
     return [(memory, "is_starting", lambda record: record.state is State.LAUNCHING)]
+
+
+def key_limit_ignored() -> list[Patch]:
+    """A claim does not look how many requests of the key are in flight."""
+    return [(KeyRoom, "is_full", False)]
+
+
+def key_slot_freed_too_early() -> list[Patch]:
+    """Only a call holds a slot of a key, not the task that it has started."""
+    return [(memory_keys, "holds_key_slot", lambda record: record.state is State.LAUNCHING)]
+
+
+def key_slot_freed_without_waking() -> list[Patch]:
+    """What leaves its slot wakes none of those that wait for it."""
+    return [(MemoryKeys, "_follow_key", lambda self, record, had_slot, had_turn, now: None)]
+
+
+def turn_for_a_key_not_handed_on() -> list[Patch]:
+    """A request that ends when it is its turn wakes none of those behind it."""
+    original = MemoryKeys._follow_key
+
+    def follow_key(self: MemoryKeys, record: Record, had_slot: bool, had_turn: bool, now: float) -> None:
+        original(self, record, had_slot, had_turn and not record.is_terminal, now)
+
+    return [(MemoryKeys, "_follow_key", follow_key)]
+
+
+def order_within_a_key_ignored() -> list[Patch]:
+    """Whichever request comes first takes a free slot."""
+    return [(KeyRoom, "is_full", property(lambda self: self.free <= 0))]
 
 
 def launch_rate_ignored() -> list[Patch]:
@@ -276,7 +309,7 @@ def launch_rate_ignored() -> list[Patch]:
 
 def delay_ignored() -> list[Patch]:
     """A claim does not look whether the request's time has come."""
-    original = state_machine.claim
+    original = claims.claim
 
     def claim(record: Record, *arguments: Any) -> ResultCode:
         delayed_until = record.delayed_until
@@ -286,7 +319,7 @@ def delay_ignored() -> list[Patch]:
         record.delayed_until = delayed_until
         return code
 
-    return [(state_machine, "claim", claim)]
+    return [(claims, "claim", claim)]
 
 
 def retry_rules_ignored() -> list[Patch]:
@@ -372,6 +405,7 @@ _DELAYED_CALLS = SimFaults(
     run_task_lost_after_effect=0.3,
     run_task_lost_before_effect=0.1,
 )
+_KEYS = SimPolicies(max_per_key=1, keys=("k",))
 _NOT_FINISHED = "not over after"
 _UNWANTED_TASK = (
     "is started while its record is|two tasks alive for one request|QUEUED .*has a task|QUEUED while its task is alive"
@@ -387,7 +421,11 @@ PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
         ProtocolRule(no_result_deduplication, "was given the result of .* twice"),
         ProtocolRule(stale_claim_accepted, _UNWANTED_TASK, replace(_DELAYED_CALLS, never_starts=0.7)),
         ProtocolRule(ambiguous_call_taken_for_no_effect, _UNWANTED_TASK),
-        ProtocolRule(empty_list_believed_at_once, _UNWANTED_TASK, replace(_LOST_CALLS, kill=0.01)),
+        ProtocolRule(
+            empty_list_believed_at_once,
+            f"{_UNWANTED_TASK}|ended REVOKED while its task is alive",
+            replace(_LOST_CALLS, kill=0.01),
+        ),
         ProtocolRule(
             no_send_deadline,
             _UNWANTED_TASK,
@@ -395,7 +433,11 @@ PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
         ),
         ProtocolRule(reclaim_leaves_call_unambiguous, _UNWANTED_TASK, _DELAYED_CALLS),
         ProtocolRule(no_lease, _UNWANTED_TASK, _DELAYED_CALLS),
-        ProtocolRule(stop_ends_ambiguous_launch, "ended REVOKED while its task is alive", _LOST_CALLS),
+        ProtocolRule(
+            stop_ends_ambiguous_launch,
+            "ended REVOKED while its task is alive|is started while its record is REVOKED",
+            _LOST_CALLS,
+        ),
         ProtocolRule(
             no_accept_deadline,
             "ended and begins again|the terminal record .* moved",
@@ -415,6 +457,16 @@ PROTOCOL_RULES: Mapping[str, ProtocolRule] = {
         ProtocolRule(launch_rate_ignored, "with it .* in", SimFaults(), SimPolicies(launch_rate=0.02)),
         ProtocolRule(max_starting_ignored, "with it .* start$", SimFaults(), SimPolicies(max_starting=1)),
         ProtocolRule(start_slot_freed_too_early, "with it .* start$", SimFaults(), SimPolicies(max_starting=1)),
+        ProtocolRule(key_limit_ignored, "of its key are in flight", SimFaults(), _KEYS),
+        ProtocolRule(key_slot_freed_too_early, "of its key are in flight", SimFaults(), _KEYS),
+        ProtocolRule(key_slot_freed_without_waking, "wait for the key k, which is free", SimFaults(), _KEYS),
+        ProtocolRule(
+            turn_for_a_key_not_handed_on,
+            "wait for the key k, which is free",
+            SimFaults(ledger_lost_before_effect=0.4),
+            _KEYS,
+        ),
+        ProtocolRule(order_within_a_key_ignored, "which wait for its key", SimFaults(drop=0.3), _KEYS),
         ProtocolRule(
             retry_rules_ignored,
             "started a task, and no attempt|consumed an attempt, but nothing",

@@ -42,6 +42,7 @@ _READ_OPERATIONS = frozenset(
         "list_dead_letters",
         "get_dead_letters",
         "count_dead_letters",
+        "total_dead_letters",
         "list_workers",
         "list_paused_queues",
         "read_runs",

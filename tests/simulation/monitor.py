@@ -18,6 +18,7 @@ from ecs_queue.protocol.states import LIVE_STATES, TRANSITIONS, State
 from tests.simulation.clients import SimOwner
 from tests.simulation.ecs import SimEcs, SimTask
 from tests.simulation.faults import SimFaults
+from tests.simulation.key_monitor import KeyMonitor
 from tests.simulation.ledger import SimLedgerServer
 from tests.simulation.process import SimulationContext
 
@@ -50,6 +51,7 @@ class InvariantMonitor:
         self._launch_rate = 0.0 if has_faults else config.base_profile.launch_rate
         self._claimed_at: list[float] = []
         self._max_starting = config.base_profile.max_starting
+        self._max_per_key = config.base_profile.max_per_key
         self._has_retry_rules = bool(config.base_profile.retry_rules)
         self._has_capacity_fallback = bool(config.base_profile.capacity_fallback)
         self._capacity: dict[str, CapacityState] = {}
@@ -64,6 +66,7 @@ class InvariantMonitor:
         self._unconfirmed: set[str] = set()
         self.violations: list[str] = []
         self.coverage: Counter[str] = Counter()
+        self.key_monitor = KeyMonitor(self._max_per_key, self.report_violation, self.coverage)
         self.ledger: SimLedgerServer
         self.ecs: SimEcs
 
@@ -91,6 +94,7 @@ class InvariantMonitor:
             if previous is None or _has_changed(previous, record):
                 self._check_change(operation, previous, record)
                 self._last_seen[record_id] = msgspec.structs.replace(record)
+        self.key_monitor.check(operation, records.values(), self.ledger.now())
         if len(self._last_seen) > len(records):
             self._last_seen = {key: record for key, record in self._last_seen.items() if key in records}
 
@@ -116,6 +120,7 @@ class InvariantMonitor:
         lost = self._last_seen.keys() - records.keys()
         self.lost_puts |= lost
         self._last_seen = {key: msgspec.structs.replace(record) for key, record in records.items()}
+        self.key_monitor.forget()
         forgotten = {key for key in self._ended_records if key[0] in lost or not self._is_known_ended(key)}
         self._ended_records = {key: record for key, record in self._ended_records.items() if key not in forgotten}
         self._forgotten_ended |= forgotten

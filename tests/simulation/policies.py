@@ -25,6 +25,8 @@ class SimPolicies:
     has_retry_rules: bool = False  # RETRY_RULES
     delays: tuple[float, ...] = ()  # of the requests of an owner, in turn; 0: none
     max_starting: int = 0
+    max_per_key: int = 0
+    keys: tuple[str, ...] = ()  # of the requests of an owner, in turn; "": none
     launch_rate: float = 0.0  # launches a second
     has_capacity_fallback: bool = False  # CAPACITY_FALLBACK
     stays_pending: float = 0.0  # the probability that a task never starts
@@ -43,4 +45,16 @@ def draw_policies(seed: int) -> SimPolicies:
     if rng.random() < 0.15:
         policies["launch_rate"] = rng.choice((0.02, 0.5))
     policies["has_capacity_fallback"] = rng.random() < 0.25
+    if rng.random() < 0.3:
+        policies |= _draw_keys(rng)
     return SimPolicies(**policies)
+
+
+def draw_warm_policies(seed: int) -> SimPolicies:
+    """Return those of a seed with warm pools: keys, which an idle runner must not get around."""
+    rng = random.Random(f"warm policies {seed}")
+    return SimPolicies(**_draw_keys(rng)) if rng.random() < 0.3 else SimPolicies()
+
+
+def _draw_keys(rng: random.Random) -> dict[str, Any]:
+    return {"max_per_key": rng.choice((0, 1, 1, 2)), "keys": rng.choice((("k",), ("k", "k", ""), ("k", "l")))}

@@ -42,6 +42,7 @@ class RunnerFaults:
     forgotten: float = 0.0  # ECS shows the task no more once it has stopped
     run_expires: float = 0.0  # per task: the run is forgotten while it is idle
     taken_for_silent: float = 0.0  # per task: its run is closed as silent while it is idle
+    drained: float = 0.0  # per task: an operator drains the pools, soon after the task has started, or before
     hint_lost: float = 0.0  # no launcher learns that a run has changed
     ignores_sigterm: float = 0.0  # per command
     exits_1: float = 0.0
@@ -66,6 +67,7 @@ _USUAL = RunnerFaults(
     forgotten=0.1,
     run_expires=0.1,
     taken_for_silent=0.1,
+    drained=0.1,
     hint_lost=0.2,
     ignores_sigterm=0.2,
     exits_1=0.15,

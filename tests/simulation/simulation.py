@@ -117,6 +117,7 @@ def make_environ(
     limit = overrides.pop("queue_limit")
     profile = {"TASK_DEFINITION": task_definition, "MAX_IN_FLIGHT": limit, "START_TIMEOUT": f"{policies.start_timeout}"}
     profile |= {"MAX_STARTING": str(policies.max_starting), "LAUNCH_RATE": str(policies.launch_rate)}
+    profile["MAX_PER_KEY"] = str(policies.max_per_key)
     if policies.has_retry_rules:
         profile["RETRY_RULES"] = json.dumps(RETRY_RULES)
     if policies.has_capacity_fallback:
@@ -165,7 +166,7 @@ class Simulation:
             self._faults_end_at = rng.uniform(3000.0, 8000.0)
         self._workers: dict[str, SimWorker] = {}
         self._clients: dict[str, SimClientProcess] = {}
-        self._delays = policies.delays
+        self._delays, self._keys = policies.delays, policies.keys
         self._start_counts: Counter[str] = Counter()
         self._owners = [self._new_owner(number) for number in range(rng.choice((1, 1, 2)))]
 
@@ -304,6 +305,8 @@ class Simulation:
             line["relaunch"] = rng.choice(("never_started", "interrupted", "any_failure"))
             if self._delays and (delay := self._delays[index % len(self._delays)]):
                 line["delay"] = delay
+            if self._keys and (key := self._keys[index % len(self._keys)]):
+                line |= {"concurrency_key": key, "priority": index % 2}
             if rng.random() < 0.2:
                 line["expires_in"] = rng.choice((30.0, 300.0, 2400.0)) * rng.uniform(0.5, 2.0)
             if rng.random() < 0.15:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ecs_queue.messages.envelope import build_result
+from ecs_queue.messages.result import build_result
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 from tests.simulation.clients import SimOwner, SimRequest

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -38,13 +37,13 @@ def test_whatever_goes_wrong_nothing_is_lost_and_nothing_runs_twice(block: int) 
 @pytest.mark.slow
 def test_the_seeds_meet_every_result_that_matters() -> None:
     """A simulation without such a result proves nothing about it."""
-    coverage: Counter[str] = Counter()
-    for seed in range(200):
-        coverage += simulate(seed).coverage
-    expected = {
+    missing = {
         "claim run_task",
         "claim limit_reached",
         "put_and_claim limit_reached",
+        "put_and_claim key_full",
+        "claim key_full",
+        "claim before others of its key",
         "put_and_claim paused",
         "put_and_claim run_task",
         "put_and_claim not_claimable",
@@ -80,7 +79,11 @@ def test_the_seeds_meet_every_result_that_matters() -> None:
         "by an event: update_tasks ended",
         "polled_soon",
     }
-    assert expected - coverage.keys() == set()
+    for seed in range(200):
+        missing -= (+simulate(seed).coverage).keys()  # a count may be 0
+        if not missing:
+            break
+    assert missing == set()
 
 
 def test_without_faults_every_request_takes_one_launch() -> None:

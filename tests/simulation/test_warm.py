@@ -38,11 +38,13 @@ def test_whatever_happens_to_runners_nothing_is_lost_and_nothing_runs_twice() ->
     expected = {
         "claim assigned",
         "claim no_runner",
+        "claim key_full",
         "put_and_claim assigned",
         "settle ended",
         "settle requeued",
         "settle describe_task",
         "settle stale",
+        "put_back requeued",
         "update_runner_tasks ended",
         "update_runner_tasks requeued",
         "update_runner_tasks stale",

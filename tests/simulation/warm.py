@@ -12,7 +12,7 @@ from ecs_queue.runs.runner_options import RunnerOptions
 from tests.simulation.ecs import SimTask, draw_version_growth
 from tests.simulation.events import draw_event_faults
 from tests.simulation.faults import SimFaults, draw_faults
-from tests.simulation.policies import SimPolicies
+from tests.simulation.policies import SimPolicies, draw_warm_policies
 from tests.simulation.process import HistoryLine, SimulationContext
 from tests.simulation.runners import RunnerFaults, SimRunner, draw_runner_faults
 from tests.simulation.simulation import MAX_STEPS, Simulation, SimulationReport, make_environ, simulated_time
@@ -37,7 +37,8 @@ def simulate_warm(
     context.faults = draw_faults(context.rng) if faults is None else faults
     drawn = draw_runner_faults(seed) if runner_faults is None else runner_faults
     with simulated_time(context):
-        simulation = WarmSimulation(context, drawn, draw_event_faults(seed), draw_version_growth(seed))
+        policies = draw_warm_policies(seed)
+        simulation = WarmSimulation(context, drawn, draw_event_faults(seed), draw_version_growth(seed), policies)
         simulation.run(max_steps)
     return simulation.report(seed, lines)
 
@@ -93,6 +94,13 @@ class WarmSimulation(Simulation):
         return self._context.rng.choice((3, 5, 8))
 
     # What happens in containers: `SimRunners`.
+
+    def _task_created(self, task: SimTask) -> None:
+        super()._task_created(task)
+        context = self._context
+        if task.runner_options is not None and context.happens(self._runner_faults.drained):
+            seconds = context.rng.choice((1.0, 20.0, 100.0)) * context.rng.random()
+            context.scheduler.call_after(seconds, self._drain)
 
     def start(self, task: SimTask, options: RunnerOptions) -> None:
         """See `SimRunners`."""
@@ -176,6 +184,20 @@ class WarmSimulation(Simulation):
             seconds = self._context.rng.choice((0.0, 10.0)) * self._context.rng.random()
             self._context.scheduler.call_after(seconds, lambda: self._stop_silent(task))
 
+    def _drain(self) -> None:
+        """What `pools drain` does; runners and workers act between its steps."""
+        names = list(self.ledger.runs)
+        self._context.trace("an operator drains the pools")
+        self.ledger.drain_runs(names)
+        untaken = [run for run in self.ledger.read_runs(names) if run is not None and run.phase is RunPhase.ASSIGNED]
+        ids = [run.id for run in untaken]
+        seconds = self._context.rng.choice((0.1, 5.0)) * self._context.rng.random()
+        self._context.scheduler.call_after(seconds, lambda: self._put_back(names, ids))
+
+    def _put_back(self, names: list[str], ids: list[str]) -> None:
+        self._ledger_changed("put_back", self.ledger.put_back(ids))
+        self.ledger.drain_runs(names)
+
     def _stop_silent(self, task: SimTask) -> None:
         self.ecs.stop_task(task.arn, "silent")
 
@@ -193,8 +215,11 @@ class WarmSimulation(Simulation):
     def _is_idle(self, runner: SimRunner) -> bool:
         """Whether launchers find and stop it although it hangs: the run is its own, and no command waits for it."""
         run = self.ledger.runs.get(runner.options.run)
-        is_own = run is not None and run.boot == runner.boot and run.closed != CLOSED_BY_RUNNER
-        return run is not None and is_own and runner.running is None and run.phase is not RunPhase.FETCHED
+        if run is None or runner.running is not None or run.phase is RunPhase.FETCHED:
+            return False
+        if not run.boot:  # it hangs before its first word, and its command was taken away
+            return bool(run.closed) and run.arn == runner.arn
+        return run.boot == runner.boot and run.closed != CLOSED_BY_RUNNER
 
     def _release(self, runner: SimRunner) -> None:
         """Only its host or a person ends what hangs with a command, before its first or after its last word."""

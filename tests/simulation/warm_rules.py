@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import unittest.mock
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
 from ecs_queue.ledger import memory_runs
-from ecs_queue.protocol import assignments, decisions, runs, state_machine
+from ecs_queue.protocol import assignments, decisions, runs
 from ecs_queue.protocol.assignments import RunChange
 from ecs_queue.protocol.operations import ClaimRequest, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import STOPPED_BY_TIME_LIMIT, Record
 from ecs_queue.protocol.record_moves import finish
 from ecs_queue.protocol.runs import NoTurn, Run, RunEnd, RunPhase, Turn
 from ecs_queue.protocol.settings import ProtocolSettings
+from ecs_queue.protocol.state_machine import claims, launch_reports
 from ecs_queue.protocol.states import State
 from ecs_queue.runner.decisions import RunnerState
 from ecs_queue.worker.silent_runners import SilentRunners
@@ -26,7 +28,30 @@ from tests.simulation.runners import RunnerFaults, SimRunnerLink
 
 def void_leaves_the_run() -> list[Patch]:
     """A stopped, expired or late request is still given to its runner."""
-    return [(assignments, "void", lambda run: False)]
+    return [(assignments, "void", lambda run, arn, now: False)]
+
+
+def taken_command_is_put_back() -> list[Patch]:
+    """A drain queues a request again whose command its runner has."""
+    original = assignments.put_back
+
+    def put_back(record: Record, run: Run | None, now: float) -> RunChange:
+        if run is not None and run.phase is RunPhase.FETCHED:
+            run.phase = RunPhase.ASSIGNED
+        return original(record, run, now)
+
+    return [(assignments, "put_back", put_back)]
+
+
+def drained_runner_is_not_voided() -> list[Patch]:
+    """A drain queues a request again, and leaves its command to the runner that starts."""
+    original = assignments.put_back
+
+    def put_back(record: Record, run: Run | None, now: float) -> RunChange:
+        with unittest.mock.patch.object(assignments, "void", return_value=False):
+            return original(record, run, now)
+
+    return [(assignments, "put_back", put_back)]
 
 
 def late_is_decided_by_an_older_look() -> list[Patch]:
@@ -90,15 +115,15 @@ def end_is_reported_once() -> list[Patch]:
 def bound_run_is_ignored() -> list[Patch]:
     """A launch counts as failed although its runner has come."""
     patches = []
-    for name in ("no_effect", "refused", "reclaim"):
-        original = getattr(state_machine, name)
+    for module, name in ((launch_reports, "no_effect"), (launch_reports, "refused"), (claims, "reclaim")):
+        original = getattr(module, name)
 
         def without_run(*arguments: Any, original: Callable[..., ResultCode] = original) -> ResultCode:
             *others, run = arguments
             return original(*others, run if run is None or not run.boot else None)
 
         without_run.__name__ = name
-        patches.append((state_machine, name, without_run))
+        patches.append((module, name, without_run))
     return patches
 
 
@@ -312,6 +337,8 @@ WARM_RULES: Mapping[str, WarmRule] = {
     rule.disable.__name__: rule
     for rule in (
         WarmRule(void_leaves_the_run, _DISAGREE, first_seed=15),
+        WarmRule(taken_command_is_put_back, f"{_DISAGREE}|{_STARTED_AGAIN}", RunnerFaults(drained=0.8, runs_long=0.5)),
+        WarmRule(drained_runner_is_not_voided, _DISAGREE, RunnerFaults(drained=0.8)),
         WarmRule(late_is_decided_by_an_older_look, f"{_DOUBLED}|while its command runs|no attempt was consumed"),
         WarmRule(turn_is_given_once, _NOT_FINISHED, _LOSSES),
         WarmRule(any_process_binds, _DOUBLED, RunnerFaults(two_tasks=0.6, restart=0.05)),
@@ -376,7 +403,7 @@ WARM_RULES: Mapping[str, WarmRule] = {
             no_barrier_before_a_runner_exits,
             "let go",
             RunnerFaults(fail_over=0.4, hint_lost=1.0, runs_long=0.7),
-            first_seed=23,
+            first_seed=95,
         ),
     )
 }

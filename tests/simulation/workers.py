@@ -18,6 +18,7 @@ from ecs_queue.protocol.record import Record
 from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.consumer import Consumer
 from ecs_queue.worker.context import WorkerContext
+from ecs_queue.worker.ended_runners import EndedRunners
 from ecs_queue.worker.event_listener import EventListener
 from ecs_queue.worker.fair_queue import FairQueue
 from ecs_queue.worker.launcher import Launcher
@@ -191,7 +192,7 @@ class SimWorker(SimProcess):
         )
         self._services = [
             self._consumer_service,
-            SimPeriodicService("poller", lambda: poller.step(), self),
+            SimPeriodicService("poller", lambda: poller.step(), self, finish=poller.give_back),
             SimPeriodicService("sweeper", lambda: sweeper.step(), self),
             SimPeriodicService("admission", lambda: admission.step(), self),
             *self._event_services(worker_context, poller, event_server),
@@ -241,10 +242,11 @@ class SimWorker(SimProcess):
     def _runner_services(self, worker_context: WorkerContext, poller: Poller) -> list[SimPeriodicService]:
         if not any(map(worker_context.is_warm, worker_context.queues)):
             return []
-        silent_runners = SilentRunners(worker_context)
+        silent_runners, ended_runners = SilentRunners(worker_context), EndedRunners(worker_context)
         return [
             SimPeriodicService("run-settler", lambda: poller.run_settler.step(), self),
             SimPeriodicService("silent-runners", lambda: silent_runners.step(), self),
+            SimPeriodicService("ended-runners", lambda: ended_runners.step(), self),
         ]
 
     def _publish_result(self, record: Record) -> None:

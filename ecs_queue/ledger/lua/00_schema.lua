@@ -8,6 +8,8 @@
 --   P retry:<queue>        zset    id -> not_before: QUEUED again, or for later; no message carries it
 --   P delayed:<queue>      zset    id -> delayed_until: QUEUED requests that were submitted for later
 --   P starting:<queue>     zset    id -> when it was claimed: launches that count for the queue's max_starting
+--   P key_holders:<queue>|<key> zset  id -> when it was claimed, or last checked: requests in flight with a concurrency key
+--   P key_waiting:<queue>  zset    "<key>\n<order> <id>" -> 0: QUEUED requests whose key is full, in their order (11_keys.lua)
 --   P expiry               zset    id -> deadline: QUEUED records that have one
 --   P undelivered:<owner>  zset    id -> finished_at: results that their owner has not confirmed
 --   P arns                 hash    task ARN -> id, while the task is live
@@ -46,16 +48,18 @@
 -- then the arguments. Times are in seconds, to the millisecond. A reply is a list: the result code, then the record as
 -- {id, field, value, ...} where the caller needs it. With a number in ARGV 4 the arguments are those of several calls in a row, and the reply is the
 -- list of their replies: setting up the script costs as much as one call.
--- protocol/state_machine.py is the same protocol in Python, for the in-memory ledger.
+-- protocol/state_machine/ is the same protocol in Python, for the in-memory ledger.
 
 local P = ARGV[2]
-local NOW = tonumber(ARGV[3])
-if not NOW then
-  local time = redis.call('TIME')
-  NOW = tonumber(time[1]) + tonumber(time[2]) / 1e6
-end
 -- Rounded as times are stored: otherwise a record leased at its very time could lie after NOW for the next operation.
-NOW = tonumber(string.format('%.3f', NOW))
+-- Whole milliseconds are divided once, which gives the number that the text of the time is read as.
+local NOW = tonumber(ARGV[3])
+if NOW then
+  NOW = tonumber(string.format('%.3f', NOW))
+else
+  local time = redis.call('TIME')
+  NOW = math.floor(tonumber(time[1]) * 1000 + tonumber(time[2]) / 1000 + 0.5) / 1000
+end
 local ARGUMENTS_PER_CALL, FIRST_ARGUMENT = tonumber(ARGV[4]), 6
 local BARRIER_FOLLOWS = ARGV[5] == '1'
 

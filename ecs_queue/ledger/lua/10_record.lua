@@ -62,9 +62,15 @@ local function is_starting(r)
   return status == '' or (STATUS_RANKS[status] or STATUS_RANKS.RUNNING) < STATUS_RANKS.RUNNING
 end
 
+-- Without reading a field of the record: most have no key.
+local function has_key(r) return (r.stored.concurrency_key or r.changed.concurrency_key) ~= nil end
+
+local concurrency_keys -- 11_keys.lua
+
 local function snapshot(r)
   r.before = { state = r.state, index = r.state and index_of(r), arn = r.arn, owner = r.owner,
                undelivered = r.undelivered, run = r.run, is_starting = is_starting(r) }
+  if has_key(r) then concurrency_keys().note(r) end
   return r
 end
 
@@ -134,14 +140,14 @@ local usual_texts = {}
 -- Take the fields into the record. Whether they are those of a usual one, which can be used: short numbers without sign
 -- and exponent, and short texts in ASCII. find_field_defect takes several times as long.
 local function read_fields(r, flat)
-  local stored, are_usual = r.stored, true
+  local stored, are_usual, find = r.stored, true, string.find
   for i = 1, #flat, 2 do
     local field, value = flat[i], flat[i + 1]
     stored[field] = value
     if RECORD_NUMBERS[field] then
-      are_usual = are_usual and #value <= SETTINGS.max_usual_digits and string.find(value, '^%d+%.?%d*$')
+      are_usual = are_usual and #value <= SETTINGS.max_usual_digits and find(value, '^%d+%.?%d*$')
     elseif are_usual and not usual_texts[value] then
-      are_usual = #value <= SETTINGS.max_usual_bytes and string.find(value, '^[^\128-\255]*$')
+      are_usual = #value <= SETTINGS.max_usual_bytes and find(value, '^[^\128-\255]*$')
       usual_texts[value] = are_usual
     end
   end
@@ -298,6 +304,7 @@ local function store(r, due_at)
   store_payload(r)
   move_indexes(r, due_at)
   move_results(r)
+  if has_key(r) then concurrency_keys().follow(r) end
   if has_ended(r) or not r.before.state then set_lifetime(r) end
 end
 
@@ -308,6 +315,7 @@ local function clear_claim(r)
   set(r, 'ambiguous', 0)
   set(r, 'retired', 0)
   set(r, 'abandoned_claims', 0)
+  if has_key(r) then set(r, 'waits_for_key', 0) end
 end
 
 local function finish(r, state, attempts, at, reason)

@@ -69,19 +69,21 @@ local function release_run(run)
   redis.call('PEXPIRE', run_key(run.name), milliseconds(SETTINGS.idle_run_seconds))
 end
 
--- Take an ASSIGNED run's assignment away: that launch provably never starts, whatever ECS does.
-local function void_run(run)
-  if run.boot == '' then
+-- Take an ASSIGNED run's assignment away: that launch provably never starts, whatever ECS does. arn: of the task that
+-- RunTask has started for it; '' if that is not known, or the task has stopped.
+local function void_run(run, arn)
+  if run.boot == '' and arn == '' then
     redis.call('DEL', run_key(run.name), turn_key(run.name))
-  else
-    release_run(run)
-    close_run(run, 'voided')
+    return
   end
+  if run.boot == '' then set_run(run, 'arn', arn, 'seen_at', NOW) end -- by it the task of one that never calls is found
+  release_run(run)
+  close_run(run, 'voided')
 end
 
 -- An operation of the claim has taken the record out of the launch that this run still has.
 local function void_left_run(r, run)
-  if run and run.phase == 'assigned' and r.state ~= 'LAUNCHING' and r.state ~= 'LAUNCHED' then void_run(run) end
+  if run and run.phase == 'assigned' and r.state ~= 'LAUNCHING' and r.state ~= 'LAUNCHED' then void_run(run, '') end
 end
 
 -- End a record that is to be stopped, and whose run is voided.
@@ -91,11 +93,12 @@ local function finish_stopped(r)
   return 'ended'
 end
 
--- Idle since now, unless that is known.
+-- Idle since now, unless that is known: then nothing is written.
 local function add_idle(run)
   local key = P .. 'idle:' .. run.pool
-  call('ZADD', key, 'NX', text(NOW), run.name)
-  call('PEXPIRE', key, milliseconds(2 * SETTINGS.idle_run_seconds))
+  if call('ZADD', key, 'NX', text(NOW), run.name) == 1 then
+    call('PEXPIRE', key, milliseconds(2 * SETTINGS.idle_run_seconds))
+  end
 end
 
 local function assign_run(run, r, turn, payload)

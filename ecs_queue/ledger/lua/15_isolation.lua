@@ -14,9 +14,15 @@ local function keep_apart(id, err, index)
     indexes[#indexes + 1] = P .. 'retry:' .. r.queue
     indexes[#indexes + 1] = P .. 'delayed:' .. r.queue
     indexes[#indexes + 1] = P .. 'starting:' .. r.queue
+    if has_key(r) then indexes[#indexes + 1] = concurrency_keys().holders_of(r.queue, r.concurrency_key) end
   end
   if type(r.owner) == 'string' then indexes[#indexes + 1] = P .. 'undelivered:' .. r.owner end
   for _, key in pairs(indexes) do pcall(call, 'ZREM', key, id) end
+  if type(r.queue) == 'string' and has_key(r) then
+    local keys = concurrency_keys()
+    pcall(call, 'ZREM', keys.waiting_of(r.queue), keys.waiting_entry(r))
+    pcall(keys.wake, r.queue, r.concurrency_key, SETTINGS.max_key_waiters_checked, 1)
+  end
 end
 
 -- What work(id, index, ...) returns; nothing for a record that cannot be used.
@@ -76,6 +82,11 @@ local function follow_clock()
   end
 end
 
+local function restore_key_places(r, keys)
+  if keys.holds(r) then call('ZADD', keys.holders_of(r.queue, r.concurrency_key), 'NX', text(NOW), r.id) end
+  if keys.waits(r) then call('ZADD', keys.waiting_of(r.queue), 0, keys.waiting_entry(r)) end
+end
+
 -- Put a sound record back into the indexes that it belongs to; where it stands already, it stays.
 local function restore_indexes(r)
   local index = index_of(r)
@@ -88,6 +99,7 @@ local function restore_indexes(r)
     end
     if (r.arn or '') ~= '' then call('HSET', P .. 'arns', r.arn, r.id) end
     if is_starting(r) then call('ZADD', P .. 'starting:' .. r.queue, 'NX', text(NOW), r.id) end
+    if has_key(r) then restore_key_places(r, concurrency_keys()) end
   elseif r.undelivered == 1 then
     call('ZADD', P .. 'undelivered:' .. r.owner, 'NX', text(r.finished_at), r.id)
   end

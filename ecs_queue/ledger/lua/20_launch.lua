@@ -2,7 +2,7 @@
 
 -- The result code, and the record where it existed before. The arguments are the fields of Submission in its order.
 local function put(id, nonce, digest, queue, owner, relaunch, request, accept_until, expires_at, time_limit,
-                   traceparent, delayed_until, labels, submitted_by)
+                   traceparent, delayed_until, labels, submitted_by, concurrency_key, priority)
   local r = load(id)
   if not r then
     if NOW >= tonumber(accept_until) then return 'too_late' end
@@ -22,6 +22,8 @@ local function put(id, nonce, digest, queue, owner, relaunch, request, accept_un
     set(r, 'delayed_until', tonumber(delayed_until))
     set(r, 'labels', labels)
     set(r, 'submitted_by', submitted_by)
+    if concurrency_key ~= '' then set(r, 'concurrency_key', concurrency_key) end
+    if priority ~= '0' then set(r, 'priority', tonumber(priority)) end
     if r.delayed_until > NOW then set(r, 'not_before', r.delayed_until) end
     set(r, 'created_at', NOW)
     set(r, 'state', 'QUEUED')
@@ -89,6 +91,17 @@ local function is_start_limit_reached(r, max_starting)
   return call('ZCARD', key) >= max_starting
 end
 
+local function wait_for_key(r, claim_token, limit, ahead)
+  local wait = math.min(math.max(SETTINGS.key_retry_seconds, ahead), SETTINGS.max_key_retry_seconds)
+  set(r, 'waits_for_key', 1)
+  set(r, 'not_before', NOW + wait)
+  set(r, 'reason', fill(REASONS.key_full, r.concurrency_key))
+  keep_answer(r, 'claim', claim_token, 'key_full')
+  store(r, r.not_before)
+  concurrency_keys().use_free_slots(r, limit)
+  return { 'key_full' }
+end
+
 local function wait_for_room(r, claim_token, code, reason)
   set(r, 'not_before', NOW + SETTINGS.claim_retry_seconds)
   set(r, 'reason', reason)
@@ -106,6 +119,7 @@ local function set_claim(r, claim_token, worker)
   set(r, 'worker', worker)
   set(r, 'lease_until', NOW + SETTINGS.lease_seconds)
   set(r, 'abandoned_claims', r.abandoned_claims + 1)
+  if has_key(r) then set(r, 'waits_for_key', 0) end
 end
 
 -- Whether the worker is registered, and by a process that started before `since`, not by a later one of its name.
@@ -149,10 +163,10 @@ end
 -- The arguments are the fields of ClaimRequest in its order.
 local function claim(r, claim_token, worker, args, target, container_name, max_attempts, spec_version, queue_limit,
                      for_nonce, for_launch, pool, payload, may_call, start_timeout, retry_rules, max_starting,
-                     variant, variant_reason)
-  max_starting = tonumber(max_starting)
+                     variant, variant_reason, key_limit)
+  max_starting, key_limit = tonumber(max_starting), tonumber(key_limit)
   local answer = find_answer(r, 'claim', claim_token)
-  if answer == 'paused' or answer == 'limit_reached' then return { answer } end
+  if answer == 'paused' or answer == 'limit_reached' or answer == 'key_full' then return { answer } end
   if answer then return { answer, reply_record(r, answer == 'run_task' and ARGS or nil) } end
   if r.state ~= 'QUEUED' then return { 'not_claimable', reply_record(r) } end
   if is_expired(r) then
@@ -167,11 +181,17 @@ local function claim(r, claim_token, worker, args, target, container_name, max_a
   end
   local obstacle, reason = find_claim_obstacle(r, tonumber(queue_limit))
   if obstacle then return wait_for_room(r, claim_token, obstacle, reason) end
+  if key_limit > 0 and has_key(r) then
+    local free, ahead = concurrency_keys().find_room(r, key_limit)
+    if ahead >= free then return wait_for_key(r, claim_token, key_limit, ahead) end
+  end
   local run = pool ~= '' and find_idle_run(r, pool, target)
   if run then
     -- Its runner has started: no start timeout, and no start that counts.
     freeze(r, args, target, container_name, max_attempts, spec_version, 0, retry_rules, 0, variant, variant_reason)
-    return assign(r, run, claim_token, worker, payload)
+    local reply = assign(r, run, claim_token, worker, payload)
+    if has_key(r) then concurrency_keys().use_free_slots(r, key_limit) end
+    return reply
   end
   if pool ~= '' and may_call ~= '1' then return { 'no_runner' } end
   if is_start_limit_reached(r, max_starting) then
@@ -192,6 +212,7 @@ local function claim(r, claim_token, worker, args, target, container_name, max_a
   set_claim(r, claim_token, worker)
   keep_answer(r, 'claim', claim_token, 'run_task')
   store(r, r.lease_until)
+  if has_key(r) then concurrency_keys().use_free_slots(r, key_limit) end
   return { 'run_task', reply_record(r, ARGS) }
 end
 
@@ -203,9 +224,10 @@ end
 
 -- put, then claim if the record is of this very request: {put's reply, claim's reply}
 function operations.put_and_claim(id, nonce, digest, queue, owner, relaunch, request, accept_until, expires_at,
-                                  time_limit, traceparent, delayed_until, labels, submitted_by, ...)
+                                  time_limit, traceparent, delayed_until, labels, submitted_by, concurrency_key,
+                                  priority, ...)
   local code, r = put(id, nonce, digest, queue, owner, relaunch, request, accept_until, expires_at, time_limit,
-                      traceparent, delayed_until, labels, submitted_by)
+                      traceparent, delayed_until, labels, submitted_by, concurrency_key, priority)
   if code == 'too_late' then return { { code }, { 'not_found' } } end
   if code ~= 'created' and code ~= 'unchanged' then return { reply_with(code, r), { 'not_claimable' } } end
   return { { code }, claim(r or load(id), ...) }
@@ -288,7 +310,7 @@ function operations.launched(id, nonce, launch, arn, wait)
   set(r, 'calls', 0)
   clear_claim(r)
   store(r, has_stop(r) and NOW or NOW + tonumber(wait))
-  return { 'ok' }
+  return { 'ok', false, text(NOW) }
 end
 
 -- An operation of the worker that holds the claim. change(r, ...) returns the result code, and when the record is due.

@@ -82,17 +82,17 @@ end
 
 local function settle_assigned(r, run, wait)
   if is_expired(r) then
-    void_run(run)
+    void_run(run, r.arn or '')
     finish(r, 'EXPIRED', r.attempt - 1, NOW, expiry_reason(r))
     return 'ended'
   end
   if run.boot == '' and is_start_overdue(r) then -- no process of its task has called
-    void_run(run)
+    void_run(run, r.arn or '')
     return fail_start(r, string.format(REASONS.start_timed_out, r.start_timeout), NOW, NOW + wait)
   end
   local late_at = run.assigned_at + SETTINGS.runner_ttl
   if run.turn > 1 and NOW >= late_at then
-    void_run(run)
+    void_run(run, r.arn or '')
     return relaunch(r, REASONS.not_fetched, NOW, false)
   end
   return look_again(r, run, run.turn > 1 and late_at or 0)
@@ -116,12 +116,21 @@ local function stop_with_run(r, run, requested_by)
   end
   mark_stop(r, requested_by)
   if not run or run.phase ~= 'assigned' then return 'stop_requested', math.max(NOW, r.lease_until) end
-  void_run(run)
+  void_run(run, r.arn or '')
   return finish_stopped(r)
+end
+
+-- Count from now on what lies ahead: the clock has gone back since, and nothing is to wait for it to catch up.
+local function bring_run_forward(r, run)
+  for _, field in ipairs({ 'seen_at', 'assigned_at', 'fetched_at' }) do
+    if run[field] > NOW then set_run(run, field, NOW) end
+  end
+  if r.stop_requested_at > NOW then set(r, 'stop_requested_at', NOW) end
 end
 
 local function settle(r, run, turn, exit_code, cancelled, mac, is_verified, wait, ruling)
   if not run then return r.state == 'LAUNCHED' and 'describe_task' or 'ok' end
+  bring_run_forward(r, run)
   if run.boot ~= '' then bind_run(r, run) end
   if run.phase == 'ended' then
     local is_named = turn == text(run.turn) and exit_code == text(run.exit_code) and cancelled == run.cancelled
@@ -153,7 +162,7 @@ end
 
 local function note_unfetched_end(r, run, wait, finished_at, stop_code, reason, counts_attempt, may_relaunch)
   local is_first = run.turn == 1
-  void_run(run)
+  void_run(run, '')
   if has_stop(r) then return finish_stopped(r) end
   if is_first and has_retry_rules(r) and may_relaunch ~= '1' then
     set(r, 'stop_code', stop_code)
@@ -280,25 +289,26 @@ local function is_orphaned(run)
   return run.phase ~= 'idle' and redis.pcall('HGET', key_of(run.id), 'state') == false
 end
 
--- The names of the runs whose tasks are to be stopped. Runs that are gone leave the list of runners.
-function operations.close_silent(limit)
-  local reply, closed = {}, 0
-  for _, name in ipairs(call('ZRANGE', P .. 'runners', 0, -1)) do
+-- A page of the runners: {where the next page begins or -1, the names of the runs whose tasks are to be stopped ...}.
+-- Runs that are gone leave the list of runners.
+function operations.close_silent(offset, limit)
+  offset = tonumber(offset)
+  local names = call('ZRANGE', P .. 'runners', offset, offset + tonumber(limit) - 1)
+  local reply = { #names < tonumber(limit) and -1 or offset + #names }
+  for _, name in ipairs(names) do
     local run = load_run(name)
     if run and is_silent(run) and is_orphaned(run) then
-      void_run(run)
+      void_run(run, '')
       run = load_run(name)
     end
     if not run then
       call('ZREM', P .. 'runners', name)
+      if reply[1] > 0 then reply[1] = reply[1] - 1 end
     elseif may_take(run) then
       add_idle(run) -- a claim may have dropped it while its runner could not reach the server
     elseif run.phase == 'idle' and is_silent(run) then
-      if run.closed == '' and closed < tonumber(limit) then
-        close_run(run, 'silent')
-        closed = closed + 1
-      end
-      if run.closed ~= '' and run.closed ~= 'left' and run.closed ~= 'task_stopped' then reply[#reply + 1] = name end
+      close_run(run, 'silent')
+      if run.closed ~= 'left' and run.closed ~= 'task_stopped' then reply[#reply + 1] = name end
     end
   end
   return reply
@@ -310,17 +320,24 @@ function operations.forget_runner(name)
   return { 'ok' }
 end
 
--- How many open runs of these pools were closed.
-function operations.drain_pools(...)
-  local pools, closed = {}, 0
-  for _, pool in ipairs({ ... }) do pools[pool] = true end
-  for _, name in ipairs(call('ZRANGE', P .. 'runners', 0, -1)) do
-    local run = load_run(name)
-    if run and pools[run.pool] and run.closed == '' and run.phase ~= 'assigned' then
-      close_run(run, 'drained')
-      wake(name)
-      closed = closed + 1
-    end
-  end
-  return closed
+-- Whether the run is closed by this: it is open, and has no command that its runner has not taken yet.
+function operations.drain_run(name)
+  local run = load_run(name)
+  if not run or run.closed ~= '' or run.phase == 'assigned' then return 0 end
+  close_run(run, 'drained')
+  wake(name)
+  return 1
+end
+
+-- A record whose runner has not taken its command.
+function operations.put_back(id)
+  local r = load(id)
+  if not r then return { 'not_found' } end
+  local is_in_launch = r.state == 'LAUNCHING' or r.state == 'LAUNCHED'
+  local run = is_in_launch and assigned_run(r)
+  if not run or run.phase ~= 'assigned' or has_stop(r) then return { 'stale' } end -- settle carries a stop out
+  void_run(run, r.arn or '')
+  local code, due_at = relaunch(r, REASONS.pool_drained, NOW, false)
+  store(r, due_at)
+  return { code, reply_record(r) }
 end

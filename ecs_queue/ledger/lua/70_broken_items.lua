@@ -77,7 +77,7 @@ local function restore_key(name, after, limit)
   if name == 'live' then return restore_live() end
   if string.sub(name, 1, #'dead_letter') == 'dead_letter' then return restore_dead_letters(name) end
   if string.sub(name, 1, #'undelivered:') == 'undelivered:' then return restore_range('finished', after, limit) end
-  for _, prefix in ipairs({ 'due', 'unclaimed:', 'retry:', 'starting:', 'expiry', 'arns' }) do
+  for _, prefix in ipairs({ 'due', 'unclaimed:', 'retry:', 'starting:', 'key_holders:', 'key_waiting:', 'expiry', 'arns' }) do
     if string.sub(name, 1, #prefix) == prefix then return restore_range('live', after, limit) end
   end
 end

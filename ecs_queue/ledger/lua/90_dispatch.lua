@@ -12,12 +12,12 @@ local function is_one_of(names) return string.find(names, ' ' .. ARGV[1] .. ' ',
 local ALLOWED_WHEN_FULL = ' launched call_ambiguous no_effect refused task_absent update_task stop adopt confirm reclaim'
   .. ' lease_due lease_expired reschedule_poll prune take_tokens record_throttle pause_queues resume_queues'
   .. ' heartbeat delete_dead_letters check_broken drop_broken settle update_runner_task close_silent'
-  .. ' forget_runner drain_pools may_stop set_record_apart set_entry_apart release_entry report_capacity '
+  .. ' forget_runner drain_run put_back may_stop set_record_apart set_entry_apart release_entry report_capacity '
 if is_one_of(ALLOWED_WHEN_FULL) then redis.call('DEL', key_of('')) end
 
 -- Operations on the one record that their first argument names.
 local RECORD_OPERATIONS = ' put put_and_claim claim reclaim launched call_ambiguous no_effect refused task_absent update_task'
-  .. ' stop adopt confirm settle update_runner_task '
+  .. ' stop adopt confirm settle update_runner_task put_back '
 
 -- WAIT and WAITAOF wait for what their own connection has written, and only that. An operation that finds its work done
 -- writes nothing, but what it reports may be another connection's write that is not durable yet: so this connection

@@ -16,6 +16,7 @@ from ecs_queue.protocol.states import State
 from ecs_queue.server_keys import ledger_prefix
 from tests.fake_clock import START, FakeClock
 from tests.protocol.settings import make_settings
+from tests.worker_info import make_worker_info
 
 NAMESPACE = "test"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -80,19 +81,8 @@ def make_report(name: str = "launch", **fields: Any) -> CapacityReport:
 
 def make_worker(name: str) -> WorkerInfo:
     """Make a heartbeat."""
-    return WorkerInfo(
-        name=name,
-        host="h|{ost} ü",
-        pid=7,
-        version="0.1",
-        queues=["a b", "c"],
-        concurrency=4,
-        launches_in_progress=1,
-        launched_total=3,
-        ended_total=4,
-        health="ok",
-        started_at=START,
-    )
+    numbers = {"concurrency": 4, "launches_in_progress": 1, "launched_total": 3, "ended_total": 4}
+    return make_worker_info(name, host="h|{ost} ü", queues=["a b", "c"], started_at=START, **numbers)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ecs_queue.protocol.operations import ResultCode
+from ecs_queue.protocol.settings import CANCEL_GRACE_SECONDS
 from ecs_queue.protocol.states import State
 from tests.conformance.ledger.harness import (
     ABSENCE_PROVABLE_AFTER,
@@ -16,6 +17,7 @@ from tests.conformance.ledger.harness import (
     claim_request,
     make_worker,
 )
+from tests.conformance.ledger.runner_harness import make_idle, settle, start_runner, warm_claim
 from tests.fake_clock import START
 
 #: Larger than any wait, and smaller than the error of a clock that is corrected by a time zone.
@@ -122,3 +124,42 @@ def test_a_clock_that_goes_on_changes_nothing(harness: LedgerHarness) -> None:
     harness.advance(MINUTE - 1)
     assert harness.ledger.lease_due(10) == []
     assert harness.get_record().launched_at == START
+
+
+@STEPS
+def test_the_time_limit_of_a_runners_command_is_kept(harness: LedgerHarness, step: float) -> None:
+    runner = start_runner(harness, time_limit=90.0)
+    harness.advance(-step)
+    assert settle(harness).code is ResultCode.OK
+    harness.advance(89.0)
+    runner.beat()
+    assert settle(harness).code is ResultCode.OK
+    assert not runner.beat()
+    harness.advance(1.0)
+    assert settle(harness).code is ResultCode.OK
+    assert runner.beat()
+
+
+@STEPS
+def test_a_runner_that_is_silent_is_asked_for_and_one_that_does_not_stop_is_stopped(
+    harness: LedgerHarness, step: float
+) -> None:
+    start_runner(harness)
+    harness.ledger.stop(["job"], "ann")
+    harness.advance(-step)
+    assert settle(harness).code is ResultCode.OK
+    harness.advance(SETTINGS.runner_ttl)
+    assert settle(harness).code is ResultCode.DESCRIBE_TASK
+    harness.advance(SETTINGS.stop_timeout + CANCEL_GRACE_SECONDS - SETTINGS.runner_ttl)
+    assert settle(harness).code is ResultCode.STOP_TASK
+
+
+@STEPS
+def test_a_command_that_an_idle_runner_does_not_take_is_put_back(harness: LedgerHarness, step: float) -> None:
+    make_idle(harness)
+    harness.make_queued("job")
+    assert harness.ledger.claim("job", warm_claim()).code is ResultCode.ASSIGNED
+    harness.advance(-step)
+    assert settle(harness).code is ResultCode.OK
+    harness.advance(SETTINGS.runner_ttl)
+    assert settle(harness).code is ResultCode.REQUEUED

@@ -19,9 +19,9 @@ from ecs_queue.protocol.task_order import STATUS_RANKS
 from tests.protocol.settings import DEFAULT_SETTINGS, make_settings
 
 _LUA_FILES = sorted((path for path in (files("ecs_queue.ledger") / "lua").iterdir()), key=lambda path: path.name)
-#: Indexes and steps, parts of units (1e6, 1000), the spacing of dead letters' times (1e-6), and what bounds one run of
-#: the script or the life of a key: 500 dead letters, 60 s.
-_LUA_NUMBERS = {"0", "1", "2", "3", "4", "5", "6", "1000", "1e6", "1e-6", "500", "60"}
+#: Indexes and steps, parts of units (1e6, 1000), the half that rounds, the spacing of dead letters' times (1e-6), and
+#: what bounds one run of the script or the life of a key: 500 dead letters, 60 s.
+_LUA_NUMBERS = {"0", "1", "2", "3", "4", "5", "6", "1000", "1e6", "0.5", "1e-6", "500", "60"}
 
 
 def _evaluate(declarations: str, table: str) -> dict[str, str]:

@@ -34,8 +34,10 @@ def test_dead_letters_are_counted_by_the_queue_that_their_keys_name(harness: Led
     for key in ("1", dead_letter_key("a.b", "2"), dead_letter_key("a.b", "3")):
         harness.ledger.add_dead_letter(DeadLetter(key=key, queue="a.b", reason="because", body=b"x"))
     assert harness.ledger.count_dead_letters() == {"": 1, "a.b": 2}
+    assert harness.ledger.total_dead_letters() == 3
     harness.ledger.delete_dead_letters(["1"])
     assert harness.ledger.count_dead_letters() == {"a.b": 2}
+    assert harness.ledger.total_dead_letters() == 2
 
 
 def test_adding_a_dead_letter_twice_stores_one(harness: LedgerHarness) -> None:

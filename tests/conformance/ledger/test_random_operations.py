@@ -10,13 +10,14 @@ import pytest
 
 from ecs_queue.ledger.base import RequestOperations, RunOperations
 from ecs_queue.ledger.contracts import read_contracts
+from ecs_queue.protocol.concurrency_keys import holds_key_slot, waiting_order, waits_for_slot
 from ecs_queue.protocol.operations import ResultCode
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.record_moves import is_starting
 from ecs_queue.protocol.states import TRANSITIONS, State
 from ecs_queue.redis_connection import connect
 from tests.conformance.ledger.harness import PREFIX, SETTINGS, LedgerHarness, make_memory_harness, make_redis_harness
-from tests.conformance.ledger.random_operations import IDS, OWNERS, QUEUES, RandomOperations, Transition
+from tests.conformance.ledger.random_operations import IDS, KEYS, OWNERS, QUEUES, RandomOperations, Transition
 
 _SETTINGS = msgspec.structs.replace(
     SETTINGS, max_in_flight=3, startup_allowance=2.0, max_deliveries=1, runner_ttl=600.0, stop_timeout=5.0
@@ -51,6 +52,13 @@ def check_indexes(harness: LedgerHarness) -> None:
         assert delayed & in_queue <= _index_members(client, f"delayed:{queue}") <= in_queue
         starting = {r.id for r in records if is_starting(r) and r.queue == queue}
         assert _index_members(client, f"starting:{queue}") == starting
+        parked = [r for r in records if waits_for_slot(r) and r.queue == queue]
+        entries = sorted(_index_members(client, f"key_waiting:{queue}"))
+        order = sorted(parked, key=lambda r: (r.concurrency_key, waiting_order(r)))
+        assert [entry.split()[-1] for entry in entries] == [r.id for r in order]
+        for key in KEYS:
+            holders = {r.id for r in records if holds_key_slot(r) and (r.queue, r.concurrency_key) == (queue, key)}
+            assert _index_members(client, f"key_holders:{queue}|{key}") == holders
     assert _index_members(client, "live") == {r.id for r in records if not r.is_terminal}
     assert _index_members(client, "finished") >= {r.id for r in records if r.is_terminal}
     assert not _index_members(client, "finished") & _index_members(client, "live")
@@ -87,6 +95,7 @@ def test_memory_and_a_real_server_agree_on_random_operations(redis_url: str, see
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_random_operations_make_exactly_the_transitions_and_results_of_the_tables() -> None:
     transitions = {(name, move) for name, moves in TRANSITIONS.items() for move in moves}
     contracts = read_contracts(RequestOperations, RunOperations)
@@ -96,7 +105,7 @@ def test_random_operations_make_exactly_the_transitions_and_results_of_the_table
     results = {(name, code) for name, code in results if code is not ResultCode.BROKEN}  # these break no record
     made: set[tuple[str, Transition]] = set()
     returned: set[tuple[str, ResultCode]] = set()
-    for seed in range(600):  # some transitions are made by one seed of forty
+    for seed in range(600):  # some transitions are made by one seed of two hundred
         operations = RandomOperations([make_memory_harness(_SETTINGS)], seed)
         operations.run(700)
         made |= {(name, move) for name, move in operations.transitions if name != "put_and_claim"}

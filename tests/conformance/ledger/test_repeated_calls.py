@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from ecs_queue.ledger import Ledger
-from ecs_queue.ledger.base import DeadLetter, WorkerInfo
+from ecs_queue.ledger.base import DeadLetter
 from ecs_queue.ledger.contracts import read_contracts
 from ecs_queue.protocol.capacity_fallback import CapacityEvent, CapacityState
 from ecs_queue.protocol.event_health import EventFact, EventFactKind
@@ -30,22 +30,11 @@ from tests.conformance.ledger.harness import (
 )
 from tests.conformance.ledger.runner_harness import make_idle, start_launch, start_runner, warm_claim
 from tests.fake_clock import START
+from tests.worker_info import make_worker_info
 
 _RUNS = 11
 _SETTINGS = msgspec.structs.replace(SETTINGS, max_deliveries=2)
-_WORKER = WorkerInfo(
-    name="worker-1",
-    host="here",
-    pid=1,
-    version="1",
-    queues=["default"],
-    concurrency=1,
-    launches_in_progress=0,
-    launched_total=0,
-    ended_total=0,
-    health="ok",
-    started_at=START,
-)
+_WORKER = make_worker_info("worker-1", started_at=START)
 _DEAD = DeadLetter(key="dead", queue="default", reason="no message", body=b"\xff")
 #: Operations that only read, or whose answer is about the server.
 _READ = {
@@ -55,8 +44,11 @@ _READ = {
         "may_stop",
         "find_oldest_queued",
         "count_dead_letters",
+        "total_dead_letters",
         "count_delayed",
         "count_starting",
+        "count_of_key",
+        "count_waiting_for_keys",
     ),
     *("get", "get_with_payload", "find_id_by_arn", "list_undelivered", "list_records", "count_by_state"),
     *(
@@ -102,6 +94,11 @@ def _queue_in_pause(harness: LedgerHarness) -> None:
 def _fill_queue(harness: LedgerHarness) -> None:
     harness.make_launched("other")
     harness.make_queued()
+
+
+def _fill_key(harness: LedgerHarness) -> None:
+    harness.make_launched("other", concurrency_key="k")
+    harness.make_queued(concurrency_key="k")
 
 
 def _abandon(harness: LedgerHarness) -> None:
@@ -191,6 +188,7 @@ _CASES = [
     Case("claim", _expire, lambda x: x.claim("job", None), ["ENDED"], ["NOT_CLAIMABLE"]),
     Case("claim", _queue_in_pause, lambda x: x.claim("job", claim_request()), ["PAUSED"]),
     Case("claim", _fill_queue, lambda x: x.claim("job", claim_request(queue_limit=1)), ["LIMIT_REACHED"]),
+    Case("claim", _fill_key, lambda x: x.claim("job", claim_request(key_limit=1)), ["KEY_FULL"]),
     Case("reclaim", _abandon, lambda x: x.reclaim("job", claim_request("claim-2")), ["RUN_TASK"]),
     Case("reclaim", _abandon_stopped, lambda x: x.reclaim("job", claim_request("claim-2")), ["LIST_TASKS"]),
     Case("reclaim", _abandon_poison, lambda x: x.reclaim("job", claim_request("claim-2")), ["ENDED"]),
@@ -245,9 +243,10 @@ _CASES = [
         ["ENDED"],
         ["STALE"],
     ),
-    Case("close_silent", lambda h: None, lambda x: x.close_silent(10), []),
+    Case("put_back", start_launch, lambda x: x.put_back(["job"]), ["REQUEUED"], ["STALE"]),
+    Case("close_silent", lambda h: None, lambda x: x.close_silent(0, 10), ([], -1)),
     Case("forget_runner", lambda h: None, lambda x: x.forget_runner("runner"), None),
-    Case("drain_pools", make_idle, lambda x: x.drain_pools(["p"]), 1, 0),
+    Case("drain_runs", make_idle, lambda x: x.drain_runs([run.name for run in x.list_runs()]), 1, 0),
     Case("adopt", LedgerHarness.make_launched, lambda x: x.adopt(["job"], "bob"), ["OK"]),
     Case("adopt", LedgerHarness.make_ended, lambda x: x.adopt(["job"], "bob"), ["ENDED"]),
     Case("confirm", LedgerHarness.make_ended, lambda x: x.confirm([("job", "nonce-01")], "airflow"), ["OK"]),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ecs_queue.protocol.operations import RefusalKind, ResultCode
+from ecs_queue.protocol.operations import OperationResult, RefusalKind, ResultCode
 from ecs_queue.protocol.states import State
 from tests.conformance.ledger.harness import (
     ABSENCE_PROVABLE_AFTER,
@@ -22,7 +22,7 @@ from tests.fake_clock import START
 def test_launched_stores_the_task_and_clears_the_claim(harness: LedgerHarness) -> None:
     harness.make_launching()
     harness.advance(2)
-    assert harness.ledger.launched("job", "nonce-01", 1, "arn:1", 1.0).code is ResultCode.OK
+    assert harness.ledger.launched("job", "nonce-01", 1, "arn:1", 1.0) == OperationResult(ResultCode.OK, at=START + 2)
     record = harness.get_record()
     assert (record.state, record.arn, record.launched_at) == (State.LAUNCHED, "arn:1", START + 2)
     assert (record.claim, record.lease_until, record.calls, record.reason) == ("", 0.0, 0, "")

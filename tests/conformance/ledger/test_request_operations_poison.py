@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from ecs_queue.ledger.base import WorkerInfo
 from ecs_queue.protocol.operations import RefusalKind, ResultCode
 from ecs_queue.protocol.states import State
 from tests.conformance.ledger.conftest import MakeHarness
@@ -17,6 +16,7 @@ from tests.conformance.ledger.harness import (
     make_refusal,
 )
 from tests.fake_clock import START
+from tests.worker_info import make_worker_info
 
 MAX_DELIVERIES = 3
 POISON_SETTINGS = msgspec.structs.replace(SETTINGS, max_deliveries=MAX_DELIVERIES)
@@ -29,20 +29,7 @@ def harness(make_harness: MakeHarness) -> LedgerHarness:
 
 
 def _heartbeat(harness: LedgerHarness, name: str, started_at: float = START - 1.0) -> None:
-    info = WorkerInfo(
-        name=name,
-        host="h",
-        pid=1,
-        version="1",
-        queues=["default"],
-        concurrency=1,
-        launches_in_progress=0,
-        launched_total=0,
-        ended_total=0,
-        health="ok",
-        started_at=started_at,
-    )
-    harness.ledger.heartbeat(info, 15.0)
+    harness.ledger.heartbeat(make_worker_info(name, started_at=started_at), 15.0)
 
 
 def _abandon_claims(harness: LedgerHarness, times: int) -> ResultCode:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ecs_queue.protocol.operations import EndRuling, ResultCode
-from ecs_queue.protocol.runs import RunEnd
+from ecs_queue.protocol.runs import CLOSED_BY_VOID, RunEnd
 from ecs_queue.protocol.states import State
 from tests.conformance.ledger.harness import LedgerHarness, claim_request, make_submission
 from tests.conformance.ledger.runner_harness import end_task, make_idle, settle, start_launch, warm_claim
@@ -51,7 +51,9 @@ class TestStartTimeout:
         assert settle(harness).code is code
         record = harness.get_record()
         assert (record.state, record.reason) == (state, "it had not started within its start_timeout of 60 s")
-        assert harness.ledger.read_runs([runner.name]) == [None]
+        [run] = harness.ledger.read_runs([runner.name])
+        assert run is not None
+        assert (run.closed, run.arn) == (CLOSED_BY_VOID, "arn:1")  # it is kept until its task has ended
 
     def test_one_that_has_spoken_has_started(self, harness: LedgerHarness) -> None:
         runner = start_launch(harness, claims={"start_timeout": 60.0})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ecs_queue.errors import UsageError
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 from tests.conformance.ledger.harness import DAY, LedgerHarness, make_submission
@@ -43,6 +44,12 @@ def test_an_empty_ledger_has_no_pages(harness: LedgerHarness) -> None:
         more, cursor = harness.ledger.list_records(cursor, 10)
         records += more
     assert records == []
+
+
+@pytest.mark.parametrize("cursor", ["x", "live", "live:", "live:-1", "live:1:2", "paused:0", "9" * 5000, "live:\u0661"])
+def test_a_cursor_that_no_list_has_returned_is_refused(harness: LedgerHarness, cursor: str) -> None:
+    with pytest.raises(UsageError, match="place in the list"):
+        harness.ledger.list_records(cursor, 10)
 
 
 def test_of_each_queue_the_request_that_waits_longest_is_found(harness: LedgerHarness) -> None:

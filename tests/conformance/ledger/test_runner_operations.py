@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from ecs_queue.errors import WriteNotDurable
+from ecs_queue.protocol.operations import ResultCode
 from ecs_queue.protocol.runs import NoTurn, RunEnd, RunPhase, Turn
+from ecs_queue.protocol.states import State
 from ecs_queue.runs.redis_runner import RedisRunner
 from tests.conformance.ledger.harness import LedgerHarness
 from tests.conformance.ledger.runner_harness import (
@@ -18,6 +20,8 @@ from tests.conformance.ledger.runner_harness import (
     list_changed_runs,
     make_runner,
     read_run,
+    settle,
+    start_runner,
     write_run,
 )
 from tests.fake_clock import START
@@ -103,6 +107,25 @@ def test_an_end_of_another_turn_and_a_second_end_change_nothing(runner: RunnerHa
     assert runner.run.end == END
 
 
+@pytest.mark.parametrize("is_drained", [False, True])
+def test_a_runner_may_not_leave_while_its_run_has_an_end_that_it_has_not_reported(
+    harness: LedgerHarness, is_drained: bool
+) -> None:
+    """Who may write runs can forge an end before the true one: that one must still come when the other is refused."""
+    runner = start_runner(harness)
+    if is_drained:
+        harness.ledger.drain_runs([runner.name])
+    runner.next(RunEnd(turn=1, exit_code=0, mac="forged"))
+    assert not runner.leave(END)
+    assert runner.next(END) is NoTurn.WAIT
+    assert settle(harness, is_verified=False).code is ResultCode.OK
+
+    assert runner.leave(END)
+    assert runner.run.end == END
+    assert settle(harness).code is ResultCode.ENDED
+    assert (harness.get_record().state, harness.get_record().exit_code) == (State.FAILED, 3)
+
+
 def test_a_cancelled_end_is_stored_as_such(runner: RunnerHarness) -> None:
     runner.next()
 
@@ -178,13 +201,26 @@ def test_the_permission_to_exit_is_followed_by_a_barrier_on_its_connection() -> 
     assert server.sent[-1] == ["EVALSHA", "WAITAOF"]
 
 
-def test_a_wait_that_brings_a_turn_is_one_round_trip_and_its_barrier() -> None:
+def test_a_runner_that_was_woken_asks_with_the_barrier_at_once_and_not_before_it_is_awake() -> None:
     turn = [b"turn", b"2", b"job", b"n", b"1", b"the command", b""]
-    server = _Server(None, turn, turn, 1)
+    server = _Server([b"wake", b""], turn, 1)
 
     found = RedisRunner(server, "p:", "replica").wait_for_turn("n", "b", "arn", None, 5.0)
     assert found == Turn(turn=2, id="job", nonce="n", launch=1, payload="the command", time_limit=0.0)
-    assert server.sent == [["BLPOP", "EVALSHA"], ["EVALSHA", "WAIT"]]
+    assert server.sent == [["BLPOP"], ["EVALSHA", "WAIT"]]
+
+
+def test_what_the_barrier_of_a_woken_runner_does_not_confirm_is_no_turn() -> None:
+    turn = [b"turn", b"2", b"job", b"n", b"1", b"the command", b""]
+    server = _Server([b"wake", b""], turn, 0)
+    with pytest.raises(WriteNotDurable):
+        RedisRunner(server, "p:", "replica").wait_for_turn("n", "b", "arn", None, 5.0)
+
+
+def test_a_runner_that_no_wake_up_reached_asks_for_the_barrier_only_with_a_turn() -> None:
+    server = _Server(None, [b"wait"])
+    assert RedisRunner(server, "p:", "replica").wait_for_turn("n", "b", "arn", None, 5.0) is NoTurn.WAIT
+    assert server.sent == [["BLPOP"], ["EVALSHA"]]
 
 
 def test_no_barrier_follows_what_permits_nothing() -> None:

@@ -18,3 +18,10 @@ def test_workers_are_listed_by_name_until_their_heartbeat_expires(harness: Ledge
     assert harness.ledger.list_workers() == [msgspec.structs.replace(w, last_seen_at=at) for w, at in expected]
     harness.advance(0.125)
     assert [worker.name for worker in harness.ledger.list_workers()] == ["b"]
+
+
+def test_a_last_heartbeat_of_no_time_ends_the_listing(harness: LedgerHarness) -> None:
+    harness.ledger.heartbeat(make_worker("a"), 15.0)
+    harness.ledger.heartbeat(make_worker("b"), 15.0)
+    harness.ledger.heartbeat(make_worker("a"), 0.0)
+    assert [worker.name for worker in harness.ledger.list_workers()] == ["b"]
