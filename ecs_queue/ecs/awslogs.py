@@ -14,7 +14,7 @@ def awslogs_options(definition: Mapping[str, Any], container: str | None) -> dic
     log = named[0].get("logConfiguration") or {}
     if log.get("logDriver") != "awslogs":
         return (
-            f"the container {container!r} has no awslogs log driver, so its log cannot be shown here; "
+            f"the container {container!r} has no awslogs log driver, so its output cannot be read from CloudWatch; "
             "set logConfiguration in the task definition"
         )
     options: dict[str, str] = log.get("options") or {}

@@ -6,6 +6,7 @@ A result that is neither provably a refusal nor provably unsent is AMBIGUOUS, wh
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -63,7 +64,7 @@ _READ_ERROR_KINDS = {
     Cause.TAGS_DENIED: EcsErrorKind.DENIED,
 }
 
-#: Nothing can be sent before these are put right; raised while a client is built or a request is signed.
+#: botocore raises these while it builds a client or signs a request: someone must correct the settings first.
 _CREDENTIAL_ERRORS: tuple[type[Exception], ...] = (
     boto.NoCredentialsError,
     boto.PartialCredentialsError,
@@ -86,8 +87,10 @@ _CREDENTIAL_ERRORS: tuple[type[Exception], ...] = (
     boto.MetadataRetrievalError,
 )
 _CONNECT_ERRORS = (boto.EndpointConnectionError, boto.ConnectTimeoutError)
-#: TLS failures of the handshake: the request had not been written. Others may come while the answer is read.
-_HANDSHAKE_FAILURE = re.compile(r"CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER|hostname mismatch", re.IGNORECASE)
+#: The word of `curl_client` for TLS failures before which no byte of the request was sent.
+HANDSHAKE_FAILED = "TLS handshake failed"
+#: Modules and functions that only prepare a connection.
+_HANDSHAKE_CALLS = {("ssl", "do_handshake"), ("urllib3.util.ssl_", "ssl_wrap_socket")}
 #: What urllib3 wraps in a ProxyError when the proxy was not reached, or refused the tunnel.
 _PROXY_UNREACHED = re.compile(r"NewConnectionError|ConnectTimeoutError|Tunnel connection failed|NameResolution")
 
@@ -172,11 +175,28 @@ def is_connection_failure(error: Exception) -> bool:
     if isinstance(error, _CONNECT_ERRORS):
         return True
     if isinstance(error, boto.SSLError):
-        return _HANDSHAKE_FAILURE.search(str(error)) is not None
+        return HANDSHAKE_FAILED in str(error) or _is_raised_by_handshake(error)
     if isinstance(error, boto.ProxyConnectionError):
         inner = error.kwargs.get("error")
         return _PROXY_UNREACHED.search(f"{inner!r} {inner}") is not None
     return False
+
+
+def _is_raised_by_handshake(error: boto.SSLError) -> bool:
+    """Return whether this comes from the file of authorities, Python's TLS handshake or the check of the host's name.
+
+    Nothing of the request has been written then. The text is no proof: OpenSSL also says WRONG_VERSION_NUMBER where the
+    answer is not TLS, and verifies a certificate again where the server renegotiates.
+    """
+    from urllib3.util.ssl_match_hostname import CertificateError  # botocore has loaded it
+
+    wrapper = error.kwargs.get("error")  # urllib3's; it holds the error that it wraps
+    causes = [cause for cause in (wrapper, *getattr(wrapper, "args", ())) if isinstance(cause, BaseException)]
+    if any(isinstance(cause, CertificateError) for cause in causes):
+        return True
+    frames = [frame for cause in causes for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    calls = {(frame.f_globals.get("__name__"), frame.f_code.co_name) for frame in frames}
+    return not calls.isdisjoint(_HANDSHAKE_CALLS)
 
 
 def classify_read_error(error: Exception) -> EcsError:
@@ -210,7 +230,8 @@ def classify_stop_error(error: Exception) -> EcsError:
 def format_reason(summary: str, detail: str, code: str, advice: str, payload: Mapping[str, Any] | None = None) -> str:
     """Return "summary: detail (code). advice", cut to MAX_REASON_LENGTH, without values and URL credentials."""
     detail = _sanitize(detail, payload).rstrip(". ")
-    named = f" ({code})" if code and code not in detail else ""
+    is_named = re.search(rf"(?<!\w){re.escape(code)}(?!\w)", detail) is not None  # "403" may be a part of an ARN
+    named = f" ({code})" if code and not is_named else ""
     head = f"{summary}: {detail}{named}" if detail else f"{summary}{named}"
     room = MAX_REASON_LENGTH - len(advice) - 2
     head = head if len(head) <= room else head[: room - 3] + "..."

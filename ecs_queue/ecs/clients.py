@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from importlib import import_module
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 from urllib.parse import urlsplit
 
 import boto3
@@ -35,6 +35,11 @@ from ecs_queue.error_text import error_text, typed_error_text
 from ecs_queue.errors import ConfigError, PermanentError
 from ecs_queue.payload_repr import PayloadRepr
 from ecs_queue.version import package_version
+
+if TYPE_CHECKING:
+    from ecs_queue.ecs.curl_client import CurlHttpClient
+
+HttpClient = Literal["botocore", "curl"]
 
 #: Shown in CloudTrail as the session of every assumed role.
 ROLE_SESSION_NAME = "ecs-queue"
@@ -110,11 +115,15 @@ class CredentialSource(PayloadRepr):
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """Time-outs of every client in seconds. Give the pool as many connections as there are calling threads."""
+    """Time-outs of every client in seconds. Give the pool as many connections as there are calling threads.
+
+    `http_client` is what sends the calls to ECS: "botocore", or "curl" (see `ecs_queue.ecs.curl_client`).
+    """
 
     connect_timeout: float = 5.0
     read_timeout: float = 15.0
     max_pool_connections: int = 32
+    http_client: HttpClient = "botocore"
 
 
 def open_credential_source(conn_id: str | None) -> CredentialSource:
@@ -154,6 +163,9 @@ class EcsClients:
 
     Building takes about 0.1 s and no network, except where an Airflow connection or boto3's chain (instance
     metadata) needs it. A client re-assumes its role by itself before the credentials expire.
+
+    Raises:
+        ConfigError: the package of the HTTP client is not installed, or its libcurl cannot be used.
     """
 
     def __init__(
@@ -164,6 +176,7 @@ class EcsClients:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self._options = options or ClientOptions()
+        self._curl = _open_curl() if self._options.http_client == "curl" else None
         self._open_source_for = open_source
         self._environ = os.environ if environ is None else environ
         self._lock = threading.RLock()
@@ -171,6 +184,7 @@ class EcsClients:
         self._model_loader = create_loader()
         self._sources: dict[str | None, CredentialSource] = {}
         self._clients: dict[Target, Any] = {}
+        self._sent_by_curl: set[Target] = set()
 
     def client(self, target: Target) -> Any:
         """Return the client for this target.
@@ -187,6 +201,14 @@ class EcsClients:
             if client is None:
                 client = self._clients[target] = self._build_ecs_client(target)
             return client
+
+    def http_client(self, target: Target) -> HttpClient:
+        """Return what sends the calls of this target's client; raises as `client` does.
+
+        With `http_client = curl` it is botocore where a proxy or TLS without verification is configured.
+        """
+        self.client(target)
+        return "curl" if target in self._sent_by_curl else "botocore"
 
     def invalidate(self, target: Target, client: Any) -> None:
         """Drop this client and its credentials, so that the next use reads the credentials again.
@@ -272,6 +294,9 @@ class EcsClients:
         except (ValueError, BotoCoreError) as error:
             raise ConfigError(f"No ECS client can be built for {target}: {error_text(error)}") from error
         register_fast_parser(client)
+        self._sent_by_curl.discard(target)
+        if self._curl is not None and self._curl.attach(client, verify, session.profile_name):
+            self._sent_by_curl.add(target)
         return client
 
     def _config(self, attempts: int) -> Config:
@@ -295,6 +320,17 @@ class EcsClients:
         provider = _AssumedRole(session, create, role_arn)
         assumed.register_component("credential_provider", CredentialResolver([provider]))
         return boto3.Session(botocore_session=assumed)
+
+
+def _open_curl() -> CurlHttpClient:
+    try:
+        from ecs_queue.ecs.curl_client import CurlHttpClient
+    except ImportError:
+        raise ConfigError(
+            "http_client: expected the package pycurl to be installed, found that it is not; "
+            "pip install 'ecs-queue[curl]', or set http_client = botocore"
+        ) from None
+    return CurlHttpClient()
 
 
 class _AssumedRole(CredentialProvider):  # type: ignore[misc] # botocore has no types

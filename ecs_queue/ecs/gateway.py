@@ -148,9 +148,10 @@ class BotoEcsGateway:
     def list_tasks(self, target: Target, started_by: str, family: str) -> ListTasksResult:
         """Return all tasks with this startedBy, in at least two calls against the limit of read calls.
 
-        RUNNING before STOPPED: a task that stops in between must be in one of both. AWS's reference says that startedBy
-        must be the only filter. Where an endpoint refuses a second one, startedBy alone lists the RUNNING tasks, and
-        the STOPPED ones are found among those of the `family` of the task definition; "" if that is not known.
+        It lists RUNNING before STOPPED, so that a task that stops in between is in one of the two lists. AWS's
+        reference says that startedBy must be the only filter. Where an endpoint refuses a second one, startedBy alone
+        lists the RUNNING tasks, and the STOPPED ones are found among those of the `family` of the task definition; ""
+        if that is not known.
         """
         listing = _Listing()
         error = self._list_pages(target, listing, startedBy=started_by, desiredStatus="RUNNING")
@@ -256,7 +257,7 @@ class _CallState(threading.local):
 
 
 class _SendGuard:
-    """Prevents that RunTask is sent after its deadline, and records whether it was sent.
+    """Prevents RunTask from being sent after its deadline, and records whether it was sent.
 
     botocore emits `before-send` in the calling thread, after signing and right before the request goes out.
     """

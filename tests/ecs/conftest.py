@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import boto3
 import botocore.session
 import pytest
 
-from ecs_queue.ecs.clients import ClientOptions, CredentialSource, EcsClients, Target
+from ecs_queue.ecs.clients import ClientOptions, CredentialSource, EcsClients, HttpClient, Target
 from tests.ecs.scripted_endpoint import ScriptedEndpoint
+from tests.system.secure_redis import CertificateAuthority
 
 
 @pytest.fixture(autouse=True)
@@ -46,12 +48,32 @@ def open_source() -> Callable[[str | None], CredentialSource]:
     return fresh
 
 
+@pytest.fixture(params=["botocore", "curl"])
+def http_client(request: pytest.FixtureRequest) -> HttpClient:
+    """Each HTTP client: they keep the same contract."""
+    name: HttpClient = request.param
+    return name
+
+
 @pytest.fixture
-def clients(open_source: Callable[[str | None], CredentialSource]) -> EcsClients:
-    options = ClientOptions(connect_timeout=2, read_timeout=2, max_pool_connections=4)
+def clients(open_source: Callable[[str | None], CredentialSource], http_client: HttpClient) -> EcsClients:
+    options = ClientOptions(connect_timeout=2, read_timeout=2, max_pool_connections=4, http_client=http_client)
     return EcsClients(options, open_source=open_source)
 
 
 @pytest.fixture
 def target(endpoint: ScriptedEndpoint) -> Target:
     return Target("eu-central-1", endpoint.url, None, "jobs")
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path / "tls")
+
+
+@pytest.fixture
+def tls(authority: CertificateAuthority) -> ssl.SSLContext:
+    """For a server on 127.0.0.1."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("ecs"))
+    return context

@@ -118,6 +118,14 @@ ERRORS: list[tuple[str, str, int, RunTaskResultKind]] = [
     ("403", "<html>Forbidden by policy</html>", 403, RunTaskResultKind.UNUSABLE_PROFILE),
     ("404", "", 404, RunTaskResultKind.UNUSABLE_PROFILE),
     ("301", "", 301, RunTaskResultKind.UNUSABLE_PROFILE),
+    ("303", "", 303, RunTaskResultKind.UNUSABLE_PROFILE),
+    ("304", "", 304, RunTaskResultKind.UNUSABLE_PROFILE),
+    ("417", "", 417, RunTaskResultKind.UNUSABLE_PROFILE),
+    ("421", "", 421, RunTaskResultKind.UNUSABLE_PROFILE),
+    # A proxy that gave up.
+    ("408", "<html>Request Time-out</html>", 408, RunTaskResultKind.AMBIGUOUS),
+    ("425", "", 425, RunTaskResultKind.AMBIGUOUS),
+    ("499", "", 499, RunTaskResultKind.AMBIGUOUS),
     # This request.
     (
         "AccessDeniedException",
@@ -237,10 +245,16 @@ EXCEPTIONS: list[tuple[Exception, bool, RunTaskResultKind, bool]] = [
     (boto.EndpointConnectionError(endpoint_url=URL, error="refused"), True, RunTaskResultKind.NEVER_SENT, False),
     (boto.ConnectTimeoutError(endpoint_url=URL), True, RunTaskResultKind.NEVER_SENT, False),
     (
-        boto.SSLError(endpoint_url=URL, error="[SSL: CERTIFICATE_VERIFY_FAILED] x"),
+        boto.SSLError(endpoint_url=URL, error="TLS handshake failed: x"),
         True,
         RunTaskResultKind.NEVER_SENT,
         False,
+    ),
+    (
+        boto.SSLError(endpoint_url=URL, error="[SSL: WRONG_VERSION_NUMBER] where the answer is read"),
+        True,
+        RunTaskResultKind.AMBIGUOUS,
+        True,
     ),
     (
         boto.SSLError(endpoint_url=URL, error="EOF occurred in violation of protocol"),
@@ -383,6 +397,18 @@ def test_a_proxys_page_is_shown_in_one_line() -> None:
     page = "<!doctype html>\n<title>502 Bad Gateway</title>\n<h1>nginx</h1>"
     reason = classify_error("502", page, 502).reason
     assert reason == "Whether ECS started a task is not known: 502 Bad Gateway nginx."
+
+
+@pytest.mark.parametrize(
+    ("detail", "shown"),
+    [
+        ("no access to 123456740312", "no access to 123456740312 (403)"),
+        ("no access to task/a403b", "no access to task/a403b (403)"),
+        ("HTTP 403: no access", "HTTP 403: no access"),
+    ],
+)
+def test_a_code_is_named_unless_the_message_does(detail: str, shown: str) -> None:
+    assert format_reason("ECS cannot be used", detail, "403", "") == f"ECS cannot be used: {shown}."
 
 
 def test_a_long_reason_is_cut_before_the_advice() -> None:

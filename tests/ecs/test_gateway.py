@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +10,11 @@ from typing import Any
 import pytest
 from botocore.stub import Stubber
 
-from ecs_queue.ecs.clients import ClientOptions, CredentialSource, EcsClients, Target
+from ecs_queue.ecs.clients import ClientOptions, CredentialSource, EcsClients, HttpClient, Target
 from ecs_queue.ecs.gateway import BotoEcsGateway, EcsGateway
 from ecs_queue.errors import UsageError
 from ecs_queue.findings import Reporter, Severity
+from ecs_queue.local.redis_server import find_free_port
 from ecs_queue.protocol.ecs_results import EcsError, EcsErrorKind, RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.observation import observe
 from tests.ecs.scripted_endpoint import ScriptedEndpoint, ScriptedReply, error_reply, ok_reply
@@ -92,10 +92,12 @@ def test_whatever_the_endpoint_does_run_task_returns_and_does_not_retry(
     target: Target,
     endpoint: ScriptedEndpoint,
     clock: FakeClock,
+    http_client: HttpClient,
     reply: ScriptedReply,
     kind: RunTaskResultKind,
 ) -> None:
-    options = ClientOptions(read_timeout=0.2 if reply.fault == "hang" else 5)
+    hangs = reply.fault == "hang"
+    options = ClientOptions(1 if hangs else 5, 0.2 if hangs else 5, http_client=http_client)  # curl waits for the sum
     gateway = BotoEcsGateway(EcsClients(options, open_source=open_source), clock)
     endpoint.enqueue(reply)
     result = run_task(gateway, target)
@@ -112,21 +114,15 @@ def test_a_conflict_names_the_existing_tasks(
     assert (result.kind, result.conflicting_arns) == (RunTaskResultKind.CONFLICT, (ARN, OTHER))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_a_refused_connection_is_never_sent(gateway: BotoEcsGateway) -> None:
-    target = Target("eu-central-1", f"http://127.0.0.1:{free_port()}", None, "jobs")
+    target = Target("eu-central-1", f"http://127.0.0.1:{find_free_port()}", None, "jobs")
     result = run_task(gateway, target)
     assert (result.kind, result.was_sent) == (RunTaskResultKind.NEVER_SENT, False)
     assert "Could not connect" in result.reason
 
 
 def test_an_unreached_proxy_is_never_sent(gateway: BotoEcsGateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", f"http://user:hunter2@127.0.0.1:{free_port()}")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:hunter2@127.0.0.1:{find_free_port()}")
     result = run_task(gateway, Target("eu-central-1", "https://ecs.invalid", None, "jobs"))
     assert (result.kind, result.was_sent) == (RunTaskResultKind.NEVER_SENT, False)
     assert "hunter2" not in result.reason

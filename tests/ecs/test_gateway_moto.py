@@ -58,10 +58,13 @@ def launch(gateway: BotoEcsGateway, target: Target, subnet: str, started_by: str
     return result.arn
 
 
-def test_a_task_is_launched_found_followed_and_ends(gateway: BotoEcsGateway, target: Target, cluster: str) -> None:
+def test_a_task_is_launched_found_followed_and_ends(
+    gateway: BotoEcsGateway, target: Target, cluster: str, http_client: str
+) -> None:
+    started_by = f"followed-{http_client}"
     assert gateway.check_cluster(target, Reporter("q")).severity is Severity.OK
-    arn = launch(gateway, target, cluster, "followed")
-    assert gateway.list_tasks(target, "followed", "").arns == [arn]
+    arn = launch(gateway, target, cluster, started_by)
+    assert gateway.list_tasks(target, started_by, "").arns == [arn]
     assert gateway.list_tasks(target, "another", "").arns == []
     seen = None
     for _look in range(10):
@@ -72,7 +75,7 @@ def test_a_task_is_launched_found_followed_and_ends(gateway: BotoEcsGateway, tar
             break
     assert seen is not None
     assert (seen.arn, seen.end_kind, seen.state, seen.exit_code) == (arn, "ran", EcsTaskState.SUCCESS, 0)
-    assert gateway.list_tasks(target, "followed", "").arns == [arn]
+    assert gateway.list_tasks(target, started_by, "").arns == [arn]
 
 
 def test_a_task_is_stopped(gateway: BotoEcsGateway, target: Target, cluster: str) -> None:
