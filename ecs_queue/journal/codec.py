@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from ecs_queue.telemetry import EVENTS, EventType
 #: Fields of a record that no decision depends on: payloads, secrets of the protocol, the rest.
 _EXCLUDED_RECORD_FIELDS = frozenset(
     {"request", "args", "target", "claim", "digest", "owner", "worker", "accept_until", "traceparent"}
-    | {"labels", "submitted_by"}
+    | {"labels", "submitted_by", "concurrency_key", "priority", "waits_for_key"}
 )
 #: Members of a task that no decision depends on and that may hold payloads.
 _EXCLUDED_TASK_FIELDS = frozenset({"overrides", "attachments", "attributes", "tags", "inferenceAccelerators"})
@@ -31,6 +32,7 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 #: An event that nests deeper is not decoded. An executor_config may nest 32 deep, a few levels below its event.
 _MAX_DEPTH = 64
 _event_decoder = msgspec.json.Decoder(dict[str, Any])
+_event_encoder = msgspec.json.Encoder(enc_hook=str)
 
 
 class UndecodableEvent(PermanentError):  # noqa: N818
@@ -54,12 +56,13 @@ def encode_event(at: float, name: str, fields: Mapping[str, Any], redaction: Red
         TypeError, ValueError: a field cannot be encoded as JSON.
     """
     event_type = EVENTS[name]
-    data = {key: value for key, value in fields.items() if key != "id"}
+    data = dict(fields)
+    request_id = data.pop("id", "")
     for key in event_type.journal_only:
         if key in _CONVERTERS:
             data[key] = _CONVERTERS[key](data[key])
-    event = {"v": EVENT_VERSION, "at": round(at, 6), "name": name, "id": fields.get("id", ""), "data": data}
-    encoded = msgspec.json.encode(event, enc_hook=str)
+    event = {"v": EVENT_VERSION, "at": round(at, 6), "name": name, "id": request_id, "data": data}
+    encoded = _event_encoder.encode(event)
     return redact_json(encoded, redaction) if _may_hold_secrets(event_type, fields) else encoded
 
 
@@ -113,8 +116,8 @@ def decision_facts(record: Record) -> dict[str, Any]:
     """Return the record's fields that a decision may depend on, without those at their default."""
     return {
         name: value
-        for name, default in _FACT_DEFAULTS
-        if (value := getattr(record, name)) != default or name == "id"  # exit code 0 differs from None
+        for name, value, default in zip(_FACT_NAMES, _get_facts(record), _FACT_DEFAULTS, strict=True)
+        if value != default  # an id differs from None, and so does exit code 0
     }
 
 
@@ -128,6 +131,8 @@ def _is_deeper_than(value: Any, max_depth: int) -> bool:
 
 def _may_hold_secrets(event_type: EventType, fields: Mapping[str, Any]) -> bool:
     """Whether an event has a payload, or text of ECS or of an error. Most have only ids and our own codes."""
+    if not event_type.journal_only:
+        return bool(fields.get("reason"))
     poll_input, result = fields.get("poll_input"), fields.get("result")
     if isinstance(poll_input, PollInput):
         task = poll_input.task
@@ -135,7 +140,7 @@ def _may_hold_secrets(event_type: EventType, fields: Mapping[str, Any]) -> bool:
         return any((task.get("stoppedReason"), poll_input.record.reason, *reasons))
     if isinstance(result, RunTaskResult):
         return bool(result.reason or fields["record"].reason)
-    return bool(event_type.journal_only) or bool(fields.get("reason"))
+    return True
 
 
 def _convert_poll_input(poll_input: PollInput) -> dict[str, Any]:
@@ -158,11 +163,10 @@ def _convert_payload(payload: bytes | str) -> Any:
         return payload.decode("utf-8", "replace") if isinstance(payload, bytes) else payload
 
 
-_FACT_DEFAULTS = [
-    (field.name, None if field.default is msgspec.NODEFAULT else field.default)
-    for field in msgspec.structs.fields(Record)
-    if field.name not in _EXCLUDED_RECORD_FIELDS
-]
+_FACT_FIELDS = [field for field in msgspec.structs.fields(Record) if field.name not in _EXCLUDED_RECORD_FIELDS]
+_FACT_NAMES = [field.name for field in _FACT_FIELDS]
+_FACT_DEFAULTS = [None if field.default is msgspec.NODEFAULT else field.default for field in _FACT_FIELDS]
+_get_facts = attrgetter(*_FACT_NAMES)
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "record": decision_facts,
     "poll_input": _convert_poll_input,

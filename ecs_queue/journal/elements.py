@@ -17,10 +17,12 @@ from ecs_queue.errors import PermanentError
 from ecs_queue.journal.base import EventSource, JournalEvent, SignedBatch, SkippedEvents
 from ecs_queue.journal.batches import hash_events, is_genuine
 from ecs_queue.journal.codec import UndecodableEvent, parse_event
+from ecs_queue.journal.last_hour import COUNTED, ElementSummary, EventSummary
 from ecs_queue.messages.keyring import Keyring
 
 _BATCH_NAME = re.compile(rb"([0-9a-f]{16}):([0-9]{1,15})")
 _events_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_summary_decoder = msgspec.json.Decoder(EventSummary)
 
 
 class BrokenElement(PermanentError):  # noqa: N818
@@ -45,16 +47,11 @@ class ElementReader:
 
     def read(self, element: str, fields: Mapping[bytes, bytes], only_id: str = "") -> Iterator[JournalEvent]:
         """Yield the events of one element, or those of one request. Never raises for what stands in it."""
-        try:
-            worker = fields[b"w"].decode()
-            texts = _split_events(inflate(fields[b"z"], self._max_bytes))
-            batch = _read_signature(fields, self._keyring.namespace, worker, texts)
-        except KeyError as error:
-            self._skipped.add(element, f"it has no field {error_text(error)}")
+        found = self._open(element, fields)
+        if found is None:
             return
-        except (BrokenElement, UnicodeDecodeError) as error:
-            self._skipped.add(element, error_text(error))
-            return
+        worker, texts = found
+        batch = _read_signature(fields, self._keyring.namespace, worker, texts)
         verified = batch is not None and is_genuine(batch, self._keyring) if self._keyring.has_signing_keys else None
         for position, text in enumerate(texts):
             if only_id and f'"{only_id}"'.encode() not in text:
@@ -70,6 +67,40 @@ class ElementReader:
                 continue
             source = None if batch is None else EventSource(batch, position, text)
             yield msgspec.structs.replace(event, verified=verified, source=source)
+
+    def summarize(self, element: str, fields: Mapping[bytes, bytes], size: int) -> ElementSummary:
+        """Return what is counted of an element: some ten times as fast as `read`. Never raises for what stands in it.
+
+        A broken element, and a broken event of one, is left out and counted as skipped.
+        """
+        found = self._open(element, fields)
+        if found is None:
+            return ElementSummary(element, size, ())
+        worker, texts = found
+        if self._keyring.has_signing_keys:
+            batch = _read_signature(fields, self._keyring.namespace, worker, texts)
+            if batch is None or not is_genuine(batch, self._keyring):
+                return ElementSummary(element, size, (), unverified=len(texts))
+        events = (self._summarize_event(f"{element}.{position}", text) for position, text in enumerate(texts))
+        return ElementSummary(element, size, [event for event in events if event is not None])
+
+    def _summarize_event(self, seq: str, text: bytes) -> EventSummary | None:
+        try:
+            event = _summary_decoder.decode(text)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            self._skipped.add(seq, error_text(error))
+            return None
+        return event if event.name in COUNTED else None
+
+    def _open(self, element: str, fields: Mapping[bytes, bytes]) -> tuple[str, list[bytes]] | None:
+        """The worker and the events; None for an element that has none, which is counted as skipped."""
+        try:
+            return fields[b"w"].decode(), _split_events(inflate(fields[b"z"], self._max_bytes))
+        except KeyError as error:
+            self._skipped.add(element, f"it has no field {error_text(error)}")
+        except (BrokenElement, UnicodeDecodeError) as error:
+            self._skipped.add(element, error_text(error))
+        return None
 
 
 def inflate(data: bytes, max_bytes: int) -> bytes:

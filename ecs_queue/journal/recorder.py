@@ -29,6 +29,9 @@ _APPEND_INTERVAL, _RETRY_INTERVAL = 0.1, 1.0
 _MAX_BUFFERED = 20_000
 #: The writer yields to other threads only while fewer events than this are buffered: in a flood it would never run.
 _YIELD_BELOW = 2_000
+#: After `sleep(0)` the writer has the GIL again before a thread that waits for it has woken up, and that thread waits
+#: for the rest of the interpreter's switch interval of 5 ms. Seconds.
+_YIELD_SECONDS = 0.000_1
 #: Limits of `pause_writes`: maximum seconds, and the number of buffered events that ends the pause.
 _MAX_PAUSE_SECONDS, _PAUSE_BELOW = 1.0, 10_000
 #: How often the writer checks whether it is still paused. Seconds.
@@ -210,7 +213,8 @@ class JournalRecorder:
         while not self._writes_allowed.is_set() and len(self._buffer) < _PAUSE_BELOW and self._clock() < deadline:
             self._writes_allowed.wait(_PAUSE_CHECK_SECONDS)
         if len(self._buffer) < _YIELD_BELOW:
-            time.sleep(0)
+            # A worker has many threads, and launches are not held up by one of them: there a switch only costs time.
+            time.sleep(0 if self._yield_interval else _YIELD_SECONDS)
 
     def _add_batch(self, events: list[bytes], ids: dict[str, None]) -> None:
         if events:

@@ -3,12 +3,14 @@
 What looks secret is a guess by names and forms; environment values (and on demand commands) are hidden whatever they
 look like. The functions take JSON of any shape: an envelope, run_task arguments, a task, an error text of ECS. JSON
 within a string (an Airflow workload in a command) is searched for secrets, too. Encrypted payloads are left as they
-are. An uncertain value is redacted; `redacted_paths` lists for a replay which values are missing.
+are, and so are names such as the task definition `auth-job:12`. Another uncertain value is redacted; `redacted_paths`
+lists for a replay which values are missing.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Literal
@@ -35,10 +37,16 @@ _TEXT_MARKERS = (
     *("pass", "pwd", "secret", "token", "credential", "signature", "auth", "key", "@", "eyj", "bearer", "basic"),
     *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "xapp-", "aiza", "sk-", "cookie", "jwt"),
     *("akia", "asia", "npm_", "pypi-", "hf_", "ya29.", "sg.", "_live_", "_test_", "dop_v1_", "dckr_pat_"),
-    *("airflow_conn_", "-u", "-user", "webhook"),
+    *("airflow_conn_", "-u", "webhook"),
 )
-#: JSON without any of these (in lower case) holds no secret. That is true of most events.
-_JSON_MARKERS = tuple(marker.encode() for marker in _TEXT_MARKERS)
+#: What several markers have in common and texts without secrets rarely have: one search in place of several.
+_SHARED_PARTS = ("cre", "gh", "ia", "j", "ok", "z", "_pat_")
+_MARKERS_BY_PART = {
+    part: tuple(marker for marker in _TEXT_MARKERS if part in marker)
+    for part in dict.fromkeys(
+        next((part for part in _SHARED_PARTS if part in marker), marker) for marker in _TEXT_MARKERS
+    )
+}
 #: The same names come again and again; longer ones are not chosen by people, and are not cached.
 _MAX_CACHED_NAME_LENGTH = 64
 _is_secret_name_cached = lru_cache(4096)(is_secret_name)
@@ -49,6 +57,17 @@ _MAX_USER_NAME_LENGTH = 20
 _NAME_AND_SEPARATOR = re.compile(r"(?<![\w.-])(-{0,2}[A-Za-z_][\w.-]*+)(\s*+=\s*+|\s*+:\s*+|\s++)")
 _VALUE = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s&;,\"'}\])]++")
 _SIGNATURE = re.compile(r"[A-Za-z0-9_.-]{1,32}:[0-9a-f]{64}")
+#: Fernet's format: a version byte, the time, the text and its MAC in URL-safe base64.
+_SEALED = re.compile(r"gAAAA[\w-]{90,}={0,2}", re.ASCII)
+#: Members with the name of a thing, as `_letters` spells them. `token-job:12` in them is a name and a revision or tag.
+_NAMING_MEMBERS = frozenset(
+    {"id", "originid", "queue", "owner", "worker", "concurrencykey", "submittedby", "namespace", "runner", "runnerid"}
+    | {"taskdefinition", "taskdefinitionarn", "family", "image", "group", "cluster", "clusterarn", "taskarn", "arn"}
+    | {"containerarn", "containerinstancearn", "startedby", "capacityprovider", "capacityprovidername"}
+    | {"dagid", "taskid", "runid", "logpath", "externalexecutorid"}
+)
+#: Members of an event whose member `labels` has the labels of a request.
+_LABELLED_MEMBERS = frozenset({"data", "envelope", "record"})
 _FLAG = re.compile(r"--?([A-Za-z][\w.-]*)")
 _TOKENS = re.compile(
     r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"  # a JSON web token
@@ -59,6 +78,10 @@ _TOKENS = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
     re.DOTALL,
 )
+#: A name such as `pypi-mirror-sync-20250131` begins like a token. The random part of a token is never made of words.
+_WORDS = re.compile(r"(?:[A-Z]?[a-z]{1,15}|[0-9]{1,8})(?:[_-]+(?:[A-Z]?[a-z]{1,15}|[0-9]{1,8}))*+[_-]*")
+#: Within an ARN a colon stands between the parts of a name: `...:task-definition/auth-job:7`.
+_ARN = re.compile(r"\barn:aws[a-z-]*:[a-z0-9-]+:[a-z0-9-]*:[0-9]*:[^\s\"'<>,;]*+")
 #: The options of curl, wget and others whose value is `user:password`.
 _USER_OPTIONS = frozenset({"-u", "-U", "--user", "--proxy-user"})
 _USER_OPTION = re.compile(r"((?<![\w-])(?:-u|-U|--user|--proxy-user)(?:\s++|=)?[\"']?[^\s:\"']{1,128}+:)[^\s\"']++")
@@ -67,13 +90,10 @@ _BEARER = re.compile(r"\b(bearer|basic)(\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
 
 def redact_json(data: bytes, redaction: Redaction = "environment") -> bytes:
     """Return the JSON without what is hidden; the same bytes when there is nothing."""
-    lowered, hidden = data.lower(), _HIDDEN_MEMBERS[redaction]
+    # Latin-1 decodes any bytes; the markers are ASCII. Searching a text is faster than searching bytes.
+    lowered, hidden = data.lower().decode("latin-1"), _HIDDEN_MEMBERS[redaction]
     may_hide = bool(hidden) and _has_hidden_member(lowered, hidden)
-    may_have_secrets = False
-    for marker in _JSON_MARKERS:  # not any(): this is on the way of every event
-        if marker in lowered:
-            may_have_secrets = True
-            break
+    may_have_secrets = _has_marker(lowered)
     if not (may_hide or may_have_secrets):
         return data
     value = msgspec.json.decode(data)
@@ -98,9 +118,17 @@ def is_redacted(value: object) -> bool:
     return isinstance(value, str) and REDACTED in value
 
 
-def _has_hidden_member(lowered: bytes, hidden: frozenset[str]) -> bool:
-    letters = lowered.replace(b"_", b"")
-    return any(name.encode() in letters for name in hidden)
+def _has_hidden_member(lowered: str, hidden: frozenset[str]) -> bool:
+    letters = lowered.replace("_", "")
+    return any(name in letters for name in hidden)
+
+
+def _has_marker(lowered: str) -> bool:
+    """Whether a text, in lower case, may hold a secret. Most do not."""
+    for part, markers in _MARKERS_BY_PART.items():  # not any(): every launch takes it
+        if part in lowered and any(marker in lowered for marker in markers):
+            return True
+    return False
 
 
 def _hide_members(value: Any, hidden: frozenset[str]) -> Any:
@@ -117,9 +145,7 @@ def _redact(value: Any, is_secret: bool) -> Any:
     if isinstance(value, dict):
         entry_name = _entry_name(value)
         return {
-            key: item
-            if _is_our_signature(key, item)
-            else _redact(item, is_secret or _is_secret_member(key, entry_name))
+            key: _redact_member(key, item, is_secret or _is_secret_member(key, entry_name))
             for key, item in value.items()
         }
     if isinstance(value, list):
@@ -129,6 +155,28 @@ def _redact(value: Any, is_secret: bool) -> Any:
         ]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return REDACTED if is_secret and is_number else value
+
+
+def _redact_member(key: str, item: Any, is_secret: bool) -> Any:
+    if not isinstance(item, str):
+        redacted = _redact(item, is_secret)
+        labels = item.get("labels") if key in _LABELLED_MEMBERS and isinstance(item, dict) else None
+        if isinstance(labels, dict) and not is_secret:
+            redacted["labels"] = _redact_labels(labels)
+        return redacted
+    if _is_our_signature(key, item) or (key == "sealed" and _SEALED.fullmatch(item)):
+        return item
+    if not is_secret and _letters(key) in _NAMING_MEMBERS:
+        return _redact_tokens(item)
+    return _redact(item, is_secret)
+
+
+def _redact_labels(labels: dict[str, Any]) -> dict[str, Any]:
+    """Labels are for everyone to see, whatever their names are."""
+    return {
+        name: _redact_tokens(text) if isinstance(text, str) else _redact(text, is_secret=False)
+        for name, text in labels.items()
+    }
 
 
 def _hide(value: Any) -> Any:
@@ -153,6 +201,8 @@ def _is_our_signature(key: str, item: object) -> bool:
 
 
 def _is_secret_member(key: str, entry_name: str) -> bool:
+    if key == "concurrency_key":  # of a request, whose key of `max_per_key` is no secret: a retry needs it
+        return False
     if entry_name:
         return key not in ("name", "key") and _is_secret_name(entry_name if key == "value" else key)
     return _is_secret_name(key)
@@ -190,18 +240,22 @@ def _redact_text(text: str) -> str:
             except RecursionError:  # nested too deep to be searched
                 return REDACTED
             return text if redacted == value else msgspec.json.encode(redacted).decode()
-    if text.isascii():  # otherwise the case-insensitive expressions may match letters that `lower` does not change
-        lowered = text.lower()
-        for marker in _TEXT_MARKERS:
-            if marker in lowered:
-                break
-        else:
-            return text
-    text = _USER_INFO.sub(_redact_user_info, text)
-    text = _TOKENS.sub(REDACTED, text)
+    # In other texts the case-insensitive expressions may match letters that `lower` does not change.
+    if text.isascii() and not _has_marker(text.lower()):
+        return text
+    text = _redact_tokens(text)
     text = _BEARER.sub(rf"\1\2{REDACTED}", text)
     text = _USER_OPTION.sub(rf"\1{REDACTED}", text)
     return _redact_named_values(text)
+
+
+def _redact_tokens(text: str) -> str:
+    """Redact what is a secret wherever it stands: the password of a URL, the token of a known service."""
+    return _TOKENS.sub(_redact_token, _USER_INFO.sub(_redact_user_info, text))
+
+
+def _redact_token(match: re.Match[str]) -> str:
+    return match[0] if _WORDS.fullmatch(match[0]) else REDACTED
 
 
 def _redact_user_info(match: re.Match[str]) -> str:
@@ -215,9 +269,12 @@ def _redact_named_values(text: str) -> str:
     """Redact `PASSWORD=x`, `--password x`, `password: x1` within a text."""
     parts: list[str] = []
     done = 0
+    arns = [found.span() for found in _ARN.finditer(text)]
     for match in _NAME_AND_SEPARATOR.finditer(text):
         name, separator = match.groups()
         if match.start() < done or not _is_secret_name(name.lstrip("-")) or text.startswith(REDACTED, match.end()):
+            continue
+        if "=" not in separator and _is_within(match.start(), arns):
             continue
         value = _VALUE.match(text, match.end())
         if value is None or not _is_named_value(name, separator, value[0]):
@@ -227,10 +284,16 @@ def _redact_named_values(text: str) -> str:
     return "".join((*parts, text[done:])) if parts else text
 
 
+def _is_within(position: int, spans: list[tuple[int, int]]) -> bool:
+    """Whether the position is in one of the spans, which stand in their order."""
+    following = bisect(spans, position, key=lambda span: span[0])
+    return following > 0 and position < spans[following - 1][1]
+
+
 def _is_named_value(name: str, separator: str, value: str) -> bool:
-    """Whether it is a value, and not the next word of a sentence about secrets."""
+    """Whether it is a value, and not the next word of a sentence about secrets or the padding of base64."""
     if "=" in separator:
-        return True
+        return value.strip("=") != ""
     if ":" in separator:
         return value[0] in "\"'" or re.search(r"\W|\d|_", value) is not None
     return name.startswith("-") and not value.startswith("-")

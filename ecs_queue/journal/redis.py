@@ -22,11 +22,12 @@ from ecs_queue.error_text import error_text
 from ecs_queue.errors import JournalUnavailable
 from ecs_queue.journal.base import EventBatch, JournalEvent, SkippedEvents, seq_sort_key, sort_by_time
 from ecs_queue.journal.elements import ElementReader, too_large_message
+from ecs_queue.journal.last_hour import ElementSummary
 from ecs_queue.ledger.needed_rights import find_denied
 from ecs_queue.ledger.redis_script import is_wrong_type
 from ecs_queue.messages.keyring import Keyring
 from ecs_queue.server_keys import journal_prefix, slot_key
-from ecs_queue.server_rights import find_missing_right
+from ecs_queue.server_rights import LEDGER_URL_KEY, RIGHTS_ADVICE, describe_failure, find_missing_right
 
 #: Number of elements read in one round trip, and the bytes after which it ends earlier.
 _PAGE_SIZE, _PAGE_BYTES = 20, 4 * 1024 * 1024
@@ -41,6 +42,8 @@ _MAX_CLOCK_SKEW = 60.0
 #: Valid request ids. Other ids (mistyped by a user) are not indexed.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,48}")
 _ELEMENT_ID = re.compile(rb"[0-9]{1,19}-[0-9]{1,19}")
+
+_READING_ADVICE = f"the journal can be read with the rights of an operator: {RIGHTS_ADVICE}"
 
 #: An element's id, its size, and its fields, which are missing when it is too large.
 _Element = Sequence[Any]
@@ -147,6 +150,18 @@ class RedisJournal:
             yield list(self._decode(page[::-1]))
             end, size = _after(page), min(2 * size, _PAGE_SIZE)
 
+    def summaries_newest_first(self) -> Iterator[ElementSummary]:
+        """Yield what `journal.last_hour` counts of each element, the newest element first."""
+        end, size = "+", 1
+        while page := self._read("XREVRANGE", end, "-", size):
+            for element, stored_bytes, *found in page:
+                if found:
+                    fields = dict(zip(found[0][::2], found[0][1::2], strict=True))
+                    yield self._elements.summarize(element.decode(), fields, int(stored_bytes))
+                else:
+                    self.skipped.add(element.decode(), too_large_message(f"{stored_bytes} bytes"))
+            end, size = _after(page), min(2 * size, _PAGE_SIZE)
+
     def size(self) -> tuple[int, int]:
         """Return the number of elements and about the number of bytes in the server's memory."""
         with _wrap_errors():
@@ -158,7 +173,7 @@ class RedisJournal:
 
     def _read_index(self, id: str) -> list[bytes]:
         """The elements with events of a request; none if another program has put something else there."""
-        with _wrap_errors():
+        with _wrap_errors(_READING_ADVICE):
             try:
                 return list(self._redis.lrange(f"{self._prefix}r:{id}", -_MAX_REQUEST_ELEMENTS, -1))
             except redis.exceptions.ResponseError as error:
@@ -169,7 +184,7 @@ class RedisJournal:
 
     def _read(self, *arguments: str | bytes | int) -> Sequence[_Element]:
         """The elements that read.lua finds; never more than a page."""
-        with _wrap_errors():
+        with _wrap_errors(_READING_ADVICE):
             found: Sequence[_Element] = self._read_script(
                 keys=self._slot_keys, args=(self._stream, self._max_element_bytes, _PAGE_BYTES, *arguments)
             )
@@ -206,13 +221,13 @@ def _is_within(event: JournalEvent, since: float | None, until: float | None) ->
 
 
 @contextmanager
-def _wrap_errors() -> Iterator[None]:
+def _wrap_errors(rights_advice: str = RIGHTS_ADVICE) -> Iterator[None]:
     """Raise redis-py's errors as JournalUnavailable or MissingRight, without the URL and its password."""
     try:
         yield
     except (redis.exceptions.RedisError, OSError) as error:
-        missing_right = find_missing_right(error, "journal", "the journal, {NAMESPACE}:j:*")
+        missing_right = find_missing_right(error, "journal", "the journal, {NAMESPACE}:j:*", rights_advice)
         if missing_right is not None:
             raise missing_right from error
         text = error_text(error).removesuffix(".")
-        raise JournalUnavailable(f"the journal failed: {text}; check ledger_url and the server") from error
+        raise JournalUnavailable(f"the journal failed: {describe_failure(text, LEDGER_URL_KEY)}") from error

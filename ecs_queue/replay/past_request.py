@@ -14,9 +14,11 @@ from ecs_queue.journal import JournalEvent, JournalReader
 from ecs_queue.journal.base import newest_envelope
 from ecs_queue.journal.batches import UnverifiedJournal, unverified_message, without_unverified
 from ecs_queue.journal.redact import is_redacted, redacted_paths
-from ecs_queue.messages.envelope import TaskRequest, decode_record_request, decode_request
+from ecs_queue.messages.envelope import decode_record_request, decode_request
+from ecs_queue.messages.request import TaskRequest
 from ecs_queue.protocol.record import Record
 from ecs_queue.replay.sealed import open_sealed
+from ecs_queue.runs.runner_options import CALL_VARIABLE
 from ecs_queue.runtask.launch_spec import LaunchSpec, try_decode_launch_spec
 
 #: Which settings keep what is missing.
@@ -59,7 +61,13 @@ class PastRequest:
 
         Raises:
             InvalidRequest: Something is still redacted, so that this would be another request. Names what is missing.
+                Or it is the call of a function, of which only the caller has the arguments.
         """
+        if _has_variable(msgspec.to_builtins(self.request), CALL_VARIABLE):
+            raise InvalidRequest(
+                f"{self.id}: it is the call of a function by EcsExecutor, and its arguments are dropped when it has "
+                "ended; submit the function again"
+            )
         past, left = self.with_available_secrets(environment)
         reject_redacted(self.id, msgspec.to_builtins(past.request) if past.redacted else {})
         return past, left
@@ -148,7 +156,7 @@ def _unknown_message(record_id: str, record: Record | None) -> str:
     if record is None:
         problem = f"no request {record_id} is known: it was never submitted, or its retention time is over"
     else:
-        problem = f"{record_id} has ended ({record.state.value}), and the ledger has removed its command"
+        problem = f"{record_id}: it has ended ({record.state.value}), and the ledger has removed its command"
     return f"{problem}; the journal has nothing of it either (is `journal` on?). Submit it anew with `ecs-queue submit`"
 
 
@@ -171,7 +179,8 @@ def reject_redacted(record_id: str, value: Any) -> None:
     if not hidden:
         return
     names = sorted(set(_redacted_names(value)))
-    others = [place for place in hidden if place.rpartition(".")[2] not in names]
+    # Not by the last part of a path: a variable may be called `spring.datasource.password`.
+    others = [place for place in hidden if not f".{place}".endswith(tuple(f".{name}" for name in names))]
     if others:
         raise InvalidRequest(
             f"{record_id}: the journal does not keep what stood in {', '.join(others)}; submit the request anew with "
@@ -182,6 +191,13 @@ def reject_redacted(record_id: str, value: Any) -> None:
         f"{record_id}: the journal does not keep these values; give {wanted} (--env NAME alone takes the value from "
         f"this shell's environment). {_KEEPING_ADVICE}"
     )
+
+
+def _has_variable(value: Any, name: str) -> bool:
+    """Whether a request, as plain values, sets an environment variable."""
+    if isinstance(value, dict):
+        return value.get("name") == name or any(_has_variable(item, name) for item in value.values())
+    return isinstance(value, list) and any(_has_variable(item, name) for item in value)
 
 
 def _redacted_names(value: Any) -> Iterator[str]:

@@ -33,7 +33,7 @@ class Retry:
         id: The id of the new request; it follows from the origin, so that a retry that is repeated is one.
         prepared: The new request; None when there is none to submit.
         earlier: The record of the new request, when the origin was retried already.
-        problem: Why it cannot be retried; "" when it can be, or was.
+        problem: Why it cannot be retried, without its id; "" when it can be, or was.
     """
 
     origin: Record
@@ -85,7 +85,7 @@ def _plan(queue: EcsQueue, journal: JournalReader, record: Record, environment: 
     except (RetryableError, MissingRight):
         raise
     except UnverifiedJournal:
-        genuine = f"if you know that it is genuine: `ecs-queue replay {record.id} --submit --trust-unsigned`"
+        genuine = "if you know that it is genuine: `ecs-queue replay ID --submit --trust-unsigned`"
         return Retry(record, problem=f"what the journal has of it is not signed with a key of signing_keys; {genuine}")
     except EcsQueueError as error:
         return Retry(record, problem=str(error).removeprefix(f"{record.id}: "))

@@ -12,15 +12,15 @@ import msgspec
 from ecs_queue.errors import UndecodableMessage
 from ecs_queue.journal.base import JournalEvent
 from ecs_queue.journal.redact import redacted_paths
-from ecs_queue.messages.envelope import TaskRequest, decode_request
+from ecs_queue.messages.envelope import decode_request
 from ecs_queue.messages.keyring import NO_KEYS, Keyring
+from ecs_queue.messages.request import TaskRequest
+from ecs_queue.runtask.resubmit import repeated_fields
 
 #: A namespace is for tests if one of these is a part of its name.
 _TEST_NAMESPACE_PARTS = frozenset(
     ("test", "tests", "testing", "dev", "local", "demo", "bench", "ci", "stage", "staging", "sandbox", "load")
 )
-#: The members of a request that the caller set, except its id.
-_REPLAYED_FIELDS = ("queue", "command", "executor_config", "priority", "expires_in", "time_limit", "relaunch")
 #: Maximum number of requests in one submission.
 _MAX_BATCH = 500
 
@@ -120,7 +120,12 @@ def read_traffic(
         RecordedRequest(
             id=request.id,
             offset_seconds=at - found[0][0],
-            task={name: getattr(request, name) for name in _REPLAYED_FIELDS} | request.given_policies(),
+            task={
+                "queue": request.queue,
+                "command": request.command,
+                "executor_config": request.executor_config,
+                **repeated_fields(request),
+            },
             redacted_paths=paths,
         )
         for at, request, paths in found

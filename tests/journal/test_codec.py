@@ -11,6 +11,7 @@ import pytest
 from ecs_queue.journal.codec import decision_facts, encode_event
 from ecs_queue.journal.redact import REDACTED
 from ecs_queue.messages import envelope
+from ecs_queue.messages.request import new_request
 from ecs_queue.protocol.decisions import PollInput, decide_call, decide_poll
 from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.record import Record
@@ -75,7 +76,7 @@ def test_an_event_of_no_request_has_no_id() -> None:
 
 
 def test_an_envelope_is_kept_as_unchanged_json() -> None:
-    request = envelope.new_request(id="a", command=["run", "grüße"], now=1.0, accept_seconds=2.0, priority=3)
+    request = new_request(id="a", command=["run", "grüße"], now=1.0, accept_seconds=2.0, priority=3)
 
     assert submitted_event(envelope.encode(request)) == msgspec.to_builtins(request)
 

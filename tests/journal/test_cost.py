@@ -6,10 +6,11 @@ import itertools
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from ecs_queue.config.prices import Price
-from ecs_queue.journal import cost
+from ecs_queue.journal import cost, runner_time
 from ecs_queue.journal.base import JournalEvent
 from ecs_queue.journal.cost import CostMeter, CostRow, TaskUse, total_use
 
@@ -129,27 +130,137 @@ def test_no_odd_data_breaks_a_meter() -> None:
     assert meter.totals().rows == []
 
 
+def idle(turn: int, at: float, run: str = "r", **data: Any) -> JournalEvent:
+    """A runner's command has ended."""
+    return event("runner.idle", at, run=run, pool="etl.1", turn=turn, **data)
+
+
+def assigned(at: float, run: str = "r") -> JournalEvent:
+    """A runner gets another command."""
+    return event("launch.assigned", at, launch=1, run=run, arn="arn:1")
+
+
+def left(turn: int, closed: str = "left") -> JournalEvent:
+    """The runner of `end_of` has left."""
+    task = end_of().data["poll_input"]["task"]
+    return event("runner.ended", 200, run="r", pool="etl.1", arn="arn:1", turn=turn, closed=closed, task=task)
+
+
+def used(rows: list[CostRow]) -> list[tuple[str, str, int, float]]:
+    return [(row.group, row.use, row.tasks, row.vcpu_seconds) for row in rows]
+
+
 def test_the_idle_time_of_a_runner_is_a_row_of_its_own() -> None:
     rows = rows_of(
-        event("runner.idle", 30, run="r", pool="p", turn=1),  # its first command took 20 s of the task's run
-        event("launch.assigned", 50, launch=1, run="r", arn="arn:1"),
-        event("runner.idle", 60, run="r", pool="p", turn=2),
-        event("launch.assigned", 90, launch=1, run="r", arn="arn:1"),  # it stops at 100 with this command
+        idle(1, 30),  # its first command has its task since the pull: 30 s
+        assigned(50),
+        idle(2, 60),
+        assigned(90),  # it stops at 100 with this command
         end_of(record={"run": "r"}),
     )
-    assert [(row.use, row.tasks, row.vcpu_seconds) for row in rows] == [("run", 1, 40.0), ("idle", 1, 60.0)]
+    assert used(rows) == [("etl", "run", 1, 50.0), ("etl", "idle", 1, 50.0)]
 
 
-def test_without_a_runners_first_command_its_idle_time_is_not_known() -> None:
+def test_a_runner_that_left_while_it_was_idle_counts_once_under_its_queue() -> None:
+    rows = rows_of(event("launch.started", launch=1, arn="arn:1"), idle(1, 30), left(1), left(1))
+    assert used(rows) == [("etl", "run", 1, 30.0), ("etl", "idle", 1, 70.0)]
+
+
+def test_a_runner_that_left_is_no_task_without_an_end() -> None:
     meter = CostMeter()
-    for each in (event("runner.idle", 60, run="r", pool="p", turn=2), end_of(record={"run": "r"})):
+    for each in (event("launch.started", launch=1, arn="arn:1"), left(0), assigned(50)):
+        meter.add(each)
+    assert meter.totals().without_end == 0
+
+
+def test_the_poll_of_a_request_and_that_of_its_runner_tell_one_end() -> None:
+    poll = end_of(record={"run": "r"})
+    assert used(rows_of(poll, left(1))) == used(rows_of(poll)) == [("etl", "run", 1, 100.0)]
+
+
+def test_a_command_that_its_runner_did_not_take_is_idle_time() -> None:
+    rows = rows_of(idle(1, 30), assigned(50), left(2, closed="voided"))
+    assert used(rows) == [("etl", "run", 1, 30.0), ("etl", "idle", 1, 70.0)]
+
+
+def test_by_label_each_command_of_a_runner_counts_under_its_own() -> None:
+    rows = rows_of(
+        idle(1, 30, labels='{"team": "a"}'),
+        assigned(50),
+        idle(2, 60, labels='{"team": "b"}'),
+        left(2),
+        by="label:team",
+    )
+    assert used(rows) == [("", "idle", 1, 60.0), ("a", "run", 1, 30.0), ("b", "run", 1, 10.0)]
+
+
+def test_by_label_the_idle_time_is_that_of_the_only_label() -> None:
+    team = {"labels": '{"team": "a"}'}
+    rows = rows_of(idle(1, 30, **team), assigned(50), idle(2, 60, **team), left(2), by="label:team")
+    assert used(rows) == [("a", "run", 1, 40.0), ("a", "idle", 1, 60.0)]
+
+
+def test_the_events_of_two_workers_may_come_in_another_order() -> None:
+    in_order = [idle(1, 30), assigned(50), idle(2, 60), assigned(70), idle(3, 75), left(3)]
+    swapped = [in_order[index] for index in (1, 0, 3, 2, 4, 5)]
+    assert used(rows_of(*swapped)) == used(rows_of(*in_order)) == [("etl", "run", 1, 45.0), ("etl", "idle", 1, 55.0)]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        (idle(2, 60), end_of(record={"run": "r"})),
+        (idle(2, 60), left(2)),
+        (idle(1, 30), left(2)),  # the end of its second command is missing
+        (idle(1, 30), idle(2, 60), left(2)),  # its beginning is
+        (idle(1, 30), assigned(40), assigned(50), end_of(record={"run": "r"})),
+        (assigned(40), end_of(record={"run": "r"})),
+        (idle(1, 30, labels="{"), left(1)),
+        (left(1),),
+    ],
+)
+def test_where_an_event_of_a_runner_is_missing_its_idle_time_is_not_known(events: tuple[JournalEvent, ...]) -> None:
+    meter = CostMeter("label:team")
+    for each in events:
         meter.add(each)
     totals = meter.totals()
-    assert (totals.idle_unknown, [row.use for row in totals.rows]) == (1, ["run"])
+    assert (totals.idle_unknown, used(totals.rows)) == (1, [("", "run", 1, 100.0)])
+
+
+def test_commands_take_no_more_than_the_time_of_their_task() -> None:
+    (row,) = rows_of(idle(1, 30), assigned(50), idle(2, 500), left(2))
+    assert row.use == "run"
+    assert row.vcpu_seconds == pytest.approx(100.0)
+
+
+def test_since_a_time_only_later_ends_count_with_what_their_runners_did_before() -> None:
+    meter = CostMeter(since=START + 70)
+    earlier = end_of("arn:old")
+    for each in (
+        event("launch.started", launch=1, arn="arn:0"),
+        msgspec.structs.replace(earlier, at=START + 60),
+        idle(1, 30),
+        assigned(50),
+        idle(2, 60),
+        left(2),
+    ):
+        meter.add(each)
+    totals = meter.totals()
+    assert used(totals.rows) == [("etl", "run", 1, 40.0), ("etl", "idle", 1, 60.0)]
+    assert (totals.idle_unknown, totals.without_end) == (0, 0)
 
 
 def test_a_runner_with_one_command_was_never_idle() -> None:
     assert [row.use for row in rows_of(end_of(record={"run": "r"}))] == ["run"]
+
+
+def test_what_is_remembered_of_a_runner_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_time, "_MAX_GROUPS", 2)
+    events = [idle(1, 1, labels='{"team": "t1"}')]
+    for turn in range(2, 7):
+        events += assigned(turn), idle(turn, turn + 0.5, labels=f'{{"team": "t{turn}"}}')
+    rows = rows_of(*events, left(6), by="label:team")
+    assert [row.group for row in rows if row.use == "run"] == ["(other)", "t1", "t2", "t3"]
 
 
 def test_ends_that_no_key_verifies_are_counted() -> None:
@@ -161,7 +272,8 @@ def test_ends_that_no_key_verifies_are_counted() -> None:
 
 def test_money_needs_a_price_of_the_capacity() -> None:
     uses = [
-        TaskUse(group="etl", capacity="FARGATE", vcpus=2.0, gigabytes=4.0, seconds=1800.0, idle_seconds=900.0),
+        TaskUse(group="etl", capacity="FARGATE", vcpus=2.0, gigabytes=4.0, seconds=900.0),
+        TaskUse(group="etl", capacity="FARGATE", vcpus=2.0, gigabytes=4.0, seconds=900.0, use="idle"),
         TaskUse(group="etl", capacity="EC2", vcpus=2.0, gigabytes=4.0, seconds=1800.0),
     ]
     rows = total_use(uses, [Price("FARGATE", vcpu_hour=3.0, gb_hour=0.5)])

@@ -10,16 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecs_queue.cli.ui.event_view import event_for_json, format_event_fields
-from ecs_queue.cli.ui.timeline_view import timeline_summary, timeline_to_dicts
 from ecs_queue.journal.base import SkippedEvents
+from ecs_queue.journal.codec import encode_event
 from ecs_queue.journal.elements import BrokenElement, ElementReader, inflate
-from ecs_queue.journal.timeline import build_timeline
-from ecs_queue.messages.keyring import NO_KEYS
-from ecs_queue.replay.decisions import replay_decisions
-from ecs_queue.replay.past_request import call_in_event
-from ecs_queue.replay.traffic import read_traffic
+from ecs_queue.journal.encoder import EventEncoder
+from ecs_queue.journal.last_hour import HourCounter
+from ecs_queue.messages.keyring import NO_KEYS, Keyring, SigningKey
 from ecs_queue.telemetry import EVENTS
+from tests.journal.readers import read_events
 
 LIMIT = 20_000
 EVENT = {"v": 1, "at": 1.5, "name": "request.received", "id": "a", "data": {"queue": "q"}}
@@ -126,20 +124,49 @@ events = st.fixed_dictionaries(
 def test_no_event_of_any_form_stops_a_reader(values: list[Any]) -> None:
     """Every reader takes what others may have written: it shows it, leaves it out, or counts it."""
     found = list(ElementReader(NO_KEYS, 2**20, SkippedEvents()).read("5-0", element(encoded(*values))))
-
-    for event in found:
-        msgspec.json.encode(event_for_json(event))
-        format_event_fields(event)
-        call_in_event(event)
-    timeline = build_timeline(None, found, "a")
-    if timeline is not None:
-        timeline_summary(timeline)
-        timeline_to_dicts(timeline)
-    replay_decisions(found)
-    read_traffic(found)
+    read_events(found)
+    summary = ElementReader(NO_KEYS, 2**20, SkippedEvents()).summarize("5-0", element(encoded(*values)), 100)
+    HourCounter().update([summary], 1e9)
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_no_bytes_stop_the_reader(stored: bytes, inflated: bytes) -> None:
     list(ElementReader(NO_KEYS, LIMIT, SkippedEvents()).read("5-0", {b"w": stored, b"z": stored, b"s": stored}))
     list(ElementReader(NO_KEYS, LIMIT, SkippedEvents()).read("5-0", element(inflated)))
+    ElementReader(NO_KEYS, LIMIT, SkippedEvents()).summarize("5-0", {b"w": stored, b"z": stored, b"s": stored}, 1)
+    ElementReader(NO_KEYS, LIMIT, SkippedEvents()).summarize("5-0", element(inflated), 1)
+
+
+def test_a_summary_has_the_events_that_are_counted_and_skips_broken_ones() -> None:
+    skipped = SkippedEvents()
+    ended = {**EVENT, "name": "request.ended", "data": {"state": "SUCCESS", "exit_code": [0]}}
+    launched = {**EVENT, "name": "launch.started", "data": {"queued_at": 1.25}}
+    body = encoded(EVENT, ended, 3, launched, {"name": "request.ended"})
+    summary = ElementReader(NO_KEYS, LIMIT, skipped).summarize("5-0", element(body), 77)
+    assert (summary.element, summary.size, summary.unverified) == ("5-0", 77, 0)
+    assert [(event.name, event.data.state, event.data.queued_at) for event in summary.events] == [
+        ("request.ended", "SUCCESS", 0.0),
+        ("launch.started", "", 1.25),
+    ]
+    assert len(skipped) == 2
+
+
+def test_the_summary_of_a_broken_element_has_no_events() -> None:
+    skipped = SkippedEvents()
+    assert ElementReader(NO_KEYS, LIMIT, skipped).summarize("5-0", element(b"{}"), 77).events == ()
+    assert len(skipped) == 1
+
+
+def test_a_summary_leaves_out_what_is_not_signed_where_there_are_keys() -> None:
+    keyring = Keyring("ns", [SigningKey("k1", b"s" * 32)])
+    ended = encode_event(1.5, "request.ended", {"id": "a", **dict.fromkeys(EVENTS["request.ended"].fields[1:], "x")})
+    batch = EventEncoder(keyring).build_batch("0123456789abcdef", 1, "w1", [ended], ["a"])
+    signed = {**element(batch.body), b"b": b"0123456789abcdef:1", b"s": batch.signature.encode()}
+
+    def summarize(fields: dict[bytes, bytes]) -> tuple[int, int]:
+        found = ElementReader(keyring, LIMIT, SkippedEvents()).summarize("5-0", fields, 77)
+        return len(found.events), found.unverified
+
+    assert summarize(signed) == (1, 0)
+    assert summarize({**signed, b"s": signed[b"s"][:-1] + b"x"}) == (0, 1)
+    assert summarize(element(batch.body)) == (0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -222,6 +223,18 @@ def test_nothing_is_written_while_writes_are_paused(harness: RecorderHarness) ->
 
     writer.join(30)
     assert harness.store.event_names() == ["request.received"]
+
+
+def test_the_writer_sleeps_for_long_enough_that_a_thread_which_waits_for_the_gil_gets_it(
+    harness: RecorderHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    harness.emit()
+    harness.emit()
+    harness.recorder.write_pending()
+    assert len(slept) == 2
+    assert min(slept) > 0
 
 
 def test_a_pause_is_bounded_in_time(harness: RecorderHarness, monkeypatch: pytest.MonkeyPatch) -> None:

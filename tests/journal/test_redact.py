@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from ecs_queue.journal import redact as redact_module
 from ecs_queue.journal.redact import REDACTED, is_redacted, redact, redact_json, redacted_paths
+from ecs_queue.telemetry import EVENTS
 
 SECRET = "hunter2-4711"
+_AWS = "arn:aws"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV"
 WORKLOAD = {"token": JWT, "ti": {"id": "0198", "dag_id": "etl"}, "log_path": "a/b.log", "type": "ExecuteTask"}
 
@@ -66,6 +68,16 @@ def environment(name: str, value: str) -> dict[str, Any]:
         {"reason": f"cannot connect to amqp://user:{SECRET}@host:5672//: refused"},
         {"reason": f"login failed, password: {SECRET}"},
         {"launch_spec": {"run_task": {"overrides": {"containerOverrides": [environment("TOKEN", SECRET)]}}}},
+        {"id": f"redis://:{SECRET}@host"},
+        {"envelope": {"labels": {"url": f"redis://:{SECRET}@host"}}},
+        {"token": {"envelope": {"labels": {"team": SECRET}}}},
+        {"envelope": {"command": ["--json", json.dumps({"labels": {"password": SECRET}})]}},
+        {"reason": f"{_AWS}:iam::1:role/a, password:{SECRET}1"},
+        {"reason": f"{_AWS}:iam::1:role/token={SECRET}"},
+        {"reason": f"role {_AWS}:iam::1:role/a password: {SECRET}1"},
+        {"sealed": f"password={SECRET}"},
+        {"sealed": {"password": SECRET}},
+        {"token": {"id": SECRET}},
         {"key": f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET}\n-----END RSA PRIVATE KEY-----"},
         {"command": ["sh", "-c", f"cat <<E\n-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----\nE"]},
     ],
@@ -83,6 +95,7 @@ def test_a_secret_is_redacted_and_its_path_is_returned(value: dict[str, Any]) ->
 
 
 TOKENS = (
+    *("sk-" + "0f" * 16, "sk-proj-" + "aB" * 24, "sk-" + "abcdefghij" * 3, "npm_" + "0123456789" * 4),
     *(JWT, "ghp_" + "a1" * 18, "github_pat_" + "a1" * 18, "glpat-" + "x" * 20, "xoxb-123456789012-abcdef"),
     *("AKIA" + "A1" * 8, "npm_" + "a1" * 18, "pypi-" + "a1" * 18, "hf_" + "a1" * 17, "ya29." + "a1" * 18),
     *("SG." + "a1" * 11 + "." + "a1" * 20, "sk_live_" + "a1" * 12, "dop_v1_" + "a1" * 32, "dckr_pat_" + "a1" * 12),
@@ -108,9 +121,25 @@ def test_a_token_is_redacted_everywhere(secret: str) -> None:
         {"reason": "Task failed to start: the secret could not be fetched"},
         {"reason": "token used with other arguments"},
         {"command": ["--password"]},
+        {"concurrency_key": "customer-7", "executor_config": {"ecs_queue": {"concurrency_key": "a b"}}},
         {"password": "", "token": None, "secret": True},
-        {"sealed": "gAAAAABnmZ0" + "x" * 80, "signature": "main:" + "0f" * 32},
+        {"sealed": "gAAAAABnmZ0" + "x" * 89, "signature": "main:" + "0f" * 32},
+        {"sealed": "gAAAAABnmZ0" + "x" * 85 + "-KEY=="},
+        {"sealed": "gAAAAABnmZ0" + "x" * 85 + "pWd1="},
+        {"sealed": "gAAAAABnmZ0" + "x" * 85 + "jwtSK-" + "-sk-" + "a1" * 16},
+        {"command": ["printf", "aGVsbG8gd29ybGQKEY=="]},
+        {"id": "auth:1", "launch_spec": {"run_task": {"taskDefinition": "auth-service:12", "group": "job:token:1"}}},
+        {"executor_config": {"task_definition": "my-token-job:3"}},
+        {"tasks": [{"taskDefinitionArn": "arn:aws:ecs:us-east-1:123456789012:task-definition/auth:12"}]},
+        {"containers": [{"image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/secret-job:1.2"}]},
+        {"ti": {"dag_id": "auth", "run_id": "auth__2025-01-01T00:00:00+00:00"}},
         {"arn": "arn:aws:ecs:us-east-1:123456789012:task/jobs/0123456789abcdef0123456789abcdef"},
+        *({member: {"labels": {"auth": "team-a", "key": "k1"}}} for member in ("data", "envelope", "record")),
+        {"id": "report-sk-daily-aggregation-2025-01-31", "queue": "hf_finetune_llama_production"},
+        {"command": ["sync", "--job", "pypi-mirror-sync-20250131", "npm_publish_internal_packages_every_day"]},
+        {"labels": {"team": "xoxo-wedding-planner", "service": "xapp-production-main", "plan": "sk_test_environment"}},
+        {"reason": f"not authorized to perform: ecs:RunTask on: {_AWS}:ecs:us-east-1:1:task-definition/auth:7"},
+        {"reason": f"no {_AWS}:secretsmanager:us-east-1:1:secret:db-AbC:password::, try {_AWS}:sqs:x:1:token:2"},
     ],
     ids=str,
 )
@@ -245,7 +274,7 @@ pieces = st.sampled_from(
 @given(st.lists(pieces, max_size=8).map("".join))
 def test_a_text_without_markers_has_no_secret(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(redact_module, "_TEXT_MARKERS", ("",))  # looks closely at every text
+        patch.setattr(redact_module, "_MARKERS_BY_PART", {"": ("",)})  # looks closely at every text
         closely = redact(text)
 
     assert redact(text) == closely
@@ -275,3 +304,10 @@ def test_a_text_without_markers_has_no_secret(text: str) -> None:
 def test_no_text_takes_long(part: str) -> None:
     """The longest possible payload; a search that is not linear would take minutes."""
     redact({"command": [part * (128 * 1024 // len(part))]})
+
+
+@pytest.mark.parametrize("name", sorted(EVENTS))
+def test_no_field_of_an_event_has_the_name_of_a_secret(name: str) -> None:
+    data = dict.fromkeys((*EVENTS[name].fields, *EVENTS[name].journal_only), "x1")
+
+    assert redact({"name": name, "data": data}) == {"name": name, "data": data}, "an import would lose it"

@@ -433,6 +433,15 @@ def test_broken_elements_are_skipped_and_counted_by_every_read(
     assert len(journal.skipped) == 3
 
 
+def test_summaries_come_newest_first_without_what_is_broken(journal: RedisJournal, broken_server: redis.Redis) -> None:
+    for number in range(45):
+        BatchWriter(journal, f"other{number}").write("b", at=float(number), name="request.submitted")
+    summaries = list(journal.summaries_newest_first())
+    assert [event.at for summary in summaries for event in summary.events] == [float(n) for n in range(44, -1, -1)]
+    assert all(summary.size > 0 for summary in summaries)
+    assert len(journal.skipped) == 3
+
+
 def test_an_element_that_is_too_large_is_not_sent(journal: RedisJournal, broken_server: redis.Redis) -> None:
     def sent_bytes() -> int:
         stats: Any = broken_server.info("stats")

@@ -15,7 +15,7 @@ from ecs_queue.journal import JournalEvent, RedisJournal, open_journal
 from ecs_queue.journal.jsonl import write_events
 from ecs_queue.local.ecs import FaultOptions, LocalEcsOptions
 from ecs_queue.local.stack import LocalStack, StackOptions
-from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.messages.result import TaskResult
 from tests.processes import QUICK_SETTINGS
 from tests.servers import require_redis_binary
 from tests.wait import wait_until

@@ -14,8 +14,7 @@ from ecs_queue.errors import InvalidRequest, SealedMessage, UnknownTask
 from ecs_queue.journal import JournalEvent
 from ecs_queue.journal.redact import REDACTED
 from ecs_queue.local.ecs import local_environment
-from ecs_queue.messages import envelope
-from ecs_queue.messages.envelope import TaskRequest
+from ecs_queue.messages.request import TaskRequest, new_request
 from ecs_queue.protocol.operations import ClaimRequest
 from ecs_queue.replay.past_request import find_past_request
 from ecs_queue.runtask.launch_spec import LaunchSpec
@@ -34,7 +33,7 @@ def client(redis_url: str) -> Iterator[EcsQueue]:
 
 def request(record_id: str = "job", **fields: Any) -> TaskRequest:
     known: dict[str, Any] = {"command": ["run"], "now": 1.7e9, "accept_seconds": 60.0}
-    return envelope.new_request(id=record_id, **(known | fields))
+    return new_request(id=record_id, **(known | fields))
 
 
 def journal(past: TaskRequest, *specs: LaunchSpec) -> MemoryJournal:
@@ -84,7 +83,9 @@ def test_an_unknown_request_is_an_error_with_advice(client: EcsQueue) -> None:
         find_past_request(client, EMPTY, "nope")
     client.submit(["live"], id="job")
     client.stop("job")
-    with pytest.raises(UnknownTask, match=r"job has ended \(REVOKED\).*journal has nothing of it.*[Ss]ubmit it anew"):
+    with pytest.raises(
+        UnknownTask, match=r"job: it has ended \(REVOKED\).*journal has nothing of it.*[Ss]ubmit it anew"
+    ):
         find_past_request(client, EMPTY, "job")
 
 
@@ -110,10 +111,33 @@ def test_what_is_still_redacted_is_named_with_what_to_give(client: EcsQueue) -> 
         past.with_secrets({})
 
 
+def test_a_variable_whose_name_has_dots_can_be_given(client: EcsQueue) -> None:
+    name = "spring.datasource.password"
+    past = find_past_request(
+        client, journal(request(executor_config={"environment": [{"name": name, "value": REDACTED}]})), "job"
+    )
+    with pytest.raises(InvalidRequest, match=rf"give --env {name}=\.\.\. "):
+        past.with_secrets({})
+    filled, left = past.with_secrets({name: "hunter2"})
+    assert filled.request.executor_config == {"environment": [{"name": name, "value": "hunter2"}]}
+    assert left == {}
+
+
 def test_a_secret_in_the_command_cannot_be_given(client: EcsQueue) -> None:
     past = find_past_request(client, journal(request(command=["login", REDACTED], executor_config=SECRETS)), "job")
     with pytest.raises(InvalidRequest, match=r"not keep what stood in command\[1\]; submit the request anew"):
         past.with_secrets({"TOKEN": "hunter2"})
+
+
+@pytest.mark.parametrize("value", ["{}", REDACTED])
+@pytest.mark.parametrize("place", ["flat", "override"])
+def test_the_call_of_a_function_is_not_repeated(client: EcsQueue, place: str, value: str) -> None:
+    """Its arguments are dropped when it has ended, also where the journal keeps everything."""
+    container = {"environment": [{"name": "ECS_QUEUE_CALL", "value": value}]}
+    config = container if place == "flat" else {"overrides": {"containerOverrides": [{"name": "main", **container}]}}
+    past = find_past_request(client, journal(request(executor_config=config)), "job")
+    with pytest.raises(InvalidRequest, match="it is the call of a function"):
+        past.with_secrets({"ECS_QUEUE_CALL": "{}"})
 
 
 @pytest.mark.parametrize(

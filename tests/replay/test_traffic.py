@@ -11,16 +11,16 @@ import pytest
 from ecs_queue.journal import JournalEvent
 from ecs_queue.journal.redact import redact
 from ecs_queue.messages import envelope
+from ecs_queue.messages.request import TaskRequest, new_request
 from ecs_queue.replay.traffic import RecordedRequest, is_test_namespace, read_traffic, submit_traffic
+from ecs_queue.runtask.resubmit import ResubmitChanges, build_resubmit_line
 from tests.fake_clock import FakeClock
 
 START = 1_800_000_000.0
 
 
 def submitted_event(record_id: str, after: float, **fields: Any) -> JournalEvent:
-    request = envelope.new_request(
-        id=record_id, command=["run", record_id], now=START + after, accept_seconds=60, **fields
-    )
+    request = new_request(id=record_id, command=["run", record_id], now=START + after, accept_seconds=60, **fields)
     data = {"queue": "q", "envelope": redact(msgspec.json.decode(envelope.encode(request)))}
     return JournalEvent(v=1, seq="1-0.0", at=START + after, name="request.submitted", id=record_id, data=data)
 
@@ -70,6 +70,35 @@ def test_requests_are_read_in_order_with_all_members_that_the_caller_set() -> No
         0,
         0,
     )
+
+
+def test_the_journal_hides_no_member_of_a_request_because_of_its_name() -> None:
+    named = dict.fromkeys(TaskRequest.__struct_fields__, "customer-7")
+    assert redact(named) == named
+
+
+def test_a_repeated_request_has_what_the_caller_chose_of_the_first_one() -> None:
+    chosen: dict[str, Any] = {
+        "queue": "etl",
+        "executor_config": {"cpu": 512},
+        "priority": 9,
+        "expires_in": 30.0,
+        "time_limit": 9.0,
+        "relaunch": "any_failure",
+        "start_timeout": 5.0,
+        "retry_rules": [{"on_exit_code": "137", "action": "retry"}],
+        "labels": {"team": "data"},
+        "concurrency_key": "customer-7",
+    }
+    not_repeated = {"v", "id", "submitted_at", "accept_until", "expires_at", "delay", "not_before", "submitted_by"}
+    not_repeated |= {"owner", "origin", "traceparent"}
+    assert {*chosen, "command"} == set(TaskRequest.__struct_fields__) - not_repeated
+
+    (replayed,) = read_traffic([submitted_event("a", 0.0, **chosen)]).requests
+    assert (replayed.task, replayed.redacted_paths) == ({**chosen, "command": ["run", "a"]}, [])
+    request = new_request(id="a", command=["run", "a"], now=START, accept_seconds=60, **chosen)
+    line = build_resubmit_line(request, "b", ResubmitChanges(), "main")
+    assert line == {**chosen, "command": ["run", "a"], "id": "b"}
 
 
 def test_redacted_and_unreadable_requests_are_counted() -> None:
