@@ -87,7 +87,9 @@ def _run(call: Call, options: CallOptions) -> Reply:
             function = _import_function(call)
             args, kwargs = decode_arguments(call, function)
         return Reply(encode_value(function(*args, **kwargs), options.serializer))
-    except Exception as error:  # noqa: BLE001 - the caller gets it
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # noqa: BLE001 - the caller gets it, a CancelledError too
         traceback.print_exc()
         return _describe_raised(error, options)
 
@@ -100,13 +102,27 @@ def _import_function(call: Call) -> Callable[..., Any]:
     return found
 
 
-def _describe_raised(error: Exception, options: CallOptions) -> Reply:
+def _describe_raised(error: BaseException, options: CallOptions) -> Reply:
     kind = type(error)
     try:
         value = encode_value(error if options.serializer == "cloudpickle" else list(error.args), options.serializer)
     except Exception:  # noqa: BLE001 - an exception may hold anything; its text says what is known
         value = b""
-    return Reply(value, f"{kind.__module__}.{kind.__qualname__}", str(error), traceback.format_exc())
+    return Reply(
+        value, f"{kind.__module__}.{kind.__qualname__}", _writable(_text_of(error)), _writable(traceback.format_exc())
+    )
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - its text is made by the function's module
+        return "its text cannot be made"
+
+
+def _writable(text: str) -> str:
+    """The text as JSON can have it: a file's name may hold half of a pair."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _too_large(length: int, max_bytes: int) -> Reply:

@@ -30,8 +30,8 @@ from ecs_queue.client.handle import Handle
 from ecs_queue.client.request import Request, RequestOptions
 from ecs_queue.config.keyring import runner_keys
 from ecs_queue.errors import LedgerUnavailable, MissingRight, PermanentError, UsageError
-from ecs_queue.messages.envelope import TaskResult
 from ecs_queue.messages.queue_names import canonical_queue_name
+from ecs_queue.messages.result import TaskResult
 from ecs_queue.protocol.states import State
 from ecs_queue.runs.runner_key import RunnerKeys
 from ecs_queue.runs.runner_options import CALL_VARIABLE
@@ -62,7 +62,8 @@ class CallFailed(PermanentError):  # noqa: N818
 
     def __init__(self, result: TaskResult) -> None:
         """Describe how the request of the call ended."""
-        super().__init__(f"the call {result.id} ended as {result.state} without a value: {result.reason}")
+        log = f"; what it wrote: ecs-queue logs {result.id}" if result.exit_code is not None else ""
+        super().__init__(f"the call {result.id} ended as {result.state} without a value: {result.reason}{log}")
         self.result = result
 
 
@@ -218,8 +219,9 @@ class EcsExecutor(Executor):
         }
         prepared = self._queue.prepare(Request(command=self._command, **given).to_task_line())
         seconds = prepared.submission.expires_at - prepared.request.submitted_at  # a delay is part of it
-        self._store.put(options.id, "in", payload, max(0.0, seconds) + _SECONDS_AFTER_DEADLINE)
-        (future.handle,) = self._queue.submit_prepared([prepared])
+        with self._queue.submitting([prepared]):
+            self._store.put(options.id, "in", payload, max(0.0, seconds) + _SECONDS_AFTER_DEADLINE)
+            (future.handle,) = self._queue.submit_prepared([prepared])
 
     def _on_end(self, future: CallFuture[Any], options: CallOptions, fn: Callable[..., Any]) -> None:
         """End the future; what has to be fetched is fetched in another thread than the one that reads all results."""
@@ -314,7 +316,7 @@ def _wait_for(futures: Sequence[CallFuture[Any]]) -> None:
 
 
 def _find_exception(path: str) -> type[Exception] | None:
-    """Return the exception of this path if its module is loaded here: a reply makes nothing be imported."""
+    """Return the exception of this path if its module is loaded here: a reply must not cause an import."""
     module, _, name = path.rpartition(".")
     kind = getattr(builtins if module == "builtins" else sys.modules.get(module), name, None)
     return kind if isinstance(kind, type) and issubclass(kind, Exception) else None

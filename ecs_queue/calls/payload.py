@@ -7,6 +7,7 @@ another call or direction is refused; without keys it is empty. Nothing is decod
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 from itertools import chain, repeat
@@ -14,6 +15,7 @@ from typing import Any, Literal, get_type_hints
 
 import msgspec
 
+from ecs_queue.error_text import error_text
 from ecs_queue.errors import UndecodableMessage, UsageError
 from ecs_queue.runs.runner_key import RunnerKeys
 
@@ -150,9 +152,12 @@ def decode_arguments(call: Call, function: Callable[..., Any]) -> tuple[tuple[An
     by_name = {name for name, one in parameters.items() if one.kind in _BY_NAME}
     positions = chain(names, repeat(others))
     return (
-        tuple(_convert(value, hints.get(name, Any)) for value, name in zip(args, positions, strict=False)),
+        tuple(
+            _convert(value, hints.get(name, Any), f"the argument {name}")
+            for value, name in zip(args, positions, strict=False)
+        ),
         {
-            name: _convert(value, hints.get(name if name in by_name else named_others, Any))
+            name: _convert(value, hints.get(name if name in by_name else named_others, Any), f"the argument {name}")
             for name, value in kwargs.items()
         },
     )
@@ -162,7 +167,7 @@ def decode_value(value: bytes, function: Callable[..., Any], serializer: Seriali
     """Return the value of a reply that was verified; JSON is converted to the type that the function declares."""
     if serializer == "cloudpickle":
         return _cloudpickle().loads(value)
-    return _convert(msgspec.json.decode(value), _hints(function).get("return", Any))
+    return _convert(msgspec.json.decode(value), _hints(function).get("return", Any), "the value")
 
 
 def load_pickled_call(call: Call) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
@@ -173,11 +178,14 @@ def load_pickled_call(call: Call) -> tuple[Callable[..., Any], tuple[Any, ...], 
 
 def _encode_json(value: Any, what: str) -> bytes:
     try:
-        return msgspec.json.encode(value)
+        encoded = msgspec.json.encode(value)
+        if b"null" in encoded:  # NaN and infinity become it, and would silently arrive as None
+            json.dumps(msgspec.to_builtins(value, str_keys=True), allow_nan=False)
+        return encoded
     except (TypeError, ValueError, OverflowError, RecursionError):
         raise UsageError(
-            f"{what} cannot be written as JSON: expected numbers, texts, lists, dicts, dataclasses and the like; "
-            "or choose serializer='cloudpickle'"
+            f"{what} cannot be written as JSON: expected finite numbers, texts, lists, dicts, dataclasses and the "
+            "like; or choose serializer='cloudpickle'"
         ) from None
 
 
@@ -195,9 +203,11 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, Parameter]:
         return {}
 
 
-def _convert(value: Any, kind: Any) -> Any:
+def _convert(value: Any, kind: Any, what: str) -> Any:
     try:
-        return msgspec.convert(value, kind)
+        return msgspec.convert(value, kind, str_keys=True)  # the keys of JSON's objects are texts
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{what} is not what the function declares: {error_text(error)}") from None
     except TypeError:  # msgspec knows no such type: the value stays as JSON has it
         return value
 

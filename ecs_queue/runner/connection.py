@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +24,9 @@ from ecs_queue.server_url import ServerKind, ServerUrl
 _CHUNK_BYTES = 65536
 _CLIENT_NAME = "ecs-queue-runner"
 #: What a server answers that does not take the writes now: another one is to be looked for.
-_NOT_THE_PRIMARY = ("READONLY", "MOVED", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "UNBLOCKED")
+_NOT_THE_PRIMARY = ("READONLY", "MOVED", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "UNBLOCKED", "NOREPLICAS")
+#: How long a Sentinel may take when another one has answered already. Seconds.
+_SECONDS_FOR_OTHERS = 0.5
 
 
 class Interrupted(LedgerUnavailable):
@@ -108,7 +111,7 @@ class ServerConnection:
         else:
             node, self._node = self._node, None
             if node is None and url.kind is ServerKind.SENTINEL:
-                node = self._ask_sentinel(deadline)
+                node = self._find_primary(deadline)
             try:
                 self._open(node or self._seed(), deadline)
             except OSError:
@@ -117,14 +120,37 @@ class ServerConnection:
         database = url.options.get("db")
         self._introduce(url.options, [("SELECT", database)] if database else [], deadline)
 
+    def _find_primary(self, deadline: float) -> tuple[str, int]:
+        """Return the primary that most Sentinels name; of equal numbers the first, which is another one each time.
+
+        One alone may name a former primary for ever, and the runs there are others.
+        """
+        first, count = self._next_seed, len(self._url.addresses)
+        votes = Counter[tuple[str, int]]()
+        failure: Exception | None = None
+        patience = _remaining(deadline) / 2
+        for self._next_seed in range(first, first + count):
+            try:
+                found = self._ask_sentinel(min(deadline, time.monotonic() + patience))
+            except (OSError, hiredis.HiredisError, LedgerUnavailable) as error:
+                failure = error
+                continue
+            finally:
+                self.close()
+            votes[found] += 1
+            patience = min(patience, _SECONDS_FOR_OTHERS)
+            if 2 * votes[found] > count:
+                break
+        self._next_seed = first + 1
+        if failure and not votes:
+            raise failure
+        return max(votes, key=lambda found: votes[found])
+
     def _ask_sentinel(self, deadline: float) -> tuple[str, int]:
-        """Return the address of the primary, from the next Sentinel."""
         sentinel = self._seed()
-        self._next_seed += 1
         self._open(sentinel, deadline)
         asked = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._url.service)
         found = self._introduce(self._url.sentinel_login, [asked], deadline)[-1]
-        self.close()
         if not isinstance(found, list):
             raise LedgerUnavailable(f"the Sentinel {sentinel[0]}:{sentinel[1]} knows no primary; the next one is asked")
         return found[0].decode(), int(found[1])

@@ -1,8 +1,8 @@
 """What a runner does next, from what it knows. Pure: times are seconds of one monotonic clock, handed in.
 
-docs/protocol.md, "Warm pools", has the rules. Two of them shape this module: the end of the last command goes with
-every question until the next command is started, for a fail-over of the server may undo that it was taken; and only the
-ledger's confirmed answer lets a runner start a command or exit.
+docs/protocol.md, "Warm pools", has the rules. Two of them shape this module. A runner repeats the end of its last
+command in every call until it starts the next one, because a fail-over of the server may undo that the ledger took it.
+And it starts a command, or exits, only after an answer that the ledger has confirmed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Action(Enum):
     LEAVE = "leave"
     """Call `leave` with `RunnerState.end`."""
     PAUSE = "pause"
-    """Wait for `RunnerState.pause_seconds`: the server could not be reached."""
+    """Wait for `RunnerState.pause_seconds`: the server could not be reached, or has refused twice to let it leave."""
     EXIT = "exit"
     """End the process."""
 
@@ -66,6 +66,7 @@ class RunnerState:
         self._may_exit = False
         self._is_worn = False
         self._failures = 0
+        self._refusals = 0  # of `leave`, since the last command
         self.pause_seconds = 0.0
         self.turn: Turn | None = None
         self.end: RunEnd | None = None
@@ -102,7 +103,7 @@ class RunnerState:
         self._note_contact(now)
         self._is_asking = False
         if isinstance(answer, Turn):
-            # One that was started (a late answer, a fail-over): never again; ask, and report its end with that.
+            # A late answer, or a fail-over, may repeat a turn: never start it again, but ask again and report its end.
             self._is_asking = answer.turn <= self._last_turn
             self.turn = None if self._is_asking else answer
             self.pause_seconds = _MIN_PAUSE_SECONDS if self._is_asking else 0.0
@@ -114,6 +115,9 @@ class RunnerState:
         self._note_contact(now)
         self._may_exit = may_exit or self.is_stopping
         self._is_asking = True
+        self._refusals += 1
+        if self._refusals > 1:  # `next_turn` gave no command: the run has an end of another process
+            self._pause(self._refusals - 1)
 
     def on_woken(self) -> None:
         """Note that the wait for a wake-up is over."""
@@ -124,10 +128,13 @@ class RunnerState:
         self.turn = None
         self._is_asking = True
         self._failures += 1
-        pause = min(_MAX_PAUSE_SECONDS, _MIN_PAUSE_SECONDS * 2.0 ** min(self._failures - 1, 10))
-        self.pause_seconds = pause * (0.5 + self._jitter / 2)
+        self._pause(self._failures)
         # An idle runner that ECS ends has nothing to report; launchers see its end at ECS.
         self._may_exit = self.is_stopping and self.end is None
+
+    def _pause(self, times: int) -> None:
+        pause = min(_MAX_PAUSE_SECONDS, _MIN_PAUSE_SECONDS * 2.0 ** min(times - 1, 10))
+        self.pause_seconds = pause * (0.5 + self._jitter / 2)
 
     def on_paused(self) -> None:
         """Note that the pause is over."""
@@ -137,6 +144,7 @@ class RunnerState:
         """Note that the command of `turn` is about to start. The end before it is confirmed by the same barrier."""
         assert self.turn is not None
         self._last_turn = self.turn.turn
+        self._refusals = 0
         self.turn = self.end = None
 
     def on_end(self, exit_code: int, *, is_cancelled: bool, is_clean: bool, now: float) -> None:

@@ -1,7 +1,7 @@
 """Starts commands: new processes, or for `python -m` of a preloaded module a fork of an interpreter that has it.
 
-The interpreter is a process of its own (`ecs_queue.runner.preload`): what the modules do when they are imported cannot
-reach the runner.
+The interpreter is a process of its own (`ecs_queue.runner.preload`), so that importing the modules cannot affect the
+runner.
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ class ForkServer:
         if differing:
             self._explain_new_process(command[2], differing)
             return start_process(command, environment)
+        if not _may_reach_a_program(command, environment):  # a new process reports how that fails
+            return start_process(command, environment)
         if self._has_ended():
             self._give_up()
             return start_process(command, environment)
@@ -112,7 +114,7 @@ class ForkServer:
         return sorted(name for name in names if environment.get(name) != self._environment.get(name))
 
     def _explain_new_process(self, module: str, names: Sequence[str]) -> None:
-        """Say it once for each variable: a queue that has set it for all requests gains nothing from preloading."""
+        """Log each variable once: a queue that sets it for all requests gains nothing from preloading."""
         new = sorted(set(names) - self._named_variables)
         if new:
             self._named_variables.update(new)
@@ -169,10 +171,20 @@ class ForkServer:
         self._end_process()
 
     def _end_process(self) -> None:
-        """It ends by itself when its connection does; what hangs is killed with what the next command leaves."""
+        """Close the connection, which ends the process. If it hangs, it is killed after the next command."""
         if self._connection is not None:
             self._connection.close()
         self._connection = self._process = None
+
+
+def _may_reach_a_program(command: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Return whether these are arguments and variables that the kernel passes to a program."""
+    if any(not name or "=" in name for name in environment):
+        return False
+    try:
+        return not any(b"\0" in os.fsencode(text) for text in (*command, *environment, *environment.values()))
+    except UnicodeEncodeError:
+        return False
 
 
 def is_this_python(program: str, environment: Mapping[str, str]) -> bool:

@@ -1,8 +1,7 @@
 """The lines with which a runner names the request in the container's log, before and after each command's output.
 
-All commands of a runner write to one log. Between a start line and the end line after it stands the output of one
-request, so that it can be cut out. A command that ends without a newline leaves the end line behind its last words:
-look for a line anywhere in what was logged.
+All commands of a runner write to one log. The output of a request stands between its start line and its end line. If
+the output does not end with a newline, the end line follows on the same line: search for it anywhere in a logged line.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _LINE = re.compile(
     r"ecs-queue runner: (start|end) of request ([A-Za-z0-9_-]{1,48}), launch (\d{1,9}), turn (\d{1,9})"
     r"(?:, exit code (\d{1,3})(, cancelled)?)?$"
 )
-#: A log that takes nothing for this long loses the line, and not the command's end.
+#: If the log accepts nothing for this long, the line is lost; the command's end is reported nevertheless. Seconds.
 _WRITE_SECONDS = 5.0
 
 

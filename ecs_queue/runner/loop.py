@@ -217,7 +217,7 @@ class Runner:
             command = self._keys.open_payload(turn.payload, assignment)
         except UndecodableMessage as error:
             log_message(str(error))
-            end = _CommandEnd(NOT_EXECUTABLE, is_clean=False)  # the next payload would meet the same: leave
+            end = _CommandEnd(NOT_EXECUTABLE, is_clean=False)  # the next payload could not be opened either: exit
         else:
             end = self._run_command(turn, command)
         write_line(format_line(LogLine(turn.id, turn.launch, turn.turn, end.exit_code, end.is_cancelled)))
@@ -247,7 +247,7 @@ class Runner:
         return end._replace(is_clean=self._check_clean(turn, has_processes=not is_clean))
 
     def _check_clean(self, turn: Turn, *, has_processes: bool) -> bool:
-        """Whether the next command will find what this one found, as far as the runner answers for it."""
+        """Return whether the next command would start in the same conditions, as far as the runner can check."""
         if has_processes:
             left = "left processes that cannot be killed"
         elif not enter_directory(self._directory):

@@ -7,7 +7,7 @@ A fork is a grandchild whose parent ends at once, so the runner, which adopts or
 any Python program does: it leaves the fork server's loop, and the interpreter waits for threads, runs `atexit` and
 flushes, and turns what was raised into the exit status. Only the preloaded modules are not torn down (`_QuickEnd`).
 
-Of what differs between two new interpreters, a fork has its own random numbers, but the others' hash seed.
+Two new interpreters differ in their random numbers and in their hash seed. Forks differ in the former only.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import io
 import os
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import threading
@@ -91,7 +92,7 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 
 
 def import_modules(modules: Sequence[str]) -> Ready:
-    """Import modules; return which one fails, or starts a thread: a fork has no threads but its own."""
+    """Import modules; return which one fails, or does what forks cannot have: starts a thread, opens a connection."""
     for module in modules:
         try:
             importlib.import_module(module)
@@ -99,6 +100,8 @@ def import_modules(modules: Sequence[str]) -> Ready:
             return Ready(module, f"its import fails: {typed_error_text(error)}"[:500])
         if _count_threads() > 1:
             return Ready(module, "its import starts a thread, which a fork would not have")
+        if _has_connection():
+            return Ready(module, "its import opens a network connection, which all forks would share")
     return Ready()
 
 
@@ -108,6 +111,28 @@ def _count_threads() -> int:
         return max(threading.active_count(), len(os.listdir("/proc/self/task")))
     except OSError:
         return threading.active_count()
+
+
+def _has_connection() -> bool:
+    """Return whether this process is connected over a network: what a fork sends there confuses the next one."""
+    for name in _list_descriptors():
+        try:
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as found:
+                if found.family != socket.AF_UNIX and found.type == socket.SOCK_STREAM:
+                    found.getpeername()
+                    return True
+        except OSError:  # that of the listing, or not connected
+            continue
+    return False
+
+
+def _list_descriptors() -> list[str]:
+    try:
+        return os.listdir("/proc/self/fd")
+    except OSError:
+        return []
 
 
 def serve(connection: socket.socket) -> ForkRequest:
@@ -221,9 +246,9 @@ def _restore_signals() -> None:
 
 
 class _QuickEnd:
-    """Ends a fork when `atexit` has called everything else, in place of the interpreter's own end.
+    """Ends a fork after all other `atexit` functions, in place of the interpreter's finalization.
 
-    That one destroys all modules: with Airflow 0.1 s of processor time, most of it for copying pages that forks share.
+    Finalization destroys all modules: with Airflow 0.1 s of processor time, most of it to copy pages that forks share.
     """
 
     def __init__(self) -> None:
@@ -232,7 +257,7 @@ class _QuickEnd:
         self._exit = ctypes.PyDLL(None).exit
 
     def __call__(self) -> None:
-        """Flush and exit. What is no plain exit status, or cannot be flushed, is left to the interpreter."""
+        """Flush and exit. Leave that to the interpreter if the status is no number, or a stream cannot be flushed."""
         if not isinstance(self.exit_status, int):
             return
         try:

@@ -51,12 +51,12 @@ def adopt_orphans() -> bool:
 
 
 def hide_memory() -> None:
-    """Keep other processes of this user from this one's environment and memory (Linux; not from root)."""
+    """Hide the environment and memory of this process from other processes of its user, but not from root (Linux)."""
     _call_prctl(_PR_SET_DUMPABLE, 0)
 
 
 def keep_descriptors() -> None:
-    """Keep what this process has inherited, beside its streams, from the commands (Linux)."""
+    """Keep commands from inheriting the open files of this process, except its streams (Linux)."""
     with suppress(OSError):
         for name in os.listdir("/proc/self/fd"):
             if int(name) > _LAST_STREAM:
@@ -65,7 +65,7 @@ def keep_descriptors() -> None:
 
 
 def restore_streams() -> None:
-    """Let writes to the output streams wait again: a command that prevents that does so for all that share them."""
+    """Make the output streams blocking again: a command may have made them non-blocking for all that share them."""
     for descriptor in (1, 2):
         with suppress(OSError):  # closed
             os.set_blocking(descriptor, True)
@@ -120,7 +120,7 @@ def start_process(command: Sequence[str], environment: Mapping[str, str]) -> int
     try:
         for path in _candidates(program, environment):
             try:
-                # No thread of this process may hold it up, and none of its memory is copied: as vfork and exec.
+                # No thread of this process can block it, and no memory is copied: like vfork and exec.
                 return os.posix_spawn(
                     path,
                     list(command),
@@ -217,8 +217,8 @@ def _reap_ended() -> bool:
 def _find_children() -> set[int]:
     """The children of this process, ended ones among them; none without /proc.
 
-    A list that is read while it grows may lack what comes last. A process that becomes a child meanwhile has had an
-    ancestor that is one, and that stays in the list until it is reaped here.
+    A list that grows while it is read may lack the last entries. A process becomes a child when its parent ends; an
+    ancestor of it is a child already, and stays in the list until it is reaped here.
     """
     found = set()
     try:
@@ -257,23 +257,66 @@ class TemporaryDirectory:
         self.environment = {"TMPDIR": path} if path else {}
 
     def remove(self) -> None:
-        """Remove it with what the command left in it, as far as the runner's user may."""
+        """Remove it with its contents, or what the command has put in its place, as far as the runner's user may."""
         for path in self.environment.values():
-            try:
-                os.rmdir(path)  # mostly it is empty
-            except OSError:
-                shutil.rmtree(path, ignore_errors=True)
-            if os.path.lexists(path):
-                _make_writable(path)
-                shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a file, a link or a directory with everything in it, as far as this user may. Never follows a link."""
+    try:
+        os.rmdir(path)  # mostly it is empty
+    except OSError:
+        with suppress(OSError):  # a directory
+            os.unlink(path)
+        with suppress(RecursionError):  # before Python 3.13, of a tree that is deep
+            shutil.rmtree(path, ignore_errors=True)
+        if os.path.lexists(path):
+            _flatten(path)
+
+
+def _flatten(path: str) -> None:
+    """Remove a tree with read-only directories, or one that is deeper than calls, paths and open files may be.
+
+    What is in its directories is moved up to the top, and removed there.
+    """
+    kept: set[str] = set()
+    number = 0
+    _make_writable(path)
+    while names := _list(path) - kept:
+        for name in names:
+            inner = os.path.join(path, name)
+            if os.path.islink(inner) or not os.path.isdir(inner):
+                with suppress(OSError):
+                    os.unlink(inner)
+            else:
+                _make_writable(inner)
+                for child in _list(inner):
+                    number += 1
+                    _move(os.path.join(inner, child), os.path.join(path, f"{number}~{os.path.basename(path)}"))
+                with suppress(OSError):
+                    os.rmdir(inner)
+            if os.path.lexists(inner):
+                kept.add(name)
+    with suppress(OSError):
+        os.rmdir(path)
+
+
+def _list(path: str) -> set[str]:
+    try:
+        return set(os.listdir(path))
+    except OSError:
+        return set()
+
+
+def _move(path: str, place: str) -> None:
+    if not os.path.islink(path) and os.path.isdir(path):
+        _make_writable(path)  # a directory that is moved is written: the entry of its parent
+    with suppress(OSError):
+        os.rename(path, place)
 
 
 def _make_writable(path: str) -> None:
     """Let this user remove what is in a directory: some programs make their files' directories read-only."""
     with suppress(OSError):
         os.chmod(path, stat.S_IRWXU)
-        for directory, names, _ in os.walk(path):
-            for inner in (os.path.join(directory, name) for name in names):
-                if not os.path.islink(inner):
-                    with suppress(OSError):
-                        os.chmod(inner, stat.S_IRWXU)

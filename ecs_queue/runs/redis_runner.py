@@ -73,14 +73,18 @@ class RedisRunner:
 
     def wait_for_turn(self, name: str, boot: str, arn: str, end: RunEnd | None, seconds: float) -> Turn | NoTurn:
         """See `RunnerOperations`."""
-        # Both at once: the server answers the second when the first is over, without another round trip.
+        # One after the other. If both were sent at once, the server would carry out the second one although the runner
+        # may be frozen or disconnected by then: it would own the command for as long as ECS shows its task running.
+        if not self._wait(name, seconds):
+            return self.next_turn(name, boot, arn, end)
         call = ("next", name, boot, arn, *_encode_end(end))
-        commands = [self._wait_command(name, seconds), self._script_call(*call)]
-        woken, reply = self._connection.call(commands, seconds + self._timeout)
-        _raise_error(woken)
+        commands = [self._script_call(*call), *self._barrier_commands()]  # woken: mostly there is a command
+        reply, *confirmed = self._connection.call(commands, self._timeout)
         if _is_script_missing(reply):
             return self.next_turn(name, boot, arn, end)
-        return _decode_turn(self._confirm(_raise_error(reply), *call))
+        for each in confirmed:
+            _check_durable(_raise_error(each))
+        return _decode_turn(_raise_error(reply))
 
     def beat(self, name: str, boot: str, turn: int) -> bool:
         """See `RunnerOperations`."""
@@ -92,10 +96,15 @@ class RedisRunner:
 
     def wait_for_wake(self, name: str, seconds: float) -> None:
         """See `RunnerOperations`."""
-        _raise_error(self._connection.call([self._wait_command(name, seconds)], seconds + self._timeout)[0])
+        self._wait(name, seconds)
 
-    def _wait_command(self, name: str, seconds: float) -> Sequence[Any]:
-        return ("BLPOP", f"{self._prefix}wake:{name}", f"{seconds:.3f}")
+    def _wait(self, name: str, seconds: float) -> bool:
+        """Wait for a wake-up; return whether one came."""
+        command = ("BLPOP", f"{self._prefix}wake:{name}", f"{seconds:.3f}")
+        return _raise_error(self._connection.call([command], seconds + self._timeout)[0]) is not None
+
+    def _barrier_commands(self) -> list[Sequence[Any]]:
+        return [(*self._barrier, int(800 * self._timeout))] if self._barrier else []
 
     def _call(self, *call: Any) -> Any:
         return self._confirm(self._run(*call), *call)
@@ -105,9 +114,9 @@ class RedisRunner:
         # `wait` and `busy` allow neither; so the barrier follows in a second round trip, and only where it is needed.
         if reply[0] not in (b"turn", b"leave") or not self._barrier:
             return reply
-        # Called again with a write of its own: the connection may be a new one, and a barrier waits for what its own
-        # connection has written.
-        commands = [self._script_call(*call), (*self._barrier, int(800 * self._timeout))]
+        # The second call writes, too: the connection may be a new one, and a barrier waits only for the writes of its
+        # own connection.
+        commands = [self._script_call(*call), *self._barrier_commands()]
         reply, confirmed = self._connection.call(commands, self._timeout)
         _check_durable(_raise_error(confirmed))
         return _raise_error(reply)

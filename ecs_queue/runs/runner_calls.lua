@@ -24,7 +24,9 @@ local IDLE_MILLISECONDS = 24 * 3600 * 1000 -- without an assignment, a run is ke
 -- A server that is full checks only the first write of a script, and DEL needs no memory: an end is reported then, too.
 redis.call('DEL', P .. 'run:')
 
-local FIELDS = { 'phase', 'boot', 'closed', 'turn', 'cancel', 'id', 'nonce', 'launch', 'time_limit' }
+local FIELDS = {
+  'phase', 'boot', 'closed', 'turn', 'cancel', 'id', 'nonce', 'launch', 'time_limit', 'exit_code', 'cancelled', 'mac',
+}
 local function load_run()
   local values = redis.call('HMGET', RUN, unpack(FIELDS))
   if not values[1] then return nil end
@@ -45,10 +47,17 @@ local function begin()
   redis.call('HSET', RUN, 'seen_at', NOW)
   if run.phase == 'fetched' and ARGV[8] ~= '' and ARGV[8] == run.turn then
     run.phase = 'ended'
+    run.exit_code, run.cancelled, run.mac = ARGV[9], ARGV[10], ARGV[11]
     redis.call('HSET', RUN, 'phase', 'ended', 'exit_code', ARGV[9], 'cancelled', ARGV[10], 'mac', ARGV[11], 'ended_at', NOW)
     note_change()
   end
   return run
+end
+
+-- Whether the run has another end of its command than the one that its runner reports: a forger's.
+local function has_foreign_end(run)
+  if run.phase ~= 'ended' then return false end
+  return ARGV[8] ~= run.turn or ARGV[9] ~= run.exit_code or ARGV[10] ~= run.cancelled or ARGV[11] ~= run.mac
 end
 
 local operations = {}
@@ -65,7 +74,7 @@ function operations.next()
     return { 'turn', run.turn, run.id, run.nonce, run.launch, redis.call('GET', TURN) or '', run.time_limit }
   end
   if run.phase == 'idle' then redis.call('PEXPIRE', RUN, IDLE_MILLISECONDS) end
-  if run.closed == '' then return { 'wait' } end
+  if run.closed == '' or has_foreign_end(run) then return { 'wait' } end
   redis.call('HSET', RUN, 'closed', 'left')
   return { 'leave' }
 end
@@ -80,7 +89,7 @@ end
 function operations.leave()
   local run = begin()
   if not run then return { 'leave' } end
-  if run.phase == 'assigned' or run.phase == 'fetched' then return { 'busy' } end
+  if run.phase == 'assigned' or run.phase == 'fetched' or has_foreign_end(run) then return { 'busy' } end
   redis.call('HSET', RUN, 'closed', 'left')
   return { 'leave' }
 end

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import date
+from typing import Any, cast
 
 
 @dataclass
@@ -53,6 +55,39 @@ def add(a: int, b: int) -> int:
 def count_days(first: date, *days: date, **orders: Order) -> list[int]:
     """Return the days from the first to each other one, and the numbers of the orders."""
     return [*((day - first).days for day in days), *(order.number for order in orders.values())]
+
+
+class UnreadableError(Exception):
+    """An error whose text cannot be made."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def raise_odd(kind: str) -> None:
+    """Raise what an exception's usual path does not take."""
+    if kind == "unreadable":
+        raise UnreadableError
+    if kind == "half of a pair":
+        raise ValueError("\ud800")
+    if kind == "cancelled":
+        raise asyncio.CancelledError
+    raise BaseExceptionGroup("several", [KeyboardInterrupt()])
+
+
+def double_keys(numbers: dict[int, float]) -> dict[int, float]:
+    """Return the numbers under doubled keys."""
+    return {2 * key: value for key, value in numbers.items()}
+
+
+def same(value: Any) -> Any:
+    """Return the argument."""
+    return value
+
+
+def declare_wrongly() -> int:
+    """Return something else than declared."""
+    return cast("int", None)
 
 
 def return_set() -> object:

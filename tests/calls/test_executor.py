@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
 from collections.abc import Callable, Iterator
 from datetime import date
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -26,7 +27,7 @@ from ecs_queue.errors import (
     UnverifiedMessage,
     UsageError,
 )
-from ecs_queue.messages.envelope import build_result
+from ecs_queue.messages.result import build_result
 from ecs_queue.runs.runner_key import RunnerKeys
 from ecs_queue.runs.runner_options import CALL_VARIABLE
 from ecs_queue.testing import Exit, MemoryQueue, Outcome, Task
@@ -112,6 +113,51 @@ def test_an_exception_that_cannot_be_made_again_is_described(executor: EcsExecut
         executor.submit(fail, "odd").result(TIMEOUT)
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("half of a pair", r"builtins\.ValueError: \\ud800"),
+        ("cancelled", r"asyncio\.exceptions\.CancelledError: "),
+        ("group", r"builtins\.BaseExceptionGroup: several"),
+    ],
+)
+def test_an_exception_of_any_kind_is_described(executor: EcsExecutor, kind: str, text: str) -> None:
+    with pytest.raises(RemoteError, match=text) as raised:
+        executor.submit(functions.raise_odd, kind).result(TIMEOUT)
+
+    assert "in raise_odd" in str(raised.value.__cause__)
+
+
+def test_an_exception_whose_text_cannot_be_made_comes_back(executor: EcsExecutor) -> None:
+    with pytest.raises(functions.UnreadableError):
+        executor.submit(functions.raise_odd, "unreadable").result(TIMEOUT)
+
+
+def test_the_keys_of_an_object_are_converted_as_declared(executor: EcsExecutor) -> None:
+    assert executor.submit(functions.double_keys, {1: 0.5, 2: 1}).result(TIMEOUT) == {2: 0.5, 4: 1.0}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [1, -math.inf, None], {"a": math.nan}])
+def test_a_number_that_json_has_not_is_refused_and_does_not_become_none(executor: EcsExecutor, value: object) -> None:
+    with pytest.raises(UsageError, match="finite numbers"):
+        executor.submit(functions.same, value)
+
+
+def test_none_and_the_word_null_are_sent(executor: EcsExecutor) -> None:
+    assert executor.submit(functions.same, [None, "null", {"null": None}]).result(TIMEOUT) == [
+        None,
+        "null",
+        {"null": None},
+    ]
+
+
+def test_what_is_not_as_declared_is_named(executor: EcsExecutor) -> None:
+    with pytest.raises(UsageError, match=r"the argument b is not what the function declares: Expected `int`"):
+        executor.submit(add, 1, cast("int", "x")).result(TIMEOUT)
+    with pytest.raises(UsageError, match=r"the value is not what the function declares: Expected `int`"):
+        executor.submit(functions.declare_wrongly).result(TIMEOUT)
+
+
 def test_a_container_that_ends_without_a_value_is_said_so(containers: Containers, executor: EcsExecutor) -> None:
     containers.queue.end_with(lambda task: 137)
 
@@ -119,6 +165,7 @@ def test_a_container_that_ends_without_a_value_is_said_so(containers: Containers
         executor.submit(add, 1, 1).result(TIMEOUT)
 
     assert raised.value.result.exit_code == 137
+    assert str(raised.value).endswith(f"; what it wrote: ecs-queue logs {raised.value.result.id}")
     assert containers.store.payloads == {}
 
 

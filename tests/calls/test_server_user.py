@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-import redis
 
 from ecs_queue.calls.store import RedisCallStore
 from ecs_queue.errors import MissingRight
 from ecs_queue.local.redis_server import RedisServer
-from ecs_queue.server_users import render_users
-from tests.security.installation import find_allowed_commands, load_users
+from tests.security.installation import find_allowed_commands, run_server_with_users
 from tests.servers import require_redis_binary, valkey_binary
 
 NAMESPACE = "calls"
@@ -21,8 +19,7 @@ NAMESPACE = "calls"
 def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """A server with the users of the namespace."""
     find: Callable[[], str] = request.param
-    with RedisServer(binary=find()) as server, redis.Redis.from_url(server.url) as admin:
-        load_users(admin, render_users(NAMESPACE))
+    with run_server_with_users(find(), NAMESPACE) as server:
         yield server
 
 

@@ -99,6 +99,14 @@ class RunnerProcess:
         """Change fields of the run."""
         self.client.hset(f"{PREFIX}run:{self.name}", mapping=fields)
 
+    def waits(self) -> bool:
+        """Whether it waits for a wake-up, on a server of its own."""
+        return any("b" in each["flags"] for each in self.client.client_list())
+
+    def delete_keys(self) -> None:
+        """Delete all that the server knows of it."""
+        self.client.delete(*(f"{PREFIX}{key}:{self.name}" for key in ("run", "turn", "wake")))
+
     def wake(self) -> None:
         """Announce a change of the run."""
         self.client.lpush(f"{PREFIX}wake:{self.name}", "")

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,16 +36,23 @@ class _Scripted:
         self._answers = answers
         self.port = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
 
     def _serve(self) -> None:
-        for answer in self._answers:
-            client, _ = self._listener.accept()
-            self._open.append(client)
-            client.recv(65536)
-            client.sendall(b"+OK\r\n" + answer)
+        with suppress(OSError):  # a connection, or the server, was closed
+            for answer in self._answers:
+                client, _ = self._listener.accept()
+                self._open.append(client)
+                client.recv(65536)
+                client.sendall(b"+OK\r\n" + answer)
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # `close` alone ends no `accept`, which would go on with a later file
+        for each in self._open:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self._thread.join(10)
         for each in (*self._open, self._listener):
             each.close()
 
@@ -111,8 +119,12 @@ def test_the_node_of_a_cluster_that_has_the_keys_is_asked_instead(redis_server: 
     server.close()
 
 
-def test_a_server_that_takes_no_writes_is_left(redis_server: RedisServer) -> None:
-    server = _Scripted(b"-READONLY You can't write against a read only replica.\r\n")
+@pytest.mark.parametrize(
+    "answer",
+    [b"-READONLY You can't write against a read only replica.\r\n", b"-NOREPLICAS Not enough good replicas.\r\n"],
+)
+def test_a_server_that_takes_no_writes_is_left(redis_server: RedisServer, answer: bytes) -> None:
+    server = _Scripted(answer)
     addresses = f"127.0.0.1:{server.port},127.0.0.1:{redis_server.port}"
     connection = ServerConnection(parse_server_url(f"redis+cluster://{addresses}"))
     connection.call([("GET", "a")], 5.0)
@@ -123,14 +135,52 @@ def test_a_server_that_takes_no_writes_is_left(redis_server: RedisServer) -> Non
     connection.close()
 
 
+def _names(port: int) -> bytes:
+    """Return a Sentinel's answer that names this port as the primary's."""
+    return b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%d\r\n" % (len(str(port)), port)
+
+
+def _connect_by_sentinels(*sentinels: _Scripted) -> ServerConnection:
+    hosts = ",".join(f"127.0.0.1:{each.port}" for each in sentinels)
+    return ServerConnection(parse_server_url(f"sentinel://{hosts}/0?service=s"))
+
+
 def test_sentinels_are_asked_in_turn_for_the_primary(redis_server: RedisServer) -> None:
-    port = str(redis_server.port).encode()
-    ignorant = _Scripted(b"*-1\r\n")
-    server = _Scripted(b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%s\r\n" % (len(port), port))
-    sentinels = f"127.0.0.1:{ignorant.port},127.0.0.1:{server.port}"
-    connection = ServerConnection(parse_server_url(f"sentinel://{sentinels}/0?service=s"))
-    with pytest.raises(LedgerUnavailable, match="knows no primary"):
-        connection.call([("PING",)], 5.0)
+    ignorant, server = _Scripted(b"*-1\r\n"), _Scripted(_names(redis_server.port))
+    connection = _connect_by_sentinels(ignorant, server)
     assert connection.call([("PING",)], 5.0) == [b"PONG"]
     for each in (connection, ignorant, server):
+        each.close()
+
+
+def test_sentinels_that_know_no_primary_are_an_outage() -> None:
+    sentinels = [_Scripted(b"*-1\r\n") for _ in range(2)]
+    connection = _connect_by_sentinels(*sentinels)
+    with pytest.raises(LedgerUnavailable, match="knows no primary"):
+        connection.call([("PING",)], 5.0)
+    connection.close()
+    for each in sentinels:
+        each.close()
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_a_sentinel_that_names_a_former_primary_is_outvoted(redis_server: RedisServer, position: int) -> None:
+    """The runs at the former one are others: the runner would take its own for closed."""
+    with socket.create_server(("127.0.0.1", 0)) as former:
+        answers = [_names(redis_server.port)] * 2
+        answers.insert(position, _names(former.getsockname()[1]))
+        sentinels = [_Scripted(*[answer] * 3) for answer in answers]
+        connection = _connect_by_sentinels(*sentinels)
+        for _ in range(3):
+            assert connection.call([("PING",)], 5.0) == [b"PONG"]
+            connection.close()
+        for each in sentinels:
+            each.close()
+
+
+def test_silent_sentinels_leave_time_for_the_primary(redis_server: RedisServer) -> None:
+    silent, server = _Scripted(b""), _Scripted(_names(redis_server.port))
+    connection = _connect_by_sentinels(silent, server)
+    assert connection.call([("PING",)], 2.0) == [b"PONG"]
+    for each in (connection, silent, server):
         each.close()

@@ -166,3 +166,26 @@ def test_a_task_that_ecs_ends_tells_an_end_for_as_long_as_it_lives_and_else_goes
     assert idle.next_action(0.0) is Action.LEAVE
     idle.on_failure()
     assert idle.next_action(0.0) is Action.EXIT
+
+
+def test_a_runner_that_may_not_leave_and_gets_no_command_asks_again_after_growing_pauses() -> None:
+    state = _ended(now=100.0)
+    pauses = []
+    now = 200.0
+    for _ in range(9):
+        assert state.next_action(now) is Action.ASK
+        state.on_answer(NoTurn.WAIT, now)
+        assert state.next_action(now) is Action.LEAVE
+        state.on_leave(may_exit=False, now=now)
+        pauses.append(state.pause_seconds)
+        if state.pause_seconds:
+            assert state.next_action(now) is Action.PAUSE
+            state.on_paused()
+    assert pauses[:4] == [0.0, 0.1, 0.2, 0.4]
+    assert max(pauses) == 5.0
+
+    state.on_answer(_turn(2), now)
+    state.on_start()
+    state.on_end(0, is_cancelled=False, is_clean=True, now=now)
+    state.on_leave(may_exit=False, now=now)
+    assert state.next_action(now) is Action.ASK, "a command that was assigned meanwhile is asked for at once"

@@ -76,6 +76,45 @@ def test_a_read_only_temporary_directory_is_removed_too() -> None:
     assert done.stdout == "False\n"
 
 
+def test_a_link_in_place_of_the_temporary_directory_is_removed_and_not_followed(
+    runner: RunnerProcess, tmp_path: Path
+) -> None:
+    shared = tmp_path / "shared"
+    (shared / "inner").mkdir(parents=True)
+    for directory in (shared, shared / "inner"):
+        directory.chmod(0o755)
+    script = 'echo "$TMPDIR"; rmdir "$TMPDIR"; ln -s "$1" "$TMPDIR"'
+    code, shown = runner.shell(script, str(shared))
+    assert code == 0
+    assert not os.path.lexists(shown.strip())
+    assert [directory.stat().st_mode & 0o777 for directory in (shared, shared / "inner")] == [0o755, 0o755]
+
+
+def test_a_file_in_place_of_the_temporary_directory_is_removed(runner: RunnerProcess) -> None:
+    _, shown = runner.shell('echo "$TMPDIR"; rmdir "$TMPDIR"; echo x > "$TMPDIR"')
+    assert not os.path.lexists(shown.strip())
+
+
+def test_a_temporary_directory_that_is_deeper_than_a_path_may_be_is_removed_and_the_end_reported(
+    runner: RunnerProcess, tmp_path: Path
+) -> None:
+    """Python before 3.13 removes a tree by recursion, and opens a file for each level."""
+    outside = tmp_path / "outside"
+    outside.write_text("kept")
+    program = (
+        "import os, sys\n"
+        "print(os.environ['TMPDIR'], flush=True); os.chdir(os.environ['TMPDIR'])\n"
+        "for number in range(3000):\n"
+        "    os.mkdir('inner'); os.symlink(sys.argv[1], 'link'); os.chdir('inner')\n"
+        "    if number % 500 == 0: os.chmod('.', 0o700); open('file', 'w').close()\n"
+        "sys.exit(7)"
+    )
+    assert runner.run(sys.executable, "-c", program, str(outside)) == 7
+    assert not os.path.lexists(runner.output_of(runner.turn).strip())
+    assert outside.read_text() == "kept"
+    assert runner.run("true") == 0
+
+
 def test_a_command_starts_in_the_containers_directory_without_input_and_in_its_own_session(
     runner: RunnerProcess,
 ) -> None:

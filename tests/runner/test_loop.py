@@ -14,7 +14,7 @@ import pytest
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.protocol.runs import RunEnd
 from ecs_queue.runs.runner_key import RunnerKeys, derive_runner_key
-from tests.runner.conftest import ARN, NAMESPACE, QUEUE, SECRET_URL_NAME, MakeRunner, RunnerProcess
+from tests.runner.conftest import ARN, NAMESPACE, PREFIX, QUEUE, SECRET_URL_NAME, MakeRunner, RunnerProcess
 from tests.wait import TIMEOUT_SECONDS, wait_until
 
 #: What a runner must not import: it starts in every task.
@@ -71,6 +71,37 @@ def test_a_run_that_is_absent_or_another_processs_sends_the_runner_away(
     assert runner.fields() == stored
 
 
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_a_runner_whose_namespace_was_deleted_leaves_by_itself_after_its_command(
+    make_runner: MakeRunner, tmp_path: Path, is_busy: bool
+) -> None:
+    runner = make_runner(runner_ttl=0.6)
+    go = tmp_path / "go"
+    runner.assign("sh", "-c", f"echo up; until [ -e {go} ]; do sleep 0.01; done; echo whole")
+    runner.start()
+    _await_output(runner, "up\n")
+    if not is_busy:
+        go.touch()
+        runner.end()
+    runner.delete_keys()
+    if is_busy:
+        _await_beat(runner)
+        go.touch()
+    assert _exit_code(runner) == 0
+    assert "whole\n" in runner.output()
+    assert runner.fields() == {}, "nothing of it is made again"
+
+
+def _await_beat(runner: RunnerProcess) -> None:
+    """Wait until the runner has called twice while its command runs."""
+
+    def calls() -> int:
+        return int(runner.client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
+
+    before = calls()
+    wait_until(lambda: calls() >= before + 2, "two calls")
+
+
 def test_a_command_that_ignores_a_cancel_is_killed_after_the_stop_timeout(make_runner: MakeRunner) -> None:
     runner = make_runner(stop_timeout=0.3)
     runner.assign("sh", "-c", TRAP.format("echo no"))
@@ -107,6 +138,25 @@ def test_sigterm_is_passed_on_and_an_end_that_it_may_have_made_is_not_reported(
     assert _exit_code(runner) == (0 if exit_code else 143)
     fields = runner.fields()
     assert (fields["phase"], fields.get("exit_code")) == (phase, exit_code)
+
+
+def test_a_runner_that_is_frozen_while_it_waits_does_not_take_what_it_is_assigned(
+    make_runner: MakeRunner, own_redis: RedisServer
+) -> None:
+    """Launchers put back what was not taken after runner_ttl; what was taken is the runner's while its task runs."""
+    runner = make_runner(own_redis, runner_ttl=3000.0)
+    runner.assign("true")
+    runner.start()
+    runner.end()
+    wait_until(runner.waits, "it waits for a wake-up")
+    assert runner.process is not None
+    runner.process.send_signal(signal.SIGSTOP)
+    runner.assign("true")
+    wait_until(lambda: not runner.client.exists(f"{PREFIX}wake:{runner.name}"), "the server has sent the wake-up")
+    runner.client.ping()  # what the runner had sent before would be carried out by now
+    assert runner.fields()["phase"] == "assigned"
+    runner.process.send_signal(signal.SIGCONT)
+    assert runner.end() == (0, False)
 
 
 def test_an_idle_runner_that_ecs_ends_closes_its_run_at_once(make_runner: MakeRunner) -> None:

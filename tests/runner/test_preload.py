@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.runner.preload import ForkRequest, Ready, receive_frame, send_frame
 from tests.docs import ROOT
+from tests.processes import assert_process_ended
 from tests.runner.conftest import MakeRunner, RunnerProcess
 from tests.wait import wait_until
 
@@ -103,6 +104,11 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "package" / "__main__.py").write_text("import sys; print(__name__, __package__, sys.argv[1:])")
     (directory / "threaded.py").write_text(
         "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\nprint('ran')\n"
+    )
+    (directory / "connected.py").write_text(
+        "import os, socket\n"
+        "connection = socket.create_connection((os.environ['SERVER_HOST'], int(os.environ['SERVER_PORT'])))\n"
+        "unconnected = socket.socket()\nprint('ran')\n"
     )
     (directory / "broken.py").write_text("import sys\nif __name__ != '__main__': sys.exit(3)\nprint('ran')\n")
     return directory
@@ -252,13 +258,36 @@ def test_modules_that_start_threads_or_fail_are_refused_and_run_as_new_processes
     assert "runner_preload: broken is not preloaded: its import fails: SystemExit: 3" in runner.output()
 
 
+def test_a_module_that_is_connected_over_the_network_is_refused(make_runner: MakeRunner, modules: Path) -> None:
+    """Forks would share the connection, and with TLS its keys and its count of records."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        runner = make_runner(preload=["program", "connected"])
+        host, port = server.getsockname()
+        runner.start(**_container(modules), SERVER_HOST=host, SERVER_PORT=str(port))
+        code, shown = _run(runner, "connected")
+    assert code == 0
+    assert shown.endswith("ran\n")
+    assert "runner_preload: connected is not preloaded: its import opens a network connection" in runner.output()
+    assert len({_run(runner, "program", "random")[1].split()[1] for _ in range(2)}) == 1
+
+
+@pytest.mark.parametrize("environment", [{"NUL": "a\0b"}, {"A=B": "c"}])
+def test_variables_that_no_program_can_get_end_one_command_and_leave_the_fork_server(
+    forking: RunnerProcess, environment: dict[str, str]
+) -> None:
+    server = _run(forking, "program", "random")[1].split()[1]
+    assert forking.run("python", "-m", "program", "code", "0", environment=environment) == 126
+    assert _run(forking, "program", "code", "a\0b")[0] == 126
+    assert _run(forking, "program", "random")[1].split()[1] == server
+
+
 def test_without_its_fork_server_a_runner_starts_new_processes(make_runner: MakeRunner, modules: Path) -> None:
     runner = make_runner(preload=["program"])
     runner.start(**_container(modules))
     _, shown = _run(runner, "program", "random")
-    server = psutil.Process(int(shown.split()[1]))
-    server.kill()
-    wait_until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE, "it has ended")
+    server = int(shown.split()[1])
+    os.kill(server, signal.SIGKILL)
+    assert_process_ended(server)
     assert [_run(runner, "program", "code", "4")[0] for _ in range(2)] == [4, 4]
     assert "commands are new processes now" in runner.output()
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-import redis
 
 from ecs_queue.local.redis_server import RedisServer
-from ecs_queue.server_users import render_users
 from tests.runner.conftest import NAMESPACE, PREFIX, SECRET_URL_NAME, MakeRunner
-from tests.security.installation import find_allowed_commands, load_users
+from tests.security.installation import find_allowed_commands, run_server_with_users
 from tests.servers import require_redis_binary, valkey_binary
 from tests.wait import TIMEOUT_SECONDS, wait_until
 
@@ -21,8 +19,7 @@ _QUEUES = PREFIX.removesuffix("l:") + "q:"
 def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """A server with the users of the namespace, of each program."""
     find: Callable[[], str] = request.param
-    with RedisServer(binary=find()) as server, redis.Redis.from_url(server.url) as admin:
-        load_users(admin, render_users(NAMESPACE))
+    with run_server_with_users(find(), NAMESPACE) as server:
         yield server
 
 
