@@ -98,6 +98,7 @@ _ALL = (
     _gauge("requests", "Live requests: QUEUED waits, LAUNCHING and LAUNCHED are in flight.", "queue state", _LEDGER),
     _gauge("backlog_messages", "Request messages that wait in the broker.", "queue", _LEDGER),
     _gauge("delayed_requests", "QUEUED requests that were submitted for a later time.", "queue", _LEDGER),
+    _gauge("key_waiting_requests", "QUEUED requests whose concurrency key is full.", "queue", _LEDGER),
     _gauge("oldest_queued_age_seconds", "Age of a request that waits longest for its first launch.", "queue", _LEDGER),
     _gauge("queue_paused", "1 while an operator has paused the queue.", "queue", _LEDGER),
     _gauge(
@@ -123,7 +124,7 @@ _ALL = (
     _gauge("build_info", "1; the label has the version of ecs-queue.", "version"),
     _gauge("start_time_seconds", "When the worker started, in seconds since the epoch by the ledger's clock."),
     _gauge("concurrency", "Maximum number of RunTask calls at the same time."),
-    _gauge("launches_in_progress", "Requests that the worker launches now."),
+    _gauge("launches_in_progress", "Requests that the worker launches now; none that waits for a limit or a thread."),
     _gauge("draining", "1 while the worker stops."),
     _gauge("failing_services", "Services of the worker that fail now: the server of the ledger counts as one."),
     _gauge("results_pending", "Result messages that the worker has not published yet; their ends are in the ledger."),

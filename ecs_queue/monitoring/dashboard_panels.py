@@ -118,8 +118,9 @@ ROWS: dict[str, Sequence[Panel]] = {
             (f'max by (queue) (ecs_queue_requests{{{_Q}, state="QUEUED"}})', "{{queue}} records"),
             (f"max by (queue) (ecs_queue_backlog_messages{{{_Q}}})", "{{queue}} messages"),
             (f"max by (queue) (ecs_queue_delayed_requests{{{_Q}}})", "{{queue}} delayed"),
+            (f"max by (queue) (ecs_queue_key_waiting_requests{{{_Q}}})", "{{queue}} waiting for a key"),
             text="Records of the ledger, and messages in the broker: a request may be both, or only a message yet. "
-            "Delayed ones are records whose time has not come.",
+            "Delayed ones are records whose time has not come; those waiting for a key are held back by max_per_key.",
         ),
         _graph(
             "In flight",

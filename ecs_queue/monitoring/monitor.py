@@ -13,13 +13,13 @@ from ecs_queue.config import Config
 from ecs_queue.durations import parse_duration
 from ecs_queue.errors import ConfigError
 from ecs_queue.ledger.base import Ledger
-from ecs_queue.messages.queue_names import canonical_queue_name, is_queue_name
+from ecs_queue.messages.queue_names import QUEUE_NAME_RULE, canonical_queue_name, is_queue_name
 from ecs_queue.monitoring.catalogue import MAX_QUEUES, HistogramSample, Sample
 from ecs_queue.monitoring.counters import WorkerCounters
 from ecs_queue.monitoring.emf import build_emf_line
 from ecs_queue.monitoring.http_server import HttpResponse, Route, text_response
 from ecs_queue.monitoring.namespace_state import StateCache, namespace_samples, read_namespace_state, scale_signal
-from ecs_queue.monitoring.otel_setup import Report
+from ecs_queue.monitoring.otel_setup import Report, missing_packages_error
 from ecs_queue.monitoring.scaling import DRAIN_SECONDS
 
 if TYPE_CHECKING:
@@ -94,10 +94,7 @@ class Monitor:
         try:
             from ecs_queue.monitoring.otel import OtelMetrics
         except ImportError:
-            raise ConfigError(
-                "otel_metrics: expected OpenTelemetry's SDK and OTLP exporter to be installed, found that they are "
-                "not; pip install 'ecs-queue[otel]', or set otel_metrics = False"
-            ) from None
+            raise missing_packages_error("otel_metrics") from None
         return OtelMetrics(self, self._counters, worker, self._monotonic, report)
 
     def collect(self) -> tuple[list[Sample], list[HistogramSample]]:
@@ -123,7 +120,7 @@ class Monitor:
         """Answer /scale?queue=Q&within=60s: the queue's `ScaleSignal` as JSON."""
         queue = query.get("queue", "")
         if not is_queue_name(queue):
-            return text_response(400, "expected /scale?queue=NAME, a name of 1 to 64 of A-Z a-z 0-9 _ . -")
+            return text_response(400, f"expected /scale?queue=NAME, a name of {QUEUE_NAME_RULE}")
         within = _parse_within(query.get("within", ""))
         if within is None:
             return text_response(400, "within: expected a duration of 1 s or more, such as 60s")

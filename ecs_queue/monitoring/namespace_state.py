@@ -25,7 +25,8 @@ _MAX_WAIT = 1.0
 class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     """One queue. `states` are numbers of requests, terminal ones since the namespace began; `age` is in seconds.
 
-    `delayed` are those of the QUEUED ones that were submitted for a time that has not come.
+    `delayed` are those of the QUEUED ones that were submitted for a time that has not come, `key_waiting` those whose
+    concurrency key is full.
     """
 
     states: Mapping[State, int]
@@ -34,11 +35,14 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool
     workers: int
     delayed: int = 0
+    key_waiting: int = 0
 
     @property
     def waiting(self) -> int:
         """Requests that could be launched now: messages in the broker, or QUEUED records if there are more."""
-        return max(self.backlog, self.states.get(State.QUEUED, 0) - self.delayed)
+        # With nothing in flight no key is full: one request of each is about to be launched.
+        held_back = self.delayed + (self.key_waiting if self.in_flight else 0)
+        return max(self.backlog, self.states.get(State.QUEUED, 0) - held_back)
 
     @property
     def in_flight(self) -> int:
@@ -88,6 +92,7 @@ def read_namespace_state(
     known = list(dict.fromkeys([*queues, *sorted({*served, *paused, *counts} - {""})]))
     names = known[:MAX_QUEUES]
     oldest, delayed, now = ledger.find_oldest_queued(names), ledger.count_delayed(names), ledger.now()
+    key_waiting = ledger.count_waiting_for_keys(names)
     other: dict[State, int] = {}
     for name in known[MAX_QUEUES:]:
         for state, number in counts.get(name, {}).items():
@@ -100,6 +105,7 @@ def read_namespace_state(
             paused=name in paused,
             workers=served.count(name),
             delayed=delayed.get(name, 0),
+            key_waiting=key_waiting.get(name, 0),
         )
         for name in names
     }
@@ -109,13 +115,14 @@ def read_namespace_state(
         other_states=other,
         others=frozenset(known[MAX_QUEUES:]),
         workers=workers,
-        runners=_count_runners(ledger.list_runs(), now, runner_ttl) if with_items else {},
+        runners=count_runners(ledger.list_runs(), now, runner_ttl) if with_items else {},
         dead_letters=dead,
         broken_items=broken,
     )
 
 
-def _count_runners(runs: Iterable[Run], now: float, runner_ttl: float) -> dict[str, Counter[RunnerActivity]]:
+def count_runners(runs: Iterable[Run], now: float, runner_ttl: float) -> dict[str, Counter[RunnerActivity]]:
+    """Return how many runners of each queue do what; queues without a runner are left out."""
     found: dict[str, Counter[RunnerActivity]] = {}
     for run in runs:
         if activity := find_activity(run, now, runner_ttl):
@@ -189,6 +196,7 @@ def _queue_samples(config: Config, state: NamespaceState, queue: str, found: Que
         *_state_samples(queue, found.states),
         Sample("ecs_queue_backlog_messages", found.backlog, (queue,)),
         Sample("ecs_queue_delayed_requests", found.delayed, (queue,)),
+        Sample("ecs_queue_key_waiting_requests", found.key_waiting, (queue,)),
         Sample("ecs_queue_oldest_queued_age_seconds", found.oldest_age, (queue,)),
         Sample("ecs_queue_queue_paused", found.paused, (queue,)),
         Sample("ecs_queue_workers", found.workers, (queue,)),

@@ -30,6 +30,14 @@ def report_outages(log_outage: Callable[[OutageLine], None]) -> Report:
     return report
 
 
+def missing_packages_error(key: str) -> ConfigError:
+    """Return the error of a configuration key whose packages of OpenTelemetry are not installed."""
+    return ConfigError(
+        f"{key}: expected OpenTelemetry's SDK and OTLP exporter to be installed, found that they are not; "
+        f"pip install 'ecs-queue[otel]', or set {key} = False"
+    )
+
+
 def open_span_export(service_name: str, instance: str, log_outage: Callable[[OutageLine], None]) -> SpanExport:
     """Return what exports spans as the OTEL_ variables say; call its `start`.
 
@@ -44,8 +52,5 @@ def open_span_export(service_name: str, instance: str, log_outage: Callable[[Out
     try:
         from ecs_queue.monitoring.otel_traces import SpanExport
     except ImportError:
-        raise ConfigError(
-            "otel_traces: expected OpenTelemetry's SDK and OTLP exporter to be installed, found that they are not; "
-            "pip install 'ecs-queue[otel]', or set otel_traces = False"
-        ) from None
+        raise missing_packages_error("otel_traces") from None
     return SpanExport(service_name, instance, report_outages(log_outage))

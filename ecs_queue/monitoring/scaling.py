@@ -17,7 +17,7 @@ class ScaleSignal(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         backlog: Requests that wait for their launch: messages in the broker, or QUEUED records if there are more,
-            without those that were submitted for later.
+            without those that were submitted for later, or wait for a concurrency key that is full.
         oldest_age_seconds: The age of a request that waits longest; 0 without one.
         in_flight: Tasks that are launched or run.
         live_workers: Workers that serve the queue.

@@ -130,8 +130,9 @@ def _require_main_container(profile: RunTaskProfile) -> str:
     if missing:
         section = "aws_ecs_executor"
         raise ConfigError(
-            f"queue {profile.queue!r}: expected {missing} to be set, found nothing; set {missing} in [{section}] or "
-            f"[{section}.{profile.queue}], or AIRFLOW__{section.upper()}__{missing.upper()} in the environment"
+            f"expected {missing} to be set, found nothing; set {missing} in [{section}] or "
+            f"[{section}.{profile.queue}], or AIRFLOW__{section.upper()}__{missing.upper()} in the environment",
+            profile.queue,
         )
     return str(profile.container_name)
 
@@ -169,9 +170,10 @@ def _add_network_configuration(kwargs: dict[str, Any], profile: RunTaskProfile, 
     network.update(requested)
     if not network.get("subnets"):
         raise ConfigError(
-            f"queue {profile.queue!r}: expected at least one subnet to run a task, found none; set subnets "
+            "expected at least one subnet to run a task, found none; set subnets "
             f"in [aws_ecs_executor] or [aws_ecs_executor.{profile.queue}], "
-            "or networkConfiguration in run_task_kwargs"
+            "or networkConfiguration in run_task_kwargs",
+            profile.queue,
         )
     public_ip = parse_assign_public_ip(profile.assign_public_ip, is_launch_type_ec2=not on_fargate)
     if public_ip is not None:

@@ -6,7 +6,7 @@ The model is read once from botocore's files and kept as a small tree; the rest 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -99,12 +99,12 @@ def normalize(value: Any, shape: Shape, path: str) -> Any:
         InvalidRequest: Names the key, what was expected and what was found, but no value of or below a payload member
             (environment, command) or what the model marks as sensitive, and no text in place of an object or a list.
     """
-    return _Normalizer().normalize(value, shape, path)
+    return _normalizer(True, False, False).normalize(value, shape, path)
 
 
 def validate(value: Mapping[str, Any], shape: Shape, path: str) -> None:
     """Raise InvalidRequest unless all required members are present and every key has the model's spelling."""
-    _Normalizer(accepts_any_casing=False, requires_all=True).normalize(value, shape, path)
+    _normalizer(False, True, False).normalize(value, shape, path)
 
 
 def unknown_key_error(
@@ -118,15 +118,21 @@ def unknown_key_error(
     return InvalidRequest(f"{path}: unknown key{found}, expected a key of {owner} ({', '.join(names)}){hint}")
 
 
+@cache
+def _normalizer(accepts_any_casing: bool, requires_all: bool, is_payload: bool) -> _Normalizer:
+    """Each is built once: a launch needs several."""
+    return _Normalizer(accepts_any_casing, requires_all, is_payload)
+
+
 @dataclass(frozen=True, slots=True)
 class _Normalizer:
-    accepts_any_casing: bool = True
-    requires_all: bool = False
-    is_payload: bool = False
+    accepts_any_casing: bool
+    requires_all: bool
+    is_payload: bool
 
     def normalize(self, value: Any, shape: Shape, path: str) -> Any:
         if shape.is_payload and not self.is_payload:
-            return replace(self, is_payload=True).normalize(value, shape, path)
+            return _normalizer(self.accepts_any_casing, self.requires_all, True).normalize(value, shape, path)
         if shape.kind == "structure":
             return self._normalize_structure(value, shape, path)
         if shape.kind == "list":
@@ -138,30 +144,30 @@ class _Normalizer:
             raise InvalidRequest(f"{path}: expected an object, found {_describe_type(value)}")
         result: dict[str, Any] = {}
         for key, item in value.items():
-            name = self._find_member(key, shape)
+            name = key if key in shape.members else self._find_in_other_casing(key, shape)
             if name is None:
                 raise unknown_key_error(path, key, shape.members, "ECS", is_shown=not self.is_payload)
             if name in result:
                 raise InvalidRequest(f"{path}.{name}: expected once, found in two spellings")
-            inner = replace(self, accepts_any_casing=False, requires_all=True) if name == "tags" else self
+            inner = _normalizer(False, True, self.is_payload) if name == "tags" else self
             result[name] = inner.normalize(item, shape.members[name], f"{path}.{name}")
-        missing = sorted(shape.required - result.keys()) if self.requires_all else ()
-        if missing:
-            raise InvalidRequest(f"{path}: expected the key {missing[0]!r}, found {_describe_keys(result)}")
+        if self.requires_all and not shape.required <= result.keys():
+            missing = min(shape.required - result.keys())
+            raise InvalidRequest(f"{path}: expected the key {missing!r}, found {_describe_keys(result)}")
         if shape.is_union and len(result) != 1:
             raise InvalidRequest(f"{path}: expected one of {', '.join(shape.members)}, found {_describe_keys(result)}")
         return result
 
-    def _find_member(self, key: object, shape: Shape) -> str | None:
-        if not isinstance(key, str):
-            return None
-        return shape.find_member(key) if self.accepts_any_casing else key if key in shape.members else None
+    def _find_in_other_casing(self, key: object, shape: Shape) -> str | None:
+        """The member that a key names in another casing than the model's, where any is accepted."""
+        return shape.find_member(key) if self.accepts_any_casing and isinstance(key, str) else None
 
     def _normalize_list(self, value: Any, shape: Shape, path: str) -> list[Any]:
         if not isinstance(value, list | tuple) or shape.element is None:
             raise InvalidRequest(f"{path}: expected a list, found {_describe_type(value)}")
         self._check_bounds(len(value), shape, path, "{} entries")
-        inner = replace(self, requires_all=True)  # no layer completes an entry of a list: lists are replaced
+        # No layer completes an entry of a list: lists are replaced.
+        inner = self if self.requires_all else _normalizer(self.accepts_any_casing, True, self.is_payload)
         return [inner.normalize(item, shape.element, f"{path}[{i}]") for i, item in enumerate(value)]
 
     def _check_value(self, value: Any, shape: Shape, path: str) -> Any:

@@ -58,13 +58,13 @@ def choose_capacity(
     """
     own = {"launchType": profile.launch_type, "capacityProviderStrategy": profile.capacity_provider_strategy}
     capacity: dict[str, Any] = {} if profile.cluster_strategy else {"launchType": "FARGATE"}
-    for layer, error in ((own, ConfigError), (defaults, ConfigError), (executor_config, InvalidRequest)):
-        chosen = {key: layer[key] for key in own if layer.get(key) is not None}
+    for layer in (own, defaults, executor_config):
+        chosen = {key: layer[key] for key in own if layer.get(key) is not None} if layer else {}
         if len(chosen) > 1:
-            raise error(
-                f"queue {profile.queue!r}: expected capacity_provider_strategy or launch_type, found both; "
-                "leave one of them out"
-            )
+            problem = "expected capacity_provider_strategy or launch_type, found both; leave one of them out"
+            if layer is executor_config:
+                raise InvalidRequest(f"queue {profile.queue!r}: {problem}")
+            raise ConfigError(problem, profile.queue)
         capacity = chosen or capacity
     # An empty strategy means the cluster's default one, which RunTask uses if neither argument is sent.
     return {key: value for key, value in capacity.items() if value}

@@ -9,7 +9,7 @@ import msgspec
 
 from ecs_queue.error_text import error_text
 
-#: As many as AWS's own lists of that kind hold: a strategy has at most 20 providers, a queue of Batch 3 environments.
+#: AWS's own lists of this kind are as short: a strategy has at most 20 providers, a queue of Batch 3 environments.
 MAX_VARIANTS = 5
 #: What of `run_task_kwargs` would override every variant.
 OVERRIDING_KWARGS = ("launchType", "capacityProviderStrategy", "platformVersion", "networkConfiguration", "cluster")

@@ -48,6 +48,8 @@ def normalize_run_task_kwargs(run_task_kwargs: Mapping[str, Any], container_name
 
 def find_choices(executor_config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what a normalized `executor_config` chooses that may not be allowed: "tags", "capacity", and its roles."""
+    if not executor_config:  # most requests
+        return ()
     overrides = executor_config.get("overrides", {})
     roles = [overrides[key] for key in ("taskRoleArn", "executionRoleArn") if overrides.get(key)]
     sets_tags = any(executor_config.get(key) for key in _TAG_KEYS)

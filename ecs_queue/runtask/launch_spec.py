@@ -14,8 +14,9 @@ import msgspec
 
 from ecs_queue.error_text import error_text
 from ecs_queue.errors import InvalidRequest, UndecodableMessage
-from ecs_queue.messages.envelope import TaskRequest, to_datetime
 from ecs_queue.messages.keyring import NO_KEYS, Keyring, Scope
+from ecs_queue.messages.request import TaskRequest
+from ecs_queue.messages.result import to_datetime
 from ecs_queue.payload_repr import PayloadRepr
 from ecs_queue.protocol.record import Record, Submission
 from ecs_queue.runs.runner_key import RunnerCommand
@@ -242,12 +243,14 @@ def build_submission(request: TaskRequest, body: bytes, nonce: str, launch_deadl
         relaunch=request.relaunch,
         request=body,
         accept_until=request.accept_until,
-        expires_at=request.expires_at or (request.not_before or request.submitted_at) + launch_deadline,
+        expires_at=request.expires_at or max(request.not_before or 0.0, request.submitted_at) + launch_deadline,
         delayed_until=request.not_before or 0.0,
         time_limit=request.time_limit or 0.0,
         traceparent=request.traceparent,
         labels=encode_labels(request.labels),
         submitted_by=request.submitted_by,
+        concurrency_key=request.concurrency_key or "",
+        priority=request.priority if request.concurrency_key else 0,
     )
 
 

@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Any
 
 from ecs_queue.errors import ConfigError, InvalidRequest
-from ecs_queue.messages.envelope import POLICY_FIELDS
+from ecs_queue.messages.request import POLICY_FIELDS
 from ecs_queue.runtask.botocore_model import container_override_shape, run_task_shape
 from ecs_queue.runtask.executor_config import RESERVED_KEYS
 

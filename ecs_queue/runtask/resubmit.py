@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 
-from ecs_queue.messages.envelope import POLICY_FIELDS, TaskRequest
 from ecs_queue.messages.fields import MAX_ID_LENGTH
+from ecs_queue.messages.request import POLICY_FIELDS, TaskRequest
 from ecs_queue.runtask.executor_config import normalize_executor_config
 from ecs_queue.runtask.merge import merge_run_task
 
 _FIELDS = ("priority", "expires_in", "time_limit", "relaunch")
 #: The members of a request that may be changed, beside its queue and its executor_config.
-CHANGEABLE_FIELDS = (*_FIELDS, *POLICY_FIELDS)
+CHANGEABLE_FIELDS = (*_FIELDS, *POLICY_FIELDS, "concurrency_key")
 _RESUBMIT_SUFFIX = re.compile(r"-r-[0-9a-f]{8}$")
 
 
@@ -66,11 +66,19 @@ def build_resubmit_line(
         "command": list(request.command),
         "queue": changes.queue or request.queue,
         "executor_config": _build_executor_config(request, changes, container_name),
-        **{name: getattr(request, name) for name in _FIELDS},
-        **request.given_policies(),
-        **({"labels": request.labels} if request.labels else {}),
+        **repeated_fields(request),
         **changes.fields,
     }
+
+
+def repeated_fields(request: TaskRequest) -> dict[str, Any]:
+    """Return what a repeated request has of the first one beside its command, queue and executor_config."""
+    fields = {name: getattr(request, name) for name in _FIELDS} | request.given_policies()
+    if request.labels:
+        fields["labels"] = request.labels
+    if request.concurrency_key:
+        fields["concurrency_key"] = request.concurrency_key
+    return fields
 
 
 def _build_executor_config(

@@ -85,9 +85,9 @@ class Admission:
                 self._available_by_queue[queue] -= 1
 
     def launch_over(self, queue: str) -> None:
-        """Count one launch of this queue less: it has not begun because no runner is idle, or its request has ended.
+        """Take back one `launch_started`: no runner is idle, its key is full, or its request has ended.
 
-        Else the requests that only asked for a runner would use up what the queue may start.
+        Otherwise requests that only asked for a runner or a slot would count as started tasks of the queue.
         """
         with self._lock:
             self._available_in_total += 1

@@ -15,8 +15,8 @@ from ecs_queue.telemetry import Telemetry
 _NEEDS_OPERATOR = frozenset(
     {EcsErrorKind.UNUSABLE_PROFILE, EcsErrorKind.DENIED, EcsErrorKind.CLUSTER_NOT_FOUND, EcsErrorKind.INVALID}
 )
-#: Reads in a row without an answer from which on health is degraded, and launches in a row that were not sent from
-#: which on the circuit opens: fewer are a moment of the network's.
+#: After this many reads in a row without an answer health is degraded, and after this many launches in a row that were
+#: not sent the circuit opens: fewer may be a short disturbance of the network.
 _REPEATED_FAILURES = 3
 #: How long a circuit stays open: it doubles with each failure. Seconds.
 _MIN_OPEN, _MAX_OPEN = 5.0, 60.0
@@ -81,7 +81,7 @@ class CircuitBreakers:
     def report_read_error(self, queue: str, operation: str, error: EcsError) -> None:
         """Report a read error as degraded health until the read works again, if it repeats or needs an operator.
 
-        The circuit stays closed: what can be launched is launched, and followed once reads work.
+        The circuit stays closed: the worker goes on launching, and follows the tasks once reads work.
         """
         with self._lock:
             if error.kind is EcsErrorKind.UNAVAILABLE:

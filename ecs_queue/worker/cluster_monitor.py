@@ -29,14 +29,14 @@ class ClusterMonitor:
         """Ask the cluster of each queue that leaves the capacity to it for its default strategy."""
         self._ask(self._context.queues)
 
-    def check(self) -> Iterator[tuple[str, Finding]]:
-        """Yield (queue, finding): a strategy that is not known, and where the profile wants it, about the cluster."""
+    def check(self) -> Iterator[Finding]:
+        """Yield findings about queues: a strategy that is not known, and where the profile wants it, the cluster."""
         for queue, error in self._unknown.items():
             asks = self._context.config.profile(queue).capacity_provider_strategy is not None
-            yield queue, capacity_finding(Reporter(queue), None, asks_for_default=asks, reason=error.reason)
+            yield capacity_finding(Reporter(queue), None, asks_for_default=asks, reason=error.reason)
         for queue in self._context.queues:
             if self._context.profile(queue).check_health_on_startup:
-                yield queue, self._check_cluster(queue)
+                yield self._check_cluster(queue)
 
     def step(self) -> float:
         """Ask again what is not known or was bad; return the seconds until the next time."""
@@ -59,7 +59,7 @@ class ClusterMonitor:
             if error is not None:
                 self._unknown[queue] = error
             elif self._unknown.pop(queue, None):
-                text = f"{queue}: the default strategy of its cluster is known"
+                text = f"queue {queue}: the default strategy of its cluster is known"
                 self._context.telemetry.emit("check.finding", reason=text)
 
     def _check_cluster(self, queue: str) -> Finding:
@@ -67,5 +67,5 @@ class ClusterMonitor:
         if finding.severity is Severity.ERROR:
             self._unusable[queue] = finding
         elif self._unusable.pop(queue, None):
-            self._context.telemetry.emit("check.finding", reason=finding.sentence)
+            self._context.telemetry.emit("check.finding", reason=f"queue {finding.sentence}")
         return finding

@@ -42,8 +42,8 @@ class Completion:
     def refuse_or_defer(self, record: Record, error: PermanentError) -> None:
         """Refuse or defer a record that this worker has claimed and cannot read; nothing was sent.
 
-        What is not signed by us is refused. What another worker may be able to read waits for it; if none comes, the
-        record expires, and its reason says why.
+        A record without our signature is refused. One that another worker may be able to read waits for that worker; if
+        none comes, the record expires, and its reason says why.
         """
         if isinstance(error, UnverifiedMessage):
             self.refuse(record, f"not launched: {error}")
@@ -62,7 +62,7 @@ class Completion:
             self.refuse_or_defer(claimed, error)
 
     def fail_poison(self, record: Record, reason: str) -> None:
-        """End a QUEUED record that breaks its workers as FAILED, with a dead letter. Its request is not read again."""
+        """End a QUEUED record that kills its workers as FAILED, with a dead letter. Its request is not decoded."""
         self.add_dead_letter(record.queue, record.request, reason)
         claimed = self._claim_without_args(record)
         if claimed is not None:

@@ -18,7 +18,7 @@ from ecs_queue.worker.thread_pool import LaunchThreadPool
 
 #: The longest drain: the broker restores lost messages between drains. Seconds.
 _DRAIN_TIMEOUT = 1.0
-#: How long a message that cannot be dealt with now is kept before it is requeued, so that it does not spin. Seconds.
+#: How long a message that cannot be handled now is kept before it is requeued, to avoid a busy loop. Seconds.
 _REQUEUE_DELAY = 1.0
 #: Undecodable elements that wait for a lost ledger; the oldest ones beyond are lost.
 _MAX_UNDECODABLE = 1000
@@ -147,7 +147,7 @@ class Consumer:
         _requeue(delivery)
 
     def _on_undecodable(self, queue: str, raw: bytes, reason: str) -> None:
-        """Keep the element until the ledger has it: it is nowhere else any more."""
+        """Keep the element until the ledger has stored it: the broker does not have it any more."""
         self._undecodable.append((queue, raw, reason))
         crash_point("consumer.undecodable")
         self._flush_undecodable()
@@ -182,7 +182,7 @@ class Consumer:
         return rooms
 
     def _may_resume(self, queue: str, waiting: int) -> bool:
-        """Several messages come with one round trip, but an urgent one does not wait long for that."""
+        """Return whether half of the waiting messages are gone, or the queue was suspended for long enough."""
         has_waited = self._context.monotonic() - self._suspended[queue] >= _MAX_SUSPENSION
         return has_waited or 2 * waiting <= self._max_waiting
 

@@ -30,6 +30,7 @@ from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.admission import Admission
 from ecs_queue.worker.capacity_fallback import CapacityFallback
 from ecs_queue.worker.circuit_breaker import CircuitBreakers
+from ecs_queue.worker.held_tasks import HeldTasks
 from ecs_queue.worker.outages import Outages
 from ecs_queue.worker.poison import PoisonGuard
 from ecs_queue.worker.poll_schedule import build_poll_schedule
@@ -90,6 +91,7 @@ class WorkerContext:
         self.circuit_breakers = CircuitBreakers(self.monotonic, self.telemetry, self._encode_present_target)
         self.admission = Admission(ledger, config, self.circuit_breakers, self.queues)
         self.poll_schedule = build_poll_schedule(ledger, config, self.monotonic, self.telemetry)
+        self.held_tasks = HeldTasks(self.monotonic, config.lease_seconds, is_enabled=not config.uses_events())
         self.backoff = Backoff(config.retry_base_seconds, config.retry_cap_seconds)
         self.keyring = open_keyring(config)
         self._runner_keys: dict[str, RunnerKeys] = {}

@@ -1,7 +1,7 @@
 """Takes ECS's task events from their queue: the fast way to learn what polls would find later.
 
-An event decides nothing by having arrived: it goes through the `Reconciler` as a poll does, and the ledger orders both
-by ECS's own version. A message is deleted when the ledger has what it says; when a worker dies before that, another
+The order of arrival decides nothing: an event goes through the `Reconciler` as a poll does, and the ledger orders both
+by ECS's own version. A message is deleted after the ledger has stored its facts; if a worker dies before that, another
 worker receives it.
 """
 

@@ -1,6 +1,6 @@
 """Jobs that wait for a thread, in their order: weighted round robin between queues, priority within one.
 
-A queue whose jobs lack a token, or that may launch nothing now, is passed over and holds no other queue up.
+A queue whose jobs lack a token, or that may launch nothing now, is skipped and delays no other queue.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import msgspec
+
 from ecs_queue.crash_points import crash_point
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import DESCRIBE_BATCH_SIZE, CallBudgetExceeded
@@ -24,9 +26,11 @@ from ecs_queue.protocol.decisions import (
     decide_list,
 )
 from ecs_queue.protocol.ecs_results import EcsErrorKind, RunTaskResult, RunTaskResultKind
-from ecs_queue.protocol.operations import RefusalKind, RunnerTask
+from ecs_queue.protocol.operations import RefusalKind, ResultCode, RunnerTask
 from ecs_queue.protocol.record import Record, build_client_token
+from ecs_queue.protocol.record_moves import queued_at
 from ecs_queue.protocol.retry import RecordedDraw
+from ecs_queue.protocol.state_machine.launch_reports import launched
 from ecs_queue.protocol.states import State
 from ecs_queue.runtask.launch_spec import LaunchSpec
 from ecs_queue.worker.completion import Completion
@@ -85,8 +89,12 @@ class LaunchCalls:
         """Record the task of a launch; stop it when the record has had another decision since."""
         context = self._context
         wait = context.poll_schedule.first_poll_delay(record, arn)
-        result = context.ledger.launched(record.id, record.nonce, record.launch, arn, wait)
+        ledger_wait = context.held_tasks.ledger_wait(record, wait)
+        until = context.monotonic() + ledger_wait
+        result = context.ledger.launched(record.id, record.nonce, record.launch, arn, ledger_wait)
         crash_point("launch.launched")
+        if result.code is ResultCode.OK and ledger_wait > wait:
+            context.held_tasks.hold(_build_launched(record, arn, result.at), target.encode(), wait, until)
         if context.decide_next_action("launched", record.id, result.code) is NextAction.STOP_TASK:
             task = RunnerTask(build_client_token(record.id, record.nonce, record.launch), arn)
             if not context.ledger.may_stop([task])[0]:
@@ -96,7 +104,9 @@ class LaunchCalls:
             crash_point("launch.unwanted")
             context.gateway.stop_task(target, arn, "ecs-queue: this launch is not wanted any more")
             return
-        context.telemetry.emit("launch.started", **_ids(record), arn=arn)
+        context.telemetry.emit(
+            "launch.started", **_ids(record), arn=arn, queue=record.queue, queued_at=queued_at(record)
+        )
 
     def _record_not_launched(self, record: Record, spec: LaunchSpec, decision: CallDecision) -> None:
         ledger, telemetry = self._context.ledger, self._context.telemetry
@@ -188,6 +198,13 @@ class LaunchCalls:
 
 def _ids(record: Record) -> dict[str, Any]:
     return {"id": record.id, "launch": record.launch}
+
+
+def _build_launched(record: Record, arn: str, at: float) -> Record:
+    """Return a claimed record as the ledger has it since its launch was noted."""
+    copy = msgspec.structs.replace(record)
+    launched(copy, copy.nonce, copy.launch, arn, at)
+    return copy
 
 
 def _is_given_back(decision: CallDecision) -> bool:

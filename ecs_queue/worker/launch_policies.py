@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ecs_queue.config import Profile
-from ecs_queue.messages.envelope import TaskRequest
+from ecs_queue.messages.request import TaskRequest
 from ecs_queue.messages.retry_rules import parse_retry_rules
 from ecs_queue.protocol.retry_rules import encode_retry_rules
 from ecs_queue.runtask.overrides import check_policies_allowed
@@ -18,11 +18,15 @@ class LaunchPolicies(msgspec.Struct, frozen=True, kw_only=True):
         start_timeout: Seconds from RunTask to RUNNING; 0: no limit.
         retry_rules: As JSON; "": the relaunch policy alone.
         max_starting: The queue's limit of tasks between launch and RUNNING; 0: none.
+        concurrency_key: Of the request; "": none.
+        max_per_key: The queue's limit of requests in flight with the same key; 0: none.
     """
 
     start_timeout: float = 0.0
     retry_rules: str = ""
     max_starting: int = 0
+    concurrency_key: str = ""
+    max_per_key: int = 0
 
 
 NO_POLICIES = LaunchPolicies()
@@ -41,4 +45,6 @@ def choose_policies(profile: Profile, request: TaskRequest) -> LaunchPolicies:
         start_timeout=request.start_timeout or profile.start_timeout,
         retry_rules=encode_retry_rules(rules),
         max_starting=profile.max_starting,
+        concurrency_key=request.concurrency_key or "",
+        max_per_key=profile.max_per_key if request.concurrency_key else 0,
     )

@@ -14,10 +14,11 @@ from ecs_queue.crash_points import crash_point
 from ecs_queue.ecs.clients import Target
 from ecs_queue.errors import PermanentError, UndecodableMessage
 from ecs_queue.messages import envelope
-from ecs_queue.messages.envelope import TaskRequest
+from ecs_queue.messages.request import TaskRequest
 from ecs_queue.protocol.decisions import LIST_RETRY_SECONDS, NextAction
 from ecs_queue.protocol.operations import ClaimRequest, OperationResult, ResultCode
 from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.record_moves import queued_at
 from ecs_queue.protocol.settings import ABSENCE_UNPROVABLE_AFTER
 from ecs_queue.protocol.states import State
 from ecs_queue.runtask.launch_spec import build_queued_task, build_submission
@@ -205,12 +206,26 @@ class Launcher:
                 context.return_launch_token(prepared.task.queue, prepared.target)
             if result.code is ResultCode.ASSIGNED and record is not None:
                 context.telemetry.emit(
-                    "launch.assigned", id=record.id, launch=record.launch, run=record.run, arn=record.arn
+                    "launch.assigned",
+                    id=record.id,
+                    launch=record.launch,
+                    run=record.run,
+                    arn=record.arn,
+                    queue=record.queue,
+                    queued_at=queued_at(record),
                 )
             if action is NextAction.PUBLISH_RESULT and record is not None:
                 self.completion.complete(record)
             elif result.code in (ResultCode.LIMIT_REACHED, ResultCode.PAUSED):
                 context.admission.claim_refused(prepared.task.queue)
+            elif result.code is ResultCode.KEY_FULL:  # requests of other keys may still be launched
+                context.admission.launch_over(prepared.task.queue)
+                context.telemetry.emit(
+                    "request.waits_for_key",
+                    id=str(prepared.task.key),
+                    queue=prepared.task.queue,
+                    concurrency_key=prepared.policies.concurrency_key,
+                )
         elif not record.args:
             reason = prepared.invalid_reason or "the run_task arguments could not be built"
             self.completion.refuse(record, reason)

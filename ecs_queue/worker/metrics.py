@@ -12,6 +12,7 @@ from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import EcsGateway
 from ecs_queue.errors import BrokerUnavailable
 from ecs_queue.findings import Finding, Reporter
+from ecs_queue.monitoring.catalogue import MAX_QUEUES, OTHER
 from ecs_queue.monitoring.counters import WorkerCounters
 from ecs_queue.protocol.ecs_results import (
     DescribeTasksResult,
@@ -31,9 +32,10 @@ RATE_WINDOW = 60.0
 class Meter:
     """Counts events. Thread-safe. `monotonic` is a clock that never goes back, in seconds."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    def __init__(self, monotonic: Callable[[], float], since: float | None = None) -> None:
+        """Count from `since` on, by this clock; by default from now on."""
         self._monotonic = monotonic
-        self._started_at = monotonic()
+        self._started_at = monotonic() if since is None else since
         self._lock = threading.Lock()
         self._seconds: deque[tuple[int, int]] = deque()  # whole second -> events in it
         self._last: float | None = None
@@ -65,6 +67,47 @@ class Meter:
     def _forget(self, now: float) -> None:
         while self._seconds and self._seconds[0][0] < now - RATE_WINDOW:
             self._seconds.popleft()
+
+
+class QueueRates:
+    """Launches and ends a second of each queue over the last minute. Thread-safe.
+
+    `record_event` is the telemetry sink. The ends are those that this worker finds, also of queues that it does not
+    serve: it polls the tasks of all.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._started_at = monotonic()
+        self._lock = threading.Lock()
+        self._launches: dict[str, Meter] = {}
+        self._ends: dict[str, Meter] = {}
+        launches = dict.fromkeys(("launch.started", "launch.assigned"), self._launches)
+        self._meters = {**launches, "request.ended": self._ends}
+
+    def record_event(self, name: str, fields: dict[str, Any]) -> None:
+        """Count a launch or an end; what is beyond `MAX_QUEUES` queues counts together."""
+        meters = self._meters.get(name)
+        if meters is None:
+            return
+        with self._lock:
+            queue = fields["queue"] if fields["queue"] in meters or len(meters) < MAX_QUEUES else OTHER
+            meters.setdefault(queue, Meter(self._monotonic, self._started_at)).mark()
+
+    def read_launches(self) -> dict[str, float]:
+        """Return the launches a second of each queue that had some in the last minute."""
+        return self._read(self._launches)
+
+    def read_ends(self) -> dict[str, float]:
+        """Return the ends a second of each queue that had some in the last minute."""
+        return self._read(self._ends)
+
+    def _read(self, meters: dict[str, Meter]) -> dict[str, float]:
+        with self._lock:
+            rates = {queue: round(meter.rate(), 3) for queue, meter in meters.items()}
+            for queue in [queue for queue, rate in rates.items() if not rate]:
+                del meters[queue], rates[queue]
+        return rates
 
 
 class WorkerMetrics:

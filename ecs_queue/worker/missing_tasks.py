@@ -11,8 +11,8 @@ _MIN_GAP = 60.0
 class MissingTasks:
     """Tasks that ECS does not show, by ARN. One thread uses it.
 
-    A task is missing since the first poll in a row of polls that did not show it. Where two of them are further apart
-    than the grace time, another worker may have seen it in between: a new row begins.
+    A task is missing since the first of the consecutive polls that did not show it. If two polls are further apart than
+    the grace time, another worker may have seen the task in between: counting starts again.
     """
 
     def __init__(self, monotonic: Callable[[], float], grace: float) -> None:

@@ -1,7 +1,8 @@
 """Reports what fails again and again in a worker: one line when it begins, one a minute, one at its end.
 
-All services of a worker fail when a server does. Their failures are one outage of that server, whose end the service
-shows that surely calls it. Whatever else fails (a missing right, a bug) is an outage of its service.
+When a server fails, all services of a worker fail. Their failures are one outage of that server; it ends when the
+service that calls this server all the time succeeds. Any other failure (a missing right, a bug) is an outage of its
+service.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from ecs_queue.crash_points import crash_point
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import DESCRIBE_BATCH_SIZE
@@ -20,10 +22,11 @@ from ecs_queue.error_text import typed_error_text
 from ecs_queue.errors import MissingRight, PermanentError, RetryableError
 from ecs_queue.protocol.decisions import LASTING_READ_ERRORS, build_lost_update, decide_missing
 from ecs_queue.protocol.ecs_results import EcsErrorKind
-from ecs_queue.protocol.operations import OperationResult, TaskUpdate
+from ecs_queue.protocol.operations import OperationResult, ResultCode, TaskUpdate
 from ecs_queue.protocol.polling import poll_interval, repeats_record
 from ecs_queue.protocol.record import Record
-from ecs_queue.protocol.state_machine import is_list_only
+from ecs_queue.protocol.record_moves import note_observation
+from ecs_queue.protocol.state_machine.claims import is_list_only
 from ecs_queue.protocol.states import State
 from ecs_queue.tasks import EcsExecutorTask, EcsTaskCollection
 from ecs_queue.worker.context import WorkerContext
@@ -63,6 +66,7 @@ class Poller:
         self._context = context
         self._thread_pool = thread_pool
         self._recover = recover
+        self._held = context.held_tasks
         self._has_events = context.config.uses_events()
         self._missing = MissingTasks(context.monotonic, context.config.settle_seconds)
         self._task_stopper = TaskStopper(context, thread_pool)
@@ -70,21 +74,31 @@ class Poller:
         self.run_settler = RunSettler(context, thread_pool, self._task_stopper)
         self._poison_lock = threading.Lock()
         self._maintained_at = float("-inf")
+        self._clock_ahead: float | None = None  # the ledger's clock less ours; None: not read in this round
 
     def step(self) -> float:
         """Poll what is due; return the seconds until the next round."""
+        self._clock_ahead = None
         due = self._context.ledger.lease_due(_ROUND_SIZE)
         if due:
             crash_point("poller.leased")
-        self._maintain(bool(due))
+        for record in due:  # what the ledger shows is newer
+            self._held.let_go(record.id)
+        by_target = self._held.take_due()
+        self._maintain(bool(due or by_target))
         self._submit_recoveries([record for record in due if record.state is State.LAUNCHING])
-        by_target: dict[str, list[Record]] = {}
         for record in self.run_settler.settle_due([record for record in due if record.state is State.LAUNCHED]):
             if record.state is State.LAUNCHED:
                 by_target.setdefault(self._context.verifier.encoded_target(record), []).append(record)
         for encoded, records in by_target.items():
             self._poll_target(encoded, records)
         return 0.0 if len(due) == _ROUND_SIZE else _INTERVAL
+
+    def give_back(self) -> None:
+        """Let other workers poll at once what this one holds; nothing is held any more."""
+        ids = self._held.close()
+        if ids:
+            self._context.ledger.reschedule_poll(dict.fromkeys(ids, 0.0))
 
     def _submit_recoveries(self, records: Sequence[Record]) -> None:
         """Submit what there is room for: after an outage thousands may be due, and each comes due again and again."""
@@ -147,7 +161,7 @@ class Poller:
             calls = math.ceil((len(records) - start) / size)
             wait = self._context.read_limiter.try_acquire(target, expected_calls=calls)
             if wait:
-                self._context.ledger.reschedule_poll({record.id: max(wait, _INTERVAL) for record in records[start:]})
+                self._put_off(records[start:], max(wait, _INTERVAL))
                 return
             self._describe_batch(target, records[start : start + size])
 
@@ -172,8 +186,8 @@ class Poller:
 
     def _describe_batch(self, target: Target, records: list[Record]) -> None:
         """Make one DescribeTasks call, whose token was taken."""
-        batch = collect_tasks(records)
-        result = self._context.gateway.describe_tasks(target, batch.get_all_arns())
+        arns = list(dict.fromkeys(record.arn for record in records))
+        result = self._context.gateway.describe_tasks(target, arns)
         crash_point("poller.described")
         error = result.error
         if error is not None and error.kind is EcsErrorKind.INVALID and len(records) > 1:
@@ -183,14 +197,14 @@ class Poller:
         queues = {record.queue for record in records}
         if error is None:
             self._context.circuit_breakers.clear_read_errors(queues, "DescribeTasks")
-            self._reconcile_batch(target, records, batch, result.tasks, dict.fromkeys(result.missing_arns, ""))
+            self._reconcile_batch(target, records, result.tasks, dict.fromkeys(result.missing_arns, ""))
             return
         if error.kind is EcsErrorKind.THROTTLED:
             self._context.read_limiter.report_throttled(target)
         for queue in queues:
             self._context.circuit_breakers.report_read_error(queue, "DescribeTasks", error)
         if error.kind is EcsErrorKind.CLUSTER_NOT_FOUND:
-            self._reconcile_batch(target, records, batch, (), dict.fromkeys(batch.get_all_arns(), error.reason))
+            self._reconcile_batch(target, records, (), dict.fromkeys(arns, error.reason))
         else:
             is_lasting = error.kind in LASTING_READ_ERRORS
             self._reschedule_failed(records, error.reason, _LASTING_ERROR_DELAY if is_lasting else _ERROR_DELAY)
@@ -199,7 +213,6 @@ class Poller:
         self,
         target: Target,
         records: Sequence[Record],
-        batch: EcsTaskCollection,
         tasks: Iterable[Mapping[str, Any]],
         missing: Mapping[str, str],
     ) -> None:
@@ -207,18 +220,23 @@ class Poller:
 
         `missing` maps each ARN that ECS does not know to ECS's reason, "" without one.
         """
-        now = self._context.ledger.now()
+        now = self._ledger_now()
         in_flight, rate = self._context.poll_schedule.in_flight, self._context.config.describe_tasks_rate
         shown = {str(task.get("taskArn")): task for task in tasks}
-        by_id = {record.id: record for record in records}
-        delays: dict[str, float] = {}
+        waits: list[tuple[Record, float]] = []
+        others: list[Record] = []
+        for record in records:
+            task = shown.get(record.arn)
+            if task is not None and not self._has_events and repeats_record(record, task):
+                self._missing.clear(record.arn)
+                waits.append((record, poll_interval(now - record.launched_at, in_flight, rate)))
+            else:
+                others.append(record)
+        batch = collect_tasks(others)
+        by_id = {record.id: record for record in others}
         updates: list[TaskUpdate] = []
         for arn in batch.get_all_arns():
             record, task = by_id[str(batch.arn_to_key[arn])], shown.get(arn)
-            if task is not None and not self._has_events and repeats_record(record, task):
-                self._missing.clear(arn)
-                delays[record.id] = poll_interval(now - record.launched_at, in_flight, rate)
-                continue
             if task is not None:
                 batch.update_task(EcsExecutorTask.from_boto(task))
             found = self._reconcile_record(target, record, task, missing.get(arn), now)
@@ -226,14 +244,55 @@ class Poller:
                 batch.pop_by_key(record.id)
                 updates.append(found)
             else:
-                delays[record.id] = found
+                waits.append((record, found))
+        if waits:
+            self._poll_again(target, waits)
+        if updates:
+            self._write_updates(target, by_id, updates)
+
+    def _ledger_now(self) -> float:
+        """Return the ledger's clock, which is read once a round."""
+        if self._clock_ahead is None:
+            self._clock_ahead = self._context.ledger.now() - self._context.monotonic()
+        return self._context.monotonic() + self._clock_ahead
+
+    def _poll_again(self, target: Target, waits: Sequence[tuple[Record, float]]) -> None:
+        """Poll these records' tasks after their waits in seconds: from memory, or when the ledger has them due."""
+        leased = [(record, wait) for record, wait in waits if not self._held.poll_again(record.id, wait)]
+        ledger_waits = {record.id: self._held.ledger_wait(record, wait) for record, wait in leased}
+        if not leased:
+            return
+        now = self._context.monotonic()
+        self._context.ledger.reschedule_poll(ledger_waits)
+        crash_point("poller.rescheduled")
+        for record, wait in leased:
+            if ledger_waits[record.id] > wait:
+                self._held.hold(record, target.encode(), wait, now + ledger_waits[record.id])
+
+    def _put_off(self, records: Sequence[Record], delay: float) -> None:
+        """Poll again in `delay` seconds what could not be polled now."""
+        delays = {record.id: delay for record in records if not self._held.poll_again(record.id, delay)}
         if delays:
             self._context.ledger.reschedule_poll(delays)
-            crash_point("poller.rescheduled")
-        if updates:
-            results = self.reconciler.write_updates(by_id, updates)
-            crash_point("poller.updates_written")
-            self._handle_results(by_id, updates, results)
+
+    def _write_updates(self, target: Target, records: Mapping[str, Record], updates: Sequence[TaskUpdate]) -> None:
+        """Write updates, and hold the tasks that run on."""
+        now = self._context.monotonic()
+        written = [self._extend_wait(records[update.id], update) for update in updates]
+        results = self.reconciler.write_updates(records, written)
+        crash_point("poller.updates_written")
+        for update, sent, result in zip(updates, written, results, strict=True):
+            self._held.let_go(update.id)
+            if result.code is ResultCode.OK and sent.wait > update.wait:
+                record = _build_updated(records[update.id], update)
+                self._held.hold(record, target.encode(), update.wait, now + sent.wait)
+        self._handle_results(records, updates, results)
+
+    def _extend_wait(self, record: Record, update: TaskUpdate) -> TaskUpdate:
+        """Return the update with the wait of the ledger: longer than until the next poll, if the task is held."""
+        if update.end_state is not None:
+            return update
+        return msgspec.structs.replace(update, wait=self._held.ledger_wait(record, update.wait))
 
     def _handle_results(
         self, records: Mapping[str, Record], updates: Sequence[TaskUpdate], results: Sequence[OperationResult]
@@ -279,7 +338,7 @@ class Poller:
 
     def _reschedule_failed(self, records: Sequence[Record], reason: str, delay: float) -> None:
         self._context.telemetry.emit("describe_tasks.failed", tasks=len(records), reason=reason)
-        self._context.ledger.reschedule_poll({record.id: delay for record in records})
+        self._put_off(records, delay)
 
     def _maintain(self, has_work: bool) -> None:
         """Now and then forget what is over, and count the tasks of all workers, since they share the rate limit."""
@@ -288,11 +347,19 @@ class Poller:
             return
         self._maintained_at = context.monotonic()
         self._missing.forget_old()
+        self._held.forget_old()
         self._task_stopper.forget_old()
         # With events hardly anything is due, and this number also sets the next poll after an event.
         if has_work or context.config.uses_events():
             counts = context.ledger.count_by_state().values()
             context.poll_schedule.in_flight = sum(states.get(State.LAUNCHED, 0) for states in counts)
+
+
+def _build_updated(record: Record, update: TaskUpdate) -> Record:
+    """Return the record as the ledger has it after an update of a task that still runs."""
+    copy = msgspec.structs.replace(record, started_at=update.started_at or record.started_at)
+    note_observation(copy, update)
+    return copy
 
 
 def collect_tasks(records: Iterable[Record]) -> EcsTaskCollection:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec.structs import replace
 
 from ecs_queue.broker.base import Delivery
 from ecs_queue.config import Config, Profile
 from ecs_queue.ecs.clients import Target
 from ecs_queue.errors import ConfigError, InvalidRequest, PermanentError, UndecodableMessage
 from ecs_queue.messages import envelope
-from ecs_queue.messages.envelope import TaskRequest
+from ecs_queue.messages.request import TaskRequest
 from ecs_queue.monitoring.spans import Submitted
 from ecs_queue.payload_repr import PayloadRepr
 from ecs_queue.protocol.operations import ClaimRequest
@@ -35,8 +35,7 @@ from ecs_queue.worker.context import WorkerContext
 from ecs_queue.worker.launch_policies import NO_POLICIES, LaunchPolicies, choose_policies
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class PreparedLaunch(PayloadRepr):
+class PreparedLaunch(PayloadRepr, msgspec.Struct, frozen=True):
     """One launch of a task, whose key is its request's id, and the arguments that a claim would freeze.
 
     Attributes:
@@ -85,6 +84,7 @@ class PreparedLaunch(PayloadRepr):
             max_starting=self.policies.max_starting,
             variant=self.variant,
             variant_reason=self.variant_reason,
+            key_limit=self.policies.max_per_key,
         )
 
 
@@ -119,33 +119,18 @@ def prepare_launch(
     try:
         target = context.variant_target(task.queue, variant)
     except ConfigError as error:
-        context.circuit_breakers.open(task.queue, str(error))
+        context.circuit_breakers.open(task.queue, error.problem)
         return None
     try:
-        spec = build_launch_spec(profile, profile.max_run_task_attempts, task, request.labels)
-        submitted = Submitted(context.config.namespace, request.id, nonce, request.traceparent)
-        traceparent = context.tracing.container_traceparent(submitted, launch, request.queue)
-        if traceparent:
-            spec = add_traceparent(spec, traceparent)
-        policies = choose_policies(profile, request)
-        if policies != NO_POLICIES:
-            spec = msgspec.structs.replace(spec, v=POLICY_VERSION)
-        prepared = PreparedLaunch(task, target, spec, nonce=nonce, launch=launch, policies=policies)
+        prepared = PreparedLaunch(task, target, nonce=nonce, launch=launch)
         if state:
             prepared = replace(prepared, variant=variant, variant_reason=why)
-        if profile.warm_seconds:
-            return _prepare_for_runner(context, profile, prepared)
-        if context.keyring.is_empty:
-            prepared = replace(prepared, args=spec.encode())
-            is_for_any_launch = traceparent == request.traceparent  # else it names a span of this very one
-            return replace(prepared, nonce="", launch=0) if is_for_any_launch else prepared
-        args = spec.encode(context.keyring, args_scope(str(task.key), nonce, launch, target.encode()))
-        return replace(prepared, args=args)
+        return _add_arguments(context, profile, prepared, request)
     except ConfigError as error:
         try:
             profile.require_launchable()
         except ConfigError:
-            context.circuit_breakers.open(task.queue, str(error))
+            context.circuit_breakers.open(task.queue, error.problem)
             return None
         reason = str(error)  # the profile fails only together with what this request asks for: other requests go on
     except PermanentError as error:
@@ -153,6 +138,30 @@ def prepare_launch(
     except Exception as error:  # noqa: BLE001 - the same request would fail at every try, for ever
         reason = f"its run_task arguments cannot be built ({type(error).__name__})"
     return PreparedLaunch(task, target, invalid_reason=reason)
+
+
+def _add_arguments(
+    context: WorkerContext, profile: Profile, prepared: PreparedLaunch, request: TaskRequest
+) -> PreparedLaunch:
+    """Return the launch with its arguments and policies; raises `PermanentError` for what cannot be launched."""
+    task, target, nonce, launch = prepared.task, prepared.target, prepared.nonce, prepared.launch
+    spec = build_launch_spec(profile, profile.max_run_task_attempts, task, request.labels)
+    submitted = Submitted(context.config.namespace, request.id, nonce, request.traceparent)
+    traceparent = context.tracing.container_traceparent(submitted, launch, request.queue)
+    if traceparent:
+        spec = add_traceparent(spec, traceparent)
+    policies = choose_policies(profile, request)
+    if policies != NO_POLICIES:
+        spec = replace(spec, v=POLICY_VERSION)
+    prepared = replace(prepared, spec=spec, policies=policies)
+    if profile.warm_seconds:
+        return _prepare_for_runner(context, profile, prepared)
+    if context.keyring.is_empty:
+        prepared = replace(prepared, args=spec.encode())
+        is_for_any_launch = traceparent == request.traceparent  # else it names a span of this very launch
+        return replace(prepared, nonce="", launch=0) if is_for_any_launch else prepared
+    args = spec.encode(context.keyring, args_scope(str(task.key), nonce, launch, target.encode()))
+    return replace(prepared, args=args)
 
 
 def _chooses_capacity(task: EcsQueuedTask, profile: Profile) -> bool:

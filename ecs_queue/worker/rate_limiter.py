@@ -3,8 +3,7 @@
 RunTask and StopTask take tokens of one bucket, RunTask on Fargate Spot of a second one (`runtask.capacity`),
 DescribeTasks and ListTasks of a third; each account and Region has its own, as far as a target identifies them. RunTask
 leaves the last tokens of its bucket to StopTask. A launch of a queue with a `launch_rate` takes a token of its queue's
-bucket, too. Nothing here waits: a caller without a token learns when to ask again,
-and does something else meanwhile.
+bucket, too. No call here waits for a token: a caller without one is told when to ask again.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ecs_queue.telemetry import Telemetry
 
 #: The largest number of tokens of one round trip to the ledger, so that a worker never holds many.
 MAX_FETCH = 16
-#: Tokens unused for this time are dropped: kept, they would come on top of a later burst. Seconds.
+#: Tokens unused for this time are dropped: otherwise they would be added to a later burst. Seconds.
 _TOKEN_TTL = 1.0
 
 
@@ -123,7 +122,7 @@ class TokenCache:
         self._take_from_ledger(rate_limit, calls, -rate_limit.burst)
 
     def report_throttled(self, rate_limit: RateLimit) -> None:
-        """Lower the rate for all workers, since AWS has throttled a call; the tokens here are worth nothing."""
+        """Lower the rate for all workers, since AWS has throttled a call, and drop the tokens held here."""
         share = self._ledger.record_throttle(rate_limit.bucket)
         with self._lock:
             for held in [held for held in self._tokens if held.bucket == rate_limit.bucket]:

@@ -11,8 +11,9 @@ from contextlib import suppress
 
 from ecs_queue.ecs.clients import Target
 from ecs_queue.errors import ConfigError, UndecodableMessage, UnverifiedMessage
-from ecs_queue.messages.envelope import TaskRequest, decode_record_request
+from ecs_queue.messages.envelope import decode_record_request
 from ecs_queue.messages.keyring import Keyring
+from ecs_queue.messages.request import TaskRequest
 from ecs_queue.protocol.record import Record
 from ecs_queue.runtask.launch_spec import LaunchSpec, decode_launch_spec, record_args_scope
 

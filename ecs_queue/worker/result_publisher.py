@@ -9,8 +9,9 @@ from typing import Protocol
 from ecs_queue.crash_points import crash_point
 from ecs_queue.error_text import error_text, typed_error_text
 from ecs_queue.errors import BrokerUnavailable, MissingRight
-from ecs_queue.messages.envelope import build_result, encode
+from ecs_queue.messages.envelope import encode
 from ecs_queue.messages.keyring import NO_KEYS, Keyring
+from ecs_queue.messages.result import build_result
 from ecs_queue.protocol.record import Record
 from ecs_queue.telemetry import Telemetry
 from ecs_queue.worker.service import ThreadService

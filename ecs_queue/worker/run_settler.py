@@ -1,6 +1,6 @@
 """Brings records in line with the runs of their runners: when a runner has changed its run, and when a record is due.
 
-The run decides; what this worker has read of it only names the end whose MAC it has verified.
+The run decides. What this worker has read of it only tells the ledger which end it has verified the MAC of.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ class RunSettler:
 
     def step(self) -> float:
         """Settle what runners have changed; wait for that. Return the seconds until the next round."""
-        wait = min(_WAIT_SECONDS, self._context.config.socket_timeout_seconds / 2)
-        runs = self._context.ledger.pop_changed_runs(wait, _BATCH)
+        runs = self._context.ledger.pop_changed_runs(_WAIT_SECONDS, _BATCH)
         if runs:
             crash_point("run_settler.taken")
             self._settle([run.id for run in runs if run.phase is not RunPhase.IDLE], runs)
@@ -67,7 +66,7 @@ class RunSettler:
     def _stop_voided(self, unfetched: Sequence[Record], results: Mapping[str, OperationResult]) -> None:
         """Stop the tasks of runners whose unfetched commands were taken away, to save what they cost.
 
-        That proves nothing. A worker that dies before it leaves them: a runner finds its run closed or gone, and exits.
+        The stop proves nothing. If the worker dies before it, the runner finds its run closed or absent, and exits.
         """
         ended = (ResultCode.REQUEUED, ResultCode.ENDED)
         voided = [record for record in unfetched if record.arn and results[record.id].code in ended]
@@ -142,8 +141,9 @@ class RunSettler:
             self._stop(record, record.stop_requested_by)
         if action in (NextAction.PUBLISH_RESULT, NextAction.AWAIT_RELAUNCH):
             context.admission.launch_over(record.queue)
+            if run is not None and run.phase is RunPhase.ENDED:
+                context.telemetry.emit("runner.idle", run=run.name, pool=run.pool, turn=run.turn, labels=record.labels)
         if run is not None and run.phase is RunPhase.ENDED and action is not NextAction.STOP_TASK and not run.closed:
-            context.telemetry.emit("runner.idle", run=run.name, pool=run.pool, turn=run.turn)
             self._thread_pool.try_waiting(queue_of_pool(run.pool))
 
     def _stop(self, record: Record, stop_by: str) -> None:

@@ -1,6 +1,6 @@
-"""Finds what no message leads to: due retries, requests whose message was lost, expired ones, old index entries.
+"""Finds records that no message names: due retries, lost messages, expired requests, old index entries.
 
-The sweeper claims directly, and only for free threads: publishing messages again would multiply those of a backlog.
+The sweeper claims the records itself, and only for free threads. To publish messages again would multiply a backlog.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The threads on which a worker makes its calls, and the jobs that wait for one.
 
-A job gets its thread when its token is here: no thread is held by a job that waits for AWS's rate limit.
+A job gets a thread only after it has its token, so no thread waits for AWS's rate limit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from dataclasses import replace
 
-from ecs_queue.worker.fair_queue import FairQueue, Job, JobKind
+from ecs_queue.worker.fair_queue import NO_QUEUE, FairQueue, Job, JobKind
 from ecs_queue.worker.outages import Outages
 from ecs_queue.worker.rate_limiter import RateLimit, TokenCache
 
@@ -30,11 +30,27 @@ class LaunchThreadPool:
         self._changed = threading.Condition(lock)
         self._idle = threading.Condition(lock)
         self._running = 0
+        self._running_stops = 0
         self._threads = 0
         self._waiting_threads = 0
         self._fetching: set[RateLimit] = set()
         self._has_timer = False
         self._closed = False
+
+    @property
+    def running(self) -> int:
+        """Jobs that have a thread."""
+        return self._running
+
+    @property
+    def launching(self) -> int:
+        """Jobs that have a thread, but for stops."""
+        return self._running - self._running_stops
+
+    @property
+    def waiting_launches(self) -> int:
+        """Jobs that wait for a token, a limit of their queue or a thread, but for stops."""
+        return len(self._fair_queue) - self._fair_queue.waiting(NO_QUEUE, JobKind.STOP)
 
     @property
     def outstanding(self) -> int:
@@ -139,6 +155,7 @@ class LaunchThreadPool:
         job = self._fair_queue.pop(self._token_cache.spend)
         if job is not None:
             self._running += 1
+            self._running_stops += job.kind is JobKind.STOP
             if self._fair_queue:
                 self._wake_one()
             return job
@@ -192,4 +209,5 @@ class LaunchThreadPool:
         finally:
             with self._changed:
                 self._running -= 1
+                self._running_stops -= job.kind is JobKind.STOP
                 self._idle.notify_all()

@@ -58,7 +58,7 @@ class Tracing:
 
 
 class OtelTracing(Tracing):
-    """Exports spans. Thread-safe. No fault of a sampler or an exporter keeps a request from its launch or its end."""
+    """Exports spans. Thread-safe. A failing sampler or exporter prevents neither a launch nor the end of a request."""
 
     def __init__(self, namespace: str, sink: SpanSink, clock: Callable[[], float], telemetry: Telemetry) -> None:
         """Become a sink of the telemetry; `clock` returns seconds since the epoch."""

@@ -8,7 +8,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from ecs_queue.config import Config
 from ecs_queue.config.keyring import open_keyring
 from ecs_queue.ecs.clients import ClientOptions, EcsClients
 from ecs_queue.ecs.gateway import BotoEcsGateway, EcsGateway
+from ecs_queue.errors import EcsQueueError
 from ecs_queue.findings import Finding, Severity, require_usable
 from ecs_queue.journal import JournalRecorder, JournalStore, open_event_encoder
 from ecs_queue.ledger.base import Ledger, WorkerInfo
@@ -31,10 +33,11 @@ from ecs_queue.worker.broken_item_monitor import BrokenItemMonitor
 from ecs_queue.worker.cluster_monitor import ClusterMonitor
 from ecs_queue.worker.consumer import Consumer
 from ecs_queue.worker.context import WorkerContext
+from ecs_queue.worker.ended_runners import EndedRunners
 from ecs_queue.worker.event_listener import build_event_services
 from ecs_queue.worker.fair_queue import FairQueue
 from ecs_queue.worker.launcher import Launcher
-from ecs_queue.worker.metrics import MeteredGateway, MeteredResultBroker, WorkerMetrics
+from ecs_queue.worker.metrics import MeteredGateway, MeteredResultBroker, QueueRates, WorkerMetrics
 from ecs_queue.worker.outages import CONSUMER, HEARTBEAT
 from ecs_queue.worker.poller import Poller
 from ecs_queue.worker.result_publisher import ResultPublisher
@@ -86,59 +89,59 @@ class Worker:
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
         self.queues = list(dict.fromkeys(map(canonical_queue_name, queues)))
         telemetry = self._telemetry = telemetry or Telemetry()
-        self._recorder = (
-            None
-            if journal is None
-            else JournalRecorder(
-                journal,
-                telemetry,
-                self.name,
-                encoder=open_event_encoder(config),
-                yield_interval=_JOURNAL_YIELD_INTERVAL,
-            )
-        )
+        self._recorder = None if journal is None else self._build_recorder(journal)
         self._ledger = ledger
         self._stopping = threading.Event()
         self._started_at = 0.0
-        clients = EcsClients(
-            ClientOptions(
-                connect_timeout=config.connect_timeout_seconds,
-                read_timeout=config.read_timeout_seconds,
-                max_pool_connections=config.concurrency + 4,
-            )
-        )
+        clients = _open_clients(config)
         self._metrics = WorkerMetrics(time.monotonic)
+        self._queue_rates = QueueRates(time.monotonic)
+        telemetry.add_sink(self._queue_rates.record_event)
         metered = MeteredResultBroker(broker, self._metrics.counters, time.monotonic)
         self._result_publisher = ResultPublisher(metered, telemetry, keyring=open_keyring(config))
         self._span_export = self._open_span_export()
         context = self._context = self._build_context(gateway or BotoEcsGateway(clients, time.monotonic), clients)
-        outages = context.outages
         self._clusters = ClusterMonitor(context)
         fair_queue = FairQueue(lambda queue: config.profile(queue).weight, context.admission)
-        pool = self._thread_pool = LaunchThreadPool(config.concurrency, outages, context.token_cache, fair_queue)
+        pool = LaunchThreadPool(config.concurrency, context.outages, context.token_cache, fair_queue)
+        self._thread_pool = pool
         context.admission.on_refresh(pool.wake)
         launcher = Launcher(context)
-        self._consumer = Consumer(context, broker, launcher, pool)
-        sweeper = Sweeper(context, launcher, pool, self._consumer.is_drained)
-        poller = Poller(context, pool, launcher.recover)
-        poll_broker = self._metrics.count_broker_polls(self._consumer.step)
-        shut_down = partial(self._consumer.shut_down, STOP_TIMEOUT - 2)
-        self._consumer_service = PeriodicService(CONSUMER, poll_broker, outages, finish=shut_down)
-        self._services: list[Service] = [
-            PeriodicService("poller", poller.step, outages),
-            PeriodicService("sweeper", sweeper.step, outages),
-            PeriodicService("admission", context.admission.step, outages),
-            PeriodicService("broken-items", BrokenItemMonitor(ledger, telemetry).step, outages),
-            PeriodicService("clusters", self._clusters.step, outages),
-            PeriodicService(HEARTBEAT, self._heartbeat, outages),
-            *build_event_services(context, poller.reconciler, clients),
-            *self._runner_services(poller.run_settler),
-        ]
+        consumer = Consumer(context, broker, launcher, pool)
+        self._consumer_service = self._build_consumer_service(consumer)
+        self._services = self._build_services(launcher, consumer, clients)
         watched = (*self._services, self._consumer_service, self._result_publisher)
         self._status = StatusReader(
             context, self._metrics, watched, self._worker_info, self._result_publisher.count_pending, self._stopping
         )
         self._exporters = self._build_exporters(broker)
+
+    def _build_recorder(self, journal: JournalStore) -> JournalRecorder:
+        encoder = open_event_encoder(self._config)
+        return JournalRecorder(
+            journal, self._telemetry, self.name, encoder=encoder, yield_interval=_JOURNAL_YIELD_INTERVAL
+        )
+
+    def _build_consumer_service(self, consumer: Consumer) -> PeriodicService:
+        poll_broker = self._metrics.count_broker_polls(consumer.step)
+        shut_down = partial(consumer.shut_down, STOP_TIMEOUT - 2)
+        return PeriodicService(CONSUMER, poll_broker, self._context.outages, finish=shut_down)
+
+    def _build_services(self, launcher: Launcher, consumer: Consumer, clients: EcsClients) -> list[Service]:
+        """Return every service except the consumer, which stops first, and those that publish results and metrics."""
+        context, outages = self._context, self._context.outages
+        sweeper = Sweeper(context, launcher, self._thread_pool, consumer.is_drained)
+        poller = Poller(context, self._thread_pool, launcher.recover)
+        return [
+            PeriodicService("poller", poller.step, outages, finish=poller.give_back),
+            PeriodicService("sweeper", sweeper.step, outages),
+            PeriodicService("admission", context.admission.step, outages),
+            PeriodicService("broken-items", BrokenItemMonitor(self._ledger, self._telemetry).step, outages),
+            PeriodicService("clusters", self._clusters.step, outages),
+            PeriodicService(HEARTBEAT, self._heartbeat, outages),
+            *build_event_services(context, poller.reconciler, clients),
+            *self._runner_services(poller.run_settler),
+        ]
 
     def _runner_services(self, run_settler: RunSettler) -> list[Service]:
         """What warm pools need; nothing where no queue has one."""
@@ -148,6 +151,7 @@ class Worker:
         return [
             PeriodicService("run-settler", run_settler.step, context.outages),
             PeriodicService("silent-runners", SilentRunners(context).step, context.outages),
+            PeriodicService("ended-runners", EndedRunners(context).step, context.outages),
         ]
 
     def check(self) -> None:
@@ -164,16 +168,18 @@ class Worker:
             self._context.target_for(profile.queue)
         findings = self._ledger.check_server()
         require_usable(findings)
-        self._report_findings("*", findings)
-        for queue, finding in self._clusters.check():
-            self._report_findings(queue, [finding])
-
-    def _report_findings(self, queue: str, findings: Iterable[Finding]) -> None:
         for finding in findings:
-            if finding.severity is Severity.ERROR:
-                self._telemetry.emit("health.degraded", queue=queue, reason=finding.sentence)
-            elif finding.severity is not Severity.OK:
-                self._telemetry.emit("check.finding", reason=finding.sentence)
+            self._report_finding(finding, finding.sentence)
+        for finding in self._clusters.check():
+            self._report_finding(finding, f"queue {finding.sentence}")
+
+    def _report_finding(self, finding: Finding, sentence: str) -> None:
+        if finding.severity is Severity.ERROR:
+            self._telemetry.emit("check.error", reason=sentence)
+        elif finding.severity is Severity.WARNING:
+            self._telemetry.emit("check.warning", reason=sentence)
+        elif finding.severity is Severity.INFO:
+            self._telemetry.emit("check.finding", reason=sentence)
 
     def start(self) -> None:
         """Start every service; returns at once. ConfigError when `metrics_port` cannot be used."""
@@ -189,7 +195,7 @@ class Worker:
     def stop(self) -> None:
         """Begin to stop: calls in progress are finished, other messages are requeued. Returns at once."""
         if not self._stopping.is_set():
-            self._telemetry.emit("worker.stopping", worker=self.name, outstanding=self._thread_pool.outstanding)
+            self._telemetry.emit("worker.stopping", worker=self.name, outstanding=self._thread_pool.running)
         self._stopping.set()
         self._consumer_service.stop()
         for service in self._services:
@@ -206,6 +212,8 @@ class Worker:
             ended = service.join(max(0.1, deadline - time.monotonic())) and ended
         self._result_publisher.stop()
         ended = self._result_publisher.join(max(0.5, deadline - time.monotonic())) and ended
+        if ended:
+            self._deregister()
         self._telemetry.emit("worker.stopped", worker=self.name)
         if self._recorder is not None:  # last: it writes the events of all the others
             self._recorder.stop()
@@ -216,7 +224,14 @@ class Worker:
             exporter.join(max(_EXPORTER_STOP_TIMEOUT, deadline - time.monotonic()))
         return ended
 
+    def _deregister(self) -> None:
+        """Leave the list of workers now: otherwise this one counts as alive until its last heartbeat is too old."""
+        if self._started_at and not self._context.outages.reasons():  # else it would wait for a server that is away
+            with suppress(EcsQueueError):
+                self._ledger.heartbeat(self._worker_info(), 0.0)
+
     def _build_context(self, gateway: EcsGateway, clients: EcsClients) -> WorkerContext:
+        ids = random.Random()  # seeded by the system, which would be asked for each id without the interpreter lock
         return WorkerContext(
             config=self._config,
             worker_name=self.name,
@@ -228,7 +243,7 @@ class Worker:
             telemetry=self._telemetry,
             monotonic=time.monotonic,
             wait_for_stop=self._stopping.wait,
-            new_id=lambda: secrets.token_hex(8),
+            new_id=lambda: f"{ids.getrandbits(64):016x}",
             rng=random.Random(),
             tracing=self._build_tracing(),
         )
@@ -289,12 +304,15 @@ class Worker:
             version=package_version(),
             queues=self.queues,
             concurrency=self._config.concurrency,
-            launches_in_progress=self._thread_pool.outstanding,
+            launches_in_progress=self._thread_pool.launching,
+            launches_waiting=self._thread_pool.waiting_launches,
             launched_total=self._telemetry.count("launch.started") + self._telemetry.count("launch.assigned"),
             ended_total=self._telemetry.count("request.ended"),
             health=self._health(),
             started_at=self._started_at,
             launch_rate=self._metrics.launches.rate(),
+            launch_rates=self._queue_rates.read_launches(),
+            end_rates=self._queue_rates.read_ends(),
             start_call_rate=self._metrics.start_calls.rate(),
             start_call_limit=self._config.run_task_rate,
             spot_call_rate=spot_call_rate if spot_call_rate or self._context.launches_on_spot else None,
@@ -303,3 +321,14 @@ class Worker:
             broker_poll_age=self._metrics.broker_polls.age(),
             describe_age=self._metrics.read_calls.age(),
         )
+
+
+def _open_clients(config: Config) -> EcsClients:
+    return EcsClients(
+        ClientOptions(
+            connect_timeout=config.connect_timeout_seconds,
+            read_timeout=config.read_timeout_seconds,
+            max_pool_connections=config.concurrency + 4,
+            http_client=config.http_client,
+        )
+    )

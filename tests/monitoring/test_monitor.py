@@ -50,6 +50,9 @@ class FakeLedger:
     def find_oldest_queued(self, queues: Sequence[str]) -> dict[str, float]:
         return {"default": 90.0} if "default" in queues else {}
 
+    def count_waiting_for_keys(self, queues: Sequence[str]) -> dict[str, int]:
+        return dict.fromkeys(queues, 3)
+
     def count_delayed(self, queues: Sequence[str]) -> dict[str, int]:
         return {queue: 2 if queue == "default" else 0 for queue in queues}
 
@@ -127,6 +130,7 @@ def test_a_scrape_has_the_counts_of_the_ledger_and_they_add_up() -> None:
         assert values["ecs_queue_requests_submitted_total", (("queue", queue),)] == submitted == sum(live_or_ended)
     assert values["ecs_queue_oldest_queued_age_seconds", (("queue", "default"),)] == 10
     assert values["ecs_queue_delayed_requests", (("queue", "default"),)] == 2
+    assert values["ecs_queue_key_waiting_requests", (("queue", "default"),)] == 3
     assert values["ecs_queue_backlog_messages", (("queue", "default"),)] == 2000
     assert values["ecs_queue_queue_paused", (("queue", "etl"),)] == 1
     assert values["ecs_queue_workers_wanted", (("queue", "default"),)] == 3
@@ -283,6 +287,14 @@ def test_a_queue_that_is_not_read_has_no_numbers_instead_of_zeros() -> None:
     assert json.loads(harness.get("/scale", queue="q0001")[1])["backlog"] == 1
     status, text = harness.get("/scale", queue="q0249")
     assert (status, text.startswith("q0249 is beyond the 200 queues")) == (503, True)
+
+
+@pytest.mark.parametrize(("in_flight", "waiting"), [(1, 2), (0, 9)])
+def test_requests_whose_key_is_full_need_no_worker_but_for_the_first_ones(in_flight: int, waiting: int) -> None:
+    """With nothing in flight no key is full, and a fleet of no workers would leave them for ever."""
+    states = {State.QUEUED: 9, State.LAUNCHED: in_flight}
+    found = namespace_state.QueueState(states=states, backlog=0, oldest_age=0.0, paused=False, workers=0, key_waiting=7)
+    assert found.waiting == waiting
 
 
 def test_a_rate_of_its_own_bounds_the_workers_wanted_for_a_queue() -> None:

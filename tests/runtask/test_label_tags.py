@@ -10,6 +10,7 @@ import pytest
 from ecs_queue.config import Profile
 from ecs_queue.errors import InvalidRequest
 from ecs_queue.messages import envelope
+from ecs_queue.messages.request import TaskRequest, new_request
 from ecs_queue.runtask.launch_spec import build_launch_spec, build_queued_task, build_submission, pool_of
 from ecs_queue.runtask.resubmit import ResubmitChanges, build_resubmit_line
 
@@ -25,8 +26,8 @@ PROFILE = Profile(
 LABELS = {"team": "data", "dag_id": "etl", "run_id": "r1"}
 
 
-def request(**fields: Any) -> envelope.TaskRequest:
-    return envelope.new_request(id="a", command=["true"], now=1.8e9, accept_seconds=86400.0, **fields)
+def request(**fields: Any) -> TaskRequest:
+    return new_request(id="a", command=["true"], now=1.8e9, accept_seconds=86400.0, **fields)
 
 
 def tags(profile: Profile, **fields: Any) -> dict[str, str] | None:

@@ -11,6 +11,7 @@ import pytest
 from ecs_queue.config import Profile
 from ecs_queue.errors import InvalidRequest, UndecodableMessage
 from ecs_queue.messages import envelope
+from ecs_queue.messages.request import TaskRequest, new_request
 from ecs_queue.protocol.record import Record
 from ecs_queue.runtask.launch_spec import (
     LaunchSpec,
@@ -33,10 +34,8 @@ PROFILE = Profile(
 )
 
 
-def _request(**fields: Any) -> envelope.TaskRequest:
-    return envelope.new_request(
-        id="a", command=["echo", "ü"], now=NOW, accept_seconds=86400.0, **{"owner": "me", **fields}
-    )
+def _request(**fields: Any) -> TaskRequest:
+    return new_request(id="a", command=["echo", "ü"], now=NOW, accept_seconds=86400.0, **{"owner": "me", **fields})
 
 
 def test_it_holds_what_run_task_is_called_with_and_what_follows_the_task() -> None:

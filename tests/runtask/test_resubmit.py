@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ecs_queue.errors import InvalidRequest
-from ecs_queue.messages.envelope import TaskRequest, new_request
+from ecs_queue.messages.request import TaskRequest, new_request
 from ecs_queue.runtask.resubmit import ResubmitChanges, build_resubmit_id, build_resubmit_line
 
 _FLAT = {"cpu": 256, "environment": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]}
@@ -42,6 +42,13 @@ def test_without_changes_it_is_the_same_under_a_new_id() -> None:
     request = _request(queue="etl", executor_config=_OWN, **words)
     line = build_resubmit_line(request, "job-2", ResubmitChanges(), "main")
     assert line == {"id": "job-2", "command": ["run", "it"], "queue": "etl", "executor_config": _OWN, **words}
+
+
+def test_the_key_stays_unless_it_is_changed() -> None:
+    request = _request(concurrency_key="customer 7")
+    assert build_resubmit_line(request, "job-2", ResubmitChanges(), "main")["concurrency_key"] == "customer 7"
+    changes = ResubmitChanges(fields={"concurrency_key": "customer 8"})
+    assert build_resubmit_line(request, "job-2", changes, "main")["concurrency_key"] == "customer 8"
 
 
 @pytest.mark.parametrize("config", [_FLAT, _OWN])

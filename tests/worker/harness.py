@@ -14,6 +14,7 @@ from ecs_queue.ecs.clients import Target
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.ledger import MemoryLedger
 from ecs_queue.messages import envelope
+from ecs_queue.messages.request import new_request
 from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.settings import ProtocolSettings
@@ -232,7 +233,7 @@ class WorkerHarness:
     def new_envelope(self, record_id: str = "a", command: list[str] | None = None, **fields: Any) -> bytes:
         """An envelope."""
         fields.setdefault("owner", "me")
-        request = envelope.new_request(
+        request = new_request(
             id=record_id, command=command or ["true"], now=self.clock(), accept_seconds=86400.0, **fields
         )
         return envelope.encode(request, self.keyring)

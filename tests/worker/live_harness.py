@@ -10,6 +10,7 @@ from ecs_queue.broker import Broker, RequestMessage, open_broker
 from ecs_queue.config import Config
 from ecs_queue.ledger import Ledger, open_ledger
 from ecs_queue.messages import envelope
+from ecs_queue.messages.request import new_request
 from ecs_queue.protocol.states import State
 from ecs_queue.runtask.launch_spec import build_submission
 from ecs_queue.telemetry import Telemetry
@@ -52,9 +53,7 @@ class LiveWorkerHarness:
 
     def submit(self, *ids: str, publish: bool = True, queue: str = "default") -> None:
         for record_id in ids:
-            request = envelope.new_request(
-                id=record_id, command=["true"], now=time.time(), accept_seconds=1000.0, queue=queue
-            )
+            request = new_request(id=record_id, command=["true"], now=time.time(), accept_seconds=1000.0, queue=queue)
             body = envelope.encode(request)
             nonce = envelope.compute_nonce(self.config.namespace, body)
             self.ledger.put([build_submission(request, body, nonce, 1000.0)])

@@ -26,7 +26,7 @@ def test_a_strategy_that_could_not_be_read_is_asked_for_again_less_and_less_ofte
     monkeypatch.setattr(harness.ecs, "default_strategy", lambda target: answers.pop(0))
 
     monitor.ask_for_strategies()
-    (text,) = [finding.sentence for _, finding in monitor.check()]
+    (text,) = [finding.sentence for finding in monitor.check()]
     assert "tasks run on FARGATE" in text
     waits = [monitor.step() for _ in range(8)]
 
@@ -36,7 +36,7 @@ def test_a_strategy_that_could_not_be_read_is_asked_for_again_less_and_less_ofte
     monitor.step()
     assert context.profile("default").cluster_strategy == STRATEGY
     assert harness.worker.emitted("check.finding") == [
-        {"reason": "default: the default strategy of its cluster is known"}
+        {"reason": "queue default: the default strategy of its cluster is known"}
     ]
     assert monitor.step() == 600.0
 

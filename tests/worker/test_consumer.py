@@ -193,6 +193,17 @@ class TestCircuits:
 
         assert "resume default" in consumer_harness.broker.calls
 
+    def test_what_opens_the_circuit_is_said_without_the_queue_which_the_log_names(self) -> None:
+        harness = WorkerHarness({"AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": ""})
+        ConsumerHarness(harness, ["default"]).deliver(harness.new_envelope())
+
+        (opened,) = harness.worker.emitted("circuit.opened")
+        assert (opened["queue"], opened["reason"].partition(",")[0]) == (
+            "default",
+            "expected at least one subnet to run a task",
+        )
+        assert harness.worker.circuit_breakers.health() == f"default: {opened['reason']}"
+
     def test_other_queues_go_on(self, harness: WorkerHarness) -> None:
         consumer_harness = ConsumerHarness(harness, ["default", "gpu"])
         harness.worker.circuit_breakers.open("gpu", "no credentials")

@@ -29,3 +29,12 @@ def test_its_deadlines_count_from_then() -> None:
     harness.put_request("default", delay=60.0)
     assert harness.record("own").expires_at == harness.clock() + 70
     assert harness.record("default").expires_at == harness.clock() + 160
+
+
+def test_the_deadlines_of_a_time_that_is_over_count_from_the_submission() -> None:
+    harness = WorkerHarness(launch_deadline=100)
+    past = harness.clock() - 3600
+    harness.put_request("own", not_before=past, expires_in=10.0)
+    harness.put_request("default", not_before=past)
+    assert harness.record("own").expires_at == harness.clock() + 10
+    assert harness.record("default").expires_at == harness.clock() + 100

@@ -8,9 +8,17 @@ import pytest
 
 from ecs_queue.ecs.clients import Target
 from ecs_queue.errors import BrokerUnavailable
+from ecs_queue.monitoring.catalogue import MAX_QUEUES, OTHER
 from ecs_queue.monitoring.counters import WorkerCounters
 from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
-from ecs_queue.worker.metrics import RATE_WINDOW, Meter, MeteredGateway, MeteredResultBroker, WorkerMetrics
+from ecs_queue.worker.metrics import (
+    RATE_WINDOW,
+    Meter,
+    MeteredGateway,
+    MeteredResultBroker,
+    QueueRates,
+    WorkerMetrics,
+)
 from tests.fake_clock import FakeClock
 from tests.fake_ecs import FakeEcs
 
@@ -45,6 +53,26 @@ def test_a_meter_holds_no_more_than_its_window(clock: FakeClock) -> None:
         meter.mark()
     assert meter.rate() == pytest.approx(1.0, rel=0.05)
     assert len(meter._seconds) <= RATE_WINDOW + 2
+
+
+def test_launches_and_ends_are_counted_by_queue_from_the_start_of_the_worker(clock: FakeClock) -> None:
+    rates = QueueRates(clock)
+    clock.advance(10)
+    for name, queue in (("launch.started", "etl"), ("launch.assigned", "etl"), ("request.ended", "reports")):
+        rates.record_event(name, {"queue": queue})
+    rates.record_event("worker.stopped", {"worker": "w"})
+    assert (rates.read_launches(), rates.read_ends()) == ({"etl": 0.2}, {"reports": 0.1})
+    clock.advance(2 * RATE_WINDOW)
+    assert (rates.read_launches(), rates.read_ends()) == ({}, {})
+
+
+def test_rates_of_more_queues_than_are_shown_are_added_up(clock: FakeClock) -> None:
+    rates = QueueRates(clock)
+    clock.advance(10)
+    for number in range(MAX_QUEUES + 3):
+        rates.record_event("request.ended", {"queue": f"queue-{number}"})
+    found = rates.read_ends()
+    assert (len(found), found[OTHER]) == (MAX_QUEUES + 1, 0.3)
 
 
 class FixedResultEcs(FakeEcs):

@@ -9,6 +9,7 @@ import pytest
 from ecs_queue.ledger import MemoryLedger
 from ecs_queue.messages import envelope
 from ecs_queue.messages.keyring import Keyring
+from ecs_queue.messages.request import TaskRequest
 from ecs_queue.protocol.states import State
 from ecs_queue.worker.poison import PoisonGuard
 from tests.fake_ecs import LostResult, RunTaskCall
@@ -29,7 +30,7 @@ def killed_by_request(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -
     died: list[str] = []
     original, let_go = envelope.decode_request, harness.memory_ledger.end_delivery
 
-    def read(body: bytes, keyring: Keyring) -> envelope.TaskRequest:
+    def read(body: bytes, keyring: Keyring) -> TaskRequest:
         request = original(body, keyring)
         if request.id == "a":
             died.append(request.id)

@@ -126,7 +126,7 @@ class TestReadErrors:
         harness.memory_ledger._records["a"].request = b'{"kind": "request", "v": 99}'
         harness.worker = harness.new_worker()
 
-        harness.advance(1)
+        harness.advance(5)
 
         assert harness.state() is State.SUCCESS
 

@@ -12,6 +12,7 @@ from cryptography.fernet import Fernet
 from ecs_queue.ecs.clients import Target
 from ecs_queue.messages import envelope
 from ecs_queue.messages.keyring import Keyring
+from ecs_queue.messages.request import new_request
 from ecs_queue.protocol.ecs_results import RunTaskResult, RunTaskResultKind
 from ecs_queue.protocol.operations import ClaimRequest
 from ecs_queue.protocol.states import State
@@ -32,9 +33,7 @@ def harness() -> WorkerHarness:
 
 def unsigned(harness: WorkerHarness, **fields: Any) -> bytes:
     """An envelope by a producer without keys."""
-    return envelope.encode(
-        envelope.new_request(id="a", command=["evil"], now=harness.clock(), accept_seconds=86400.0, **fields)
-    )
+    return envelope.encode(new_request(id="a", command=["evil"], now=harness.clock(), accept_seconds=86400.0, **fields))
 
 
 def dead_letter_reasons(harness: WorkerHarness) -> list[str]:

@@ -235,6 +235,25 @@ def test_what_waits_is_dropped_on_demand_the_next_one_last(make_harness: Callabl
     assert harness.thread_pool.outstanding == 1
 
 
+def test_what_waits_for_a_thread_or_a_token_is_not_launching_and_a_stop_never_is(
+    make_harness: Callable[[int], ThreadPoolHarness],
+) -> None:
+    harness = make_harness(2)
+    pool = harness.thread_pool
+    spent = RateLimit("run:x", 0.001, 1)
+    harness.token_cache.delay_fetch(spent, math.inf)
+    harness.submit(5, permit=spent)
+    assert (pool.launching, pool.waiting_launches, pool.running) == (0, 5, 0)
+
+    pool.submit(Job(harness.jobs.run, JobKind.STOP))
+    wait_until(lambda: harness.jobs.running == 1)
+    assert (pool.launching, pool.waiting_launches, pool.running) == (0, 5, 1)
+
+    harness.submit(3)
+    wait_until(lambda: harness.jobs.running == 2)
+    assert (pool.launching, pool.waiting_launches, pool.running) == (1, 7, 2)
+
+
 def test_a_job_after_the_end_is_not_counted(make_harness: Callable[[int], ThreadPoolHarness]) -> None:
     harness = make_harness(1)
     harness.thread_pool.close()

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from ecs_queue.ecs.clients import Target
-from ecs_queue.messages import envelope
+from ecs_queue.messages.request import POLICY_VERSION, VERSION
 from ecs_queue.protocol.ecs_results import DescribeTasksResult, EcsError, EcsErrorKind, StopTaskResult
 from ecs_queue.protocol.states import State
 from ecs_queue.runtask import launch_spec
@@ -17,7 +17,7 @@ from tests.fake_ecs import DENIED, LostResult
 from tests.worker.harness import TARGET, WorkerHarness
 
 LEASE, HOUR = 30.0, 3600.0
-UNKNOWN_ENVELOPE_VERSION = envelope.POLICY_VERSION + 1
+UNKNOWN_ENVELOPE_VERSION = POLICY_VERSION + 1
 UNKNOWN_SPEC_VERSION = launch_spec.POLICY_VERSION + 1
 UNKNOWN_SPEC_REASON = (
     f"of version {UNKNOWN_SPEC_VERSION}, this worker knows up to {launch_spec.POLICY_VERSION}: update the workers"
@@ -222,5 +222,5 @@ def test_a_request_of_an_unknown_version_is_a_dead_letter_that_names_both(harnes
     harness.worker.handle_message(msgspec.json.encode({**newer, "v": UNKNOWN_ENVELOPE_VERSION}))
 
     (letter,) = harness.memory_ledger.list_dead_letters(10)
-    known = f"{envelope.VERSION} to {envelope.POLICY_VERSION}"
+    known = f"{VERSION} to {POLICY_VERSION}"
     assert letter.reason == f"envelope version {UNKNOWN_ENVELOPE_VERSION} is unknown, this worker knows {known}"

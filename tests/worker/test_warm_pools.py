@@ -8,6 +8,7 @@ from ecs_queue.protocol.ecs_results import RunTaskResultKind
 from ecs_queue.protocol.operations import ResultCode
 from ecs_queue.protocol.runs import RunEnd, Turn
 from ecs_queue.protocol.states import State
+from ecs_queue.worker.silent_runners import SilentRunners
 from tests.worker.harness import WorkerHarness, failed_result, make_config
 from tests.worker.warm_harness import WARM, Runner, settle, start
 
@@ -115,6 +116,40 @@ def test_the_task_of_a_command_that_expired_before_its_runner_had_started_is_sto
     harness.advance_in_steps(45)
     assert harness.state() is State.EXPIRED
     assert [stopped for stopped, _ in harness.ecs.stop_calls] == [arn]
+
+
+@pytest.mark.parametrize("how", ["stopped", "put back"])
+def test_the_task_of_a_container_that_hangs_before_its_runner_has_come_is_stopped(
+    harness: WorkerHarness, how: str
+) -> None:
+    """A client takes its command away: no worker orders a stop at once, and its record knows the task no more."""
+    harness.launch("a")
+    (arn,) = harness.ecs.tasks
+    harness.ecs.mark_running(arn)
+    harness.ledger.pause_queues(["default"])
+    if how == "stopped":
+        harness.ledger.stop(["a"], "ann")
+    else:
+        assert harness.ledger.put_back(["a"])[0].code is ResultCode.REQUEUED
+    silent = SilentRunners(harness.worker.context)
+    harness.clock.advance(harness.config.runner_lost_seconds - 1)
+    silent.step()
+    assert harness.ecs.stop_calls == []
+
+    harness.clock.advance(60.0)
+    silent.step()
+    assert [stopped for stopped, _ in harness.ecs.stop_calls] == [arn]
+
+
+def test_all_workers_together_look_at_the_runners_twice_a_minute_at_most(harness: WorkerHarness) -> None:
+    rounds: list[str] = []
+    harness.ledger.on_call = lambda operation, when: rounds.append(operation) if when == "before" else None
+    workers = [SilentRunners(harness.new_worker(WARM).context) for _ in range(5)]
+    for _ in range(10):
+        for each in workers:
+            each.step()
+        harness.clock.advance(12.0)
+    assert 4 <= rounds.count("close_silent") <= 5
 
 
 def test_a_task_that_runs_is_neither_stopped_nor_ended_by_what_it_shows(harness: WorkerHarness) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -191,6 +192,15 @@ def test_it_says_that_it_is_there_and_what_it_does(make_harness: Callable[..., L
     assert (info.queues, info.concurrency, info.health) == (["default"], 4, "ok")
 
 
+def test_a_worker_that_has_stopped_in_order_is_listed_no_more(make_harness: Callable[..., LiveWorkerHarness]) -> None:
+    harness = make_harness()
+    first, second = harness.start_worker(), harness.start_worker()
+    wait_until(lambda: len(harness.ledger.list_workers()) == 2)
+    first.stop()
+    assert first.join()
+    assert [info.name for info in harness.ledger.list_workers()] == [second.name]
+
+
 def test_a_queue_that_cannot_launch_is_refused_at_the_check(make_harness: Callable[..., LiveWorkerHarness]) -> None:
     harness = make_harness()
     broken = make_config({"AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": ""})
@@ -199,11 +209,11 @@ def test_a_queue_that_cannot_launch_is_refused_at_the_check(make_harness: Callab
         Worker(broken, harness.broker, harness.ledger, gateway=harness.ecs).check()
 
 
-def test_findings_of_aws_and_the_ledger_are_reported_at_the_check(
-    make_harness: Callable[..., LiveWorkerHarness], monkeypatch: pytest.MonkeyPatch
+def test_findings_of_aws_and_the_ledger_are_logged_at_their_level_with_what_they_are_about(
+    make_harness: Callable[..., LiveWorkerHarness], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "ecs_queue")
     harness = make_harness()
-    reasons: list[str] = []
     config = make_config({"AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "True"})
     monkeypatch.setattr(
         harness.ecs,
@@ -214,14 +224,20 @@ def test_findings_of_aws_and_the_ledger_are_reported_at_the_check(
     found = [
         reporter.error("a", "it may drop records", "do this"),
         reporter.ok("b", "good"),
-        reporter.info("c", "INFO"),
+        reporter.warning("c", "it may lose a second", "do that"),
+        reporter.info("d", "INFO"),
     ]
     monkeypatch.setattr(harness.ledger, "check_server", lambda: found)
-    telemetry = Telemetry(lambda name, fields: reasons.append(fields["reason"]))
+    caplog.clear()
 
-    Worker(config, harness.broker, harness.ledger, gateway=harness.ecs, telemetry=telemetry).check()
+    Worker(config, harness.broker, harness.ledger, gateway=harness.ecs).check()
 
-    assert reasons == ["ledger: it may drop records; do this", "ledger: INFO", "default: it is INACTIVE; use another"]
+    assert [(entry.levelno, entry.getMessage()) for entry in caplog.records] == [
+        (logging.ERROR, "ledger: it may drop records; do this"),
+        (logging.WARNING, "ledger: it may lose a second; do that"),
+        (logging.INFO, "ledger: INFO"),
+        (logging.ERROR, "queue default: it is INACTIVE; use another"),
+    ]
 
 
 def test_where_no_launch_type_is_set_the_cluster_is_asked_for_its_default_strategy(
