@@ -26,7 +26,7 @@ _CERT_REQS = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": 
 #: Seconds. RabbitMQ's default is 60, after which a worker would notice that a server does not answer.
 _DEFAULT_HEARTBEAT, _MAX_HEARTBEAT = 10, 300
 _HOST = re.compile(r"[A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\]")
-_SCHEMES = (*_AMQP_SCHEMES, "sqs")
+BROKER_SCHEMES = (*_AMQP_SCHEMES, "sqs")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -113,7 +113,7 @@ def parse_sqs_url(url: str) -> SqsUrl:
 
 def _scheme(url: str) -> str:
     scheme, separator, _ = url.partition("://")
-    return scheme.lower() if separator and scheme.lower() in _SCHEMES else ""
+    return scheme.lower() if separator and scheme.lower() in BROKER_SCHEMES else ""
 
 
 def _split(url: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:

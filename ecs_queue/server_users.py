@@ -61,7 +61,9 @@ _LOOK = (
     Grant("R", "l:live l:finished", "zrevrange"),
     Grant("R", "l:unclaimed:* l:retry:*", "zrange"),
     Grant("R", "l:delayed:*", "zcount"),
-    Grant("R", "l:starting:*", "zcard"),
+    Grant("R", "l:starting:* l:key_holders:*", "zcard"),
+    Grant("R", "l:key_waiting:*", "zcard zlexcount"),
+    Grant("R", "l:dead_letter_times", "zcard"),
     Grant("R", "l:arns", "hget"),
     Grant("R", "l:counts l:paused l:event_health l:workers l:broken", "hgetall"),
     Grant("R", "l:run:*", "hmget"),
@@ -79,9 +81,12 @@ _SUBMIT = (
     Grant("W", "l:payload:*", "hset hdel del"),
     Grant(
         "W",
-        "l:unclaimed:* l:retry:* l:delayed:* l:starting:* l:due l:expiry l:live l:finished l:undelivered:*",
+        "l:unclaimed:* l:retry:* l:delayed:* l:starting:* l:due l:expiry l:live l:finished l:undelivered:* "
+        "l:key_holders:* l:key_waiting:*",
         "zadd zrem",
     ),
+    Grant("R", "l:key_waiting:*", "zrangebylex"),
+    Grant("R", "l:r:*", "hmget"),
     Grant("RW", "l:undelivered:*", "pttl pexpire"),
     Grant("RW", "l:counts", "hincrby"),
     Grant("RW", "l:old_workers", "get set"),
@@ -107,7 +112,6 @@ _CHECK_BROKEN = (
     Grant("RW", "l:broken_checks", "zadd zrem zcard zrangebyscore"),
     Grant("RW", "l:counts", "hset hdel"),
     Grant("R", "l:counts l:paused l:event_health l:workers", "hget"),
-    Grant("R", "l:r:*", "hmget"),
     Grant("R", "l:payload:*", "hget"),
     Grant("R", "l:live", "zscore zrange"),
 )
@@ -124,6 +128,7 @@ _WORK = (
         "RW", "l:unclaimed:* l:retry:* l:due l:expiry l:live l:finished", "zscore zrange zrangebyscore zrevrangebyscore"
     ),
     Grant("R", "l:starting:*", "zrange"),
+    Grant("R", "l:key_holders:*", "zrangebyscore"),
     Grant("R", "l:counts", "hmget"),
     Grant("RW", "l:bucket:*", "hmget hset ttl expire"),
     Grant("RW", "l:capacity:*", "hmget hset expire"),

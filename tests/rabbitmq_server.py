@@ -8,18 +8,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import random
 import shutil
 import signal
 import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
+from ecs_queue.local.redis_server import find_free_port
 from tests.wait import wait_until
 
 #: The server's own script; the one on PATH refuses any user but root and rabbitmq, and changes to the latter.
@@ -65,7 +65,7 @@ class RabbitMqServer:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "plugins").write_text("[].\n")
-        self.port, distribution_port, self._epmd_port = (free_port() for _ in range(3))
+        self.port, distribution_port, self._epmd_port = (find_free_port() for _ in range(3))
         (folder / "definitions.json").write_text(json.dumps(_DEFINITIONS))
         own = _CONFIGURATION.format(port=self.port, definitions=folder / "definitions.json")
         (folder / "rabbitmq.conf").write_text(own + configuration)
@@ -206,12 +206,3 @@ def _is_open(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def free_port() -> int:
-    """Return a port below those that the system gives to clients, which could take it before a server starts again."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port

@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.retry import Retry
 
+from ecs_queue.errors import RetryableError
 from ecs_queue.local.redis_server import HOST, RedisServer, find_free_port
 from tests.wait import wait_until
 
@@ -26,6 +27,7 @@ from tests.wait import wait_until
 #: megabytes to the disk of a busy machine: what it has not replicated would be lost. So the time is short only after a
 #: test has killed one.
 _PATIENT_MILLISECONDS, _IMPATIENT_MILLISECONDS = 20_000, 500
+_START_ATTEMPTS = 3
 
 
 class _Deployment:
@@ -119,8 +121,10 @@ class ValkeyCluster(_Deployment):
 
     def start(self) -> None:
         """See `_Deployment.start`."""
-        self.nodes = [self._make_node() for _ in range(2 * self._primaries)]
-        self._start_servers(self.nodes)
+        with ThreadPoolExecutor(2 * self._primaries) as threads:
+            self.nodes = [
+                each.result() for each in [threads.submit(self._start_node) for _ in range(2 * self._primaries)]
+            ]
         primaries, replicas = self.nodes[: self._primaries], self.nodes[self._primaries :]
         bounds = [REDIS_CLUSTER_HASH_SLOTS * number // self._primaries for number in range(self._primaries + 1)]
         ids = []
@@ -189,6 +193,20 @@ class ValkeyCluster(_Deployment):
         self._call(source, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", target_id)
         wait_until(lambda: self.owner(key) is target, "the slot has moved")
         self.wait_until_stable()
+
+    def _start_node(self) -> RedisServer:
+        """Start a node, with other ports if another program took that of its bus before the node listened there."""
+        for attempts_left in reversed(range(_START_ATTEMPTS)):
+            node = self._make_node()
+            self._stack.callback(node.stop)
+            try:
+                node.start()
+            except RetryableError:
+                if not attempts_left:
+                    raise
+            else:
+                return node
+        raise AssertionError("unreachable")
 
     def _make_node(self) -> RedisServer:
         settings = [

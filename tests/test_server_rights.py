@@ -6,7 +6,7 @@ import pytest
 import redis
 from kombu.exceptions import OperationalError
 
-from ecs_queue.server_rights import RIGHTS_ADVICE, find_missing_right
+from ecs_queue.server_rights import RIGHTS_ADVICE, describe_failure, find_missing_right
 
 _NOPERM = redis.exceptions.NoPermissionError
 _ANY_KEY = "its user a key of {ns}:l:*"
@@ -80,3 +80,32 @@ def test_a_denial_that_kombu_has_wrapped_is_found() -> None:
 )
 def test_every_other_error_is_no_missing_right(error: Exception) -> None:
     assert find_missing_right(error, "ledger", "{ns}:l:*") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "Error 1 connecting to h:1. [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed",
+            "ca_certs=",
+        ),
+        (
+            "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: Hostname mismatch",
+            "name of the server's certificate",
+        ),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate has expired", "renew"),
+        ("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)", "begin broker_url with amqp://"),
+        ("Timeout connecting to server", "security groups"),
+        ("Error 1 connecting to h:1; if the server has TLS, begin the URL with rediss://", "security groups"),
+        ('Protocol error, got "A" as reply type byte', "no Redis or Valkey answers so"),
+        ("Error 2 connecting to 127.0.0.1:6379. No such file or directory", "the files that the ssl_ options"),
+        ("[Errno 13] Permission denied", "the files that the ssl_ options"),
+        ("Error 2 connecting to /run/valkey.sock. No such file or directory", "; check broker_url and the server"),
+        ("Error 111 connecting to h:1. Connection refused", "; check broker_url and the server"),
+    ],
+)
+def test_a_failure_is_followed_by_what_to_correct(text: str, words: str) -> None:
+    described = describe_failure(text, "broker_url")
+    assert described.startswith(f"{text}; ")
+    assert words in described
+    assert "broker_url" in described or "renew" in described

@@ -104,7 +104,7 @@ class ResultConsumer(Protocol):
     """Consumes the result messages of one owner. Used by one thread at a time."""
 
     def drain(self, timeout: float) -> list[bytes]:
-        """Return the bodies that are there or arrive within `timeout` seconds."""
+        """Return the bodies that are there or arrive within `timeout` seconds; below 0.1 it may only look."""
         ...
 
     def close(self) -> None:

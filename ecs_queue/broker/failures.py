@@ -6,30 +6,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kombu.exceptions import KombuError
+from kombu.exceptions import KombuError, OperationalError
 
 from ecs_queue.error_text import error_text
 from ecs_queue.errors import BrokerUnavailable, MissingRight, UnusableServer
-from ecs_queue.server_rights import find_missing_right
+from ecs_queue.server_rights import describe_failure, find_missing_right
 
 #: What a broken connection raises, once it is wrapped.
 CONNECTION_ERRORS = (BrokerUnavailable, MissingRight)
 
 #: Reply codes of AMQP 0.9.1.
 _ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
+#: How a server with TLS ends a connection that begins without it: at once, or after an alert that py-amqp takes for the
+#: begin of a frame.
+_NO_HANDSHAKE = ("Connection reset by peer", "Server unexpectedly closed connection")
 
 
-def wrap_error(error: BaseException) -> BrokerUnavailable | MissingRight:
-    """Return the error to raise, without the URL and with what to do."""
+def wrap_error(
+    error: BaseException, address: str = "", *, is_clear_amqp: bool = False
+) -> BrokerUnavailable | MissingRight:
+    """Return the error to raise, without the URL and with what to do.
+
+    Args:
+        error: What the client library raised.
+        address: Host and port of the server; "" where the library names them.
+        is_clear_amqp: Whether the connection is one of AMQP without TLS.
+    """
     missing_right = find_missing_right(error, "broker", "the broker, {NAMESPACE}:q:*")
     if missing_right is not None:
         return missing_right
     message = error_text(error).removesuffix(".")
-    hint = "check broker_url and the server"
+    hint = ""
     if "maxmemory" in message:
         hint = "the server is full: give it more memory (maxmemory)"
     elif "read only replica" in message or "master -> replica" in message:  # the latter ends a wait for messages
         hint = "broker_url leads to a replica: after a fail-over it must lead to the new primary"
+    elif message.startswith("Basic.cancel"):  # all that py-amqp has of it is this and a number
+        return BrokerUnavailable(
+            "the broker failed: RabbitMQ has ended the consumption of a queue, which was deleted or has lost its node; "
+            "the worker declares it again"
+        )
+    elif is_clear_amqp and isinstance(error, OperationalError) and message.endswith(_NO_HANDSHAKE):
+        hint = "if the server has TLS at this port, begin broker_url with amqps://"
     elif _reply_code(error) == _ACCESS_REFUSED and "Login was refused" in message:
         hint = "correct the user and the password of broker_url"
     elif _reply_code(error) == _ACCESS_REFUSED:
@@ -37,7 +55,10 @@ def wrap_error(error: BaseException) -> BrokerUnavailable | MissingRight:
             f"the broker's server denies {message}; grant its user the rights to configure, write and read what begins "
             "with NAMESPACE. (rabbitmqctl set_permissions)"
         )
-    return BrokerUnavailable(f"the broker failed: {message}; {hint}")
+    described = f"{message}; {hint}" if hint else describe_failure(message, "broker_url")
+    is_of_a_socket = isinstance(error, OSError) or isinstance(error.__cause__, OSError)  # kombu wraps some
+    where = f"{address}: " if address and is_of_a_socket else ""
+    return BrokerUnavailable(f"the broker failed: {where}{described}")
 
 
 @contextmanager
@@ -46,7 +67,8 @@ def wrap_errors(connection: Any) -> Iterator[None]:
     try:
         yield
     except (KombuError, OSError, *connection.connection_errors, *connection.channel_errors) as error:
-        raise wrap_error(error) from error
+        is_clear_amqp = connection.transport.driver_type == "amqp" and not connection.ssl
+        raise wrap_error(error, _address(connection), is_clear_amqp=is_clear_amqp) from error
 
 
 @contextmanager
@@ -75,6 +97,12 @@ def unusable_is_unavailable() -> Iterator[None]:
 def is_not_found(error: BaseException) -> bool:
     """Return whether a server of AMQP says that a queue does not exist."""
     return _reply_code(error) == _NOT_FOUND
+
+
+def _address(connection: Any) -> str:
+    """Return `HOST:PORT` of kombu's connection, which no error of a socket names."""
+    host, port = connection.hostname, connection.port
+    return f"{host}:{port}" if host and port else ""
 
 
 def _reply_code(error: BaseException) -> int:

@@ -101,7 +101,7 @@ class KombuBroker:
             self._close_publisher()
 
     def _name(self, name: str) -> str:
-        """The transports of kombu have one space of names for everything that uses the server."""
+        """Prefix the namespace: all programs on a server share one set of queue names."""
         return f"{self._namespace}.{name}"
 
     def _request_queues(self, queue: str) -> list[Any]:
@@ -130,7 +130,7 @@ class KombuBroker:
         self._with_publisher(publish)
 
     def _with_publisher(self, action: Callable[[Any], T]) -> T:
-        """Run an action on the shared connection; replace a connection that died while it was idle once."""
+        """Run an action on the shared connection. If it died while idle, connect again and try once more."""
         with self._lock:
             was_idle, began = self._publisher is not None, time.monotonic()
             try:

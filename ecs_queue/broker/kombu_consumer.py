@@ -31,8 +31,8 @@ def make_queue(name: str, arguments: Mapping[str, Any] | None = None) -> Any:
 def leave_compressed(message_class: Any) -> Any:
     """Return a class like kombu's `message_class`, whose messages keep their body as it came.
 
-    kombu inflates a compressed body when it makes a message of it: before any code of ours sees its size or its
-    signature. A message with an error is not decoded; this one has an error while it is made.
+    kombu decompresses a body while it builds the message, before our code can check size and signature. A message with
+    an error is not decoded; this one has an error while it is made.
     """
 
     class CompressedMessage(message_class):  # type: ignore[misc]
@@ -45,7 +45,7 @@ def leave_compressed(message_class: Any) -> Any:
 
 
 def open_channel(connection: Any) -> Any:
-    """Connect with one attempt, kombu's default sleeps for seconds between several, and return a channel."""
+    """Connect and return a channel. One attempt only: between several, kombu sleeps for seconds."""
     connection.ensure_connection(max_retries=0)
     channel = connection.channel()
     channel.auto_decode = False  # of AMQP: bodies as they came, whatever they say of their encoding

@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Request(enum.Enum):
-    """What becomes of a message."""
+    """What a handler asks the consumer to do with a message."""
 
     ACK = "acknowledge it"
     REQUEUE = "return it to the end of its queue"
@@ -25,7 +25,7 @@ class OutstandingDelivery:
     def __init__(
         self, outstanding: OutstandingDeliveries, queue: str, body: bytes, redelivered: bool, message: Any
     ) -> None:
-        """Be unacknowledged from now on; `message` is what the consumer needs to acknowledge it."""
+        """Create an unacknowledged delivery; the consumer needs `message` to acknowledge it."""
         self._outstanding = outstanding
         self.queue = queue
         self.body = body

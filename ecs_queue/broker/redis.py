@@ -17,10 +17,10 @@ from ecs_queue.broker import topology
 from ecs_queue.broker.base import OnDelivery, OnUndecodable, RequestMessage
 from ecs_queue.broker.element import UndecodableElement, decode_element, encode_elements, find_size_problem
 from ecs_queue.broker.failures import CONNECTION_ERRORS
-from ecs_queue.broker.redis_consumer import MIN_BLOCK_SECONDS, ConsumerLimits, RedisRequestConsumer, wrap_redis_errors
+from ecs_queue.broker.redis_consumer import POLL_SECONDS, ConsumerLimits, RedisRequestConsumer, wrap_redis_errors
 from ecs_queue.redis_connection import connect, run_pipeline
 from ecs_queue.server_keys import namespace_prefix
-from ecs_queue.server_url import response_timeout
+from ecs_queue.server_url import SERVER_TICK_SECONDS, longest_wait
 from ecs_queue.server_url.iam import IamLogin
 
 T = TypeVar("T")
@@ -63,9 +63,7 @@ class RedisBroker:
         )
         self._namespace = namespace
         self._keys = topology.QueueKeys(namespace)
-        # The server holds a wait for less than the socket's time-out.
-        block_seconds = response_timeout(url, socket_timeout) / 2
-        self._limits = ConsumerLimits(visibility_timeout, max_message_bytes, block_seconds)
+        self._limits = ConsumerLimits(visibility_timeout, max_message_bytes, longest_wait(url, socket_timeout))
         self._lock = threading.Lock()
         self._client = self._connect()
 
@@ -158,16 +156,24 @@ class RedisResultConsumer:
         self._limits = limits
 
     def drain(self, timeout: float) -> list[bytes]:
-        """See `ResultConsumer.drain`. Returns at most some hundreds; drops elements that are not messages."""
+        """See `ResultConsumer.drain`. Returns at most some hundreds; drops elements that are not messages.
+
+        A wait shorter than the server's tick would last as long as that: then this only looks.
+        """
         deadline = time.monotonic() + timeout
         with wrap_redis_errors():
             bodies = self._decode(self._pop())
-            while not bodies and (left := deadline - time.monotonic()) > 0:
-                wait = max(MIN_BLOCK_SECONDS, min(left, self._limits.max_block_seconds))
-                found = self._client.brpop([self._key], wait)
-                if found:
-                    bodies = self._decode([found[1], *self._pop()])
+            while not bodies and (left := deadline - time.monotonic()) >= SERVER_TICK_SECONDS:
+                bodies = self._decode(self._wait(left))
         return bodies
+
+    def _wait(self, seconds: float) -> list[bytes]:
+        """Wait up to `seconds` for an element; return all elements that are there then."""
+        if not self._limits.max_block_seconds:
+            time.sleep(min(seconds, POLL_SECONDS))
+            return self._pop()
+        found = self._client.brpop([self._key], min(seconds, self._limits.max_block_seconds))
+        return [found[1], *self._pop()] if found else []
 
     def _pop(self) -> list[bytes]:
         return self._client.rpop(self._key, _MAX_RESULTS_PER_DRAIN - 1) or []

@@ -1,7 +1,7 @@
 """Consumes request messages on Redis: takes, acknowledges and returns several with one run of a script.
 
 An idle consumer blocks on the wake-up keys of its queues (topology.py), which our publishers set. It also looks at the
-lists every `_POLL_SECONDS`: other programs publish without setting these keys. A blocking pop of the lists themselves
+lists every `POLL_SECONDS`: other programs publish without setting these keys. A blocking pop of the lists themselves
 would take a message off its list before anything notes which consumer has it.
 """
 
@@ -34,10 +34,11 @@ from ecs_queue.crash_points import crash_point
 
 #: The shortest wait that all servers understand; 0 would be for ever. Seconds.
 MIN_BLOCK_SECONDS = 0.001
-#: Maximum wait for a message while others are unacknowledged: their acknowledgements must not wait. Seconds.
+#: Wait for a message while others are unacknowledged: their acknowledgements must not wait long. An idle server ends it
+#: up to 100 ms later, at its next tick. Seconds.
 _BLOCK_SECONDS_WHILE_BUSY = 0.02
 #: Time between two looks at the lists while nothing wakes the consumer. Seconds.
-_POLL_SECONDS = 0.25
+POLL_SECONDS = 0.25
 #: Maximum messages of one queue of one run, during which the server serves no other client: about a millisecond.
 _MAX_TAKEN_PER_QUEUE = 64
 _UNREADABLE_TAG = re.compile(rb"([0-9]{1,15}\.[0-9]{6}) ([A-Za-z0-9_.-]+) ")
@@ -53,7 +54,10 @@ def wrap_redis_errors() -> Iterator[None]:
 
 
 class ConsumerLimits(NamedTuple):
-    """What bounds a consumer: times in seconds, the maximum size of an element in bytes."""
+    """What bounds a consumer: times in seconds, the maximum size of an element in bytes.
+
+    `max_block_seconds` is the longest wait at the server; 0: the socket's time-out is too short for one.
+    """
 
     visibility_timeout: float
     max_message_bytes: int
@@ -157,10 +161,15 @@ class RedisRequestConsumer:
             left = deadline - time.monotonic()
             if left <= 0:
                 return 0
-            wait = min(left, self._next_look - time.monotonic(), self._limits.max_block_seconds)
-            wake_keys = [self._keys.wake_key(name) for name in names]
-            if self._client.bzpopmin(wake_keys, max(wait, MIN_BLOCK_SECONDS)):
-                self._may_be_more = True
+            self._wait(max(min(left, self._next_look - time.monotonic()), MIN_BLOCK_SECONDS), names)
+
+    def _wait(self, seconds: float, names: Sequence[str]) -> None:
+        if not self._limits.max_block_seconds:
+            time.sleep(seconds)
+            return
+        wake_keys = [self._keys.wake_key(name) for name in names]
+        if self._client.bzpopmin(wake_keys, min(seconds, self._limits.max_block_seconds)):
+            self._may_be_more = True
 
     def _must_look(self) -> bool:
         """Whether to run the script before a wait: messages are likely, or it carries requests anyway."""
@@ -173,7 +182,7 @@ class RedisRequestConsumer:
         room = self._prefetch - len(self._outstanding) + len(self._pending_acks())
         if limits is None:
             room, limits = min(room, 1), dict.fromkeys(self._queue_of.values(), 1)
-        self._next_look = time.monotonic() + _POLL_SECONDS
+        self._next_look = time.monotonic() + POLL_SECONDS
         self._run_take({name: min(limits.get(self._queue_of[name], 0), _MAX_TAKEN_PER_QUEUE) for name in names}, room)
         return self._deliver()
 

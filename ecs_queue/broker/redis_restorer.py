@@ -43,7 +43,7 @@ def read_script(name: str) -> str:
 
 
 class MessageRestorer:
-    """Goes through the index of unacknowledged messages, the ones taken first first, a part of it with each run."""
+    """Goes through the index of unacknowledged messages from the oldest to the newest, a part with each run."""
 
     def __init__(
         self, client: Any, keys: topology.QueueKeys, max_message_bytes: int, on_undecodable: OnUndecodable

@@ -1,7 +1,7 @@
 """The broker on Amazon SQS: requests in kombu's format, moved with boto3.
 
-SQS carries requests alone. A queue costs calls for as long as it is read, and nothing deletes the one of an owner that
-died, so results take the way over the ledger's server, which every owner reaches anyway.
+SQS carries requests only. Reading a queue costs calls all the time, and no process would delete the result queue of an
+owner that died. So results go through the ledger's server, which every owner reaches anyway.
 kombu's own transport for SQS is not used (docs/architecture.md, "Why the SQS broker is not kombu's").
 """
 

@@ -128,7 +128,7 @@ class SqsQueues:
 
 
 def batches(items: Sequence[Any]) -> Iterator[list[Any]]:
-    """Yield lists of at most as many items as one call may have."""
+    """Yield the items in lists of at most as many as one call accepts."""
     left = iter(items)
     while batch := list(islice(left, MAX_ENTRIES)):
         yield batch

@@ -1,4 +1,4 @@
-"""Receives request messages from Amazon SQS, several queues on one thread, and what SQS itself gave up."""
+"""Receives request messages from Amazon SQS, several queues on one thread, and the contents of dead-letter queues."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ class SqsRequestConsumer:
             self._outstanding.remove(deliveries)
 
     def _change(self, received: Sequence[_Received], request: Request) -> None:
-        """Delete messages, or make them visible again. One that has left this consumer is another's by now."""
+        """Delete messages, or make them visible again. No effect on those that another consumer has received since."""
         client = self._queues.client
         for url in dict.fromkeys(one.url for one in received):
             for batch in batches([one for one in received if one.url == url]):

@@ -26,7 +26,7 @@ def dead_letter_queue_name(namespace: str, queue: str) -> str:
 
 
 def _name(namespace: str, kind: str, queue: str) -> str:
-    """Two queues never have one name. One that SQS cannot have, or that could be read in two ways, gets a hash."""
+    """Return a name that no other queue gets. A name that SQS refuses, or that is ambiguous, ends with a hash."""
     name = _SEPARATOR.join((namespace, kind, queue))
     if len(name) <= _MAX_LENGTH and all(map(_is_plain, (namespace, queue))):
         return name

@@ -32,7 +32,7 @@ from ecs_queue.redis_connection.route import Route
 from ecs_queue.server_url import ServerKind, ServerUrl, parse_server_url
 from ecs_queue.server_url.iam import IamLogin, find_iam_target
 
-__all__ = ["connect", "run_pipeline"]
+__all__ = ["ask_each_sentinel", "connect", "run_pipeline", "suspect_primary"]
 
 #: What a call is repeated for, once: its connection may have died while it was idle. MOVED says that nothing was done.
 _REPEATED_AFTER = (
@@ -82,6 +82,43 @@ def connect(
             f"{key} is no usable Redis URL (it is not shown, it may hold a password): {problem}; expected "
             "redis://USER:PASSWORD@HOST:PORT/DATABASE, with / ? # @ in the password percent-encoded"
         ) from None
+
+
+def suspect_primary(client: Any, error: Exception) -> None:
+    """Let the next call make its connection anew, to where the primary is then.
+
+    Args:
+        client: Of `connect`; nothing is done with another one.
+        error: What a primary says that another one may have replaced, and that the server does not call an error.
+    """
+    route = client.connection_pool.connection_kwargs.get("route")
+    if route is not None:
+        route.suspect(route.version, error)
+
+
+def ask_each_sentinel(url: str, seconds: float) -> dict[str, str]:
+    """Return which primary each Sentinel of a URL names; "" for one that names none.
+
+    Args:
+        url: A URL that `connect` accepts; of another kind than `sentinel://` there is nothing to return.
+        seconds: How long to wait for each of them.
+
+    Returns:
+        HOST:PORT of a Sentinel -> HOST:PORT of the primary.
+    """
+    parsed = parse_server_url(url)
+    if parsed.kind is not ServerKind.SENTINEL:
+        return {}
+    options = {name: value for name, value in parsed.options.items() if name != "max_connections"}
+    asker = ServerAsker(options, is_encrypted=parsed.is_encrypted, seconds=seconds).with_login(parsed.sentinel_login)
+    named = {}
+    for host, port in parsed.addresses:
+        try:
+            primary = SentinelLocator(asker, [(host, port)], parsed.service).find()
+            named[f"{host}:{port}"] = f"{primary.host}:{primary.port}"
+        except redis.exceptions.RedisError:
+            named[f"{host}:{port}"] = ""
+    return named
 
 
 def _open_client(

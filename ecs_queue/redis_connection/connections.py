@@ -30,8 +30,9 @@ _NOT_PRIMARY = (
     redis.exceptions.ClusterDownError,
     redis.exceptions.BusyLoadingError,
 )
-#: How the server ends a wait for messages when it becomes a replica; redis-py has no type for it.
-_ENDED_WAIT = "UNBLOCKED"
+#: What redis-py has no types for: how the server ends a wait for messages when it becomes a replica; and how one with
+#: `min-replicas-to-write` refuses a write when its replicas have left it, perhaps for a new primary.
+_NOT_PRIMARY_TEXTS = ("UNBLOCKED", "NOREPLICAS")
 
 if TYPE_CHECKING:
     _Base = redis.Connection
@@ -41,6 +42,10 @@ else:
 
 class _Routed(_Base):
     """What `RoutedConnection` and `RoutedSSLConnection` add to redis-py's connections."""
+
+    #: What a first connection fails with where the server has TLS and the URL does not, or the other way round.
+    _other_scheme_failures: tuple[str, ...]
+    _other_scheme_advice: str
 
     def __init__(self, *, route: Route, max_seconds: float = math.inf, **options: Any) -> None:
         self.route = route
@@ -59,15 +64,19 @@ class _Routed(_Base):
         """See `Connection`."""
         if self.route_version != _NOT_CONNECTED:
             return
-        version, (self.host, self.port) = self.route.find()
+        found = self.route.find()
+        self.host, self.port = found.address
         try:
             super().connect_check_health(check_health, retry_socket_connect)
-            self.route_version = version
+            self.route_version = found.version
             self.too_old_at = time.monotonic() + self.max_seconds
             if self.route.must_recognize:
                 self.route.recognize(self._read_mode())
-        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
-            self.route.suspect(version)
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+            self.route.report_failure(found.search)
+            text = error_text(error)
+            if self.route.must_recognize and any(words in text for words in self._other_scheme_failures):
+                raise type(error)(f"{text.removesuffix('.')}; {self._other_scheme_advice}") from error
             raise
         except redis.exceptions.ResponseError:  # a cluster refuses to select another database than 0
             if self.route.must_recognize and self.db:
@@ -76,7 +85,7 @@ class _Routed(_Base):
         except UnusableServer:
             self.disconnect()
             raise
-        if self.route.version != version:
+        if self.route.version != found.version:
             self.disconnect()
             self.connect_check_health(check_health, retry_socket_connect)
 
@@ -110,7 +119,7 @@ class _Routed(_Base):
         try:
             return super().read_response(*args, **options)
         except redis.exceptions.RedisError as error:
-            if isinstance(error, _NOT_PRIMARY) or error_text(error).startswith(_ENDED_WAIT):
+            if isinstance(error, _NOT_PRIMARY) or error_text(error).startswith(_NOT_PRIMARY_TEXTS):
                 self.route.suspect(self.route_version, error)
             raise
 
@@ -123,6 +132,13 @@ def _mode(handshake: Mapping[Any, Any]) -> str:
 class RoutedConnection(_Routed, redis.Connection):
     """A connection to the server that a `Route` names."""
 
+    _other_scheme_failures = ("Connection reset by peer", "Connection closed by server")
+    _other_scheme_advice = "if the server has TLS, begin the URL with rediss://"
+
 
 class RoutedSSLConnection(_Routed, redis.SSLConnection):
     """The same with TLS."""
+
+    # A server without TLS takes the handshake for a part of a command, and waits for its end.
+    _other_scheme_failures = ("Timeout connecting", "[SSL: WRONG_VERSION_NUMBER]", "[SSL: RECORD_LAYER_FAILURE]")
+    _other_scheme_advice = "if the server has no TLS at this port, begin the URL with redis://"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import redis
@@ -16,6 +17,8 @@ from ecs_queue.errors import UnusableServer
 from ecs_queue.redis_connection.route import Address
 
 T = TypeVar("T")
+#: Takes a reply and the address of its sender.
+_Reader = Callable[[Any, Address], T | None]
 
 logger = logging.getLogger("ecs_queue")
 
@@ -26,6 +29,13 @@ _OTHER_KINDS = {
     "unknown command": "is not a Sentinel: write the port of the Sentinels (26379 by default), or redis://",
     "cluster support disabled": "is not in cluster mode: write redis:// in place of redis+cluster://",
 }
+#: How long a server may take when another one has answered already. Seconds.
+_SECONDS_FOR_OTHERS = 0.5
+#: In place of their own words, which are those of a server about its users.
+_SENTINEL_LOGIN_ADVICE = (
+    "the Sentinels refuse the log-in: they have users of their own, and those before the @ are the server's; put the "
+    "option sentinel_password behind the URL, and sentinel_username if they ask for one"
+)
 _announced: set[Address] = set()
 _announced_lock = threading.Lock()
 
@@ -51,10 +61,12 @@ class ServerAsker:
             {**options, **login}, is_encrypted=self._class is not redis.Connection, seconds=self._seconds
         )
 
-    def ask(
-        self, servers: Sequence[Address], read: Callable[[Any, Address], T | None], unknown: str, *command: str
-    ) -> T:
-        """Return what `read` makes of the first useful reply.
+    def ask(self, servers: Sequence[Address], read: _Reader[T], unknown: str, *command: str) -> T:
+        """Return what `read` makes of the first useful reply. See `ask_each`."""
+        return next(self.ask_each(servers, read, unknown, *command))
+
+    def ask_each(self, servers: Sequence[Address], read: _Reader[T], unknown: str, *command: str) -> Iterator[T]:
+        """Yield what `read` makes of each useful reply. After the first one, silent servers are waited for less.
 
         Args:
             servers: Which to ask, in this order.
@@ -66,25 +78,28 @@ class ServerAsker:
             redis.exceptions.RedisError: None has given a useful reply in time; the last refusal, or else failure.
         """
         deadline = time.monotonic() + self._seconds
+        patience = self._seconds / 2
         failure = redis.exceptions.RedisError("no time was left to look for the primary")
         refusal: redis.exceptions.RedisError | None = None
-        has_answered = False
+        has_answered = has_found = False
         for server in servers:
             left = deadline - time.monotonic()
             if left <= 0:
                 break
             try:
-                found = read(self._reply(server, min(left, self._seconds / 2), command), server)
+                found = read(self._reply(server, min(left, patience), command), server)
             except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
                 failure = error
                 continue
             except redis.exceptions.ResponseError as error:
                 refusal = _explain(error, server)
                 continue
-            if found is not None:
-                return found
             has_answered = True
-        raise redis.exceptions.ConnectionError(unknown) if has_answered else refusal or failure
+            if found is not None:
+                has_found, patience = True, min(patience, _SECONDS_FOR_OTHERS)
+                yield found
+        if not has_found:
+            raise redis.exceptions.ConnectionError(unknown) if has_answered else refusal or failure
 
     def _reply(self, server: Address, seconds: float, command: Sequence[str]) -> Any:
         times = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
@@ -118,8 +133,10 @@ class _Candidates:
 class SentinelLocator:
     """Asks Sentinels for the primary of a service. See `Locator`.
 
-    Each connection asks: a primary that was killed and restarts after the fail-over takes writes until the Sentinels
-    make it a replica, and these are lost.
+    Each connection asks one: a primary that was killed and restarts after the fail-over takes writes until the
+    Sentinels make it a replica, and these are lost. If it names another primary than the present one, the majority
+    decides: a Sentinel that was cut off from the others, or restarted with an old configuration, may name a former
+    primary for ever, and that one may take writes.
     """
 
     asks_for_each_connection = True
@@ -128,15 +145,29 @@ class SentinelLocator:
         self._asker = asker
         self._sentinels = _Candidates(sentinels)
         self._service = service
+        self._present: Address | None = None
 
     def find(self) -> Address:
         """See `Locator.find`."""
         servers = self._sentinels.in_turn()
         unknown = f"no Sentinel knows a primary of the service {self._service!r}"
-        return self._asker.ask(servers, self._read, unknown, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
+        command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
+        votes = Counter[Address]()
+        try:
+            for found in self._asker.ask_each(servers, self._read, unknown, *command):
+                votes[found] += 1
+                is_as_before = found == self._present and votes.total() == 1
+                if is_as_before or 2 * votes[found] > len(servers):
+                    break
+        except redis.exceptions.AuthenticationError as error:
+            raise redis.exceptions.AuthenticationError(_SENTINEL_LOGIN_ADVICE) from error
+        # Of equal numbers the present one, else the first one, which is another one each time.
+        self._present = max(votes, key=lambda found: (votes[found], found == self._present))
+        return self._present
 
-    def suspect(self, error: Exception | None) -> bool:  # noqa: ARG002 - the next Sentinel is asked in any case
+    def suspect(self, error: Exception | None) -> bool:  # noqa: ARG002 - the Sentinels are asked in any case
         """See `Locator.suspect`."""
+        self._present = None
         return True
 
     def _read(self, reply: Any, _sender: Address) -> Address | None:

@@ -18,6 +18,20 @@ class Address(NamedTuple):
     port: int
 
 
+class FoundAddress(NamedTuple):
+    """What `Route.find` has found.
+
+    Attributes:
+        address: Where the primary is.
+        version: Counts the addresses.
+        search: Counts the searches; several may find one address.
+    """
+
+    address: Address
+    version: int
+    search: int
+
+
 class Locator(Protocol):
     """Finds the primary. Not thread-safe: `Route` calls it under its lock."""
 
@@ -42,7 +56,8 @@ class Locator(Protocol):
 class Route:
     """The primary's address for all connections of a client. Thread-safe.
 
-    `version` counts the addresses: a connection that was made for an earlier one is closed before its next use.
+    `version` counts the addresses: a connection that was made for an earlier one is closed before its next use. One
+    that cannot be made closes no other: the server may only be full, or refuse a new password.
 
     Args:
         locator: Finds the primary.
@@ -56,6 +71,8 @@ class Route:
         self._recognize = recognize
         self._lock = threading.Lock()
         self._address: Address | None = None
+        self._must_search = True
+        self._search = 0
         self._failures = 0
         self._last_failure = ""
         self.version = 0
@@ -64,24 +81,26 @@ class Route:
         """Show the address only."""
         return f"<Route to {self._address}>"
 
-    def find(self) -> tuple[int, Address]:
-        """Return the version and the address. One thread looks for it; those that wait share its failure.
+    def find(self) -> FoundAddress:
+        """Return the primary's address. One thread looks for it; those that wait share its failure.
 
         Raises:
             redis.exceptions.RedisError: It was not found within the time limit.
         """
         failures = self._failures
         with self._lock:
-            if self._address is None or self._locator.asks_for_each_connection:
+            if self._address is None or self._must_search or self._locator.asks_for_each_connection:
                 if self._failures != failures:
                     raise redis.exceptions.ConnectionError(self._last_failure)
                 found = self._look()
                 if self._address not in (None, found):
                     self._forget()
                 self._address = found
-            return self.version, self._address
+                self._must_search = False
+            return FoundAddress(self._address, self.version, self._search)
 
     def _look(self) -> Address:
+        self._search += 1
         try:
             return self._locator.find()
         except redis.exceptions.RedisError as error:
@@ -89,12 +108,22 @@ class Route:
             self._last_failure = error_text(error)
             raise
 
-    def suspect(self, version: int, error: Exception | None = None) -> None:
-        """Look for the primary again with the next connection, if `version` is still the present one.
+    def report_failure(self, search: int) -> None:
+        """Look for the primary again with the next connection, if there was no later search.
+
+        Args:
+            search: What found the address at which no connection could be made.
+        """
+        with self._lock:
+            if search == self._search and self._locator.suspect(None):
+                self._must_search = True
+
+    def suspect(self, version: int, error: Exception) -> None:
+        """Close every connection before its next use, and look for the primary, if `version` is still the present one.
 
         Args:
             version: That of the connection that failed.
-            error: The server's answer; None if a connection could not be made.
+            error: The server's answer.
         """
         with self._lock:
             if version == self.version and self._locator.suspect(error):

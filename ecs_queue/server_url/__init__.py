@@ -19,10 +19,15 @@ from urllib.parse import unquote
 
 from ecs_queue.errors import ConfigError
 from ecs_queue.payload_repr import PayloadRepr
-from ecs_queue.server_url.options import parse_options
+from ecs_queue.server_url.options import parse_options, shorten_limits
 
 _DEFAULT_PORT, _SENTINEL_PORT, _MAX_PORT = 6379, 26379, 65535
 _LOGIN = ("username", "password")
+#: A server ends a blocking command whose time is over when it wakes up, with its default `hz` every 100 ms if nothing
+#: else happens (Redis 7.0, Valkey 9.1).
+SERVER_TICK_SECONDS = 0.1
+#: How late the answer to such a command may be, with what a busy machine adds.
+_LATE_ANSWER_SECONDS = 3 * SERVER_TICK_SECONDS
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+(%[0-9A-Za-z]+)?\]")
 #: Between the parts of Celery's form.
 _NEXT_URL = re.compile(r";[a-z+]+://", re.IGNORECASE)
@@ -137,6 +142,21 @@ def response_timeout(url: str, default: float) -> float:
     return float(parse_server_url(url).options.get("socket_timeout", default))
 
 
+def longest_wait(url: str, default: float) -> float:
+    """Return how many seconds a command may wait at the server so that its answer comes within `response_timeout`.
+
+    0: it must not wait there at all.
+    """
+    timeout = response_timeout(url, default)
+    return max(0.0, min(timeout / 2, timeout - _LATE_ANSWER_SECONDS))
+
+
+def shorten_time_limits(url: str, seconds: float) -> str:
+    """Return the URL of a Redis or Valkey with time limits of at most `seconds`; any other URL as it is."""
+    location, mark, query = url.partition("?")
+    return f"{location}?{shorten_limits(query, seconds)}" if mark and is_server_url(url) else url
+
+
 def _split_scheme(url: str) -> tuple[str, str]:
     scheme, separator, rest = url.partition("://")
     return (scheme.lower(), rest) if separator else ("", url)
@@ -178,6 +198,8 @@ def _read_part(kind: ServerKind, part: str) -> ServerUrl:
     user_info, at, hosts = authority.rpartition("@")
     if "@" in path:  # a password with a slash
         raise ConfigError(_ENCODING)
+    if "," in user_info and kind is not ServerKind.SINGLE:  # else a part of the hosts would be the password
+        raise ConfigError(f"user and password stand once, before the first host; {_ENCODING}")
     options: dict[str, Any] = _read_login(user_info) if at else {}
     default_port = _SENTINEL_PORT if kind is ServerKind.SENTINEL else _DEFAULT_PORT
     addresses = tuple(_read_address(host, default_port) for host in hosts.split(","))

@@ -67,6 +67,7 @@ def _client_name(text: str) -> str:
 _time_limit = _seconds("seconds above 0", lambda seconds: seconds > 0)
 _boolean = _choice("true or false", _BOOLEANS)
 
+_TIME_LIMITS = ("socket_timeout", "socket_connect_timeout")
 #: Option -> parser, for every URL.
 _PARSERS: Mapping[str, _Parser] = {
     "db": _integer("the number of a database", 0),
@@ -75,8 +76,7 @@ _PARSERS: Mapping[str, _Parser] = {
     "client_name": _client_name,
     "protocol": _choice("2 or 3", {"2": 2, "3": 3}),
     "health_check_interval": _seconds("seconds, 0 or more", lambda seconds: seconds >= 0),
-    "socket_timeout": _time_limit,
-    "socket_connect_timeout": _time_limit,
+    **dict.fromkeys(_TIME_LIMITS, _time_limit),
     "socket_keepalive": _boolean,
     "retry_on_timeout": _boolean,
     "max_connections": _integer("a whole number of 1 or more", 1),
@@ -143,6 +143,17 @@ def parse_options(query: str) -> dict[str, Any]:
             raise ConfigError(f"the option {name!r} after the ? has a wrong value: expected {error}") from None
     found.pop("retry_on_timeout", None)  # a call is repeated once in any case
     return found
+
+
+def shorten_limits(query: str, seconds: float) -> str:
+    """Return options that `parse_options` accepts, none of whose time limits is longer than `seconds`."""
+
+    def limit(pair: str) -> str:
+        name, _, text = pair.partition("=")
+        is_longer = unquote_plus(name) in _TIME_LIMITS and _time_limit(unquote_plus(text)) > seconds
+        return f"{name}={seconds}" if is_longer else pair
+
+    return "&".join(limit(pair) for pair in query.split("&"))
 
 
 def _unknown_option(name: str) -> str:

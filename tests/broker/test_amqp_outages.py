@@ -7,13 +7,15 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from ecs_queue.broker import Broker, RequestMessage, make_broker
 from ecs_queue.errors import BrokerUnavailable
+from ecs_queue.local.redis_server import find_free_port
 from tests.conformance.broker.harness import BrokerHarness
-from tests.rabbitmq_server import RabbitMqServer, free_port
+from tests.rabbitmq_server import RabbitMqServer
 from tests.servers import run_rabbitmq
 from tests.system.secure_redis import CertificateAuthority
 from tests.wait import wait_until
@@ -38,7 +40,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
 
 @pytest.fixture(scope="module")
 def tls_port() -> int:
-    return free_port()
+    return find_free_port()
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +96,19 @@ def test_messages_survive_a_server_that_is_stopped_and_started(server: RabbitMqS
         assert all(delivery.redelivered for delivery in harness.deliveries if delivery.body != b"5")
 
 
+def _thread_states(pid: int) -> list[str]:
+    """The letters of proc(5): the signal reaches Erlang's threads one after the other, and any may still answer."""
+    stats = (path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat"))
+    return [stat.rpartition(")")[2].split()[0] for stat in stats]
+
+
 def test_a_server_that_does_not_answer_is_noticed_in_time(server: RabbitMqServer, make: MakeBroker) -> None:
     broker = make(socket_timeout=1.0)
     with BrokerHarness(broker) as harness:
         harness.publish(b"1")
         harness.receive(1)
         os.kill(server.pid, signal.SIGSTOP)
+        wait_until(lambda: set(_thread_states(server.pid)) == {"T"}, "every thread of the server has stopped", 10.0)
         try:
             for call in (
                 lambda: broker.publish_requests([RequestMessage("q", b"2")]),
@@ -168,6 +177,23 @@ def test_the_certificate_is_verified_unless_the_url_says_otherwise(
     with BrokerHarness(broker) as harness:
         harness.publish(b"1")
         assert harness.receive(1) == [b"1"]
+
+
+def test_a_scheme_that_does_not_fit_the_port_says_which_one_to_write(
+    server: RabbitMqServer, make: MakeBroker, tls_port: int
+) -> None:
+    for url, advice in (
+        (
+            f"amqp://guest:guest@127.0.0.1:{tls_port}/",
+            "if the server has TLS at this port, begin broker_url with amqps",
+        ),
+        (f"amqps://guest:guest@127.0.0.1:{server.port}/", "if this port has no TLS, begin broker_url with amqp://"),
+    ):
+        broker = make(url)
+        with pytest.raises(BrokerUnavailable, match=advice):
+            broker.check()
+        with pytest.raises(BrokerUnavailable, match=advice):
+            BrokerHarness(broker)
 
 
 def test_a_server_that_blocks_publishers_costs_one_wait(server: RabbitMqServer, make: MakeBroker) -> None:

@@ -53,9 +53,10 @@ def test_the_server_gets_what_kombu_writes(redis_url: str, broker: Broker, clien
 
 def test_each_message_has_its_own_tag(broker: Broker, client: Any) -> None:
     broker.publish_requests([RequestMessage("q", b"1", 9)] * 40)
+    broker.publish_requests([RequestMessage("q", b"1", 9)] * 40)
 
     elements = client.lrange("{ns}:q:requests.q", 0, -1)
-    assert len({json.loads(element)["properties"]["delivery_tag"] for element in elements}) == 40
+    assert len({json.loads(element)["properties"]["delivery_tag"] for element in elements}) == 80
 
 
 def test_many_results_are_received_in_a_few_round_trips(broker: Broker, client: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from redis.commands.core import ListCommands
 
 from ecs_queue.broker import Broker, RequestMessage
 from ecs_queue.broker.topology import QueueKeys
@@ -305,7 +306,7 @@ class TestWaking:
 
     @pytest.fixture(autouse=True)
     def _never_look_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ecs_queue.broker.redis_consumer._POLL_SECONDS", 1000.0)
+        monkeypatch.setattr("ecs_queue.broker.redis_consumer.POLL_SECONDS", 1000.0)
 
     def test_a_publication_wakes_an_idle_consumer(self, make_broker: Callable[..., Broker]) -> None:
         with BrokerHarness(make_broker(), limits={"q": 5}) as harness:
@@ -411,6 +412,28 @@ def test_a_reply_that_is_lost_loses_no_message(
 
         assert harness.receive(2) == [b"1", b"2"]
         assert all(delivery.redelivered for delivery in harness.deliveries)
+
+
+def test_a_look_for_results_blocks_no_shorter_than_the_servers_tick(
+    make_broker: Callable[..., Broker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server ends a shorter wait at its next tick: each heartbeat of a scheduler would take up to 100 ms longer."""
+    seconds: list[float] = []
+
+    def brpop(_: object, __: object, timeout: float) -> None:
+        seconds.append(timeout)
+
+    broker = make_broker()
+    consumer = broker.consume_results("me")
+    monkeypatch.setattr(ListCommands, "brpop", brpop)
+    assert consumer.drain(0.002) == []
+    assert seconds == []
+    assert consumer.drain(0.2) == []
+    assert seconds
+    assert all(0.1 <= waited <= 0.2 for waited in seconds)
+    broker.publish_results([("me", b"1")])
+    assert consumer.drain(0.002) == [b"1"]
+    consumer.close()
 
 
 def _take_keys(queue: str) -> list[str]:

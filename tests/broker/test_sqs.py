@@ -20,7 +20,7 @@ from ecs_queue.broker.sqs import SqsBroker
 from ecs_queue.broker.sqs_client import SqsQueues, wrap_sqs_errors
 from ecs_queue.doctor.broker import check_broker
 from ecs_queue.errors import BrokerUnavailable, MissingRight, UnusableServer
-from ecs_queue.messages.envelope import MAX_BODY_BYTES
+from ecs_queue.messages.request import MAX_BODY_BYTES
 from tests.conformance.broker.harness import BrokerHarness
 
 MakeBroker = Callable[..., Broker]
@@ -149,7 +149,9 @@ def test_doctor_makes_no_queue_and_a_check_makes_those_that_are_asked_for(
         return list(sqs.list_queues(QueueNamePrefix=namespace).get("QueueUrls", []))
 
     findings = {one.check: one.severity.value for one in check_broker("sqs://", broker, ["q"])}
-    assert findings == {"server.reachable": "ok", "server.queues": "ok", "server.transport": "ok"}
+    passed = {"server.reachable": "ok", "server.queues": "ok", "server.transport": "ok"}
+    assert findings == passed | {"server.rights": "info"}
+    assert {one.check for one in check_broker("sqs://", broker, ["q"], has_canary=True)} == set(passed)
     *_, transport = check_broker("sqs://?endpoint_url=http://sqs.internal", broker, ["q"])
     assert (transport.severity.value, transport.advice) == ("warning", "use an endpoint_url with https")
     assert names() == []

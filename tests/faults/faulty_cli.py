@@ -20,10 +20,11 @@ from typing import Any
 def _crash_when_decoding() -> None:
     from ecs_queue.messages import envelope
     from ecs_queue.messages.keyring import NO_KEYS, Keyring
+    from ecs_queue.messages.request import TaskRequest
 
     original = envelope.decode_request
 
-    def decode(body: bytes, keyring: Keyring = NO_KEYS) -> envelope.TaskRequest:
+    def decode(body: bytes, keyring: Keyring = NO_KEYS) -> TaskRequest:
         request = original(body, keyring)
         if request.id.startswith("poison"):
             ctypes.string_at(0)  # a segmentation fault

@@ -14,6 +14,7 @@ from ecs_queue.broker import Delivery, RedisBroker, RequestMessage
 from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.messages import envelope
+from ecs_queue.messages.request import new_request
 from ecs_queue.protocol.states import State
 from tests.fake_ecs import RunTaskCall
 from tests.faults.harness import FaultHarness
@@ -91,8 +92,7 @@ def test_messages_without_records_wait_until_there_is_memory(
     harness.ecs.on_run_task = hang
     names = [f"f{index}" for index in range(8)]
     bodies = [
-        envelope.encode(envelope.new_request(id=name, command=["true"], now=time.time(), accept_seconds=600.0))
-        for name in names
+        envelope.encode(new_request(id=name, command=["true"], now=time.time(), accept_seconds=600.0)) for name in names
     ]
     with redis.Redis.from_url(own_redis.url) as client:
         harness.start_worker()

@@ -13,7 +13,8 @@ import redis
 from ecs_queue.broker import open_broker
 from ecs_queue.errors import InvalidRequest, ResultTimeout
 from ecs_queue.messages import envelope
-from ecs_queue.messages.envelope import MAX_BODY_BYTES, build_result
+from ecs_queue.messages.request import MAX_BODY_BYTES, POLICY_VERSION
+from ecs_queue.messages.result import build_result
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 from tests.faults.harness import FaultHarness
@@ -22,7 +23,7 @@ from tests.wait import wait_until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-_UNKNOWN_VERSION = envelope.POLICY_VERSION + 1
+_UNKNOWN_VERSION = POLICY_VERSION + 1
 
 
 def _request(**changes: Any) -> bytes:

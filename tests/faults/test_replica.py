@@ -15,7 +15,7 @@ from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.protocol.states import State
 from tests.faults.harness import FaultHarness
 from tests.faults.tcp_forwarder import TcpForwarder
-from tests.wait import wait_until
+from tests.wait import is_durable, wait_until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -119,12 +119,4 @@ def test_a_repeated_call_that_changes_nothing_is_not_durable_before_the_first_on
     finally:
         os.kill(replica.pid, signal.SIGCONT)
 
-    wait_until(lambda: _is_durable(lambda: act(ledgers[0])), "the replica has it")
-
-
-def _is_durable(act: Callable[[], object]) -> bool:
-    try:
-        act()
-    except WriteNotDurable:
-        return False
-    return True
+    wait_until(lambda: is_durable(lambda: act(ledgers[0])), "the replica has it")

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
-from ecs_queue.broker import RedisBroker
+from ecs_queue.broker import RequestMessage, open_broker
 from ecs_queue.errors import ConfigError
+from ecs_queue.ledger import open_ledger
 from ecs_queue.redis_connection import connect
-from ecs_queue.server_url import parse_server_url
+from ecs_queue.server_url import SERVER_TICK_SECONDS, parse_server_url
+from tests.wait import wait_until
+from tests.worker.harness import make_config
 
 
 @pytest.mark.parametrize(
@@ -75,9 +81,48 @@ def test_calls_wait_for_one_of_the_few_connections_that_the_url_allows(redis_url
 
 
 @pytest.mark.server
-def test_a_wait_for_messages_is_shorter_than_the_time_limit_of_the_url(redis_url: str) -> None:
-    broker = RedisBroker(f"{redis_url}?socket_timeout=0.4", "test", visibility_timeout=60.0, socket_timeout=30.0)
-    consumer = broker.consume_results("me")
-    assert consumer.drain(1.0) == []
-    consumer.close()
-    broker.close()
+@pytest.mark.parametrize("seconds", [0.3, 0.5, 1.0])
+def test_no_wait_at_the_server_reaches_the_time_limit_of_the_url(
+    redis_url: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle server ends a wait up to 100 ms late, and a connection that has timed out is closed."""
+    longest: list[float] = []
+    plain_execute: Any = redis.Redis.execute_command
+
+    def execute(client: Any, *command: Any, **options: Any) -> Any:
+        if command[0] in ("BRPOP", "BZPOPMIN"):
+            longest.append(float(command[-1]))
+        return plain_execute(client, *command, **options)
+
+    monkeypatch.setattr(redis.Redis, "execute_command", execute)
+    url = f"{redis_url}?socket_timeout={seconds}"
+    config = make_config(None, broker_url=url, socket_timeout_seconds=30)
+    with closing(open_broker(config)) as broker, closing(open_ledger(config)) as ledger:
+        with closing(broker.consume_results("me")) as results:
+            assert results.drain(0.3) == []
+        with closing(broker.consume_requests(["q"], 4, print, print)) as requests:
+            assert requests.drain(0.3) == 0
+        began = time.monotonic()
+        assert ledger.pop_changed_runs(0.3, 10) == []
+        assert time.monotonic() - began > 0.05  # a service that calls it again does not spin
+    assert all(0 < each <= seconds - 3 * SERVER_TICK_SECONDS + 1e-9 for each in longest)
+    assert bool(longest) == (seconds > 3 * SERVER_TICK_SECONDS)
+
+
+@pytest.mark.server
+def test_what_comes_is_found_where_no_wait_at_the_server_is_possible(redis_url: str) -> None:
+    """`socket_timeout=0.1` is in redis-py's example for Sentinels. Here it is a little more, for a busy machine."""
+    config = make_config(None, broker_url=f"{redis_url}?socket_timeout=0.3")
+    received: list[bytes] = []
+    with closing(open_broker(config)) as broker:
+        with closing(broker.consume_results("me")) as results:
+            timer = threading.Timer(0.1, lambda: broker.publish_results([("me", b"{}")]))
+            timer.start()
+            assert results.drain(30) == [b"{}"]
+            timer.join()
+        with closing(broker.consume_requests(["q"], 4, lambda each: received.append(each.body), print)) as requests:
+            timer = threading.Timer(0.1, lambda: broker.publish_requests([RequestMessage("q", b"{}")]))
+            timer.start()
+            wait_until(lambda: requests.drain(1.0), "the message")
+            timer.join()
+    assert received == [b"{}"]

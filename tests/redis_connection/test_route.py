@@ -80,27 +80,88 @@ def test_of_several_reports_about_one_address_the_first_leads_to_a_new_search() 
     locator = FakeLocator(Address("a", 1), Address("b", 2))
     locator.released.set()
     route = Route(locator)
-    version, address = route.find()
-    assert address == ("a", 1)
+    found = route.find()
+    assert found.address == ("a", 1)
     for _ in range(3):
-        route.suspect(version)
-    assert route.find()[1] == ("b", 2)
-    assert route.find()[1] == ("b", 2)
+        route.report_failure(found.search)
+    assert route.find().address == ("b", 2)
+    route.report_failure(found.search)
+    assert route.find().address == ("b", 2)
+
+
+def test_a_search_that_finds_the_same_address_keeps_the_connections() -> None:
+    locator = FakeLocator(Address("a", 1), Address("a", 1), Address("b", 2))
+    locator.released.set()
+    route = Route(locator)
+    first = route.find()
+    route.report_failure(first.search)
+    second = route.find()
+    assert (second.version, route.version) == (first.version, first.version)
+    route.report_failure(second.search)
+    assert route.find().version == route.version == first.version + 1
+
+
+class FakeSentinels:
+    """What each one names as the primary; None: it does not answer."""
+
+    def __init__(self, **named: str | None) -> None:
+        self.named = named
+        self.asked: list[str] = []
+        asker: Any = self
+        self.locator = SentinelLocator(asker, [(name, 1) for name in named], "s")
+
+    def ask_each(self, servers: list[Address], read: Any, unknown: str, *_: str) -> Iterator[Address]:
+        """See `ServerAsker`."""
+        answers = 0
+        for server in servers:
+            self.asked.append(server.host)
+            if named := self.named[server.host]:
+                answers += 1
+                yield read([named.encode(), b"6379"], server)
+        if not answers:
+            raise redis.exceptions.ConnectionError(unknown)
+
+    def find(self, times: int) -> list[str]:
+        """Return what as many searches find."""
+        self.asked.clear()
+        return [self.locator.find().host for _ in range(times)]
 
 
 def test_each_search_begins_with_another_sentinel() -> None:
     """What one says may be out of date for as long as it is cut off from the others."""
-    asked: list[list[Address]] = []
+    sentinels = FakeSentinels(a="old", b="old", c="old")
+    assert sentinels.find(1) == ["old"]
+    assert sentinels.find(3) == ["old"] * 3
+    assert sentinels.asked == ["b", "c", "a"]  # one for each: it confirms the present primary
 
-    class FakeAsker:
-        def ask(self, servers: list[Address], *_: Any) -> Address:
-            asked.append(servers)
-            return servers[0]
 
-    asker: Any = FakeAsker()
-    locator = SentinelLocator(asker, [("a", 1), ("b", 1), ("c", 1)], "s")
-    assert [locator.find().host for _ in range(4)] == ["a", "b", "c", "a"]
-    assert all(len(servers) == 3 for servers in asked)
+@pytest.mark.parametrize("stale", ["a", "b", "c"])
+def test_a_sentinel_with_an_old_answer_is_outvoted(stale: str) -> None:
+    sentinels = FakeSentinels(**(dict.fromkeys("abc", "new") | {stale: "old"}))
+    assert sentinels.find(7) == ["new"] * 7
+
+
+def test_a_new_primary_is_found_when_most_sentinels_name_it() -> None:
+    sentinels = FakeSentinels(a="old", b="old", c="old")
+    assert sentinels.find(1) == ["old"]
+    sentinels.named["a"] = "new"
+    assert sentinels.find(3) == ["old"] * 3
+    sentinels.named["b"] = "new"
+    assert sentinels.find(1) == ["new"]
+    sentinels.named |= {"b": None, "c": None}
+    assert sentinels.find(3) == ["new"] * 3
+
+
+def test_of_two_sentinels_that_differ_the_present_primary_counts_until_it_fails() -> None:
+    sentinels = FakeSentinels(a="old", b="old")
+    assert sentinels.find(1) == ["old"]
+    sentinels.named["b"] = "new"
+    assert sentinels.find(4) == ["old"] * 4
+    found = []
+    for _ in range(2):
+        sentinels.locator.suspect(None)
+        found += sentinels.find(1)
+    assert sorted(found) == ["new", "old"]  # one after the other: one of them works
 
 
 def test_nodes_whose_addresses_have_changed_give_way_to_those_of_the_url() -> None:
