@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ecs_queue.config import Config
@@ -18,11 +18,12 @@ from ecs_queue.config.model import DEFAULT_QUEUE
 from ecs_queue.config.sources import RawConfig, RawValue, merge_layers, override_values, read_config_file
 from ecs_queue.errors import ConfigError
 from ecs_queue.messages.queue_names import canonical_queue_name
+from ecs_queue.server_url import shorten_time_limits
 
 #: The longest wait for one answer of a server. A heartbeat of the scheduler must take less than a second: a call is
 #: tried twice at most, and after a failure none is made for a while.
 MAX_SOCKET_TIMEOUT_SECONDS = 0.3
-_MAX_NAMESPACE_LENGTH = 32
+_MAX_NAMESPACE_LENGTH, _MAX_OWNER_LENGTH = 32, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,13 @@ def load_executor_config(sources: AirflowSources, environ: Mapping[str, str] | N
     raw = sources.read(environ=environ)
     timeout = min(build_config(raw).socket_timeout_seconds, MAX_SOCKET_TIMEOUT_SECONDS)
     raw.main["socket_timeout_seconds"] = RawValue(str(timeout), "the executor")
-    return build_config(raw)
+    config = build_config(raw)
+    # A URL's own time limits win over the configuration's.
+    return replace(
+        config,
+        broker_url=shorten_time_limits(config.broker_url, MAX_SOCKET_TIMEOUT_SECONDS),
+        ledger_url=shorten_time_limits(config.ledger_url, MAX_SOCKET_TIMEOUT_SECONDS),
+    )
 
 
 def team_namespace(team: str) -> str:
@@ -134,10 +141,18 @@ def team_namespace(team: str) -> str:
 
 
 def build_owner_name(executor: Any, prefix: str | None = None) -> str:
-    """Return a name that is unique to the scheduler job: no two schedulers, teams or executors share results."""
+    """Return a name that is unique to the scheduler job: no two schedulers, teams or executors share results.
+
+    A name that is cut, or that another team and executor could have, ends with a hash.
+    """
     job = secrets.token_hex(6) if executor.job_id is None else str(executor.job_id)
-    parts = [prefix or "airflow", job, executor.team_name or "", getattr(executor.name, "alias", None) or ""]
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(part for part in parts if part))[:64]
+    team, alias = executor.team_name or "", getattr(executor.name, "alias", None) or ""
+    given = "-".join(part for part in (prefix or "airflow", job, team, alias) if part)
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", given)
+    if len(name) <= _MAX_OWNER_LENGTH and name == given and not (team and alias and "-" in team + alias):
+        return name
+    digest = hashlib.sha256(f"{team}\n{alias}".encode()).hexdigest()[:8]
+    return f"{name[: _MAX_OWNER_LENGTH - 9]}-{digest}"
 
 
 def read_scheduler_timeouts(conf: AirflowConf) -> SchedulerTimeouts:

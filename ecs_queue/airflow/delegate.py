@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
 from ecs_queue.airflow.tracked_workloads import TrackedWorkload
-from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.messages.result import TaskResult
 
 
 class ExecutorDelegate(Protocol):
@@ -16,8 +16,8 @@ class ExecutorDelegate(Protocol):
         """Return the key under which Airflow queues the workload."""
         ...
 
-    def mark_accepted(self, tracked: TrackedWorkload) -> None:
-        """The ledger has the request: the workload counts as running, no longer as queued."""
+    def mark_accepted(self, tracked_workloads: Sequence[TrackedWorkload]) -> None:
+        """The ledger has these requests: the workloads count as running, no longer as queued."""
         ...
 
     def report_id_again(self, tracked: TrackedWorkload, stored_id: str | None) -> None:

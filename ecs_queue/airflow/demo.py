@@ -96,7 +96,7 @@ def main(keep: bool, dags: Path, directory: Path | None, timeout: float) -> None
 
     Without --dags the example DAGs are run. The exit status is 1 when a run fails.
     """
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False, emoji=False)
     for number in stop_signals():  # a shell makes its background jobs ignore SIGINT
         signal.signal(number, signal.default_int_handler)
     with ExitStack() as stack:

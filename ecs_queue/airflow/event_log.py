@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.messages.result import TaskResult
 from ecs_queue.protocol.aws_causes import Cause, Channel
 from ecs_queue.protocol.aws_reasons import find_cause
 from ecs_queue.protocol.states import State

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,7 +34,7 @@ from ecs_queue.airflow.workload_conversion import (
 from ecs_queue.crash_points import crash_point
 from ecs_queue.error_text import error_text, traceback_text, typed_error_text
 from ecs_queue.errors import ConfigError
-from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.messages.result import TaskResult
 
 if TYPE_CHECKING:
     from ecs_queue.config import Config
@@ -85,6 +86,12 @@ class EcsQueueExecutor(PortableExecutor):
         if access.config.base_profile.check_health_on_startup:
             self.run_logging_errors(access.log_findings)
         self.log.info("ecs-queue: the owner of this scheduler's requests is %s", access.owner)
+
+    def heartbeat(self) -> None:
+        """Submit what Airflow has queued, and `sync`. The journal's thread, which takes the GIL, waits for the end."""
+        access = self.__dict__.get("ledger_access")  # `start` has made it, unless the configuration is wrong
+        with nullcontext() if access is None else access.pause_journal():
+            super().heartbeat()
 
     def _process_workloads(self, workload_items: Sequence[Any]) -> None:
         """Write the workloads to the ledger and publish them, in batches. Those not accepted stay queued."""
@@ -208,14 +215,16 @@ class EcsQueueExecutor(PortableExecutor):
         task = getattr(workload, "ti", None)
         return non_task_key(workload) if task is None else self.task_key(task)
 
-    def mark_accepted(self, tracked: TrackedWorkload) -> None:
-        """See ExecutorDelegate. Reports a generated id to Airflow."""
-        self.metrics.incr("submitted")
-        self.remove_from_queues(tracked.key)
-        self.running.add(tracked.key)
-        if tracked.id_generated and tracked.task_instance_id is not None:
-            self._report_id(tracked)
-        crash_point("airflow.accepted")
+    def mark_accepted(self, tracked_workloads: Sequence[TrackedWorkload]) -> None:
+        """See ExecutorDelegate. Reports generated ids to Airflow."""
+        self.metrics.incr("submitted", len(tracked_workloads))
+        keys = [tracked.key for tracked in tracked_workloads]
+        self.remove_from_queues(*keys)
+        self.running.update(keys)
+        for tracked in tracked_workloads:
+            if tracked.id_generated and tracked.task_instance_id is not None:
+                self._report_id(tracked)
+            crash_point("airflow.accepted")
 
     def report_id_again(self, tracked: TrackedWorkload, stored_id: str | None) -> None:
         """See ExecutorDelegate."""

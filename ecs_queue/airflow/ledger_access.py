@@ -24,7 +24,8 @@ from ecs_queue.journal import JournalStore, open_journal_store
 from ecs_queue.journal.client_journal import ClientJournal
 from ecs_queue.ledger import open_ledger
 from ecs_queue.ledger.base import Ledger
-from ecs_queue.messages.envelope import TaskResult, build_result, new_request
+from ecs_queue.messages.request import new_request
+from ecs_queue.messages.result import TaskResult, build_result
 from ecs_queue.protocol.operations import OperationResult, ResultCode
 from ecs_queue.protocol.record import Record
 from ecs_queue.server_users import ServerUser

@@ -63,6 +63,7 @@ class LocalAirflow:
         settings: Mapping[str, str] | None = None,
         shutdown_delay: float = 0.0,
         provision_seconds: float = 0.0,
+        base_path: str = "",
     ) -> None:
         """Start nothing yet.
 
@@ -74,6 +75,7 @@ class LocalAirflow:
             settings: More environment variables for all processes.
             shutdown_delay: How many seconds after a container's end the local ECS shows its task as STOPPED.
             provision_seconds: How many seconds after RunTask the local ECS starts a container.
+            base_path: The path of Airflow in the URL, such as `/airflow`, as behind a proxy.
         """
         self.directory = directory.resolve()
         self.dags = dags.resolve()
@@ -84,7 +86,7 @@ class LocalAirflow:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._reaper = Reaper(self.directory)
         self._password = secrets.token_urlsafe(16)
-        self._port = find_free_port()
+        self._port, self._base_path = find_free_port(), base_path
         self.environ: dict[str, str] = {}
         self.redis = RedisServer(data_dir=self.directory / "redis", appendonly="always", password=secrets.token_hex(16))
         self._ecs_options = LocalEcsOptions(
@@ -105,7 +107,7 @@ class LocalAirflow:
     @property
     def url(self) -> str:
         """The URL of the UI and the API."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self._port}{self._base_path}"
 
     @property
     def password_file(self) -> Path:

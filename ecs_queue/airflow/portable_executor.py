@@ -78,10 +78,11 @@ class PortableExecutor(BaseExecutor):  # type: ignore[misc]  # Airflow is not in
         queues = getattr(self, "executor_queues", None)  # Airflow 3.4, whose three old names are views of it
         return [getattr(self, name, {}) for name in _QUEUE_ATTRIBUTES] if queues is None else list(queues.values())
 
-    def remove_from_queues(self, key: Any) -> None:
-        """Drop the workload from BaseExecutor's queues, if one of them has it."""
-        for queue in self.airflow_queues():
-            queue.pop(key, None)
+    def remove_from_queues(self, *keys: Any) -> None:
+        """Drop the workloads from BaseExecutor's queues, where one of them has them."""
+        for queue in filter(None, self.airflow_queues()):
+            for key in keys:
+                queue.pop(key, None)
 
     def run_logging_errors(self, action: Callable[[], None]) -> None:
         """Log any exception: the scheduler would end with it."""

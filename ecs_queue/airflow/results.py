@@ -11,7 +11,7 @@ from ecs_queue.airflow.ledger_access import LedgerAccess
 from ecs_queue.airflow.task_instances import TaskStanding
 from ecs_queue.airflow.tracked_workloads import RoundRobin, TrackedWorkload, TrackedWorkloads, UnconfirmedResult
 from ecs_queue.crash_points import crash_point
-from ecs_queue.messages.envelope import TaskResult, build_result
+from ecs_queue.messages.result import TaskResult, build_result
 from ecs_queue.protocol.operations import ResultCode
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
@@ -128,7 +128,7 @@ class ResultProcessor:
             return
         if not tracked.is_accepted:  # the ledger's answer was lost, its effect was not
             tracked.is_accepted = True
-            self._executor.mark_accepted(tracked)
+            self._executor.mark_accepted([tracked])
         self._tracked_workloads.drop(tracked.key)
         # An expired task never started, so it must not use up one of the task's tries: Airflow's scheduler finds it
         # stuck in queued at this moment, and queues it again with a new token.

@@ -18,6 +18,7 @@ from ecs_queue.airflow.workload_conversion import (
     HIGHEST_PRIORITY,
     add_container_variables,
     build_command,
+    build_container_variables,
     convert_priority,
     read_labels,
     read_token_expiry,
@@ -51,11 +52,11 @@ class WorkloadSubmitter:
         shared_settings: Mapping[str, str],
     ) -> None:
         """Send nothing yet. `shared_settings`: variables for each container, see `read_shared_settings`."""
+        self._container_variables = build_container_variables(shared_settings)
         self._ledger_access = ledger_access
         self._tracked_workloads = tracked_workloads
         self._executor = executor
         self._log = log
-        self._shared_settings = shared_settings
         self._clock = time.time  # as in the tokens
         self._warned_queues: set[str | None] = set()
         self._config_error_logged_at = float("-inf")
@@ -64,11 +65,10 @@ class WorkloadSubmitter:
         """Send the workloads. Those that the ledger does not accept now stay queued, with the same envelope."""
         if self._ledger_access.is_backing_off:
             return
-        with self._ledger_access.pause_journal():
-            conflicts = self._send(self._prepare(workload) for workload in workloads)
-            tasks = [tracked for tracked in conflicts if tracked.task_instance_id is not None]
-            self._send(self._prepare_with_new_id(tracked) for tracked in tasks)
-            self._adopt_existing([tracked for tracked in conflicts if tracked.task_instance_id is None])
+        conflicts = self._send(self._prepare(workload) for workload in workloads)
+        tasks = [tracked for tracked in conflicts if tracked.task_instance_id is not None]
+        self._send(self._prepare_with_new_id(tracked) for tracked in tasks)
+        self._adopt_existing([tracked for tracked in conflicts if tracked.task_instance_id is None])
 
     def resend(self, tracked_workloads: Sequence[TrackedWorkload]) -> None:
         """Send the same envelopes again, after the ledger lost them in a fail-over."""
@@ -93,6 +93,7 @@ class WorkloadSubmitter:
     def _apply_put_results(
         self, tracked_workloads: Sequence[TrackedWorkload], results: Sequence[OperationResult]
     ) -> list[TrackedWorkload]:
+        accepted: list[TrackedWorkload] = []
         conflicts: list[TrackedWorkload] = []
         for tracked, result in zip(tracked_workloads, results, strict=False):
             if result.code is ResultCode.CONFLICT:
@@ -102,7 +103,8 @@ class WorkloadSubmitter:
             elif result.code is ResultCode.BROKEN:
                 self._hold_broken(tracked)
             else:
-                self._mark_accepted(tracked)
+                accepted.append(tracked)
+        self._mark_accepted(accepted)
         return conflicts
 
     def _hold_broken(self, tracked: TrackedWorkload) -> None:
@@ -112,11 +114,13 @@ class WorkloadSubmitter:
             tracked.key, f"it stays queued while the ledger's record of its id cannot be used: {advice}"
         )
 
-    def _mark_accepted(self, tracked: TrackedWorkload) -> None:
-        tracked.put_at = time.monotonic()
-        if not tracked.is_accepted:
+    def _mark_accepted(self, tracked_workloads: Sequence[TrackedWorkload]) -> None:
+        now = time.monotonic()
+        new = [tracked for tracked in tracked_workloads if not tracked.is_accepted]
+        for tracked in tracked_workloads:
+            tracked.put_at = now
             tracked.is_accepted = True
-            self._executor.mark_accepted(tracked)
+        self._executor.mark_accepted(new)
 
     def _adopt_existing(self, tracked_workloads: Sequence[TrackedWorkload]) -> None:
         """Callbacks and connection tests keep one id: an earlier scheduler has already sent these."""
@@ -127,7 +131,7 @@ class WorkloadSubmitter:
             elif result.code is not ResultCode.NOT_FOUND:
                 crash_point("airflow.callback_adopted")
                 tracked.prepared_request = None
-                self._mark_accepted(tracked)
+                self._mark_accepted([tracked])
 
     def _prepare_with_new_id(self, tracked: TrackedWorkload) -> TrackedWorkload | None:
         """With several executors Airflow does not always assign a new id: this one is an earlier request's."""
@@ -160,7 +164,7 @@ class WorkloadSubmitter:
         task = getattr(workload, "ti", None)
         assigned_id = validate_request_id(str(key) if task is None else getattr(task, "external_executor_id", None))
         request_id = new_id or assigned_id or str(uuid.uuid4())
-        task_line = self._build_task_line(workload, task) | {"id": request_id}
+        task_line = self._build_task_line(workload, task, request_id)
         expires_at = read_token_expiry(workload.token)
         if expires_at is not None:
             if not self._check_token_lifetime(expires_at, key):
@@ -182,24 +186,27 @@ class WorkloadSubmitter:
         self._log.info("ecs-queue: the token of %s has expired; Airflow will queue it again with a new one", key)
         return False
 
-    def _build_task_line(self, workload: Any, task: Any) -> dict[str, Any]:
+    def _build_task_line(self, workload: Any, task: Any, request_id: str) -> dict[str, Any]:
         config = self._ledger_access.config
         airflow_queue = getattr(workload if task is None else task, "queue", None)
         queue = resolve_queue(config, airflow_queue)
         self._warn_default_queue_once(airflow_queue, queue)
+        profile = config.profile(queue)
         executor_config, policies = split_executor_config(None if task is None else task.executor_config)
+        if profile.retry_rules:  # as relaunch
+            policies["retry_rules"] = []
         return {
+            "id": request_id,
             "command": build_command(workload.model_dump_json(), report_exit_status=task is None),
             "queue": queue,
             "executor_config": add_container_variables(
-                executor_config, config.profile(queue).container_name, self._shared_settings
+                executor_config, profile.container_name, self._container_variables
             ),
             "priority": HIGHEST_PRIORITY if task is None else convert_priority(task.priority_weight),
             "relaunch": "never_started",  # once user code may have run, Airflow's own retries decide
             "traceparent": read_traceparent(task),
             "labels": read_labels(task, config.airflow_labels or (), getattr(self._executor, "team_name", None)),
             "submitted_by": config.acting_user or _EXECUTOR_NAME,
-            **({"retry_rules": []} if config.profile(queue).retry_rules else {}),  # as relaunch
             **policies,
         }
 

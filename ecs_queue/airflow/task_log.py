@@ -18,6 +18,7 @@ from ecs_queue.container_logs.base import LogLine
 from ecs_queue.container_logs.local_files import LOCAL_LOG_VARIABLE
 from ecs_queue.ecs.awslogs import awslogs_options
 from ecs_queue.ecs.clients import ClientOptions, EcsClients, Target
+from ecs_queue.journal.redact import redact
 from ecs_queue.ledger import open_ledger
 from ecs_queue.protocol.record import Record
 from ecs_queue.runtask.overrides import ALLOW_EVERYTHING
@@ -58,7 +59,9 @@ def read_task_log(
 def _read_local_log(path: Path, record: Record) -> MessagesAndLines:
     if not path.is_file():
         return [f"ecs-queue: the local ECS has not written {path.name} yet"], []
-    lines = (LogLine(None, text) for text in path.read_text(errors="replace").splitlines())
+    # Not splitlines(): a line of JSON may have a line separator (U+2028).
+    texts = path.read_text(errors="replace").removesuffix("\n").split("\n")
+    lines = (LogLine(None, text) for text in (texts if texts != [""] else []))
     shown = [line.text for line in _lines_of_record(lines, record)]
     return [f"ecs-queue: the local ECS's {path.name}"], shown[-_MAX_LINES:]
 
@@ -86,7 +89,8 @@ def _read_cloudwatch_log(config: Config, record: Record, make_client: ClientFact
 
 def _lines_of_record(lines: Iterable[LogLine], record: Record) -> Iterator[LogLine]:
     """The log of a runner has the output of other requests, too."""
-    return lines_of_launch(lines, record.id, record.launch, is_runner=bool(record.run))
+    own = lines_of_launch(lines, record.id, record.launch, is_runner=bool(record.run))
+    return (line._replace(text=hide_secrets(line.text)) for line in own)
 
 
 def _find_task_definition(ecs: Any, profile: Profile, arn: str) -> str | None:
@@ -106,6 +110,15 @@ def _format_line(line: LogLine) -> str:
         pass  # plain text, as most programs write
     time = datetime.fromtimestamp(line.at or 0.0, UTC).isoformat(timespec="milliseconds")
     return f"[{time}] {line.text}"
+
+
+def hide_secrets(text: str) -> str:
+    """Return a container's line without what looks like a secret.
+
+    In Airflow 3.1 a task's first line has the token with which the task calls Airflow, and who may read logs must not
+    get the rights of tasks.
+    """
+    return str(redact(text, "secrets"))
 
 
 def _build_client_factory() -> ClientFactory:

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
 from ecs_queue.client.producer import PreparedRequest
-from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.messages.result import TaskResult
 from ecs_queue.payload_repr import PayloadRepr
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from ecs_queue.config import Config
-from ecs_queue.messages.envelope import TaskRequest
+from ecs_queue.messages.request import TaskRequest
 from ecs_queue.runtask.arguments import MAX_OVERRIDES_CHARACTERS, validate_request
 from ecs_queue.runtask.launch_spec import build_queued_task
 

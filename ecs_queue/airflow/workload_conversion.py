@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import base64
 import binascii
 import re
 from collections.abc import Mapping, Sequence
@@ -14,18 +13,18 @@ import msgspec
 
 from ecs_queue.client.task_line import parse_durations
 from ecs_queue.errors import InvalidRequest
-from ecs_queue.messages.envelope import POLICY_FIELDS
 from ecs_queue.messages.fields import is_traceparent
 from ecs_queue.messages.labels import fit_label_value
+from ecs_queue.messages.request import POLICY_FIELDS
 from ecs_queue.runtask.executor_config import normalize_executor_config
 from ecs_queue.runtask.merge import merge_run_task
 
 #: Airflow's marker of a container that an executor started for one task.
 _CONTAINER_MARKER = {"name": "AIRFLOW_IS_EXECUTOR_CONTAINER", "value": "true"}
-#: The key of an `executor_config` with the task's launch policies (docs/policies.md).
+#: The key of an `executor_config` with the task's launch policies and concurrency key (docs/policies.md).
 _POLICIES_KEY = "ecs_queue"
 #: Airflow decides itself whether user code runs again: no retry rules.
-_POLICIES = frozenset(POLICY_FIELDS) - {"retry_rules"}
+_POLICIES = frozenset({*POLICY_FIELDS, "concurrency_key"}) - {"retry_rules"}
 _EXECUTE_WORKLOAD_MODULE = "airflow.sdk.execution_time.execute_workload"
 #: Parsed and unparsed, so that its comments take nothing of the 8,192 characters of overrides that ECS accepts.
 _EXIT_STATUS_PROGRAM = ast.unparse(ast.parse(files(__package__).joinpath("exit_status_program.py").read_text()))
@@ -101,20 +100,24 @@ def split_executor_config(
     return {key: value for key, value in executor_config.items() if key != _POLICIES_KEY}, parse_durations(policies)
 
 
+def build_container_variables(shared_settings: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return the variables of each main container, as RunTask has them: Airflow's marker and `shared_settings`."""
+    return [_CONTAINER_MARKER, *({"name": name, "value": text} for name, text in shared_settings.items())]
+
+
 def add_container_variables(
-    executor_config: Mapping[str, Any] | None, container_name: str | None, shared_settings: Mapping[str, str]
+    executor_config: Mapping[str, Any] | None, container_name: str | None, variables: list[dict[str, str]]
 ) -> dict[str, Any]:
-    """Return the `executor_config` with Airflow's marker and `shared_settings` in the main container's environment.
+    """Return the `executor_config` with these variables in the main container's environment.
 
     Raises:
         InvalidRequest: The `executor_config` is wrong.
     """
-    pairs = [dict(_CONTAINER_MARKER), *({"name": name, "value": text} for name, text in shared_settings.items())]
     if not executor_config:
-        return {"environment": pairs}
-    marker = {"name": container_name, "environment": pairs}
+        return {"environment": variables}
+    override = {"name": container_name, "environment": variables}
     normalized = normalize_executor_config(executor_config, container_name)
-    return merge_run_task(normalized, {"overrides": {"containerOverrides": [marker]}})
+    return merge_run_task(normalized, {"overrides": {"containerOverrides": [override]}})
 
 
 def read_shared_settings(conf: Any) -> dict[str, str]:
@@ -128,9 +131,9 @@ def read_shared_settings(conf: Any) -> dict[str, str]:
 
 def read_labels(task: Any, names: Sequence[str], team: str | None) -> dict[str, str]:
     """Return the named labels of a task, with what a tag may not have replaced; {} for what is no task."""
-    found = {name: getattr(task, name, None) for name in names if task is not None and name != "team"}
-    if "team" in names and task is not None:
-        found["team"] = team
+    if task is None or not names:
+        return {}
+    found = {name: team if name == "team" else getattr(task, name, None) for name in names}
     return {name: fit_label_value(str(value)) for name, value in found.items() if value is not None}
 
 
@@ -150,8 +153,9 @@ def read_token_expiry(token: str) -> float | None:
     parts = token.split(".")
     if len(parts) != 3:
         return None
+    encoded = parts[1].replace("-", "+").replace("_", "/")
     try:
-        claims = _token_claims_decoder.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        claims = _token_claims_decoder.decode(binascii.a2b_base64(encoded + "=" * (-len(encoded) % 4)))
     except (binascii.Error, ValueError, msgspec.DecodeError):
         return None
     return claims.exp if 0 < claims.exp < 253_402_300_799 else None

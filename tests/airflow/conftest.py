@@ -32,8 +32,9 @@ else:
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Airflow's own imports
+        warnings.simplefilter("ignore")  # of Airflow's own imports, and of the Starlette that an older one needs
         import airflow.models.dag  # noqa: F401
+        import starlette.testclient  # noqa: F401
 
         from tests.airflow.harness import AirflowHarness
 

@@ -26,6 +26,7 @@ from ecs_queue.config import load_config
 from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable
 from ecs_queue.ledger import open_ledger
 from ecs_queue.messages import envelope
+from ecs_queue.messages.result import build_result
 from ecs_queue.protocol.operations import ClaimRequest, ResultCode, TaskUpdate
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
@@ -280,7 +281,7 @@ class AirflowHarness:
         assert result.code is ResultCode.ENDED
         ended: Record = result.record
         if publish_result:
-            self.broker.inner.publish_results([(ended.owner, envelope.encode(envelope.build_result(ended)))])
+            self.broker.inner.publish_results([(ended.owner, envelope.encode(build_result(ended)))])
         return ended
 
 

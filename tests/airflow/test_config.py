@@ -18,6 +18,7 @@ from ecs_queue.airflow.config import (
 from ecs_queue.airflow.provider import get_provider_info
 from ecs_queue.config import Config, load_config
 from ecs_queue.errors import ConfigError
+from ecs_queue.server_url import response_timeout
 from tests.airflow.fake_conf import FakeAirflowConf
 from tests.config.random_configs import (
     VARIABLES,
@@ -113,6 +114,25 @@ def test_waits_are_short_and_without_a_barrier() -> None:
     config = load("[ecs_queue]\nsocket_timeout_seconds = 30\ndurability = aof\n")
     assert config.socket_timeout_seconds == MAX_SOCKET_TIMEOUT_SECONDS
     assert config.durability == "aof"  # what the server must be capable of; the executor itself has no barrier
+
+
+@pytest.mark.parametrize(
+    ("written", "used"),
+    [
+        ("redis://:p%40w@h/0?socket_timeout=30", "redis://:p%40w@h/0?socket_timeout=0.3"),
+        (
+            "sentinel://h/0?service=s&socket_connect_timeout=1m&socket_timeout=0.1",
+            "sentinel://h/0?service=s&socket_connect_timeout=0.3&socket_timeout=0.1",
+        ),
+        ("rediss://h/0?ssl_cert_reqs=none", "rediss://h/0?ssl_cert_reqs=none"),
+        ("redis://h/0", "redis://h/0"),
+    ],
+)
+def test_a_url_makes_no_wait_longer(written: str, used: str) -> None:
+    """Its own time limits win over the configuration's, and a heartbeat of the scheduler waits for them."""
+    config = load(f"[ecs_queue]\nbroker_url = {written.replace('%', '%%')}\n")
+    assert (config.broker_url, config.ledger_url) == (used, used)
+    assert response_timeout(config.ledger_url, config.socket_timeout_seconds) <= MAX_SOCKET_TIMEOUT_SECONDS
 
 
 def test_the_shipped_airflow_cfg_is_valid_for_workers_too() -> None:

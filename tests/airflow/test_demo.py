@@ -85,6 +85,11 @@ def test_it_runs_each_dag_and_prints_how_it_ended(airflow: FakeLocalAirflow) -> 
     assert airflow.stopped == 1
 
 
+def test_names_are_shown_as_they_are(airflow: FakeLocalAirflow) -> None:
+    airflow.directory = Path("/files/[bold]/:smile:")
+    assert "its files are in /files/[bold]/:smile:\n" in run_demo().output
+
+
 def test_the_exit_status_is_1_when_a_callback_failed(airflow: FakeLocalAirflow) -> None:
     airflow.state = "failed"
     assert run_demo().exit_code == 1

@@ -16,6 +16,7 @@ from ecs_queue.broker import open_broker
 from ecs_queue.config.keyring import open_keyring
 from ecs_queue.errors import InvalidRequest
 from ecs_queue.messages import envelope
+from ecs_queue.messages.result import build_result
 from ecs_queue.protocol.operations import ResultCode
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
@@ -55,8 +56,8 @@ def test_a_result_is_accepted_when_it_is_signed_and_in_the_ledger(
     ended = stopped[0].record
     assert ended is not None
     broker, keyring = open_broker(ledger_access.config), open_keyring(ledger_access.config)
-    true = envelope.build_result(ended)
-    unknown = envelope.build_result(Record(id="b", nonce="n", owner="airflow-1", state=State.SUCCESS))
+    true = build_result(ended)
+    unknown = build_result(Record(id="b", nonce="n", owner="airflow-1", state=State.SUCCESS))
     for body in (envelope.encode(true), envelope.encode(unknown, keyring), envelope.encode(true, keyring)):
         broker.publish_results([("airflow-1", body)])
     received: list[tuple[str, str]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ecs_queue.airflow.event_log import build_console_link, format_event, format_info
-from ecs_queue.messages.envelope import TaskResult, build_result
+from ecs_queue.messages.result import TaskResult, build_result
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import uuid
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ecs_queue.airflow import executor as executor_module
 from ecs_queue.config import load_config
 from ecs_queue.ledger import open_ledger
 from ecs_queue.messages import envelope
+from ecs_queue.messages.result import build_result
 from ecs_queue.protocol.states import State
 from tests.airflow.harness import (
     SETTINGS,
@@ -47,6 +49,26 @@ with DAG("dag{number}"):
 """
 
 pytestmark = pytest.mark.airflow
+
+
+def test_the_journal_writes_nothing_during_a_heartbeat(
+    harness: AirflowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread would have the GIL whenever the scheduler's thread waits for a server's answer."""
+    steps: list[str] = []
+
+    @contextmanager
+    def pause_journal() -> Iterator[None]:
+        steps.append("paused")
+        yield
+        steps.append("resumed")
+
+    monkeypatch.setattr(harness.executor.ledger_access, "pause_journal", pause_journal)
+    monkeypatch.setattr(harness.executor._submitter, "submit", lambda _: steps.append("submitted"))
+    monkeypatch.setattr(harness.executor._result_processor, "run_once", lambda _: steps.append("synced"))
+    harness.queue(make_task_workload())
+    harness.heartbeat()
+    assert steps == ["paused", "submitted", "synced", "resumed"]
 
 
 class TestSubmission:
@@ -326,7 +348,7 @@ def test_a_sync_ends_when_its_time_is_up_however_many_results_there_are(
     harness.queue(item)
     harness.heartbeat()
     ended = harness.finish_request(harness.request_id_of(item), publish_result=False)
-    foreign = msgspec.structs.replace(envelope.build_result(ended), id="another-request")
+    foreign = msgspec.structs.replace(build_result(ended), id="another-request")
     inbox = EndlessInbox(envelope.encode(foreign))
     monkeypatch.setattr(executor_module, "SYNC_BUDGET_SECONDS", 0.05)
     monkeypatch.setattr(harness.executor.ledger_access, "_result_consumer", inbox)

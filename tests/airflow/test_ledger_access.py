@@ -10,6 +10,7 @@ import pytest
 
 from ecs_queue.airflow.ledger_access import LedgerAccess
 from ecs_queue.messages import envelope
+from ecs_queue.messages.result import build_result
 from tests.worker.harness import make_config
 
 
@@ -34,7 +35,7 @@ def test_a_result_message_counts_only_while_the_scheduler_owns_the_request(
     stopped = ledger_access.stop(["a"], "test") or []
     ended = stopped[0].record
     assert ended is not None
-    ledger_access._broker.publish_results([("airflow-7", envelope.encode(envelope.build_result(ended)))])
+    ledger_access._broker.publish_results([("airflow-7", envelope.encode(build_result(ended)))])
 
     received = _receive(ledger_access)
 

@@ -57,6 +57,14 @@ def test_a_wrong_configuration_ends_no_scheduler_and_is_said_once_and_to_each_ta
     assert [record.getMessage() for record in caplog.records] == [f"ecs-queue: {executor.problem}"]
 
 
+def test_a_heartbeat_before_the_start_raises_nothing(
+    executor: EcsQueueExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__ECS_QUEUE__BROKER_ULR", "redis://h/0")
+    executor.heartbeat()
+    assert "ledger_access" not in executor.__dict__
+
+
 def test_what_a_library_raises_for_a_setting_ends_no_scheduler_either(
     executor: EcsQueueExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from ecs_queue.airflow import executor as executor_module
 from ecs_queue.airflow.task_instances import TaskStanding
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.messages import envelope
+from ecs_queue.messages.result import build_result
 from ecs_queue.protocol.states import State
 from tests.airflow.harness import AirflowHarness, FakeTaskInstance, make_task_workload, task_key
 
@@ -61,7 +62,7 @@ def test_a_result_that_arrives_twice_is_reported_once(harness: AirflowHarness) -
     ended = harness.finish_request(request_id)
     harness.heartbeat()
     harness.collect_events()
-    harness.broker.inner.publish_results([(ended.owner, envelope.encode(envelope.build_result(ended)))])
+    harness.broker.inner.publish_results([(ended.owner, envelope.encode(build_result(ended)))])
     harness.heartbeat()
     assert harness.collect_events() == {}
 
@@ -114,11 +115,8 @@ def test_a_put_that_the_ledger_lost_at_a_failover_is_put_again(harness: AirflowH
 
 
 def test_an_unavailable_database_keeps_the_result_and_raises_nothing(harness: AirflowHarness) -> None:
-    def broken(tracked_workloads: object) -> dict[str, TaskStanding]:
-        raise OSError("no database")
-
     [item] = harness.send_tasks()
-    harness.executor._result_processor._query_standings = broken
+    _break_database(harness)
     harness.finish_request(harness.request_id_of(item))
     harness.heartbeat()
     harness.collect_events()
@@ -227,11 +225,8 @@ def test_a_late_result_of_a_task_that_has_moved_on_is_confirmed_and_not_reported
 
 
 def test_a_result_is_reported_only_after_the_database_says_that_its_task_waits(harness: AirflowHarness) -> None:
-    def broken(tracked_workloads: object) -> dict[str, TaskStanding]:
-        raise OSError("no database")
-
     [item] = harness.send_tasks()
-    harness.executor._result_processor._query_standings = broken
+    _break_database(harness)
     harness.finish_request(harness.request_id_of(item))
     harness.heartbeat()
     assert harness.collect_events() == {}
@@ -250,3 +245,12 @@ def test_a_container_that_ended_before_its_task_ran_is_reported_with_that(harnes
     assert state == "failed"
     assert "the supervisor never reported RUNNING" in info
     assert "the supervisor never reported RUNNING" in harness.take_event_log()[0][1]
+
+
+def _break_database(harness: AirflowHarness) -> None:
+    """Let the result processor find no database, as after a fail-over."""
+
+    def query(tracked_workloads: object) -> dict[str, TaskStanding]:
+        raise OSError("no database")
+
+    harness.executor._result_processor._query_standings = query

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -131,9 +132,34 @@ def test_a_missing_log_configuration_is_reported(
 
 
 def test_the_local_ecs_keeps_a_file(config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "abc.log").write_text("one\ntwo\n")
-    _, lines = read_log(config, monkeypatch, make_running_record(), environ={LOCAL_LOG_VARIABLE: str(tmp_path)})
-    assert lines == ["one", "two"]
+    for text, expected in (
+        ("one\ntwo\n", ["one", "two"]),
+        ('one\n\n{"a": "b\u2028c"}\x0b', ["one", "", '{"a": "b\u2028c"}\x0b']),
+        ("", []),
+    ):
+        (tmp_path / "abc.log").write_text(text)
+        _, lines = read_log(config, monkeypatch, make_running_record(), environ={LOCAL_LOG_VARIABLE: str(tmp_path)})
+        assert lines == expected
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_token_in_a_line_is_not_shown(
+    config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, as_json: bool
+) -> None:
+    """Airflow 3.1 prints that of the task, with which its reader could act as the task."""
+    token = "eyJhbGciOiJIUzUxMiJ9.eyJzdWIiOiIwMWEyMjcwYiJ9.NFFCN48Zcwv3MtkY9pNidyNgWbbTnveHXKKEplKP8mrx"
+    text = f"Executing workload ExecuteTask(token='{token}', ti=TaskInstance(task_id='load'))"
+    line = json.dumps({"event": text}) if as_json else text
+    (tmp_path / "abc.log").write_text(f"{line}\n")
+    record = make_running_record()
+    local = read_log(config, monkeypatch, record, environ={LOCAL_LOG_VARIABLE: str(tmp_path)})[1]
+    aws = read_log(
+        config, monkeypatch, record, FakeAws(make_container_definition(), [{"timestamp": 0, "message": line}])
+    )[1]
+    for (shown,) in (local, aws):
+        assert "eyJ" not in shown
+        assert "NFFCN48" not in shown
+        assert "task_id='load'" in shown
 
 
 def test_of_a_runners_log_only_the_requests_own_lines_are_shown(

@@ -9,7 +9,7 @@ import pytest
 from ecs_queue.airflow import validation_cache
 from ecs_queue.config import load_config
 from ecs_queue.errors import InvalidRequest
-from ecs_queue.messages.envelope import TaskRequest, new_request
+from ecs_queue.messages.request import TaskRequest, new_request
 from ecs_queue.runtask.arguments import validate_request
 
 SETTINGS = {

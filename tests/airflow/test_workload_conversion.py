@@ -57,13 +57,15 @@ def test_a_token_without_a_readable_expiry_has_none(token: str) -> None:
     assert workload_conversion.read_token_expiry(token) is None
 
 
-def test_the_marker_is_added_to_the_variables_of_a_flat_executor_config() -> None:
+def test_the_marker_and_the_settings_are_added_to_the_variables_of_a_flat_executor_config() -> None:
     found = workload_conversion.add_container_variables(
-        {"cpu": 512, "environment": [{"name": "A", "value": "1"}]}, "main", {}
+        {"cpu": 512, "environment": [{"name": "A", "value": "1"}]},
+        "main",
+        workload_conversion.build_container_variables({"B": "2"}),
     )
     [override] = found["overrides"]["containerOverrides"]
     assert override["cpu"] == 512
-    assert [pair["name"] for pair in override["environment"]] == ["A", "AIRFLOW_IS_EXECUTOR_CONTAINER"]
+    assert [pair["name"] for pair in override["environment"]] == ["A", "AIRFLOW_IS_EXECUTOR_CONTAINER", "B"]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_the_trace_is_that_of_the_tasks_carrier(carrier: object, found: str) -> 
 
 def test_an_executor_config_that_is_not_for_ecs_is_rejected() -> None:
     with pytest.raises(InvalidRequest, match="pod_override"):
-        workload_conversion.add_container_variables({"pod_override": object()}, "main", {})
+        workload_conversion.add_container_variables({"pod_override": object()}, "main", [])
 
 
 @pytest.mark.parametrize("given", [None, "", "x" * 49, "a b", "ä"])
@@ -133,6 +135,8 @@ def test_the_labels_of_a_task_are_those_that_the_configuration_names() -> None:
 def test_launch_policies_are_no_part_of_the_executor_config_for_run_task() -> None:
     config = {"cpu": 512, "ecs_queue": {"start_timeout": "5m"}}
     assert workload_conversion.split_executor_config(config) == ({"cpu": 512}, {"start_timeout": 300.0})
+    keyed = {"ecs_queue": {"concurrency_key": "customer 7"}}
+    assert workload_conversion.split_executor_config(keyed) == ({}, {"concurrency_key": "customer 7"})
     assert workload_conversion.split_executor_config({"cpu": 512}) == ({"cpu": 512}, {})
     assert workload_conversion.split_executor_config(None) == (None, {})
 
