@@ -3,39 +3,53 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-
-from starlette.concurrency import run_in_threadpool
+import time
+from collections.abc import AsyncIterator, Callable
 
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.web.presentation import Presentation
 from ecs_queue.web.reading import read_next_events
+from ecs_queue.web.threads import Threads
 
 #: Pages that may follow the journal at the same time: each one occupies a thread.
 _MAX_STREAMS = 8
 #: How long one read waits for an event, and so how soon a closed page is noticed. Seconds.
 _READ_SECONDS = 1.0
+#: A stream ends after this time, and the browser connects again where it ended. So the visitor's rights are checked
+#: anew, and a server of another program, such as Airflow's, waits no longer for its answers when it stops.
+_STREAM_SECONDS = 20.0
+#: How long browsers wait before they connect again: after an interruption, and after such an end. Milliseconds.
+_RETRY, _RETRY_AFTER_END = 5000, 100
 
 
 class EventStreams:
     """The streams of one application."""
 
-    def __init__(self, client: EcsQueue, presentation: Presentation) -> None:
-        self._client, self._show = client, presentation
+    def __init__(
+        self, client: EcsQueue, presentation: Presentation, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._client, self._show, self._clock = client, presentation, clock
+        self._threads = Threads(_MAX_STREAMS)
         self._open = 0
+        self._is_stopping: Callable[[], bool] = lambda: False
 
     @property
     def has_room(self) -> bool:
         """Whether one more page may follow."""
         return self._open < _MAX_STREAMS
 
+    def end_when(self, is_stopping: Callable[[], bool]) -> None:
+        """End each stream within a second after `is_stopping` returns True: a server waits for its answers."""
+        self._is_stopping = is_stopping
+
     async def follow(self, after: str) -> AsyncIterator[str]:
-        """Yield the events after the `seq` `after` until the page is closed, or the journal cannot be read."""
+        """Yield the events after the `seq` `after`, for some seconds, until the page is closed or a read fails."""
         self._open += 1
+        ends_at = self._clock() + _STREAM_SECONDS
         try:
-            yield "retry: 5000\n\n"
-            while True:
-                found = await run_in_threadpool(read_next_events, self._client, after, _READ_SECONDS)
+            yield f"retry: {_RETRY}\n\n"
+            while self._clock() < ends_at and not self._is_stopping():
+                found = await self._threads.run(read_next_events, self._client, after, _READ_SECONDS)
                 if isinstance(found, str):
                     yield f"event: problem\ndata: {json.dumps(found)}\n\n"
                     return
@@ -44,5 +58,7 @@ class EventStreams:
                     row = [self._show.timestamp(event.at), event.name, event.id, event.worker]
                     yield f"id: {after}\ndata: {json.dumps([*row, self._show.event_fields(event)])}\n\n"
                 yield ": waiting\n\n"
+            if not self._is_stopping():
+                yield f"retry: {_RETRY_AFTER_END}\n\n"
         finally:
             self._open -= 1

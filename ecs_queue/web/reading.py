@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -16,11 +18,14 @@ from ecs_queue.errors import JournalUnavailable, MissingRight, UsageError
 from ecs_queue.findings import Finding
 from ecs_queue.journal import JournalEvent, RedisJournal, open_journal
 from ecs_queue.journal.base import newest_envelope
+from ecs_queue.journal.last_hour import ElementSummary, HourCounter, HourCounts
 from ecs_queue.journal.selection import EventFilter, read_newest
 from ecs_queue.journal.timeline import Timeline, build_timeline
 from ecs_queue.ledger.base import DeadLetter, DeadLetters, RequestReader
-from ecs_queue.monitoring.namespace_state import NamespaceState, read_namespace_state
+from ecs_queue.monitoring.namespace_state import NamespaceState, count_runners, read_namespace_state
+from ecs_queue.monitoring.quota_use import QuotaUse, measure_quota_use
 from ecs_queue.protocol.record import Record
+from ecs_queue.protocol.runs import Run, RunnerActivity, find_activity, queue_of_pool
 from ecs_queue.version import package_version
 
 _T = TypeVar("_T")
@@ -28,23 +33,75 @@ _T = TypeVar("_T")
 #: Requests of one page of the list. With filters at most `_MAX_SCANNED` records are read for a page.
 PAGE_SIZE = 50
 _MAX_SCANNED = 1000
+#: The charts read hundreds of elements of a journal at first: after this time with a pause after each. Seconds.
+_EAGER_SECONDS, _PAUSE_SECONDS = 0.1, 0.002
+#: Runners that are read. Of more of them these are shown.
+MAX_RUNNERS = 1000
 #: Events that the journal's page begins with.
 NEWEST_EVENTS = 50
+#: Before the first event.
+_START = "0-0.0"
+_SEQ = re.compile(r"[0-9]{1,20}-[0-9]{1,20}\.[0-9]{1,10}")
 _NO_RIGHT = "This user of the server may not read the journal (conf/redis-users.acl: operator may)."
 
 
 @dataclass(frozen=True)
 class Overview:
-    """The first page. `problems` come first; `state` has the queues and the workers."""
+    """The first page.
+
+    `problems` come first; `state` has the queues and the workers; `dead_letters` is None where they may not be counted.
+    """
 
     state: NamespaceState
     problems: Sequence[Finding]
     now: float
+    quota: Sequence[QuotaUse]
+    runners: Mapping[str, Mapping[RunnerActivity, int]]
+    dead_letters: int | None
+
+    @property
+    def all_runners_counted(self) -> bool:
+        """Whether `runners` are all that there are."""
+        return sum(sum(each.values()) for each in self.runners.values()) < MAX_RUNNERS
+
+    @property
+    def waiting(self) -> int:
+        """Requests that could be launched now."""
+        return sum(queue.waiting for queue in self.state.queues.values())
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are being launched or run."""
+        return sum(queue.in_flight for queue in self.state.queues.values())
+
+    def launch_rate(self, queue: str | None = None) -> float:
+        """Return the launches a second over the last minute, of all queues by default."""
+        return _add_rates((worker.launch_rates for worker in self.state.workers), queue)
+
+    def end_rate(self, queue: str | None = None) -> float:
+        """Return the ends a second over the last minute, of all queues by default."""
+        return _add_rates((worker.end_rates for worker in self.state.workers), queue)
+
+
+@dataclass(frozen=True)
+class RunnerRow:
+    """One runner of a warm pool, and what it does."""
+
+    run: Run
+    queue: str
+    activity: RunnerActivity
 
 
 @dataclass(frozen=True)
 class RequestView:
-    """One request. `record` is None when its retention is over and only the journal has it."""
+    """One request.
+
+    Attributes:
+        record: None when its retention is over and only the journal has it.
+        origin: The id of the request that this one repeats; "" for none, or when the journal does not tell.
+        origin_is_known: Whether the ledger or the journal still has that request.
+        retry: The id of the request that `ecs-queue retry` made of this one; "" for none.
+    """
 
     record: Record | None
     timeline: Timeline
@@ -52,6 +109,9 @@ class RequestView:
     now: float
     paused: dict[str, float] = field(default_factory=dict)
     note: str = ""
+    origin: str = ""
+    origin_is_known: bool = False
+    retry: str = ""
 
 
 def read_overview(client: EcsQueue, broker: Broker) -> Overview:
@@ -61,7 +121,46 @@ def read_overview(client: EcsQueue, broker: Broker) -> Overview:
     state = read_namespace_state(client.ledger, client.backlog, known)
     found = check_workers(config, broker, client.ledger, package_version())
     problems = [finding for finding in found if finding.severity.value in ("error", "warning")]
-    return Overview(state, sorted(problems, key=lambda finding: finding.severity.value), client.ledger.now())
+    ledger, now = client.ledger, client.ledger.now()
+    try:
+        dead_letters = ledger.total_dead_letters()
+    except MissingRight:  # the server has the rights of an earlier version
+        dead_letters = None
+    return Overview(
+        state,
+        sorted(problems, key=lambda finding: finding.severity.value),
+        now,
+        quota=measure_quota_use(state.workers),
+        runners=count_runners(ledger.list_runs(MAX_RUNNERS), now, config.runner_ttl),
+        dead_letters=dead_letters,
+    )
+
+
+def list_runners(client: EcsQueue, queue: str, after: str) -> tuple[list[RunnerRow], str]:
+    """Return runners behind the one with the name `after`, by name, of a queue or "" for all; and the next cursor."""
+    ledger, now = client.ledger, client.ledger.now()
+    found = []
+    for run in ledger.list_runs(MAX_RUNNERS):
+        activity, of = find_activity(run, now, client.config.runner_ttl), queue_of_pool(run.pool)
+        if activity is not None and run.name > after and queue in ("", of):
+            found.append(RunnerRow(run, of, activity))
+    return found[:PAGE_SIZE], found[PAGE_SIZE - 1].run.name if len(found) > PAGE_SIZE else ""
+
+
+def read_last_hour(client: EcsQueue, counter: HourCounter) -> HourCounts | str:
+    """Return what was submitted, launched and ended in the last hour, or why that is not known."""
+    return _with_journal(
+        client, lambda journal: counter.update(_with_pauses(journal.summaries_newest_first()), journal.now())
+    )
+
+
+def _with_pauses(elements: Iterator[ElementSummary]) -> Iterator[ElementSummary]:
+    """Let the threads of pages have the interpreter between two elements, once the journal has shown to be long."""
+    began = time.monotonic()
+    for element in elements:
+        yield element
+        if time.monotonic() - began > _EAGER_SECONDS:
+            time.sleep(_PAUSE_SECONDS)
 
 
 def list_page(ledger: RequestReader, selection: RecordFilter, after: str) -> tuple[list[Record], str]:
@@ -79,15 +178,41 @@ def list_page(ledger: RequestReader, selection: RecordFilter, after: str) -> tup
             return found, cursor
 
 
-def read_request(client: EcsQueue, record_id: str) -> RequestView | None:
-    """Return a request with its timeline; None when neither ledger nor journal knows it."""
+def read_request(client: EcsQueue, record_id: str, build_retry_id: Callable[[Record], str]) -> RequestView | None:
+    """Return a request with its timeline; None when neither ledger nor journal knows it.
+
+    `build_retry_id` returns the id that a retry of a request has.
+    """
     record = client.ledger.get([record_id])[0]
     found = _with_journal(client, lambda journal: list(journal.request_events(record_id)))
     events, note = ((), found) if isinstance(found, str) else (found, "")
     timeline = build_timeline(record, events, record_id)
     if timeline is None:
         return None
-    return RequestView(record, timeline, events, client.ledger.now(), client.ledger.list_paused_queues(), note)
+    origin, retry = find_origin(events), build_retry_id(record) if record else ""
+    others = [name for name in (origin, retry) if name]
+    known = {name for name, other in zip(others, client.ledger.get(others) if others else (), strict=True) if other}
+    return RequestView(
+        record,
+        timeline,
+        events,
+        client.ledger.now(),
+        client.ledger.list_paused_queues(),
+        note,
+        origin=origin,
+        origin_is_known=origin in known or (bool(origin) and _is_in_journal(client, origin)),
+        retry=retry if retry in known else "",
+    )
+
+
+def find_origin(events: Iterable[JournalEvent]) -> str:
+    """Return the id of the request that this one repeats, as its envelope in the journal names it; "" for none."""
+    origin = (_envelope_members(events) or {}).get("origin")
+    return origin if isinstance(origin, str) else ""
+
+
+def _is_in_journal(client: EcsQueue, record_id: str) -> bool:
+    return _with_journal(client, lambda journal: any(True for _ in journal.request_events(record_id))) is True
 
 
 def newest_events(client: EcsQueue) -> tuple[list[JournalEvent], str] | str:
@@ -95,9 +220,14 @@ def newest_events(client: EcsQueue) -> tuple[list[JournalEvent], str] | str:
 
     def read(journal: RedisJournal) -> tuple[list[JournalEvent], str]:
         last = journal.last_seq()
-        return read_newest(journal, EventFilter(), NEWEST_EVENTS, last) if last else [], last
+        return (read_newest(journal, EventFilter(), NEWEST_EVENTS, last), last) if last else ([], _START)
 
     return _with_journal(client, read)
+
+
+def is_seq(text: str) -> bool:
+    """Return whether this is the `seq` of an event, as far as its form says."""
+    return _SEQ.fullmatch(text) is not None
 
 
 def read_next_events(client: EcsQueue, after: str, seconds: float) -> list[JournalEvent] | str:
@@ -121,21 +251,30 @@ def arguments_text(events: Iterable[JournalEvent]) -> str:
 
     Returns "" when the journal does not have it.
     """
-    envelope = newest_envelope(events)
-    if envelope is None:
+    members = _envelope_members(events)
+    if members is None:
         return ""
-    members = json.loads(envelope)
     hidden = {name: _hide(members[name]) for name in ("command", "executor_config") if members.get(name) is not None}
     return json.dumps(hidden, indent=2)
 
 
 def revealed_arguments_text(events: Iterable[JournalEvent]) -> str:
     """Return the request's command and configuration as the journal has them: without what journal_redaction hides."""
-    envelope = newest_envelope(events)
-    if envelope is None:
+    members = _envelope_members(events)
+    if members is None:
         return ""
-    members = json.loads(envelope)
     return json.dumps({name: members.get(name) for name in ("command", "executor_config")}, indent=2)
+
+
+def _envelope_members(events: Iterable[JournalEvent]) -> dict[str, Any] | None:
+    """Return the newest envelope; None without one. Who can write to the server can make an event with any JSON."""
+    envelope = newest_envelope(events)
+    members = None if envelope is None else json.loads(envelope)
+    return members if isinstance(members, dict) else None
+
+
+def _add_rates(rates: Iterable[Mapping[str, float]], queue: str | None) -> float:
+    return sum(sum(each.values()) if queue is None else each.get(queue, 0.0) for each in rates)
 
 
 def _hide(value: Any) -> Any:

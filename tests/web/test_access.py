@@ -10,7 +10,18 @@ from ecs_queue.testing import MemoryQueue
 from ecs_queue.web.access import SECURITY_HEADERS, Access, is_own_origin
 from tests.web.conftest import TOKEN, Site, open_site
 
-PAGES = ("/", "/tasks", "/tasks/nothing", "/dead", "/journal", "/login", "/nowhere", "/static/style.css")
+PAGES = (
+    "/",
+    "/tasks",
+    "/tasks/nothing",
+    "/tasks/nothing/arguments",
+    "/runners",
+    "/dead",
+    "/journal",
+    "/login",
+    "/nowhere",
+    "/static/style.css",
+)
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -56,8 +67,13 @@ def test_a_form_of_its_own_origin_logs_in(site: Site) -> None:
     answer = site.browser.post("/login", data={"token": TOKEN}, headers=headers, follow_redirects=False)
     assert answer.status_code == 303
     assert "HttpOnly" in answer.headers["set-cookie"]
-    assert "SameSite=strict" in answer.headers["set-cookie"]
+    assert "SameSite=lax" in answer.headers["set-cookie"]
     assert TOKEN not in answer.headers["set-cookie"]
+
+
+def test_a_browser_says_from_which_page_a_form_of_its_own_comes(site: Site) -> None:
+    # With no-referrer it would send the origin `null`, as that of a page of another origin.
+    assert site.browser.get("/login").headers["referrer-policy"] == "same-origin"
 
 
 def test_a_wrong_token_does_not_log_in(site: Site) -> None:
@@ -74,7 +90,17 @@ def test_a_large_body_is_refused(site: Site) -> None:
 def test_on_an_address_that_others_reach_each_page_needs_the_token(host: str) -> None:
     with MemoryQueue() as queue:
         site = open_site(queue, host)
-        for path in ("/", "/tasks", "/tasks/x", "/dead", "/journal", "/journal/events", "/find?id=x"):
+        for path in (
+            "/",
+            "/tasks",
+            "/tasks/x",
+            "/tasks/x/arguments",
+            "/runners",
+            "/dead",
+            "/journal",
+            "/journal/events",
+            "/find?id=x",
+        ):
             answer = site.browser.get(path, follow_redirects=False)
             assert (answer.status_code, answer.headers["location"]) == (303, "/login")
         site.log_in()
@@ -82,7 +108,7 @@ def test_on_an_address_that_others_reach_each_page_needs_the_token(host: str) ->
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-@pytest.mark.parametrize("path", ["/", "/tasks", "/tasks/x", "/dead", "/journal"])
+@pytest.mark.parametrize("path", ["/", "/tasks", "/tasks/x", "/tasks/x/arguments", "/runners", "/dead", "/journal"])
 def test_no_page_takes_anything_but_a_look(site: Site, method: str, path: str) -> None:
     site.log_in()
     assert site.browser.request(method, path, headers={"content-length": "0"}).status_code == 405
