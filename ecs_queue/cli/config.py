@@ -10,7 +10,7 @@ import click
 
 from ecs_queue.cli.ui.options import SharedOptions, command_options
 from ecs_queue.cli.ui.output import print_json, print_stdout, print_table
-from ecs_queue.errors import EcsQueueError
+from ecs_queue.errors import ConfigError
 
 if TYPE_CHECKING:
     from ecs_queue.config import Config
@@ -57,8 +57,8 @@ def _describe(loaded: Config) -> Iterator[dict[str, Any]]:
         problem = ""
         try:
             profile.require_launchable()
-        except EcsQueueError as error:
-            problem = str(error)
+        except ConfigError as error:
+            problem = error.problem
         yield {"kind": "profile", "queue": profile.queue, "launchable": not problem, "problem": problem}
     honoured = is_amazon_provider_installed()
     explanation = (

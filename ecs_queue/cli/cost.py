@@ -11,8 +11,11 @@ from ecs_queue.cli.ui.options import SharedOptions, command_options, load_shared
 from ecs_queue.cli.ui.output import describe_number, print_json, print_stderr, print_table
 
 if TYPE_CHECKING:
+    from ecs_queue.config import Config
     from ecs_queue.journal.cost import CostRow, CostTotals
 
+#: With --since, how long before it what runners did is read: their idle time needs each of their commands.
+_RUNNER_SECONDS = 86400.0
 _HEADERS = ("capacity", "use", "tasks", "vCPU-seconds", "GB-seconds", "cost")
 
 
@@ -46,6 +49,7 @@ def cost(options: SharedOptions, /, by: str, since: TimeBound | None, as_json: b
     A task counts from the start of its image's pull to its end, as Fargate bills it: rounded up to a second, a minute
     at least. Money is shown for Fargate and Fargate Spot, by the key `prices` of [ecs_queue]; there are no prices
     without it. The row `idle` is time of warm pools' runners without a command. stderr says what is not counted.
+    Reading the journal needs the rights of an operator.
 
     \b
     Examples:
@@ -60,10 +64,10 @@ def cost(options: SharedOptions, /, by: str, since: TimeBound | None, as_json: b
 
     options.configure_logging()
     config = load_shared_config(options)
-    meter = CostMeter(by)
     with open_journal_reader(config) as reader:
         start = None if since is None else since.resolve(reader.now())
-        for event in select_events(reader, EventFilter(names=EVENT_NAMES), start):
+        meter = CostMeter(by, start or 0.0)
+        for event in select_events(reader, EventFilter(names=EVENT_NAMES), find_reading_start(config, start)):
             meter.add(event)
     totals = meter.totals(config.prices or ())
     if as_json:
@@ -72,8 +76,14 @@ def cost(options: SharedOptions, /, by: str, since: TimeBound | None, as_json: b
     elif totals.rows:
         print_table((by.removeprefix("label:"), *_HEADERS), [_cells(row) for row in totals.rows])
     _print_gaps(totals)
-    if not totals.rows:
+    if not (totals.rows or totals.without_end or totals.unusable):
         print_stderr("the journal has no end of a task in this time; workers write it unless `journal` is off")
+
+
+def find_reading_start(config: Config, since: float | None) -> float | None:
+    """Return from when on events are read, to count the ends since then: with warm pools from earlier on."""
+    has_runners = any(profile.warm_seconds for profile in config.profiles())
+    return max(0.0, since - _RUNNER_SECONDS) if since is not None and has_runners else since
 
 
 def _cells(row: CostRow) -> list[str]:
@@ -86,9 +96,9 @@ def _print_gaps(totals: CostTotals) -> None:
     """Say on stderr what the rows leave out."""
     if totals.without_end:
         number = describe_number(totals.without_end, "task")
-        print_stderr(f"{number} not counted, still running or a runner that left: the journal has no end")
+        print_stderr(f"{number} not counted, still running or not seen to end: the journal has no end")
     if totals.unusable:
-        print_stderr(f"{describe_number(totals.unusable, 'task')} not counted: ECS gave no size or no times of them")
+        print_stderr(f"{describe_number(totals.unusable, 'task')} not counted: ECS gave no size or no times")
     if totals.idle_unknown:
         number = describe_number(totals.idle_unknown, "runner")
         print_stderr(f"the idle time of {number} is in the row run: the journal does not have all their commands")

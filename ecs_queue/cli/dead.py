@@ -173,7 +173,7 @@ def show_dead_letter(options: SharedOptions, key: str, body: bool, as_json: bool
 @click.argument("keys", nargs=-1, metavar="[KEY...]")
 @filter_options
 @_all_option
-@click.option("--to", metavar="NAME", help="Queue to submit them to.  [the queue that each came from]")
+@click.option("--to", type=queue_name, metavar="NAME", help="Queue to submit them to.  [the queue that each came from]")
 @_yes_option
 @command_options
 def requeue_dead_letters(

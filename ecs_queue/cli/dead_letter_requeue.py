@@ -95,7 +95,9 @@ def group_dead_letters(dead_letters: Sequence[DeadLetter]) -> list[DeadLetterGro
 def normalized_reason(dead_letter: DeadLetter) -> str:
     """Return the reason with ID and N in the place of ids and numbers."""
     record_id = request_id_in(dead_letter)
-    reason = dead_letter.reason.replace(record_id, "ID") if record_id else dead_letter.reason
+    reason = dead_letter.reason
+    if record_id:  # as a whole word: an id may be as short as `a`
+        reason = re.sub(rf"(?<![\w-]){re.escape(record_id)}(?![\w-])", "ID", reason)
     return re.sub(r"\d+", "N", reason)
 
 
@@ -131,10 +133,17 @@ class Requeue:
     problem: str = ""
 
 
+def build_requeue_id(key: str, request_id: str) -> str:
+    """Return the id of the request that a dead letter becomes: the same for the same dead letter."""
+    from ecs_queue.runtask.resubmit import build_resubmit_id
+
+    return build_resubmit_id(request_id, hashlib.sha256(key.encode()).hexdigest()[:8])
+
+
 def prepare_requeue(queue: EcsQueue, dead_letter: DeadLetter, to_queue: str | None) -> Requeue:
     """Prepare the dead letter as a new request. The same dead letter always gives the same id."""
     from ecs_queue.messages.envelope import decode_request
-    from ecs_queue.runtask.resubmit import ResubmitChanges, build_resubmit_id, build_resubmit_line
+    from ecs_queue.runtask.resubmit import ResubmitChanges, build_resubmit_line
 
     try:
         request = decode_request(dead_letter.body, queue.keyring)
@@ -142,7 +151,7 @@ def prepare_requeue(queue: EcsQueue, dead_letter: DeadLetter, to_queue: str | No
             # The right to write to one queue must not give access to another queue's profile.
             problem = f"it names the queue {request.queue} and came from {dead_letter.queue}: choose one with --to"
             return Requeue(dead_letter, problem=problem)
-        new_id = build_resubmit_id(request.id, hashlib.sha256(dead_letter.key.encode()).hexdigest()[:8])
+        new_id = build_requeue_id(dead_letter.key, request.id)
         changes = ResubmitChanges(queue=to_queue or request.queue)
         main_container = queue.config.profile(changes.queue).container_name
         line = build_resubmit_line(request, new_id, changes, main_container)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
     from ecs_queue.client.handle import Handle
     from ecs_queue.local.stack import StackOptions
-    from ecs_queue.messages.envelope import TaskResult
+    from ecs_queue.messages.result import TaskResult
 
 #: Shorter retries than on AWS, because people watch a demo.
 _SETTINGS = {"retry_base_seconds": "0.5", "retry_cap_seconds": "2"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +11,7 @@ import click
 from ecs_queue.cli.ui.durations import Duration
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import SharedOptions, command_options, load_shared_config, queue_name
-from ecs_queue.cli.ui.output import print_json, print_stderr, sanitize, style, write_stdout
+from ecs_queue.cli.ui.output import describe_number, print_json, print_stderr, sanitize, style, write_stdout
 
 if TYPE_CHECKING:
     from ecs_queue.findings import Finding
@@ -77,14 +78,14 @@ def doctor(
 
     options.configure_logging("error")
     config = load_shared_config(options)
-    severities = set()
+    severities: Counter[str] = Counter()
     for finding in run_checks(config, queues, shlex.split(canary_command) if canary else None, canary_timeout):
-        severities.add(finding.severity.value)
+        severities[finding.severity.value] += 1
         _print_finding(finding, as_json)
-    failed = "error" in severities or (strict and "warning" in severities)
+    found = [describe_number(severities[name], name) for name in ("error", "warning") if severities[name]]
     if not as_json:
-        print_stderr("the doctor found problems: see above" if failed else "the doctor found no problems")
-    return EXIT_FAILURE if failed else 0
+        print_stderr(f"the doctor found {' and '.join(found)}: see above" if found else "the doctor found no problems")
+    return EXIT_FAILURE if severities["error"] or (strict and severities["warning"]) else 0
 
 
 def _print_finding(finding: Finding, as_json: bool) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,12 +15,24 @@ from ecs_queue.cli.ui.options import SharedOptions, command_options
 from ecs_queue.cli.ui.output import print_json, print_stderr, print_stdout
 from ecs_queue.errors import ConfigError, UsageError
 
+if TYPE_CHECKING:
+    from ecs_queue.local.ecs import LocalEcsOptions
+
 FAULTS = (
     *("throttle", "server_error", "accept_then_drop", "denied"),
     *("capacity", "capacity_error", "capacity_stop", "start_failure"),
 )
 EVENT_FAULTS = ("drop", "duplicate", "delay", "reorder")
 _SECONDS = Duration()
+
+#: `local` has this option, too.
+provision_option = click.option(
+    "--provision-seconds",
+    type=DurationRange(),
+    default="0",
+    metavar="S[-S]",
+    help="Seconds from RunTask to the start, or their range (Fargate: 30-90).  [0]",
+)
 
 
 @click.command(name="local-ecs", short_help="Run only a local ECS.")
@@ -63,13 +76,7 @@ _SECONDS = Duration()
     help=f"Inject a fault into events; repeatable. {', '.join(EVENT_FAULTS)}.",
 )
 @click.option("--seed", type=count(0), default=0, metavar="N", help="The same seed and calls give the same faults.")
-@click.option(
-    "--provision-seconds",
-    type=DurationRange(),
-    default="0",
-    metavar="S[-S]",
-    help="Seconds from RunTask to the start, or their range (Fargate: 30-90).  [0]",
-)
+@provision_option
 @click.option(
     "--stop-timeout",
     type=_SECONDS,
@@ -102,8 +109,36 @@ def local_ecs(
     exception (capacity_error) or as the reason of a stopped task (capacity_stop); start_failure
     (TaskFailedToStart).
 
+    Containers of warm pools and of function calls get ECS_QUEUE_RUNNER_URL, ECS_QUEUE_RUNNER_KEY,
+    ECS_QUEUE_CALL_URL and ECS_QUEUE_CALL_KEY of this command's environment: elsewhere they are secrets of the task
+    definition.
+
     With --event-queue-url each change of a task is sent to an SQS queue (a real one, or a stand-in such as moto's
     server), as EventBridge does. Event faults: drop, duplicate, delay (by up to 30 s), reorder.
+    """
+    from ecs_queue.local.ecs import run_local_ecs
+
+    options.configure_logging()
+    options.reject_config_options("local-ecs", "its own options configure it")
+    chosen = _build_ecs_options(faults, event_faults, given)
+
+    def report_ready(url: str) -> None:
+        if as_json:
+            print_json({"endpoint_url": url, "access_key_id": chosen.access_key_id})
+        else:
+            print_stdout(url)
+            if chosen.access_key_id:
+                print_stdout(f"export AWS_ACCESS_KEY_ID={chosen.access_key_id} AWS_SECRET_ACCESS_KEY=local")
+        print_stderr("the local ECS runs commands as your user, for development only; Ctrl-C ends it and its tasks")
+
+    run_local_ecs(chosen, report_ready)
+
+
+def _build_ecs_options(faults: Sequence[str], event_faults: Sequence[str], given: Mapping[str, Any]) -> LocalEcsOptions:
+    """Return what the command's options ask for, with a new access key and the secrets of this environment.
+
+    Raises:
+        UsageError: The value of an option cannot be used.
     """
     from ecs_queue.local.ecs import (
         EventFaultOptions,
@@ -111,17 +146,15 @@ def local_ecs(
         LocalEcsOptions,
         Quota,
         new_access_key_id,
-        run_local_ecs,
+        secrets_of,
     )
 
     def quota(kind: str) -> Quota | None:
         rate = given[f"{kind}_rate"]
         return None if rate is None else Quota(rate=rate, burst=given[f"{kind}_burst"])
 
-    options.configure_logging()
-    options.reject_config_options("local-ecs", "its own options configure it")
     call_faults: dict[str, Any] = _parse_probabilities("--fault", faults, FAULTS)
-    chosen = LocalEcsOptions(
+    return LocalEcsOptions(
         port=given["port"],
         access_key_id=None if given["any_access_key"] else new_access_key_id(),
         log_dir=given["log_dir"],
@@ -141,18 +174,8 @@ def local_ecs(
         ),
         provision_seconds=given["provision_seconds"],
         stop_timeout_seconds=given["stop_timeout"],
+        runner_environment=secrets_of(os.environ),
     )
-
-    def report_ready(url: str) -> None:
-        if as_json:
-            print_json({"endpoint_url": url, "access_key_id": chosen.access_key_id})
-        else:
-            print_stdout(url)
-            if chosen.access_key_id:
-                print_stdout(f"export AWS_ACCESS_KEY_ID={chosen.access_key_id} AWS_SECRET_ACCESS_KEY=local")
-        print_stderr("the local ECS runs commands as your user, for development only; Ctrl-C ends it and its tasks")
-
-    run_local_ecs(chosen, report_ready)
 
 
 def _parse_queue_url(text: str | None) -> str | None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ecs_queue.ledger.base import Ledger
     from ecs_queue.protocol.runs import Run
 
+#: How often a drain looks again at runners that have taken their command meanwhile.
+_MAX_DRAIN_ROUNDS = 5
 _HEADERS = ("queue", "pool", "starting", "busy", "idle", "leaving", "silent", "commands", "oldest")
 
 
@@ -64,8 +66,9 @@ def pools(context: click.Context, options: SharedOptions, as_json: bool) -> None
 def drain(options: SharedOptions, queues: Sequence[str]) -> None:
     """Let the runners of these queues leave: idle ones at once, others after their command.
 
-    They get no further request. What is submitted afterwards starts new runners, unless the queue is paused or
-    warm_seconds is 0 at the workers. Runners that have not taken their command yet are left: repeat it for them.
+    They get no further request. The request of a runner that has not taken it yet is queued again, and the runner
+    leaves when it comes. What is queued starts new runners, unless the queue is paused or warm_seconds is 0 at the
+    workers.
 
     \b
     Example:
@@ -79,11 +82,25 @@ def drain(options: SharedOptions, queues: Sequence[str]) -> None:
 
 
 def drain_queue(ledger: Ledger, queue: str) -> int:
-    """Let the runners of a queue leave, and return how many will."""
-    from ecs_queue.protocol.runs import queue_of_pool
+    """Let the runners of a queue leave, and return how many will. Requests that no runner has taken are queued again.
 
-    names = {run.pool for run in ledger.list_runs()}
-    return ledger.drain_pools(sorted(name for name in names if queue_of_pool(name) == queue))
+    Runners that are started meanwhile are not among them.
+    """
+    from ecs_queue.protocol.operations import ResultCode
+    from ecs_queue.protocol.runs import RunPhase, queue_of_pool
+
+    names = [run.name for run in ledger.list_runs() if queue_of_pool(run.pool) == queue and not run.closed]
+    number = 0
+    for _ in range(_MAX_DRAIN_ROUNDS):
+        # Idle ones first: a claim gives them nothing then. What a runner takes before it is put back is closed next.
+        number += ledger.drain_runs(names)
+        untaken = [run for run in ledger.read_runs(names) if run is not None and run.phase is RunPhase.ASSIGNED]
+        if not untaken:
+            break
+        results = ledger.put_back([run.id for run in untaken])
+        number += sum(result.code is ResultCode.REQUEUED for result in results)
+        names = [run.name for run, result in zip(untaken, results, strict=True) if result.code is ResultCode.STALE]
+    return number
 
 
 def summarize_pools(runs: Iterable[Run], now: float, runner_ttl: float) -> Iterable[dict[str, Any]]:

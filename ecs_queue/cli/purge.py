@@ -9,7 +9,7 @@ import click
 from ecs_queue.cli.ui.completion import complete_queue
 from ecs_queue.cli.ui.options import SharedOptions, as_option, command_options, open_client, queue_name
 from ecs_queue.cli.ui.output import describe_number, print_json, print_stderr
-from ecs_queue.cli.ui.records import read_backlog
+from ecs_queue.cli.ui.records import read_backlog, warn_unserved_queues
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
@@ -41,6 +41,9 @@ def purge(options: SharedOptions, queue: str, yes: bool, as_json: bool) -> int:
         ids = [record.id for record in client.tasks(states=["QUEUED"], queue=queue) if record.queue]
         if not yes:
             _print_count(client, queue, len(ids), as_json)
+        if not ids:
+            warn_unserved_queues(client, [queue], is_submission=False)
+        if not yes:
             return 0
         ended = 0
         for start in range(0, len(ids), _BATCH_SIZE):

@@ -17,8 +17,8 @@ from ecs_queue.cli.ui.options import (
     queue_name,
     shared_options,
 )
-from ecs_queue.cli.ui.output import print_json, print_stderr, print_stdout, print_table
-from ecs_queue.cli.ui.records import list_queues, read_backlog
+from ecs_queue.cli.ui.output import describe_number, print_json, print_stdout, print_table
+from ecs_queue.cli.ui.records import list_queues, read_backlog, warn_unserved_queues
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
@@ -35,7 +35,8 @@ def queues(context: click.Context, options: SharedOptions, as_json: bool) -> Non
     `backlog` counts messages that wait in the broker, `queued` requests that are not launched yet, `in flight`
     tasks that are being launched or run. `limit` and `weight` are max_in_flight and weight of the queue's profile
     in the configuration of this command. A queue is full when its limit is reached; with max_starting, the state
-    shows how many tasks start while no further one may; with launch_rate, how many launches a second it makes at most.
+    shows how many tasks start while no further one may; with max_per_key, how many requests wait because their key is
+    full; with launch_rate, how many launches a second it makes at most.
 
     \b
     Examples:
@@ -73,12 +74,10 @@ def pause(options: SharedOptions, names: Sequence[str]) -> None:
     """
     options.configure_logging()
     with open_client(options) as client:
-        served = {name for worker in client.ledger.list_workers() for name in worker.queues}
         client.pause(*names)
-    for name in names:
-        print_stdout(f"{name}: paused")
-        if name not in served:
-            print_stderr(f"ecs-queue: no live worker serves the queue {name}; check its name")
+        for name in names:
+            print_stdout(f"{name}: paused")
+        warn_unserved_queues(client, names, is_submission=False)
 
 
 @queues.command(short_help="Launch requests of paused queues again.")
@@ -104,7 +103,7 @@ def read_queues(client: EcsQueue) -> Iterator[dict[str, Any]]:
     ledger = client.ledger
     counts, paused, alive = ledger.count_by_state(), ledger.list_paused_queues(), ledger.list_workers()
     names = list(list_queues(client, alive, counts, paused))
-    starting = ledger.count_starting(names)
+    starting, key_waiting = ledger.count_starting(names), ledger.count_waiting_for_keys(names)
     for name in names:
         states = {state.value: number for state, number in counts.get(name, {}).items()}
         profile = client.config.profile(name)
@@ -117,6 +116,8 @@ def read_queues(client: EcsQueue) -> Iterator[dict[str, Any]]:
             "max_in_flight": profile.max_in_flight or None,
             "starting": starting[name],
             "max_starting": profile.max_starting or None,
+            "max_per_key": profile.max_per_key or None,
+            "key_waiting": key_waiting[name],
             "launch_rate": profile.launch_rate or None,
             "weight": profile.weight,
             "paused_since": paused.get(name),
@@ -127,6 +128,8 @@ def queue_row(facts: Mapping[str, Any], now: float) -> list[str]:
     """Return what a table shows of what `read_queues` yields; `now` is the ledger's clock."""
     limit = facts["max_in_flight"]
     state = f"at most {facts['launch_rate']:g} a second" if facts["launch_rate"] else "active"
+    if facts["key_waiting"]:
+        state = f"{describe_number(facts['key_waiting'], 'request')} waiting for a key"
     if facts["max_starting"] and facts["starting"] >= facts["max_starting"]:
         state = f"{facts['starting']} of {facts['max_starting']} starting"
     if limit and facts["in_flight"] >= limit:

@@ -77,8 +77,8 @@ def replay(options: SharedOptions, /, target: str, as_json: bool, **given: Any) 
 
     ID --submit makes a new request with the same command and overrides. Its envelope names the old one as `origin`,
     its times count from now, and its result stays in the ledger. --set changes a member of the request (priority,
-    expires_in, time_limit, relaunch, start_timeout, retry_rules) or a flat key of its executor_config (cpu, memory
-    ...), --env a variable of the main container.
+    expires_in, time_limit, relaunch, start_timeout, retry_rules, concurrency_key) or a flat key of its executor_config
+    (cpu, memory ...), --env a variable of the main container.
 
     ID --local runs the command with its environment as a process on this machine, in this directory, to reproduce
     a failure. It does not have the image's files, entry point, user and working directory, nor the task's role and
@@ -225,11 +225,12 @@ def _parse_changes(queue: str | None, settings: Sequence[str], variables: Sequen
 
 
 def _parse_setting(text: str) -> tuple[str, Any]:
-    """A value is JSON if possible, otherwise text: 512, null, spot."""
+    """A value is JSON if possible, otherwise text: 512, null, spot. A concurrency key is text: 7 and true are keys."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise UsageError(f"--set: expected KEY=VALUE, such as cpu=512, found {text!r}")
     try:
-        return name, json.loads(value)
+        parsed = json.loads(value)
     except (ValueError, RecursionError):
         return name, value
+    return name, parsed if name != "concurrency_key" or parsed is None or isinstance(parsed, str) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,14 @@ def _target(profile: Profile) -> dict[str, Any]:
         return {}
 
 
+def diff_lines(comparison: Comparison, context: int = 3) -> Iterator[str]:
+    """Yield the lines of a unified diff, with `context` lines around each difference; without a launch, of all."""
+    previous = _json_lines(comparison.previous) if comparison.previous is not None else []
+    then = f"sent then: launch {comparison.launch} at {format_timestamp(comparison.sent_at)}"
+    now = f"sent now: from queue {comparison.queue}"
+    return difflib.unified_diff(previous, _json_lines(comparison.current), then, now, n=context, lineterm="")
+
+
 def print_comparison(comparison: Comparison, as_json: bool) -> int:
     """Print the comparison, and return 1 when there are differences, as diff(1) does."""
     previous, current = comparison.previous, comparison.current
@@ -113,9 +121,7 @@ def print_comparison(comparison: Comparison, as_json: bool) -> int:
     elif comparison.is_identical:
         print_stderr(f"ecs-queue: the same would be sent now as in launch {comparison.launch} of {comparison.id}")
     else:
-        then = f"sent then: launch {comparison.launch} at {format_timestamp(comparison.sent_at)}"
-        now = f"sent now: from queue {comparison.queue}"
-        print_diff(list(difflib.unified_diff(_json_lines(previous), _json_lines(current), then, now, lineterm="")))
+        print_diff(list(diff_lines(comparison)))
     return 0 if previous is None or comparison.is_identical else EXIT_FAILURE
 
 
@@ -158,7 +164,8 @@ def _matching_element(previous: Any, current: list[Any], place: int) -> Any:
 
 
 def _json_lines(value: Mapping[str, Any]) -> list[str]:
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).splitlines()
+    # Not splitlines(): a value may have a line separator (U+2028).
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).split("\n")
 
 
 def _to_plain_json(value: Any) -> Any:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TERM")
 #: The exit statuses of a shell.
 _EXIT_CANNOT_START, _EXIT_COMMAND_NOT_FOUND = 126, 127
+#: After which time at most a signal is passed on to the command.
+_WAIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,7 +108,10 @@ def _wait_for(process: subprocess.Popen[bytes]) -> int:
 
     before = {number: signal.signal(number, pass_on) for number in stop_signals()}
     try:
-        return process.wait()
+        while True:
+            # A handler runs only when the main thread does: just before an endless wait it would pass nothing on.
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(_WAIT_SECONDS)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ecs_queue.cli.ui.completion import complete_id, complete_queue
+from ecs_queue.cli.ui.completion import complete_id
 from ecs_queue.cli.ui.durations import TimeBound, parse_time_bound
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.options import (
@@ -16,11 +16,11 @@ from ecs_queue.cli.ui.options import (
     command_options,
     open_client,
     open_journal_reader,
-    queue_name,
 )
 from ecs_queue.cli.ui.output import describe_number, print_json, print_stderr, print_stdout
 from ecs_queue.cli.ui.records import STATE_NAMES, resolve_id, warn_unserved_queues
-from ecs_queue.cli.ui.variables import parse_variables
+from ecs_queue.cli.ui.selection import selection_options
+from ecs_queue.cli.ui.variables import parse_variables, variables_option
 from ecs_queue.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,35 +30,21 @@ if TYPE_CHECKING:
 
 #: The states of requests that ended without a success, the last of `STATE_NAMES`; a test compares them.
 FAILED_STATE_NAMES = STATE_NAMES[4:]
+#: How many requests a sentence names that are not retried for one reason; --json names all.
+_MAX_NAMED = 5
 
 
 @click.command(short_help="Submit requests that failed once more.")
 @click.argument("ids", nargs=-1, shell_complete=complete_id, metavar="[ID|TASK-ARN...]")
-@click.option(
-    "--state",
-    "states",
-    multiple=True,
-    type=click.Choice(FAILED_STATE_NAMES, case_sensitive=False),
-    metavar="STATE",
-    help=f"All requests in this state, in upper or lower case; repeatable. {', '.join(FAILED_STATE_NAMES)}.",
-)
-@click.option(
-    "--queue",
-    type=queue_name,
-    shell_complete=complete_queue,
-    metavar="NAME",
-    help="With --state: only requests of this queue.",
+@selection_options(
+    FAILED_STATE_NAMES,
+    state_help="All requests in this state",
+    queue_help="With --state: only requests of this queue.",
 )
 @click.option(
     "--since", type=parse_time_bound, metavar="AGE|TIME", help="With --state: only submitted since then: 30m, 2h ..."
 )
-@click.option(
-    "--env",
-    "variables",
-    multiple=True,
-    metavar="NAME[=VALUE]",
-    help="Set a variable; NAME alone takes its value from this shell. Repeatable.",
-)
+@variables_option
 @click.option("--yes", is_flag=True, help="With --state: do it; otherwise only list them.")
 @as_option
 @command_options
@@ -88,8 +74,8 @@ def retry(
       ecs-queue retry --state failed --queue etl --since 2h --yes    submits them
       ecs-queue retry nightly-etl | xargs ecs-queue wait
 
-    Exit status: 1 when a request of an ID is not known, or one of the requests cannot be retried; stderr says why, and
-    the others are submitted.
+    Exit status: 1 when a request of an ID is not known, or one of the requests cannot be retried; stderr says each
+    reason once, --json names the reason of each, and the others are submitted.
     """
     options.configure_logging()
     _check_usage(ids, states, queue, since, yes)
@@ -104,6 +90,7 @@ def retry(
             _submit(client, retries)
         for item in retries:
             _print_retry(item, as_json, is_done=bool(yes or ids))
+        _print_problems(retries)
         _print_summary(retries, is_done=bool(yes or ids), is_selection=not ids)
     return EXIT_FAILURE if unknown or any(item.problem for item in retries) else 0
 
@@ -123,15 +110,17 @@ def _find(
     """Return the records, and the ids of which there are none."""
     if not ids:
         start = None if since is None else since.moment()
-        return [record for record in client.tasks(states=states, queue=queue, since=start) if record.queue], []
+        selected = [record for record in client.tasks(states=states, queue=queue, since=start) if record.queue]
+        if not selected and queue is not None:
+            warn_unserved_queues(client, [queue], is_submission=False)
+        return selected, []
     names = list(dict.fromkeys(resolve_id(client.ledger, name, "nothing was submitted") for name in ids))
     found = dict(zip(names, client.find_records(names), strict=True))
     unknown = [name for name, record in found.items() if record is None]
     for name in unknown:
-        print_stderr(
-            f"ecs-queue: no request {name} is known: it was never submitted, or its retention time is over; the "
-            f"journal may have it: ecs-queue replay {name} --submit"
-        )
+        print_stderr(f"ecs-queue: no request {name} is known: it was never submitted, or its retention time is over")
+    if unknown:
+        print_stderr("ecs-queue: the journal may have what is not known: ecs-queue replay ID --submit")
     return [record for record in found.values() if record is not None], unknown
 
 
@@ -161,11 +150,22 @@ def _print_retry(item: Retry, as_json: bool, is_done: bool) -> None:
         print_stdout(item.id)
     elif result == "selected":
         print_stdout(f"{item.origin.id}  {item.origin.state.value}  {item.origin.queue}  {item.origin.reason}".rstrip())
-    if item.problem:
-        print_stderr(f"ecs-queue: {item.origin.id} is not retried: {item.problem}")
     if item.earlier is not None:
         state = item.earlier.state.value
         print_stderr(f"ecs-queue: {item.origin.id} was retried already, as {item.id}, which is {state}")
+
+
+def _print_problems(retries: Sequence[Retry]) -> None:
+    """Say each reason once, with the requests that are not retried for it: its advice is long."""
+    refused: dict[str, list[str]] = {}
+    for item in retries:
+        if item.problem:
+            refused.setdefault(item.problem, []).append(item.origin.id)
+    for problem, names in refused.items():
+        more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+        named = f"{', '.join(names[:_MAX_NAMED])}{more}"
+        which = f"{named} is" if len(names) == 1 else f"{len(names)} requests ({named}) are"
+        print_stderr(f"ecs-queue: {which} not retried: {problem}")
 
 
 def _print_summary(retries: Sequence[Retry], is_done: bool, is_selection: bool) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import click
 
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
-from ecs_queue.cli.ui.options import SharedOptions, pass_options, shared_options
+from ecs_queue.cli.ui.options import SharedOptions, pass_options, queue_name, shared_options
 from ecs_queue.cli.ui.output import print_stderr, write_stdout
-from ecs_queue.errors import UsageError
 
 
 @click.command(name="runner-key", short_help="Print the key of a warm queue's runners.")
-@click.argument("queue")
+@click.argument("queue", type=queue_name)
 @shared_options
 @pass_options
 def runner_key(options: SharedOptions, queue: str) -> int:
@@ -29,11 +28,8 @@ def runner_key(options: SharedOptions, queue: str) -> int:
     Exit status: 1 without signing_keys and encryption_keys; runners need no key then.
     """
     from ecs_queue.config.keyring import runner_keys
-    from ecs_queue.messages.queue_names import is_queue_name
 
     options.configure_logging()
-    if not is_queue_name(queue):
-        raise UsageError(f"QUEUE: expected the name of a queue, found {queue!r}")
     keys = runner_keys(options.load_config(), queue)
     if not keys:
         print_stderr("signing_keys and encryption_keys are not set: commands are unsigned, and runners need no key")

@@ -21,7 +21,14 @@ from ecs_queue.cli.ui.output import (
     print_table,
 )
 from ecs_queue.cli.ui.record_view import record_lines, record_to_dict
-from ecs_queue.cli.ui.records import STATE_NAMES, find_reached_limit, list_queues, read_backlog, report_health
+from ecs_queue.cli.ui.records import (
+    STATE_NAMES,
+    describe_default_server,
+    find_reached_limit,
+    list_queues,
+    read_backlog,
+    report_health,
+)
 from ecs_queue.cli.ui.timeline_view import (
     print_timeline,
     read_timeline,
@@ -54,7 +61,8 @@ def status(
 
     With an ID, or the ARN of the ECS task: all facts about the request and its timeline. The timeline shows for
     each attempt its worker, its task, how it ended, and how long it waited, launched, was provisioned, pulled the
-    image, ran and stopped. Without a journal only the last attempt is known, and no image pull. The command and
+    image, ran and stopped. Without a journal only the last attempt is known, and no image pull. A limit that the
+    request waits for is that of the configuration of this command; workers may have another one. The command and
     the environment are never shown, because they may hold secrets. Of a container that failed the last 10 lines are
     shown, where they can be read within 3 seconds; `ecs-queue logs ID` shows all.
 
@@ -122,6 +130,8 @@ def _print_queues(client: EcsQueue, as_json: bool) -> int:
     if not as_json:
         print_table(("queue", "workers", "backlog", *STATE_NAMES, "delayed"), rows)
         print_sentence(_workers_summary(alive))
+        if not alive and (default_server := describe_default_server(client.config)):
+            print_sentence(default_server)
     return report_health(client.ledger, alive)
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ecs_queue.cli.ui.completion import complete_id, complete_queue
+from ecs_queue.cli.ui.completion import complete_id
 from ecs_queue.cli.ui.durations import format_duration
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
-from ecs_queue.cli.ui.options import SharedOptions, as_option, command_options, open_client, queue_name
+from ecs_queue.cli.ui.options import SharedOptions, as_option, command_options, open_client
 from ecs_queue.cli.ui.output import describe_number, print_json, print_stderr, print_stdout
-from ecs_queue.cli.ui.records import STATE_NAMES, resolve_id
+from ecs_queue.cli.ui.records import STATE_NAMES, resolve_id, warn_unserved_queues
+from ecs_queue.cli.ui.selection import selection_options
 from ecs_queue.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,20 +29,10 @@ _AIRFLOW_OWNER_PREFIX = "airflow-"
 
 @click.command(short_help="Stop requests, launched or not.")
 @click.argument("ids", nargs=-1, shell_complete=complete_id, metavar="[ID|TASK-ARN...]")
-@click.option(
-    "--state",
-    "states",
-    multiple=True,
-    type=click.Choice(LIVE_STATE_NAMES, case_sensitive=False),
-    metavar="STATE",
-    help=f"All requests in this state, in upper or lower case; repeatable. {', '.join(LIVE_STATE_NAMES)}.",
-)
-@click.option(
-    "--queue",
-    shell_complete=complete_queue,
-    type=queue_name,
-    metavar="NAME",
-    help="All requests of this queue that have not ended; with --state both.",
+@selection_options(
+    LIVE_STATE_NAMES,
+    state_help="All requests in this state",
+    queue_help="All requests of this queue that have not ended; with --state both.",
 )
 @click.option("--yes", is_flag=True, help="With --state or --queue: do it; otherwise only count them.")
 @click.option("--ahead", is_flag=True, help="Also revoke an ID that is not known yet, when it arrives.")
@@ -104,6 +95,8 @@ def _stop_selected(client: EcsQueue, states: frozenset[str], queue: str | None, 
     """Stop all live requests of the states and the queue, or only count them."""
     wanted = states or frozenset(LIVE_STATE_NAMES)
     found = [record for record in client.tasks(states=wanted, queue=queue) if record.queue]
+    if not found and queue is not None:
+        warn_unserved_queues(client, [queue], is_submission=False)
     if not yes:
         if as_json:
             print_json({"selected": len(found), "stopped": 0})

@@ -16,7 +16,7 @@ import click
 from ecs_queue.cli.ui.awaited_log import print_last_lines_of, result_sentence, wait_with_log
 from ecs_queue.cli.ui.awaited_results import print_result, wait_for_all, wait_for_one
 from ecs_queue.cli.ui.completion import complete_queue
-from ecs_queue.cli.ui.durations import POSITIVE_DURATION
+from ecs_queue.cli.ui.durations import POSITIVE_DURATION, Duration
 from ecs_queue.cli.ui.exit_status import (
     EXIT_INTERRUPTED,
     EXIT_OUTPUT,
@@ -36,7 +36,7 @@ from ecs_queue.cli.ui.output import (
 )
 from ecs_queue.cli.ui.record_view import exit_status_for
 from ecs_queue.cli.ui.records import warn_unserved_queues
-from ecs_queue.cli.ui.variables import parse_variables
+from ecs_queue.cli.ui.variables import parse_variables, variables_option
 from ecs_queue.error_text import error_text
 from ecs_queue.errors import EcsQueueError, InvalidRequest, ResultTimeout, UsageError
 from ecs_queue.named_file import read_named_file, read_stream
@@ -62,15 +62,15 @@ _MAX_TASK_FILE_BYTES = 256 << 20
 )
 @click.option("--id", metavar="ID", help="Your own id. The same request with the same id is submitted only once.")
 @click.option("--priority", type=click.IntRange(0, 9), help="Requests with a higher priority are launched first.  [0]")
-@click.option(
-    "--env",
-    "variables",
-    multiple=True,
-    metavar="NAME[=VALUE]",
-    help="Set a variable; NAME alone takes its value from this shell. Repeatable.",
-)
+@variables_option
 @click.option(
     "--label", "labels", multiple=True, metavar="KEY=VALUE", help="What it is for, such as team=data. Repeatable."
+)
+@click.option(
+    "--key",
+    "concurrency_key",
+    metavar="KEY",
+    help="Its concurrency key: at most max_per_key requests of its queue with the same key are in flight.",
 )
 @click.option("--cpu", type=count(1), metavar="UNITS", help="CPU units of the main container, 1024 for a vCPU.")
 @click.option("--memory", type=count(1), metavar="MIB", help="Memory of the main container in MiB.")
@@ -81,7 +81,7 @@ _MAX_TASK_FILE_BYTES = 256 << 20
     metavar="S",
     help="Do not launch it later than S (90, 30m, 2h ...) from now.",
 )
-@click.option("--delay", type=POSITIVE_DURATION, metavar="S", help="Do not launch it sooner than S from now.")
+@click.option("--delay", type=Duration(), metavar="S", help="Do not launch it sooner than S from now.")
 @click.option("--not-before", metavar="TIME", help="Do not launch it before TIME, such as 2026-11-29T03:00:00Z.")
 @click.option("--time-limit", type=POSITIVE_DURATION, metavar="S", help="Stop the task when it has run for S.")
 @click.option(
@@ -116,13 +116,14 @@ def submit(options: SharedOptions, /, command: Sequence[str], file: str | None, 
        "executor_config": {"overrides": {"cpu": "1024"}},
        "priority": 0, "expires_in": 600,
        "time_limit": 3600, "relaunch": "never_started",
-       "labels": {"team": "data"},
+       "labels": {"team": "data"}, "concurrency_key": "customer-7",
        "delay": 600, "start_timeout": 300, "retry_rules": [{"on_exit_code": "137", "action": "retry"}],
        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
 
-    The options --queue, --priority, --env, --label, --cpu, --memory, --executor-config, --expires-in, --time-limit,
-    --relaunch, --start-timeout and --retry-rules apply to lines that do not set the member (--env: `environment`,
-    --label: `labels`), and so does the variable TRACEPARENT (W3C), which the container gets too.
+    The options --queue, --priority, --env, --label, --key, --cpu, --memory, --executor-config, --expires-in,
+    --time-limit, --relaunch, --start-timeout and --retry-rules apply to lines that do not set the member (--env:
+    `environment`, --label: `labels`, --key: `concurrency_key`), and so does the variable TRACEPARENT (W3C), which the
+    container gets too.
 
     With --wait a result line is printed for each request as it ends, or written to --output:
     id, state, exit_code, task_arn, attempts, reason, stop_code and times.

@@ -5,16 +5,16 @@ from __future__ import annotations
 import itertools
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecs_queue.cli.ui.completion import complete_queue
 from ecs_queue.cli.ui.durations import TimeBound, format_duration, parse_time_bound
 from ecs_queue.cli.ui.labels import name_by_labels, parse_labels
 from ecs_queue.cli.ui.numbers import count
-from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client, queue_name
+from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client
 from ecs_queue.cli.ui.output import (
     STATE_STYLES,
     describe_number,
@@ -30,7 +30,8 @@ from ecs_queue.cli.ui.output import (
     write_stdout,
 )
 from ecs_queue.cli.ui.record_view import format_run_time, ran_to_exit, record_to_dict
-from ecs_queue.cli.ui.records import STATE_NAMES
+from ecs_queue.cli.ui.records import STATE_NAMES, warn_unserved_queues
+from ecs_queue.cli.ui.selection import selection_options
 from ecs_queue.cli.ui.watch import show_repeatedly, watch_option
 from ecs_queue.client.records import PAGE_SIZE
 from ecs_queue.errors import EcsQueueError, UsageError
@@ -48,17 +49,7 @@ _MAX_NAME_LENGTH = 60
 
 
 @click.command(short_help="List or count requests.")
-@click.option(
-    "--state",
-    "states",
-    multiple=True,
-    type=click.Choice(STATE_NAMES, case_sensitive=False),
-    metavar="STATE",
-    help=f"Only requests in this state, in upper or lower case; repeatable. {', '.join(STATE_NAMES)}.",
-)
-@click.option(
-    "--queue", type=queue_name, shell_complete=complete_queue, metavar="NAME", help="Only requests of this queue."
-)
+@selection_options(STATE_NAMES, state_help="Only requests in this state", queue_help="Only requests of this queue.")
 @click.option(
     "--since", type=parse_time_bound, metavar="AGE|TIME", help="Only submitted since then: 30m, 2h, 2025-01-31T12:00Z."
 )
@@ -67,6 +58,7 @@ _MAX_NAME_LENGTH = 60
 @click.option(
     "--label", "labels", multiple=True, metavar="KEY=VALUE", help="Only requests with this label; repeatable: with all."
 )
+@click.option("--key", metavar="KEY", help="Only requests with this concurrency key.")
 @click.option("--limit", type=count(1), help="Maximum number to list.  [50; with --json no limit]")
 @click.option("--counts", is_flag=True, help="Count all selected requests by queue and state instead.")
 @click.option("--reveal", is_flag=True, help="Also show the beginning of each command that has not ended.")
@@ -96,6 +88,7 @@ def tasks(
       ecs-queue tasks --state launched
       ecs-queue tasks --state failed --state removed --queue etl --since 2h --limit 200
       ecs-queue tasks --label team=data --state failed
+      ecs-queue tasks --key customer-7 --state queued
       ecs-queue tasks --reason CannotPull --since 1d --counts
       ecs-queue tasks --json | jq -r 'select(.exit_code == 137) | .id'
     """
@@ -108,25 +101,38 @@ def tasks(
     with open_client(options) as client:
 
         def show() -> None:
-            now = client.ledger.now()
-            # One more than is shown says whether there are more; without JSON 50 are shown by default.
-            shown = limit if as_json else limit or _DEFAULT_LIMIT
-            most = None if counts or shown is None else shown + 1
-            found = client.tasks(states=states, since=None if since is None else since.moment(), limit=most, **filters)
+            moment = None if since is None else since.moment()
+            find = partial(client.tasks, states=states, since=moment, **filters)
+            is_empty = False
             if counts:
-                _print_counts(found, as_json, is_filtered=is_filtered)
+                is_empty = not _print_counts(find(), as_json, is_filtered=is_filtered)
             elif as_json:
-                for record in itertools.islice(found, limit):
-                    print_json(record_to_dict(record))
-                if limit is not None and next(found, None) is not None:
-                    print_stderr(_cut_message(limit))
+                _print_json_records(find(limit=None if limit is None else limit + 1), limit)
             else:
-                page = limit or _DEFAULT_LIMIT
-                records = list(itertools.islice(found, page + 1))
-                commands = _read_commands(client, records) if reveal else ()
-                _print_records(records, page, now, commands, is_filtered=is_filtered)
+                is_empty = not _print_page(client, find, limit or _DEFAULT_LIMIT, reveal, is_filtered=is_filtered)
+            if is_empty and filters["queue"] is not None:
+                warn_unserved_queues(client, [filters["queue"]], is_submission=False)
 
         return show_repeatedly(watch, as_json, show)
+
+
+def _print_json_records(records: Iterator[Record], limit: int | None) -> None:
+    """Print the first `limit` records, and a sentence if there is one more."""
+    for record in itertools.islice(records, limit):
+        print_json(record_to_dict(record))
+    if limit is not None and next(records, None) is not None:
+        print_stderr(_cut_message(limit))
+
+
+def _print_page(
+    client: EcsQueue, find: Callable[..., Iterator[Record]], limit: int, reveal: bool, *, is_filtered: bool
+) -> int:
+    """Print the first `limit` requests as a table, and a sentence if there are more; return how many were found."""
+    now = client.ledger.now()
+    records = list(itertools.islice(find(limit=limit + 1), limit + 1))
+    commands = _read_commands(client, records) if reveal else ()
+    _print_records(records, limit, now, commands, is_filtered=is_filtered)
+    return len(records)
 
 
 def _print_records(
@@ -152,7 +158,8 @@ def _cut_message(limit: int) -> str:
     return f"the newest {limit}, there are more: --limit shows and --counts counts them"
 
 
-def _print_counts(records: Iterator[Record], as_json: bool, *, is_filtered: bool = True) -> None:
+def _print_counts(records: Iterator[Record], as_json: bool, *, is_filtered: bool = True) -> int:
+    """Print the number of requests by queue and state; return the number of queues."""
     queues: dict[str, Counter[str]] = {}
     for record in records:
         queues.setdefault(record.queue, Counter())[record.state.value] += 1
@@ -160,10 +167,10 @@ def _print_counts(records: Iterator[Record], as_json: bool, *, is_filtered: bool
         for name, states in sorted(queues.items()):
             every = {state: states[state] for state in STATE_NAMES}
             print_json({"queue": name, "requests": states.total(), "states": every})
-        return
+        return len(queues)
     if not queues:
         print_stderr("no such requests" if is_filtered else "no requests")
-        return
+        return 0
     lines = [(name or "(none)", states) for name, states in sorted(queues.items())]
     everything = sum(queues.values(), Counter[str]())
     if len(lines) > 1:
@@ -171,6 +178,7 @@ def _print_counts(records: Iterator[Record], as_json: bool, *, is_filtered: bool
     shown = [state for state in STATE_NAMES if everything[state]]
     rows = [[name, str(states.total()), *(str(states[state]) for state in shown)] for name, states in lines]
     print_table(("queue", "requests", *shown), rows)
+    return len(queues)
 
 
 def _print_block(row: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import os
 import select
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
 
 #: The rows of each table; a terminal cuts what is below its last line.
 _MAX_WORKERS, _MAX_ENDS = 8, 8
+#: The ledger lists ended requests by the time at which it forgets them: the last ends are among this number.
+_MAX_RECENT = 100
 #: Where more requests than this are live, no ends are shown: the ledger lists live requests first.
 _MAX_RECORDS = 4 * PAGE_SIZE
-#: Those of `queues` without the weight, which does not change. The last column is shortened on a narrow terminal.
-_QUEUE_HEADERS = (*QUEUE_HEADERS[:-2], "ends", "state")
+#: Those of `queues` without the weight, which does not change. A narrow terminal has no room for the last ones.
+_QUEUE_HEADERS = (*QUEUE_HEADERS[:-3], "ends", "state", "limit")
 _WORKER_HEADERS = ("worker", "launching", "launched", "ended", "rate", "health")
 _END_HEADERS = ("ended", "id", "state", "exit", "ran", "labels", "reason")
 _NO_WORKER = "no worker is alive: start one with `ecs-queue worker`"
@@ -117,14 +120,15 @@ class ScreenReader:
             return {}
         return {queue: f"{(number - previous.get(queue, 0)) / seconds:.1f}/s" for queue, number in ended.items()}
 
-    def _last_ends(self) -> Iterator[Record]:
+    def _last_ends(self) -> list[Record]:
         records = itertools.islice(iter_records(self._client.ledger, lambda _: True), _MAX_RECORDS)
-        return itertools.islice((record for record in records if record.is_terminal), _MAX_ENDS)
+        ended = itertools.islice((record for record in records if record.is_terminal), _MAX_RECENT)
+        return heapq.nlargest(_MAX_ENDS, ended, key=lambda record: record.finished_at)
 
 
 def _queue_row(facts: Mapping[str, Any], rates: Mapping[str, str], now: float) -> list[str]:
-    *numbers, _, state = queue_row(facts, now)
-    return [*numbers, rates.get(facts["queue"], "-"), state]
+    *numbers, limit, _, state = queue_row(facts, now)
+    return [*numbers, rates.get(facts["queue"], "-"), state, limit]
 
 
 def _worker_row(worker: WorkerInfo) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ecs_queue.cli.dead_letter_requeue import (
     DeadLetterFilter,
+    build_requeue_id,
     find_dead_letters,
     prepare_requeue,
     request_id_in,
@@ -21,6 +22,7 @@ from ecs_queue.cli.ui.event_view import format_event_fields
 from ecs_queue.cli.ui.options import SharedOptions, load_shared_config, pass_options, shared_options
 from ecs_queue.cli.ui.output import print_stderr
 from ecs_queue.cli.ui.record_view import record_lines
+from ecs_queue.cli.ui.records import find_reached_limit
 from ecs_queue.error_text import error_text
 from ecs_queue.errors import UsageError
 
@@ -85,15 +87,17 @@ def web(
     access = Access(token=token, host=host, allowed_hosts=frozenset(allowed_hosts), allow_changes=allow_changes)
     broker = open_broker(config)
     with EcsQueue(config, broker, open_ledger(config), owner="", journal=open_journal_store(config)) as client:
-        app = WebApp(client, broker, access, make_presentation(), make_commands()).build()
+        app = WebApp(client, broker, access, make_presentation(), make_commands())
         with _listen(host, port) as listener:
             name = allowed_hosts[0] if allowed_hosts else f"[{host}]" if ":" in host else host
             address = f"http://{name}:{listener.getsockname()[1]}/"
             print_stderr(f"ecs-queue: {address}" + ("" if token_file else f"login?token={token}"))
             # No log of requests: the address of a log-in has the token.
             quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
-            settings = uvicorn.Config(app, timeout_graceful_shutdown=_STOP_SECONDS, **quiet)
-            uvicorn.Server(settings).run(sockets=[listener])
+            settings = uvicorn.Config(app.build(), timeout_graceful_shutdown=_STOP_SECONDS, **quiet)
+            server = uvicorn.Server(settings)
+            app.streams.end_when(lambda: server.should_exit)
+            server.run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -109,16 +113,24 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def make_presentation() -> Presentation:
     """Return how the command line shows facts, for the page."""
+    from ecs_queue.replay.retry import build_retry_id
     from ecs_queue.web.presentation import Presentation
 
     return Presentation(
         duration=format_duration,
         timestamp=format_timestamp_ms,
-        record_fields=record_lines,
+        record_fields=_record_fields,
         event_fields=format_event_fields,
         last_lines=_last_lines,
+        argument_diff=_argument_diff,
         dead_letter_id=request_id_in,
+        retry_id=build_retry_id,
     )
+
+
+def _record_fields(client: EcsQueue, record: Record, now: float, paused: Mapping[str, float]) -> list[tuple[str, str]]:
+    """As `status` shows them."""
+    return record_lines(record, now, paused, find_reached_limit(client, record))
 
 
 def make_commands() -> Commands:
@@ -126,14 +138,15 @@ def make_commands() -> Commands:
     from ecs_queue.cli.pools import drain_queue
     from ecs_queue.web.actions import Commands
 
-    return Commands(replay=_replay, requeue=_requeue, drain=drain_queue)
+    return Commands(replay=_replay, requeue=_requeue, requeue_id=build_requeue_id, drain=drain_queue)
 
 
-def _replay(client: EcsQueue, record_id: str) -> str:
+def _replay(client: EcsQueue, record_id: str, suffix: str) -> str:
     from ecs_queue.cli.replay import find_past, submit_again
-    from ecs_queue.runtask.resubmit import ResubmitChanges
+    from ecs_queue.runtask.resubmit import ResubmitChanges, build_resubmit_id
 
-    return submit_again(client, find_past(client, record_id), ResubmitChanges()).id
+    new_id = build_resubmit_id(record_id, suffix)
+    return submit_again(client, find_past(client, record_id), ResubmitChanges(), new_id).id
 
 
 def _requeue(client: EcsQueue, key: str) -> str:
@@ -152,6 +165,20 @@ def _last_lines(client: EcsQueue, record: Record, limit: int) -> Sequence[str] |
         return ()
     found = read_last_lines(client, record, limit, _LOG_SECONDS)
     return found if isinstance(found, str) else [part for line in found for part in terminal_lines(line.text)]
+
+
+def _argument_diff(client: EcsQueue, record_id: str) -> Sequence[str] | str:
+    from ecs_queue.cli.replay import find_past
+    from ecs_queue.cli.replay_explain import compare_launch, diff_lines
+    from ecs_queue.runtask.resubmit import ResubmitChanges
+
+    past = find_past(client, record_id, trust_unsigned=True)  # it is only shown
+    comparison = compare_launch(client.config, past, ResubmitChanges(), reveal=False)
+    if comparison.previous is None:
+        return "It was never launched, or the journal does not know any more what was sent."
+    if comparison.is_identical:
+        return f"The same would be sent now as in launch {comparison.launch}."
+    return list(diff_lines(comparison))
 
 
 def _read_token(path: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import threading
+import time
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
@@ -16,11 +18,11 @@ from ecs_queue.cli.ui.numbers import count
 from ecs_queue.cli.ui.options import SharedOptions, command_options, load_shared_config
 from ecs_queue.cli.ui.output import print_json, print_stderr
 from ecs_queue.errors import UsageError
-from ecs_queue.messages.queue_names import canonical_queue_name, is_queue_name
+from ecs_queue.messages.queue_names import QUEUE_NAME_RULE, canonical_queue_name, is_queue_name
 
 if TYPE_CHECKING:
-    from ecs_queue.cli.ui.signals import StopSignals
     from ecs_queue.config import Config
+    from ecs_queue.local.stop_signals import StopSignals
     from ecs_queue.worker.worker import Worker
 
 logger = logging.getLogger("ecs_queue")
@@ -29,6 +31,8 @@ logger = logging.getLogger("ecs_queue")
 _GC_THRESHOLDS = (10_000, 20, 20)
 #: How often a stopping worker checks whether it has ended, while it waits for a second signal. Seconds.
 _POLL_INTERVAL_SECONDS = 0.05
+#: Another SIGTERM within this time is the same one: GNU `timeout` signals its child, and then the child's group too.
+_ONE_SIGTERM_SECONDS = 1.0
 
 
 @click.command(short_help="Launch submitted requests.")
@@ -89,6 +93,8 @@ def worker(
     given = {"concurrency": concurrency, "metrics_port": metrics_port, "metrics_host": metrics_host}
     options.overrides.update({key: str(value) for key, value in given.items() if value is not None})
     names = _parse_queue_names(queues)
+    if name:
+        _check_worker_name(name)
     config = load_shared_config(options)
     with ExitStack() as stack:
         ledger = stack.enter_context(closing(open_ledger(config)))
@@ -106,7 +112,7 @@ def worker(
 
 
 def _run(worker: Worker, config: Config, as_json: bool) -> None:
-    from ecs_queue.cli.ui.signals import StopSignals
+    from ecs_queue.local.stop_signals import StopSignals
 
     gc.collect()
     gc.freeze()  # what exists now stays to the end
@@ -118,25 +124,37 @@ def _run(worker: Worker, config: Config, as_json: bool) -> None:
         if as_json:
             ready = {"worker": worker.name, "pid": os.getpid(), "queues": worker.queues}
             print_json({**ready, "namespace": config.namespace, "concurrency": config.concurrency})
-        signals.wait(None)
-        _stop(worker, signals)
+        _stop(worker, signals, signals.wait(None))
 
 
-def _stop(worker: Worker, signals: StopSignals) -> None:
+def _stop(worker: Worker, signals: StopSignals, first: signal.Signals | None) -> None:
     """Stop the worker in order, or at once when a second signal comes."""
     ended: list[bool] = []
+    began = time.monotonic()
     worker.stop()
     joiner = threading.Thread(target=lambda: ended.append(worker.join()), name="join", daemon=True)
     joiner.start()
     while joiner.is_alive():
-        signal = signals.wait(_POLL_INTERVAL_SECONDS)
-        if signal is not None:
+        second = signals.wait(_POLL_INTERVAL_SECONDS)
+        if second is signal.SIGTERM is first and time.monotonic() - began < _ONE_SIGTERM_SECONDS:
+            continue
+        if second is not None:
             print_stderr(f"worker {worker.name} ends at once; other workers take over its requests")
-            os._exit(128 + signal)
+            os._exit(128 + second)
     if not any(ended):
         # A call that AWS never answers would keep the interpreter alive; the next worker to take its lease resolves it.
         print_stderr(f"worker {worker.name} ends with unanswered calls to AWS; other workers resolve them")
         os._exit(0)
+
+
+def _check_worker_name(name: str) -> None:
+    """Raise UsageError for what cannot stand in a record, such as bytes that are no UTF-8."""
+    from ecs_queue.messages.labels import NAME_RULE, check_name
+
+    try:
+        check_name(name)
+    except ValueError:
+        raise UsageError(f"--name: expected 1 to {NAME_RULE}, found {name!r:.80}") from None
 
 
 def _parse_queue_names(text: str) -> list[str]:
@@ -145,5 +163,5 @@ def _parse_queue_names(text: str) -> list[str]:
         raise UsageError("--queues: expected names separated by commas, such as default,etl, found none")
     for name in names:
         if not is_queue_name(name):
-            raise UsageError(f"--queues: expected names of 1 to 64 of A-Z a-z 0-9 _ . -, found {name!r}")
+            raise UsageError(f"--queues: expected names of {QUEUE_NAME_RULE}, found {name!r}")
     return list(dict.fromkeys(map(canonical_queue_name, names)))

@@ -39,7 +39,8 @@ def workers(options: SharedOptions, check: bool, minimum: int, as_json: bool) ->
     """List the workers that sent a heartbeat in the last 15 seconds.
 
     \b
-    launching        requests it launches now, of its concurrency
+    launching        requests it launches now, of its concurrency; none that
+                     waits for a limit or a thread
     launched, ended  totals since its start
     rate             launches a second over the last minute
     usage            its part of run_task_rate (a second one on Fargate Spot)
@@ -162,16 +163,13 @@ def _format_age(at_heartbeat: float | None, heartbeat_age: float) -> str:
 
 def summarize_workers(found: Sequence[WorkerInfo]) -> str:
     """Return how many workers there are, what they launch and how much of AWS's rate limits they use."""
-    starts, reads = sum(worker.start_call_rate for worker in found), sum(worker.read_call_rate for worker in found)
+    from ecs_queue.monitoring.quota_use import measure_quota_use
+
     versions = {worker.version for worker in found}
-    spot = [worker.spot_call_rate for worker in found if worker.spot_call_rate is not None]
-    limit = max(worker.start_call_limit for worker in found)
     parts = [
         describe_number(len(found), "worker"),
         f"{sum(worker.launch_rate for worker in found):.1f} launches/s",
-        f"RunTask and StopTask {_calls_of_limit(starts, limit)}",
-        *([f"RunTask on Fargate Spot {_calls_of_limit(sum(spot), limit)}"] if spot else []),
-        f"DescribeTasks and ListTasks {_calls_of_limit(reads, max(worker.read_call_limit for worker in found))}",
+        *(f"{use.calls} {_calls_of_limit(use.rate, use.limit)}" for use in measure_quota_use(found)),
     ]
     if len(versions) > 1:
         parts.append(f"{len(versions)} versions")

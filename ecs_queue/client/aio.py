@@ -21,7 +21,7 @@ from ecs_queue.client.control import Since
 from ecs_queue.client.handle import Handle
 from ecs_queue.client.request import Request, RequestOptions
 from ecs_queue.errors import ResultTimeout
-from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.messages.result import TaskResult
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 
@@ -208,22 +208,21 @@ class AsyncEcsQueue:
         since: Since | None = None,
         owner: str | None = None,
         reason: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        key: str | None = None,
         limit: int | None = None,
     ) -> list[Record]:
         """Return the records of requests, see `EcsQueue.tasks`."""
-        return await self._call(
-            lambda: list(
-                self.queue.tasks(states=states, queue=queue, since=since, owner=owner, reason=reason, limit=limit)
-            )
-        )
+        find = partial(self.queue.tasks, states=states, queue=queue, since=since, owner=owner, reason=reason)
+        return await self._call(lambda: list(find(labels=labels, key=key, limit=limit)))
 
     async def stop(self, record_id: str, by: str | None = None) -> State:
         """Request a stop, and return the state after that, see `EcsQueue.stop`."""
         return await self._call(self.queue.stop, record_id, by)
 
-    async def pause(self, *queues: str) -> None:
+    async def pause(self, *queues: str) -> list[str]:
         """See `EcsQueue.pause`."""
-        await self._call(self.queue.pause, *queues)
+        return await self._call(self.queue.pause, *queues)
 
     async def resume(self, *queues: str) -> list[str]:
         """See `EcsQueue.resume`."""

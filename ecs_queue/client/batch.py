@@ -6,12 +6,13 @@ import concurrent.futures
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, overload
 
 from ecs_queue.client.handle import Handle, HandleResults
 from ecs_queue.client.producer import PreparedRequest
 from ecs_queue.errors import ResultTimeout, UnknownTask, UsageError
-from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.messages.result import TaskResult
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 from ecs_queue.runtask.resubmit import ResubmitChanges, build_resubmit_id, build_resubmit_line
@@ -29,6 +30,8 @@ class BatchClient(Protocol):
     def find_records(self, ids: Sequence[str]) -> list[Record | None]: ...
 
     def prepare(self, task: Mapping[str, Any], *, origin: str = ...) -> PreparedRequest: ...
+
+    def submitting(self, prepared_requests: Sequence[PreparedRequest]) -> AbstractContextManager[None]: ...
 
     def submit_prepared(self, prepared_requests: Sequence[PreparedRequest]) -> Batch: ...
 
@@ -125,8 +128,8 @@ class Batch(Sequence[Handle]):
         """Submit again what has failed so far, under new ids that name their origin, as `ecs-queue replay` does.
 
         Args:
-            states: Which ends are failures. UNKNOWN is none unless it is named: the task may still have run. So has a
-                request that the ledger does not know any more.
+            states: Which ends count as failures. UNKNOWN does so only if it is named, because the task may have run. A
+                request that the ledger does not know any more counts as UNKNOWN.
 
         Returns:
             The new handles, in the order of the failed requests; an empty batch when there are none.
@@ -135,7 +138,9 @@ class Batch(Sequence[Handle]):
             UsageError: Another process submitted one of them: `ecs-queue replay ID --submit` finds its request.
         """
         failed = [handle for handle in self._handles if handle.done() and _end_state(handle) in states]
-        return self._client.submit_prepared([self._prepare_again(handle) for handle in failed])
+        prepared_requests = [self._prepare_again(handle) for handle in failed]
+        with self._client.submitting(prepared_requests):
+            return self._client.submit_prepared(prepared_requests)
 
     def _is_done(self) -> bool:
         return all(handle.done() for handle in self._handles)

@@ -15,6 +15,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Self
 
@@ -36,9 +37,9 @@ from ecs_queue.journal import JournalStore, open_journal_store
 from ecs_queue.journal.client_journal import ClientJournal
 from ecs_queue.ledger import open_ledger
 from ecs_queue.ledger.base import Ledger
-from ecs_queue.messages.envelope import TaskResult, build_result
 from ecs_queue.messages.fields import Relaunch
 from ecs_queue.messages.queue_names import canonical_queue_name
+from ecs_queue.messages.result import TaskResult, build_result
 from ecs_queue.protocol.operations import OperationResult
 from ecs_queue.server_users import ServerUser
 
@@ -124,6 +125,7 @@ class EcsQueue(RequestControl):
         executor_config: Mapping[str, Any] | None = None,
         relaunch: Relaunch | None = None,
         retry_rules: Sequence[Mapping[str, Any]] | None = None,
+        concurrency_key: str | None = None,
         labels: Mapping[str, str] | None = None,
         traceparent: str | None = None,
     ) -> Handle:
@@ -151,6 +153,7 @@ class EcsQueue(RequestControl):
             executor_config=executor_config,
             relaunch=relaunch,
             retry_rules=retry_rules,
+            concurrency_key=concurrency_key,
             labels=labels,
             traceparent=traceparent,
         )
@@ -168,7 +171,16 @@ class EcsQueue(RequestControl):
             RequestTooLate: The ledger received a request after its `accept_until`; all others of its batch are queued.
         """
         lines = [request.to_task_line() if isinstance(request, Request) else request for request in requests]
-        prepared_requests = [self.prepare(task) for task in lines]
+        prepared_requests: list[PreparedRequest] = []
+        with self.submitting(prepared_requests):
+            for line in lines:
+                prepared_requests.append(self.prepare(line))
+            return self._submit_prepared_lines(prepared_requests, lines)
+
+    def _submit_prepared_lines(
+        self, prepared_requests: Sequence[PreparedRequest], lines: Sequence[Mapping[str, Any]]
+    ) -> Batch:
+        """Send requests, unless the ids that the caller chose belong to others."""
         producer.reject_duplicate_ids(prepared_requests)
         chosen = [item for item, line in zip(prepared_requests, lines, strict=True) if line.get("id") is not None]
         conflicts = [conflict.request.id for conflict in self.find_conflicts(chosen)]
@@ -188,6 +200,18 @@ class EcsQueue(RequestControl):
         """
         self._check_open()
         return self._sender.prepare(task, origin)
+
+    @contextmanager
+    def submitting(self, prepared_requests: Sequence[PreparedRequest]) -> Iterator[None]:
+        """End the spans of prepared requests as failed when an error ends their submission.
+
+        A caller that sends a prepared request again after an error does that within one such context.
+        """
+        try:
+            yield
+        except BaseException as error:
+            self._sender.fail(prepared_requests, type(error).__name__)
+            raise
 
     def find_conflicts(self, prepared_requests: Sequence[PreparedRequest]) -> list[PreparedRequest]:
         """Return those whose id belongs to another request in the ledger.

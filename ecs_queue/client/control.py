@@ -15,13 +15,13 @@ from ecs_queue.client.records import PAGE_SIZE, RecordFilter, find_record, iter_
 from ecs_queue.client.results import ResultReader
 from ecs_queue.client.sender import BATCH_SIZE, RequestSender
 from ecs_queue.crash_points import crash_point
-from ecs_queue.errors import UnknownTask, UsageError
+from ecs_queue.errors import LedgerUnavailable, MissingRight, UnknownTask, UsageError
 from ecs_queue.journal import check_has_journal, open_journal
 from ecs_queue.journal.base import JournalEvent, seq_sort_key
 from ecs_queue.journal.client_journal import ClientJournal
 from ecs_queue.journal.selection import EventFilter, follow_events, select_events
 from ecs_queue.ledger.base import Ledger
-from ecs_queue.messages.queue_names import canonical_queue_name
+from ecs_queue.messages.queue_names import parse_queue_name
 from ecs_queue.protocol.operations import ONLY_QUEUED, ResultCode
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.record_defects import build_broken_record
@@ -59,6 +59,7 @@ class RequestControl:
         owner: str | None = None,
         reason: str | None = None,
         labels: Mapping[str, str] | None = None,
+        key: str | None = None,
         limit: int | None = None,
     ) -> Iterator[Record]:
         """Yield the records of requests: first those that have not ended, then the others, each newest first.
@@ -70,16 +71,21 @@ class RequestControl:
             owner: Only requests whose results go to this owner.
             reason: Only requests whose reason contains this text, in upper or lower case.
             labels: Only requests with all of these labels.
+            key: Only requests with this concurrency key.
             limit: The maximum number.
+
+        Raises:
+            UsageError: No state has such a name, no queue can have it, or `since` is no time.
         """
         self._check_open()
         selection = RecordFilter(
             states=frozenset(map(_parse_state, states)),
-            queue=None if queue is None else canonical_queue_name(queue),
+            queue=None if queue is None else parse_queue_name(queue),
             since=None if since is None else self._resolve(since),
             owner=owner,
             reason=reason,
             labels=labels or {},
+            key=key,
         )
         page = PAGE_SIZE if limit is None else max(1, min(limit, PAGE_SIZE))
         return islice(iter_records(self.ledger, selection.matches, page), limit)
@@ -182,15 +188,32 @@ class RequestControl:
                 revoked += handle.note_stop(record)
         return revoked
 
-    def pause(self, *queues: str) -> None:
-        """Launch no more requests of these queues until they are resumed; tasks in flight go on."""
+    def pause(self, *queues: str) -> list[str]:
+        """Launch no more requests of these queues until they are resumed; tasks in flight go on.
+
+        Returns:
+            The queues that no live worker serves: their names may be misspelt. Empty when the workers cannot be listed.
+
+        Raises:
+            UsageError: No queue can have one of these names; then none is paused.
+        """
         self._check_open()
-        self.ledger.pause_queues([canonical_queue_name(queue) for queue in queues])
+        names = [parse_queue_name(queue) for queue in queues]
+        self.ledger.pause_queues(names)
+        try:
+            served = {name for worker in self.ledger.list_workers() for name in worker.queues}
+        except (LedgerUnavailable, MissingRight):  # the queues are paused, and a caller may rely on it
+            return []
+        return [name for name in names if name not in served]
 
     def resume(self, *queues: str) -> list[str]:
-        """Launch requests of these queues again, and return those that were paused. Workers follow within a second."""
+        """Launch requests of these queues again, and return those that were paused. Workers follow within a second.
+
+        Raises:
+            UsageError: No queue can have one of these names; then none is resumed.
+        """
         self._check_open()
-        names = [canonical_queue_name(queue) for queue in queues]
+        names = [parse_queue_name(queue) for queue in queues]
         paused = self.ledger.list_paused_queues()
         self.ledger.resume_queues(names)
         return [name for name in names if name in paused]

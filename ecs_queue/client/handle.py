@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from ecs_queue.client.producer import PreparedRequest
 from ecs_queue.error_text import traceback_text
 from ecs_queue.errors import ResultTimeout
-from ecs_queue.messages.envelope import TaskResult, build_result
+from ecs_queue.messages.result import TaskResult, build_result
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 

@@ -14,7 +14,8 @@ from opentelemetry import trace as api
 from ecs_queue.client.handle import Handle
 from ecs_queue.client.producer import PreparedRequest, is_accepted_code
 from ecs_queue.client.tracing import ClientTracing
-from ecs_queue.messages.envelope import TaskRequest, TaskResult
+from ecs_queue.messages.request import TaskRequest
+from ecs_queue.messages.result import TaskResult
 from ecs_queue.monitoring.otel_pipeline import SCOPE, STOP_SECONDS, SpanPipeline
 from ecs_queue.monitoring.otel_setup import report_outages
 from ecs_queue.monitoring.otel_traces import nanoseconds, parent_context
@@ -67,6 +68,13 @@ class OtelClientTracing(ClientTracing):
             span.set_status(api.StatusCode.ERROR)
         span.end()
 
+    def fail_submission(self, span: api.Span | None, error_type: str) -> None:
+        """See `ClientTracing`. The span of a request that the ledger has answered stays as it is."""
+        if span is not None and span.is_recording():
+            span.set_attribute("error.type", error_type)
+            span.set_status(api.StatusCode.ERROR)
+            span.end()
+
     def watch(self, handle: Handle) -> None:
         """See `ClientTracing`."""
         prepared_request = handle.prepared_request
@@ -84,8 +92,8 @@ class OtelClientTracing(ClientTracing):
             self._pipeline.join(STOP_SECONDS)
 
     def _note_result(self, submitted: Submitted, handle: Future[TaskResult]) -> None:
-        """Export the span of a result, from the request's end until it was here; a child of the request's span."""
-        if Future.exception(handle) is not None:  # the future's own: nothing here is the caller's having the result
+        """Export the span of a result, from the request's end to its arrival here, as a child of the request's span."""
+        if Future.exception(handle) is not None:  # of `Future`: `Handle`'s would confirm that the caller has it
             return
         result, trace, now = Future.result(handle), submitted.trace(), self._clock()
         finished_at = result.finished_at.timestamp() if result.finished_at else now

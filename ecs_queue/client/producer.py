@@ -12,8 +12,8 @@ from ecs_queue.broker.base import RequestMessage
 from ecs_queue.config import Config
 from ecs_queue.errors import BrokenRecord, IdConflict, RequestTooLate
 from ecs_queue.messages import envelope
-from ecs_queue.messages.envelope import TaskRequest
 from ecs_queue.messages.keyring import Keyring
+from ecs_queue.messages.request import TaskRequest
 from ecs_queue.protocol.operations import OperationResult, ResultCode
 from ecs_queue.protocol.record import Record, Submission
 from ecs_queue.runtask.arguments import RunTaskProfile
@@ -43,8 +43,10 @@ def prepare_request(request: TaskRequest, config: Config, keyring: Keyring) -> P
     Raises:
         InvalidRequest: It sets a launch policy that its queue does not allow.
     """
-    profile = profile_for_checks(config.profile(request.queue))
-    check_policies_allowed(request.given_policies(), profile.allowed_overrides, request.queue)
+    policies = request.given_policies()
+    if policies:
+        profile = profile_for_checks(config.profile(request.queue))
+        check_policies_allowed(policies, profile.allowed_overrides, request.queue)
     body = envelope.encode(request, keyring)
     nonce = envelope.compute_nonce(config.namespace, body)
     return PreparedRequest(request, build_submission(request, body, nonce, config.launch_deadline))

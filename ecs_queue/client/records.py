@@ -28,6 +28,7 @@ class RecordFilter:
         owner: Whom their results go to.
         reason: What their reason contains, in upper or lower case.
         labels: Labels that they have.
+        key: Their concurrency key.
     """
 
     states: frozenset[str] = frozenset()
@@ -36,6 +37,7 @@ class RecordFilter:
     owner: str | None = None
     reason: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    key: str | None = None
 
     def matches(self, record: Record) -> bool:
         """Return whether the record is selected."""
@@ -45,6 +47,7 @@ class RecordFilter:
             and (self.since is None or record.created_at >= self.since)
             and self.owner in (None, record.owner)
             and (self.reason is None or self.reason.lower() in record.reason.lower())
+            and self.key in (None, record.concurrency_key)
             and (not self.labels or self.labels.items() <= decode_labels(record).items())
         )
 

@@ -30,6 +30,7 @@ class RequestOptions(TypedDict, total=False):
     executor_config: Mapping[str, Any] | None
     relaunch: Relaunch | None
     retry_rules: Sequence[Mapping[str, Any]] | None
+    concurrency_key: str | None
     labels: Mapping[str, str] | None
     traceparent: str | None
 
@@ -54,6 +55,7 @@ class Request:
         executor_config: Other overrides of the launch, flat for the main container, or in RunTask's form.
         relaunch: When it is launched again; "never_started".
         retry_rules: What follows an attempt that failed, in place of its queue's (docs/policies.md); []: none.
+        concurrency_key: At most `max_per_key` requests of its queue with this key are in flight at a time.
         labels: What it is for, such as {"team": "data"}; its queue may make tags of them (docs/policies.md).
         traceparent: The trace (W3C) that the container continues.
     """
@@ -73,6 +75,7 @@ class Request:
     executor_config: Mapping[str, Any] | None = None
     relaunch: Relaunch | None = None
     retry_rules: Sequence[Mapping[str, Any]] | None = None
+    concurrency_key: str | None = None
     labels: Mapping[str, str] | None = None
     traceparent: str | None = None
 

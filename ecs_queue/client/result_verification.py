@@ -10,8 +10,9 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 
 from ecs_queue.errors import UndecodableMessage, UnverifiedMessage
-from ecs_queue.messages.envelope import TaskResult, build_result, decode_result
+from ecs_queue.messages.envelope import decode_result
 from ecs_queue.messages.keyring import Keyring
+from ecs_queue.messages.result import TaskResult, build_result
 from ecs_queue.protocol.record import Record
 
 ResultKey = tuple[str, str]  # id, nonce

@@ -17,11 +17,12 @@ from ecs_queue.client.handle import Handle
 from ecs_queue.client.producer import PreparedRequest
 from ecs_queue.client.result_inbox import ResultInbox
 from ecs_queue.client.result_verification import ResultKey, decode_result_keys, iter_confirmed_results
+from ecs_queue.client.running_requests import RunningRequests
 from ecs_queue.crash_points import crash_point
 from ecs_queue.errors import LedgerUnavailable, ResultTimeout, UnknownTask, UsageError
 from ecs_queue.ledger.base import Ledger
-from ecs_queue.messages.envelope import TaskResult, build_result
 from ecs_queue.messages.keyring import NO_KEYS, Keyring
+from ecs_queue.messages.result import TaskResult, build_result
 from ecs_queue.outage_log import OutageLine, OutageLog, OutagePhase
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.record_defects import is_broken_record
@@ -109,6 +110,7 @@ class ResultReader:
         self._to_check: deque[ResultKey] = deque()
         self._ledger_checked_at = float("-inf")
         self._outage_log = OutageLog(monotonic)
+        self.running = RunningRequests()
         self._result_count = 0
         self._thread_id: int | None = None
         self._is_running = False
@@ -266,6 +268,7 @@ class ResultReader:
         with self._lock:
             for key in [key for key, found in self._watched.items() if not any(ref() is not None for ref in found)]:
                 del self._watched[key]
+                self.running.discard(key)
 
     def _fail_all(self, error: Exception) -> None:
         with self._lock:
@@ -339,6 +342,7 @@ class ResultReader:
             logger.log(level, "Waiting for results: %s", line.describe("the ledger"))
 
     def _apply_record(self, key: ResultKey, record: Record | None) -> None:
+        self.running.note(key, record)
         if record is not None and record.nonce == key[1]:
             if record.is_terminal:
                 self.deliver(build_result(record))
@@ -359,6 +363,7 @@ class ResultReader:
         with self._lock:
             handles = self._handles(key)
             self._watched.pop(key, None)
+            self.running.discard(key)
             waiters = self._waiters.pop(key, ())
             self._mark(handles)
         with ExitStack() as stack:  # as in `_fail_all`; the last that is added is the first to be called

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,8 @@ from ecs_queue.journal.client_journal import ClientJournal
 from ecs_queue.ledger.base import Ledger
 from ecs_queue.messages import envelope
 from ecs_queue.messages.keyring import Keyring
+from ecs_queue.messages.request import new_request
+from ecs_queue.messages.result import build_result
 from ecs_queue.protocol.operations import OperationResult, ResultCode
 from ecs_queue.protocol.record import Record
 from ecs_queue.runtask.arguments import validate_request
@@ -34,6 +36,8 @@ logger = logging.getLogger("ecs_queue")
 BATCH_SIZE = 500
 #: How long a measured difference to the ledger's clock is used. Seconds.
 _CLOCK_SYNC_INTERVAL_SECONDS = 60.0
+#: A request that may be launched within this time is announced as one without a delay. More than clocks drift apart.
+_SHORT_DELAY_SECONDS = 5.0
 
 
 class RequestSender:
@@ -77,7 +81,7 @@ class RequestSender:
     def prepare(self, task: Mapping[str, Any], origin: str) -> PreparedRequest:
         """See `EcsQueue.prepare`."""
         fields = parse_task_line(task)
-        request = envelope.new_request(
+        request = new_request(
             now=self._now(for_deadline="expires_in" in fields or "delay" in fields),
             accept_seconds=self._config.accept_seconds,
             owner=self._owner,
@@ -88,8 +92,17 @@ class RequestSender:
         profile = producer.profile_for_checks(self._config.profile(request.queue))
         validate_request(profile, build_queued_task(request, 1, request.submitted_at), request.labels)
         request, span = self.tracing.begin_submission(request)
-        prepared = producer.prepare_request(request, self._config, self._keyring)
+        try:
+            prepared = producer.prepare_request(request, self._config, self._keyring)
+        except BaseException as error:
+            self.tracing.fail_submission(span, type(error).__name__)
+            raise
         return prepared if span is None else msgspec.structs.replace(prepared, submit_span=span)
+
+    def fail(self, prepared_requests: Iterable[PreparedRequest], error_type: str) -> None:
+        """Note that these are not sent after all, or may not have been."""
+        for prepared_request in prepared_requests:
+            self.tracing.fail_submission(prepared_request.submit_span, error_type)
 
     def find_conflicts(self, prepared_requests: Sequence[PreparedRequest]) -> list[PreparedRequest]:
         """See `EcsQueue.find_conflicts`."""
@@ -106,8 +119,7 @@ class RequestSender:
         crash_point("client.requests_put")
         created = [item for item, result in answered if result.code is ResultCode.CREATED]
         self._journal.record_submissions(item.submission for item in created)
-        # Of a delayed request no message announces anything: workers find it when its time has come.
-        self._publish_requests([item for item in created if not item.submission.delayed_until])
+        self._publish_requests(created)
         for item, result in answered:
             self.tracing.end_submission(item, result.code)
         for item, result in answered:
@@ -119,12 +131,12 @@ class RequestSender:
         if not producer.is_accepted(self._ledger.put([prepared_request.submission])[0]):
             return False
         crash_point("client.request_put_again")
-        self._publish_requests([] if prepared_request.submission.delayed_until else [prepared_request])
+        self._publish_requests([prepared_request])
         return True
 
     def publish_result(self, record: Record) -> None:
         """Publish the result of a request that a stop has ended."""
-        body = envelope.encode(envelope.build_result(record), self._keyring)
+        body = envelope.encode(build_result(record), self._keyring)
         try:
             self._broker.publish_results([(record.owner, body)])
             crash_point("client.stop_result_published")
@@ -149,7 +161,17 @@ class RequestSender:
                 logger.debug("Using this machine's clock for a deadline, the ledger's cannot be read: %s", error)
         return now - self._clock_offset
 
-    def _publish_requests(self, requests: Sequence[PreparedRequest]) -> None:
+    def _is_due_soon(self, prepared_request: PreparedRequest) -> bool:
+        delayed_until = prepared_request.submission.delayed_until
+        return not delayed_until or delayed_until <= self._now(for_deadline=True) + _SHORT_DELAY_SECONDS
+
+    def _publish_requests(self, created: Sequence[PreparedRequest]) -> None:
+        """Publish the messages of new requests, except of delayed ones, which workers find in the ledger in time.
+
+        A request that is due soon gets a message: it may be due before the ledger stores it, and would wait for the
+        sweep. A message that arrives too early has no effect.
+        """
+        requests = list(filter(self._is_due_soon, created))
         if not requests:
             return
         try:

@@ -9,7 +9,7 @@ from typing import Any
 from ecs_queue import durations
 from ecs_queue.client.main_container import MAIN_CONTAINER_FIELDS
 from ecs_queue.errors import InvalidRequest
-from ecs_queue.messages.envelope import VERSION_2_FIELDS
+from ecs_queue.messages.request import VERSION_2_FIELDS
 
 _TIMES = "a time such as 2026-11-29T03:00:00Z"
 #: Its members.
@@ -38,7 +38,10 @@ def parse_task_line(task: object) -> dict[str, Any]:
         raise InvalidRequest('command: expected a list of strings, for example ["echo", "hello"]')
     if "not_before" in fields:
         fields["not_before"] = _parse_time("not_before", fields["not_before"])
-    return parse_durations(fields) | {"command": list(command)}
+    fields = parse_durations(fields) | {"command": list(command)}
+    if fields.get("delay") == 0:  # what a program has computed: now
+        del fields["delay"]
+    return fields
 
 
 def parse_durations(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,6 +69,8 @@ def _parse_time(name: str, value: object) -> object:
 def _parse_duration(name: str, value: object) -> float:
     """Return the seconds of a member: a number, or text such as "90s" and "1h"."""
     seconds = durations.parse_duration(value)
+    if name == "delay" and seconds == 0:
+        return seconds
     if seconds is None or not 0 < seconds <= durations.MAX_SECONDS:
         raise InvalidRequest(f"{name}: expected a duration above 0, such as {durations.EXAMPLES}, found {value!r:.80}")
     return seconds

@@ -8,8 +8,8 @@ from typing import Any
 from ecs_queue.client.handle import Handle
 from ecs_queue.client.producer import PreparedRequest
 from ecs_queue.config import Config
-from ecs_queue.errors import ConfigError
-from ecs_queue.messages.envelope import TaskRequest
+from ecs_queue.messages.request import TaskRequest
+from ecs_queue.monitoring.otel_setup import missing_packages_error
 from ecs_queue.outage_log import OutageLine, OutagePhase
 from ecs_queue.protocol.operations import ResultCode
 
@@ -26,6 +26,9 @@ class ClientTracing:
     def end_submission(self, prepared_request: PreparedRequest, code: ResultCode) -> None:
         """Note what the ledger made of a request."""
 
+    def fail_submission(self, span: Any, error_type: str) -> None:
+        """Note on a span of `begin_submission` that its request is not sent after all, or may not have been."""
+
     def watch(self, handle: Handle) -> None:
         """Note the result when it comes."""
 
@@ -40,10 +43,7 @@ def open_client_tracing(config: Config) -> ClientTracing:
     try:
         from ecs_queue.client.otel_tracing import OtelClientTracing
     except ImportError:
-        raise ConfigError(
-            "otel_traces: expected OpenTelemetry's SDK and OTLP exporter to be installed, found that they are not; "
-            "pip install 'ecs-queue[otel]', or set otel_traces = False"
-        ) from None
+        raise missing_packages_error("otel_traces") from None
     return OtelClientTracing(config.namespace, log_outage)
 
 

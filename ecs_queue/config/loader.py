@@ -185,15 +185,15 @@ class _ConfigBuilder:
     def _check_iam(self, main: Mapping[str, Any]) -> None:
         for server in ("broker", "ledger"):
             key, login, url = f"{server}_iam", main[f"{server}_iam"], main[f"{server}_url"]
-            if login is None or url is None:
+            values = [self._sources.main[name] for name in (key, f"{server}_url") if name in self._sources.main]
+            if login is None or url is None or not values:  # without values of its own the ledger has the broker's
                 continue
             try:
                 if not is_server_url(url):
                     raise ConfigError(f"only a Redis or Valkey has such a log-in, and {server}_url is none")
                 find_iam_target(login, parse_server_url(url))
             except ConfigError as error:
-                values = (self._sources.main.get(key), self._sources.main.get(f"{server}_url"))
-                self._add_problem(MAIN_SECTION, key, str(error), *filter(None, values))
+                self._add_problem(MAIN_SECTION, key, str(error), *values)
 
     def _check_stores(self, main: dict[str, Any]) -> None:
         """Check what a broker that is no Redis needs beside it."""

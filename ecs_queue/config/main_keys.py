@@ -120,6 +120,13 @@ _MAIN_KEYS = (
         "Time limit for AWS's response. Default: 15, or 50 % of a shorter lease.",
     ),
     ConfigKey(
+        "http_client",
+        "botocore",
+        parsers.one_of("botocore", "curl"),
+        "What sends the calls to ECS. curl: libcurl, needs ecs-queue[curl] and less of a worker's processor time. "
+        "Through a proxy, with a client certificate and without verified TLS botocore sends them.",
+    ),
+    ConfigKey(
         "durability",
         "server",
         parsers.one_of("server", "aof", "replica"),
@@ -212,6 +219,14 @@ _MAIN_KEYS = (
         parsers.airflow_labels,
         "Labels of Airflow's tasks, separated by commas: dag_id, task_id, run_id, map_index, team. Set it when all "
         "workers know it.",
+    ),
+    ConfigKey(
+        "airflow_page",
+        None,
+        parsers.one_of("off", "read", "changes"),
+        "What the page in Airflow's UI offers to users with the rights (docs/airflow.md#the-page-in-airflow): off = "
+        "there is none, read, changes = also stop, replay, requeue, pause, resume, drain. Empty: read where [core] "
+        "executor names ecs-queue's executor, otherwise off.",
     ),
     ConfigKey(
         "retry_base_seconds",

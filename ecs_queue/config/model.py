@@ -50,6 +50,7 @@ class Config:
     call_budget_seconds: float
     connect_timeout_seconds: float
     read_timeout_seconds: float
+    http_client: Literal["botocore", "curl"]
     durability: str
     launch_deadline: float
     retention_seconds: float
@@ -66,6 +67,7 @@ class Config:
     accept_seconds: float
     acting_user: str | None
     airflow_labels: tuple[str, ...] | None
+    airflow_page: Literal["off", "read", "changes"] | None
     retry_base_seconds: float
     retry_cap_seconds: float
     socket_timeout_seconds: float

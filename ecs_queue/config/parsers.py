@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ecs_queue import durations
-from ecs_queue.broker_url import check_broker_url, holds_no_records
+from ecs_queue.broker_url import BROKER_SCHEMES, check_broker_url, holds_no_records
 from ecs_queue.config.prices import Price, parse_prices
 from ecs_queue.config.redact import redact_url
 from ecs_queue.error_text import error_text
 from ecs_queue.errors import ConfigError
 from ecs_queue.messages.keyring import SigningKey
-from ecs_queue.messages.labels import check_labels, check_name
+from ecs_queue.messages.labels import NAME_RULE, check_labels, check_name
 from ecs_queue.messages.retry_rules import parse_retry_rules
 from ecs_queue.protocol.record import RESERVED_NAMES
 from ecs_queue.protocol.retry_rules import RetryRule
@@ -32,7 +32,7 @@ from ecs_queue.runtask.botocore_model import run_task_shape
 from ecs_queue.runtask.capacity_variants import CapacityVariant, parse_variants
 from ecs_queue.runtask.casing import parse_bool
 from ecs_queue.runtask.overrides import parse_allowed_overrides
-from ecs_queue.server_url import parse_server_url
+from ecs_queue.server_url import is_server_url, parse_server_url
 
 Parser = Callable[[str], Any]
 
@@ -135,7 +135,12 @@ def store_url(value: str) -> str:
 def broker_url(value: str) -> str:
     """Parse the URL of a broker: amqp://, amqps:// or sqs://, or that of a store."""
     if not holds_no_records(value):
-        return store_url(value)
+        try:
+            return store_url(value)
+        except ConfigError as error:
+            if is_server_url(value):
+                raise
+            raise ConfigError(f"{error}; a broker's may also be {', '.join(BROKER_SCHEMES)}") from None
     try:
         check_broker_url(value)
     except ConfigError as error:
@@ -224,7 +229,7 @@ def person_name(value: str) -> str:
     try:
         check_name(value)
     except ValueError:
-        raise invalid_value("1 to 128 characters, none of them a control character", value) from None
+        raise invalid_value(f"1 to {NAME_RULE}", value) from None
     if value in RESERVED_NAMES:
         raise invalid_value(f"another name than {', '.join(sorted(RESERVED_NAMES))}", value)
     return value

@@ -39,6 +39,7 @@ class Profile(RunTaskProfile):
     weight: int = 1
     max_in_flight: int = 0
     max_starting: int = 0
+    max_per_key: int = 0
     launch_rate: float = 0.0
     launch_burst: int = 1
     event_queue_url: str | None = None

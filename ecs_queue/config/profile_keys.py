@@ -138,6 +138,13 @@ _PROFILE_KEYS = (
         "Maximum number of this queue's tasks between their launch and RUNNING (docs/policies.md). 0: no limit.",
     ),
     ConfigKey(
+        "max_per_key",
+        "0",
+        parsers.integer(0),
+        "Maximum number of this queue's requests in flight that have the same concurrency key (docs/policies.md). "
+        "0: no limit.",
+    ),
+    ConfigKey(
         "launch_rate",
         "0",
         parsers.number(0, "launches a second"),

@@ -15,6 +15,8 @@ _SECRET_NAME = re.compile(
     r"|(^|[_-])keys?($|[_-]id$)|(api|access|private|account)_?keys?",
     re.IGNORECASE,
 )
+#: Keys whose value names a person, perhaps by a mail address, which has no password before its `@`.
+_NAME_KEYS = frozenset({"acting_user"})
 # A value ends at the next separator only: an unquoted `#` or `?` belongs to it, as it may to a password.
 _PARAMETER = re.compile(r"([?&;])([^=&;?]*)=([^&;]*)")
 
@@ -88,4 +90,6 @@ def redact_config_value(key: str, text: str) -> str:
             return json.dumps(redact_run_task_kwargs(json.loads(text))) if text else ""
         except (ValueError, RecursionError):
             return REDACTED  # text that is not JSON cannot be searched for secrets
+    if key in _NAME_KEYS and "://" not in text:
+        return text
     return redact_url(text)

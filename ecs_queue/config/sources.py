@@ -22,7 +22,7 @@ from ecs_queue.config.main_keys import MAIN_KEYS, MAIN_SECTION, SECRET_KEYS
 from ecs_queue.config.profile_keys import PROFILE_KEYS, PROFILE_SECTION
 from ecs_queue.config.redact import holds_secret
 from ecs_queue.errors import ConfigError
-from ecs_queue.messages.queue_names import canonical_queue_name, is_queue_name
+from ecs_queue.messages.queue_names import QUEUE_NAME_RULE, canonical_queue_name, is_queue_name
 from ecs_queue.payload_repr import PayloadRepr
 
 #: Returns the value of a key of [ecs_queue] from Airflow's secrets backend; None if there is none.
@@ -191,7 +191,7 @@ def _find_section(merged: RawConfig, value: LayerValue) -> str | None:
         _add_problem(
             merged,
             value,
-            f"expected a queue's name of 1 to 64 of A-Z a-z 0-9 _ . - after the first dot, found {name!r}",
+            f"expected a queue's name of {QUEUE_NAME_RULE} after the first dot, found {name!r}",
         )
     return f"{PROFILE_SECTION}.{normal}"
 

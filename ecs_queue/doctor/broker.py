@@ -14,7 +14,12 @@ from ecs_queue.findings import Finding, Reporter
 
 
 def check_broker(
-    url: str, broker: Broker, queues: Sequence[str], monotonic: Callable[[], float] = time.monotonic
+    url: str,
+    broker: Broker,
+    queues: Sequence[str],
+    monotonic: Callable[[], float] = time.monotonic,
+    *,
+    has_canary: bool = False,
 ) -> Iterator[Finding]:
     """Check the broker at a URL without making a queue.
 
@@ -23,6 +28,7 @@ def check_broker(
         broker: The broker at this URL.
         queues: The queues to check, as far as they exist.
         monotonic: Seconds of a monotonic clock.
+        has_canary: Whether a request follows.
     """
     reporter = Reporter("broker")
     try:
@@ -41,6 +47,9 @@ def check_broker(
         took = (monotonic() - began) * 1000
         yield reporter.ok("server.reachable", f"{name} answers for {len(queues)} queue(s) in {took:.0f} ms")
         yield reporter.ok("server.queues", f"{waiting} message(s) wait")
+        if not has_canary:
+            text = "the rights to make queues, to publish and to receive are only tested by a real request"
+            yield reporter.info("server.rights", text, "add --canary")
         yield _transport(reporter, url)
 
 

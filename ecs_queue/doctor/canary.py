@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.errors import EcsQueueError, ResultTimeout
 from ecs_queue.findings import Finding, Reporter
-from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.messages.result import TaskResult
 
 STOPPED_BY = "doctor"
 

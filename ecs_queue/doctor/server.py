@@ -16,10 +16,10 @@ from ecs_queue.findings import Finding, Reporter
 from ecs_queue.ledger.needed_rights import needed_rights
 from ecs_queue.ledger.redis_script import wrap_redis_errors
 from ecs_queue.ledger.server_checks import check_facts, read_facts
-from ecs_queue.redis_connection import connect
+from ecs_queue.redis_connection import ask_each_sentinel, connect
 from ecs_queue.server_keys import ledger_prefix, namespace_prefix
-from ecs_queue.server_rights import RIGHTS_ADVICE
-from ecs_queue.server_url import parse_server_url
+from ecs_queue.server_rights import LEDGER_URL_KEY, RIGHTS_ADVICE
+from ecs_queue.server_url import ServerKind, parse_server_url
 from ecs_queue.server_url.iam import IamLogin
 from ecs_queue.server_users import ServerUser
 
@@ -72,6 +72,8 @@ def check_server(
         if skew is not None:
             yield _clock_skew(reporter, skew)
         yield _transport(reporter, url)
+        yield from _cluster(reporter, url, facts.info)
+        yield from _sentinels(reporter, ask_each_sentinel(url, timeout))
         yield from check_facts(reporter, facts, durability)
     except MissingRight as error:
         text = _name_role(error, role).removesuffix(f"; {RIGHTS_ADVICE}")
@@ -79,7 +81,8 @@ def check_server(
     except UnusableServer as error:
         yield reporter.unusable("server.url", str(error), f"correct {role}_url")
     except LedgerUnavailable as error:
-        advice = f"start the server, or correct {role}_url; look for firewalls, TLS (rediss://) and the password"
+        key = LEDGER_URL_KEY if role == "ledger" else f"{role}_url"
+        advice = f"start the server, or correct {key}; look for firewalls, TLS (rediss://) and the password"
         yield reporter.error("server.reachable", _name_role(error, role), advice)
     finally:
         client.close()
@@ -87,7 +90,8 @@ def check_server(
 
 def _name_role(error: Exception, role: str) -> str:
     """The sentence of an error that `wrap_redis_errors` has raised, about the server of this role."""
-    return str(error).replace("the ledger", f"the {role}", 1)
+    text = str(error).replace("the ledger", f"the {role}", 1)
+    return text if role == "ledger" else text.replace(LEDGER_URL_KEY, f"{role}_url")
 
 
 def _measure_round_trips(
@@ -150,6 +154,15 @@ def _transport(reporter: Reporter, url: str) -> Finding:
     )
 
 
+def _cluster(reporter: Reporter, url: str, info: Mapping[str, Any]) -> Iterator[Finding]:
+    """Say what a URL of one server means when a node of a cluster is there. AWS's endpoints lead to all nodes."""
+    parsed = parse_server_url(url)
+    is_cluster = "cluster" in (info.get("redis_mode"), info.get("server_mode"))
+    if is_cluster and parsed.kind is ServerKind.SINGLE and not parsed.addresses[0][0].endswith(".amazonaws.com"):
+        text = "a node of a cluster: a process that starts while this node is down does not find the others"
+        yield reporter.info("server.cluster", text, "name several: redis+cluster://HOST:PORT,HOST:PORT")
+
+
 def is_loopback(host: str) -> bool:
     """Return whether every address of the host is a loopback address."""
     with suppress(ValueError):
@@ -159,3 +172,22 @@ def is_loopback(host: str) -> bool:
     except OSError:
         return False
     return bool(found) and all(ipaddress.ip_address(address).is_loopback for address in found)
+
+
+def _sentinels(reporter: Reporter, named: Mapping[str, str]) -> Iterator[Finding]:
+    """Check whether the Sentinels agree: one with an old answer is outvoted while most of the others answer."""
+    primaries = sorted({primary for primary in named.values() if primary})
+    silent = [sentinel for sentinel, primary in named.items() if not primary]
+    if silent:
+        text = f"no primary is named by {len(silent)} of {len(named)} Sentinels: {', '.join(silent)}"
+        yield reporter.warning("server.sentinels", text, "start them, or correct their addresses in the URL")
+    if len(primaries) > 1:
+        groups = [f"{each} ({', '.join(key for key in named if named[key] == each)})" for each in primaries]
+        text = f"the Sentinels name different primaries: {', '.join(groups)}"
+        advice = (
+            "clients follow the majority; let the other ones forget the service and monitor it anew (SENTINEL REMOVE, "
+            "SENTINEL MONITOR), and make the former primary a replica"
+        )
+        yield reporter.warning("server.sentinels", text, advice)
+    elif named and not silent:
+        yield reporter.ok("server.sentinels", f"{primaries[0]} is named by all Sentinels ({len(named)})")

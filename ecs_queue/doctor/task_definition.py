@@ -12,6 +12,7 @@ from ecs_queue.ecs.awslogs import awslogs_options
 from ecs_queue.ecs.clients import Target
 from ecs_queue.findings import Finding, Reporter
 from ecs_queue.protocol.ecs_results import EcsErrorKind
+from ecs_queue.runtask.capacity import is_fargate
 
 _SHELLS = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
 _POLICY_ADVICE = "grant what conf/iam-doctor-policy.json has, to check it"
@@ -20,25 +21,62 @@ _POLICY_ADVICE = "grant what conf/iam-doctor-policy.json has, to check it"
 def check_task_definition(
     reporter: Reporter, config: Config, profile: Profile, target: Target, ecs: Any, logs: Any
 ) -> Iterator[Finding]:
-    """Check the task definition. `logs` is a CloudWatch Logs client; None: not AWS, without log groups and secrets."""
-    name = str(profile.task_definition or profile.run_task_kwargs.get("taskDefinition"))
-    answer, reason, error_kind = call_aws(ecs.describe_task_definition, taskDefinition=name)
-    if error_kind is not None:
-        yield _describe_failure(reporter, name, reason, error_kind)
+    """Check the task definition. `logs` is a CloudWatch Logs client; None: the endpoint is not AWS."""
+    finding, definition = _describe(reporter, profile, ecs)
+    yield finding
+    if definition is None:
         return
-    definition = answer["taskDefinition"]
-    shown = f"{definition.get('family')}:{definition.get('revision')}"
-    if definition.get("status") != "ACTIVE":
-        text = f"task definition {shown} is {definition.get('status')}"
-        yield reporter.error("aws.task_definition", text, "register a new revision, or name an ACTIVE one")
-    else:
-        yield reporter.ok("aws.task_definition", f"{shown} is ACTIVE")
     yield from _container(reporter, profile, definition)
     names = [container["name"] for container in definition["containerDefinitions"]]
     if profile.warm_seconds and profile.container_name in names:
         yield from check_warm_queue(reporter, config, profile, definition, has_secrets=logs is not None)
     yield from _placement(reporter, profile, definition)
-    yield from _log_group(reporter, profile, target, definition, logs)
+    options = awslogs_options(definition, profile.container_name)
+    if isinstance(options, str):
+        yield reporter.info("aws.log_group", options)
+    elif logs is None:
+        text = f"awslogs to {options['awslogs-group']}: not checked, {ecs.meta.endpoint_url} is not AWS"
+        yield reporter.info("aws.log_group", text)
+    else:
+        yield _log_group(reporter, target, options, logs)
+
+
+def check_definition(reporter: Reporter, profile: Profile, target: Target, ecs: Any) -> Iterator[Finding]:
+    """Check what a variant of a queue's capacity needs of its task definition, in the Region of `target`."""
+    region = _region_of(_name(profile))
+    if region not in ("", target.region):
+        text = f"task_definition is an ARN of {region}, and this variant launches in {target.region}"
+        yield reporter.error("aws.task_definition", text, "name the family, and register it in both Regions")
+        return
+    finding, definition = _describe(reporter, profile, ecs)
+    yield finding
+    if definition is not None:
+        yield from _container(reporter, profile, definition)
+        yield from _placement(reporter, profile, definition)
+
+
+def _name(profile: Profile) -> str:
+    return str(profile.task_definition or profile.run_task_kwargs.get("taskDefinition"))
+
+
+def _region_of(name: str) -> str:
+    """The Region of an ARN; "" for a family, because each Region has its own families."""
+    parts = name.split(":")
+    return parts[3] if parts[0] == "arn" and len(parts) > 4 else ""
+
+
+def _describe(reporter: Reporter, profile: Profile, ecs: Any) -> tuple[Finding, Mapping[str, Any] | None]:
+    """The finding, and the task definition; None when it cannot be read."""
+    name = _name(profile)
+    answer, reason, error_kind = call_aws(ecs.describe_task_definition, taskDefinition=name)
+    if error_kind is not None:
+        return _describe_failure(reporter, name, reason, error_kind), None
+    definition = answer["taskDefinition"]
+    shown = f"{definition.get('family')}:{definition.get('revision')}"
+    if definition.get("status") == "ACTIVE":
+        return reporter.ok("aws.task_definition", f"{shown} is ACTIVE"), definition
+    text = f"task definition {shown} is {definition.get('status')}"
+    return reporter.error("aws.task_definition", text, "register a new revision, or name an ACTIVE one"), definition
 
 
 def _describe_failure(reporter: Reporter, name: str, reason: str, error_kind: EcsErrorKind) -> Finding:
@@ -87,42 +125,47 @@ def _swallows_command(entry_point: Sequence[str]) -> bool:
 
 def _placement(reporter: Reporter, profile: Profile, definition: Mapping[str, Any]) -> Iterator[Finding]:
     """Launch type and network mode must fit the task definition, otherwise RunTask refuses every task."""
-    compatible = definition.get("compatibilities") or []
-    launch_type = None if profile.capacity_provider_strategy is not None else (profile.launch_type or "FARGATE")
+    compatible, strategy = definition.get("compatibilities") or [], profile.capacity_provider_strategy
+    launch_type = _launch_type_of(strategy) if strategy is not None else (profile.launch_type or "FARGATE")
     if launch_type and compatible and launch_type not in compatible:
         text = f"it is compatible with {', '.join(compatible)}, not with launch_type {launch_type}"
+        if strategy:
+            text = f"{text}, that of its capacity providers"
         yield reporter.error("aws.launch_type", text, "set requiresCompatibilities in it, or another launch_type")
+    system = str((definition.get("runtimePlatform") or {}).get("operatingSystemFamily") or "LINUX")
+    if any(entry.get("capacityProvider") == "FARGATE_SPOT" for entry in strategy or ()) and system != "LINUX":
+        text = f"Fargate Spot runs Linux only, and the task definition has {system}"
+        yield reporter.error("aws.launch_type", text, "use FARGATE for this queue")
     mode = definition.get("networkMode")
     if mode is None:
         return
     if launch_type == "FARGATE" and mode != "awsvpc":
         advice = "register it with networkMode awsvpc"
         yield reporter.error("aws.network", f"Fargate needs networkMode awsvpc, it has {mode}", advice)
+    elif mode == "awsvpc" and not (profile.subnets or profile.run_task_kwargs.get("networkConfiguration")):
+        yield reporter.error("aws.network", "its networkMode is awsvpc, and no subnets are set", "set subnets")
     elif mode != "awsvpc" and profile.subnets:
         text = f"subnets are set and its networkMode is {mode}: ECS refuses the network configuration"
         yield reporter.error("aws.network", text, "remove subnets and security_groups, or use networkMode awsvpc")
 
 
-def _log_group(
-    reporter: Reporter, profile: Profile, target: Target, definition: Mapping[str, Any], logs: Any
-) -> Iterator[Finding]:
-    options = awslogs_options(definition, profile.container_name)
-    if isinstance(options, str):
-        yield reporter.info("aws.log_group", options)
-        return
+def _launch_type_of(strategy: Sequence[Mapping[str, Any]]) -> str | None:
+    """The launch type that the tasks of a strategy have; None where the cluster decides, or none fits."""
+    kinds = {is_fargate({"capacityProviderStrategy": [entry]}) for entry in strategy}
+    return None if len(kinds) != 1 else "FARGATE" if kinds == {True} else "EC2"
+
+
+def _log_group(reporter: Reporter, target: Target, options: Mapping[str, str], logs: Any) -> Finding:
     group = options["awslogs-group"]
-    if options.get("awslogs-create-group") == "true" or logs is None:
-        yield reporter.ok("aws.log_group", f"awslogs to {group}")
-        return
+    if options.get("awslogs-create-group") == "true":
+        text = f"awslogs to {group}, which it creates; whether the execution role may do that was not checked"
+        return reporter.info("aws.log_group", text, "it needs logs:CreateLogGroup")
     if options.get("awslogs-region", target.region) != target.region:
-        yield reporter.info("aws.log_group", f"{group} is in {options['awslogs-region']}, and was not checked")
-        return
+        return reporter.info("aws.log_group", f"{group} is in {options['awslogs-region']}, and was not checked")
     answer, reason, error_kind = call_aws(logs.describe_log_groups, logGroupNamePrefix=group)
     if error_kind is not None:
-        text = f"the log group {group} cannot be checked: {reason}"
-        yield reporter.info("aws.log_group", text, _POLICY_ADVICE)
-    elif any(entry.get("logGroupName") == group for entry in answer["logGroups"]):
-        yield reporter.ok("aws.log_group", f"awslogs to {group}, which exists")
-    else:
-        text = f"the log group {group} does not exist: every task would fail to start"
-        yield reporter.error("aws.log_group", text, "create it, or set awslogs-create-group in the task definition")
+        return reporter.info("aws.log_group", f"the log group {group} cannot be checked: {reason}", _POLICY_ADVICE)
+    if any(entry.get("logGroupName") == group for entry in answer["logGroups"]):
+        return reporter.ok("aws.log_group", f"awslogs to {group}, which exists")
+    text = f"the log group {group} does not exist: every task would fail to start"
+    return reporter.error("aws.log_group", text, "create it, or set awslogs-create-group in the task definition")

@@ -45,7 +45,7 @@ def check_warm_queue(
 
 
 def _platform_defects(profile: Profile, definition: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (what is wrong, what to do) of what no runner can start on. Other containers do not matter."""
+    """Yield (what is wrong, what to do) for platforms on which no runner can start. Other containers do not matter."""
     system = str((definition.get("runtimePlatform") or {}).get("operatingSystemFamily") or "LINUX")
     if system != "LINUX":
         yield f"a runner needs Linux, the task definition has {system}", "set warm_seconds = 0 for this queue"

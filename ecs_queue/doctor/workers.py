@@ -33,6 +33,8 @@ def check_workers(config: Config, broker: Broker, ledger: Ledger, version: str) 
             return
     try:
         workers, counts = ledger.list_workers(), ledger.count_by_state()
+        queues = {*counts, *(profile.queue for profile in config.profiles())} - {""}
+        key_waiting = ledger.count_waiting_for_keys(sorted(queues))
     except (LedgerUnavailable, MissingRight, UnusableServer) as error:
         yield reporter.error("ledger.reachable", str(error), "correct the ledger first")
         return
@@ -44,13 +46,31 @@ def check_workers(config: Config, broker: Broker, ledger: Ledger, version: str) 
     live = {queue: sum(states.get(state, 0) for state in _LIVE_STATES) for queue, states in counts.items()}
     waiting = {queue: number for queue, number in live.items() if number and queue not in served}
     for queue, number in sorted(waiting.items()):
-        text = f"{number} live requests, and no worker serves this queue"
+        text = f"{number} live request{'s' if number > 1 else ''}, and no worker serves this queue"
         advice = f"start one: ecs-queue worker --queues {queue}"
         yield Reporter(queue).error("queues.unserved", text, advice)
     launched = sum(states.get(State.LAUNCHED, 0) for states in counts.values())
     if config.max_in_flight and launched >= config.max_in_flight:
         text = f"max_in_flight = {config.max_in_flight} is reached: launches wait for tasks to end"
         yield reporter.info("config.max_in_flight", text)
+    for queue, number in key_waiting.items():
+        yield from _full_keys(config, queue, number)
+
+
+def _full_keys(config: Config, queue: str, waiting: int) -> Iterator[Finding]:
+    """What is found about a queue some of whose requests wait for their concurrency key, and about its limit."""
+    reporter, profile = Reporter(queue), config.profile(queue)
+    limit = profile.max_per_key
+    bound = min(filter(None, (profile.max_in_flight, config.max_in_flight)), default=0)
+    if waiting and limit:
+        text = f"{waiting} requests wait for their concurrency key; max_per_key is {limit} in this configuration"
+        yield reporter.info("queues.max_per_key", text)
+    elif waiting:
+        text = f"{waiting} requests wait for their concurrency key, and max_per_key is 0 here: the workers have a limit"
+        yield reporter.warning("queues.max_per_key", text, "give this command the configuration of the workers")
+    if bound and limit >= bound:
+        text = f"max_per_key = {limit} limits nothing: max_in_flight = {bound} is reached first"
+        yield reporter.warning("queues.max_per_key", text, "lower max_per_key, or set it to 0")
 
 
 def _alive_workers(reporter: Reporter, workers: list[WorkerInfo]) -> Finding:
@@ -91,6 +111,13 @@ def check_config(config: Config) -> Iterator[Finding]:
     reporter = Reporter("configuration")
     yield reporter.ok("config.valid", f"namespace {config.namespace}, {len(config.profiles())} profile(s)")
     yield from check_secret_files(config)
+    for profile in config.profiles():
+        if profile.max_starting and not profile.start_timeout:
+            text = (
+                f"max_starting = {profile.max_starting}, and no start_timeout: tasks that never start block the queue"
+            )
+            advice = "set start_timeout: some tasks never leave PENDING"
+            yield Reporter(profile.queue).warning("config.max_starting", text, advice)
     if config.retry_base_seconds < 2:
         text = f"retry_base_seconds = {config.retry_base_seconds:g} is below 2"
         advice = "only for tests: a fail-over that loses a second could lose two launch numbers"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from ecs_queue.client.client import EcsQueue
 from ecs_queue.local.ecs import local_environment
 from ecs_queue.local.stack import LocalStack, StackOptions
 from tests.processes import CLI_COMMAND, QUICK_SETTINGS
+from tests.restored_logging import restored_logging
 from tests.servers import require_redis_binary
 from tests.wait import wait_until
 
@@ -29,14 +29,8 @@ Invoke = Callable[..., Result]
 
 @pytest.fixture(autouse=True)
 def _restore_logging() -> Iterator[None]:
-    """Each command sets up logging for its process; here that is pytest's."""
-    root, ours = logging.getLogger(), logging.getLogger("ecs_queue")
-    handlers, levels = root.handlers[:], (root.level, ours.level)
-    yield
-    logging.captureWarnings(False)
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
+    with restored_logging():
+        yield
 
 
 @pytest.fixture

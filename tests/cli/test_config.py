@@ -34,6 +34,7 @@ def test_every_key_is_shown_with_its_origin_and_no_password(invoke: Invoke, tmp_
     text = invoke("config", "--config", str(file), env=env).stdout
     assert "hunter2" not in text + done.stdout
     assert "redis://user:***@redis.internal:6379/0" in text
+    assert "queue gpu: expected container_name to be set" in text
 
 
 @pytest.mark.parametrize(("installed", "words"), [(True, "conn_id: honoured"), (False, "conn_id: not honoured")])

@@ -7,7 +7,9 @@ from contextlib import closing
 
 import pytest
 
+from ecs_queue.cli.cost import find_reading_start
 from ecs_queue.client.client import EcsQueue
+from ecs_queue.config import load_config
 from ecs_queue.journal import open_journal
 from tests.cli.conftest import Deployment, Invoke, json_lines
 from tests.wait import wait_until
@@ -63,3 +65,9 @@ def test_a_table_that_has_no_prices_is_refused(invoke: Invoke, no_worker_environ
     done = invoke("cost", env={**no_worker_environ, "AIRFLOW__ECS_QUEUE__PRICES": prices})
     assert done.exit_code == 2
     assert "prices: expected " in done.stderr
+
+
+@pytest.mark.parametrize(("warm_seconds", "since", "expected"), [(0, 9e5, 9e5), (60, 9e5, 813600.0), (60, None, None)])
+def test_what_runners_did_before_the_time_is_read(warm_seconds: int, since: float, expected: float) -> None:
+    config = load_config(environ={"AIRFLOW__AWS_ECS_EXECUTOR_ETL__WARM_SECONDS": str(warm_seconds)})
+    assert find_reading_start(config, since) == expected

@@ -10,7 +10,7 @@ import pytest
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.ledger.base import DeadLetter
 from ecs_queue.messages import envelope
-from ecs_queue.messages.envelope import TaskRequest
+from ecs_queue.messages.request import TaskRequest, new_request
 from tests.cli.conftest import Deployment, Invoke, json_lines
 from tests.wait import wait_until
 
@@ -35,7 +35,7 @@ def body(record_id: str, **fields: Any) -> bytes:
         "accept_seconds": 60.0,
         "executor_config": config,
     }
-    return envelope.encode(envelope.new_request(id=record_id, **(known | fields)))
+    return envelope.encode(new_request(id=record_id, **(known | fields)))
 
 
 def request_of(client: EcsQueue, record_id: str) -> TaskRequest:
@@ -69,6 +69,15 @@ def test_dead_letters_are_counted_by_queue_and_kind_of_reason_then_listed(
     assert shown.stdout.splitlines()[1].split()[:2] == ["3", "default"]
     assert {line.split()[0] for line in shown.stdout.splitlines()[-2:]} < set(lines)
     assert "the newest 2 of 4" in shown.stderr
+
+
+def test_an_id_of_one_letter_does_not_change_the_words_of_a_reason(
+    invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
+) -> None:
+    for name in ("a", "e", "an"):
+        add_dead_letter(client, f"k-{name}", body(name), reason=f"another request has the id {name}")
+    counts = json_lines(invoke("dead", "list", "--counts", "--json", env=no_worker_environ).stdout)
+    assert [(pile["count"], pile["reason"]) for pile in counts] == [(3, "another request has the id ID")]
 
 
 def test_no_dead_letters_is_nothing_on_stdout(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
@@ -220,7 +229,7 @@ def test_a_dead_letter_of_a_worker_runs_when_it_is_requeued(deployment: Deployme
     with deployment.make_client() as client:
         prepared = client.prepare({"id": "twice", "command": ["sh", "-c", "exit 5"]})
         client.send([prepared])
-        other = envelope.encode(envelope.new_request(id="twice", command=["true"], now=1.7e9, accept_seconds=1e9))
+        other = envelope.encode(new_request(id="twice", command=["true"], now=1.7e9, accept_seconds=1e9))
         client._broker.publish_requests([_outgoing(other)])
         wait_until(
             lambda: any(b"true" in found.body for found in client.ledger.list_dead_letters(10)),

@@ -18,7 +18,7 @@ import pytest
 from ecs_queue.cli import demo
 from ecs_queue.cli.demo_tasks import DemoTask, demo_tasks
 from ecs_queue.cli.demo_view import DemoView, LiveDemoView, open_demo_view
-from ecs_queue.messages.envelope import TaskResult, build_result
+from ecs_queue.messages.result import TaskResult, build_result
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 from tests.cli.conftest import json_lines

@@ -15,6 +15,7 @@ def test_a_stack_in_order_is_exit_status_0_and_its_canary_comes_back(deployment:
     by_check = {line["check"]: line for line in lines}
     assert by_check["canary.result"]["severity"] == "ok"
     assert by_check["canary.result"]["text"].startswith("SUCCESS")
+    assert "--canary" not in done.stdout  # nothing is left to test with one
     assert by_check["aws.identity"]["severity"] == "info"  # the local ECS is not AWS
     assert all(line["advice"] for line in lines if line["severity"] in ("warning", "error"))
 
@@ -22,6 +23,9 @@ def test_a_stack_in_order_is_exit_status_0_and_its_canary_comes_back(deployment:
 def test_strict_counts_warnings(deployment: Deployment) -> None:
     """The stack's server keeps nothing on disk, and its times are a test's."""
     assert deployment.run("doctor", "--strict").returncode == 1
+    done = deployment.run("doctor")
+    assert done.returncode == 0
+    assert done.stderr == f"the doctor found {done.stdout.count('WARNING')} warnings: see above\n"
 
 
 def test_a_canary_that_fails_is_exit_status_1(deployment: Deployment) -> None:
@@ -29,7 +33,8 @@ def test_a_canary_that_fails_is_exit_status_1(deployment: Deployment) -> None:
     assert done.returncode == 1
     assert "exit 3" in done.stdout
     assert "-> `ecs-queue status " in done.stdout
-    assert "the doctor found problems" in done.stderr
+    warnings = done.stdout.count("WARNING")
+    assert done.stderr.endswith(f"the doctor found 1 error and {warnings} warnings: see above\n")
 
 
 def test_without_a_worker_the_canary_says_so_and_is_stopped(
@@ -48,6 +53,15 @@ def test_without_a_worker_the_canary_says_so_and_is_stopped(
 def test_only_the_chosen_queues_are_checked(deployment: Deployment) -> None:
     lines = json_lines(deployment.run("doctor", "--json", "--queue", "etl").stdout)
     assert {line["subject"] for line in lines if line["check"].startswith("aws.")} == {"etl"}
+
+
+def test_a_profile_that_cannot_launch_is_an_error_that_names_the_queue_once(
+    invoke: Invoke, no_worker_environ: Mapping[str, str]
+) -> None:
+    env = {**no_worker_environ, "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": ""}
+    done = invoke("doctor", "--queue", "etl", env=env)
+    assert done.exit_code == 1
+    assert "ERROR    etl: expected cluster to be set, found nothing" in done.stdout
 
 
 def test_an_unreachable_server_is_exit_status_1_and_the_rest_is_checked(deployment: Deployment) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -84,17 +85,20 @@ def test_the_environments_of_several_stacks_are_told_apart_by_their_ports_and_th
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     endpoints = [f"http://127.0.0.1:{port}" for port in (8001, 8002)]
     none = invoke("local", "env")
-    assert (none.exit_code, none.stdout) == (2, "")
+    assert (none.exit_code, none.stdout) == (2, "false\n")
     assert "no local stack of yours is running: start one in another shell" in none.stderr
     with publish_environment({"AWS_ENDPOINT_URL_ECS": endpoints[0]}):
         with publish_environment({"AWS_ENDPOINT_URL_ECS": endpoints[1], "WORD": "it's"}):
             several = invoke("local", "env")
-            assert (several.exit_code, several.stdout) == (2, "")
+            assert (several.exit_code, several.stdout) == (2, "false\n")
             assert "2 local stacks are running: choose one with --port 8001 or --port 8002" in several.stderr
-            chosen = invoke("local", "env", "--port", "8002", env={"AWS_PROFILE": "mine"})
+            assert 'eval "$(ecs-queue local env --port 8001)"' in several.stderr
+            chosen = invoke(
+                "local", "env", "--port", "8002", env={"AWS_PROFILE": "mine", "ECS_QUEUE_CONFIG": "mine.cfg"}
+            )
             lines = chosen.stdout.splitlines()
             assert lines[-2:] == [f"export AWS_ENDPOINT_URL_ECS={endpoints[1]}", "export WORD='it'\"'\"'s'"]
-            assert "unset AWS_PROFILE" in lines
+            assert {"unset AWS_PROFILE", "unset ECS_QUEUE_CONFIG"} <= set(lines)
         only = json.loads(invoke("local", "env", "--json").stdout)
         assert only["environment"] == {"AWS_ENDPOINT_URL_ECS": endpoints[0]}
         (directory,) = tmp_path.iterdir()
@@ -103,8 +107,50 @@ def test_the_environments_of_several_stacks_are_told_apart_by_their_ports_and_th
     assert list(tmp_path.iterdir()) == []
     with running("local", "--workers", "0", environ={**os.environ, "TMPDIR": str(tmp_path)}) as process:
         until(process, "Ctrl-C here ends everything")
-        assert len(find_environments()) == 1
+        (environment,) = find_environments()
+        with running("local", "--workers", "0", environ={**os.environ, "TMPDIR": str(tmp_path)}) as second:
+            until(second, "local env --port ")
+        assert find_environments() == [environment]
     assert find_environments() == []
+
+
+@pytest.mark.parametrize("shell", [name for name in ("sh", "bash", "zsh", "ksh") if name == "sh" or shutil.which(name)])
+def test_a_script_that_evaluates_the_environment_of_no_stack_goes_no_further(tmp_path: Path, shell: str) -> None:
+    """The text that `eval` gets must fail: of nothing `eval` makes a success, whatever the command's status was."""
+    environ = {**os.environ, "TMPDIR": str(tmp_path), "AIRFLOW__ECS_QUEUE__NAMESPACE": "mine"}
+    use = f'eval "$({shlex.join(CLI_COMMAND)} local env)"'
+    script = f'{use} && echo reached; echo "$? $AIRFLOW__ECS_QUEUE__NAMESPACE"; set -e; {use}; echo reached'
+    done = subprocess.run([shell, "-c", script], env=environ, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "1 mine\n")
+    assert done.stderr.count("no local stack of yours is running") == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("env", "--prot", "1"), ("env", "--port", "x"), ("--port", "8001", "env"), ("enw",), ("env", "--namespace", "n")],
+    ids=" ".join,
+)
+def test_a_shell_gets_a_line_that_fails_for_every_mistake(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    done = invoke("local", *arguments)
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "false\n", 1)
+    assert invoke("local", *arguments, "--json").stdout == ""
+    monkeypatch.setattr("ecs_queue.cli.local.is_terminal", lambda: True)
+    assert invoke("local", *arguments).stdout == ""
+
+
+def test_the_help_of_local_is_no_line_for_a_shell(invoke: Invoke) -> None:
+    for arguments in (("--help",), ("env", "--help")):
+        done = invoke("local", *arguments)
+        assert (done.exit_code, "false\n" in done.stdout.splitlines(keepends=True)) == (0, False)
+
+
+def test_local_takes_no_configuration_and_says_how_workers_get_one(invoke: Invoke) -> None:
+    done = invoke("local", "--config", "policies.cfg")
+    assert done.exit_code == 2
+    assert "local takes no --config: it starts its own server and ECS; for workers with a configuration" in done.stderr
+    assert "--workers 0" in done.stderr
 
 
 def test_local_hands_the_time_before_a_start_to_its_ecs(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

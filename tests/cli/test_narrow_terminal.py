@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from ecs_queue.client.client import EcsQueue
-from ecs_queue.ledger.base import WorkerInfo
 from tests.cli.terminal import plain, run_on_terminal
 from tests.processes import CLI_COMMAND
+from tests.worker_info import make_worker_info
 
 QUEUE = "nightly_reports_of_the_finance_department"
 
@@ -27,12 +27,13 @@ def client(environ: Mapping[str, str]) -> Iterator[EcsQueue]:
     with EcsQueue.from_config(environ=environ, owner="") as queue:
         queue.submit(["true"], queue=QUEUE)
         queue.stop(queue.submit(["true"]).id, by="the operator who is on call this night, as he wrote")
-        now = queue.ledger.now()
-        worker = WorkerInfo(
-            name="launcher-in-eu-central-1a-1", host="h", pid=1, version="1", queues=["default", QUEUE], started_at=now,
-            health="default: the role may not call ecs:RunTask", concurrency=1, launches_in_progress=0,
-            launched_total=4, ended_total=3,
-        )  # fmt: skip
+        worker = make_worker_info(
+            "launcher-in-eu-central-1a-1",
+            queues=["default", QUEUE],
+            health="default: the role may not call ecs:RunTask",
+            launched_total=4,
+            ended_total=3,
+        )
         queue.ledger.heartbeat(worker, 300)
         yield queue
 

@@ -57,11 +57,14 @@ def test_the_runners_of_a_pool_are_counted_and_drained(
     assert table[1].split()[:8] == ["etl", "0123456789abcdef", "1", "1", "0", "0", "1", "7"]
 
     assert invoke("pools", "drain", "etl", "other", env=no_worker_environ).stdout.splitlines() == [
-        "etl: 2 runners will leave",
+        "etl: 3 runners will leave",
         "other: 0 runners will leave",
     ]
     (shown,) = json_lines(invoke("pools", "--json", env=no_worker_environ).stdout)
-    assert (shown["busy"], shown["leaving"]) == (0, 1)
+    assert (shown["starting"], shown["busy"], shown["leaving"]) == (0, 0, 1)
+    found = client.status("new")
+    assert (found.state, found.reason) == ("QUEUED", "its pool was drained before its runner had taken it")
+    assert client.ledger.read_runs([runs["new"]]) == [None]
 
 
 def test_without_runners_it_says_when_there_are_some(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:

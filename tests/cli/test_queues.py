@@ -69,6 +69,62 @@ def test_a_queue_that_waits_for_tasks_to_start_says_so(
     assert json_lines(invoke("status", "e0", "--json", env=environ).stdout)[0]["waits_for"] is None
 
 
+def test_requests_whose_key_is_full_say_so(
+    invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
+) -> None:
+    environ = {**no_worker_environ, "AIRFLOW__AWS_ECS_EXECUTOR_ETL__MAX_PER_KEY": "1"}
+    for number, key in enumerate(("customer 7", "customer 7", "customer 8")):
+        line = ("submit", "--queue", "etl", "--id", f"e{number}", "--key", key, "--", "true")
+        assert invoke(*line, env=environ).exit_code == 0
+    codes = []
+    for number in range(3):
+        request = ClaimRequest(claim=f"c{number}", worker="w", args="{}", target="t", key_limit=1)
+        codes.append(client.ledger.claim(f"e{number}", request).code)
+    assert codes == [ResultCode.RUN_TASK, ResultCode.KEY_FULL, ResultCode.RUN_TASK]
+
+    lines = {line["queue"]: line for line in json_lines(invoke("queues", "--json", env=environ).stdout)}
+    assert (lines["etl"]["max_per_key"], lines["etl"]["key_waiting"]) == (1, 1)
+    assert (lines["default"]["max_per_key"], lines["default"]["key_waiting"]) == (None, 0)
+    table = {line.split()[0]: line for line in invoke("queues", env=environ).stdout.splitlines()}
+    assert table["etl"].endswith("1 request waiting for a key")
+
+    waits_for = "max_per_key of its queue: 1 of 1 in flight with the key customer 7, 1 request waiting"
+    shown = invoke("status", "e1", env=environ).stdout
+    assert waits_for in shown
+    assert "next attempt" not in shown
+    (facts,) = json_lines(invoke("status", "e1", "--json", env=environ).stdout)
+    assert (facts["concurrency_key"], facts["waits_for"]) == ("customer 7", waits_for)
+    (facts,) = json_lines(invoke("status", "e0", "--json", env=environ).stdout)
+    assert (facts["concurrency_key"], facts["waits_for"]) == ("customer 7", None)
+    for limit in ("0", "3"):  # other than that of the worker which claimed them
+        other = {**environ, "AIRFLOW__AWS_ECS_EXECUTOR_ETL__MAX_PER_KEY": limit}
+        (facts,) = json_lines(invoke("status", "e1", "--json", env=other).stdout)
+        assert facts["waits_for"] == (
+            "max_per_key of its queue: 1 in flight with the key customer 7, 1 request waiting; "
+            f"max_per_key is {limit} in the configuration here, and that of the workers counts"
+        )
+
+    found = json_lines(invoke("tasks", "--key", "customer 7", "--json", env=environ).stdout)
+    assert {line["id"] for line in found} == {"e0", "e1"}
+    assert invoke("tasks", "--key", "none", env=environ).stderr == "no such requests\n"
+
+
+def test_a_request_whose_turn_it_is_waits_for_its_key_no_longer(
+    invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
+) -> None:
+    environ = {**no_worker_environ, "AIRFLOW__AWS_ECS_EXECUTOR_ETL__MAX_PER_KEY": "3"}
+    client.submit_many([{"command": ["true"], "queue": "etl", "id": f"e{n}", "concurrency_key": "k"} for n in range(3)])
+    for number, limit in ((0, 1), (1, 1), (2, 3)):  # the limit is raised: e1 has its turn when e2 has started
+        request = ClaimRequest(claim=f"c{number}", worker="w", args="{}", target="t", key_limit=limit)
+        client.ledger.claim(f"e{number}", request)
+
+    (facts,) = json_lines(invoke("status", "e1", "--json", env=environ).stdout)
+    assert (facts["state"], facts["waits_for"]) == ("QUEUED", None)
+    full = {**environ, "AIRFLOW__AWS_ECS_EXECUTOR_ETL__MAX_IN_FLIGHT": "2"}
+    (facts,) = json_lines(invoke("status", "e1", "--json", env=full).stdout)
+    assert facts["waits_for"] == "max_in_flight of its queue: 2 of 2"
+
+
 def test_a_queue_with_a_rate_shows_it(invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue) -> None:
     environ = {**no_worker_environ, "AIRFLOW__AWS_ECS_EXECUTOR_ETL__LAUNCH_RATE": "0.5"}
     client.submit(["true"], queue="etl", id="e")
@@ -106,7 +162,7 @@ def test_a_paused_queue_launches_nothing_until_it_is_resumed(
     done = invoke("queues", "pause", "etl", "reports", env=no_worker_environ)
 
     assert done.stdout.splitlines() == ["etl: paused", "reports: paused"]
-    assert "no live worker serves the queue etl" in done.stderr
+    assert "no live worker serves queue etl; check its name" in done.stderr
     assert sorted(client.ledger.list_paused_queues()) == ["etl", "reports"]
     assert client.ledger.claim("a", claim_request).code is ResultCode.PAUSED
     resumed = invoke("queues", "resume", "etl", "unheard-of", env=no_worker_environ)

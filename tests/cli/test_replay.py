@@ -13,7 +13,8 @@ import pytest
 from ecs_queue.cli.ui.options import open_journal_reader
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.journal.base import newest_envelope
-from ecs_queue.messages.envelope import TaskRequest, decode_request
+from ecs_queue.messages.envelope import decode_request
+from ecs_queue.messages.request import TaskRequest
 from tests.cli.conftest import PYTHON, Deployment, Invoke, json_lines, run_failing_request
 from tests.wait import wait_until
 
@@ -155,6 +156,23 @@ class TestSubmit:
         assert values == {"WHO": "you", "DB_PASSWORD": "hunter2"}
         assert (request.queue, request.priority, request.expires_in, request.origin) == ("big", 9, None, "job")
 
+    @pytest.mark.parametrize(
+        ("value", "key"), [("7", "7"), ("true", "true"), ('"7"', "7"), ("null", None), ("customer 8", "customer 8")]
+    )
+    def test_a_concurrency_key_is_text_whatever_it_looks_like(
+        self,
+        value: str,
+        key: str | None,
+        invoke: Invoke,
+        no_worker_environ: Mapping[str, str],
+        client: EcsQueue,
+    ) -> None:
+        client.submit(["run"], id="job", concurrency_key="customer 7")
+        change = f"concurrency_key={value}"
+        done = invoke("replay", "job", "--submit", "--id", "mine", "--set", change, env=no_worker_environ)
+        assert (done.exit_code, done.stdout) == (0, "mine\n")
+        assert request_of(client, "mine").concurrency_key == key
+
     def test_a_missing_redacted_value_submits_nothing(self, invoke: Invoke, past: Deployment) -> None:
         before = invoke("tasks", "--counts", "--json", env=past.environ).stdout
         done = invoke("replay", "broken", "--submit", env=past.environ)
@@ -202,6 +220,13 @@ class TestExplain:
             "environment": [{"name": "TOKEN", "value": "[redacted] (another value)"}]
         }
         assert _mark_changed_secrets(redact(now), now, now) == redact(now)
+
+    def test_a_value_with_a_line_separator_is_one_line_of_the_diff(self) -> None:
+        from ecs_queue.cli.replay_explain import Comparison, diff_lines
+
+        comparison = Comparison("job", "default", {"command": ["a\u2028b"]}, {"command": ["a"]}, 1, 0.0)
+        lines = [line.strip() for line in diff_lines(comparison)]
+        assert lines[3:] == ["{", '"command": [', '-    "a"', '+    "a\u2028b"', "]", "}"]
 
     def test_what_was_never_launched_shows_what_would_be_sent(
         self, invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue

@@ -94,6 +94,46 @@ def test_what_waits_and_what_is_airflows_is_not_retried(invoke: Invoke, no_worke
     assert "of-airflow is not retried: it is a task of Airflow" in done.stderr
 
 
+def test_one_reason_for_many_requests_is_said_once_with_their_number(
+    invoke: Invoke, no_worker_environ: Mapping[str, str]
+) -> None:
+    with EcsQueue.from_config(environ=no_worker_environ, owner="airflow-1") as client:
+        handles = client.submit_many({"command": ["true"], "id": f"task-{number}"} for number in range(7))
+        client.stop_many([handle.id for handle in handles])
+    assert invoke("submit", "--id", "waits", "--", "true", env=no_worker_environ).exit_code == 0
+
+    done = invoke("retry", "--state", "revoked", env=no_worker_environ)
+
+    assert done.exit_code == 1
+    (reason, summary) = done.stderr.splitlines()
+    assert reason.startswith("ecs-queue: 7 requests (task-")
+    assert " and 2 more) are not retried: it is a task of Airflow" in reason
+    assert summary.startswith("0 requests would be submitted")
+    lines = json_lines(invoke("retry", "--state", "revoked", "--json", env=no_worker_environ).stdout)
+    assert {line["origin"] for line in lines if "Airflow" in line["problem"]} == {handle.id for handle in handles}
+    named = invoke("retry", "task-0", "waits", "NO-1", "NO-2", env=no_worker_environ).stderr.splitlines()
+    assert [line.split(":")[1].split(" is not retried")[0].strip() for line in named] == [
+        "no request NO-1 is known",
+        "no request NO-2 is known",
+        "the journal may have what is not known",
+        "task-0",
+        "waits",
+    ]
+
+
+def test_what_no_journal_has_is_refused_once_for_all(invoke: Invoke, no_worker_environ: Mapping[str, str]) -> None:
+    environ = {**no_worker_environ, "AIRFLOW__ECS_QUEUE__JOURNAL": "off"}
+    with EcsQueue.from_config(environ=environ, owner="") as client:
+        client.submit_many({"command": ["true"], "id": f"job-{number}"} for number in range(3))
+        client.stop_many([f"job-{number}" for number in range(3)])
+
+    refused = invoke("retry", "--state", "revoked", env=environ).stderr.splitlines()
+
+    assert len(refused) == 2
+    assert refused[0].startswith("ecs-queue: 3 requests (job-")
+    assert "are not retried: it has ended (REVOKED)" in refused[0]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [[], ["a", "--state", "failed"], ["a", "--yes"], ["a", "--queue", "etl"], ["a", "--since", "1h"]],

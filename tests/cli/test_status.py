@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import pytest
 
 from ecs_queue.cli.ui.records import STATE_NAMES
 from ecs_queue.client.client import EcsQueue
-from ecs_queue.ledger.base import WorkerInfo
 from ecs_queue.protocol.states import State
 from tests.cli.conftest import Deployment, Invoke, json_lines
+from tests.worker_info import make_worker_info
 
 
 @pytest.fixture
@@ -30,20 +29,7 @@ def test_status_shows_each_queue_with_its_states_backlog_and_workers(
     client.submit_many([{"command": ["true"], "queue": "etl", "id": f"e{n}"} for n in range(3)])
     client.stop("e0")
     client.stop("never-submitted")
-    info = WorkerInfo(
-        name="w1",
-        host="h",
-        pid=1,
-        version="1",
-        queues=["default", "reports"],
-        concurrency=32,
-        launches_in_progress=0,
-        launched_total=0,
-        ended_total=0,
-        health="ok",
-        started_at=client.ledger.now(),
-    )
-    client.ledger.heartbeat(info, 15)
+    client.ledger.heartbeat(make_worker_info(queues=["default", "reports"]), 15)
     lines = {line["queue"]: line for line in json_lines(invoke("status", "--json", env=no_worker_environ).stdout)}
     assert sorted(lines) == ["default", "etl", "reports"]
     etl = lines["etl"]
@@ -69,13 +55,8 @@ def test_status_shows_why_a_worker_is_unhealthy(
     invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue
 ) -> None:
     assert "no worker is alive: start one" in invoke("status", env=no_worker_environ).stdout
-    facts: dict[str, Any] = {"concurrency": 1, "launches_in_progress": 0, "launched_total": 4, "ended_total": 3}
-    now = client.ledger.now()
     for name, health in (("w1", "ok"), ("w2", "default: no credentials")):
-        ill = WorkerInfo(
-            name=name, host="h", pid=1, version="1", queues=["default"], health=health, started_at=now, **facts
-        )
-        client.ledger.heartbeat(ill, 15)
+        client.ledger.heartbeat(make_worker_info(name, health=health, launched_total=4, ended_total=3), 15)
     assert "2 workers are alive; w2: default: no credentials" in invoke("status", env=no_worker_environ).stdout
     lines = json_lines(invoke("workers", "--json", env=no_worker_environ).stdout)
     assert [(line["name"], line["health"], line["launched_total"]) for line in lines] == [

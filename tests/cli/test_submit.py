@@ -14,13 +14,13 @@ import pytest
 import redis
 
 from ecs_queue.client.client import EcsQueue
-from ecs_queue.ledger import WorkerInfo
 from ecs_queue.local.redis_server import RedisServer
-from ecs_queue.messages.envelope import RESULT_LINE_FIELDS
+from ecs_queue.messages.result import RESULT_LINE_FIELDS
 from tests.cli.conftest import Deployment, Invoke, json_lines, task_file
 from tests.processes import CLI_COMMAND
 from tests.servers import require_redis_binary
 from tests.wait import wait_until
+from tests.worker_info import make_worker_info
 
 
 def queued(environ: Mapping[str, str]) -> list[str]:
@@ -49,7 +49,7 @@ def test_every_option_reaches_the_request(invoke: Invoke, no_worker_environ: Map
     config = '{"cpu": 512, "environment": [{"name": "A", "value": "b"}]}'
     options = ["--queue", "etl", "--priority", "5", "--expires-in", "60", "--time-limit", "7.5"]
     options += ["--relaunch", "interrupted", "--executor-config", config, "--id", "a1"]
-    options += ["--start-timeout", "5m"]
+    options += ["--start-timeout", "5m", "--key", "customer 7"]
     assert invoke("submit", *options, "--", "true", env=no_worker_environ).exit_code == 0
     with EcsQueue.from_config(environ=no_worker_environ, owner="") as client:
         [record] = client.ledger.get_with_payload(["a1"])
@@ -57,11 +57,21 @@ def test_every_option_reaches_the_request(invoke: Invoke, no_worker_environ: Map
     request = json.loads(record.request)
     found = {
         name: request[name]
-        for name in ("v", "queue", "priority", "expires_in", "time_limit", "relaunch", "start_timeout")
+        for name in (
+            "v",
+            "queue",
+            "priority",
+            "expires_in",
+            "time_limit",
+            "relaunch",
+            "start_timeout",
+            "concurrency_key",
+        )
     }
     assert found == {
         "v": 2,
         "start_timeout": 300.0,
+        "concurrency_key": "customer 7",
         "queue": "etl",
         "priority": 5,
         "expires_in": 60.0,
@@ -329,20 +339,7 @@ def test_a_queue_that_no_worker_serves_is_reported_without_waiting_too(
     invoke: Invoke, no_worker_environ: Mapping[str, str], tmp_path: Path
 ) -> None:
     with EcsQueue.from_config(environ=no_worker_environ, owner="") as client:
-        info = WorkerInfo(
-            name="w1",
-            host="h",
-            pid=1,
-            version="1",
-            queues=["etl_large"],
-            concurrency=32,
-            launches_in_progress=0,
-            launched_total=0,
-            ended_total=0,
-            health="ok",
-            started_at=client.ledger.now(),
-        )
-        client.ledger.heartbeat(info, 15)
+        client.ledger.heartbeat(make_worker_info(queues=["etl_large"]), 15)
     done = invoke("submit", "--queue", "etl-lagre", "--", "true", env=no_worker_environ)
     assert (done.exit_code, done.stdout.count("\n")) == (0, 1)
     assert "no live worker serves queue etl_lagre; did you mean etl_large? Or start one" in done.stderr

@@ -52,6 +52,24 @@ def test_counts_are_by_queue_and_state_of_all_selected_requests(
     assert invoke("tasks", "--counts", "--state", "FAILED", env=no_worker_environ).stderr == "no such requests\n"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("tasks", "--queue", "elt"),
+        ("tasks", "--queue", "elt", "--counts"),
+        ("purge", "elt"),
+        ("stop", "--queue", "elt"),
+        ("retry", "--state", "failed", "--queue", "elt"),
+    ],
+)
+def test_where_nothing_is_found_a_queue_without_a_worker_is_named(
+    invoke: Invoke, no_worker_environ: Mapping[str, str], arguments: tuple[str, ...]
+) -> None:
+    done = invoke(*arguments, env=no_worker_environ)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "ecs-queue: no live worker serves queue elt; check its name\n" in done.stderr
+
+
 def test_a_truncated_list_is_reported(invoke: Invoke, no_worker_environ: Mapping[str, str], client: EcsQueue) -> None:
     client.submit_many({"command": ["true"]} for _ in range(3))
     cut = invoke("tasks", "--limit", "2", env=no_worker_environ)

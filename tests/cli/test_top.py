@@ -14,10 +14,10 @@ import pytest
 
 from ecs_queue.cli.top import Keys, ScreenReader
 from ecs_queue.client.client import EcsQueue
-from ecs_queue.ledger.base import WorkerInfo
 from tests.cli.conftest import Invoke
 from tests.cli.terminal import plain
 from tests.processes import CLI_COMMAND
+from tests.worker_info import make_worker_info
 
 pytestmark = pytest.mark.server
 
@@ -28,10 +28,8 @@ def client(no_worker_environ: Mapping[str, str]) -> Iterator[EcsQueue]:
         queue.submit(["true"], id="waits", queue="etl")
         queue.stop(queue.submit(["true"], id="ended", labels={"team": "data"}).id, by="ann")
         for name, health in (("w1", "ok"), ("w2", "the broker fails")):
-            worker = WorkerInfo(
-                name=name, host="h", pid=1, version="1", queues=["etl"], started_at=queue.ledger.now(), health=health,
-                concurrency=4, launches_in_progress=1, launched_total=12, ended_total=9, launch_rate=2.5,
-            )  # fmt: skip
+            numbers = {"concurrency": 4, "launches_in_progress": 1, "launched_total": 12, "ended_total": 9}
+            worker = make_worker_info(name, queues=["etl"], health=health, launch_rate=2.5, **numbers)
             queue.ledger.heartbeat(worker, 300)
         yield queue
 
@@ -43,7 +41,7 @@ def test_without_a_terminal_it_is_shown_once(
     assert (done.exit_code, done.stderr) == (0, "")
     lines = [line.split() for line in done.stdout.splitlines()]
     assert "ecs-queue: 2 workers, 5.0 launches/s" in done.stdout
-    assert ["etl", "2", "1", "1", "0", "none", "-", "active"] in lines
+    assert ["etl", "2", "1", "1", "0", "-", "active", "none"] in lines
     assert ["w1", "1/4", "12", "9", "2.5/s", "ok"] in lines
     assert done.stdout.index("w2 ") < done.stdout.index("w1 "), "what is not healthy stands first"
     assert "team=data" in done.stdout

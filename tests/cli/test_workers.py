@@ -12,22 +12,19 @@ from ecs_queue.cli.workers import _HEADERS, _row, summarize_workers
 from ecs_queue.ledger.base import WorkerInfo
 from tests.cli.conftest import Deployment, Invoke, json_lines
 from tests.wait import wait_until
+from tests.worker_info import make_worker_info
 
 NOW = 1_700_000_000.0
 
 
 def info(**fields: Any) -> WorkerInfo:
     known: dict[str, Any] = {
-        "name": "w1",
-        "host": "h",
-        "pid": 1,
         "version": "0.1.0",
         "queues": ["default", "etl"],
         "concurrency": 32,
         "launches_in_progress": 3,
         "launched_total": 1234,
         "ended_total": 1200,
-        "health": "ok",
         "started_at": NOW - 600,
         "last_seen_at": NOW - 1,
         "launch_rate": 4.2,
@@ -37,7 +34,7 @@ def info(**fields: Any) -> WorkerInfo:
         "read_call_limit": 20.0,
         "broker_poll_age": 0.25,
     }
-    return WorkerInfo(**(known | fields))
+    return make_worker_info(**(known | fields))
 
 
 def test_a_row_shows_threads_rate_limit_use_last_poll_and_version() -> None:

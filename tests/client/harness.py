@@ -13,6 +13,7 @@ from ecs_queue.errors import (
 )
 from ecs_queue.ledger import MemoryLedger, open_ledger
 from ecs_queue.messages import envelope
+from ecs_queue.messages.result import build_result
 from ecs_queue.protocol.operations import ClaimRequest, TaskUpdate
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
@@ -29,6 +30,7 @@ class FlakyBroker(KombuBroker):
     def __init__(self, namespace: str) -> None:
         super().__init__("memory://", namespace, visibility_timeout=60.0, socket_timeout=1.0)
         self.published: list[RequestMessage] = []
+        self.published_results: list[tuple[str, bytes]] = []
         self.drops_results = False
         self.forgotten_owners: list[str] = []
 
@@ -41,6 +43,7 @@ class FlakyBroker(KombuBroker):
     def publish_results(self, messages: Sequence[tuple[str, bytes]]) -> None:
         if self.is_unavailable:
             raise BrokerUnavailable
+        self.published_results.extend(messages)
         if not self.drops_results:
             super().publish_results(messages)
 
@@ -81,7 +84,7 @@ class ClientHarness:
         record = self.memory_ledger.update_tasks([outcome])[0].record
         assert record is not None
         if publish_result and record.owner:
-            self.broker.publish_results([(record.owner, envelope.encode(envelope.build_result(record)))])
+            self.broker.publish_results([(record.owner, envelope.encode(build_result(record)))])
         return record
 
     def record(self, record_id: str) -> Record:

@@ -195,10 +195,12 @@ def test_the_event_loop_is_not_blocked_while_a_server_is(harness: ClientHarness,
 def test_queues_and_requests_are_looked_at(harness: ClientHarness, queue: AsyncEcsQueue) -> None:
     async def main() -> None:
         async with queue:
-            await queue.submit(["true"], id="a", queue="etl")
+            await queue.submit(["true"], id="a", queue="etl", concurrency_key="k", labels={"team": "data"})
             await queue.pause("etl")
             assert await queue.resume("etl") == ["etl"]
             assert [record.id for record in await queue.tasks(queue="etl")] == ["a"]
+            assert [record.id for record in await queue.tasks(key="k", labels={"team": "data"})] == ["a"]
+            assert await queue.tasks(key="l") == await queue.tasks(labels={"team": "ops"}) == []
             assert await queue.tasks(owner="another") == await queue.tasks(reason="no such reason") == []
             assert (await queue.status("a")).queue == "etl"
             assert (await (await queue.handle("a")).state()) == "QUEUED"

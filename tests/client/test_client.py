@@ -14,6 +14,7 @@ from ecs_queue.errors import LedgerUnavailable, UsageError
 from ecs_queue.protocol.operations import ClaimRequest, RefusalKind
 from ecs_queue.protocol.states import State
 from tests.client.harness import TIMEOUT, ClientHarness
+from tests.wait import wait_until
 
 
 class TestConfirmation:
@@ -29,7 +30,8 @@ class TestConfirmation:
         harness.finish("b")
         next(completed)
 
-        assert not harness.record("a").undelivered
+        # The thread that read the result of `b` confirms `a` after that.
+        wait_until(lambda: not harness.record("a").undelivered, "the first is confirmed")
         assert list(completed) == []
         assert not harness.record("b").undelivered
 

@@ -11,6 +11,7 @@ from ecs_queue.client.client import EcsQueue
 from ecs_queue.errors import JournalUnavailable, UnknownTask, UsageError
 from ecs_queue.protocol.operations import ClaimRequest
 from tests.client.harness import ClientHarness
+from tests.worker_info import make_worker_info
 
 
 @pytest.fixture
@@ -40,6 +41,11 @@ def test_tasks_are_filtered(filled: EcsQueue) -> None:
     [
         (lambda queue: queue.tasks(states=["RUNNING"]), "states: expected one of QUEUED, .* found 'RUNNING'"),
         (lambda queue: queue.tasks(since="yesterday"), "since: expected an age .* found 'yesterday'"),
+        (lambda queue: queue.tasks(queue="bad name!"), "queue: expected 1 to 64 of A-Z .* found 'bad name!'"),
+        (lambda queue: queue.purge(""), "queue: expected 1 to 64 of A-Z .* found ''"),
+        (lambda queue: queue.stop_all(queue="a,b"), "queue: expected 1 to 64 of A-Z .* found 'a,b'"),
+        (lambda queue: queue.pause("etl", "bad name!"), "queue: expected 1 to 64 of A-Z .* found 'bad name!'"),
+        (lambda queue: queue.resume("bad name!"), "queue: expected 1 to 64 of A-Z .* found 'bad name!'"),
         (lambda queue: queue.stop_all(), "expected a queue or states, found neither"),
         (
             lambda queue: queue.stop_all(states=["FAILED"]),
@@ -78,6 +84,14 @@ def test_the_status_is_found_by_id_and_by_the_arn_of_the_task(filled: EcsQueue) 
         filled.status("arn:nothing")
 
 
+def test_tasks_are_filtered_by_their_key(queue: EcsQueue) -> None:
+    queue.submit(["true"], id="a", concurrency_key="k")
+    queue.submit(["true"], id="b", concurrency_key="k 2")
+
+    assert [record.id for record in queue.tasks(key="k")] == ["a"]
+    assert list(queue.tasks(key="none")) == []
+
+
 def test_tasks_are_filtered_by_their_labels(queue: EcsQueue) -> None:
     queue.submit(["true"], id="a", labels={"team": "data", "day": "mon"})
     queue.submit(["true"], id="b", labels={"team": "ops"})
@@ -104,7 +118,8 @@ def test_purging_ends_what_waits_and_leaves_what_was_launched(filled: EcsQueue, 
 
 
 def test_queues_are_paused_and_resumed(queue: EcsQueue) -> None:
-    queue.pause("ETL", "reports")
+    queue.ledger.heartbeat(make_worker_info("w", queues=["reports"]), 60.0)
+    assert queue.pause("ETL", "reports") == ["etl"]  # no worker serves it
     assert set(queue.paused_queues()) == {"etl", "reports"}
 
     assert queue.resume("etl", "default") == ["etl"]

@@ -15,7 +15,7 @@ import pytest
 from ecs_queue.client import results as client_results
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.errors import LedgerUnavailable, ResultTimeout, UnknownTask, UsageError
-from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.messages.result import TaskResult
 from ecs_queue.protocol.operations import ClaimRequest
 from tests.client.harness import TIMEOUT, ClientHarness
 from tests.wait import wait_until

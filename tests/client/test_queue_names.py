@@ -12,8 +12,8 @@ from ecs_queue.airflow.config import resolve_queue
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.config import load_config
 from ecs_queue.errors import InvalidRequest
-from ecs_queue.messages.envelope import new_request
 from ecs_queue.messages.queue_names import canonical_queue_name, is_queue_name
+from ecs_queue.messages.request import new_request
 from ecs_queue.worker.worker import Worker
 from tests.client.harness import ClientHarness
 

@@ -16,13 +16,14 @@ from ecs_queue.client.request import RequestOptions
 from ecs_queue.client.task_line import TASK_FIELDS
 from ecs_queue.errors import InvalidRequest
 from ecs_queue.messages import envelope
+from ecs_queue.messages.request import TaskRequest
 from tests.client.harness import ClientHarness
 
 VARIABLE = {"name": "C", "value": "3"}
 ENVIRONMENT = [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]
 
 
-def _submitted(harness: ClientHarness, record_id: str) -> envelope.TaskRequest:
+def _submitted(harness: ClientHarness, record_id: str) -> TaskRequest:
     return envelope.decode_request(harness.record(record_id).request)
 
 
@@ -47,6 +48,7 @@ def test_every_argument_of_submit_reaches_the_request(harness: ClientHarness, qu
         cpu=512,
         memory=1024,
         relaunch="interrupted",
+        concurrency_key="customer 7",
         traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     )
 
@@ -54,7 +56,7 @@ def test_every_argument_of_submit_reaches_the_request(harness: ClientHarness, qu
     assert (found.command, found.queue, found.id, found.priority) == (["python", "etl.py"], "etl", "a", 3)
     assert (found.expires_in, found.time_limit, found.relaunch) == (600.0, 7200.0, "interrupted")
     assert found.executor_config == {"cpu": 512, "memory": 1024, "environment": ENVIRONMENT}
-    assert (found.start_timeout, found.traceparent[-3:]) == (300.0, "-01")
+    assert (found.start_timeout, found.traceparent[-3:], found.concurrency_key) == (300.0, "-01", "customer 7")
 
 
 def test_requests_and_task_lines_are_submitted_together(harness: ClientHarness, queue: EcsQueue) -> None:
@@ -138,3 +140,11 @@ def test_the_representation_shows_neither_command_nor_variables() -> None:
 
     assert "hunter2" not in shown
     assert "etl" in shown
+
+
+@pytest.mark.parametrize("delay", [0, 0.0, "0", "0s", timedelta()])
+def test_a_delay_of_nothing_is_none(harness: ClientHarness, queue: EcsQueue, delay: Any) -> None:
+    first = queue.submit(["true"], id="a")
+
+    assert queue.submit(["true"], id="a", delay=delay).nonce == first.nonce
+    assert _submitted(harness, "a").delay is None

@@ -7,8 +7,9 @@ import logging
 import pytest
 
 from ecs_queue.client.result_verification import decode_result_keys, iter_confirmed_results
-from ecs_queue.messages.envelope import build_result, encode
+from ecs_queue.messages.envelope import encode
 from ecs_queue.messages.keyring import NO_KEYS
+from ecs_queue.messages.result import build_result
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
 import pytest
 
 from ecs_queue.client import results as client_results
@@ -13,8 +14,10 @@ from ecs_queue.client.handle import Handle
 from ecs_queue.client.producer import PreparedRequest, prepare_request
 from ecs_queue.client.results import ResultReader
 from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable, ResultTimeout, UnknownTask, UsageError
-from ecs_queue.messages.envelope import build_result, encode, new_request
+from ecs_queue.messages.envelope import encode
 from ecs_queue.messages.keyring import NO_KEYS
+from ecs_queue.messages.request import new_request
+from ecs_queue.messages.result import build_result
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 from ecs_queue.testing.clock import FakeClock
@@ -162,6 +165,24 @@ def test_nothing_is_kept_of_requests_that_have_ended_or_are_not_awaited(harness:
     assert not harness.results._waiters
     assert not harness.results._kept
     assert not harness.results._early_results
+
+
+def test_what_runs_is_known_from_the_records_that_are_read_anyway(harness: ResultReaderHarness) -> None:
+    for name, started_at in (("a", 5.0), ("b", 5.0), ("c", 0.0)):
+        harness.ledger.records[name] = msgspec.structs.replace(_record(name, State.LAUNCHED), started_at=started_at)
+    handles = [harness.watch(name) for name in "abc"]
+    wait_until(lambda: len(harness.results.running) == 2)
+
+    harness.end_and_publish(_record("a"))
+    assert handles[0].result(5.0).id == "a"
+    wait_until(lambda: len(harness.results.running) == 1)
+    harness.ledger.records["b"] = _record("b", State.QUEUED)
+    wait_until(lambda: len(harness.results.running) == 0)
+
+    harness.ledger.records["c"] = msgspec.structs.replace(harness.ledger.records["c"], started_at=5.0)
+    wait_until(lambda: len(harness.results.running) == 1)
+    del handles
+    wait_until(lambda: len(harness.results.running) == 0)
 
 
 def test_a_result_of_another_submission_of_the_id_is_not_taken_for_it(harness: ResultReaderHarness) -> None:

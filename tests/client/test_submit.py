@@ -134,6 +134,17 @@ class TestSubmit:
         assert harness.record("a") == first
         assert handle.nonce == first.nonce
 
+    @pytest.mark.parametrize(("delay", "messages"), [(None, 1), (0.001, 1), (2, 1), (60, 0)])
+    def test_one_that_may_be_launched_now_or_soon_is_announced(
+        self, harness: ClientHarness, queue: EcsQueue, delay: float | None, messages: int
+    ) -> None:
+        queue.submit(["true"], delay=delay)
+        assert queue.backlog("default") == messages
+
+    def test_one_whose_time_is_over_is_announced(self, harness: ClientHarness, queue: EcsQueue) -> None:
+        queue.submit(["true"], not_before="2020-01-01T00:00:00Z")
+        assert queue.backlog("default") == 1
+
     def test_a_broker_that_fails_only_delays_it(self, harness: ClientHarness, queue: EcsQueue) -> None:
         harness.broker.is_unavailable = True
 

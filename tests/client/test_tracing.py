@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from opentelemetry import trace as api
@@ -11,12 +12,17 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from ecs_queue.calls.executor import EcsExecutor
+from ecs_queue.calls.payload import Direction
+from ecs_queue.calls.store import MemoryCallStore
 from ecs_queue.client.client import EcsQueue
-from ecs_queue.errors import IdConflict, LedgerUnavailable
+from ecs_queue.errors import EcsQueueError, IdConflict, InvalidRequest, LedgerUnavailable
 from ecs_queue.monitoring.spans import Submitted
+from tests.calls.functions import add
 from tests.client.harness import ClientHarness
 from tests.otlp_collector import Collector
 from tests.processes import IMPORT_ROOT, merged_environ
+from tests.wait import wait_until
 from tests.worker.harness import make_config
 
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -32,7 +38,11 @@ class Application:
         # The SDK takes a global provider once in a process.
         monkeypatch.setattr(api, "get_tracer_provider", lambda: self.provider)
         self.queue: EcsQueue = harness.make_client(
-            config=make_config(namespace=harness.config.namespace, otel_traces=True)
+            config=make_config(
+                {"AIRFLOW__AWS_ECS_EXECUTOR_STRICT__ALLOWED_OVERRIDES": "none"},
+                namespace=harness.config.namespace,
+                otel_traces=True,
+            )
         )
 
     def spans(self) -> dict[str, ReadableSpan]:
@@ -81,6 +91,7 @@ def test_a_result_has_a_span_under_that_of_the_request_and_stays_unconfirmed(
     harness.finish("a", exit_code=3)
     handle.exception(30)
 
+    wait_until(lambda: "receive default" in application.spans(), "its callback was called")
     receive = application.spans()["receive default"]
     submitted = Submitted(harness.config.namespace, "a", handle.nonce)
     assert receive.parent is not None
@@ -117,11 +128,51 @@ def test_a_rejected_submission_has_failed(application: Application) -> None:
     assert dict(rejected.attributes or {})["error.type"] == "conflict"
 
 
+@pytest.mark.parametrize(
+    ("failure", "error_type"),
+    [("an invalid request after it", "InvalidRequest"), ("an outage", "LedgerUnavailable"), ("ids", "IdConflict")],
+)
+def test_a_submission_that_an_error_ends_has_failed(
+    harness: ClientHarness, application: Application, failure: str, error_type: str
+) -> None:
+    requests: list[dict[str, Any]] = [{"command": ["true"], "id": "a"}]
+    if failure == "an outage":
+        harness.ledger.fail("put", "before")
+    else:
+        requests.append({"command": ["false"], "id": "a"} if failure == "ids" else {"command": []})
+    with pytest.raises(EcsQueueError) as raised:
+        application.queue.submit_many(requests)
+
+    assert type(raised.value).__name__ == error_type
+    spans = application.exporter.get_finished_spans()
+    assert {dict(span.attributes or {}).get("error.type") for span in spans} == {error_type}
+
+
+def test_a_request_whose_policy_is_not_allowed_has_failed(application: Application) -> None:
+    with pytest.raises(InvalidRequest):
+        application.queue.submit(["true"], queue="strict", start_timeout=5)
+
+    assert dict(application.spans()["submit strict"].attributes or {})["error.type"] == "InvalidRequest"
+
+
+def test_a_call_whose_payload_cannot_be_stored_has_failed(application: Application) -> None:
+    class UnavailableStore(MemoryCallStore):
+        def put(self, call_id: str, direction: Direction, payload: bytes, seconds: float) -> None:
+            raise LedgerUnavailable("gone")
+
+    executor = EcsExecutor(application.queue, store=UnavailableStore())
+    with pytest.raises(LedgerUnavailable):
+        executor.submit(add, 1, 1)
+    executor.shutdown()
+
+    assert dict(application.spans()["submit default"].attributes or {})["error.type"] == "LedgerUnavailable"
+
+
 def test_a_program_that_does_not_close_its_client_exports_at_its_exit() -> None:
     collector = Collector()
     program = (
         "from ecs_queue.client.otel_tracing import OtelClientTracing\n"
-        "from ecs_queue.messages.envelope import new_request\n"
+        "from ecs_queue.messages.request import new_request\n"
         "from ecs_queue.client.producer import PreparedRequest\n"
         "from ecs_queue.protocol.operations import ResultCode\n"
         "tracing = OtelClientTracing('ns', print)\n"

@@ -256,6 +256,15 @@ def test_with_sqs_a_message_stays_hidden_for_as_long_as_a_launch_may_take() -> N
     assert load(broker_url="sqs://", ledger_url="redis://h/1", visibility_timeout="30").visibility_timeout == 30
 
 
+def test_a_log_in_with_iam_that_the_ledger_has_from_the_broker_is_reported_once() -> None:
+    text = problem(broker_url="redis://h", broker_iam="elasticache:ann@c")
+    assert "[ecs_queue] broker_iam: a log-in with IAM needs TLS" in text
+    assert "ledger_iam" not in text
+    text = problem(broker_url="rediss://h", ledger_url="redis://h", ledger_iam="elasticache:ann@c")
+    assert "[ecs_queue] ledger_iam: a log-in with IAM needs TLS" in text
+    assert "(from )" not in text
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

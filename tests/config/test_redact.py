@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecs_queue.config.redact import redact_config_value, redact_run_task_kwargs, redact_url
+from ecs_queue.config.redact import holds_secret, redact_config_value, redact_run_task_kwargs, redact_url
 
 SECRETS = st.text(min_size=1, max_size=12).map(lambda text: f"s3cr3t{text}s3cr3t")
 
@@ -77,3 +77,10 @@ def test_an_environment_of_a_wrong_form_is_redacted_too() -> None:
 def test_signing_keys_are_redacted_completely() -> None:
     assert redact_config_value("signing_keys", "pw") == "***"
     assert redact_config_value("signing_keys", "") == ""
+
+
+def test_a_mail_address_is_a_name_and_no_secret() -> None:
+    assert redact_config_value("acting_user", "me@example.com") == "me@example.com"
+    assert not holds_secret("acting_user", "me@example.com")
+    assert redact_config_value("acting_user", "redis://:hunter2@host") == "redis://:***@host"
+    assert redact_config_value("broker_url", "me:hunter2@host") == "me:***@host"

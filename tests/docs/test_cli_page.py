@@ -12,7 +12,7 @@ import pytest
 from ecs_queue.cli.local_ecs import FAULTS
 from ecs_queue.cli.main import cli
 from ecs_queue.client.task_line import TASK_FIELDS
-from ecs_queue.messages.envelope import RESULT_LINE_FIELDS
+from ecs_queue.messages.result import RESULT_LINE_FIELDS
 from tests.docs import DOCS
 
 PAGE = (DOCS / "cli.md").read_text()

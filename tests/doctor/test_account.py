@@ -5,69 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import boto3
 import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
-from moto.core.exceptions import JsonRESTError
 
-from ecs_queue.config import Config, load_config
-from ecs_queue.doctor.account import check_account, check_permissions, check_rate_limits, is_not_aws
-from ecs_queue.ecs.clients import Target
+from ecs_queue.config import Config
+from ecs_queue.doctor.account import check_account, check_rate_limits
+from ecs_queue.doctor.aws_call import is_not_aws
+from ecs_queue.doctor.permissions import check_permissions
 from ecs_queue.findings import Finding, Reporter, Severity
-
-REGION = "eu-central-1"
-SECTION = "AIRFLOW__AWS_ECS_EXECUTOR__"
-SETTINGS = {
-    "REGION_NAME": REGION,
-    "CLUSTER": "jobs",
-    "TASK_DEFINITION": "job",
-    "CONTAINER_NAME": "main",
-    "SUBNETS": "subnet-1",
-    "SECURITY_GROUPS": "sg-1",
-    "CONN_ID": "",
-}
-TARGET = Target(REGION, None, None, "jobs")
-DEFINITION: dict[str, Any] = {
-    "family": "job",
-    "networkMode": "awsvpc",
-    "requiresCompatibilities": ["FARGATE"],
-    "cpu": "256",
-    "memory": "512",
-}
-CONTAINER: dict[str, Any] = {
-    "name": "main",
-    "image": "busybox",
-    "memory": 256,
-    "logConfiguration": {
-        "logDriver": "awslogs",
-        "options": {"awslogs-group": "/jobs", "awslogs-stream-prefix": "ecs", "awslogs-region": REGION},
-    },
-}
-
-
-def config_of(**settings: str) -> Config:
-    merged = {**SETTINGS, **settings}
-    queue = {name: value for name, value in merged.items() if name.startswith("AIRFLOW__")}
-    own = {SECTION + name: value for name, value in merged.items() if name not in queue}
-    return load_config(environ={**own, **queue})
-
-
-def client(service: str, **keys: str) -> Any:
-    return boto3.client(service, region_name=REGION, **keys)
-
-
-def _refuse(*_arguments: object, **_keywords: object) -> None:
-    raise JsonRESTError("InvalidParameterException", "The referenced task was not found.")
+from tests.doctor.moto_account import CONTAINER, DEFINITION, TARGET, client, config_of, refuse_stop
 
 
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A cluster, a task definition and its log group. moto breaks at a StopTask of an unknown task; AWS refuses it."""
-    monkeypatch.setattr("moto.ecs.models.EC2ContainerServiceBackend.stop_task", _refuse)
+    monkeypatch.setattr("moto.ecs.models.EC2ContainerServiceBackend.stop_task", refuse_stop)
     with mock_aws():
         ecs = client("ecs")
         ecs.create_cluster(clusterName="jobs")
@@ -195,13 +152,55 @@ def test_a_definition_for_ec2_alone_is_an_error_on_fargate() -> None:
 
 
 @pytest.mark.usefixtures("account")
+def test_capacity_providers_decide_what_a_definition_must_be_compatible_with() -> None:
+    ecs = client("ecs")
+    given = {"family": "ec2job", "networkMode": "awsvpc", "requiresCompatibilities": ["EC2"]}
+    ecs.register_task_definition(**given, containerDefinitions=[CONTAINER])
+    spot = json.dumps([{"capacityProvider": "FARGATE_SPOT"}])
+    instances = json.dumps([{"capacityProvider": "mine"}])
+    on_spot = found(config_of(TASK_DEFINITION="ec2job", CAPACITY_PROVIDER_STRATEGY=spot))
+    assert "that of its capacity providers" in on_spot["aws.launch_type"][0].text
+    assert "aws.launch_type" not in found(config_of(TASK_DEFINITION="ec2job", CAPACITY_PROVIDER_STRATEGY=instances))
+    assert "aws.launch_type" not in found(config_of(CAPACITY_PROVIDER_STRATEGY=spot))
+
+
+@pytest.mark.usefixtures("account")
+def test_a_provider_that_the_cluster_does_not_have_is_an_error() -> None:
+    spot = json.dumps([{"capacityProvider": "FARGATE_SPOT"}])
+    attach = partial(client("ecs").put_cluster_capacity_providers, cluster="jobs", defaultCapacityProviderStrategy=[])
+    attach(capacityProviders=["FARGATE"])
+    (finding,) = found(config_of(CAPACITY_PROVIDER_STRATEGY=spot))["aws.capacity"]
+    assert (finding.severity, "no capacity provider FARGATE_SPOT" in finding.text) == (Severity.ERROR, True)
+    attach(capacityProviders=["FARGATE_SPOT"])
+    assert "aws.capacity" not in found(config_of(CAPACITY_PROVIDER_STRATEGY=spot))
+
+
+@pytest.mark.usefixtures("account")
+def test_fargate_spot_runs_no_windows() -> None:
+    windows = {"operatingSystemFamily": "WINDOWS_SERVER_2022_CORE", "cpuArchitecture": "X86_64"}
+    client("ecs").register_task_definition(**DEFINITION, containerDefinitions=[CONTAINER], runtimePlatform=windows)
+    spot = json.dumps([{"capacityProvider": "FARGATE_SPOT"}])
+    assert "runs Linux only" in found(config_of(CAPACITY_PROVIDER_STRATEGY=spot))["aws.launch_type"][0].text
+    assert "aws.launch_type" not in found(config_of())
+
+
+@pytest.mark.usefixtures("account")
+def test_a_definition_with_a_network_of_its_own_needs_subnets_on_instances_too() -> None:
+    both = {**DEFINITION, "requiresCompatibilities": ["EC2", "FARGATE"]}
+    client("ecs").register_task_definition(**both, containerDefinitions=[CONTAINER])
+    assert "no subnets" in found(config_of(LAUNCH_TYPE="EC2", SUBNETS="", SECURITY_GROUPS=""))["aws.network"][0].text
+    assert "aws.network" not in found(config_of(LAUNCH_TYPE="EC2"))
+
+
+@pytest.mark.usefixtures("account")
 def test_a_missing_log_group_is_an_error_unless_the_driver_creates_it() -> None:
     client("logs").delete_log_group(logGroupName="/jobs")
     assert levels(found(config_of()), "aws.log_group") == [Severity.ERROR]
     options = {**CONTAINER["logConfiguration"]["options"], "awslogs-create-group": "true"}
     making = {**CONTAINER, "logConfiguration": {"logDriver": "awslogs", "options": options}}
     client("ecs").register_task_definition(**DEFINITION, containerDefinitions=[making])
-    assert levels(found(config_of()), "aws.log_group") == [Severity.OK]
+    (finding,) = found(config_of())["aws.log_group"]
+    assert (finding.severity, "was not checked" in finding.text) == (Severity.INFO, True)
 
 
 @pytest.mark.usefixtures("account")
@@ -299,6 +298,9 @@ def test_expired_credentials_are_an_error() -> None:
         ({}, [Severity.OK, Severity.OK]),
         ({"AIRFLOW__ECS_QUEUE__RUN_TASK_RATE": "30"}, [Severity.WARNING, Severity.OK]),
         ({"AIRFLOW__ECS_QUEUE__RUN_TASK_RATE": "30", "LAUNCH_TYPE": "EC2"}, [Severity.OK, Severity.OK]),
+        ({"LAUNCH_RATE": "50"}, [Severity.OK, Severity.OK, Severity.WARNING]),
+        ({"LAUNCH_RATE": "50", "AIRFLOW__ECS_QUEUE__RUN_TASK_RATE": "0"}, [Severity.WARNING, Severity.OK]),
+        ({"LAUNCH_RATE": "5"}, [Severity.OK, Severity.OK]),
         ({"AIRFLOW__ECS_QUEUE__DESCRIBE_TASKS_BURST": "500"}, [Severity.OK, Severity.WARNING]),
         ({"AIRFLOW__ECS_QUEUE__DESCRIBE_TASKS_RATE": "0"}, [Severity.OK, Severity.WARNING]),
     ],
@@ -307,6 +309,40 @@ def test_rates_above_awss_quotas_are_warnings(settings: dict[str, str], expected
     config = config_of(**settings)
     findings = check_rate_limits(Reporter("default"), config, config.profile("default"))
     assert [finding.severity for finding in findings] == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "checks"),
+    [
+        ({}, {"aws.identity", "aws.log_group", "aws.vcpu_quota"}),
+        ({"LAUNCH_TYPE": "EC2"}, {"aws.identity", "aws.log_group", "aws.capacity"}),
+        (
+            {"CAPACITY_PROVIDER_STRATEGY": '[{"capacityProvider": "FARGATE_SPOT"}]'},
+            {"aws.identity", "aws.log_group", "aws.capacity", "aws.vcpu_quota"},
+        ),
+    ],
+)
+def test_what_a_stand_in_for_aws_does_not_have_is_said_to_be_unchecked(
+    settings: dict[str, str], checks: set[str]
+) -> None:
+    url = "http://127.0.0.1:1"
+    ecs = client("ecs", endpoint_url=url, aws_access_key_id="x", aws_secret_access_key="x")
+    config = config_of(**settings)
+    with Stubber(ecs) as stub:
+        stub.add_response("describe_clusters", {"clusters": [{"status": "ACTIVE", "capacityProviders": []}]})
+        definition = {**DEFINITION, "containerDefinitions": [CONTAINER], "status": "ACTIVE"}
+        stub.add_response("describe_task_definition", {"taskDefinition": definition})
+        stub.add_client_error("run_task", "ClientException", "TaskDefinition not found.", 400)
+        stub.add_response("describe_tasks", {"tasks": [], "failures": []})
+        stub.add_response("list_tasks", {"taskArns": []})
+        stub.add_client_error("stop_task", "InvalidParameterException", "The referenced task was not found.", 400)
+        findings = list(check_account(config, config.profile("default"), TARGET, {"ecs": ecs}.__getitem__))
+
+    unchecked = [finding for finding in findings if finding.text.endswith(f"{url} is not AWS")]
+    assert all("not checked" in finding.text for finding in unchecked)
+    assert {finding.check for finding in unchecked} == checks
+    assert {finding.severity for finding in unchecked} == {Severity.INFO}
+    assert not checks & {finding.check for finding in findings if finding.severity is Severity.OK}
 
 
 def test_stand_ins_are_not_checked_as_aws() -> None:

@@ -9,7 +9,9 @@ import redis
 
 from ecs_queue.doctor.server import check_server, is_loopback
 from ecs_queue.findings import Finding, Severity
+from ecs_queue.ledger.server_versions import AofBarrier, aof_barrier
 from ecs_queue.local.redis_server import RedisServer
+from tests.replicated_servers import ValkeyCluster
 from tests.servers import valkey_binary
 
 
@@ -59,12 +61,16 @@ def test_a_durability_of_replicas_without_one_is_an_error(redis_url: str) -> Non
 def test_everysec_alone_is_a_warning(own_redis: RedisServer) -> None:
     client = redis.Redis.from_url(own_redis.url)
     client.config_set("appendfsync", "everysec")
+    is_aof_durable = aof_barrier(client.info("server")) is AofBarrier.DURABLE
     client.close()
-    assert found(own_redis.url)["server.persistence"].severity is Severity.WARNING
+    finding = found(own_redis.url)["server.persistence"]
+    assert finding.severity is Severity.WARNING
+    assert ("aof" in finding.advice) is is_aof_durable  # no advice names a durability that this server does not keep
 
 
 def test_aof_with_everysec_is_an_error_where_the_server_confirms_early(tmp_path: Path) -> None:
     with RedisServer(binary=valkey_binary(), data_dir=tmp_path, appendonly="everysec") as server:
+        assert "aof" not in found(server.url)["server.persistence"].advice
         finding = found(server.url, "aof")["server.persistence"]
         assert (finding.severity, "appendfsync always" in finding.text) == (Severity.ERROR, True)
         with redis.Redis.from_url(server.url) as client:
@@ -105,6 +111,7 @@ def test_an_unreachable_server_is_an_error_with_advice() -> None:
     (finding,) = check_server("broker", "redis://127.0.0.1:1/0", "", 1.0)
     assert (finding.check, finding.severity) == ("server.reachable", Severity.ERROR)
     assert finding.text.startswith("the broker failed")
+    assert "ledger_url" not in finding.text
     assert "broker_url" in finding.advice
 
 
@@ -129,3 +136,9 @@ def test_only_this_machine_is_loopback() -> None:
     assert is_loopback("localhost")
     assert not is_loopback("10.0.0.1")
     assert not is_loopback("")
+
+
+def test_the_url_of_one_node_of_a_cluster_is_told_to_name_several(valkey_cluster: ValkeyCluster) -> None:
+    node = valkey_cluster.nodes[0]
+    assert "redis+cluster://" in found(node.url)["server.cluster"].advice
+    assert "server.cluster" not in found(node.url.replace("redis://", "redis+cluster://"))

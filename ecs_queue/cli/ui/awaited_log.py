@@ -13,7 +13,7 @@ from ecs_queue.errors import EcsQueueError, LedgerUnavailable, ResultTimeout
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
     from ecs_queue.client.handle import Handle
-    from ecs_queue.messages.envelope import TaskResult
+    from ecs_queue.messages.result import TaskResult
     from ecs_queue.protocol.record import Record
 
 #: How many of the last lines of a failed container are shown, and how long they may be waited for.

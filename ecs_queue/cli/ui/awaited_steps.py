@@ -12,7 +12,7 @@ from ecs_queue.errors import EcsQueueError
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
     from ecs_queue.client.handle import Handle
-    from ecs_queue.messages.envelope import TaskResult
+    from ecs_queue.messages.result import TaskResult
     from ecs_queue.protocol.record import Record
 
 _POLL_INTERVAL_SECONDS = 0.3

@@ -119,7 +119,7 @@ def format_ago(timestamp: float, now: float) -> str:
 
 def format_timestamp(epoch_seconds: float | None) -> str | None:
     """Return RFC 3339 in UTC, as in result lines; None for None and 0, which mean never."""
-    from ecs_queue.messages.envelope import to_datetime  # slow, and no help needs it
+    from ecs_queue.messages.result import to_datetime  # slow, and no help needs it
 
     moment = to_datetime(epoch_seconds)
     return moment.isoformat()[:-6] + "Z" if moment else None
@@ -127,7 +127,7 @@ def format_timestamp(epoch_seconds: float | None) -> str | None:
 
 def format_timestamp_ms(epoch_seconds: float) -> str:
     """Return RFC 3339 in UTC with milliseconds."""
-    from ecs_queue.messages.envelope import to_datetime  # slow, and no help needs it
+    from ecs_queue.messages.result import to_datetime  # slow, and no help needs it
 
     moment = to_datetime(epoch_seconds) or datetime.fromtimestamp(0, UTC)
     return moment.isoformat(timespec="milliseconds")[:-6] + "Z"

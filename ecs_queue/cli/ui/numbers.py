@@ -1,4 +1,4 @@
-"""The types of options that take a number: each has an upper bound, so that no digit too many waits or fills memory."""
+"""The types of options that take a number: each has an upper bound, so that a mistyped number has no effect."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import click
 
 from ecs_queue.cli.ui.output import print_stderr
 from ecs_queue.errors import UsageError
-from ecs_queue.messages.queue_names import canonical_queue_name, is_queue_name
+from ecs_queue.messages.queue_names import QUEUE_NAME_RULE, canonical_queue_name, is_queue_name
 from ecs_queue.payload_repr import PayloadRepr
 
 if TYPE_CHECKING:
@@ -125,8 +125,10 @@ def shared_options(command: Command) -> Command:
 
 
 def queue_name(value: str) -> str:
-    """Return the canonical name of a queue in any spelling, as the type of an option. An invalid name stays."""
-    return canonical_queue_name(value) if is_queue_name(value) else value
+    """Return the canonical name of a queue in any spelling. For the `type` of a click option or argument."""
+    if not is_queue_name(value):
+        raise click.BadParameter(f"expected {QUEUE_NAME_RULE}, found {value!r}")
+    return canonical_queue_name(value)
 
 
 pass_options = click.make_pass_decorator(SharedOptions, ensure=True)

@@ -80,7 +80,7 @@ def open_missing_streams() -> None:
 
 
 def discard_output(*streams: IO[Any] | None) -> None:
-    """Send what the streams still hold nowhere, so that the interpreter's last flush does not fail as well."""
+    """Discard what the streams still hold, so that the interpreter's last flush does not fail as well."""
     for stream in streams:
         with suppress(OSError, ValueError, AttributeError):
             number = stream.fileno()  # type: ignore[union-attr]
@@ -248,7 +248,7 @@ def fit_columns(headers: Row, rows: Sequence[Row], width: int) -> tuple[Row, Seq
     while fitting > 1 and sum(widths[:fitting]) > width:
         rest = width - sum(widths[: fitting - 1]) - _TABLE_GAP
         if rest >= _MIN_LAST_COLUMN_WIDTH:
-            cells = [[*row[: fitting - 1], textwrap.shorten(row[fitting - 1], rest, placeholder=" …")] for row in cells]
+            cells = [[*row[: fitting - 1], truncate(row[fitting - 1], rest)] for row in cells]
             break
         fitting -= 1
     return headers[:fitting], [row[:fitting] for row in cells]
@@ -275,7 +275,7 @@ def _display_width(text: str) -> int:
 
 
 def rich_table(headers: Row, rows: Sequence[Row], overflow: Literal["fold", "ellipsis"] = "fold") -> Any:
-    """Return a rich table that shows cells as they are, never as markup. With "ellipsis" every row stays one line."""
+    """Return a rich table whose texts stand as they are, never as markup. With "ellipsis" every row stays one line."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -283,17 +283,26 @@ def rich_table(headers: Row, rows: Sequence[Row], overflow: Literal["fold", "ell
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for position, header in enumerate(headers):
         # An id that is broken in two lines cannot be copied.
-        table.add_column(header, overflow=overflow, no_wrap=overflow == "ellipsis" or position < len(headers) - 1)
+        table.add_column(Text(header), overflow=overflow, no_wrap=overflow == "ellipsis" or position < len(headers) - 1)
     for row in rows:
         table.add_row(*(Text(sanitize(cell), style=STATE_STYLES.get(cell, "")) for cell in row))
     return table
 
 
 def print_fields(fields: Sequence[tuple[str, str]]) -> None:
-    """Print names and values, one pair a line; pairs with an empty value are left out."""
+    """Print names and values, one pair a line; pairs with an empty value are left out.
+
+    A value with a word that is too long for the rest of a terminal's line stands below its name.
+    """
     width = max(len(name) for name, _ in fields)
+    columns = shutil.get_terminal_size().columns
     for name, value in fields:
         if value:
+            longest = max(map(_display_width, sanitize(value).split()), default=0)
+            if is_terminal() and width + 2 + longest > columns:
+                indent = len(name) - len(name.lstrip()) + 2
+                write_stdout(f"{name}\n{' ' * indent}{wrap_for_terminal(sanitize(value), indent)}")
+                continue
             shown = wrap_for_terminal(sanitize(value), width + 2)
             if value in STATE_STYLES:
                 shown = style(shown, fg=STATE_STYLES[value])

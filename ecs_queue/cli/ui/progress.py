@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from ecs_queue.cli.ui.durations import format_duration
@@ -14,47 +15,60 @@ from ecs_queue.cli.ui.output import is_terminal, print_stderr, write_stdout
 _PRINT_INTERVAL_SECONDS = 5.0
 
 
+#: On a narrower terminal the time since the start is left out, for the text.
+_WIDE_COLUMNS = 100
+
+
 @contextmanager
-def open_progress(total: int, label: str) -> Iterator[Progress]:
-    """Show the progress of `total` pieces of work. `label` follows the numbers, such as "ended"."""
+def open_progress(total: int, label: str | Callable[[], str]) -> Iterator[Progress]:
+    """Show the progress of `total` pieces of work.
+
+    `label` follows the numbers, such as "ended"; a function returns it each time that it is shown.
+    """
+    get_label = label if callable(label) else partial(str, label)
     if not is_terminal(sys.stderr):
-        yield Progress(total, label)
+        yield Progress(total, get_label)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TimeElapsedColumn
     from rich.progress import Progress as RichProgress
+    from rich.table import Column
+    from rich.text import Text
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    bar = RichProgress(*columns, console=Console(stderr=True), redirect_stdout=False, redirect_stderr=True)
-    with bar:
-        yield ProgressBar(total, label, bar)
+    class Label(ProgressColumn):
+        def render(self, task: object) -> Text:  # noqa: ARG002
+            return Text(get_label())
+
+    console = Console(stderr=True)
+    text = Label(Column(no_wrap=True, overflow="ellipsis"))
+    columns: list[ProgressColumn] = [BarColumn(None), MofNCompleteColumn(), text]
+    if console.width >= _WIDE_COLUMNS:
+        columns.append(TimeElapsedColumn())
+    with RichProgress(*columns, console=console, redirect_stdout=False, redirect_stderr=True, expand=True) as bar:
+        yield ProgressBar(total, get_label, bar)
 
 
-def remaining_text(total: int, ended: int, failed: int, elapsed: float) -> str:
-    """Return what follows the number of requests that have ended: "ended, 3 failed, 188 left, about 5 min more".
+def remaining_text(total: int, ended: int, running: int, failed: int, elapsed: float) -> str:
+    """Return what follows the number of requests that have ended: "ended, 8 running, 3 failed, 188 left, about 5 min".
 
     `elapsed` is in seconds. The rest is expected to take as long a request as the ones that have ended.
     """
-    parts = ["ended", *([f"{failed} failed"] if failed else [])]
+    parts = ["ended", *([f"{running} running"] if running else []), *([f"{failed} failed"] if failed else [])]
     if ended < total:
         parts.append(f"{total - ended} left")
         if ended:
-            parts.append(f"about {format_duration(elapsed / ended * (total - ended))} more")
+            parts.append(f"about {format_duration(elapsed / ended * (total - ended))}")
     return ", ".join(parts)
 
 
 class Progress:
     """Prints `12/200 ended`, at most every few seconds, and lines of the command's answer in between."""
 
-    def __init__(self, total: int, label: str) -> None:
+    def __init__(self, total: int, label: Callable[[], str]) -> None:
         self._total = total
         self._label = label
         self._done = 0
         self._printed_at = time.monotonic()
-
-    def set_label(self, label: str) -> None:
-        """Let `label` follow the numbers from now on."""
-        self._label = label
 
     def advance(self, number: int = 1) -> None:
         """Count `number` more pieces as done."""
@@ -62,7 +76,7 @@ class Progress:
         now = time.monotonic()
         if now - self._printed_at >= _PRINT_INTERVAL_SECONDS:
             self._printed_at = now
-            print_stderr(f"{self._done}/{self._total} {self._label}")
+            print_stderr(f"{self._done}/{self._total} {self._label()}")
 
     def print_line(self, line: str) -> None:
         """Print a line of the command's answer to stdout."""
@@ -72,14 +86,10 @@ class Progress:
 class ProgressBar(Progress):
     """Draws a bar instead."""
 
-    def __init__(self, total: int, label: str, bar: Any) -> None:
+    def __init__(self, total: int, label: Callable[[], str], bar: Any) -> None:
         super().__init__(total, label)
         self._bar = bar
-        self._task = bar.add_task(label, total=total)
-
-    def set_label(self, label: str) -> None:
-        """Let `label` follow the numbers from now on."""
-        self._bar.update(self._task, description=label)
+        self._task = bar.add_task("", total=total)
 
     def advance(self, number: int = 1) -> None:
         """Count `number` more pieces as done."""
@@ -88,6 +98,6 @@ class ProgressBar(Progress):
     def print_line(self, line: str) -> None:
         """Print the line to stdout; above the bar, when both are on the same terminal."""
         if is_terminal():
-            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
         else:
             super().print_line(line)

@@ -37,6 +37,7 @@ def record_to_dict(record: Record) -> dict[str, Any]:
         "reason": record.reason,
         "stop_code": record.stop_code or None,
         "labels": decode_labels(record),
+        "concurrency_key": record.concurrency_key or None,
         "submitted_by": record.submitted_by or None,
         "stop_requested_by": record.stop_requested_by or None,
         "worker": record.worker or None,
@@ -72,7 +73,7 @@ def record_lines(
     start_delay = _seconds_between(record.launched_at, record.started_at)
     stop = f"requested by {record.stop_requested_by} at {_without_fraction(facts['stop_requested_at'])}"
     is_delayed = record.delayed_until > now and not record.is_terminal
-    waits_for_retry = record.not_before > now and not record.is_terminal and not is_delayed
+    waits_for_retry = record.not_before > now and not (record.is_terminal or is_delayed or record.waits_for_key)
     may_expire = not record.is_terminal and not record.launched_at
     return [
         ("id", record.id),
@@ -94,6 +95,7 @@ def record_lines(
         ("queued", _with_duration(facts["queued_at"], now - record.created_at, "ago")),
         ("submitted by", record.submitted_by),
         ("labels", ", ".join(f"{key}={value}" for key, value in facts["labels"].items())),
+        ("key", record.concurrency_key),
         ("launched", _with_duration(facts["launched_at"], facts["waited_seconds"], "after it was queued")),
         ("started", _with_duration(facts["started_at"], start_delay, "later")),
         ("finished", _with_duration(facts["finished_at"], facts["ran_seconds"], "after its start")),

@@ -15,6 +15,7 @@ from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable, MissingRight,
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
+    from ecs_queue.config import Config
     from ecs_queue.ledger.base import Ledger, RequestReader, WorkerInfo
     from ecs_queue.protocol.record import Record
 
@@ -35,9 +36,10 @@ def find_reached_limit(client: EcsQueue, record: Record) -> str:
     from ecs_queue.protocol.settings import CLAIM_RETRY_SECONDS
     from ecs_queue.protocol.states import State
 
-    now = client.ledger.now()
-    if record.state is not State.QUEUED or max(record.not_before, record.delayed_until) > now + CLAIM_RETRY_SECONDS:
+    if record.state is not State.QUEUED:
         return ""
+    if max(record.not_before, record.delayed_until) > client.ledger.now() + CLAIM_RETRY_SECONDS:
+        return _describe_full_key(client, record) if record.waits_for_key else ""
     profile, counts = client.config.profile(record.queue), client.ledger.count_by_state()
     in_flight = {
         name: states.get(State.LAUNCHING, 0) + states.get(State.LAUNCHED, 0) for name, states in counts.items()
@@ -53,6 +55,18 @@ def find_reached_limit(client: EcsQueue, record: Record) -> str:
     return f"launch_rate of its queue: at most {profile.launch_rate:g} a second" if profile.launch_rate else ""
 
 
+def _describe_full_key(client: EcsQueue, record: Record) -> str:
+    limit = client.config.profile(record.queue).max_per_key
+    found = client.ledger.count_of_key(record.queue, record.concurrency_key)
+    # Its key is full by the limit of the workers. That of this configuration is shown as the same where it can be.
+    is_same = found.in_flight == limit
+    in_flight = f"{found.in_flight} of {limit}" if is_same else f"{found.in_flight}"
+    waiting = describe_number(found.waiting, "request")
+    other = "" if is_same else f"; max_per_key is {limit} in the configuration here, and that of the workers counts"
+    key = record.concurrency_key
+    return f"max_per_key of its queue: {in_flight} in flight with the key {key}, {waiting} waiting{other}"
+
+
 def report_health(ledger: Ledger, workers: Sequence[WorkerInfo]) -> int:
     """Say on stderr that items of the ledger are broken; return 1 then and when a worker is not healthy, else 0."""
     number = len(ledger.list_broken())
@@ -62,16 +76,36 @@ def report_health(ledger: Ledger, workers: Sequence[WorkerInfo]) -> int:
     return EXIT_FAILURE if number or any(worker.health != "ok" for worker in workers) else 0
 
 
-def warn_unserved_queues(client: EcsQueue, names: Iterable[str]) -> None:
-    """Say which of the queues no live worker serves: its name may be misspelt. An outage of the ledger says nothing."""
+def describe_default_server(config: Config) -> str:
+    """Return a sentence that names the server when no one has chosen it; "" otherwise."""
+    from ecs_queue.config.loader import DEFAULT_ORIGIN
+
+    server = next(value for value in config.effective_values if value.key == "broker_url")
+    if server.origin != DEFAULT_ORIGIN:
+        return ""
+    return f"broker_url is not set, so the server is its default, {server.value}"
+
+
+def warn_unserved_queues(client: EcsQueue, names: Iterable[str], *, is_submission: bool = True) -> None:
+    """Say which of the queues no live worker serves: its name may be misspelt, or the server the wrong one.
+
+    An outage of the ledger says nothing.
+    """
     try:
         served = {name for worker in client.ledger.list_workers() for name in worker.queues}
     except (LedgerUnavailable, MissingRight):
         return  # the requests are submitted, and waiting outlasts an outage
-    for name in sorted(set(names) - served):
+    unserved = sorted(set(names) - served)
+    for name in unserved:
         near = get_close_matches(name, served, n=1)
-        advice = f"did you mean {near[0]}? Or start one" if near else "start one"
-        print_stderr(f"ecs-queue: no live worker serves queue {name}; {advice}: ecs-queue worker --queues {name}")
+        if is_submission:
+            advice = f"did you mean {near[0]}? Or start one" if near else "start one"
+            advice = f"{advice}: ecs-queue worker --queues {name}"
+        else:
+            advice = f"did you mean {near[0]}?" if near else "check its name"
+        print_stderr(f"ecs-queue: no live worker serves queue {name}; {advice}")
+    if unserved and (default_server := describe_default_server(client.config)):
+        print_stderr(f"ecs-queue: {default_server}")
 
 
 def read_backlog(client: EcsQueue, queue: str) -> int | None:

@@ -17,8 +17,8 @@ def lines_of_launch(
 ) -> Iterator[LogLine]:
     """Yield the lines between the start and the end of a launch; all lines of a log that is no runner's.
 
-    A command that writes such a line itself cuts its own output only. A runner that never started a command wrote of
-    nothing but itself, such as why it cannot start: then the newest 100 lines come, when the log ends.
+    A command that writes such a line itself cuts its own output only. If a runner never started a command, its log has
+    only its own messages, such as why it cannot start: then the newest 100 lines are yielded when the log ends.
 
     Args:
         lines: The log. It is read no further than to the end of the launch.

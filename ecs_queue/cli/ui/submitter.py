@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
     from ecs_queue.client.handle import Handle
     from ecs_queue.client.producer import PreparedRequest
-    from ecs_queue.messages.envelope import TaskResult
+    from ecs_queue.messages.result import TaskResult
 
 _BATCH_SIZE = 200
 #: How long an outage in the middle of a submission may last, and the pause between attempts. Seconds.

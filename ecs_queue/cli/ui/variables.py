@@ -1,11 +1,21 @@
-"""Reads the values of `--env`."""
+"""The option `--env` and its values."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 
+import click
+
 from ecs_queue.errors import UsageError
+
+variables_option = click.option(
+    "--env",
+    "variables",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Set a variable; NAME alone takes its value from this shell. Repeatable.",
+)
 
 
 def parse_variables(texts: Sequence[str]) -> dict[str, str]:

@@ -23,7 +23,7 @@ def test_an_event_is_one_line_of_text_with_its_id(capsys: pytest.CaptureFixture[
 
 def test_an_event_is_one_json_object_with_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(logging.INFO, "json")
-    Telemetry().emit("launch.started", id="a1", launch=2, arn="arn:aws:ecs:task")
+    Telemetry().emit("launch.started", id="a1", launch=2, arn="arn:aws:ecs:task", queue="etl", queued_at=1.5)
     shown = json.loads(capsys.readouterr().err)
     assert shown.pop("at").endswith("Z")
     assert shown == {
@@ -33,6 +33,8 @@ def test_an_event_is_one_json_object_with_its_fields(capsys: pytest.CaptureFixtu
         "id": "a1",
         "launch": 2,
         "arn": "arn:aws:ecs:task",
+        "queue": "etl",
+        "queued_at": 1.5,
     }
 
 

@@ -56,15 +56,38 @@ def test_a_table_for_people_takes_cells_as_they_are(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FakeTerminal(monkeypatch)
-    output.print_table(("id", "reason"), [("a1", "[red]not markup[/red] [/] :smile:")])
+    output.print_table(("id", "[red]reason :smile:"), [("a1", "[red]not markup[/red] [/] :smile:")])
     shown = capsys.readouterr().out
     assert "[red]not markup[/red] [/] :smile:" in shown
+    assert "[red]reason :smile:" in shown
     assert "─" in shown
 
 
 def test_pairs_leave_out_what_is_empty(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_fields([("id", "a1"), ("reason", ""), ("state", "SUCCESS")])
     assert capsys.readouterr().out == "id      a1\nstate   SUCCESS\n"
+
+
+def test_a_word_that_is_too_long_for_a_line_stands_below_its_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arn = "arn:aws:ecs:us-east-1:123456789012:task/local/294c77e99c1b481684f504d62df3facd"
+    fields = [("id", "a1"), ("  submitted by", "ann"), ("  task", arn)]
+    FakeTerminal(monkeypatch)
+    output.print_fields(fields)
+    assert capsys.readouterr().out.endswith(f"  task          {arn}\n")
+    monkeypatch.setenv("COLUMNS", "80")
+    output.print_fields(fields)
+    assert capsys.readouterr().out == f"id              a1\n  submitted by  ann\n  task\n    {arn}\n"
+    monkeypatch.undo()
+    output.print_fields(fields)
+    assert f"  task          {arn}\n" in capsys.readouterr().out
+
+
+def test_the_last_column_that_fits_in_part_is_shortened() -> None:
+    headers, rows = ("id", "state", "labels", "reason"), [("a1", "FAILED", "cost-center=4711, team=data", "why")]
+    assert output.fit_columns(headers, rows, 40) == (headers[:3], [["a1", "FAILED", "cost-center=4711, …"]])
+    assert output.fit_columns(headers, rows, 20) == (headers[:2], [["a1", "FAILED"]])
 
 
 def test_a_state_is_coloured_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import time
 
@@ -53,40 +54,52 @@ def test_on_one_screen_the_answer_stands_above_the_bar(monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(sys, "stdout", FakeTerminal())
     monkeypatch.setenv("TERM", "xterm-256color")
-    line = '{"id": "a1", "reason": "[bold]' + "x" * 200 + '"}'
+    line = '{"id": "a1", "reason": "[bold] repo:key:1 :smile: ' + "x" * 200 + '"}'
     with open_progress(3, "ended") as work:
         work.print_line(line)
     assert line in screen.getvalue()
 
 
 @pytest.mark.parametrize(
-    ("ended", "failed", "shown"),
+    ("ended", "running", "failed", "shown"),
     [
-        (0, 0, "ended, 200 left"),
-        (50, 0, "ended, 150 left, about 5 min more"),
-        (150, 3, "ended, 3 failed, 50 left, about 33.3 s more"),
-        (200, 1, "ended, 1 failed"),
+        (0, 0, 0, "ended, 200 left"),
+        (0, 8, 0, "ended, 8 running, 200 left"),
+        (50, 0, 0, "ended, 150 left, about 5 min"),
+        (150, 7, 3, "ended, 7 running, 3 failed, 50 left, about 33.3 s"),
+        (200, 0, 1, "ended, 1 failed"),
     ],
 )
-def test_the_rest_takes_as_long_a_request_as_what_has_ended(ended: int, failed: int, shown: str) -> None:
-    assert remaining_text(200, ended, failed, 100.0) == shown
+def test_the_rest_takes_as_long_a_request_as_what_has_ended(ended: int, running: int, failed: int, shown: str) -> None:
+    assert remaining_text(200, ended, running, failed, 100.0) == shown
 
 
-def test_the_label_of_lines_and_of_a_bar_can_change(
+def test_the_label_is_asked_for_whenever_it_is_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    now = [100.0]
+    now, failed = [100.0], [3]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with open_progress(200, "ended") as work:
+    with open_progress(200, lambda: f"ended, {failed[0]} failed") as work:
         now[0] += 6
-        work.set_label("ended, 3 failed")
         work.advance(10)
-    assert capsys.readouterr().err == "10/200 ended, 3 failed\n"
-    monkeypatch.undo()
+        failed[0] = 4
+        now[0] += 6
+        work.advance(10)
+    assert capsys.readouterr().err == "10/200 ended, 3 failed\n20/200 ended, 4 failed\n"
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_a_bar_is_one_line_at_every_width(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     screen = FakeTerminal()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("TERM", "xterm-256color")
-    with open_progress(3, "ended") as work:
-        work.set_label("ended, 1 failed")
-        work.advance()
-    assert "ended, 1 failed" in screen.getvalue()
+    monkeypatch.setenv("COLUMNS", str(columns))
+    label = remaining_text(1200, 700, 64, 30, 4000.0)
+    with open_progress(1200, lambda: label) as work:
+        work.advance(700)
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).replace("\r", "\n").split("\n")
+    (shown,) = {line for line in lines if "700/1200" in line}
+    assert shown.endswith(label) == (columns == 80)
+    assert len(shown) == columns
+    assert "ended, 64 running, 30 failed, 500 left, about 47 min" in shown
+    assert ("0:00:0" in shown) == (columns == 160)

@@ -10,7 +10,7 @@ import pytest
 from ecs_queue.cli.ui import submitter
 from ecs_queue.cli.ui.submitter import Submitter, wait_for_results
 from ecs_queue.errors import LedgerUnavailable, ResultTimeout
-from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.messages.result import TaskResult
 
 
 class Identified:
