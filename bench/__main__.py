@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import airflow, baseline
+from bench import airflow, baseline, revision
 from bench.measurement import Measurement
 
 #: Modules with run(size) -> measurements, and their default size: tasks or records, or seconds for idle.
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "idle": 30,
     "latency": 200,
     "launches": 3000,
+    "revision": 3000,
     "in_flight": 10_000,
     "quota": 500,
     "backlog": 100_000,
@@ -60,13 +61,17 @@ def main() -> None:
 
 
 def _default_names() -> list[str]:
-    if airflow.is_installed():
-        return list(BENCHMARKS)
-    print(
-        "airflow, airflow_dag and airflow_start are left out: make bench installs Airflow and what they compare",
-        file=sys.stderr,
-    )
-    return [name for name in BENCHMARKS if not name.startswith("airflow")]
+    names = list(BENCHMARKS)
+    if not airflow.is_installed():
+        print(
+            "airflow, airflow_dag and airflow_start are left out: make bench installs Airflow and what they compare",
+            file=sys.stderr,
+        )
+        names = [name for name in names if not name.startswith("airflow")]
+    if not revision.is_possible():
+        print(f"revision is left out: this is no clone with the commit {revision.BASE_REVISION}", file=sys.stderr)
+        names.remove("revision")
+    return names
 
 
 def _arguments() -> argparse.Namespace:

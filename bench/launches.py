@@ -114,7 +114,7 @@ def launch_submitted(parts: Stack, tasks: int) -> None:
 def launch_with_boto3(parts: Stack, tasks: int) -> None:
     """Launch with 32 threads of this process."""
     del parts
-    ecs = _client()
+    ecs = ecs_client()
     override = {"containerOverrides": [{"name": "main", "command": COMMAND}]}
 
     def launch(_: int) -> None:
@@ -143,14 +143,15 @@ def _launch_with_celery(parts: Stack, tasks: int) -> None:
         worker.wait(30)
 
 
-def _client() -> Any:
+def ecs_client() -> Any:
+    """Return a client of the stack's fake ECS."""
     return boto3.client("ecs", config=BotoConfig(max_pool_connections=THREADS), region_name="us-east-1")
 
 
 def launch_rate(tasks: int) -> float:
     """Return launches per second, from the first to the last task that the fake ECS created."""
     wait_until_running(tasks)
-    ecs = _client()
+    ecs = ecs_client()
     times: list[float] = []
     for page in ecs.get_paginator("list_tasks").paginate(cluster="local"):
         described = ecs.describe_tasks(cluster="local", tasks=page["taskArns"])["tasks"]
@@ -160,7 +161,7 @@ def launch_rate(tasks: int) -> float:
 
 def wait_until_running(tasks: int) -> None:
     """Return when the fake ECS has created this many tasks."""
-    ecs = _client()
+    ecs = ecs_client()
 
     def are_all_created() -> bool:
         cluster = ecs.describe_clusters(clusters=["local"])["clusters"][0]

@@ -22,7 +22,7 @@ from bench.measurement import Measurement
 from bench.stack import Stack, quantile, start_server_process, wait_until
 from ecs_queue.local.ecs import local_environment
 from ecs_queue.local.redis_server import RedisServer
-from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.messages.result import TaskResult
 
 #: Fargate takes 30 to 90 s.
 PROVISION_SECONDS = 30.0
