@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -28,6 +29,10 @@ AppendFsync = Literal["no", "everysec", "always"]
 HOST = "127.0.0.1"
 _PROGRAMS = ("redis-server", "valkey-server")
 _PORT_ATTEMPTS = 5
+_PORT_PROBES = 100
+_LOWEST_PORT = 10_000  # below are many ports that programs use by default
+_FIRST_DYNAMIC_PORT = 49_152  # RFC 6335; BSD and macOS give connections the ports from here
+_CONNECTION_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _POLL_SECONDS = 0.01
 _PROBE_SECONDS = 0.5  # another program on our port may accept connections and never respond
 _BINARY_MISSING = (
@@ -296,8 +301,31 @@ def _client(port: int, password: str | None, *, timeout: float) -> redis.Redis:
 
 
 def find_free_port() -> int:
-    """Return a TCP port that is free on loopback now; another program may take it."""
+    """Return a TCP port that is free on loopback now; another program may take it.
+
+    It is not one of the ports that the kernel gives to connections: on a busy machine a connection soon takes one of
+    those, between this call and the server's start, or while a killed server is about to come back on its port.
+    """
+    first, last = _LOWEST_PORT, _first_connection_port() - 1
+    for _ in range(_PORT_PROBES if first < last else 0):
+        if _is_free(port := secrets.randbelow(last - first + 1) + first):
+            return port
     with socket.socket() as probe:
         probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        found: int = probe.getsockname()[1]
+        return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.bind((HOST, port))
+        return True
+    return False
+
+
+def _first_connection_port() -> int:
+    """Return the first port that the kernel gives to connections."""
+    try:
+        return int(_CONNECTION_PORTS.read_text().split()[0])
+    except (OSError, ValueError, IndexError):  # not Linux
+        return _FIRST_DYNAMIC_PORT

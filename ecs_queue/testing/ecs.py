@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ecs_queue.durations import MAX_SECONDS
 from ecs_queue.ecs.clients import Target
+from ecs_queue.error_text import error_text
+from ecs_queue.errors import UsageError
 from ecs_queue.findings import Finding, Reporter
 from ecs_queue.payload_repr import PayloadRepr
 from ecs_queue.protocol.ecs_results import (
@@ -19,6 +22,8 @@ from ecs_queue.protocol.ecs_results import (
     RunTaskResultKind,
     StopTaskResult,
 )
+
+_MAX_EXIT_CODE = 255
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,8 +81,9 @@ class Throttle:
     reason: str = "Rate exceeded"
 
 
+_Outcome = Exit | StartFailure | Interruption | Capacity | Throttle
 #: What becomes of a task; a number is an exit code.
-Outcome = int | Exit | StartFailure | Interruption | Capacity | Throttle
+Outcome = int | _Outcome
 OutcomeFunction = Callable[[Task], Outcome]
 
 
@@ -87,9 +93,31 @@ def succeed(task: Task) -> Outcome:
 
 
 def run_command(task: Task) -> Outcome:
-    """Run the task's command on this machine, with the request's variables, and end as it ends."""
-    ended = subprocess.run(task.command, env={**os.environ, **task.environment}, check=False)  # noqa: S603 - a test's own
+    """Run the task's command on this machine, with the request's variables, and end as it ends.
+
+    A command that cannot be started is a `StartFailure`, as on ECS.
+    """
+    try:
+        ended = subprocess.run(task.command, env={**os.environ, **task.environment}, check=False)  # noqa: S603 - a test's
+    except OSError as error:
+        return StartFailure(f"CannotStartContainerError: {error_text(error)}")
     return Exit(ended.returncode if ended.returncode >= 0 else 128 - ended.returncode)
+
+
+def check_outcome(outcome: object) -> _Outcome:
+    """Return what a test's function returned; raise `UsageError` for what is no outcome."""
+    if isinstance(outcome, int) and not isinstance(outcome, bool):
+        outcome = Exit(outcome)
+    if not isinstance(outcome, Exit | StartFailure | Interruption | Capacity | Throttle):
+        raise UsageError(
+            "the function of a MemoryQueue: expected an exit code, Exit, StartFailure, Interruption, Capacity or "
+            f"Throttle, found {type(outcome).__name__}"
+        )
+    if isinstance(outcome, Exit) and not 0 <= outcome.code <= _MAX_EXIT_CODE:
+        raise UsageError(f"the function of a MemoryQueue: expected an exit code of 0 to 255, found {outcome.code}")
+    if isinstance(outcome, Exit | Interruption) and not 0 <= outcome.after <= MAX_SECONDS:
+        raise UsageError(f"the function of a MemoryQueue: after: expected seconds >= 0, found {outcome.after}")
+    return outcome
 
 
 @dataclass(repr=False)
@@ -166,15 +194,14 @@ class MemoryEcs:
         if client_token in self._by_token:
             return RunTaskResult(RunTaskResultKind.STARTED, arn=self._by_token[client_token])
         task = self._read_task(kwargs, client_token)
-        outcome = self.outcome(task)
+        outcome = check_outcome(self.outcome(task))
         if isinstance(outcome, Capacity):
             return RunTaskResult(RunTaskResultKind.CAPACITY, reason=outcome.reason)
         if isinstance(outcome, Throttle):
             return RunTaskResult(RunTaskResultKind.THROTTLED, reason=outcome.reason)
         self.launched.append(task)
         arn = f"arn:aws:ecs:us-east-1:123456789012:task/{target.cluster}/{len(self.launched):032x}"
-        end = Exit(outcome) if isinstance(outcome, int) else outcome
-        self._tasks[arn] = _FakeTask(arn, started_by, self._main_container, end, self._clock())
+        self._tasks[arn] = _FakeTask(arn, started_by, self._main_container, outcome, self._clock())
         self._by_token[client_token] = arn
         return RunTaskResult(RunTaskResultKind.STARTED, arn=arn)
 

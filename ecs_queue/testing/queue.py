@@ -13,7 +13,7 @@ from ecs_queue.client.results import ResultReader
 from ecs_queue.config import load_config
 from ecs_queue.errors import ResultTimeout
 from ecs_queue.ledger import MemoryLedger
-from ecs_queue.messages.envelope import build_result
+from ecs_queue.messages.result import build_result
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.settings import ProtocolSettings
 from ecs_queue.protocol.states import LIVE_STATES
@@ -31,7 +31,6 @@ _ENVIRON = {
     "AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME": "us-east-1",
     "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "testing:1",
     "AIRFLOW__AWS_ECS_EXECUTOR__CONTAINER_NAME": _MAIN_CONTAINER,
-    "AIRFLOW__AWS_ECS_EXECUTOR__LAUNCH_TYPE": "FARGATE",
     "AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": "subnet-1",
 }
 #: The steps of the clock during a wait: a second, and later this share of the time that has passed, or since a delay.

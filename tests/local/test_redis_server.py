@@ -225,3 +225,24 @@ def test_the_shared_fixture_gives_an_empty_server(redis_url: str, redis_server: 
         assert client.dbsize() == 0
         assert client.info("server")["process_id"] == redis_server.pid
         assert os.path.isdir(redis_server.data_dir)
+
+
+def test_a_free_port_is_not_one_that_the_kernel_gives_to_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection_ports = tmp_path / "ip_local_port_range"
+    connection_ports.write_text("20000\t60999\n")
+    monkeypatch.setattr(module, "_CONNECTION_PORTS", connection_ports)
+    assert all(10_000 <= module.find_free_port() < 20_000 for _ in range(200))
+
+
+@pytest.mark.parametrize("content", [None, "", "1024\t65535\n", "lots\tmore\n"])
+def test_a_free_port_is_found_on_every_kernel(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection_ports = tmp_path / "ip_local_port_range"
+    if content is not None:
+        connection_ports.write_text(content)
+    monkeypatch.setattr(module, "_CONNECTION_PORTS", connection_ports)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", module.find_free_port()))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import math
 import time
+from typing import Any
 
 import pytest
 
@@ -179,12 +181,43 @@ def test_requests_with_a_higher_priority_are_launched_first() -> None:
         assert [task.id for task in queue.launched] == ["p9", "p5", "p0"]
 
 
+def test_a_queue_falls_back_to_other_capacity_as_its_profile_says() -> None:
+    section = "AIRFLOW__AWS_ECS_EXECUTOR__"
+    environ = {
+        f"{section}CAPACITY_PROVIDER_STRATEGY": '[{"capacityProvider": "FARGATE_SPOT"}]',
+        f"{section}CAPACITY_FALLBACK": '[{"launch_type": "EC2", "cluster": "spare"}]',
+    }
+
+    def end(task: Task) -> Outcome:
+        return 0 if task.run_task.get("launchType") == "EC2" else Capacity()
+
+    with MemoryQueue(end, environ=environ) as queue:
+        batch = queue.submit_many([{"command": ["true"]}] * 5)
+        assert {result.state for result in batch.results()} == {State.SUCCESS}
+        assert {task.run_task["cluster"] for task in queue.launched} == {"spare"}
+
+
 def test_commands_are_run_on_this_machine() -> None:
     with MemoryQueue(run_command) as queue:
         handle = queue.submit(["sh", "-c", 'exit "$CODE"'], environment={"CODE": "7"})
         killed = queue.submit(["sh", "-c", "kill -9 $$"])
 
         assert (handle.result().exit_code, killed.result().exit_code) == (7, 137)
+
+
+def test_a_command_that_cannot_be_started_never_starts() -> None:
+    with MemoryQueue(run_command) as queue:
+        result = queue.submit(["/nonexistent/program"]).result()
+    assert (result.state, result.attempts) == (State.REMOVED, 3)
+    assert "CannotStartContainerError" in result.reason
+
+
+@pytest.mark.parametrize(
+    "outcome", [None, True, "0", Exit(256), Exit(-1), Exit(after=-1.0), Exit(after=math.inf), Interruption(math.nan)]
+)
+def test_what_is_no_outcome_is_said_so(outcome: Any) -> None:
+    with MemoryQueue(lambda task: outcome) as queue, pytest.raises(UsageError, match="the function of a MemoryQueue"):
+        queue.submit(["true"]).result()
 
 
 def test_an_eager_queue_serves_code_that_waits_in_its_own_way() -> None:

@@ -13,6 +13,7 @@ from ecs_queue.local.ecs.options import (
     Quota,
     local_environment,
     new_access_key_id,
+    secrets_of,
 )
 from ecs_queue.local.ecs.processes import ProcessRunner
 from ecs_queue.local.ecs.runners import ContainerListener, ContainerRunner, ContainerSpec, RunningContainer, TimerRunner
@@ -33,4 +34,5 @@ __all__ = [
     "local_environment",
     "new_access_key_id",
     "run_local_ecs",
+    "secrets_of",
 ]

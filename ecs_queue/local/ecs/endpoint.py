@@ -142,6 +142,8 @@ class Endpoint:
             body = await asyncio.wait_for(request.read(), self._receive_timeout)
         except TimeoutError:
             return web.Response(status=408, text="The body did not arrive in time.\n")
+        except ConnectionError:  # the caller was killed, and does not read the response
+            return web.Response(status=400, text="The connection was closed before the body was complete.\n")
         request_id = self._new_id()
         try:
             response = web.Response(body=await self._perform(request.headers, body, request))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ecs_queue.errors import ConfigError
 from ecs_queue.payload_repr import PayloadRepr
+from ecs_queue.runs.runner_options import CALL_KEY_VARIABLE, CALL_URL_VARIABLE, KEY_VARIABLE, URL_VARIABLE
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _ACCESS_KEY_ID = re.compile(r"[A-Za-z0-9_]{16,128}")
@@ -171,6 +172,12 @@ class LocalEcsOptions(PayloadRepr):
 def new_access_key_id() -> str:
     """Return a random access key id that cannot be guessed."""
     return f"LOCAL{secrets.token_hex(16).upper()}"
+
+
+def secrets_of(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that are secrets of the task definition elsewhere, for `runner_environment`."""
+    names = (URL_VARIABLE, KEY_VARIABLE, CALL_URL_VARIABLE, CALL_KEY_VARIABLE)
+    return {name: environment[name] for name in names if name in environment}
 
 
 def local_environment(endpoint_url: str, redis_url: str, options: LocalEcsOptions | None = None) -> dict[str, str]:

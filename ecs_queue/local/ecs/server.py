@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import threading
 import time
 import uuid
@@ -28,7 +27,7 @@ from ecs_queue.local.ecs.runners import ContainerRunner
 from ecs_queue.local.ecs.task_manager import TaskManager
 from ecs_queue.local.ecs.tasks import LocalTask
 from ecs_queue.local.private_files import OwnedDirectory, make_private_directory
-from ecs_queue.local.stop_signals import stop_signals
+from ecs_queue.local.stop_signals import StopSignals
 
 if TYPE_CHECKING:
     from ecs_queue.local.ecs.endpoint import Endpoint
@@ -139,15 +138,11 @@ class LocalEcs:
     @property
     def log_dir(self) -> Path:
         """The directory of the tasks' logs. UsageError before the first start."""
-        if self._task_manager is None:
-            raise UsageError("the local ECS has no logs yet: call start() first")
-        return self._task_manager.log_dir
+        return self._manager_with_logs().log_dir
 
     def log_path(self, task_id: str) -> Path:
         """Return the file of a task's stdout and stderr, by id or ARN; it exists after the command was started."""
-        if self._task_manager is None:
-            raise UsageError("the local ECS has no logs yet: call start() first")
-        return self._task_manager.log_path(self._arns.task_id(task_id))
+        return self._manager_with_logs().log_path(self._arns.task_id(task_id))
 
     def __enter__(self) -> LocalEcs:
         self.start()
@@ -157,6 +152,11 @@ class LocalEcs:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _manager_with_logs(self) -> TaskManager:
+        if self._task_manager is None:
+            raise UsageError("the local ECS has no logs yet: call start() first")
+        return self._task_manager
 
     def _run(self, started: Future[None]) -> None:
         try:
@@ -273,15 +273,9 @@ def run_local_ecs(
         on_ready: gets the endpoint's URL.
         runner: see `LocalEcs`.
     """
-    stopped = threading.Event()
-    previous = {number: signal.signal(number, lambda *_: stopped.set()) for number in stop_signals()}
-    try:
-        with LocalEcs(options, runner) as server:
-            on_ready(server.endpoint_url)
-            stopped.wait()
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with StopSignals() as signals, LocalEcs(options, runner) as server:
+        on_ready(server.endpoint_url)
+        signals.wait(None)
 
 
 def base_environment(options: LocalEcsOptions) -> dict[str, str]:

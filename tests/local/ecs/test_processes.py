@@ -24,6 +24,7 @@ from tests.local.ecs.checked_client import (
 )
 from tests.local.ecs.conftest import StartEcs
 from tests.processes import IMPORT_ROOT, assert_process_ended
+from tests.wait import wait_until
 
 Ecs = tuple[LocalEcs, Any]
 
@@ -147,7 +148,8 @@ def test_the_sessions_and_temporary_files_of_a_runner_end_with_it(ecs: Ecs, tmp_
     arn = run_task(ecs[1], overrides=command_override("sh", "-c", script, environment={"ECS_QUEUE_RUNNER": "{}"}))
     assert wait_for_status(ecs[1], arn)["containers"][0]["exitCode"] == 137
     assert_process_ended(int(pid.read_text()))
-    assert not Path(ecs[0].log_path(arn).read_text().strip()).exists()
+    directory = Path(ecs[0].log_path(arn).read_text().strip())
+    wait_until(lambda: not directory.exists(), "the directory of the task that has stopped is removed")
 
 
 def test_a_stop_sends_sigterm_and_the_program_may_handle_it(ecs: Ecs, fifo: tuple[Path, int]) -> None:
