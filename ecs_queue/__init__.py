@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ecs_queue.client.handle import Handle
     from ecs_queue.client.request import Request
     from ecs_queue.config import Config, load_config
-    from ecs_queue.messages.envelope import TaskRequest, TaskResult
+    from ecs_queue.messages.request import TaskRequest
+    from ecs_queue.messages.result import TaskResult
     from ecs_queue.protocol.states import State
     from ecs_queue.worker.worker import Worker
 
@@ -38,8 +39,8 @@ _HOMES = {
     "Handle": "ecs_queue.client.handle",
     "Request": "ecs_queue.client.request",
     "State": "ecs_queue.protocol.states",
-    "TaskRequest": "ecs_queue.messages.envelope",
-    "TaskResult": "ecs_queue.messages.envelope",
+    "TaskRequest": "ecs_queue.messages.request",
+    "TaskResult": "ecs_queue.messages.result",
     "Worker": "ecs_queue.worker.worker",
     "load_config": "ecs_queue.config",
 }

@@ -39,8 +39,8 @@ _VALUE_FORMS = (
     (re.compile(r"(with args beginning with: ).*", re.DOTALL), rf"\1{HIDDEN}"),
     # redis-py: "Command # 1 (SET key x) of pipeline caused error: ..."
     (re.compile(r"(Command # \d+ \([A-Za-z]+ ).*(?=\) of pipeline caused error)", re.DOTALL), rf"\1{HIDDEN}"),
-    # The password of a URL
-    (re.compile(r"//[^/@\s]+@"), f"//{HIDDEN}@"),
+    # The password of a URL, which may have an unquoted "@"
+    (re.compile(r"//[^/\s]+@"), f"//{HIDDEN}@"),
 )
 #: Python's own errors of a wrong value: "invalid literal for int() with base 10: 'x'".
 _QUOTED = re.compile(r"""(['"]).*['"]""", re.DOTALL)

@@ -89,6 +89,12 @@ class UsageError(EcsQueueError):
 class ConfigError(UsageError):
     """The configuration is not valid."""
 
+    def __init__(self, message: str | None = None, queue: str = "") -> None:
+        """With a queue it is about that queue's profile, and the message begins with its name."""
+        super().__init__(f"queue {queue!r}: {message}" if queue else message)
+        #: The message without the queue, for text that names it.
+        self.problem = message or str(self)
+
 
 class UnusableServer(UsageError):  # noqa: N818
     """The server cannot be used as it is configured."""

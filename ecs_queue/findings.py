@@ -40,7 +40,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def sentence(self) -> str:
         """The finding in one line."""
-        return f"{self.subject}: {self.text}" + (f"; {self.advice}" if self.advice else "")
+        return f"{self.subject}: {self.reason}"
+
+    @property
+    def reason(self) -> str:
+        """The finding in one line that leaves out the subject, for text that names it."""
+        return f"{self.text}; {self.advice}" if self.advice else self.text
 
 
 class Reporter:

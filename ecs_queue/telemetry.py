@@ -62,8 +62,13 @@ EVENTS: dict[str, EventType] = {
     ),
     "health.degraded": _event(_W, "queue reason", "queue {queue}: {reason}"),
     "check.finding": _event(_I, "reason", "{reason}"),
+    "check.warning": _event(_W, "reason", "{reason}"),
+    "check.error": _event(_E, "reason", "{reason}"),
     "request.submitted": _event(_D, "id queue owner", "{id} submitted to {queue}", "nonce namespace envelope"),
     "request.received": _event(_D, "id queue", "{id} received from {queue}"),
+    "request.waits_for_key": _event(
+        _D, "id queue concurrency_key", "{id} waits: in {queue} the key {concurrency_key} is full"
+    ),
     "request.dead_lettered": _event(_W, "queue reason bytes", "dead letter from {queue} ({bytes} bytes): {reason}"),
     "launch.lease_expired": _event(
         _D, "id launch", "{id} launch {launch}: lease expired, its call may have had an effect"
@@ -77,17 +82,20 @@ EVENTS: dict[str, EventType] = {
     "capacity.switched": _event(
         _W, "queue variant reason", "queue {queue}: launches use variant {variant} of its capacity: {reason}"
     ),
-    "launch.started": _event(_I, "id launch arn", "{id} launched as {arn} (launch {launch})"),
-    "launch.assigned": _event(_I, "id launch run arn", "{id} given to the runner {run}, {arn} (launch {launch})"),
-    "runner.idle": _event(_D, "run pool turn", "the runner {run} waits, after {turn} commands"),
+    "launch.started": _event(_I, "id launch arn queue queued_at", "{id} launched as {arn} (launch {launch})"),
+    "launch.assigned": _event(
+        _I, "id launch run arn queue queued_at", "{id} given to the runner {run}, {arn} (launch {launch})"
+    ),
+    "runner.idle": _event(_D, "run pool turn", "the runner {run} has no command, after {turn} commands", "labels"),
+    "runner.ended": _event(
+        _D, "run pool arn turn closed", "the runner {run} has ended ({closed}) after {turn} commands, {arn}", "task"
+    ),
     "runner.end_rejected": _event(
         _W, "id run turn", "{id}: the end that the runner {run} reported is not signed by its queue, and does not count"
     ),
     "runner.silent": _event(_W, "run pool arn", "the idle runner {run} does not answer, stopping {arn}"),
     "launch.no_effect": _event(_I, "id launch reason", "{id} not launched, tried again later: {reason}"),
-    "launch.ambiguous": _event(
-        _W, "id launch reason", "{id} launch {launch}: whether a task was started is not known: {reason}"
-    ),
+    "launch.ambiguous": _event(_W, "id launch reason", "{id} launch {launch} is not settled: {reason}"),
     "launch.refused": _event(_W, "id launch kind reason", "{id} launch {launch} refused: {reason}"),
     "launch.task_absent": _event(_I, "id launch code", "{id} launch {launch}: ListTasks shows no task, {code}"),
     "launch.task_found": _event(_I, "id launch arn", "{id} launch {launch}: task found, {arn}"),

@@ -18,8 +18,9 @@ from ecs_queue.client.client import EcsQueue
 from ecs_queue.config import load_config
 from ecs_queue.durations import parse_duration
 from ecs_queue.errors import ConfigError, InvalidRequest
-from ecs_queue.messages.envelope import TaskRequest, decode_request
+from ecs_queue.messages.envelope import decode_request
 from ecs_queue.messages.fields import EXPECTED_FIELDS
+from ecs_queue.messages.request import TaskRequest
 from tests.cli.conftest import invoke as invoke
 from tests.cli.conftest import no_worker_environ as no_worker_environ
 from tests.cli.conftest import task_file

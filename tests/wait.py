@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ecs_queue.errors import WriteNotDurable
+
 #: Longer than anything takes on a busy machine.
 TIMEOUT_SECONDS = 60.0
 
@@ -26,3 +28,12 @@ def wait_until(
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {description or 'the expected condition'}"
         time.sleep(interval)
+
+
+def is_durable(write: Callable[[], object]) -> bool:
+    """Write to the ledger, and return whether its server has confirmed that the write is durable."""
+    try:
+        write()
+    except WriteNotDurable:
+        return False
+    return True

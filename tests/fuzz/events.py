@@ -10,19 +10,14 @@ from pathlib import Path
 import msgspec
 from hypothesis import strategies as st
 
-from ecs_queue.cli.ui.event_view import event_for_json, format_event_fields
-from ecs_queue.cli.ui.timeline_view import timeline_summary, timeline_to_dicts
-from ecs_queue.journal.base import JournalEvent, SkippedEvents
+from ecs_queue.journal.base import SkippedEvents
 from ecs_queue.journal.batches import sign_batch
 from ecs_queue.journal.elements import ElementReader
-from ecs_queue.journal.timeline import build_timeline
 from ecs_queue.messages.keyring import NO_KEYS, Keyring
 from ecs_queue.protocol.record_defects import find_record_defect
-from ecs_queue.replay.decisions import replay_decisions
-from ecs_queue.replay.past_request import call_in_event
-from ecs_queue.replay.traffic import read_traffic
 from tests.fuzz.mutations import changed_bytes, changed_json, dump, inputs, json_values
 from tests.fuzz.runner import Target
+from tests.journal.readers import read_events
 from tests.messages.golden_messages import SIGNS
 from tests.worker.event_listener_harness import EventListenerHarness
 
@@ -81,21 +76,7 @@ def _check_element(example: Element) -> None:
         assert not any(event.verified for event in found) or signed
         assert all(event.verified for event in found) or not is_genuine
     assert (len(found) == 3 and not len(skipped)) or not is_genuine
-    _read(found)
-
-
-def _read(found: list[JournalEvent]) -> None:
-    """What every reader of the journal does."""
-    for event in found:
-        msgspec.json.encode(event_for_json(event))
-        format_event_fields(event)
-        call_in_event(event)
-    timeline = build_timeline(None, found, "a")
-    if timeline is not None:
-        timeline_summary(timeline)
-        timeline_to_dicts(timeline)
-    replay_decisions(found)
-    read_traffic(found)
+    read_events(found)
 
 
 @contextmanager

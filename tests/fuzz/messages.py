@@ -13,8 +13,8 @@ from ecs_queue.cli.ui.task_file import prepare_task_lines, read_task_lines
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.errors import InvalidRequest, PermanentError, UndecodableMessage, UsageError
 from ecs_queue.messages import envelope
-from ecs_queue.messages.envelope import MAX_BODY_BYTES, TaskRequest
 from ecs_queue.messages.keyring import NO_KEYS, Keyring
+from ecs_queue.messages.request import MAX_BODY_BYTES, TaskRequest
 from ecs_queue.runtask.launch_spec import build_launch_spec, build_queued_task, build_submission, decode_launch_spec
 from tests.fuzz.mutations import changed_json, dump, inputs
 from tests.fuzz.runner import Target

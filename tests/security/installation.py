@@ -23,7 +23,7 @@ from ecs_queue.local.ecs import local_environment
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.messages import envelope
 from ecs_queue.protocol.states import State
-from ecs_queue.server_users import SUBMITTERS, ServerUser
+from ecs_queue.server_users import SUBMITTERS, ServerUser, render_users
 from tests.conformance.ledger.harness import claim_request, task_update
 from tests.servers import valkey_binary
 from tests.wait import wait_until
@@ -152,6 +152,14 @@ def find_allowed_commands(url: str, commands: Sequence[str]) -> list[str]:
                 continue
             allowed.append(command)
     return allowed
+
+
+@contextmanager
+def run_server_with_users(binary: str, namespace: str) -> Iterator[RedisServer]:
+    """Run a server that has the users of a namespace; the password of NAMESPACE-ROLE is NAMESPACE-ROLE-pw."""
+    with RedisServer(binary=binary) as server, redis.Redis.from_url(server.url) as admin:
+        load_users(admin, render_users(namespace))
+        yield server
 
 
 @contextmanager

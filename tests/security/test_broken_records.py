@@ -86,5 +86,9 @@ def test_with_one_broken_item_of_each_kind_200_requests_run_as_without(harness: 
     (worker,) = harness.queue.ledger.list_workers()
     assert worker.health == "ok"
     assert harness.service_failures("") == []
-    reported = {fields["item"] for name, fields in list(harness.emitted) if name == "ledger.item_broken"}
-    assert "record:string" in reported
+
+    def is_reported() -> bool:
+        events = list(harness.emitted)
+        return any(name == "ledger.item_broken" and fields["item"] == "record:string" for name, fields in events)
+
+    wait_until(is_reported, "a worker, which looks every five seconds, reports it", 30.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
@@ -27,6 +26,7 @@ from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, TimerRunner
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.messages import envelope
 from tests.processes import CLI_COMMAND, merged_environ, run_worker
+from tests.restored_logging import restored_logging
 from tests.security.fake_secrets import FakeSecrets
 from tests.security.secret_installation import (
     ARGUMENT,
@@ -101,13 +101,8 @@ _UNREACHABLE = f"redis://:{PASSWORD}@127.0.0.1:1/0"
 
 @pytest.fixture(autouse=True)
 def _restore_logging() -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("ecs_queue")
-    handlers, levels = root.handlers[:], (root.level, ours.level)
-    yield
-    logging.captureWarnings(False)
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
+    with restored_logging():
+        yield
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["encrypted", "clear"])

@@ -25,8 +25,9 @@ from ecs_queue.errors import EcsQueueError
 from ecs_queue.journal.codec import decode_event
 from ecs_queue.local.ecs.aws_json import ApiError, decode_parameters
 from ecs_queue.local.ecs.validation import ParameterValidator
-from ecs_queue.messages.envelope import decode_request, decode_result, new_request
+from ecs_queue.messages.envelope import decode_request, decode_result
 from ecs_queue.messages.fields import Relaunch
+from ecs_queue.messages.request import new_request
 from ecs_queue.runtask import botocore_model
 from ecs_queue.runtask.arguments import validate_request
 from ecs_queue.runtask.launch_spec import build_launch_spec, decode_launch_spec
@@ -129,6 +130,12 @@ def test_no_answer_of_aws_brings_back_a_value_that_was_sent(secret: str) -> None
         assert "failed to satisfy" in result.reason or "not valid here" in result.reason
         failed = classify_failures([{"reason": message}], sent)
         assert not leaks(failed.reason), failed.reason
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "hun@ter2", "@hunter@2@"])
+def test_no_password_of_a_url_is_shown(secret: str) -> None:
+    text = error_text(OSError(f"cannot reach amqp://me:{secret}@mq:5672/, nor https://registry/v2/job@sha256:0f"))
+    assert text == "cannot reach amqp://***@mq:5672/, nor https://registry/v2/job@sha256:0f"
 
 
 def test_what_stands_openly_in_the_arguments_is_still_named() -> None:

@@ -18,6 +18,7 @@ from ecs_queue.config import load_config
 from ecs_queue.journal import open_event_encoder, open_journal
 from ecs_queue.local.ecs import local_environment
 from ecs_queue.messages import envelope
+from ecs_queue.messages.request import new_request
 
 KEY = "AIRFLOW__ECS_QUEUE__SIGNING_KEYS"
 REFUSED = (
@@ -45,7 +46,7 @@ class Installation:
         """Write the first event of a request, as the process with this environment would."""
         config = load_config(environ=environ)
         encoder = open_event_encoder(config)
-        request = envelope.new_request(id=record_id, command=command, now=1.7e9 + number, accept_seconds=60.0)
+        request = new_request(id=record_id, command=command, now=1.7e9 + number, accept_seconds=60.0)
         fields = {"id": record_id, "queue": "default", "owner": "", "nonce": f"n{number}", "namespace": "ecs-queue"}
         event = encoder.encode(1.7e9 + number, "request.submitted", {**fields, "envelope": envelope.encode(request)})
         with closing(open_journal(config)) as journal:

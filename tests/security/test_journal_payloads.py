@@ -19,6 +19,7 @@ from ecs_queue.config.keyring import open_keyring
 from ecs_queue.journal import open_event_encoder, open_journal
 from ecs_queue.local.ecs import local_environment
 from ecs_queue.messages import envelope
+from ecs_queue.messages.request import new_request
 from ecs_queue.runtask.launch_spec import LaunchSpec, args_scope
 
 PREFIX = "AIRFLOW__ECS_QUEUE__"
@@ -158,7 +159,7 @@ def test_a_worker_with_the_key_encrypts_what_a_client_without_it_sent(redis_url:
     environ = {**local_environment("http://127.0.0.1:1", redis_url)}
     environ |= {PREFIX + name: value for name, value in ENCRYPTED.items()}
     config = load_config(environ=environ)
-    request = envelope.new_request(
+    request = new_request(
         id="job", command=[ARGUMENT], now=1.7e9, accept_seconds=60.0, executor_config={"environment": VARIABLES}
     )
     names = {"id": "job", "queue": "default", "owner": "", "nonce": "n", "namespace": "ecs-queue"}

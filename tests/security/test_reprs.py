@@ -23,7 +23,7 @@ OPEN = set(
         """
     _client account addresses advice appendfsync arn arns barrier_error base boot bucket cfg_path channels check choices
     chosen claim closed cluster clusters codes conf config_path confirmed conflicting_arns conn_id container
-    container_name
+    container_name concurrency_key
     decision_counts default denied denied_access_key_ids desired_status detail_type digest directories
     directory display doc durability endpoint_url file secret_files read_secret aws_secrets
     error error_code event event_faults event_hashes event_queue_url events help labels buckets counts
@@ -63,8 +63,22 @@ OPEN_HERE = {
     *((kind, name) for kind in ("TaskUse", "CostRow") for name in ("group", "capacity", "use")),
     ("Price", "capacity"),
     ("CostTotals", "rows"),
-    # names of hosts and queues, and a sentence to show
-    *(("Access", "allowed_hosts"), ("RequestView", "paused"), ("RequestView", "note")),
+    *(("RunnerTime", name) for name in ("busy", "first_group", "begun")),
+    # names of hosts and queues, a sentence to show, and an id
+    *(("Access", "allowed_hosts"), *(("RequestView", name) for name in ("paused", "note", "retry"))),
+    # one of two words
+    ("ClientOptions", "http_client"),
+    # times, ids, numbers by queue, and what runners do
+    ("CountedData", "queued_at"),
+    ("ElementSummary", "element"),
+    ("MinuteCounts", "waits"),
+    *(("WorkerInfo", name) for name in ("launch_rates", "end_rates")),
+    *(("Overview", name) for name in ("quota", "runners")),
+    ("RunnerRow", "activity"),
+    # numbers and their titles
+    *(("Chart", name) for name in ("title", "top", "half", "text", "series")),
+    *(("Series", name) for name in ("style", "values", "lines", "bars")),
+    *(("HourView", name) for name in ("charts", "labels", "rows", "begins")),
     # names, as in a configuration
     *(("IamLogin", "user"), ("IamLogin", "cache"), ("IamTarget", "login"), ("IamTarget", "cache")),
 }

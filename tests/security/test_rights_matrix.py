@@ -27,10 +27,13 @@ from ecs_queue.journal import RedisJournal
 from ecs_queue.journal.base import EventBatch
 from ecs_queue.messages import envelope
 from ecs_queue.messages.keyring import Keyring
+from ecs_queue.messages.result import build_result
+from ecs_queue.protocol.concurrency_keys import KeyCounts
 from ecs_queue.protocol.states import State
 from ecs_queue.server_users import SUBMITTERS, render_users
 from ecs_queue.web.access import Access
 from ecs_queue.web.app import WebApp
+from tests.conformance.ledger.harness import claim_request
 from tests.processes import CLI_COMMAND, merged_environ
 from tests.security.installation import (
     COMMANDS,
@@ -101,6 +104,8 @@ def test_a_command_is_allowed_or_ends_with_the_right_that_is_missing(
         assert (result.exit_code, len(sentences)) == (2, 1), result.output
         assert re.search(r"server denies (its user|user ecs-queue-\S+) ", sentences[0])
         assert SECRET not in result.output
+        if line in ("cost", "journal show waits", "journal export"):
+            assert "with the rights of an operator" in sentences[0]
 
 
 @contextmanager
@@ -152,7 +157,7 @@ def _submit_and_receive(made: Installation, user: str) -> None:
         waiting.start()
         end_request(ledger, name)
         (record,) = ledger.get([name])
-        broker.publish_results([(record.owner, envelope.encode(envelope.build_result(record)))])
+        broker.publish_results([(record.owner, envelope.encode(build_result(record)))])
         waiting.join(30)
         assert received[0].succeeded
         assert queue.stop(other.id) is State.REVOKED
@@ -167,6 +172,23 @@ def _submit_without_owner(made: Installation, user: str) -> None:
         queue.check()
 
 
+def _stop_what_waits_for_a_key(made: Installation, user: str) -> None:
+    """Who ends the request whose turn it is wakes the next one; a worker also frees a slot that no request holds."""
+    names, key = [f"{name}-{user}" for name in ("first", "next", "last")], f"key {user}"
+    ledger = made.open_ledger(WORKER)
+    with made.open_client(user, "") as queue:
+        made.admin.zadd(f"{{ecs-queue}}:l:key_holders:default|{key}", {"gone": 1.0})
+        for name in names:
+            queue.submit(["true"], id=name, concurrency_key=key)
+            ledger.claim(name, claim_request(f"claim-{name}", key_limit=1))
+        assert queue.ledger.count_of_key("default", key) == KeyCounts(in_flight=1, waiting=2)
+        ledger.no_effect(names[0], f"claim-{names[0]}", 60.0, "throttled")
+        assert queue.stop(names[1]) is State.REVOKED
+        assert queue.status(names[2]).not_before <= ledger.now()
+        assert [queue.stop(name) for name in names] == [State.REVOKED] * 3
+    ledger.close()
+
+
 def _look(made: Installation, user: str) -> None:
     with made.open_client(user, "") as queue:
         assert queue.status("ended").state is State.SUCCESS
@@ -178,6 +200,7 @@ def _look(made: Installation, user: str) -> None:
         assert "gone" not in [worker.name for worker in queue.ledger.list_workers()]
         queue.ledger.list_paused_queues()
         queue.ledger.get_event_health()
+        assert queue.ledger.count_waiting_for_keys(["default"])["default"] >= 0
 
 
 def _submit(made: Installation, user: str) -> None:
@@ -203,7 +226,7 @@ def test_the_web_page_says_what_its_user_may_not_read(installation: Installation
     with installation.open_client(user, "") as queue, closing(open_broker(queue.config)) as broker:
         app = WebApp(queue, broker, Access(token=SECRET), make_presentation(), make_commands()).build()
         browser = TestClient(app, base_url="http://localhost")
-        for path in ("/", "/tasks", "/tasks/ended", "/journal", "/find?id=ended"):
+        for path in ("/", "/tasks", "/tasks/ended", "/runners", "/journal", "/find?id=ended"):
             assert browser.get(path).status_code == 200, path
         assert ("may not read the journal" in browser.get("/journal").text) == (user != OPERATOR)
         assert installation.denials() == []
@@ -216,6 +239,7 @@ Call = Callable[[Installation, str], None]
 CALLS: Sequence[tuple[Call, frozenset[str]]] = (
     (_look, EVERYONE),
     (_submit_without_owner, WRITERS),
+    (_stop_what_waits_for_a_key, WRITERS),
     (_submit_and_receive, frozenset(SUBMITTERS)),
     (_read_payload, frozenset({WORKER, OPERATOR})),
 )
