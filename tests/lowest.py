@@ -14,7 +14,7 @@ from pathlib import Path
 
 SETUP = Path(__file__).parents[1] / "setup.cfg"
 #: Whose requirements users install; those of tests may be of any version.
-EXTRAS = ("local", "encryption", "metrics", "otel")
+EXTRAS = ("local", "encryption", "curl", "metrics", "otel")
 
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*(?P<bounds>.*)")
 _LOWER_BOUND = re.compile(r">=\s*([^,\s]+)")

@@ -19,6 +19,7 @@ install_requires =
 [options.extras_require]
 local = aiohttp>=3.10
 encryption =
+curl =
 metrics =
 otel =
 """

@@ -19,7 +19,7 @@ from ecs_queue.journal import open_journal
 from ecs_queue.journal.jsonl import read_events, write_events
 from ecs_queue.local.ecs import LocalEcs, TimerRunner, local_environment
 from ecs_queue.local.redis_server import RedisServer
-from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.messages.result import TaskResult
 from ecs_queue.protocol.record import Record
 from ecs_queue.replay.decisions import replay_decisions
 from ecs_queue.server_keys import namespace_prefix
@@ -217,8 +217,9 @@ class ChaosHarness:
         replayed = replay_decisions(read_events(self._export(), self._log))
         if replayed.difference is not None:
             violations.append(f"the journal is decided differently offline: {replayed.difference}")
+        ended_at = {record.id: record.finished_at for record in records if record.finished_at}
         launches = measure_launch_recoveries(
-            self._workers.log_files(), self._workers.kills, self._stopped, self._server_restarts
+            self._workers.log_files(), self._workers.kills, self._stopped, self._server_restarts, ended_at
         )
         stats = self._ecs.stats()
         return ChaosReport(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,7 +32,11 @@ class _LogEvent:
 
 
 def measure_launch_recoveries(
-    logs: Iterable[Path], kills: Iterable[WorkerKill], stopped: Iterable[str], server_restarts: Sequence[float]
+    logs: Iterable[Path],
+    kills: Iterable[WorkerKill],
+    stopped: Iterable[str],
+    server_restarts: Sequence[float],
+    ended_at: Mapping[str, float],
 ) -> list[float]:
     """Return the seconds from each kill to the next event of a launch that the worker was making.
 
@@ -41,6 +45,8 @@ def measure_launch_recoveries(
         kills: The killed workers.
         stopped: Ids of stopped requests, which may end excluded any worker. They are left out.
         server_restarts: When the killed server was up again. Time until end does not count.
+        ended_at: When each request ended. It counts where no event follows: a second worker was killed before it
+            logged the end.
     """
     killed_at = {kill.worker: kill.at for kill in kills}
     excluded = set(stopped)
@@ -50,9 +56,8 @@ def measure_launch_recoveries(
             own = [event for event in events if event.worker == worker]
             if request not in excluded and own[-1].name in _IN_FLIGHT_EVENTS:
                 later = (event.at for event in events if event.worker != worker and event.at >= own[-1].at)
-                recoveries.append(
-                    _recovery_seconds(killed_at[worker], min(later, default=float("inf")), server_restarts)
-                )
+                recovered_at = min(later, default=ended_at.get(request, float("inf")))
+                recoveries.append(_recovery_seconds(killed_at[worker], recovered_at, server_restarts))
     return recoveries
 
 

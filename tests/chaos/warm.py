@@ -21,7 +21,7 @@ from ecs_queue.client.handle import Handle
 from ecs_queue.errors import LedgerUnavailable
 from ecs_queue.local.ecs import FaultOptions, LocalEcs, LocalEcsOptions, Quota, local_environment
 from ecs_queue.local.redis_server import RedisServer
-from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.messages.result import TaskResult
 from ecs_queue.runs.runner_options import URL_VARIABLE
 from ecs_queue.server_keys import namespace_prefix
 from tests.chaos.background_thread import BackgroundThread

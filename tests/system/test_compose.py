@@ -17,7 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
+from ecs_queue.calls.executor import EcsExecutor
+from ecs_queue.client.client import EcsQueue
 from ecs_queue.local.redis_server import find_free_port
+from tests.calls.functions import add
 from tests.conf_check import fill_in
 from tests.docs import ROOT
 from tests.processes import run_worker
@@ -166,6 +169,19 @@ def test_the_page_of_the_stack_shows_its_queues_after_the_log_in_that_its_log_ha
         text = answer.read().decode()
     assert "<h2>Queues" in text
     assert "Logged in." in text
+
+
+def test_a_function_runs_in_a_container_of_the_stack(processes: Processes) -> None:
+    processes.start("valkey")
+    processes.start("local-ecs", sys.executable, "-m", "ecs_queue")
+    wait_until(lambda: processes.is_healthy("local-ecs"))
+    processes.start("worker-1", sys.executable, "-m", "ecs_queue")
+    wait_until(lambda: processes.is_healthy("worker-1"))
+    with (
+        EcsQueue.from_config(environ=processes.environment("local-ecs")) as queue,
+        EcsExecutor(queue, environment={"PYTHONPATH": str(ROOT)}) as executor,
+    ):
+        assert executor.submit(add, 2, 3).result(60) == 5
 
 
 def read_rules(processes: Processes) -> list[Mapping[str, Any]]:

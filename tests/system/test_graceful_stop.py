@@ -17,7 +17,7 @@ from ecs_queue.client.client import EcsQueue
 from ecs_queue.client.handle import Handle
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, TimerRunner, local_environment
 from ecs_queue.local.redis_server import RedisServer
-from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.messages.result import TaskResult
 from ecs_queue.protocol.states import State
 from tests.invariants import find_violations, list_all_tasks
 from tests.processes import merged_environ, run_worker

@@ -26,7 +26,8 @@ from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable
 from ecs_queue.ledger import open_ledger
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, local_environment
 from ecs_queue.messages import envelope
-from ecs_queue.messages.envelope import TaskResult
+from ecs_queue.messages.request import TaskRequest, new_request
+from ecs_queue.messages.result import TaskResult
 from tests.processes import CLI_COMMAND, QUICK_SETTINGS, merged_environ, run_worker
 from tests.system.secure_redis import PASSWORDS, USERS, SecureRedis, run_secure_redis
 from tests.wait import wait_until
@@ -216,8 +217,8 @@ def test_what_is_forged_becomes_a_dead_letter_and_what_is_signed_runs(harness: S
     elsewhere = open_keyring(load_config(environ=KEYS, overrides={"namespace": "elsewhere"}))
     guessed = open_keyring(load_config(environ={}, overrides={"signing_keys": "k1:" + "guess" * 8}))
 
-    def message(record_id: str, queue: str = "default") -> envelope.TaskRequest:
-        return envelope.new_request(
+    def message(record_id: str, queue: str = "default") -> TaskRequest:
+        return new_request(
             id=record_id, command=["true"], now=time.time(), accept_seconds=600.0, queue=queue, owner="forger"
         )
 
