@@ -16,8 +16,8 @@ from ecs_queue.client.producer import PreparedRequest, is_accepted_code
 from ecs_queue.client.tracing import ClientTracing
 from ecs_queue.messages.request import TaskRequest
 from ecs_queue.messages.result import TaskResult
+from ecs_queue.monitoring.otel_outages import report_outages
 from ecs_queue.monitoring.otel_pipeline import SCOPE, STOP_SECONDS, SpanPipeline
-from ecs_queue.monitoring.otel_setup import report_outages
 from ecs_queue.monitoring.otel_traces import nanoseconds, parent_context
 from ecs_queue.monitoring.span_attributes import exit_attributes, message_attributes
 from ecs_queue.monitoring.spans import Submitted, Trace, parse_traceparent

@@ -16,9 +16,9 @@ from ecs_queue.messages.keyring import Keyring
 from ecs_queue.messages.request import TaskRequest
 from ecs_queue.protocol.operations import OperationResult, ResultCode
 from ecs_queue.protocol.record import Record, Submission
-from ecs_queue.runtask.arguments import RunTaskProfile
 from ecs_queue.runtask.launch_spec import build_submission
 from ecs_queue.runtask.overrides import ALLOW_EVERYTHING, check_policies_allowed
+from ecs_queue.runtask.profile import RunTaskProfile
 
 
 class PreparedRequest(msgspec.Struct, frozen=True):

@@ -15,7 +15,8 @@ from ecs_queue.client.acting_user import acting_user
 from ecs_queue.client.main_container import render_main_container
 from ecs_queue.client.producer import PreparedRequest, batches
 from ecs_queue.client.task_line import parse_task_line
-from ecs_queue.client.tracing import ClientTracing, open_client_tracing
+from ecs_queue.client.tracing import ClientTracing
+from ecs_queue.client.tracing_setup import open_client_tracing
 from ecs_queue.config import Config
 from ecs_queue.crash_points import crash_point
 from ecs_queue.errors import BrokerUnavailable, LedgerUnavailable, MissingRight

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from ecs_queue.client.handle import Handle
 from ecs_queue.client.producer import PreparedRequest
-from ecs_queue.config import Config
 from ecs_queue.messages.request import TaskRequest
-from ecs_queue.monitoring.otel_setup import missing_packages_error
-from ecs_queue.outage_log import OutageLine, OutagePhase
 from ecs_queue.protocol.operations import ResultCode
-
-logger = logging.getLogger("ecs_queue")
 
 
 class ClientTracing:
@@ -34,20 +28,3 @@ class ClientTracing:
 
     def close(self) -> None:
         """Export what is left, for some seconds at most."""
-
-
-def open_client_tracing(config: Config) -> ClientTracing:
-    """Return what exports the client's spans; raises ConfigError when its packages are not installed."""
-    if not config.otel_traces:
-        return ClientTracing()
-    try:
-        from ecs_queue.client.otel_tracing import OtelClientTracing
-    except ImportError:
-        raise missing_packages_error("otel_traces") from None
-    return OtelClientTracing(config.namespace, log_outage)
-
-
-def log_outage(line: OutageLine) -> None:
-    """Log a line about spans that cannot be exported."""
-    level = logging.INFO if line.phase is OutagePhase.ENDED else logging.WARNING
-    logger.log(level, "%s", line.describe("the export of spans"))

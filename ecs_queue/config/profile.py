@@ -10,12 +10,13 @@ from typing import Any
 from ecs_queue.config.redact import redact_run_task_kwargs, redact_url
 from ecs_queue.errors import ConfigError, InvalidRequest
 from ecs_queue.protocol.retry_rules import RetryRule
-from ecs_queue.runtask.arguments import RunTaskProfile, check_launchable
+from ecs_queue.runtask.arguments import check_launchable
 from ecs_queue.runtask.botocore_model import normalize, run_task_shape
 from ecs_queue.runtask.capacity import leaves_capacity_to_the_cluster
 from ecs_queue.runtask.capacity_variants import OVERRIDING_KWARGS, CapacityVariant
 from ecs_queue.runtask.config_keys import CONFIG_DEFAULTS
 from ecs_queue.runtask.executor_config import normalize_run_task_kwargs
+from ecs_queue.runtask.profile import RunTaskProfile
 
 
 @dataclass(frozen=True, repr=False)

@@ -19,7 +19,8 @@ from ecs_queue.monitoring.counters import WorkerCounters
 from ecs_queue.monitoring.emf import build_emf_line
 from ecs_queue.monitoring.http_server import HttpResponse, Route, text_response
 from ecs_queue.monitoring.namespace_state import StateCache, namespace_samples, read_namespace_state, scale_signal
-from ecs_queue.monitoring.otel_setup import Report, missing_packages_error
+from ecs_queue.monitoring.otel_outages import Report
+from ecs_queue.monitoring.otel_setup import missing_packages_error
 from ecs_queue.monitoring.scaling import DRAIN_SECONDS
 
 if TYPE_CHECKING:

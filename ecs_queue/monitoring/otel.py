@@ -23,8 +23,8 @@ from ecs_queue.errors import ConfigError
 from ecs_queue.monitoring.catalogue import METRICS, Metric, MetricKind, Sample, SampleSource
 from ecs_queue.monitoring.counters import WorkerCounters
 from ecs_queue.monitoring.otel_exporters import METRICS_SIGNAL, load_exporter_classes
+from ecs_queue.monitoring.otel_outages import Report
 from ecs_queue.monitoring.otel_resource import build_resource
-from ecs_queue.monitoring.otel_setup import Report
 
 #: The instruments are read one after the other; for this time they share one read. Seconds.
 _COLLECTION_SECONDS = 1.0

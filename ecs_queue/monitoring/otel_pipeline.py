@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import Sampler
 
 from ecs_queue.monitoring.otel_exporters import TRACES_SIGNAL, load_exporter_classes
+from ecs_queue.monitoring.otel_outages import Report
 from ecs_queue.monitoring.otel_resource import build_resource
-from ecs_queue.monitoring.otel_setup import Report
 
 #: For the last export, when the process stops. Seconds.
 STOP_SECONDS = 2.0

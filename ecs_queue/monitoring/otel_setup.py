@@ -1,33 +1,16 @@
-"""Opens what OpenTelemetry exports, and reports its outages: a line at the beginning, one a minute, one at the end."""
+"""Opens what OpenTelemetry exports, if its packages are installed."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ecs_queue.errors import ConfigError
-from ecs_queue.outage_log import OutageLine, OutageLog
+from ecs_queue.monitoring.otel_outages import report_outages
+from ecs_queue.outage_log import OutageLine
 
 if TYPE_CHECKING:
     from ecs_queue.monitoring.otel_traces import SpanExport
-
-#: The reason of an outage. The SDK's own words are in the log at the level debug.
-REJECTED = "the collector did not take them; check OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_HEADERS"
-
-Report = Callable[[bool], None]
-
-
-def report_outages(log_outage: Callable[[OutageLine], None]) -> Report:
-    """Return what is to be called after each export, with whether it succeeded; `log_outage` gets the lines."""
-    outages = OutageLog(time.monotonic, settle_seconds=0.0)
-
-    def report(has_succeeded: bool) -> None:
-        line = outages.record_success() if has_succeeded else outages.record_failure(REJECTED)
-        if line is not None:
-            log_outage(line)
-
-    return report
 
 
 def missing_packages_error(key: str) -> ConfigError:

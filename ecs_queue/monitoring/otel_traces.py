@@ -11,8 +11,8 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import Decision
 
+from ecs_queue.monitoring.otel_outages import Report
 from ecs_queue.monitoring.otel_pipeline import SpanPipeline
-from ecs_queue.monitoring.otel_setup import Report
 from ecs_queue.monitoring.spans import SAMPLED, RequestSpan, SpanKind, Submitted, Trace
 
 _KINDS = {

@@ -4,47 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ecs_queue.errors import ConfigError, InvalidRequest
 from ecs_queue.runtask.botocore_model import run_task_shape, validate
 from ecs_queue.runtask.capacity import choose_capacity, effective_capacity, is_fargate
 from ecs_queue.runtask.casing import parse_assign_public_ip
-from ecs_queue.runtask.config_keys import CONFIG_DEFAULTS
 from ecs_queue.runtask.executor_config import normalize_executor_config
 from ecs_queue.runtask.label_tags import add_label_tags
 from ecs_queue.runtask.merge import merge_run_task
-from ecs_queue.runtask.overrides import SAFE_OVERRIDES, check_overrides_allowed, keep_profile_tags
+from ecs_queue.runtask.overrides import check_overrides_allowed, keep_profile_tags
+from ecs_queue.runtask.profile import RunTaskProfile
 from ecs_queue.tasks import EcsQueuedTask
 
 #: ECS: "Container Overrides length must be at most 8192", in characters of JSON, its punctuation included.
 MAX_OVERRIDES_CHARACTERS = 8192
-
-
-@dataclass(frozen=True, repr=False)
-class RunTaskProfile:
-    """Where and how the tasks of one queue are launched; `ecs_queue.config.Profile` extends it.
-
-    `run_task_kwargs` has run_task's spelling; readers must not change it. `capacity_provider_strategy`: None is not
-    set, empty is the cluster's default strategy. `cluster_strategy` is that default strategy, as far as it is known:
-    it decides where nothing is set, and is never sent. `tag_labels`: the labels of a request that become tags.
-    """
-
-    queue: str
-    cluster: str | None = None
-    task_definition: str | None = None
-    container_name: str | None = None
-    launch_type: str | None = None
-    capacity_provider_strategy: tuple[dict[str, Any], ...] | None = field(default=None, hash=False)
-    platform_version: str | None = CONFIG_DEFAULTS["platform_version"]
-    subnets: tuple[str, ...] = ()
-    security_groups: tuple[str, ...] = ()
-    assign_public_ip: bool = False
-    run_task_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
-    allowed_overrides: tuple[str, ...] = SAFE_OVERRIDES
-    cluster_strategy: tuple[dict[str, Any], ...] = field(default=(), hash=False)
-    tag_labels: tuple[str, ...] = ()
 
 
 def render_run_task_kwargs(

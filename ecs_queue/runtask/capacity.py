@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ecs_queue.errors import ConfigError, InvalidRequest
-
-if TYPE_CHECKING:
-    from ecs_queue.runtask.arguments import RunTaskProfile
+from ecs_queue.runtask.profile import RunTaskProfile
 
 #: The capacity providers of Fargate; any other one consists of instances.
 _FARGATE_PROVIDERS = frozenset({"FARGATE", "FARGATE_SPOT"})

@@ -21,9 +21,10 @@ from ecs_queue.payload_repr import PayloadRepr
 from ecs_queue.protocol.record import Record, Submission
 from ecs_queue.runs.runner_key import RunnerCommand
 from ecs_queue.runs.runner_options import RUNNER_COMMAND
-from ecs_queue.runtask.arguments import RunTaskProfile, check_overrides_length, render_run_task_kwargs
+from ecs_queue.runtask.arguments import check_overrides_length, render_run_task_kwargs
 from ecs_queue.runtask.executor_config import find_choices, normalize_executor_config
 from ecs_queue.runtask.merge import merge_run_task
+from ecs_queue.runtask.profile import RunTaskProfile
 from ecs_queue.tasks import EcsQueuedTask
 
 SpecT = TypeVar("SpecT")

@@ -25,7 +25,8 @@ from ecs_queue.ledger.base import Ledger, WorkerInfo
 from ecs_queue.messages.queue_names import canonical_queue_name
 from ecs_queue.monitoring.http_server import HttpServer
 from ecs_queue.monitoring.monitor import Monitor
-from ecs_queue.monitoring.otel_setup import open_span_export, report_outages
+from ecs_queue.monitoring.otel_outages import report_outages
+from ecs_queue.monitoring.otel_setup import open_span_export
 from ecs_queue.outage_log import OutageLine, OutagePhase
 from ecs_queue.telemetry import Telemetry
 from ecs_queue.version import package_version

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from ecs_queue.runtask.arguments import RunTaskProfile
 from ecs_queue.runtask.capacity import (
     LaunchQuota,
     launch_quota,
     leaves_capacity_to_the_cluster,
     profile_launch_quota,
 )
+from ecs_queue.runtask.profile import RunTaskProfile
 
 
 def provider(name: str, **numbers: int) -> dict[str, Any]:
