@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,15 @@ def as_field(client: EcsQueue, name: str, value: Any) -> float | None:
     prepared = client.prepare({"command": ["true"], name: value})
     found: float | None = getattr(decode_request(prepared.submission.request), name)
     return found
+
+
+def test_the_delay_of_a_retry_rule_may_be_a_timedelta(queue: EcsQueue) -> None:
+    """JSON has none: workers refused the request, which waited until it expired."""
+    rules = [{"action": "retry", "delay": timedelta(minutes=1)}, {"action": "fail"}]
+    prepared = queue.prepare({"command": ["true"], "retry_rules": rules})
+
+    sent = decode_request(prepared.submission.request).retry_rules
+    assert sent == [{"action": "retry", "delay": 60.0}, {"action": "fail"}]
 
 
 @pytest.mark.parametrize(("text", "seconds"), GOOD.items())

@@ -37,7 +37,7 @@ from ecs_queue.journal import JournalStore, open_journal_store
 from ecs_queue.journal.client_journal import ClientJournal
 from ecs_queue.ledger import open_ledger
 from ecs_queue.ledger.base import Ledger
-from ecs_queue.messages.fields import Relaunch
+from ecs_queue.messages.fields import Relaunch, plain_text
 from ecs_queue.messages.queue_names import canonical_queue_name
 from ecs_queue.messages.result import TaskResult, build_result
 from ecs_queue.protocol.operations import OperationResult
@@ -79,7 +79,7 @@ class EcsQueue(RequestControl):
         self._broker = broker
         self.ledger = ledger
         self._owns_result_queue = owner is None
-        self.owner = f"{config.owner_prefix or 'client'}-{secrets.token_hex(6)}" if owner is None else owner
+        self.owner = f"{config.owner_prefix or 'client'}-{secrets.token_hex(6)}" if owner is None else plain_text(owner)
         self.keyring = open_keyring(config)
         self._sender = RequestSender(
             config, broker, ledger, self._journal, self.keyring, self.owner, clock, monotonic, new_id
@@ -235,6 +235,7 @@ class EcsQueue(RequestControl):
 
     def handle(self, record_id: str) -> Handle:
         """Return a handle of a request that this or another process submitted earlier."""
+        record_id = plain_text(record_id)
         record = self.status(record_id)
         handle = Handle(self, record_id, record.nonce)
         self.results.watch(handle)

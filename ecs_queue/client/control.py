@@ -21,6 +21,7 @@ from ecs_queue.journal.base import JournalEvent, seq_sort_key
 from ecs_queue.journal.client_journal import ClientJournal
 from ecs_queue.journal.selection import EventFilter, follow_events, select_events
 from ecs_queue.ledger.base import Ledger
+from ecs_queue.messages.fields import plain_text
 from ecs_queue.messages.queue_names import parse_queue_name
 from ecs_queue.protocol.operations import ONLY_QUEUED, ResultCode
 from ecs_queue.protocol.record import Record
@@ -93,6 +94,7 @@ class RequestControl:
     def find_records(self, ids: Sequence[str]) -> list[Record | None]:
         """Return the records of these ids in order, None for an unknown one."""
         self._check_open()
+        ids = list(map(plain_text, ids))
         return [
             record
             for start in range(0, len(ids), BATCH_SIZE)
@@ -102,6 +104,7 @@ class RequestControl:
     def status(self, name: str) -> Record:
         """Return the present record of an id, or of the ARN of its task; raise `UnknownTask` when there is none."""
         self._check_open()
+        name = plain_text(name)
         record = find_record(self.ledger, name)
         if record is None:
             raise UnknownTask(f"no request {name} is known: it was never submitted, or its retention time is over")
@@ -142,6 +145,7 @@ class RequestControl:
         """Request stops; return what became of each, and its record after that. Unknown ones are left out."""
         self._check_open()
         records: list[tuple[ResultCode, Record]] = []
+        ids = list(map(plain_text, ids))
         by = acting_user(self.config) if by is None else check_acting_user(by)
         results = self.ledger.stop(ids, by, launch)
         crash_point("client.stop_marked")
@@ -245,7 +249,7 @@ class RequestControl:
             JournalUnavailable: The journal cannot be read now.
         """
         self._check_open()
-        selection = EventFilter(ids, tuple(names), worker)
+        selection = EventFilter(tuple(map(plain_text, ids)), tuple(names), worker)
         start = None if since is None else self._resolve(since)
         check_has_journal(self.config)
         return self._read_events(selection, start, follow)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from ecs_queue import durations
@@ -38,6 +38,8 @@ def parse_task_line(task: object) -> dict[str, Any]:
         raise InvalidRequest('command: expected a list of strings, for example ["echo", "hello"]')
     if "not_before" in fields:
         fields["not_before"] = _parse_time("not_before", fields["not_before"])
+    if "retry_rules" in fields:
+        fields["retry_rules"] = _plain_rules(fields["retry_rules"])
     fields = parse_durations(fields) | {"command": list(command)}
     if fields.get("delay") == 0:  # what a program has computed: now
         del fields["delay"]
@@ -50,6 +52,18 @@ def parse_durations(fields: Mapping[str, Any]) -> dict[str, Any]:
         name: _parse_duration(name, value) if name in _DURATION_FIELDS and value is not None else value
         for name, value in fields.items()
     }
+
+
+def _plain_rules(rules: object) -> object:
+    """Return retry rules without timedeltas, which JSON does not have. What is no list of rules is refused later."""
+    if not isinstance(rules, Sequence) or isinstance(rules, str | bytes):
+        return rules
+    return [
+        {**rule, "delay": rule["delay"].total_seconds()}
+        if isinstance(rule, Mapping) and isinstance(rule.get("delay"), timedelta)
+        else rule
+        for rule in rules
+    ]
 
 
 def _parse_time(name: str, value: object) -> object:

@@ -67,6 +67,11 @@ EXPECTED_FIELDS: Mapping[str, str] = {
 _SECRET_FIELDS = frozenset({"command", "executor_config"})
 
 
+def plain_text(text: str) -> str:
+    """Return the text of a subclass of `str`: `f"{name}"` of a member of `class Ids(str, Enum)` is its name."""
+    return str.__str__(text)
+
+
 def is_traceparent(value: object) -> TypeGuard[str]:
     """Return whether it is a traceparent that a request may have; what continues no trace is ignored, not refused."""
     return isinstance(value, str) and re.fullmatch(_TRACEPARENT, value) is not None

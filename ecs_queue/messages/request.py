@@ -117,6 +117,7 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 _REQUEST_FIELDS = frozenset(TaskRequest.__struct_fields__)
 _canonical = msgspec.json.Encoder(order="deterministic")
+_decoder = msgspec.json.Decoder(TaskRequest)
 
 
 def new_request(
@@ -166,20 +167,29 @@ def new_request(
         raise InvalidRequest(
             "the request cannot be written as JSON: expected UTF-8 text, found other characters"
         ) from None
-    _check_encodable(request)
-    problem = find_problem(request)
+    as_sent = _read_back(request)
+    problem = find_problem(request) or find_problem(as_sent)
     if problem:
         raise InvalidRequest(problem)
-    queue = canonical_queue_name(request.queue)
-    return request if queue == request.queue else msgspec.structs.replace(request, queue=queue)
+    # The executor_config stays as it was given: what is wrong with it is said in the words of its types.
+    as_sent = msgspec.structs.replace(as_sent, executor_config=request.executor_config)
+    queue = canonical_queue_name(as_sent.queue)
+    return as_sent if queue == as_sent.queue else msgspec.structs.replace(as_sent, queue=queue)
 
 
 def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _check_encodable(request: TaskRequest) -> None:
-    """Raise InvalidRequest for values that JSON cannot represent, and for a request beyond the limits."""
+def _read_back(request: TaskRequest) -> TaskRequest:
+    """Return the request as a worker reads it.
+
+    Texts are plain ones, then: a member of `class Queues(str, Enum)` is a text whose f-string is `Queues.ETL`, which
+    would be another name in the keys of the ledger.
+
+    Raises:
+        InvalidRequest: It has values that JSON cannot represent, or is beyond the limits.
+    """
     try:
         text = _canonical.encode(request)
         config = _canonical.encode(request.executor_config)
@@ -192,6 +202,7 @@ def _check_encodable(request: TaskRequest) -> None:
         raise InvalidRequest(_TOO_DEEP_MESSAGE)
     if len(text) > MAX_BODY_BYTES:
         raise InvalidRequest(f"the request has {len(text)} bytes as JSON, more than {MAX_BODY_BYTES} are not accepted")
+    return _decoder.decode(text)
 
 
 def find_problem(request: TaskRequest) -> str:
