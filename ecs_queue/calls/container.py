@@ -16,10 +16,12 @@ from ecs_queue.calls.payload import (
     CallOptions,
     Reply,
     decode_arguments,
+    encode_error,
     encode_value,
     load_pickled_call,
     open_call,
     seal,
+    text_of,
 )
 from ecs_queue.calls.store import CallStore, RedisCallStore, S3CallStore
 from ecs_queue.error_text import error_text
@@ -105,24 +107,11 @@ def _import_function(call: Call) -> Callable[..., Any]:
 def _describe_raised(error: BaseException, options: CallOptions) -> Reply:
     kind = type(error)
     try:
-        value = encode_value(error if options.serializer == "cloudpickle" else list(error.args), options.serializer)
+        value = encode_error(error, options.serializer)
     except Exception:  # noqa: BLE001 - an exception may hold anything; its text says what is known
         value = b""
-    return Reply(
-        value, f"{kind.__module__}.{kind.__qualname__}", _writable(_text_of(error)), _writable(traceback.format_exc())
-    )
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - its text is made by the function's module
-        return "its text cannot be made"
-
-
-def _writable(text: str) -> str:
-    """The text as JSON can have it: a file's name may hold half of a pair."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    trace = traceback.format_exc().encode("utf-8", "backslashreplace").decode()
+    return Reply(value, f"{kind.__module__}.{kind.__qualname__}", text_of(error), trace)
 
 
 def _too_large(length: int, max_bytes: int) -> Reply:

@@ -19,6 +19,7 @@ from ecs_queue.calls.payload import (
     CallOptions,
     Reply,
     Serializer,
+    decode_error,
     decode_value,
     encode_call,
     open_reply,
@@ -85,9 +86,29 @@ class RemoteTraceback(Exception):  # noqa: N818 - as the standard library names 
 
 
 class CallFuture(Future[T]):
-    """The future of a call. `handle` is its request, once it was submitted."""
+    """The future of a call. `handle` is its request, once it was submitted.
+
+    Callbacks run in the threads that end all calls: they must not wait for other calls.
+    """
 
     handle: Handle
+
+    def __init__(self, check_wait: Callable[[], None]) -> None:
+        """Create the future of a call that has not ended; `check_wait` raises where waiting would never end."""
+        super().__init__()
+        self._check_wait = check_wait
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return the value, or raise what the function raised; `UsageError` in a callback of another call."""
+        if not self.done():
+            self._check_wait()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the function raised, None after a value; `UsageError` in a callback of another call."""
+        if not self.done():
+            self._check_wait()
+        return super().exception(timeout)
 
     def cancel(self) -> bool:
         """Stop the request; True when it was revoked before its launch, see `Handle.cancel`."""
@@ -146,7 +167,10 @@ class EcsExecutor(Executor):
         self._max_bytes = max_bytes or (MAX_S3_BYTES if s3 else MAX_BYTES)
         self._command = list(command)
         self._store = store or _open_store(client, s3)
-        self._fetchers = ThreadPoolExecutor(_FETCH_THREADS, thread_name_prefix="ecs-queue-calls")
+        self._own_thread = threading.local()
+        self._fetchers = ThreadPoolExecutor(
+            _FETCH_THREADS, "ecs-queue-calls", initializer=setattr, initargs=(self._own_thread, "is_fetcher", True)
+        )
         self._lock = threading.Lock()
         self._pending: set[CallFuture[Any]] = set()
         self._is_shut_down = False
@@ -179,7 +203,7 @@ class EcsExecutor(Executor):
                 f"the call has {len(payload)} bytes, more than max_bytes ({self._max_bytes}): pass a reference, such "
                 "as in S3"
             )
-        future = CallFuture[T]()
+        future = CallFuture[T](self._check_wait)
         with self._lock:
             if self._is_shut_down:
                 raise RuntimeError("cannot schedule new futures after shutdown")
@@ -195,7 +219,13 @@ class EcsExecutor(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Accept no more calls; `cancel_futures` stops those that have not ended, `wait` waits for all of them."""
+        """Accept no more calls; `cancel_futures` stops those that have not ended, `wait` waits for all of them.
+
+        Raises:
+            UsageError: A callback of a call waits for the others.
+        """
+        if wait:
+            self._check_wait()
         with self._lock:
             self._is_shut_down = True
             self._cancels = self._cancels or cancel_futures
@@ -209,6 +239,14 @@ class EcsExecutor(Executor):
 
     def __enter__(self) -> Self:
         return self
+
+    def _check_wait(self) -> None:
+        """Raise `UsageError` in a thread that other calls need for their ends."""
+        if self._queue.results.is_own_thread or getattr(self._own_thread, "is_fetcher", False):
+            raise UsageError(
+                "a callback of a call waits for another one in a thread that ends the calls: it might wait for ever; "
+                "hand the waiting to a thread of your own"
+            )
 
     def _send(self, future: CallFuture[Any], options: CallOptions, payload: bytes) -> None:
         given = self._options.copy()
@@ -299,16 +337,10 @@ class EcsExecutor(Executor):
         """Return the exception of the function, or one that says what it was."""
         error: BaseException = RemoteError(f"{reply.raised}: {reply.text}")
         with suppress(Exception):  # its constructor wants something else: it stays a RemoteError
-            if self._serializer == "cloudpickle" and reply.value:
-                error = decode_value(reply.value, _anything, self._serializer)
-            elif (kind := _find_exception(reply.raised)) is not None and reply.value:
-                error = kind(*msgspec.json.decode(reply.value))
+            if reply.value:
+                error = decode_error(reply.value, _find_exception(reply.raised), self._serializer) or error
         error.__cause__ = RemoteTraceback(reply.traceback)
         return error
-
-
-def _anything() -> Any:
-    """A function whose value has any type."""
 
 
 def _wait_for(futures: Sequence[CallFuture[Any]]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from inspect import Parameter, signature
+from inspect import Parameter, isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from itertools import chain, repeat
 from typing import Any, Literal, get_type_hints
 
@@ -121,8 +121,14 @@ def encode_call(
     """Return the call of a function.
 
     Raises:
-        UsageError: The container could not import the function, or the arguments cannot be written.
+        UsageError: The container could not import the function, the function returns no value that can be sent, or the
+            arguments cannot be written.
     """
+    if iscoroutinefunction(function) or isasyncgenfunction(function) or isgeneratorfunction(function):
+        raise UsageError(
+            f"{function.__qualname__}: expected a function that returns a value, found an async function or a "
+            "generator; call it in a function of its own, with asyncio.run or list"
+        )
     if serializer == "cloudpickle":
         return Call(_cloudpickle().dumps((function, args, kwargs)))
     module, name = getattr(function, "__module__", ""), getattr(function, "__qualname__", "")
@@ -139,6 +145,38 @@ def encode_value(value: Any, serializer: Serializer) -> bytes:
     if serializer == "cloudpickle":
         return bytes(_cloudpickle().dumps(value))
     return _encode_json(value, "the value that the function returned")
+
+
+def encode_error(error: BaseException, serializer: Serializer) -> bytes:
+    """Return what `decode_error` makes the exception of again.
+
+    Raises:
+        Exception: It cannot be made again, whatever its class raises in the attempt.
+    """
+    if serializer == "cloudpickle":
+        return bytes(_cloudpickle().dumps((error, error.args)))
+    made = error.__reduce__()  # the arguments of an OSError have its file's name only here
+    args = made[1] if isinstance(made, tuple) and made[0] is type(error) else error.args
+    if text_of(type(error)(*args)) != text_of(error):
+        raise ValueError("the constructor changes its arguments, or the text depends on others")
+    return encode_value(list(args), serializer)
+
+
+def decode_error(value: bytes, kind: type[Exception] | None, serializer: Serializer) -> BaseException | None:
+    """Return the exception that was encoded; None without its class (`kind`). Raises whatever the class raises."""
+    if serializer == "cloudpickle":
+        error: BaseException
+        error, error.args = _cloudpickle().loads(value)  # the constructor may have changed its arguments
+        return error
+    return None if kind is None else kind(*msgspec.json.decode(value))
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of an exception, as JSON can have it: a file's name may hold half of a pair."""
+    try:
+        return str(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - its text is made by the function's module
+        return "its text cannot be made"
 
 
 def decode_arguments(call: Call, function: Callable[..., Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, cast
@@ -27,6 +28,25 @@ class OddError(Exception):
         super().__init__(f"{first}:{second}")
 
 
+class MissingReportError(Exception):
+    """An error whose constructor makes a text of its argument."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"report {number} is missing")
+        self.number = number
+
+
+class ServiceError(Exception):
+    """An error whose text depends on more than its arguments."""
+
+    def __init__(self, *, status: int = 0) -> None:
+        super().__init__()
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"status {self.status}"
+
+
 def next_day(order: Order, *, days: int = 1) -> Order:
     """Return the order of another day; its arguments arrive as they are declared."""
     assert isinstance(order, Order)
@@ -45,6 +65,31 @@ def fail(kind: str) -> None:
     if kind == "odd":
         raise OddError(1, 2)
     raise ValueError(f"expected another kind, found {kind}")
+
+
+def fail_to_find(what: str) -> None:
+    """Raise an error that names what is missing."""
+    if what == "report":
+        raise MissingReportError(7)
+    if what == "service":
+        raise ServiceError(status=503)
+    raise FileNotFoundError(2, "No such file or directory", what)
+
+
+async def add_later(a: int, b: int) -> int:
+    """Return the sum, when it is awaited."""
+    return a + b
+
+
+def count_up(end: int) -> Iterator[int]:
+    """Yield numbers."""
+    yield from range(end)
+
+
+async def count_up_later(end: int) -> AsyncIterator[int]:
+    """Yield numbers, when they are awaited."""
+    for number in range(end):
+        yield number
 
 
 def add(a: int, b: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from typing import Any, cast
 
@@ -18,7 +18,6 @@ from ecs_queue.calls.executor import RemoteError, RemoteTraceback
 from ecs_queue.calls.payload import CallOptions, Direction
 from ecs_queue.calls.store import MemoryCallStore
 from ecs_queue.client.request import RequestOptions
-from ecs_queue.config.keyring import runner_keys
 from ecs_queue.errors import (
     InvalidRequest,
     LedgerUnavailable,
@@ -29,55 +28,10 @@ from ecs_queue.errors import (
 )
 from ecs_queue.messages.result import build_result
 from ecs_queue.runs.runner_key import RunnerKeys
-from ecs_queue.runs.runner_options import CALL_VARIABLE
-from ecs_queue.testing import Exit, MemoryQueue, Outcome, Task
+from ecs_queue.testing import MemoryQueue, Outcome, Task
 from tests.calls import functions
 from tests.calls.functions import Order, OwnError, add, fail, next_day, repeat
-
-TIMEOUT = 30.0
-SIGNED = {"AIRFLOW__ECS_QUEUE__SIGNING_KEYS": "a:" + "k" * 40}
-MakeExecutor = Callable[..., EcsExecutor]
-
-
-class Containers:
-    """Runs the calls of an executor in this process, with the keys that their queue's containers have."""
-
-    def __init__(self, environ: dict[str, str]) -> None:
-        self.store = MemoryCallStore()
-        self.queue = MemoryQueue(self.run, eager=True, environ=environ)
-        self.keys = RunnerKeys(runner_keys(self.queue.config, "default"))
-        self.before: Callable[[CallOptions], object] = lambda options: None
-        self.after: Callable[[CallOptions], object] = lambda options: None
-
-    def run(self, task: Task) -> Outcome:
-        options = msgspec.json.decode(task.environment[CALL_VARIABLE], type=CallOptions)
-        self.before(options)
-        try:
-            return run_call(options, self.store, self.keys)
-        except UnverifiedMessage:
-            return Exit(2)
-        finally:
-            self.after(options)
-
-
-@pytest.fixture(params=[{}, SIGNED], ids=["without keys", "with signing_keys"])
-def containers(request: pytest.FixtureRequest) -> Iterator[Containers]:
-    made = Containers(request.param)
-    with made.queue:
-        yield made
-
-
-@pytest.fixture
-def executor(containers: Containers) -> Iterator[EcsExecutor]:
-    with EcsExecutor(containers.queue, store=containers.store, cpu=256) as made:
-        yield made
-
-
-@pytest.fixture
-def signed() -> Iterator[Containers]:
-    made = Containers(SIGNED)
-    with made.queue:
-        yield made
+from tests.calls.harness import TIMEOUT, Containers
 
 
 def test_a_function_gets_its_arguments_and_returns_its_value_as_declared(
