@@ -4,8 +4,8 @@ It is a program of its own, `python -m ecs_queue.runner.preload DESCRIPTOR MODUL
 runner. What it reads and writes there are frames of JSON: first `Ready`, then for each `ForkRequest` a `Forked`.
 
 A fork is a grandchild whose parent ends at once, so the runner, which adopts orphans, becomes its parent. It ends as
-any Python program does: it leaves the fork server's loop, and the interpreter waits for threads, runs `atexit` and
-flushes, and turns what was raised into the exit status. Only the preloaded modules are not torn down (`_QuickEnd`).
+any Python program does: it leaves the fork server's loop, and the interpreter waits for threads, runs `atexit`, tears
+down the modules, and turns what was raised into the exit status. Only the preloaded modules are left (`quick_end`).
 
 Two new interpreters differ in their random numbers and in their hash seed. Forks differ in the former only.
 """
@@ -13,11 +13,9 @@ Two new interpreters differ in their random numbers and in their hash seed. Fork
 from __future__ import annotations
 
 import atexit
-import ctypes
 import gc
 import importlib
 import importlib.util
-import io
 import os
 import signal
 import socket
@@ -27,17 +25,20 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from typing import NoReturn, TypeVar
 
 import msgspec
 
 from ecs_queue.error_text import typed_error_text
 from ecs_queue.payload_repr import PayloadRepr
+from ecs_queue.runner.processes import find_children, remove_tree
+from ecs_queue.runner.quick_end import QuickEnd
 
 Frame = TypeVar("Frame")
 _LENGTH_BYTES = 4
+#: How long a new process may take to execute its program.
+_EXECUTE_SECONDS = 1.0
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -91,8 +92,13 @@ def _receive(connection: socket.socket, size: int) -> bytes:
     return bytes(received)
 
 
-def import_modules(modules: Sequence[str]) -> Ready:
-    """Import modules; return which one fails, or does what forks cannot have: starts a thread, opens a connection."""
+def import_modules(modules: Sequence[str], temporary: str = "") -> Ready:
+    """Import modules; return which one fails, or leaves what forks cannot have of their own.
+
+    Args:
+        modules: Their names.
+        temporary: An empty directory, in which they make their temporary files; "" if that is not known.
+    """
     for module in modules:
         try:
             importlib.import_module(module)
@@ -102,6 +108,11 @@ def import_modules(modules: Sequence[str]) -> Ready:
             return Ready(module, "its import starts a thread, which a fork would not have")
         if _has_connection():
             return Ready(module, "its import opens a network connection, which all forks would share")
+        if _has_child():
+            return Ready(module, "its import starts a process, which would be no child of a fork")
+        if temporary and _list(temporary):
+            # Mostly they are removed at the end of the program, which is that of the first fork.
+            return Ready(module, "its import makes temporary files, which all forks would share")
     return Ready()
 
 
@@ -115,7 +126,7 @@ def _count_threads() -> int:
 
 def _has_connection() -> bool:
     """Return whether this process is connected over a network: what a fork sends there confuses the next one."""
-    for name in _list_descriptors():
+    for name in _list("/proc/self/fd"):
         try:
             if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
                 continue
@@ -128,27 +139,71 @@ def _has_connection() -> bool:
     return False
 
 
-def _list_descriptors() -> list[str]:
+def _has_child() -> bool:
+    """Return whether this process has a child, except that of `multiprocessing`, which all forks may share."""
+    return any(b"multiprocessing.resource_tracker" not in _await_program(pid) for pid in find_children())
+
+
+def _await_program(pid: int) -> bytes:
+    """Return the command line of a child as soon as it executes a program of its own, or does so no more."""
+    not_yet = (_read_command_line("self"), b"")
+    deadline = time.monotonic() + _EXECUTE_SECONDS
+    while (line := _read_command_line(str(pid))) in not_yet and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return line
+
+
+def _read_command_line(process: str) -> bytes:
     try:
-        return os.listdir("/proc/self/fd")
+        with open(f"/proc/{process}/cmdline", "rb") as line:
+            return line.read()
+    except OSError:
+        return b""
+
+
+def _list(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
     except OSError:
         return []
 
 
-def serve(connection: socket.socket) -> ForkRequest:
-    """Fork on each request; return it in the fork, and never in the server, which ends with the connection."""
+class ImportedVariables:
+    """The environment variables that imports have changed: a new process, which imports them itself, has them, too."""
+
+    def __init__(self, before: Mapping[str, str], after: Mapping[str, str]) -> None:
+        """Compare the environments before and after the imports."""
+        self._before = dict(before)
+        self._changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        self._after = dict(after)
+
+    def apply(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """Return the environment of a program with these changes, except to what its request has set itself."""
+        changed = {name for name in self._changed if environment.get(name) == self._before.get(name)}
+        kept = {name: value for name, value in environment.items() if name not in changed}
+        return kept | {name: self._after[name] for name in changed if name in self._after}
+
+
+def serve(connection: socket.socket, variables: ImportedVariables, temporary: str) -> ForkRequest:
+    """Fork on each request; return it in the fork, and never in the server, which ends with the connection.
+
+    Args:
+        connection: To the runner.
+        variables: What forks get beside the variables in their requests.
+        temporary: A directory that is removed when the server ends; "" for none.
+    """
     directory = os.getcwd()
     while True:
         request = receive_frame(connection, ForkRequest)
         if request is None:
-            os._exit(0)  # not sys.exit: what the modules have registered for the end of a program is not for this one
+            _end(0, temporary)
         read_end, write_end = os.pipe()
         middle = os.fork()
         if middle == 0:
             os.close(read_end)
             if os.fork():
                 os._exit(0)
-            _become_program(connection, request, directory, write_end)
+            _become_program(connection, variables.apply(request.environment), directory, write_end)
             return request
         os.close(write_end)
         with os.fdopen(read_end) as pipe:
@@ -157,14 +212,14 @@ def serve(connection: socket.socket) -> ForkRequest:
         send_frame(connection, Forked(int(pid or 0)))
 
 
-def _become_program(connection: socket.socket, request: ForkRequest, directory: str, pipe: int) -> None:
+def _become_program(connection: socket.socket, environment: Mapping[str, str], directory: str, pipe: int) -> None:
     """Give the fork what a new process would have, and report its process id."""
     connection.close()
     os.setsid()
     os.chdir(directory)
     own_locale = os.environ.get("LC_CTYPE")
     os.environ.clear()
-    os.environ.update(request.environment)
+    os.environ.update(environment)
     if own_locale:  # the interpreter has set it, as a new one would (PEP 538)
         os.environ.setdefault("LC_CTYPE", own_locale)
     time.tzset()
@@ -213,27 +268,39 @@ def run_as_main(arguments: Sequence[str]) -> None:
 def main() -> None:
     """Preload, serve, and in a fork run its program."""
     _restore_signals()
-    end = _QuickEnd()
+    end = QuickEnd()
     atexit.register(end)  # before any module is imported: what is registered first is called last
     connection = socket.socket(fileno=int(sys.argv[1]))
-    ready = import_modules(sys.argv[2:])
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    temporary = _make_temporary_directory()
+    before = dict(os.environ)
+    ready = import_modules(sys.argv[2:], temporary)
+    variables = ImportedVariables(before, os.environ)
+    end.share_modules()
     try:
         send_frame(connection, ready)
     except ConnectionError:  # the runner has left meanwhile
-        _end()
+        _end(1, temporary)
     if ready.refused:
-        _end()
+        _end(1, temporary)
     gc.collect()
     gc.freeze()  # a collection in a fork does not copy what it shares with the others
-    request = serve(connection)
+    request = serve(connection, variables, temporary)
     try:
         run_as_main(request.command)
     except SystemExit as ended:
         end.exit_status = 0 if ended.code is None else ended.code
         raise
     end.exit_status = 0
+
+
+def _make_temporary_directory() -> str:
+    """Make a directory for the temporary files of the imports; return "" where that is impossible."""
+    try:
+        os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="ecs-queue-preload-")
+    except OSError:
+        return ""
+    _forget_temporary_directory()
+    return os.environ["TMPDIR"]
 
 
 def _restore_signals() -> None:
@@ -245,36 +312,11 @@ def _restore_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-class _QuickEnd:
-    """Ends a fork after all other `atexit` functions, in place of the interpreter's finalization.
-
-    Finalization destroys all modules: with Airflow 0.1 s of processor time, most of it to copy pages that forks share.
-    """
-
-    def __init__(self) -> None:
-        self.exit_status: object = None
-        # Keeps the interpreter's lock, as its own end does: no daemon thread runs on. Calls what C has registered.
-        self._exit = ctypes.PyDLL(None).exit
-
-    def __call__(self) -> None:
-        """Flush and exit. Leave that to the interpreter if the status is no number, or a stream cannot be flushed."""
-        if not isinstance(self.exit_status, int):
-            return
-        try:
-            for stream in (sys.stdout, sys.stderr):
-                if stream is not None:
-                    stream.flush()
-        except (OSError, ValueError):
-            return
-        for kept in gc.get_objects():  # without those of the preloaded modules, which are frozen
-            if isinstance(kept, (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)):
-                with suppress(OSError, ValueError):
-                    kept.flush()
-        self._exit(self.exit_status & 0xFF)
-
-
-def _end() -> NoReturn:
-    os._exit(1)
+def _end(status: int, temporary: str) -> NoReturn:
+    """End the server. Not by sys.exit: what the modules have registered for the end of a program is not for it."""
+    if temporary:
+        remove_tree(temporary)
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def kill_children(spared: Collection[int] = ()) -> bool:
     pause = 0.0005
     while True:
         has_children = _reap_ended()
-        found = _find_children() - set(spared) if has_children else set()
+        found = find_children() - set(spared) if has_children else set()
         if not found:
             return True
         if time.monotonic() > deadline:
@@ -214,7 +214,7 @@ def _reap_ended() -> bool:
             return True
 
 
-def _find_children() -> set[int]:
+def find_children() -> set[int]:
     """The children of this process, ended ones among them; none without /proc.
 
     A list that grows while it is read may lack the last entries. A process becomes a child when its parent ends; an
@@ -226,11 +226,11 @@ def _find_children() -> set[int]:
             with open(f"/proc/self/task/{thread}/children", "rb", buffering=0) as children:
                 found |= set(map(int, children.read().split()))
     except OSError:  # a kernel without CONFIG_PROC_CHILDREN, or a thread that has ended
-        return _find_children_of_all()
+        return _find_children_by_parent()
     return found
 
 
-def _find_children_of_all() -> set[int]:
+def _find_children_by_parent() -> set[int]:
     """The same, by the parents of all processes: slow where there are many."""
     own = b"%d" % os.getpid()
     found = set()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
 import socket
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,53 @@ class Kept:
     def __del__(self, write=os.write):
         write(1, self.words)
 kept = Kept()
+"""
+#: Writes files and closes none; `ending` makes the objects of its module refer to each other.
+WRITER = """
+import gzip, sys, zipfile
+import shared_file
+if __name__ == "__main__":
+    name = sys.argv[1]
+    import own_module
+    def ending(): return kept, text, archive
+    shared_file.file.write("a line\\n")
+    kept = open(name + ".txt", "w")
+    kept.write("text")
+    text = gzip.open(name + ".gz", "wt")
+    text.write("compressed")
+    archive = zipfile.ZipFile(name + ".zip", "w")
+    archive.writestr("member", "content")
+"""
+OWN_MODULE = """
+import gzip, sys
+def ending(): return text
+text = gzip.open(sys.argv[1] + ".own.gz", "wt")
+text.write("compressed")
+"""
+#: Modules that leave something when they are imported; as programs they show it.
+LEAVES_VARIABLES = """
+import os
+if __name__ != "__main__":
+    os.environ.setdefault("SET_BY_IMPORT", "import")
+    os.environ.pop("REMOVED_BY_IMPORT", None)
+else:
+    print(os.environ.get("SET_BY_IMPORT"), "REMOVED_BY_IMPORT" in os.environ)
+"""
+LEAVES_A_DIRECTORY = """
+import os, tempfile
+directory = tempfile.TemporaryDirectory()
+if __name__ == "__main__": print(os.path.isdir(directory.name))
+"""
+LEAVES_A_CHILD = """
+import subprocess
+child = subprocess.Popen(["sleep", "600"])
+if __name__ == "__main__": print(child.poll())
+"""
+LEAVES_A_TRACKER = """
+import multiprocessing
+lock = multiprocessing.get_context("spawn").Lock()
+if __name__ == "__main__":
+    with lock: print("locked")
 """
 #: Starts the program in its arguments with signals that are ignored and blocked.
 IGNORES_SIGNALS = """
@@ -223,6 +272,67 @@ def test_what_a_fork_has_not_flushed_is_written_and_what_it_shares_is_not_torn_d
         assert path.with_suffix(".binary").read_bytes() == b"bytes"
     assert ends[0] == (0, "of Python of C")
     assert ends[1] == (0, "of Python torn downof C")
+
+
+def test_what_a_fork_has_not_closed_is_complete(make_runner: MakeRunner, tmp_path: Path) -> None:
+    """A compressed file and an archive have their last bytes only when they are closed."""
+    (tmp_path / "writer.py").write_text(WRITER)
+    (tmp_path / "own_module.py").write_text(OWN_MODULE)
+    (tmp_path / "shared_file.py").write_text("import os\nfile = open(os.environ['SHARED_FILE'], 'a')\n")
+    shared = tmp_path / "shared"
+    runner = make_runner(preload=["writer"])
+    runner.start(**_container(tmp_path), SHARED_FILE=str(shared))
+    for number, as_new_process in enumerate((False, False, True)):
+        path = tmp_path / f"{number}"
+        assert _run(runner, "writer", str(path), as_new_process=as_new_process) == (0, "")
+        assert path.with_suffix(".txt").read_text() == "text"
+        for end in (".gz", ".own.gz"):
+            assert gzip.decompress(Path(f"{path}{end}").read_bytes()) == b"compressed"
+        with zipfile.ZipFile(f"{path}.zip") as archive:
+            assert archive.read("member") == b"content"
+        assert shared.read_text() == "a line\n" * (number + 1)
+
+
+def test_a_fork_has_the_variables_that_imports_set_and_those_of_its_request(
+    make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    (tmp_path / "leaves_variables.py").write_text(LEAVES_VARIABLES)
+    runner = make_runner(preload=["leaves_variables"])
+    runner.start(**_container(tmp_path), REMOVED_BY_IMPORT="of the container")
+    assert _run(runner, "leaves_variables") == (0, "import False\n")
+    code, shown = _run(runner, "leaves_variables", SET_BY_IMPORT="request", REMOVED_BY_IMPORT="request")
+    assert (code, shown) == (0, "request True\n")
+    assert _run(runner, "leaves_variables") == (0, "import False\n")
+
+
+@pytest.mark.parametrize(
+    ("program", "reason", "shown"),
+    [
+        (LEAVES_A_DIRECTORY, "makes temporary files, which all forks would share", "True"),
+        (LEAVES_A_CHILD, "starts a process, which would be no child of a fork", "None"),
+    ],
+)
+def test_a_module_that_leaves_what_forks_would_share_is_refused(
+    make_runner: MakeRunner, tmp_path: Path, program: str, reason: str, shown: str
+) -> None:
+    (tmp_path / "leaves.py").write_text(program)
+    runner = make_runner(preload=["leaves"])
+    runner.start(**_container(tmp_path))
+    for _ in range(2):
+        code, output = _run(runner, "leaves")
+        assert (code, output.splitlines()[-1]) == (0, shown)
+    assert f"runner_preload: leaves is not preloaded: its import {reason}" in runner.output()
+    assert [path for path in runner.directory.iterdir() if path.name.startswith("ecs-queue-preload")] == []
+
+
+def test_a_module_whose_locks_are_counted_by_a_process_of_multiprocessing_is_preloaded(
+    make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    (tmp_path / "leaves_a_tracker.py").write_text(LEAVES_A_TRACKER)
+    runner = make_runner(preload=["leaves_a_tracker"])
+    runner.start(**_container(tmp_path))
+    assert _run(runner, "leaves_a_tracker") == (0, "locked\n")
+    assert "is not preloaded" not in runner.output()
 
 
 def test_a_package_runs_its_main_module_and_other_programs_are_new_processes(forking: RunnerProcess) -> None:

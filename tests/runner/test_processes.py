@@ -40,6 +40,6 @@ def test_children_are_found_with_and_without_the_kernels_lists() -> None:
     found = _run(
         "import subprocess; from ecs_queue.runner import processes\n"
         "child = subprocess.Popen(['sleep', '600'])\n"
-        "print(processes._find_children() == processes._find_children_of_all() == {child.pid}); kill_children()"
+        "print(processes.find_children() == processes._find_children_by_parent() == {child.pid}); kill_children()"
     )
     assert found == "True"
