@@ -75,7 +75,10 @@ def tasks(
     as_json: bool,
     **filters: Any,
 ) -> int:
-    """List requests: first the live ones, then the ended ones, each newest first.
+    """List requests: first the live ones, newest first, then the ended ones, the last ends first.
+
+    Where more than 1,000 results wait to be confirmed by their owners, or with --json without --limit, ended requests
+    come as the ledger lists them: those results stand before the others.
 
     Labels stand beside the id; a task of Airflow whose request has them (`airflow_labels`) is DAG/TASK/RUN. A command
     may hold secrets, so its beginning is shown only with --reveal, and only until the request has ended, because the

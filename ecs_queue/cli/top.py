@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: The rows of each table; a terminal cuts what is below its last line.
 _MAX_WORKERS, _MAX_ENDS = 8, 8
 #: The ledger lists ended requests by the time at which it forgets them: the last ends are among this number.
-_MAX_RECENT = 100
+_MAX_RECENT = 1000
 #: Where more requests than this are live, no ends are shown: the ledger lists live requests first.
 _MAX_RECORDS = 4 * PAGE_SIZE
 #: Those of `queues` without the weight, which does not change. A narrow terminal has no room for the last ones.

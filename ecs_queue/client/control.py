@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from ecs_queue import durations
 from ecs_queue.client.acting_user import acting_user, check_acting_user
 from ecs_queue.client.handle import Handle
-from ecs_queue.client.records import PAGE_SIZE, RecordFilter, find_record, iter_records
+from ecs_queue.client.records import RecordFilter, find_record, iter_newest, iter_records
 from ecs_queue.client.results import ResultReader
 from ecs_queue.client.sender import BATCH_SIZE, RequestSender
 from ecs_queue.crash_points import crash_point
@@ -63,7 +62,10 @@ class RequestControl:
         key: str | None = None,
         limit: int | None = None,
     ) -> Iterator[Record]:
-        """Yield the records of requests: first those that have not ended, then the others, each newest first.
+        """Yield the records of requests: first those that have not ended, newest first, then the ended ones.
+
+        With a `limit` those that ended last come first. Without one they come as the ledger lists them: results that
+        their owners have not confirmed stand before the others.
 
         Args:
             states: Only requests in one of these states; all of them.
@@ -88,8 +90,9 @@ class RequestControl:
             labels=labels or {},
             key=key,
         )
-        page = PAGE_SIZE if limit is None else max(1, min(limit, PAGE_SIZE))
-        return islice(iter_records(self.ledger, selection.matches, page), limit)
+        if limit is None:
+            return iter_records(self.ledger, selection.matches)
+        return iter_newest(self.ledger, selection.matches, limit)
 
     def find_records(self, ids: Sequence[str]) -> list[Record | None]:
         """Return the records of these ids in order, None for an unknown one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from ecs_queue.protocol.record import Record
 
 PAGE_SIZE = 500
+#: The ledger lists ended requests by the time at which it forgets them, and keeps results that no owner confirms for
+#: longer. So the last ends are looked for among this many.
+_MAX_RECENT_ENDS = 1000
 #: The ledger indexes the ARNs of live tasks only; the ARN of an ended one is searched among this many newest requests.
 _MAX_ARN_SEARCH = 20_000
 
@@ -74,9 +78,9 @@ def find_record(ledger: RequestReader, name: str) -> Record | None:
 
 
 def iter_records(ledger: RequestReader, matches: Callable[[Record], bool], page: int = PAGE_SIZE) -> Iterator[Record]:
-    """Yield the matching records, first the live ones, then the ended ones, each newest first.
+    """Yield the matching records: first the live ones, newest first, then the ended ones as the ledger lists them.
 
-    A record may move while the pages are read; it is yielded once.
+    It lists first what it keeps longest. A record may move while the pages are read; it is yielded once.
     """
     yielded: set[tuple[str, str]] = set()
     cursor = ""
@@ -88,3 +92,28 @@ def iter_records(ledger: RequestReader, matches: Callable[[Record], bool], page:
                 yield record
         if not cursor:
             return
+
+
+def iter_newest(ledger: RequestReader, matches: Callable[[Record], bool], limit: int) -> Iterator[Record]:
+    """Yield up to `limit` matching records: first the live ones, newest first, then those that ended last.
+
+    The last ends are right where they are among the first 1,000 that the ledger lists. It lists first the results that
+    their owners have not confirmed.
+    """
+    if limit < 1:
+        return
+    ended: list[Record] = []
+    looked_at = 0
+    for record in iter_records(ledger, lambda _: True):
+        if record.is_terminal:
+            looked_at += 1
+            if matches(record):
+                ended.append(record)
+            if len(ended) >= limit and looked_at >= _MAX_RECENT_ENDS:
+                break
+        elif matches(record):
+            yield record
+            limit -= 1
+            if not limit:
+                return
+    yield from heapq.nlargest(limit, ended, key=lambda record: record.finished_at)

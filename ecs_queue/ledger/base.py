@@ -236,8 +236,9 @@ class RequestReader(Protocol):
         ...
 
     def list_records(self, after: str, limit: int) -> tuple[list[Record], str]:
-        """Return a page of records, live ones first, then finished ones, each newest first; and the next cursor.
+        """Return a page of records, live ones first, newest first, then finished ones; and the next cursor.
 
+        Of the finished ones come first those that are kept longest: results that their owners have not confirmed.
         `after` is the cursor that was returned last, "" at the start. A returned "" means that there is no more.
 
         Raises:

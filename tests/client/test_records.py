@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from ecs_queue.client.records import RecordFilter, find_record, iter_records
+from ecs_queue.client.records import RecordFilter, find_record, iter_newest, iter_records
 from ecs_queue.protocol.record import Record
 from ecs_queue.protocol.states import State
 
@@ -65,6 +67,24 @@ def test_no_more_pages_are_read_than_are_needed() -> None:
     ledger = PagedLedger([Record(id="one")], [Record(id="two")], [Record(id="three")])
     assert next(iter_records(ledger, lambda _: True, 1)).id == "one"  # type: ignore[arg-type]
     assert ledger.page_calls == 1
+
+
+def test_the_last_ends_come_first_although_the_ledger_lists_unconfirmed_results_before_them() -> None:
+    live = [Record(id="live"), Record(id="other", queue="other")]
+    unconfirmed = [Record(id=f"old-{number}", state=State.FAILED, finished_at=number) for number in range(600)]
+    confirmed = [Record(id=f"new-{number}", state=State.SUCCESS, finished_at=1000 - number) for number in range(600)]
+
+    def find(limit: int, *pages: list[Record]) -> list[str]:
+        ledger: Any = PagedLedger(*pages)
+        return [record.id for record in iter_newest(ledger, lambda record: record.queue != "other", limit)]
+
+    assert find(4, live, unconfirmed, confirmed) == ["live", "new-0", "new-1", "new-2"]
+    assert find(9, live, unconfirmed[:2]) == ["live", "old-1", "old-0"]
+    assert find(1, live, unconfirmed) == ["live"]
+    assert find(0, live) == []
+    # Among more results that nobody confirms they are not looked for: the command must not read every record.
+    others = [Record(id=f"other-{number}", state=State.FAILED, finished_at=number) for number in range(400)]
+    assert find(2, unconfirmed, others, confirmed) == ["old-599", "old-598"]
 
 
 def test_a_finished_task_is_found_by_its_arn_among_the_newest() -> None:
