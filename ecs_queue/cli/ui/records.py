@@ -89,12 +89,15 @@ def describe_default_server(config: Config) -> str:
 def warn_unserved_queues(client: EcsQueue, names: Iterable[str], *, is_submission: bool = True) -> None:
     """Say which of the queues no live worker serves: its name may be misspelt, or the server the wrong one.
 
-    An outage of the ledger says nothing.
+    Of what was submitted also say which queues are paused. An outage of the ledger says nothing.
     """
     try:
         served = {name for worker in client.ledger.list_workers() for name in worker.queues}
+        paused = sorted(client.ledger.list_paused_queues().keys() & set(names)) if is_submission else []
     except (LedgerUnavailable, MissingRight):
         return  # the requests are submitted, and waiting outlasts an outage
+    for name in paused:
+        print_stderr(f"ecs-queue: queue {name} is paused: its requests wait until `ecs-queue queues resume {name}`")
     unserved = sorted(set(names) - served)
     for name in unserved:
         near = get_close_matches(name, served, n=1)
