@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -160,8 +164,20 @@ def _check_results(tasks: Sequence[DemoTask], results: Mapping[str, TaskResult],
         print_stderr(f"ecs-queue: {task.id} did not end as it should: expected {expected}")
     print_stderr(f"{len(tasks) - len(wrong)} of {len(tasks)} ended as they should; the demo took {elapsed}")
     if not as_json:
-        click.echo(_NEXT_STEPS, err=True)
+        click.echo(_next_steps(), err=True)
     return EXIT_FAILURE if wrong else 0
+
+
+def _next_steps() -> str:
+    """Return the commands to try next; first the one that puts `ecs-queue` into PATH, where it is not there yet."""
+    prefix, here = Path(sys.prefix), Path.cwd()
+    activate = prefix / "bin" / "activate"
+    if shutil.which("ecs-queue") or not activate.exists():
+        return _NEXT_STEPS
+    shown = activate.relative_to(here) if prefix.is_relative_to(here) else activate
+    head, *steps = _NEXT_STEPS.splitlines()
+    first = f"  . {shlex.quote(str(shown))}"
+    return "\n".join([head, f"{first:<42} in each shell: find the command ecs-queue", *steps])
 
 
 def _row(task: DemoTask, result: TaskResult | None) -> list[str]:

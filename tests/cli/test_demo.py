@@ -111,6 +111,27 @@ def test_a_result_that_does_not_come_is_status_1(capsys: pytest.CaptureFixture[s
     assert "What to try next" in capsys.readouterr().err
 
 
+def test_the_next_steps_begin_with_the_environment_that_has_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`make demo` does not activate the environment that it makes."""
+    activate = tmp_path / ".venv" / "bin" / "activate"
+    activate.parent.mkdir(parents=True)
+    activate.touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert demo._next_steps().splitlines()[1].startswith("  . .venv/bin/activate  ")
+    monkeypatch.chdir(activate.parent)
+    assert f". {activate} " in demo._next_steps()
+    activate.unlink()
+    assert demo._next_steps() == demo._NEXT_STEPS
+    activate.touch()
+    command = tmp_path / "ecs-queue"
+    command.touch(0o755)
+    assert demo._next_steps() == demo._NEXT_STEPS
+
+
 def records(*states: State) -> dict[str, Record]:
     return {
         task.id: Record(id=task.id, state=state, attempt=1, last_status="RUNNING", reason="[bold]as is")
