@@ -97,7 +97,15 @@ def _run(call: Call, options: CallOptions) -> Reply:
 
 
 def _import_function(call: Call) -> Callable[..., Any]:
-    function = getattr(importlib.import_module(call.module), call.name, None)
+    try:
+        function = getattr(importlib.import_module(call.module), call.name, None)
+    except ModuleNotFoundError as error:
+        if error.name and f"{call.module}.".startswith(f"{error.name}."):
+            error.add_note(
+                f"The container cannot import {call.module}: put it into its image. On a local ECS give EcsExecutor "
+                "environment={'PYTHONPATH': os.path.abspath('.')}, the directory of the module."
+            )
+        raise
     if not callable(function):
         raise UsageError(f"{call.module} has no function {call.name} in this image: build it from the caller's version")
     found: Callable[..., Any] = function

@@ -62,6 +62,16 @@ def test_an_exception_of_the_function_comes_back_with_the_containers_traceback(e
     assert own.args == ("no", 7)
 
 
+def test_a_module_that_the_container_does_not_have_is_named_with_what_to_do(
+    executor: EcsExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(add, "__module__", "reports.daily")
+    with pytest.raises(ModuleNotFoundError, match="No module named 'reports'") as raised:
+        executor.submit(add, 1, 2).result(TIMEOUT)
+
+    assert "cannot import reports.daily: put it into its image" in str(raised.value.__cause__)
+
+
 def test_an_exception_that_cannot_be_made_again_is_described(executor: EcsExecutor) -> None:
     with pytest.raises(RemoteError, match=r"tests\.calls\.functions\.OddError: 1:2"):
         executor.submit(fail, "odd").result(TIMEOUT)
