@@ -12,10 +12,7 @@ import redis.exceptions
 from ecs_queue.errors import MissingRight
 
 #: What to do about every missing right.
-RIGHTS_ADVICE = (
-    "use the user that is meant for this, or grant it to the user in the URL: `ecs-queue acl` prints the rights of "
-    "each kind of user"
-)
+RIGHTS_ADVICE = "log in as the user that `ecs-queue acl` prints for this, or grant its rights to the user in the URL"
 
 #: What to correct when the ledger's server does not answer.
 LEDGER_URL_KEY = "ledger_url (broker_url, if it is not set)"

@@ -84,9 +84,9 @@ def _check_usage(ids: Sequence[str], states: Sequence[str], queue: str | None, y
     selects = bool(states) or queue is not None
     if bool(ids) == selects:
         found = "both" if ids else "neither"
-        raise UsageError(f"stop: expected ids, or --state and --queue, found {found}; nothing was stopped")
+        raise UsageError(f"stop: expected ids, or --state, --queue or both, found {found}; nothing was stopped")
     if yes and not selects:
-        raise UsageError("stop: --yes is for --state and --queue; leave it out")
+        raise UsageError("stop: --yes is for --state or --queue; leave it out")
     if ahead and selects:
         raise UsageError("stop: --ahead is for ids; leave it out")
 

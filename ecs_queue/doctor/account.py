@@ -42,7 +42,7 @@ def check_account(
         return
     is_stand_in = is_not_aws(ecs.meta.endpoint_url)
     if is_stand_in:
-        yield reporter.info("aws.identity", f"not checked: {ecs.meta.endpoint_url} is not AWS")
+        yield reporter.info("aws.identity", f"credentials: not checked, {ecs.meta.endpoint_url} is not AWS")
     else:
         yield from _identity(reporter, make_client("sts"))
     finding, cluster = _cluster(reporter, ecs, target)
@@ -67,7 +67,8 @@ def check_account(
     if not _is_fargate(profile):
         return
     if is_stand_in:
-        yield reporter.info("aws.vcpu_quota", f"not checked: {ecs.meta.endpoint_url} is not AWS")
+        text = f"quota of Fargate vCPUs: not checked, {ecs.meta.endpoint_url} is not AWS"
+        yield reporter.info("aws.vcpu_quota", text)
     else:
         yield from _vcpu_quota(reporter, make_client("service-quotas"))
 

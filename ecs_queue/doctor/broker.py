@@ -61,8 +61,8 @@ def _transport(reporter: Reporter, url: str) -> Finding:
         endpoint = urlsplit(parse_sqs_url(url).endpoint_url or "https:")
         is_encrypted, host, advice = endpoint.scheme == "https", endpoint.hostname, "use an endpoint_url with https"
     if is_encrypted:
-        return reporter.ok("server.transport", "TLS")
+        return reporter.ok("server.transport", "the connection has TLS")
     if is_loopback(host or "localhost"):
-        return reporter.ok("server.transport", "within this machine")
+        return reporter.ok("server.transport", "the connection does not leave this machine")
     text = f"no TLS to {host}: commands and environments cross the network in clear"
     return reporter.warning("server.transport", text, advice)

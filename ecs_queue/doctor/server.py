@@ -144,9 +144,9 @@ def _transport(reporter: Reporter, url: str) -> Finding:
             "server.transport", text, "leave out ssl_cert_reqs=none, and name the CA: ssl_ca_certs=FILE"
         )
     if parsed.is_encrypted:
-        return reporter.ok("server.transport", "TLS")
+        return reporter.ok("server.transport", "the connection has TLS")
     if all(is_loopback(host) for host, _ in parsed.addresses):  # of a socket there are none
-        return reporter.ok("server.transport", "within this machine")
+        return reporter.ok("server.transport", "the connection does not leave this machine")
     return reporter.warning(
         "server.transport",
         "no TLS to another machine: commands and environments cross the network in clear",

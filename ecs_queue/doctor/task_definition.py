@@ -74,7 +74,7 @@ def _describe(reporter: Reporter, profile: Profile, ecs: Any) -> tuple[Finding, 
     definition = answer["taskDefinition"]
     shown = f"{definition.get('family')}:{definition.get('revision')}"
     if definition.get("status") == "ACTIVE":
-        return reporter.ok("aws.task_definition", f"{shown} is ACTIVE"), definition
+        return reporter.ok("aws.task_definition", f"task definition {shown} is ACTIVE"), definition
     text = f"task definition {shown} is {definition.get('status')}"
     return reporter.error("aws.task_definition", text, "register a new revision, or name an ACTIVE one"), definition
 
@@ -93,7 +93,7 @@ def _container(reporter: Reporter, profile: Profile, definition: Mapping[str, An
     containers = {container["name"]: container for container in definition["containerDefinitions"]}
     names, main = list(containers), containers.get(profile.container_name or "")
     if main is not None:
-        yield reporter.ok("aws.container", f"it has the container {profile.container_name}")
+        yield reporter.ok("aws.container", f"the task definition has the container {profile.container_name}")
         yield from _check_main_container(reporter, main)
         return
     text = f"the task definition has no container {profile.container_name!r}, only {', '.join(names)}"

@@ -383,7 +383,7 @@ class RedisLedger(RedisBrokenItems, RedisKeys, RedisRuns):
         rights = needed_rights(user, self._prefix, durability)
         with wrap_redis_errors(self._keys):
             facts = read_facts(self._redis, self._namespace, durability, rights, count_former=user is ServerUser.WORKER)
-        return list(check_facts(Reporter("ledger"), facts, durability))
+        return list(check_facts(Reporter("ledger"), facts, durability, user))
 
     def close(self) -> None:
         """Close the connections."""

@@ -19,6 +19,7 @@ from ecs_queue.ledger.redis_script import barrier_command, read_config_value, re
 from ecs_queue.ledger.server_versions import AofBarrier, aof_barrier
 from ecs_queue.server_keys import former_live_key, ledger_prefix
 from ecs_queue.server_rights import RIGHTS_ADVICE
+from ecs_queue.server_users import ServerUser
 
 #: The oldest version that is tested.
 _OLDEST_TESTED = (6, 2)
@@ -112,15 +113,18 @@ def _try_barrier(client: Any, barrier: Sequence[Any]) -> tuple[bool, str]:
     return int(reply[0] if isinstance(reply, list) else reply) >= 1, ""
 
 
-def check_facts(reporter: Reporter, facts: ServerFacts, durability: str) -> Iterator[Finding]:
+def check_facts(
+    reporter: Reporter, facts: ServerFacts, durability: str, user: ServerUser = ServerUser.WORKER
+) -> Iterator[Finding]:
     """Yield the findings about one server.
 
     Args:
         reporter: For "ledger" or "broker".
         facts: What the server is.
         durability: That of the ledger; "" for a server that is only a broker.
+        user: Whose rights were asked for.
     """
-    yield from _rights(reporter, facts)
+    yield from _rights(reporter, facts, user)
     yield from _version(reporter, facts.info)
     yield from _eviction(reporter, facts.info)
     yield from _memory(reporter, facts.info)
@@ -135,11 +139,12 @@ def check_facts(reporter: Reporter, facts: ServerFacts, durability: str) -> Iter
         yield reporter.unusable("server.role", text, "use the primary's address, or the service's primary endpoint")
 
 
-def _rights(reporter: Reporter, facts: ServerFacts) -> Iterator[Finding]:
+def _rights(reporter: Reporter, facts: ServerFacts, user: ServerUser) -> Iterator[Finding]:
     if facts.denied:
         shown, more = facts.denied[:_MAX_NAMED_RIGHTS], len(facts.denied) - _MAX_NAMED_RIGHTS
         rest = f" and {more} more" if more > 0 else ""
-        text = f"the {reporter.subject}'s server denies its user {format_rights(shown)}{rest}"
+        needs = f"what a {user} needs: {format_rights(shown)}{rest}"
+        text = f"the {reporter.subject}'s server denies its user {needs}"
         yield reporter.unusable("server.rights", text, RIGHTS_ADVICE)
 
 

@@ -181,7 +181,7 @@ def test_a_missing_right_is_found_before_it_is_needed(
 ) -> None:
     (finding,) = (found for found in make_ledger(*rules).check_server() if found.prevents_launches)
     assert finding.check == "server.rights"
-    assert finding.text.startswith("the ledger's server denies its user ")
+    assert finding.text.startswith("the ledger's server denies its user what a worker needs: ")
     denied = finding.text.partition(" and ")[0]
     assert named.split()[0] in denied
 
