@@ -49,6 +49,7 @@ from ecs_queue.cli.ui.output import (
     discard_output,
     open_missing_streams,
     print_stderr,
+    replace_unencodable,
     wrap_output_errors,
 )
 from ecs_queue.cli.ui.submitter import SubmissionUnfinished
@@ -76,6 +77,7 @@ class RootGroup(OrderedGroup):
     ) -> Any:
         """See click. A command returns its exit status, or None for 0."""
         open_missing_streams()
+        replace_unencodable()
         options: MutableMapping[str, Any] = {"obj": SharedOptions(), **extra}
         try:
             status = super().main(args, prog_name or "ecs-queue", complete_var, standalone_mode=False, **options)

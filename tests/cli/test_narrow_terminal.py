@@ -1,4 +1,4 @@
-"""On a terminal of 80 columns every word is whole, and NO_COLOR is respected."""
+"""On a terminal of 80 columns every word is whole; NO_COLOR, a plain terminal and its encoding are respected."""
 
 from __future__ import annotations
 
@@ -60,6 +60,27 @@ def test_with_no_color_nothing_is_coloured(command: str, environ: Mapping[str, s
     assert not colour.search(shown)
     if command == "tasks":
         assert colour.search(run_on_terminal(command, environ=environ)[1])
+
+
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
+@pytest.mark.parametrize(
+    "command", ["status", "status --watch", "tasks", "tasks --watch", "workers", "queues", "config", "top"]
+)
+def test_a_plain_terminal_gets_no_escape_sequence(
+    command: str, term: str, environ: Mapping[str, str], client: EcsQueue
+) -> None:
+    status, shown = run_on_terminal(*command.split(), environ=environ, term=term)
+    assert status in (0, 1), shown
+    assert "\x1b" not in shown
+    assert QUEUE in shown or command == "config"
+
+
+def test_a_character_that_the_terminal_does_not_have_is_a_question_mark(
+    environ: Mapping[str, str], client: EcsQueue
+) -> None:
+    client.submit(["true"], labels={"team": "Büro"})
+    status, shown = run_on_terminal("tasks", environ={**environ, "PYTHONIOENCODING": "ascii"}, columns=250)
+    assert (status, "team=B?ro" in shown) == (0, True), shown
 
 
 @pytest.mark.parametrize("command", ["status", "tasks"])

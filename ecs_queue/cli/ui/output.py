@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -26,6 +27,8 @@ STATE_STYLES = {
     **dict.fromkeys(("REVOKED", "EXPIRED"), "yellow"),
     **dict.fromkeys(("LAUNCHED", "LAUNCHING"), "cyan"),
 }
+#: Values of TERM of terminals that show escape sequences as they are: shells within editors, consoles of CI.
+_PLAIN_TERMINALS = ("dumb", "unknown")
 #: The name of a file that stands for stdin or stdout.
 STDIO = "-"
 
@@ -44,6 +47,11 @@ class OutputError(EcsQueueError):
 def is_terminal(stream: IO[Any] | None = None) -> bool:
     """Return whether the stream (by default stdout) is a terminal."""
     return (stream or sys.stdout).isatty()
+
+
+def can_draw(stream: IO[Any] | None = None) -> bool:
+    """Return whether the stream (by default stdout) is a terminal that knows colours and can show something anew."""
+    return is_terminal(stream) and os.environ.get("TERM", "").lower() not in _PLAIN_TERMINALS
 
 
 def sanitize(text: str) -> str:
@@ -77,6 +85,21 @@ def open_missing_streams() -> None:
     for name, (mode, flag) in flags.items():
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.open(os.devnull, flag), mode))  # noqa: SIM115 - as long as the process lives
+
+
+def replace_unencodable() -> None:
+    """Print a question mark for each character that stdout's encoding does not have, instead of failing there."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def knows_blocks() -> bool:
+    """Return whether stdout's encoding has the characters of which rich draws bars."""
+    try:
+        "█▏".encode(sys.stdout.encoding or "ascii")
+    except (LookupError, UnicodeEncodeError):
+        return False
+    return True
 
 
 def discard_output(*streams: IO[Any] | None) -> None:
@@ -191,8 +214,8 @@ def open_output(path: str, unchanged: str) -> Iterator[IO[bytes]]:
 
 
 def style(text: str, **how: Any) -> str:
-    """Return the text in a colour, as `click.style` takes it; plain without a terminal and where NO_COLOR is set."""
-    return click.style(text, **how) if is_terminal() and not os.environ.get("NO_COLOR") else text
+    """Return the text in a colour, as `click.style` takes it; plain where nothing is drawn, or NO_COLOR is set."""
+    return click.style(text, **how) if can_draw() and not os.environ.get("NO_COLOR") else text
 
 
 def print_table(headers: Row, rows: Sequence[Row]) -> None:

@@ -10,6 +10,7 @@ from ecs_queue.cli.ui.output import (
     STATE_STYLES,
     describe_number,
     is_terminal,
+    knows_blocks,
     print_stderr,
     print_stdout,
     sanitize,
@@ -105,7 +106,7 @@ def timeline_summary(timeline: Timeline) -> dict[str, Any]:
 
 def print_timeline(timeline: Timeline, now: float) -> None:
     """Print every launch with its phases. `now` is the ledger's clock, seconds since the epoch."""
-    if is_terminal():
+    if is_terminal() and knows_blocks():
         _print_bars(timeline, now)
         return
     for launch in timeline.launches:

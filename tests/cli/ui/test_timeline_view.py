@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import pytest
 
 from ecs_queue.cli.ui import timeline_view
@@ -67,6 +70,17 @@ def test_bars_of_all_attempts_stand_on_one_axis(
     assert second[0] == pytest.approx(first[0] + width * 2 / 3, abs=2)
     assert bars["launch"]  # a millisecond can be seen
     assert bars["pull"][0][0] >= bars["launch"][0][0]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_whose_encoding_has_no_bars_gets_plain_lines(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(timeline_view, "is_terminal", lambda: True)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+    print_timeline(TIMELINE, _T + 200)
+    lines = [line.split() for line in written.getvalue().decode().splitlines()]
+    assert ["attempt", "2,", "launch", "3,", "worker", "w2"] in lines
+    assert ["run", "25.0", "s"] in lines
 
 
 def test_a_pipe_gets_plain_lines(capsysbinary: pytest.CaptureFixture[bytes]) -> None:

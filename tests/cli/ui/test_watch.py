@@ -23,7 +23,7 @@ def test_a_terminal_gets_it_again_until_ctrl_c_which_is_status_0(monkeypatch: py
         shown.append("once more")
         return 1
 
-    monkeypatch.setattr(watch, "is_terminal", lambda: True)
+    monkeypatch.setattr(watch, "can_draw", lambda: True)
     monkeypatch.setattr(time, "sleep", sleep)
     assert watch.show_repeatedly(5.0, False, show) == 0
     assert (len(shown), pauses) == (3, [5.0, 5.0, 5.0])
