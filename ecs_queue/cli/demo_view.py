@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ecs_queue.cli.demo_tasks import DemoTask
 from ecs_queue.cli.ui.durations import format_duration
-from ecs_queue.cli.ui.output import fit_columns, is_terminal, print_stderr, rich_table, truncate
+from ecs_queue.cli.ui.output import can_draw, fit_columns, print_stderr, rich_table, truncate
 from ecs_queue.cli.ui.record_view import ran_to_exit
 from ecs_queue.cli.ui.records import STATE_NAMES
 
@@ -26,13 +26,16 @@ _HEADERS = ("id", "state", "ECS", "attempt", "exit", "command", "reason")
 @contextmanager
 def open_demo_view(tasks: Sequence[DemoTask]) -> Iterator[DemoView]:
     """Open the view that suits stderr."""
-    if not is_terminal(sys.stderr):
+    if not can_draw(sys.stderr):
         yield DemoView(tasks)
         return
     from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(stderr=True), transient=True, refresh_per_second=8) as live:
+    from ecs_queue.cli.ui.given_back_terminal import LINES, give_back_terminal
+
+    live = Live(console=Console(stderr=True), transient=True, refresh_per_second=8)
+    with give_back_terminal(sys.stderr, LINES), live:
         yield LiveDemoView(tasks, live)
 
 

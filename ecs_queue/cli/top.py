@@ -19,7 +19,16 @@ from ecs_queue.cli.queues import QUEUE_HEADERS, queue_row, read_queues
 from ecs_queue.cli.ui.durations import POSITIVE_DURATION, format_duration
 from ecs_queue.cli.ui.labels import name_by_labels
 from ecs_queue.cli.ui.options import SharedOptions, open_client, pass_options, shared_options
-from ecs_queue.cli.ui.output import Row, fit_columns, is_terminal, print_sentence, print_table, rich_table, truncate
+from ecs_queue.cli.ui.output import (
+    Row,
+    can_draw,
+    fit_columns,
+    is_terminal,
+    print_sentence,
+    print_table,
+    rich_table,
+    truncate,
+)
 from ecs_queue.cli.ui.record_view import format_run_time, ran_to_exit
 from ecs_queue.cli.workers import summarize_workers
 from ecs_queue.client.records import PAGE_SIZE, iter_records
@@ -75,7 +84,7 @@ def top(options: SharedOptions, interval: float) -> None:
     options.configure_logging()
     with open_client(options) as client:
         reader = ScreenReader(client)
-        if not is_terminal():
+        if not can_draw():
             _print_once(reader.read())
             return
         try:
@@ -156,8 +165,11 @@ def _show_live(reader: ScreenReader, interval: float) -> None:
     from rich.console import Console
     from rich.live import Live
 
+    from ecs_queue.cli.ui.given_back_terminal import SCREEN, give_back_terminal
+
     console = Console()
-    with read_keys() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
+    live = Live(console=console, screen=True, auto_refresh=False)
+    with give_back_terminal(sys.stdout, SCREEN, live.refresh), read_keys() as keys, live:
         while True:
             live.update(_render(reader.read(), console.width), refresh=True)
             if keys.is_end_pressed(interval):

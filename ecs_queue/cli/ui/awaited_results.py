@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 from ecs_queue.cli.ui.awaited_log import result_sentence
 from ecs_queue.cli.ui.durations import format_duration
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
-from ecs_queue.cli.ui.output import is_terminal, print_fields, print_stderr, to_json_line, wrap_output_errors
+from ecs_queue.cli.ui.output import can_draw, print_fields, print_stderr, to_json_line, wrap_output_errors
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
@@ -27,15 +27,17 @@ def wait_for_one(client: EcsQueue, handle: Handle, queue: str, timeout: float | 
     from ecs_queue.cli.ui.awaited_steps import StepLines, follow_steps
     from ecs_queue.cli.ui.submitter import wait_for_results
 
-    if not is_terminal(sys.stderr):
+    if not can_draw(sys.stderr):
         return next(wait_for_results(client, [handle], timeout))
     from rich.console import Console
     from rich.markup import escape
 
+    from ecs_queue.cli.ui.given_back_terminal import LINES, give_back_terminal
+
     console = Console(stderr=True)
     lines = StepLines(lambda step: console.print(step, style="dim", highlight=False))
     status = console.status(f"{escape(handle.id)}, queue {escape(queue)}; Ctrl-C only ends waiting")
-    with status, follow_steps(client, handle, lines):
+    with give_back_terminal(sys.stderr, LINES), status, follow_steps(client, handle, lines):
         result = next(wait_for_results(client, [handle], timeout))
     lines.show(result)  # a quick request has reached its steps between two looks
     return result

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from ecs_queue.cli.ui.durations import format_duration
-from ecs_queue.cli.ui.output import is_terminal, print_stderr, write_stdout
+from ecs_queue.cli.ui.given_back_terminal import LINES, give_back_terminal
+from ecs_queue.cli.ui.output import can_draw, is_terminal, print_stderr, write_stdout
 
 _PRINT_INTERVAL_SECONDS = 5.0
 
@@ -26,7 +27,7 @@ def open_progress(total: int, label: str | Callable[[], str]) -> Iterator[Progre
     `label` follows the numbers, such as "ended"; a function returns it each time that it is shown.
     """
     get_label = label if callable(label) else partial(str, label)
-    if not is_terminal(sys.stderr):
+    if not can_draw(sys.stderr):
         yield Progress(total, get_label)
         return
     from rich.console import Console
@@ -44,7 +45,8 @@ def open_progress(total: int, label: str | Callable[[], str]) -> Iterator[Progre
     columns: list[ProgressColumn] = [BarColumn(None), MofNCompleteColumn(), text]
     if console.width >= _WIDE_COLUMNS:
         columns.append(TimeElapsedColumn())
-    with RichProgress(*columns, console=console, redirect_stdout=False, redirect_stderr=True, expand=True) as bar:
+    bar = RichProgress(*columns, console=console, redirect_stdout=False, redirect_stderr=True, expand=True)
+    with give_back_terminal(sys.stderr, LINES), bar:
         yield ProgressBar(total, get_label, bar)
 
 
