@@ -35,12 +35,15 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
         exit_code: 0 to 255; 128 + the signal that ended it.
         cancelled: Whether the runner had sent it a signal, as the ledger ordered, before it ended.
         mac: By `RunnerKey.sign_end`; "" without keys.
+        assignment: `Turn.assignment` of the command, which the run is to have; "" is not compared. The run does not
+            keep it.
     """
 
     turn: int
     exit_code: int
     cancelled: bool = False
     mac: str = ""
+    assignment: str = ""
 
 
 class Turn(PayloadRepr, msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +62,11 @@ class Turn(PayloadRepr, msgspec.Struct, frozen=True, kw_only=True):
     launch: int
     payload: str
     time_limit: float = 0.0
+
+    @property
+    def assignment(self) -> str:
+        """What names the launch."""
+        return f"{self.id}.{self.nonce}.{self.launch}"
 
 
 class NoTurn(StrEnum):
@@ -123,7 +131,8 @@ def begin(run: Run | None, boot: str, arn: str, end: RunEnd | None, now: float) 
     """What `next_turn` and `leave` begin with: the first runner process binds the run, and an end is taken.
 
     The first binding wins: a second ECS task, or a container that ECS restarted, has another boot and is sent away. An
-    end counts only for its own turn.
+    end counts only for its own turn, and only while that is the same launch: a ledger that has lost its last writes, or
+    all of them, gives the number of a turn again.
 
     Returns:
         The run, None if it is not this process's; and whether the run has changed: launchers are to look at it.
@@ -133,11 +142,15 @@ def begin(run: Run | None, boot: str, arn: str, end: RunEnd | None, now: float) 
     if not run.boot:
         run.boot, run.arn = boot, arn
     run.seen_at = now
-    if end is None or run.phase is not RunPhase.FETCHED or end.turn != run.turn:
+    if end is None or run.phase is not RunPhase.FETCHED or not _is_of_command(end, run):
         return run, False
     run.phase = RunPhase.ENDED
     run.exit_code, run.cancelled, run.mac, run.ended_at = end.exit_code, end.cancelled, end.mac, now
     return run, True
+
+
+def _is_of_command(end: RunEnd, run: Run) -> bool:
+    return end.turn == run.turn and end.assignment in ("", f"{run.id}.{run.nonce}.{run.launch}")
 
 
 def next_turn(run: Run | None, boot: str, arn: str, end: RunEnd | None, now: float) -> tuple[Turn | NoTurn, bool]:
@@ -174,7 +187,9 @@ def has_foreign_end(run: Run, end: RunEnd | None) -> bool:
     Another process has forged it. Workers find that it does not verify, and then the run takes the runner's own end: so
     the runner must not exit before that.
     """
-    return run.phase is RunPhase.ENDED and run.end != end
+    if run.phase is not RunPhase.ENDED:
+        return False
+    return end is None or run.end != msgspec.structs.replace(end, assignment="")
 
 
 def beat(run: Run | None, boot: str, turn: int, now: float) -> bool:

@@ -7,7 +7,10 @@ And it starts a command, or exits, only after an answer that the ledger has conf
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum
+
+import msgspec
 
 from ecs_queue.protocol.runs import NoTurn, RunEnd, Turn
 from ecs_queue.runs.runner_options import RunnerOptions
@@ -16,6 +19,8 @@ from ecs_queue.runs.runner_options import RunnerOptions
 FIRST_CONTACT_SECONDS = 60.0
 #: Pauses between failed questions grow from the first to the second.
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.1, 5.0
+#: How many of its last commands a runner knows: a server loses the last second when it fails over, or all.
+_COMMANDS_REMEMBERED = 1000
 
 
 class Action(Enum):
@@ -42,7 +47,8 @@ class RunnerState:
         turn: The confirmed turn to start; None without one.
         end: Of the last command that was started; None before the first, and when it must not be reported.
         is_stopping: Whether the process got SIGTERM: ECS ends the task.
-        is_lost: Whether it gave up since it could not reach the server.
+        is_lost: Whether it gave up: it could not reach the server, or `is_forgotten`.
+        is_forgotten: Whether the server has lost what it knew: it gave a command whose end nobody knows any more.
         keeps_end: Whether it does not report the end of its last command: the signal may have made it.
         pause_seconds: For `Action.PAUSE`.
     """
@@ -62,6 +68,8 @@ class RunnerState:
         self._contact_at = now
         self._had_contact = False
         self._last_turn = 0
+        self._first = ""  # the launches of the commands that were started, by `Turn.assignment`
+        self._last: deque[str] = deque(maxlen=_COMMANDS_REMEMBERED)
         self._is_asking = True
         self._may_exit = False
         self._is_worn = False
@@ -71,12 +79,12 @@ class RunnerState:
         self.turn: Turn | None = None
         self.end: RunEnd | None = None
         self.is_stopping = False
-        self.is_lost = False
+        self.is_lost = self.is_forgotten = False
         self.keeps_end = False
 
     def next_action(self, now: float) -> Action:
         """Return what to do now. Not while a command runs."""
-        if self._may_exit:
+        if self._may_exit or self.is_forgotten:
             return Action.EXIT
         if self._is_out_of_touch(now):
             self.is_lost = True
@@ -102,13 +110,17 @@ class RunnerState:
         """Note the confirmed answer of `next_turn`."""
         self._note_contact(now)
         self._is_asking = False
-        if isinstance(answer, Turn):
-            # A late answer, or a fail-over, may repeat a turn: never start it again, but ask again and report its end.
-            self._is_asking = answer.turn <= self._last_turn
-            self.turn = None if self._is_asking else answer
-            self.pause_seconds = _MIN_PAUSE_SECONDS if self._is_asking else 0.0
-        else:
+        if not isinstance(answer, Turn):
             self._may_exit = answer is NoTurn.LEAVE
+        elif answer.assignment != self._first and answer.assignment not in self._last:
+            self.turn = answer
+        elif self.end is not None and answer.assignment == self._last[-1]:
+            # A late answer, or a fail-over, may repeat a turn: never start it again, but ask again and report its end.
+            self.end = msgspec.structs.replace(self.end, turn=answer.turn)
+            self._is_asking, self.pause_seconds = True, _MIN_PAUSE_SECONDS
+        else:
+            # It has run, and its end is lost. What ECS shows of this task decides, as if this process had died.
+            self.is_lost = self.is_forgotten = True
 
     def on_leave(self, *, may_exit: bool, now: float) -> None:
         """Note the confirmed answer of `leave`. A task that ECS ends takes no further command."""
@@ -144,6 +156,8 @@ class RunnerState:
         """Note that the command of `turn` is about to start. The end before it is confirmed by the same barrier."""
         assert self.turn is not None
         self._last_turn = self.turn.turn
+        self._last.append(self.turn.assignment)
+        self._first = self._first or self._last[0]
         self._refusals = 0
         self.turn = self.end = None
 
@@ -162,7 +176,7 @@ class RunnerState:
         if self.is_stopping and exit_code and not is_cancelled:
             self.keeps_end = self._may_exit = True  # the signal may have ended it: what ECS shows decides
             return
-        self.end = RunEnd(turn=self._last_turn, exit_code=exit_code, cancelled=is_cancelled)
+        self.end = RunEnd(turn=self._last_turn, exit_code=exit_code, cancelled=is_cancelled, assignment=self._last[-1])
 
     def on_stop_signal(self) -> None:
         """Note SIGTERM. A call that failed is tried again at once."""

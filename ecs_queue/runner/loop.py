@@ -113,7 +113,8 @@ class Runner:
     def run(self) -> int:
         """Run commands until there is nothing more to do; return the exit status.
 
-        It is 1 if the server was lost, and that of SIGTERM if this ended a command. Nothing follows from it.
+        It is 1 if the server, or what it knew, was lost, and that of SIGTERM if this ended a command. Nothing follows
+        from it.
         """
         signal.set_wakeup_fd(self._alarm.signal_fileno(), warn_on_full_buffer=False)
         for number in (*STOP_SIGNALS, *_FORWARDED_SIGNALS, signal.SIGCHLD):
@@ -132,6 +133,8 @@ class Runner:
             action = self._state.next_action(self._clock())
             if action is Action.EXIT:
                 self._server.close()
+                if self._state.is_forgotten:
+                    log_message("the server has lost what it knew of this runner's commands: it ends without a word")
                 return 1 if self._state.is_lost else EXIT_STOPPED if self._state.keeps_end else 0
             perform[action]()
 

@@ -154,10 +154,10 @@ def _decode_turn(reply: Any) -> Turn | NoTurn:
     )
 
 
-def _encode_end(end: RunEnd | None) -> tuple[str, str, str, str]:
+def _encode_end(end: RunEnd | None) -> tuple[str, ...]:
     if end is None:
-        return "", "", "", ""
-    return str(end.turn), str(end.exit_code), "1" if end.cancelled else "", end.mac
+        return ("",) * 5
+    return str(end.turn), str(end.exit_code), "1" if end.cancelled else "", end.mac, end.assignment
 
 
 def _raise_error(reply: Any) -> Any:

@@ -6,7 +6,8 @@
 --   P changed_runs  zset   name -> when: its run has changed, for a launcher to look at
 --
 -- KEYS[1] never exists (server_keys.py). ARGV: 1 operation, 2 P, 3 now ("" = the server's TIME), 4 "1" if a barrier follows, 5 name, 6 boot, then
---   next, leave    7 ARN, 8 turn, 9 exit code, 10 "1" if it was cancelled, 11 MAC: of the end; "" without one
+--   next, leave    7 ARN, 8 turn, 9 exit code, 10 "1" if it was cancelled, 11 MAC, 12 ID.NONCE.LAUNCH of the command
+--                  or "": of the end; "" without one
 --   beat           7 turn
 -- Replies: next {'turn', turn, id, nonce, launch, payload, time limit} or {'wait'} or {'leave'}; beat {'cancel'} or
 -- {'go_on'}; leave {'leave'} or {'busy'}.
@@ -37,7 +38,14 @@ end
 
 local function note_change() redis.call('ZADD', P .. 'changed_runs', NOW, NAME) end
 
--- The run, nil if it is not this process's. The first process binds it, and an end counts only for its own turn.
+-- Whether the end is that of the command that the run has: the turn alone may be given again by a ledger that has lost
+-- its last writes.
+local function has_own_end(run)
+  if ARGV[8] == '' or ARGV[8] ~= run.turn then return false end
+  return ARGV[12] == '' or ARGV[12] == run.id .. '.' .. run.nonce .. '.' .. run.launch
+end
+
+-- The run, nil if it is not this process's. The first process binds it, and an end counts only for its own command.
 local function begin()
   local run = load_run()
   if not run or (run.boot ~= '' and run.boot ~= BOOT) then return nil end
@@ -45,7 +53,7 @@ local function begin()
     redis.call('HSET', RUN, 'boot', BOOT, 'arn', ARGV[7])
   end
   redis.call('HSET', RUN, 'seen_at', NOW)
-  if run.phase == 'fetched' and ARGV[8] ~= '' and ARGV[8] == run.turn then
+  if run.phase == 'fetched' and has_own_end(run) then
     run.phase = 'ended'
     run.exit_code, run.cancelled, run.mac = ARGV[9], ARGV[10], ARGV[11]
     redis.call('HSET', RUN, 'phase', 'ended', 'exit_code', ARGV[9], 'cancelled', ARGV[10], 'mac', ARGV[11], 'ended_at', NOW)

@@ -82,16 +82,22 @@ class RunnerProcess:
             )
         return self
 
-    def assign(self, *command: str, environment: Mapping[str, str] | None = None) -> int:
+    def assign(
+        self,
+        *command: str,
+        environment: Mapping[str, str] | None = None,
+        record_id: str = "",
+        phase: str = "assigned",
+    ) -> int:
         """Assign a command to the run, as a launcher's claim does; return its turn."""
         self.turn += 1
-        record_id = f"req-{self.turn}"
+        record_id = record_id or f"req-{self.turn}"
         assignment = Assignment(NAMESPACE, QUEUE, record_id, "n", 1)
         payload = self.keys.seal_payload(
             RunnerCommand(list(command), dict(environment or {})), assignment, encrypts=False
         )
         self.client.set(f"{PREFIX}turn:{self.name}", payload)
-        self.store(phase="assigned", turn=self.turn, id=record_id, nonce="n", launch=1, cancel="")
+        self.store(phase=phase, turn=self.turn, id=record_id, nonce="n", launch=1, cancel="")
         self.wake()
         return self.turn
 

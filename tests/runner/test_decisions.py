@@ -14,7 +14,7 @@ OPTIONS = RunnerOptions(
 
 
 def _turn(number: int = 1) -> Turn:
-    return Turn(turn=number, id="a", nonce="n", launch=1, payload="{}")
+    return Turn(turn=number, id="a", nonce="n", launch=number, payload="{}")
 
 
 def _idle(now: float = 0.0) -> RunnerState:
@@ -40,7 +40,7 @@ def test_a_runner_asks_starts_what_it_got_and_asks_with_the_end() -> None:
     state.on_start()
     state.on_end(3, is_cancelled=False, is_clean=True, now=5.0)
     assert state.next_action(5.0) is Action.ASK
-    assert state.end == RunEnd(turn=1, exit_code=3)
+    assert state.end == RunEnd(turn=1, exit_code=3, assignment="a.n.1")
 
 
 def test_the_end_is_kept_until_the_next_command_is_started() -> None:
@@ -48,9 +48,9 @@ def test_the_end_is_kept_until_the_next_command_is_started() -> None:
     state.on_answer(NoTurn.WAIT, 0.0)
     state.on_woken()
     assert state.next_action(0.0) is Action.ASK
-    assert state.end == RunEnd(turn=1, exit_code=3)
+    assert state.end == RunEnd(turn=1, exit_code=3, assignment="a.n.1")
     state.on_answer(_turn(2), 0.0)
-    assert state.end == RunEnd(turn=1, exit_code=3), "a turn that was got may be lost again"
+    assert state.end == RunEnd(turn=1, exit_code=3, assignment="a.n.1"), "a turn that was got may be lost again"
     state.on_start()
     assert state.end is None
 
@@ -69,6 +69,35 @@ def test_a_turn_that_was_started_is_never_started_again() -> None:
     assert state.next_action(0.0) is Action.PAUSE
     state.on_paused()
     assert state.next_action(0.0) is Action.ASK
+
+
+def test_a_command_that_was_started_is_not_started_again_under_another_number() -> None:
+    """The server has lost its last writes, and gives the same launch as another turn."""
+    state = _ended(3)
+    state.on_answer(Turn(turn=5, id="a", nonce="n", launch=1, payload="{}"), 0.0)
+    assert state.turn is None
+    assert state.end == RunEnd(turn=5, exit_code=3, assignment="a.n.1")
+
+
+def test_a_number_that_is_given_again_for_another_command_is_that_commands() -> None:
+    state = _ended(3)
+    other = Turn(turn=1, id="b", nonce="n", launch=1, payload="{}")
+    state.on_answer(other, 0.0)
+    assert state.next_action(0.0) is Action.START
+    assert state.turn == other
+
+
+@pytest.mark.parametrize("number", [1, 2_000])
+def test_a_runner_whose_server_gives_a_command_whose_end_is_lost_exits_and_reports_nothing(number: int) -> None:
+    """Its first one, whose launch has the name of the run, or one of the last."""
+    state = RunnerState(OPTIONS, 0.0, jitter=1.0)
+    for started in range(1, 2_002):
+        state.on_answer(_turn(started), 0.0)
+        state.on_start()
+        state.on_end(0, is_cancelled=False, is_clean=True, now=0.0)
+    state.on_answer(_turn(number), 0.0)
+    assert state.next_action(0.0) is Action.EXIT
+    assert (state.is_lost, state.is_forgotten) == (True, True)
 
 
 def test_an_idle_runner_asks_often_enough_not_to_be_taken_for_silent_and_leaves_when_its_time_is_over() -> None:
@@ -95,7 +124,7 @@ def test_a_runner_that_is_old_or_cannot_kill_what_a_command_left_leaves_with_its
     state.on_start()
     state.on_end(0, is_cancelled=False, is_clean=is_clean, now=now)
     assert state.next_action(now) is Action.LEAVE
-    assert state.end == RunEnd(turn=1, exit_code=0)
+    assert state.end == RunEnd(turn=1, exit_code=0, assignment="a.n.1")
 
 
 def test_the_word_leave_ends_a_runner() -> None:
@@ -150,7 +179,7 @@ def test_a_task_that_ecs_ends_takes_no_further_command() -> None:
     state.on_answer(_turn(2), 0.0)
     state.on_stop_signal()
     assert state.next_action(0.0) is Action.LEAVE
-    assert state.end == RunEnd(turn=1, exit_code=1), "it ended before the signal"
+    assert state.end == RunEnd(turn=1, exit_code=1, assignment="a.n.1"), "it ended before the signal"
     state.on_leave(may_exit=False, now=0.0)
     assert state.next_action(0.0) is Action.EXIT
 

@@ -71,6 +71,35 @@ def test_a_run_that_is_absent_or_another_processs_sends_the_runner_away(
     assert runner.fields() == stored
 
 
+def test_a_command_does_not_get_the_end_of_one_that_the_server_has_forgotten(
+    make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    """A server that fails over without a barrier loses the last second, and gives the number of a turn again."""
+    runner = make_runner().start()
+    assert runner.run("sh", "-c", "exit 3") == 3
+    mark = tmp_path / "mark"
+    runner.turn = 0
+    runner.assign("touch", str(mark), record_id="another", phase="fetched")  # the answer that gave it is lost
+    assert runner.end() == (0, False)
+    assert mark.exists()
+
+
+def test_a_runner_that_gets_a_command_again_whose_end_it_has_no_more_leaves_it_to_ecs(
+    make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    """The server was flushed, a client has submitted its request again, and ECS has answered with the same task."""
+    runner = make_runner().start()
+    assert [runner.run("true") for _ in range(2)] == [0, 0]
+    mark = tmp_path / "mark"
+    runner.delete_keys()
+    runner.turn = 0
+    runner.assign("touch", str(mark))
+    assert _exit_code(runner) == 1
+    assert runner.fields()["phase"] == "fetched", "it has reported nothing: it ran once"
+    assert not mark.exists()
+    assert "has lost what it knew of this runner's commands" in runner.output()
+
+
 @pytest.mark.parametrize("is_busy", [False, True])
 def test_a_runner_whose_namespace_was_deleted_leaves_by_itself_after_its_command(
     make_runner: MakeRunner, tmp_path: Path, is_busy: bool

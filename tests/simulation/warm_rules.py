@@ -95,7 +95,7 @@ def end_counts_for_any_turn() -> list[Patch]:
 
     def begin(run: Run | None, boot: str, arn: str, end: RunEnd | None, now: float) -> tuple[Run | None, bool]:
         if run is not None and end is not None:
-            end = msgspec.structs.replace(end, turn=run.turn)
+            end = msgspec.structs.replace(end, turn=run.turn, assignment="")
         return original(run, boot, arn, end, now)
 
     return [(runs, "begin", begin)]
@@ -108,6 +108,9 @@ def end_is_reported_once() -> list[Patch]:
     def on_answer(self: RunnerState, answer: Turn | NoTurn, now: float) -> None:
         original(self, answer, now)
         self.end = None
+        if self.is_forgotten:  # nor does it know that its server has lost it
+            self.is_lost = self.is_forgotten = False
+            self.on_woken()
 
     return [(RunnerState, "on_answer", on_answer)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from ecs_queue.errors import WriteNotDurable
@@ -105,6 +106,17 @@ def test_an_end_of_another_turn_and_a_second_end_change_nothing(runner: RunnerHa
 
     assert runner.next(RunEnd(turn=1, exit_code=0)) is NoTurn.WAIT
     assert runner.run.end == END
+
+
+def test_an_end_of_another_launch_changes_nothing_though_the_turn_is_the_same(runner: RunnerHarness) -> None:
+    """A ledger that has lost its last writes gives the number of a turn again."""
+    runner.next()
+    assert runner.next(msgspec.structs.replace(END, assignment="other.nonce-01.1")) == TURN
+    assert not runner.leave(msgspec.structs.replace(END, assignment="job.nonce-01.2"))
+
+    assert runner.next(msgspec.structs.replace(END, assignment=TURN.assignment)) is NoTurn.WAIT
+    assert runner.run.end == END
+    assert runner.leave(msgspec.structs.replace(END, assignment=TURN.assignment)), "it is the runner's own"
 
 
 @pytest.mark.parametrize("is_drained", [False, True])
