@@ -64,6 +64,15 @@ def keep_descriptors() -> None:
                     os.set_inheritable(int(name), False)
 
 
+def open_streams() -> None:
+    """Open what is closed of this process's input and outputs: its pipes and its connection would get their numbers."""
+    for descriptor in range(_LAST_STREAM + 1):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # the next file that is opened gets the lowest free number
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
 def restore_streams() -> None:
     """Make the output streams blocking again: a command may have made them non-blocking for all that share them."""
     for descriptor in (1, 2):

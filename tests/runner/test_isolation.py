@@ -203,6 +203,15 @@ def test_a_command_that_closes_its_streams_and_writes_100_mb_changes_nothing(run
     os.truncate(runner.log, 0)
 
 
+@pytest.mark.parametrize("closing", ["1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_a_runner_whose_streams_are_closed_runs_its_commands(make_runner: MakeRunner, closing: str) -> None:
+    """The numbers of closed streams go to the next files: its commands would write to its pipes and its connection."""
+    runner = make_runner()
+    runner.start_behind("sh", "-c", f'exec "$@" {closing}', "sh")
+    assert [runner.shell("echo to nobody; echo to nobody >&2; exit 4")[0] for _ in range(2)] == [4, 4]
+    assert runner.shell("cat; [ /dev/null -ef /proc/self/fd/0 ]")[0] == 0
+
+
 def test_a_huge_environment_reaches_the_command_and_one_that_is_too_large_ends_it(runner: RunnerProcess) -> None:
     many = {f"NAME_{number}": "x" * 1000 for number in range(1000)}
     code, shown = runner.shell("env | grep -c ^NAME_", environment=many)
