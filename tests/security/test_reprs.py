@@ -75,6 +75,8 @@ OPEN_HERE = {
     *(("WorkerInfo", name) for name in ("launch_rates", "end_rates")),
     *(("Overview", name) for name in ("quota", "runners")),
     ("RunnerRow", "activity"),
+    # an id, a nonce and a number
+    ("RunEnd", "assignment"),
     # numbers and their titles
     *(("Chart", name) for name in ("title", "top", "half", "text", "series")),
     *(("Series", name) for name in ("style", "values", "lines", "bars")),
