@@ -93,21 +93,24 @@ class CallFuture(Future[T]):
 
     handle: Handle
 
-    def __init__(self, check_wait: Callable[[], None]) -> None:
-        """Create the future of a call that has not ended; `check_wait` raises where waiting would never end."""
+    def __init__(self, prepare_wait: Callable[[float | None], float | None]) -> None:
+        """Create the future of a call that has not ended.
+
+        `prepare_wait(timeout)` returns how long to wait at most, and raises where waiting would never end.
+        """
         super().__init__()
-        self._check_wait = check_wait
+        self._prepare_wait = prepare_wait
 
     def result(self, timeout: float | None = None) -> T:
         """Return the value, or raise what the function raised; `UsageError` in a callback of another call."""
         if not self.done():
-            self._check_wait()
+            timeout = self._prepare_wait(timeout)
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the function raised, None after a value; `UsageError` in a callback of another call."""
         if not self.done():
-            self._check_wait()
+            timeout = self._prepare_wait(timeout)
         return super().exception(timeout)
 
     def cancel(self) -> bool:
@@ -203,7 +206,7 @@ class EcsExecutor(Executor):
                 f"the call has {len(payload)} bytes, more than max_bytes ({self._max_bytes}): pass a reference, such "
                 "as in S3"
             )
-        future = CallFuture[T](self._check_wait)
+        future = CallFuture[T](self._prepare_wait)
         with self._lock:
             if self._is_shut_down:
                 raise RuntimeError("cannot schedule new futures after shutdown")
@@ -225,7 +228,7 @@ class EcsExecutor(Executor):
             UsageError: A callback of a call waits for the others.
         """
         if wait:
-            self._check_wait()
+            self._prepare_wait(None)
         with self._lock:
             self._is_shut_down = True
             self._cancels = self._cancels or cancel_futures
@@ -240,13 +243,14 @@ class EcsExecutor(Executor):
     def __enter__(self) -> Self:
         return self
 
-    def _check_wait(self) -> None:
-        """Raise `UsageError` in a thread that other calls need for their ends."""
+    def _prepare_wait(self, timeout: float | None) -> float | None:
+        """Return how long to wait at most; raise `UsageError` in a thread that other calls need for their ends."""
         if self._queue.results.is_own_thread or getattr(self._own_thread, "is_fetcher", False):
             raise UsageError(
                 "a callback of a call waits for another one in a thread that ends the calls: it might wait for ever; "
                 "hand the waiting to a thread of your own"
             )
+        return None if timeout is None else min(timeout, threading.TIMEOUT_MAX)
 
     def _send(self, future: CallFuture[Any], options: CallOptions, payload: bytes) -> None:
         given = self._options.copy()

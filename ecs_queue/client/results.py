@@ -173,7 +173,7 @@ class ResultReader:
                 "a callback waits for another result in the thread that reads all results: it would wait for ever; "
                 "hand the waiting to a thread of your own"
             )
-        return timeout
+        return None if timeout is None else min(timeout, threading.TIMEOUT_MAX)  # infinity, say
 
     def as_completed(self, handles: Sequence[Handle], timeout: float | None) -> Iterator[TaskResult]:
         """Yield each result once, as the requests end; raises as `EcsQueue.as_completed` does."""

@@ -70,7 +70,7 @@ def _parse_time(name: str, value: object) -> object:
     """Return seconds since the epoch of a datetime, or of RFC 3339 text; a number stays as it is."""
     if isinstance(value, str):
         try:
-            value = datetime.fromisoformat(value)
+            value = datetime.fromisoformat(value.upper())  # RFC 3339 has `t` and `z`, too
         except ValueError:
             raise InvalidRequest(f"{name}: expected {_TIMES}, found {value!r:.80}") from None
     if not isinstance(value, datetime):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from ecs_queue import EcsExecutor
+from ecs_queue import CallFailed, EcsExecutor
 from ecs_queue.calls.executor import CallFuture
 from ecs_queue.calls.store import MemoryCallStore
 from ecs_queue.client.client import EcsQueue
@@ -76,3 +79,19 @@ def test_one_may_ask_for_what_is_done(harness: ClientHarness, queue: EcsQueue) -
 
     wait_until(lambda: raised, seconds=TIMEOUT)
     executor.shutdown()
+
+
+@pytest.mark.parametrize("wait", [CallFuture.result, CallFuture.exception])
+def test_a_time_out_may_be_longer_than_any_clock_counts(
+    harness: ClientHarness, queue: EcsQueue, wait: Callable[[CallFuture[int], float], object]
+) -> None:
+    with EcsExecutor(queue, store=MemoryCallStore()) as executor:
+        call = executor.submit(add, 1, 1)
+        ending = threading.Timer(0.1, harness.finish, [call.handle.id, 1])
+        ending.start()
+
+        with suppress(CallFailed):
+            wait(call, math.inf)
+
+        assert call.done()
+        ending.join()

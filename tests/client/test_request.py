@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import fields
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -148,3 +148,10 @@ def test_a_delay_of_nothing_is_none(harness: ClientHarness, queue: EcsQueue, del
 
     assert queue.submit(["true"], id="a", delay=delay).nonce == first.nonce
     assert _submitted(harness, "a").delay is None
+
+
+@pytest.mark.parametrize("text", ["2031-01-01T03:00:00Z", "2031-01-01t03:00:00z", "2031-01-01T04:00:00+01:00"])
+def test_a_time_may_have_every_spelling_of_rfc_3339(harness: ClientHarness, queue: EcsQueue, text: str) -> None:
+    handle = queue.submit(["true"], not_before=text)
+
+    assert _submitted(harness, handle.id).not_before == datetime(2031, 1, 1, 3, tzinfo=UTC).timestamp()

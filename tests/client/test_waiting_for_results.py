@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ecs_queue.client.batch import Batch
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.errors import (
     BrokerUnavailable,
@@ -55,6 +57,30 @@ class TestResults:
     def test_no_time_at_all_is_a_time_out_too(self, queue: EcsQueue) -> None:
         with pytest.raises(ResultTimeout):
             queue.submit(["true"]).result(0)
+
+    @pytest.mark.parametrize("timeout", [math.inf, 1e300])
+    @pytest.mark.parametrize(
+        "wait",
+        [
+            lambda batch, timeout: batch[0].result(timeout),
+            lambda batch, timeout: batch[0].exception(timeout),
+            lambda batch, timeout: list(batch.as_completed(timeout)),
+            lambda batch, timeout: batch.wait(timeout),
+            lambda batch, timeout: batch.results(timeout),
+        ],
+        ids=["result", "exception", "as_completed", "wait", "results"],
+    )
+    def test_a_time_out_may_be_longer_than_any_clock_counts(
+        self, harness: ClientHarness, queue: EcsQueue, wait: Callable[[Batch, float], Any], timeout: float
+    ) -> None:
+        batch = queue.submit_many([{"id": "a", "command": ["true"]}])
+        ending = threading.Timer(0.1, harness.finish, ["a"])
+        ending.start()
+
+        wait(batch, timeout)
+
+        assert batch[0].done()
+        ending.join()
 
     def test_a_result_may_be_requested_again(self, harness: ClientHarness, queue: EcsQueue) -> None:
         handle = queue.submit(["true"])
