@@ -89,7 +89,7 @@ def _read_cloudwatch_log(config: Config, record: Record, make_client: ClientFact
 
 def _lines_of_record(lines: Iterable[LogLine], record: Record) -> Iterator[LogLine]:
     """The log of a runner has the output of other requests, too."""
-    own = lines_of_launch(lines, record.id, record.launch, is_runner=bool(record.run))
+    own = lines_of_launch(lines, record.id, record.launch, is_runner=bool(record.run), unmarked=_MAX_LINES)
     return (line._replace(text=hide_secrets(line.text)) for line in own)
 
 

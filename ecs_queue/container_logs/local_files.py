@@ -23,11 +23,15 @@ class LocalLogFile:
 
     settle_seconds = 0.0
 
-    def __init__(self, path: Path, *, tail: int | None = None) -> None:
-        """Read from the start or, with `tail`, the newest `tail` lines and what follows."""
+    def __init__(self, path: Path, *, tail: int | None = None, mark: str = "") -> None:
+        """Read from the start; with `tail`, the newest `tail` lines and what follows; with `mark` from that text on.
+
+        While the file does not have the mark, the lines before its end are read, about 8 MiB of them.
+        """
         self.source = f"the local ECS's {path.name}"
         self._path = path
         self._tail = tail
+        self._mark = mark.encode()
         self._offset = 0
         self._rest = b""
         self.missing = ""
@@ -38,10 +42,12 @@ class LocalLogFile:
             with self._path.open("rb") as file:
                 if self._tail is not None:
                     self._offset, self._tail = _find_tail(file, self._tail), None
+                if self._mark:
+                    self._offset, self._mark = _find_mark(file, self._mark), b""
                 file.seek(self._offset)
                 data = file.read(_PAGE_BYTES)
         except FileNotFoundError:
-            self._tail = None  # what it has when it comes is new
+            self._tail, self._mark = None, b""  # what it has when it comes is new
             self.missing = "there is no such file: the container was not started, or the file was removed"
             return Page([], True)
         except (OSError, ValueError) as error:
@@ -59,7 +65,9 @@ class LocalLogFile:
         return [_to_line(rest)] if rest else []
 
 
-def open_local_file(directory: Path, task_id: str, *, tail: int | None, since: float | None) -> LocalLogFile:
+def open_local_file(
+    directory: Path, task_id: str, *, tail: int | None, since: float | None, mark: str = ""
+) -> LocalLogFile:
     """Return the log of a task in a local ECS's directory.
 
     Raises:
@@ -67,7 +75,7 @@ def open_local_file(directory: Path, task_id: str, *, tail: int | None, since: f
     """
     if since is not None:
         raise UsageError("the local ECS keeps no times of lines: leave --since out, or use --tail")
-    return LocalLogFile(directory / f"{task_id}.log", tail=tail)
+    return LocalLogFile(directory / f"{task_id}.log", tail=tail, mark=mark)
 
 
 def _find_tail(file: BinaryIO, limit: int) -> int:
@@ -81,6 +89,21 @@ def _find_tail(file: BinaryIO, limit: int) -> int:
         if position < 0:
             return start
     return start + min(position + 1, len(data))
+
+
+def _find_mark(file: BinaryIO, mark: bytes) -> int:
+    """Return the offset of the mark; without one, an offset some way before the end."""
+    size = file.seek(0, 2)
+    offset, kept = 0, b""
+    while offset < size:
+        file.seek(offset)
+        data = kept + file.read(_MAX_TAIL_BYTES)
+        position = data.find(mark)
+        if position >= 0:
+            return offset - len(kept) + position
+        offset += len(data) - len(kept)
+        kept = data[-len(mark) :]
+    return max(0, size - _MAX_TAIL_BYTES)
 
 
 def _to_line(line: bytes) -> LogLine:

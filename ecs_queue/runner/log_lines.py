@@ -37,6 +37,11 @@ def format_line(line: LogLine) -> str:
     return f"ecs-queue runner: {kind} of request {line.id}, launch {line.launch}, turn {line.turn}{end}{cancelled}"
 
 
+def start_text(request_id: str, launch: int) -> str:
+    """Return what the start line of a launch has and no other start line, up to its turn."""
+    return format_line(LogLine(request_id, launch, 0)).removesuffix("0")
+
+
 def parse_line(text: str) -> LogLine | None:
     """Return the start or end at the end of a logged line; None for other output."""
     found = _LINE.search(text.rstrip())

@@ -52,6 +52,26 @@ def test_the_newest_lines_are_read_and_then_what_follows(tmp_path: Path, tail: i
     assert texts(log) == ["d"]
 
 
+@pytest.mark.parametrize("before", [0, 1, 10_000_000])
+def test_a_file_is_read_from_a_mark_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
+    path = tmp_path / "abc.log"
+    path.write_bytes(b"of another\n" + b"x" * before + b"\nbegin the mark here\nown\n")
+    for block in (3, 20, 8 << 20):
+        monkeypatch.setattr("ecs_queue.container_logs.local_files._MAX_TAIL_BYTES", max(block, before // 100))
+        assert texts(LocalLogFile(path, mark="the mark")) == ["the mark here", "own"]
+
+
+def test_while_a_file_has_no_mark_its_end_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ecs_queue.container_logs.local_files._MAX_TAIL_BYTES", 5)
+    path = tmp_path / "abc.log"
+    path.write_text("first\nlast\n")
+    log = LocalLogFile(path, mark="the mark")
+    assert texts(log) == ["last"]
+    with path.open("a") as file:
+        file.write("the mark\nown\n")
+    assert texts(log) == ["the mark", "own"]
+
+
 def test_every_line_of_a_file_that_did_not_exist_at_first_is_new(tmp_path: Path) -> None:
     log = LocalLogFile(tmp_path / "abc.log", tail=1)
     assert texts(log) == []

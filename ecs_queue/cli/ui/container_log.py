@@ -21,6 +21,7 @@ from ecs_queue.container_logs.local_files import LOCAL_LOG_VARIABLE, open_local_
 from ecs_queue.errors import EcsQueueError, LedgerUnavailable
 from ecs_queue.outage_log import OutageLine, OutageLog
 from ecs_queue.payload_repr import PayloadRepr
+from ecs_queue.runner.log_lines import start_text
 
 if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
@@ -32,6 +33,8 @@ _ARN = re.compile(r"arn:[a-z-]+:ecs:([a-z0-9-]+):\d+:task/[A-Za-z0-9_-]+/([A-Za-
 _CONNECT_SECONDS, _READ_SECONDS = 3.0, 5.0
 #: Between two looks at a request that has no container yet; doubled up to the second. Seconds.
 _MIN_PAUSE, _MAX_PAUSE = 0.1, 1.0
+#: A runner's log is read from this time before the launch on, since its host has another clock than the ledger.
+_CLOCK_SECONDS = 900.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,14 +67,18 @@ class LogOpener:
             raise LogUnavailable(f"the task's ARN {arn!r} is none that names a log")
         region, task_id = parts.groups()
         directory = self._environ.get(LOCAL_LOG_VARIABLE)
+        is_runner = bool(record.run)
         if not directory:
-            # The newest lines of a runner may be of another request, and the mark of a start older than `since`.
-            whole = replace(choice, newest=None, since=None) if record.run else choice
-            return self._open_cloudwatch_log(record, arn, region, task_id, whole)
+            if is_runner:  # its newest lines may be of another request, and the mark of a start older than `since`
+                launched_at = record.launched_at if arn == record.arn else 0.0
+                since = launched_at - _CLOCK_SECONDS if launched_at else None
+                choice = replace(choice, newest=None, since=since)
+            return self._open_cloudwatch_log(record, arn, region, task_id, choice)
         if choice.container not in (None, record.container_name):
             raise LogUnavailable(f"the local ECS runs only the container {record.container_name or '?'} of a task")
-        newest = None if record.run else choice.newest
-        return open_local_file(Path(directory), task_id, tail=newest, since=choice.since)
+        mark = start_text(record.id, record.launch) if is_runner and arn == record.arn else ""
+        newest = None if is_runner else choice.newest
+        return open_local_file(Path(directory), task_id, tail=newest, since=choice.since, mark=mark)
 
     def _open_cloudwatch_log(self, record: Record, arn: str, region: str, task_id: str, choice: LogChoice) -> LogReader:
         from botocore.exceptions import NoCredentialsError
@@ -204,7 +211,7 @@ def read_last_lines(
         client: Has the configuration.
         record: A request that has a task.
         limit: Maximum number of lines.
-        seconds: How long to wait at most, whatever AWS does.
+        seconds: How long to wait at most, whatever AWS does and however long the log is.
         opener: Opens the log; None makes one.
     """
     found: queue.SimpleQueue[list[LogLine] | str] = queue.SimpleQueue()
@@ -222,7 +229,7 @@ def read_last_lines(
     try:
         return found.get(timeout=seconds)
     except queue.Empty:
-        return f"AWS did not answer within {seconds:g} s"
+        return f"they could not be read within {seconds:g} s"
 
 
 def _sleep(seconds: float) -> bool:

@@ -44,6 +44,14 @@ def test_of_a_runner_nothing_before_the_start_is_shown_and_nothing_is_read_behin
     assert [line.text for line in lines] == LOG[8:]
 
 
+def test_what_stands_before_the_end_of_a_launch_whose_start_was_not_read_is_its_output() -> None:
+    """A part of a long log begins behind the start."""
+    lines = (LogLine(1.0, text) for text in LOG[1:])
+    assert [line.text for line in lines_of_launch(lines, "a", 1, is_runner=True)] == ["of a", "unfinished"]
+    lines = (LogLine(1.0, text) for text in LOG[2:])
+    assert [line.text for line in lines_of_launch(lines, "a", 1, is_runner=True)] == ["unfinished"]
+
+
 def test_all_lines_of_a_log_without_marks_belong_to_its_launch() -> None:
     lines = [LogLine(None, "one"), LogLine(None, "ecs-queue runner: start of request")]
     assert list(lines_of_launch(lines, "a", 1)) == lines
@@ -52,4 +60,5 @@ def test_all_lines_of_a_log_without_marks_belong_to_its_launch() -> None:
 def test_of_a_runner_that_never_started_a_command_its_own_lines_are_shown() -> None:
     lines = [LogLine(None, f"ecs-queue runner: sentence {number}") for number in range(101)]
     assert list(lines_of_launch(lines, "a", 1, is_runner=True)) == lines[1:]
+    assert list(lines_of_launch(lines, "a", 1, is_runner=True, unmarked=200)) == lines
     assert not list(lines_of_launch([*lines, LogLine(None, LOG[0])], "b", 1, is_runner=True))
