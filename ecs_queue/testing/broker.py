@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ecs_queue.broker.base import OnDelivery, OnUndecodable, RequestConsumer, RequestMessage, ResultConsumer
 from ecs_queue.errors import UsageError
@@ -14,10 +14,10 @@ class MemoryDelivery:
 
     redelivered = False
 
-    def __init__(self, message: RequestMessage, give_back: Callable[[RequestMessage], None]) -> None:
-        """Deliver the message; `give_back` returns it to its queue."""
+    def __init__(self, message: RequestMessage, messages: deque[RequestMessage]) -> None:
+        """Deliver the message, which may be returned to `messages`."""
         self._message = message
-        self._give_back = give_back
+        self._messages = messages
         self.queue = message.queue
         self.body = message.body
 
@@ -26,11 +26,11 @@ class MemoryDelivery:
 
     def requeue(self) -> None:
         """See `Delivery`."""
-        self._give_back(self._message)
+        self._messages.append(self._message)
 
     def requeue_at_front(self) -> None:
         """See `Delivery`."""
-        self._give_back(self._message)
+        self._messages.appendleft(self._message)
 
 
 class MemoryBroker:
@@ -48,7 +48,7 @@ class MemoryBroker:
         """Take all messages: those with a higher priority first, otherwise in the order of their publication."""
         taken = sorted(self._messages, key=lambda message: -message.priority)
         self._messages.clear()
-        return [MemoryDelivery(message, self._messages.append) for message in taken]
+        return [MemoryDelivery(message, self._messages) for message in taken]
 
     def publish_results(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """See `Broker`. The client reads its ledger."""

@@ -47,10 +47,14 @@ class Task(PayloadRepr):
 
 @dataclass(frozen=True)
 class Exit:
-    """The container runs for `after` seconds of the test's clock, and ends with this exit code."""
+    """The container runs for `after` seconds of the test's clock, and ends with this exit code.
+
+    Before, its task is PENDING for `starts_after` seconds, as during the pull of an image.
+    """
 
     code: int = 0
     after: float = 0.0
+    starts_after: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,10 @@ def check_outcome(outcome: object) -> _Outcome:
         raise UsageError(f"the function of a MemoryQueue: expected an exit code of 0 to 255, found {outcome.code}")
     if isinstance(outcome, Exit | Interruption) and not 0 <= outcome.after <= MAX_SECONDS:
         raise UsageError(f"the function of a MemoryQueue: after: expected seconds >= 0, found {outcome.after}")
+    if isinstance(outcome, Exit) and not 0 <= outcome.starts_after <= MAX_SECONDS:
+        raise UsageError(
+            f"the function of a MemoryQueue: starts_after: expected seconds >= 0, found {outcome.starts_after}"
+        )
     return outcome
 
 
@@ -133,13 +141,22 @@ class _FakeTask:
     shown_status: str = field(default="PENDING")
 
     @property
+    def starts_at(self) -> float:
+        """When the container runs; of a task that never starts, when it stops."""
+        return self.launched_at + (self.outcome.starts_after if isinstance(self.outcome, Exit) else 0.0)
+
+    @property
     def ends_at(self) -> float:
-        return self.launched_at + (0.0 if isinstance(self.outcome, StartFailure) else self.outcome.after)
+        return self.starts_at + (0.0 if isinstance(self.outcome, StartFailure) else self.outcome.after)
+
+    def _has_started(self, now: float) -> bool:
+        is_stopped_before = self.stopped_at is not None and self.stopped_at < self.starts_at
+        return not isinstance(self.outcome, StartFailure) and now >= self.starts_at and not is_stopped_before
 
     def describe(self, now: float) -> dict[str, Any]:
         """What DescribeTasks shows."""
         is_over = self.stopped_at is not None or now >= self.ends_at
-        status = "STOPPED" if is_over else "RUNNING"
+        status = "STOPPED" if is_over else "RUNNING" if self._has_started(now) else "PENDING"
         if status != self.shown_status:
             self.version += 1
             self.shown_status = status
@@ -148,12 +165,12 @@ class _FakeTask:
             "taskArn": self.arn,
             "startedBy": self.started_by,
             "lastStatus": status,
-            "desiredStatus": status,
+            "desiredStatus": "STOPPED" if is_over else "RUNNING",
             "version": self.version,
             "containers": [container],
         }
-        if not isinstance(self.outcome, StartFailure):
-            shown["startedAt"] = self.launched_at
+        if self._has_started(now):
+            shown["startedAt"] = self.starts_at
         if is_over:
             shown["stoppedAt"] = self.ends_at if self.stopped_at is None else self.stopped_at
             shown["stopCode"], shown["stoppedReason"], exit_code = self._end()
@@ -162,7 +179,7 @@ class _FakeTask:
 
     def _end(self) -> tuple[str, str, int | None]:
         if self.stopped_at is not None:
-            return "UserInitiated", self.stop_reason, 143
+            return "UserInitiated", self.stop_reason, 143 if self._has_started(self.stopped_at) else None
         if isinstance(self.outcome, StartFailure):
             return "TaskFailedToStart", self.outcome.reason, None
         if isinstance(self.outcome, Interruption):
@@ -171,7 +188,7 @@ class _FakeTask:
 
 
 class MemoryEcs:
-    """An `EcsGateway` whose tasks start at once."""
+    """An `EcsGateway` whose tasks start and end as the test says."""
 
     def __init__(self, clock: Callable[[], float], main_container: str, outcome: OutcomeFunction) -> None:
         """Let tasks end as `outcome` says, by this clock."""
@@ -182,10 +199,11 @@ class MemoryEcs:
         self._by_token: dict[str, str] = {}
         self.launched: list[Task] = []
 
-    def next_end(self) -> float | None:
-        """Return when the next running task ends; None when none runs."""
-        ends = (task.ends_at for task in self._tasks.values() if task.stopped_at is None)
-        return min((end for end in ends if end > self._clock()), default=None)
+    def next_change(self) -> float | None:
+        """Return when the next task starts or ends; None when there is none."""
+        tasks = [task for task in self._tasks.values() if task.stopped_at is None]
+        moments = (moment for task in tasks for moment in (task.starts_at, task.ends_at))
+        return min((moment for moment in moments if moment > self._clock()), default=None)
 
     def run_task(
         self, target: Target, kwargs: Mapping[str, Any], *, client_token: str, started_by: str, deadline: float

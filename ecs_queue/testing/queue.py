@@ -162,7 +162,10 @@ class MemoryQueue(EcsQueue):
             raise ResultTimeout(f"not ended after {timeout:g} seconds of the test's clock: {self._describe_waiting()}")
 
     def _pass_time(self, seconds: float, is_over: Callable[[], bool]) -> None:
-        """Step the worker until it is over or the time has passed; no step passes the end of a task or a delay."""
+        """Step the worker until it is over or the time has passed.
+
+        No step passes the start or end of a task, the next token of a `launch_rate`, or a delay.
+        """
         end, since = self.clock.now + seconds, self.clock.now
         self.step()
         while not is_over() and self.clock.now < end:
@@ -170,7 +173,7 @@ class MemoryQueue(EcsQueue):
             while self._delays and self._delays[0] <= now:  # short steps again: its request may have a deadline soon
                 since = max(since, heapq.heappop(self._delays))
             step = max(_STEP_SECONDS, _STEP_SHARE * (now - since))
-            moments = (now + step, end, self._ecs.next_end(), *self._delays[:1])
+            moments = (now + step, end, self._ecs.next_change(), now + self._worker.token_delay, *self._delays[:1])
             self.clock.now = min(moment for moment in moments if moment is not None)
             self.step()
 

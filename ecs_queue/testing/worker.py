@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -11,9 +12,10 @@ from ecs_queue.config import Config
 from ecs_queue.ecs.clients import Target
 from ecs_queue.ecs.gateway import EcsGateway
 from ecs_queue.ledger.base import Ledger
+from ecs_queue.messages.envelope import read_priority
 from ecs_queue.protocol.record import Record
 from ecs_queue.telemetry import Telemetry
-from ecs_queue.testing.broker import MemoryBroker
+from ecs_queue.testing.broker import MemoryBroker, MemoryDelivery
 from ecs_queue.worker.context import WorkerContext
 from ecs_queue.worker.fair_queue import FairQueue, Job, JobKind
 from ecs_queue.worker.launcher import Launcher
@@ -22,25 +24,31 @@ from ecs_queue.worker.sweeper import Sweeper
 from ecs_queue.worker.thread_pool import LaunchThreadPool
 
 _TARGET = Target("us-east-1", None, None, "testing")
-#: As many requests are launched in one round, in the order of their messages.
+#: As many jobs run at a time.
 _CAPACITY = 10_000
 
 
 class InlinePool(LaunchThreadPool):
-    """Runs each job at once, in the caller's thread; it has no threads, and no rate limit."""
+    """Runs jobs in the caller's thread, in the order and at the rate of a worker's threads; it has none itself."""
 
-    def submit(self, job: Job) -> None:
-        """Run the job."""
-        job.run()
+    def run_due(self) -> float:
+        """Run all jobs that may run now; return the seconds until one that waits for a token may, infinity for none.
 
-    @property
-    def free_threads(self) -> int:
-        """See `LaunchThreadPool`."""
-        return _CAPACITY
+        What the test's function raises, this raises.
+        """
+        while not isinstance(work := self._next_work(), float):
+            self._perform(work)
+        return work
 
-    def remaining_capacity(self, queue: str, kind: JobKind) -> int:
-        """See `LaunchThreadPool`."""
-        return _CAPACITY
+    def _wake_one(self) -> None:
+        """Start no thread."""
+
+    def _run_job(self, job: Job) -> None:
+        try:
+            job.run()
+        finally:
+            self._running -= 1
+            self._running_stops -= job.kind is JobKind.STOP
 
 
 class SteppedWorker:
@@ -58,7 +66,9 @@ class SteppedWorker:
         """Build the services; `on_end` gets the record of each request that has ended."""
         ids = map(str, itertools.count(1))
         self._broker = broker
-        self._queues: list[str] = []
+        #: Seconds until a request that waits for its queue's `launch_rate` may be launched; infinity for none.
+        self.token_delay = math.inf
+        self._queues = sorted({profile.queue for profile in config.profiles()})  # their limits are known from the start
         context = self._context = WorkerContext(
             config=config,
             worker_name="testing",
@@ -74,7 +84,7 @@ class SteppedWorker:
             rng=random.Random(1),
         )
         fair_queue = FairQueue(lambda queue: config.profile(queue).weight, context.admission)
-        pool = InlinePool(config.concurrency, context.outages, context.token_cache, fair_queue)
+        pool = self._pool = InlinePool(_CAPACITY, context.outages, context.token_cache, fair_queue)
         self._launcher = Launcher(context)
         self._poller = Poller(context, pool, self._launcher.recover)
         self._sweeper = Sweeper(context, self._launcher, pool, lambda queue: True)
@@ -89,6 +99,21 @@ class SteppedWorker:
         self.serve(delivery.queue for delivery in deliveries)
         self._context.admission.step()
         for delivery in deliveries:
-            self._launcher.handle_message(delivery)
-        self._sweeper.step()
+            self._pool.submit(self._make_job(delivery))
+        self._pool.run_due()
         self._poller.step()
+        self._sweeper.step()
+        self._context.admission.step()  # a task that has ended may make room
+        self.token_delay = self._pool.run_due()
+        for queue in self._queues:  # as a worker does: a full or paused queue keeps its messages in the broker
+            if not self._context.admission.may_launch(queue):
+                self._pool.drop(queue, JobKind.MESSAGE)
+
+    def _make_job(self, delivery: MemoryDelivery) -> Job:
+        priority, rate_limit = read_priority(delivery.body), self._context.rate_limit_for(delivery.queue)
+        handle = partial(self._handle, delivery)
+        return Job(handle, JobKind.MESSAGE, delivery.queue, priority, rate_limit, delivery.requeue_at_front)
+
+    def _handle(self, delivery: MemoryDelivery) -> None:
+        if not self._launcher.handle_message(delivery):
+            delivery.requeue()

@@ -181,6 +181,89 @@ def test_requests_with_a_higher_priority_are_launched_first() -> None:
         assert [task.id for task in queue.launched] == ["p9", "p5", "p0"]
 
 
+def test_a_launch_rate_is_kept() -> None:
+    launched_at: list[float] = []
+
+    def end(task: Task) -> int:
+        launched_at.append(queue.clock())
+        return 0
+
+    environ = {"AIRFLOW__AWS_ECS_EXECUTOR_ETL__LAUNCH_RATE": "0.01", "AIRFLOW__AWS_ECS_EXECUTOR_ETL__LAUNCH_BURST": "2"}
+    with MemoryQueue(end, environ=environ) as queue:
+        start = queue.clock()
+        queue.submit_many([{"command": ["true"], "queue": "etl"} for _ in range(4)]).wait()
+
+    assert [moment - start for moment in launched_at] == pytest.approx([0, 0, 100, 200], abs=0.01)
+
+
+@pytest.mark.parametrize("limit", ["MAX_IN_FLIGHT", "MAX_STARTING"])
+def test_what_waits_for_a_limit_is_launched_in_the_order_of_priorities(limit: str) -> None:
+    with MemoryQueue(environ={f"AIRFLOW__AWS_ECS_EXECUTOR_ETL__{limit}": "1"}) as queue:
+        for name, priority in (("low", 0), ("first", 3), ("high", 9), ("second", 3)):
+            queue.submit(["true"], id=name, queue="etl", priority=priority)
+        queue.run()
+
+        assert [task.id for task in queue.launched] == ["high", "first", "second", "low"]
+
+
+def test_the_next_request_of_a_key_is_launched_when_the_one_before_has_ended() -> None:
+    launched_at: list[float] = []
+
+    def end(task: Task) -> Exit:
+        launched_at.append(queue.clock())
+        return Exit(after=3600)
+
+    with MemoryQueue(end, environ={"AIRFLOW__AWS_ECS_EXECUTOR_ETL__MAX_PER_KEY": "1"}) as queue:
+        start = queue.clock()
+        queue.submit_many([{"command": ["true"], "queue": "etl", "concurrency_key": "k"} for _ in range(3)]).wait()
+
+    assert [moment - start for moment in launched_at] == [0, 3600, 7200]
+
+
+def test_a_task_that_starts_too_late_is_stopped_and_launched_again() -> None:
+    def end(task: Task) -> Exit:
+        return Exit(after=60, starts_after=600 if task.launch == 1 else 30)
+
+    with MemoryQueue(end) as queue:
+        result = queue.submit(["true"], start_timeout=120).result()
+
+        assert (result.state, result.attempts) == ("SUCCESS", 2)
+        assert result.started_at is not None
+        assert result.finished_at is not None
+        assert (result.finished_at - result.started_at).total_seconds() == 60
+        stuck = queue.submit(["true"], start_timeout=20).result()
+
+    assert (stuck.state, stuck.attempts, stuck.exit_code) == ("REMOVED", 3, None)
+    assert stuck.reason == "It had not started within its start_timeout"
+
+
+def test_a_task_holds_its_slot_of_max_starting_until_it_runs() -> None:
+    launched_at: list[float] = []
+
+    def end(task: Task) -> Exit:
+        launched_at.append(queue.clock())
+        return Exit(after=3600, starts_after=30)
+
+    with MemoryQueue(end, environ={"AIRFLOW__AWS_ECS_EXECUTOR_ETL__MAX_STARTING": "2"}) as queue:
+        start = queue.clock()
+        queue.submit_many([{"command": ["true"], "queue": "etl"} for _ in range(4)]).wait()
+
+    assert [moment - start for moment in launched_at] == [0, 0, 30, 30]
+
+
+def test_the_messages_of_a_paused_queue_stay_in_the_broker() -> None:
+    with MemoryQueue() as queue:
+        queue.pause("default")
+        batch = queue.submit_many([{"command": ["true"]} for _ in range(3)])
+        queue.advance(60)
+        assert (queue.backlog("default"), queue.launched) == (3, [])
+
+        queue.resume("default")
+
+        assert batch.wait()
+        assert [task.id for task in queue.launched] == [handle.id for handle in batch]
+
+
 def test_a_queue_falls_back_to_other_capacity_as_its_profile_says() -> None:
     section = "AIRFLOW__AWS_ECS_EXECUTOR__"
     environ = {
