@@ -93,10 +93,10 @@ class CallFuture(Future[T]):
 
     handle: Handle
 
-    def __init__(self, prepare_wait: Callable[[float | None], float | None]) -> None:
+    def __init__(self, prepare_wait: Callable[[Sequence[CallFuture[Any]], float | None], float | None]) -> None:
         """Create the future of a call that has not ended.
 
-        `prepare_wait(timeout)` returns how long to wait at most, and raises where waiting would never end.
+        `prepare_wait([future], timeout)` returns how long to wait at most, and raises where waiting would never end.
         """
         super().__init__()
         self._prepare_wait = prepare_wait
@@ -104,13 +104,13 @@ class CallFuture(Future[T]):
     def result(self, timeout: float | None = None) -> T:
         """Return the value, or raise what the function raised; `UsageError` in a callback of another call."""
         if not self.done():
-            timeout = self._prepare_wait(timeout)
+            timeout = self._prepare_wait([self], timeout)
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the function raised, None after a value; `UsageError` in a callback of another call."""
         if not self.done():
-            timeout = self._prepare_wait(timeout)
+            timeout = self._prepare_wait([self], timeout)
         return super().exception(timeout)
 
     def cancel(self) -> bool:
@@ -228,7 +228,7 @@ class EcsExecutor(Executor):
             UsageError: A callback of a call waits for the others.
         """
         if wait:
-            self._prepare_wait(None)
+            self._prepare_wait([], None)
         with self._lock:
             self._is_shut_down = True
             self._cancels = self._cancels or cancel_futures
@@ -236,6 +236,7 @@ class EcsExecutor(Executor):
         if cancel_futures:  # `submit` cancels a call that another thread is submitting now
             self._queue.cancel_many([future.handle for future in pending if hasattr(future, "handle")])
         if wait:
+            self._prepare_wait(pending, None)
             _wait_for(pending)
             self._fetchers.shutdown()
             self._store.close()
@@ -243,13 +244,20 @@ class EcsExecutor(Executor):
     def __enter__(self) -> Self:
         return self
 
-    def _prepare_wait(self, timeout: float | None) -> float | None:
-        """Return how long to wait at most; raise `UsageError` in a thread that other calls need for their ends."""
+    def _prepare_wait(self, futures: Sequence[CallFuture[Any]], timeout: float | None) -> float | None:
+        """Return how long to wait for the calls; an `ecs_queue.testing.MemoryQueue` works until they have ended.
+
+        Raises:
+            UsageError: The thread is one that ends calls, or the process was forked from the client's.
+        """
         if self._queue.results.is_own_thread or getattr(self._own_thread, "is_fetcher", False):
             raise UsageError(
                 "a callback of a call waits for another one in a thread that ends the calls: it might wait for ever; "
                 "hand the waiting to a thread of your own"
             )
+        handles = [future.handle for future in futures if hasattr(future, "handle")]
+        if handles:
+            self._queue.results.prepare_wait(timeout, lambda: all(handle.done() for handle in handles))
         return None if timeout is None else min(timeout, threading.TIMEOUT_MAX)
 
     def _send(self, future: CallFuture[Any], options: CallOptions, payload: bytes) -> None:

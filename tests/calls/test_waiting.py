@@ -1,8 +1,9 @@
-"""Callbacks of calls run in threads that end other calls: they are told when they would wait for ever."""
+"""Waiting for a call: where it would last for ever (in callbacks, in a forked process) there is an error."""
 
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -95,3 +96,29 @@ def test_a_time_out_may_be_longer_than_any_clock_counts(
 
         assert call.done()
         ending.join()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_gets_an_error_from_the_future_of_its_parent(harness: ClientHarness, queue: EcsQueue) -> None:
+    executor = EcsExecutor(queue, store=MemoryCallStore())
+    call = executor.submit(add, 1, 1)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            for wait in (call.result, call.exception, executor.shutdown):
+                try:
+                    wait()
+                except UsageError as error:
+                    os.write(writing, f"{error}\n".encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    written = b""
+    while part := os.read(reading, 4096):
+        written += part
+    os.waitpid(child, 0)
+
+    assert written.count(b"the client was opened before this process was forked") == 3
+    assert call.cancel()
+    executor.shutdown()
