@@ -75,6 +75,8 @@ def cost(options: SharedOptions, /, by: str, since: TimeBound | None, as_json: b
             print_json(msgspec.to_builtins(row))
     elif totals.rows:
         print_table((by.removeprefix("label:"), *_HEADERS), [_cells(row) for row in totals.rows])
+        if not config.prices:
+            print_stderr("no cost: `prices` of [ecs_queue] are not set")
     _print_gaps(totals)
     if not (totals.rows or totals.without_end or totals.unusable):
         print_stderr("the journal has no end of a task in this time; workers write it unless `journal` is off")

@@ -16,6 +16,7 @@ import click
 from ecs_queue.cli.demo_tasks import DemoTask, demo_tasks
 from ecs_queue.cli.ui.durations import format_duration
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
+from ecs_queue.cli.ui.numbers import count
 from ecs_queue.cli.ui.options import SharedOptions, command_options
 from ecs_queue.cli.ui.output import (
     fits_terminal,
@@ -50,7 +51,7 @@ What to try next:
 
 
 @click.command(short_help="Watch the main job at work.")
-@click.option("--tasks", "number", type=click.IntRange(1, 500), default=24, show_default=True, help="Number of tasks.")
+@click.option("--tasks", "number", type=count(1, 500), default=24, show_default=True, help="Number of tasks.")
 @command_options
 def demo(options: SharedOptions, number: int, as_json: bool) -> int:
     """Watch the main job: an embedded Redis or Valkey, a local ECS, two workers, and a mix of commands.

@@ -11,6 +11,7 @@ import click
 
 from ecs_queue.cli.local_ecs import provision_option
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
+from ecs_queue.cli.ui.numbers import count
 from ecs_queue.cli.ui.options import SharedOptions, command_options
 from ecs_queue.cli.ui.output import OutputError, is_terminal, print_json, print_stderr, print_stdout
 from ecs_queue.errors import EcsQueueError, UsageError
@@ -63,13 +64,11 @@ def _fail_in_shell(as_json: bool) -> Iterator[None]:
 @click.group(cls=ShellGroup, short_help="Run a whole installation on this machine.", invoke_without_command=True)
 @click.option(
     "--port",
-    type=click.IntRange(1, 65534),
+    type=count(1, 65534),
     metavar="P",
     help="Port of the local ECS; the server has P + 1.  [free]",
 )
-@click.option(
-    "--workers", type=click.IntRange(0, 64), default=1, show_default=True, metavar="N", help="How many to start."
-)
+@click.option("--workers", type=count(0, 64), default=1, show_default=True, metavar="N", help="How many to start.")
 @provision_option
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="Directory that keeps data and logs.")
 @command_options
@@ -162,7 +161,7 @@ def _run_until_stopped(stack: LocalStack, as_json: bool) -> int:
 
 
 @local.command("env", short_help="Print the environment of the running stack.")
-@click.option("--port", type=click.IntRange(1, 65535), metavar="P", help="Port of its local ECS, if several run.")
+@click.option("--port", type=count(1, 65535), metavar="P", help="Port of its local ECS, if several run.")
 @command_options
 def env(options: SharedOptions, port: int | None, as_json: bool) -> int:
     """Print the environment of a local stack of yours that runs, as lines for this shell.

@@ -36,7 +36,7 @@ provision_option = click.option(
 
 
 @click.command(name="local-ecs", short_help="Run only a local ECS.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="P", help="Port; 0 takes a free one.  [0]")
+@click.option("--port", type=count(0, 65535), default=0, metavar="P", help="Port; 0 takes a free one.  [0]")
 @click.option("--any-access-key", is_flag=True, help="Answer calls of all users of this machine, with any access key.")
 @click.option("--latency", type=_SECONDS, default=0.0, metavar="S", help="Seconds that every call takes longer.")
 @click.option("--run-task-rate", type=RATE, metavar="R", help="RunTask and StopTask calls a second (AWS: 20 to 40).")

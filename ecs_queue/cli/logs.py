@@ -11,6 +11,7 @@ import click
 from ecs_queue.cli.ui.completion import complete_id
 from ecs_queue.cli.ui.durations import TimeBound, format_timestamp_ms, parse_time_bound
 from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
+from ecs_queue.cli.ui.numbers import count
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client
 from ecs_queue.cli.ui.output import print_json, print_stderr
 from ecs_queue.client.records import find_record
@@ -26,11 +27,9 @@ if TYPE_CHECKING:
 @click.command(short_help="Show what a request's container wrote.")
 @click.argument("id", shell_complete=complete_id, metavar="ID|TASK-ARN")
 @click.option("--follow", "-f", is_flag=True, help="Print the lines as they come, until the request has ended.")
-@click.option(
-    "--attempt", type=click.IntRange(1, 1_000_000), metavar="N", help="The log of an earlier attempt.  [the last]"
-)
+@click.option("--attempt", type=count(1, 1_000_000), metavar="N", help="The log of an earlier attempt.  [the last]")
 @click.option("--container", metavar="NAME", help="Another container of the task.  [the main one]")
-@click.option("--tail", type=click.IntRange(0, 100_000), metavar="N", help="Only the newest N lines.")
+@click.option("--tail", type=count(0, 100_000), metavar="N", help="Only the newest N lines.")
 @click.option("--since", type=parse_time_bound, metavar="T", help="Only lines from T on: an age (30m) or a time.")
 @click.option("--raw", is_flag=True, help="Leave control characters in, also for a terminal.")
 @command_options

@@ -61,7 +61,7 @@ _MAX_TASK_FILE_BYTES = 256 << 20
     help="Queue, and with it the profile of the launch.  [default]",
 )
 @click.option("--id", metavar="ID", help="Your own id. The same request with the same id is submitted only once.")
-@click.option("--priority", type=click.IntRange(0, 9), help="Requests with a higher priority are launched first.  [0]")
+@click.option("--priority", type=count(0, 9), help="Requests with a higher priority are launched first.  [0]")
 @variables_option
 @click.option(
     "--label", "labels", multiple=True, metavar="KEY=VALUE", help="What it is for, such as team=data. Repeatable."

@@ -19,6 +19,7 @@ from ecs_queue.cli.dead_letter_requeue import (
 )
 from ecs_queue.cli.ui.durations import format_duration, format_timestamp_ms
 from ecs_queue.cli.ui.event_view import format_event_fields
+from ecs_queue.cli.ui.numbers import count
 from ecs_queue.cli.ui.options import SharedOptions, load_shared_config, pass_options, shared_options
 from ecs_queue.cli.ui.output import print_stderr
 from ecs_queue.cli.ui.record_view import record_lines
@@ -41,7 +42,7 @@ _STOP_SECONDS = 2
 
 @click.command(short_help="Show all of it in a browser.")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8480, show_default=True, help="Port to listen on.")
+@click.option("--port", type=count(0, 65535), default=8480, show_default=True, help="Port to listen on.")
 @click.option(
     "--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Name in the browser's address; repeatable."
 )

@@ -37,7 +37,10 @@ def test_the_time_of_a_task_is_counted_for_its_label(invoke: Invoke, deployment:
     assert row["vcpu_seconds"] > 0
     assert row["gb_seconds"] > 0
     assert row["cost"] == pytest.approx(row["vcpu_seconds"])
-    table = invoke("cost", "--by", "label:cost-test", env=deployment.environ).stdout.splitlines()
+    assert "no cost" not in done.stderr
+    without_prices = invoke("cost", "--by", "label:cost-test", env=deployment.environ)
+    assert "no cost: `prices` of [ecs_queue] are not set" in without_prices.stderr
+    table = without_prices.stdout.splitlines()
     assert table[0].split() == ["cost-test", "capacity", "use", "tasks", "vCPU-seconds", "GB-seconds", "cost"]
     assert table[-1].split()[:4] == ["a", "FARGATE", "run", "1"]
     assert table[-1].split()[-1] == "-"

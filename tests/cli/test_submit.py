@@ -110,6 +110,13 @@ def test_a_file_prints_its_ids_in_order_and_the_options_are_defaults_of_its_line
         assert [client.status(name).queue for name in ("b", "a")] == ["own", "given"]
 
 
+def test_a_number_that_is_none_is_called_a_whole_number(invoke: Invoke) -> None:
+    done = invoke("submit", "--cpu", "12x", "--", "true")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "'--cpu': '12x' is not a valid whole number" in done.stderr
+    assert "RANGE" not in invoke("tasks", "--help").stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -126,6 +133,7 @@ def test_a_file_prints_its_ids_in_order_and_the_options_are_defaults_of_its_line
         (["--file", "."], "Is a directory"),
         (["--env", "=x", "--", "true"], "--env: expected NAME=VALUE or NAME, found no name"),
         (["--env", "NOT_IN_THIS_SHELL", "--", "true"], "this shell's environment has no NOT_IN_THIS_SHELL"),
+        (["--env", "--", "true"], "--env: expected NAME=VALUE or NAME before the command, found --"),
         (["--cpu", "5", "--executor-config", '{"cpu": 1}', "--", "true"], "cpu: found in the request and in"),
         (["--executor-config", "{cpu}", "--", "true"], "--executor-config: expected JSON"),
         (["--executor-config", '{"nonsense": 1}', "--", "true"], "unknown key 'nonsense'"),

@@ -10,9 +10,19 @@ import click
 from ecs_queue.durations import MAX_NUMBER
 
 
-def count(minimum: int, maximum: int = int(MAX_NUMBER)) -> click.IntRange:
+class WholeNumber(click.IntRange):
+    """The type of a whole number within bounds, called so in errors; click calls it an integer range."""
+
+    name = "whole number"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:  # noqa: ARG002 - click's
+        """See click."""
+        return "N"
+
+
+def count(minimum: int, maximum: int = int(MAX_NUMBER)) -> WholeNumber:
     """Return the type of a whole number within bounds."""
-    return click.IntRange(minimum, maximum)
+    return WholeNumber(minimum, maximum)
 
 
 class Rate(click.FloatRange):

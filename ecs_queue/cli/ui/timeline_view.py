@@ -159,7 +159,7 @@ def _phase_duration(phase: Phase, now: float) -> str:
 
 
 def _heading(launch: LaunchTimeline) -> str:
-    parts = [f"attempt {launch.attempt}"]
+    parts = [f"attempt {launch.attempt}" if launch.attempt else "no attempt"]
     if launch.launch != launch.attempt:
         parts.append(f"launch {launch.launch}")
     if launch.run_task_calls > 1:

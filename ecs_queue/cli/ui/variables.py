@@ -29,6 +29,8 @@ def _parse_variable(text: str) -> tuple[str, str]:
         raise UsageError("--env: expected NAME=VALUE or NAME, found no name")
     if equals:
         return name, value
+    if name.startswith("-"):
+        raise UsageError(f"--env: expected NAME=VALUE or NAME before the command, found {name}")
     if name not in os.environ:
         raise UsageError(f"--env {name}: this shell's environment has no {name}; give --env {name}=VALUE")
     return name, os.environ[name]

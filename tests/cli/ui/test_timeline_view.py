@@ -106,6 +106,12 @@ def test_a_phase_that_goes_on_is_marked(capsysbinary: pytest.CaptureFixture[byte
     assert lines[3] == "  waits: Rate exceeded"
 
 
+def test_a_request_that_was_never_launched_has_no_attempt(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    stopped = LaunchTimeline(launch=1, attempt=0, result="REVOKED", reason="stopped by ana")
+    print_timeline(Timeline(id="job", start=_T, launches=[stopped]), _T + 30)
+    assert capsysbinary.readouterr().out.decode().splitlines()[1] == "no attempt, launch 1"
+
+
 def test_json_has_every_phase_with_its_seconds() -> None:
     first, second = timeline_to_dicts(TIMELINE)
     assert [(phase["name"], phase["seconds"]) for phase in first["phases"]][::2] == [("wait", 25.0), ("pull", 24.999)]
