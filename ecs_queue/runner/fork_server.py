@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from ecs_queue.runner.alarm import wait_until_readable
+from ecs_queue.runner.alarm import Alarm, wait_until_readable
 from ecs_queue.runner.preload import Forked, ForkRequest, Ready, receive_frame, send_frame
 from ecs_queue.runner.processes import NOT_EXECUTABLE, StartFailure, kill_children, start_process
 
@@ -41,6 +41,9 @@ class NewProcesses:
         """See `Starter`."""
         del command, environment
         return False
+
+    def wait(self, alarm: Alarm) -> None:
+        """See `Starter`. No start waits for anything."""
 
 
 class ForkServer:
@@ -98,6 +101,14 @@ class ForkServer:
         """See `Starter`."""
         return not self._is_ready and self._can_fork(command, environment)
 
+    def wait(self, alarm: Alarm) -> None:
+        """See `Starter`."""
+        assert self._connection is not None
+        descriptor = self._connection.fileno()
+        seconds = max(0.0, self._deadline - time.monotonic())
+        if alarm.fileno() not in wait_until_readable([descriptor, alarm.fileno()], seconds):
+            self._read_ready()
+
     def _can_fork(self, command: Sequence[str], environment: Mapping[str, str]) -> bool:
         """Whether a command is a preloaded program of this interpreter."""
         if self._connection is None or len(command) < 3 or command[1] != "-m" or command[2] not in self._modules:
@@ -138,25 +149,30 @@ class ForkServer:
         self._deadline = time.monotonic() + _IMPORT_SECONDS
 
     def _await_imports(self) -> bool:
-        """Wait for the modules; start again without one that is refused. Return whether any can be forked."""
+        """Wait for the modules. Return whether any can be forked."""
         while self._connection is not None and not self._is_ready:
-            self._connection.settimeout(max(0.001, self._deadline - time.monotonic()))
-            try:
-                ready = receive_frame(self._connection, Ready)
-            except (OSError, ValueError):
-                ready = None
-            if ready is None:
-                self._give_up()
-            elif ready.refused:
-                self._modules.remove(ready.refused)
-                self._log(f"runner_preload: {ready.refused} is not preloaded: {ready.reason}")
-                self._end_process()
-                if self._modules:
-                    self._spawn()
-            else:
-                self._is_ready = True
-                self._connection.settimeout(_FORK_SECONDS)
+            self._read_ready()
         return self._is_ready
+
+    def _read_ready(self) -> None:
+        """Note what has become of the modules, once that is known; start again without one that is refused."""
+        assert self._connection is not None
+        self._connection.settimeout(max(0.001, self._deadline - time.monotonic()))
+        try:
+            ready = receive_frame(self._connection, Ready)
+        except (OSError, ValueError):
+            ready = None
+        if ready is None:
+            self._give_up()
+        elif ready.refused:
+            self._modules.remove(ready.refused)
+            self._log(f"runner_preload: {ready.refused} is not preloaded: {ready.reason}")
+            self._end_process()
+            if self._modules:
+                self._spawn()
+        else:
+            self._is_ready = True
+            self._connection.settimeout(_FORK_SECONDS)
 
     def _has_ended(self) -> bool:
         """Whether the process has gone: it sends nothing unasked."""

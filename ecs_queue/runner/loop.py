@@ -32,8 +32,12 @@ from ecs_queue.runner.server import Server
 from ecs_queue.runs.runner_key import Assignment, RunnerCommand, RunnerKeys
 from ecs_queue.runs.runner_options import RunnerOptions
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_FORWARDED_SIGNALS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+#: SIGTERM, or what an image names in STOPSIGNAL: those of Apache httpd are stopped by SIGWINCH, of nginx and PHP-FPM
+#: by SIGQUIT, of systemd by SIGRTMIN+3.
+STOP_SIGNALS: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
+if hasattr(signal, "SIGRTMIN"):  # not on macOS
+    STOP_SIGNALS = (*STOP_SIGNALS, signal.SIGRTMIN + 3)
+_FORWARDED_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 #: The longest sleep while a command runs; signals, its end and a cancel end it.
 _WATCH_SECONDS = 60.0
 EXIT_STOPPED = 128 + signal.SIGTERM
@@ -49,6 +53,10 @@ class Starter(Protocol):
 
     def may_wait(self, command: Sequence[str], environment: Mapping[str, str]) -> bool:
         """Return whether this start may take long, because it waits for imports."""
+        ...
+
+    def wait(self, alarm: Alarm) -> None:
+        """Wait for some of the imports, or until the alarm is set."""
         ...
 
     @property
@@ -236,10 +244,10 @@ class Runner:
         interval = self._options.runner_ttl / 3
         try:
             with Heartbeat(self._connect, self._options.run, boot, turn.turn, interval, self._on_cancel) as heartbeat:
-                if self._starter.may_wait(command.command, environment):
-                    heartbeat.start()  # else launchers would take this runner for silent
                 try:
-                    end = self._watch(self._starter.start(command.command, environment), heartbeat)
+                    end = self._await_imports(command.command, environment, heartbeat) or self._watch(
+                        self._starter.start(command.command, environment), heartbeat
+                    )
                 except StartFailure as failure:
                     log_message(f"request {turn.id}: {failure}")
                     end = _CommandEnd(failure.exit_code)
@@ -263,6 +271,19 @@ class Runner:
     def _on_cancel(self) -> None:
         self._must_cancel = True
         self._alarm.set()
+
+    def _await_imports(
+        self, command: Sequence[str], environment: Mapping[str, str], heartbeat: Heartbeat
+    ) -> _CommandEnd | None:
+        """Wait until the command can be started; return its end if it is to be stopped before that."""
+        while self._starter.may_wait(command, environment):
+            heartbeat.start()  # else launchers would take this runner for silent, and a cancel would not come
+            if any(number in STOP_SIGNALS for number in self._take_signals()):
+                self._state.on_stop_signal()
+            if self._must_cancel or self._state.is_stopping:
+                return _CommandEnd(EXIT_STOPPED, is_cancelled=self._must_cancel)
+            self._starter.wait(self._alarm)
+        return None
 
     def _watch(self, pid: int, heartbeat: Heartbeat) -> _CommandEnd:
         """Wait for the end of a command's first process; pass on signals meanwhile."""

@@ -14,7 +14,7 @@ from ecs_queue.error_text import error_text
 from ecs_queue.errors import ConfigError, EcsQueueError
 from ecs_queue.runner.decisions import FIRST_CONTACT_SECONDS
 from ecs_queue.runner.fork_server import ForkServer, NewProcesses
-from ecs_queue.runner.loop import Identity, Runner, Starter, log_message
+from ecs_queue.runner.loop import STOP_SIGNALS, Identity, Runner, Starter, log_message
 from ecs_queue.runner.processes import adopt_orphans, container_environment, hide_memory, keep_descriptors, open_streams
 from ecs_queue.runner.server import RedisServerLink
 from ecs_queue.runner.task_metadata import VARIABLE as METADATA_VARIABLE
@@ -64,7 +64,7 @@ def read_url(environ: Mapping[str, str]) -> ServerUrl:
 def main() -> int:
     """Run until there is nothing more to do; return the exit status."""
     open_streams()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         # Until the loop has its own: the first process of a container ignores what it does not handle.
         signal.signal(number, lambda *_: os._exit(128 + signal.SIGTERM))
     try:

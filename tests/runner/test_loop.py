@@ -71,6 +71,23 @@ def test_a_run_that_is_absent_or_another_processs_sends_the_runner_away(
     assert runner.fields() == stored
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH, signal.SIGRTMIN + 3])
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_the_stop_signal_of_another_kind_of_image_ends_the_runner_as_sigterm(
+    make_runner: MakeRunner, number: int, is_busy: bool
+) -> None:
+    """ECS sends what the image names in STOPSIGNAL. Else the runner would take commands until it is killed."""
+    runner = make_runner(runner_ttl=3000.0).start()
+    assert runner.run("true") == 0
+    if is_busy:
+        runner.assign("sh", "-c", TRAP.format("exit 0"))
+        wait_until(lambda: "up\n" in runner.output_of(runner.turn))
+    assert runner.process is not None
+    runner.process.send_signal(number)
+    assert _exit_code(runner) == 0
+    assert (runner.fields()["closed"], runner.fields()["exit_code"]) == ("left", "0")
+
+
 def test_a_command_does_not_get_the_end_of_one_that_the_server_has_forgotten(
     make_runner: MakeRunner, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from ecs_queue.runner.preload import ForkRequest, Ready, receive_frame, send_fra
 from tests.docs import ROOT
 from tests.processes import assert_process_ended
 from tests.runner.conftest import MakeRunner, RunnerProcess
-from tests.wait import wait_until
+from tests.wait import TIMEOUT_SECONDS, wait_until
 
 #: A program that shows all that it sees, or ends in one of many ways. Its import leaves a mark.
 PROGRAM = r"""
@@ -221,6 +221,28 @@ def test_a_runner_reports_while_its_first_command_waits_for_the_imports(
     may_end.touch()
     assert process.end() == (0, False)
     process.stop()
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_a_command_that_waits_for_the_imports_is_stopped_at_once(
+    make_runner: MakeRunner, tmp_path: Path, is_cancelled: bool
+) -> None:
+    """Else it would start only to be stopped, or never, and the wait be taken for a command that does not end."""
+    begun = tmp_path / "begun"
+    (tmp_path / "endless.py").write_text(f"import time\nopen({str(begun)!r}, 'w')\ntime.sleep(600)\n")
+    runner = make_runner(preload=["endless"], runner_ttl=0.3)
+    runner.assign("python", "-m", "endless")
+    runner.start(**_container(tmp_path))
+    wait_until(lambda: begun.exists() and "start of request" in runner.output(), "it waits for the imports")
+    assert runner.process is not None
+    if is_cancelled:
+        runner.cancel()
+        assert runner.end() == (143, True)
+        assert runner.run("sh", "-c", "exit 4") == 4
+    else:
+        runner.process.send_signal(signal.SIGTERM)
+        assert runner.process.wait(TIMEOUT_SECONDS) == 143
+        assert runner.fields()["phase"] == "fetched", "what ECS shows decides"
 
 
 def test_a_module_is_imported_once_and_each_fork_has_its_own_random_numbers(forking: RunnerProcess) -> None:
