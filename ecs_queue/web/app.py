@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -302,7 +302,7 @@ class WebApp:
         after = request.headers.get("last-event-id") or request.query_params.get("after", "")
         if after and not reading.is_seq(after):
             return PlainTextResponse("after is not the seq of an event\n", 400)
-        return StreamingResponse(self.streams.follow(after), media_type="text/event-stream")
+        return self.streams.respond(after, with_body=request.method != "HEAD")
 
     def _find(self, request: Request, rights: Rights) -> Response:
         """Lead to a request by its id or by the ARN of its task."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.web.presentation import Presentation
@@ -20,6 +23,9 @@ _READ_SECONDS = 1.0
 _STREAM_SECONDS = 20.0
 #: How long browsers wait before they connect again: after an interruption, and after such an end. Milliseconds.
 _RETRY, _RETRY_AFTER_END = 5000, 100
+
+
+_MEDIA_TYPE = "text/event-stream"
 
 
 class EventStreams:
@@ -42,7 +48,13 @@ class EventStreams:
         """End each stream within a second after `is_stopping` returns True: a server waits for its answers."""
         self._is_stopping = is_stopping
 
-    async def follow(self, after: str) -> AsyncIterator[str]:
+    def respond(self, after: str, *, with_body: bool) -> Response:
+        """Return the answer with the events after the `seq` `after`. The headers alone, for a HEAD, take no place."""
+        if not with_body:
+            return Response(media_type=_MEDIA_TYPE)
+        return _ClosedStream(self.follow(after))
+
+    async def follow(self, after: str) -> AsyncGenerator[str]:
         """Yield the events after the `seq` `after`, for some seconds, until the page is closed or a read fails."""
         self._open += 1
         ends_at = self._clock() + _STREAM_SECONDS
@@ -62,3 +74,18 @@ class EventStreams:
                 yield f"retry: {_RETRY_AFTER_END}\n\n"
         finally:
             self._open -= 1
+
+
+class _ClosedStream(StreamingResponse):
+    """Closes its events however it ends. Left suspended they would keep their place until some garbage collection."""
+
+    def __init__(self, events: AsyncGenerator[str]) -> None:
+        super().__init__(events, media_type=_MEDIA_TYPE)
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See Starlette."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._events.aclose()

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
 from ecs_queue.cli.web import make_presentation
 from ecs_queue.testing import MemoryQueue
 from ecs_queue.web import event_stream
 from ecs_queue.web.event_stream import EventStreams
 from tests.fake_clock import FakeClock
+from tests.web.conftest import Site
+
+_SCOPE = {"type": "http", "asgi": {"spec_version": "2.4"}}
 
 
 def test_a_stream_ends_so_that_the_visitors_rights_are_checked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,3 +51,38 @@ def test_a_stream_ends_with_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
             return lines
 
     assert len(asyncio.run(follow())) == 3
+
+
+def test_a_stream_that_breaks_between_two_events_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "read_next_events", lambda *_: [])
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def break_off(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            raise OSError("the browser is gone")
+
+    async def follow() -> None:
+        with MemoryQueue() as queue:
+            streams = EventStreams(queue, make_presentation())
+            gc.disable()  # it would close the events, some time
+            try:
+                for _ in range(event_stream._MAX_STREAMS):
+                    with pytest.raises(ClientDisconnect):
+                        await streams.respond("", with_body=True)(_SCOPE, receive, break_off)
+            finally:
+                gc.enable()
+            assert streams._open == 0
+
+    asyncio.run(follow())
+
+
+def test_a_head_gets_the_headers_and_reads_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[object] = []
+    monkeypatch.setattr(event_stream, "read_next_events", lambda *of: reads.append(of) or "it is read")
+    answer = site.browser.head("/journal/events")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert reads == []
+    assert "it is read" in site.browser.get("/journal/events").text
