@@ -86,6 +86,17 @@ function addRow(rows, texts) {
   while (rows.rows.length > MAX_ROWS) rows.deleteRow(-1);
 }
 
+// What a person has scrolled stays where it is; what stands at its end, as new lines do, stays at the end.
+function replaceScrolled(part, next) {
+  const findBoxes = (of) => [...of.querySelectorAll("pre, .table")];
+  const places = findBoxes(part).map((box) => [box.scrollLeft, box.scrollTop, box.scrollTop + box.clientHeight >= box.scrollHeight - 2]);
+  part.replaceWith(next);
+  findBoxes(next).slice(0, places.length).forEach((box, number) => {
+    const [left, top, isAtEnd] = places[number];
+    box.scrollTo(left, isAtEnd ? box.scrollHeight : top);
+  });
+}
+
 // A request's page until the request ends. A part that changed is replaced, but none in which a person reads or is about to act.
 function followRequest(status) {
   // The last events of the journal, and the last lines, may come a moment after the end.
@@ -96,7 +107,7 @@ function followRequest(status) {
     const parts = [...document.querySelectorAll("[data-live]")].map((part) => [part, page.getElementById(part.id)]);
     const changed = parts.filter(([part, next]) => next && next.outerHTML !== part.outerHTML);
     const skipped = changed.filter(([part]) => isInUse(part));
-    changed.filter(([part]) => !isInUse(part)).forEach(([part, next]) => part.replaceWith(next));
+    changed.filter(([part]) => !isInUse(part)).forEach(([part, next]) => replaceScrolled(part, next));
     return skipped.length === 0;
   }
   async function refresh() {
