@@ -80,18 +80,20 @@ def web(
     from ecs_queue.client.client import EcsQueue
     from ecs_queue.journal import open_journal_store
     from ecs_queue.ledger import open_ledger
-    from ecs_queue.web.access import Access
+    from ecs_queue.web.access import Access, parse_allowed_host
 
     options.configure_logging()
+    names = [parse_allowed_host(name) for name in allowed_hosts]
     config = load_shared_config(options)
     token = _read_token(token_file) if token_file else secrets.token_urlsafe(32)
-    access = Access(token=token, host=host, allowed_hosts=frozenset(allowed_hosts), allow_changes=allow_changes)
+    access = Access(token=token, host=host, allowed_hosts=frozenset(names), allow_changes=allow_changes)
     broker = open_broker(config)
     with EcsQueue(config, broker, open_ledger(config), owner="", journal=open_journal_store(config)) as client:
         app = WebApp(client, broker, access, make_presentation(), make_commands())
         with _listen(host, port) as listener:
-            name = allowed_hosts[0] if allowed_hosts else f"[{host}]" if ":" in host else host
-            address = f"http://{name}:{listener.getsockname()[1]}/"
+            name = names[0] if names else host
+            shown = f"[{name}]" if ":" in name else name
+            address = f"http://{shown}:{listener.getsockname()[1]}/"
             print_stderr(f"ecs-queue: {address}" + ("" if token_file else f"login?token={token}"))
             # No log of requests: the address of a log-in has the token.
             quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}

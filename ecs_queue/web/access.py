@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ecs_queue.errors import UsageError
+from ecs_queue.web.paths import login_path, page_path
 from ecs_queue.web.rights import CHANGES, LogIn, Refusal, Rights
 
 if TYPE_CHECKING:
@@ -19,7 +21,10 @@ _COOKIE = "ecs_queue_session"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _LOGIN_PATH = "/login"
 #: Paths that a browser needs before it is logged in.
-_OPEN_PATHS = (_LOGIN_PATH, "/static/", "/healthz")
+_OPEN_PATHS = (_LOGIN_PATH, "/static/")
+#: A load balancer asks for it under the address of this machine, whatever its name is. The answer tells nothing.
+_HEALTH_PATH = "/healthz"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def security_headers(*, framed: bool) -> Mapping[str, str]:
@@ -45,6 +50,7 @@ def security_headers(*, framed: bool) -> Mapping[str, str]:
 
 
 SECURITY_HEADERS = security_headers(framed=False)
+OTHER_ORIGIN = "the request came from a page of another origin, or a proxy does not pass Host on with its port"
 
 
 @dataclass(frozen=True)
@@ -90,13 +96,16 @@ class Access:
 
     def refuse(self, request: Request) -> Refusal | None:
         """See AccessRules."""
+        path = page_path(request)
+        if path == _HEALTH_PATH:
+            return None
         if not self.accepts_host(request.headers.get("host", "")):
             return Refusal(421, "this server has another name; --allowed-host adds one")
         if request.method not in ("GET", "HEAD") and not is_own_origin(request.headers):
-            return Refusal(403, "the request came from a page of another origin")
-        is_open = not self.needs_login or request.url.path.startswith(_OPEN_PATHS)
+            return Refusal(403, OTHER_ORIGIN)
+        is_open = not self.needs_login or path.startswith(_OPEN_PATHS)
         if not is_open and not self._is_logged_in(request):
-            return Refusal(303, "log in first", _LOGIN_PATH)
+            return Refusal(303, "log in first", login_path(request, _LOGIN_PATH))
         return None
 
     def rights(self, request: Request) -> Rights:
@@ -163,7 +172,30 @@ def is_own_origin(headers: Mapping[str, str]) -> bool:
     if site is not None and site not in ("same-origin", "none"):
         return False
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    return origin is None or _is_host_of(headers.get("host", ""), origin)
+
+
+def _is_host_of(host: str, origin: str) -> bool:
+    """Return whether an origin has this Host: a browser leaves its default port out, where some proxies write it."""
+    try:
+        ours, theirs = urlsplit(f"//{host}"), urlsplit(origin)
+        default = _DEFAULT_PORTS.get(theirs.scheme)
+        names = ours.hostname, theirs.hostname
+        return bool(names[0]) and names[0] == names[1] and (ours.port or default) == (theirs.port or default)
+    except ValueError:
+        return False
+
+
+def parse_allowed_host(text: str) -> str:
+    """Return a name or an address as `Access` compares it.
+
+    Raises:
+        UsageError: A browser's Host can never be this, such as a name with a scheme or a port.
+    """
+    name = text.strip("[]").lower()
+    if host_name(f"[{name}]" if ":" in name else name) != name or not name:
+        raise UsageError(f"--allowed-host {text}: expected a name or an address without scheme, port and path")
+    return name
 
 
 def is_loopback(host: str) -> bool:

@@ -45,6 +45,7 @@ from ecs_queue.web.charts import build_hour_view, format_rate
 from ecs_queue.web.event_stream import EventStreams
 from ecs_queue.web.groups import GroupFinder, RequestGroup
 from ecs_queue.web.hour_reader import HourReader
+from ecs_queue.web.paths import base_path, login_path, login_path_to, own_path, path_without_last_slash
 from ecs_queue.web.presentation import Presentation
 from ecs_queue.web.rights import AccessRules, LogIn, Rights
 from ecs_queue.web.threads import Threads
@@ -113,7 +114,7 @@ class WebApp:
             "/journal": self._journal,
             "/find": self._find,
         }
-        return Starlette(
+        app = Starlette(
             routes=[
                 *(Route(path, self._look(page), methods=["GET"]) for path, page in pages.items()),
                 *(Route(path, self._change(path, action), methods=["POST"]) for path, action in self._actions.items()),
@@ -126,6 +127,8 @@ class WebApp:
             middleware=[Middleware(BaseHTTPMiddleware, dispatch=self._protect)],
             exception_handlers={EcsQueueError: self._answer_error, 404: self._answer_not_found},
         )
+        app.router.redirect_slashes = False  # its address is absolute: behind a proxy with TLS it begins with http
+        return app
 
     async def _protect(self, request: Request, call_next: Answer) -> Response:
         """Refuse what the rules refuse, and what is too large; add the headers to every answer."""
@@ -160,7 +163,8 @@ class WebApp:
         def perform(request: Request, form: Mapping[str, str]) -> Response:
             rights = self._access.rights(request)
             if not (name in rights.changes and self._access.is_genuine(request, form.get("form_token", ""))):
-                return self._show_error(request, rights, 403, "Nothing was changed", f"{self._access.advice}.")
+                place = find_form_place(path, request.path_params["name"]) if rights.look else None
+                return self._show_error(request, rights, 403, "Nothing was changed", f"{self._access.advice}.", place)
             target, once = request.path_params["name"], form.get("once", "")
             try:
                 shown = action(Change(target, self._access.actor(request), once, form.get("message_id", "")))
@@ -184,16 +188,18 @@ class WebApp:
         sees_namespace: bool = True,
     ) -> HTMLResponse:
         """Return a page. `sees_namespace`: with links to the pages about all requests."""
+        login = self._access.login
         values = {
             "page": name,
             "base": base_path(request),
             "rights": rights,
             "sees_namespace": sees_namespace,
             "form_token": self._access.form_token(request) if rights.changes else "",
-            "login": self._access.login,
+            "login": login,
+            "login_link": base_path(request) + login_path(request, login.path) if login else "",
             "advice": self._access.advice,
         }
-        return HTMLResponse(self._templates.get_template(f"{name}.html").render(**values, **shown), status)
+        return HTMLResponse(self._templates.get_template(f"{name}.html").render({**values, **shown}), status)
 
     def _overview(self, request: Request, rights: Rights) -> Response:
         view = reading.read_overview(self._client, self._broker)
@@ -314,16 +320,18 @@ class WebApp:
 
     def _login_route(self, login: LogIn) -> Route:
         async def answer(request: Request) -> Response:
-            given, rights = request.query_params.get("token", ""), self._access.rights(request)
-            if request.method == "POST":
-                given = (await _read_form(request)).get("token", "")
-            if not given:
-                return self._render(request, rights, "login", {"failed": False})
-            if not login.knows_token(given):
-                return self._render(request, rights, "login", {"failed": True}, 403)
-            response = RedirectResponse(f"{base_path(request)}/", 303)
+            rights = self._access.rights(request)
+            given = await _read_form(request) if request.method == "POST" else request.query_params
+            token, following = given.get("token", ""), own_path(given.get("next", ""))
+            shown = {"failed": bool(token), "following": following}
+            if not token:
+                return self._render(request, rights, "login", shown)
+            if not login.knows_token(token):
+                return self._render(request, rights, "login", shown, 403)
+            response = RedirectResponse(f"{base_path(request)}{following}", 303)
+            is_https = request.url.scheme == "https"
             # Lax: a link on a page of another site finds the browser logged in. What changes something is no link.
-            response.set_cookie(login.cookie(request), login.session, httponly=True, samesite="lax")
+            response.set_cookie(login.cookie(request), login.session, httponly=True, samesite="lax", secure=is_https)
             return response
 
         return Route(login.path, answer, methods=["GET", "POST"])
@@ -339,6 +347,8 @@ class WebApp:
     ) -> Response:
         """Show an error. `rights`: those with the namespace; `place`: where to go on."""
         shown = {"title": title, "text": text, "place": place, "may_log_in": status == 403 and not rights.values}
+        if place and self._access.login:
+            shown["login_link"] = base_path(request) + login_path_to(place.path, self._access.login.path)
         return self._render(request, rights, "error", shown, status, sees_namespace=rights.look)
 
     def _show_failure(self, request: Request, rights: Rights, error: Exception, place: Place | None = None) -> Response:
@@ -353,17 +363,15 @@ class WebApp:
 
     async def _answer_not_found(self, request: Request, error: Exception) -> Response:
         del error
+        path = path_without_last_slash(request)
+        if path:
+            return RedirectResponse(base_path(request) + path, 307)
         rights = await self._threads.run(self._access.rights, request)
         return self._not_found(request, rights, "There is no such page.")
 
     async def _answer_error(self, request: Request, error: Exception) -> Response:
         rights = await self._threads.run(self._access.rights, request)
         return self._show_failure(request, rights, error)
-
-
-def base_path(request: Request) -> str:
-    """Return the path under which another application has mounted this one; "" for none."""
-    return str(request.scope.get("root_path", "")).rstrip("/")
 
 
 async def _read_form(request: Request) -> dict[str, str]:

@@ -69,6 +69,14 @@ def test_redirects_stay_below_the_path(mounted: Site) -> None:
     assert browser.get(f"{BASE}/find", follow_redirects=False).headers["location"] == f"{BASE}/tasks"
 
 
+def test_a_log_in_leads_back_to_the_page_below_the_path(mounted: Site) -> None:
+    (link,) = set(re.findall(r'href="([^"]*/login[^"]*)"', mounted.browser.get(f"{BASE}/tasks/request-001").text))
+    answer = mounted.browser.get(f"{link}&token={TOKEN}", follow_redirects=False)
+    assert answer.headers["location"] == f"{BASE}/tasks/request-001"
+    slash = mounted.browser.get(f"{BASE}/tasks/request-001/?x=1", follow_redirects=False)
+    assert slash.headers["location"] == f"{BASE}/tasks/request-001?x=1"
+
+
 def test_a_form_leads_to_the_page_of_its_effect(mounted: Site) -> None:
     browser = mounted.browser
     browser.get(f"{BASE}/login?token={TOKEN}")

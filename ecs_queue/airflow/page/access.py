@@ -16,7 +16,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import select
 from starlette.requests import Request
 
-from ecs_queue.web.access import LOOPBACK_NAMES, host_name, is_own_origin, security_headers
+from ecs_queue.web.access import LOOPBACK_NAMES, OTHER_ORIGIN, host_name, is_own_origin, security_headers
 from ecs_queue.web.rights import CHANGES, LogIn, Refusal, Rights
 
 #: No DAG can have this id. Who may read it may read every DAG: those that come, and those that are gone.
@@ -87,7 +87,7 @@ class PageAccess:
             advice = "a change needs the name in [api] base_url, and a proxy that passes Host on"
             return Refusal(421, f"this server has another name: {advice}")
         if not is_own_origin(request.headers):
-            return Refusal(403, "the request came from a page of another origin")
+            return Refusal(403, OTHER_ORIGIN)
         return None
 
     def rights(self, request: Request) -> Rights:
