@@ -9,6 +9,8 @@ TEST_ARGS ?= -n 5 --dist worksteal
 AIRFLOW ?=
 LOWEST_VENV := $(VENV)-lowest
 AIRFLOW_VENV := $(VENV)-airflow$(addprefix -,$(AIRFLOW))
+# With bytecode on disk a command starts, and the tests are collected, in half of the processor time. Images for Python set this.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test test-fast test-lowest lint format types check prometheus conf-check docs recording screenshots airflow-screenshots sbom bench airflow-test airflow-demo airflow-bench clean
 
