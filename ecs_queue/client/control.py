@@ -30,7 +30,7 @@ from ecs_queue.protocol.states import LIVE_STATES, State
 if TYPE_CHECKING:
     from ecs_queue.config import Config
 
-#: How long ago (seconds, a text such as "2h", or a timedelta), or when.
+#: How long ago (seconds, a text such as "2h", or a timedelta), or when (a datetime with its zone).
 Since = float | str | timedelta | datetime
 
 
@@ -269,6 +269,8 @@ class RequestControl:
     def _resolve(self, since: Since) -> float:
         """Return seconds since the epoch by the ledger's clock."""
         if isinstance(since, datetime):
+            if since.tzinfo is None:  # it would be a time of this machine's zone, and `utcnow()` of another one
+                raise UsageError(f"since: expected a datetime with its time zone, found {since.isoformat()}")
             return since.timestamp()
         seconds = durations.parse_duration(since)
         if seconds is None:

@@ -52,6 +52,7 @@ def test_tasks_are_filtered(filled: EcsQueue) -> None:
             "of LAUNCHED, LAUNCHING, QUEUED, found FAILED",
         ),
         (lambda queue: queue.events(), "a ledger in memory has no journal"),
+        (lambda queue: list(queue.tasks(since=datetime(2026, 1, 31))), "since: expected a datetime with its time zone"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(queue: EcsQueue, call: Callable[[EcsQueue], object], sentence: str) -> None:

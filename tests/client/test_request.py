@@ -155,3 +155,9 @@ def test_a_time_may_have_every_spelling_of_rfc_3339(harness: ClientHarness, queu
     handle = queue.submit(["true"], not_before=text)
 
     assert _submitted(harness, handle.id).not_before == datetime(2031, 1, 1, 3, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize("moment", ["2031-01-01T03:00:00", "2031-01-01", datetime(2031, 1, 1, 3)])
+def test_a_time_without_its_zone_is_refused(queue: EcsQueue, moment: datetime | str) -> None:
+    with pytest.raises(InvalidRequest, match=r"not_before: expected a time .* found one without its time zone"):
+        queue.submit(["true"], not_before=moment)

@@ -85,7 +85,7 @@ def parse_time_bound(text: str) -> TimeBound:
     if seconds is not None:
         return TimeBound(age=seconds)
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.upper())  # RFC 3339 has `t` and `z`, too
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:

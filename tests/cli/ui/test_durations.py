@@ -34,6 +34,7 @@ def test_what_is_no_age_is_refused_with_what_was_expected(text: str) -> None:
 
 def test_a_time_with_its_offset_is_a_moment() -> None:
     assert parse_time_bound("2001-09-09T01:46:40Z") == TimeBound(timestamp=1e9)
+    assert parse_time_bound("2001-09-09t01:46:40z") == TimeBound(timestamp=1e9)
     assert parse_time_bound("2001-09-09T03:46:40+02:00").resolve(5.0) == 1e9
 
 
