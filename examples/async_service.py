@@ -74,4 +74,6 @@ async def main(orders_file: Path, done_file: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -51,6 +51,8 @@ def main(parts: int) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     # The container imports the module by its name, which is not __main__.
     from functions import main as imported_main
 

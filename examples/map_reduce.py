@@ -58,4 +58,6 @@ def main(texts: list[Path]) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     sys.exit(main([Path(argument) for argument in sys.argv[1:]]))

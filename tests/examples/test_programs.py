@@ -84,3 +84,12 @@ def test_functions_run_in_containers(environ: dict[str, str]) -> None:
 
     assert output[0].startswith("pi is about 3.1")
     assert output[1] == "a call without points raised ValueError: expected points to draw, found 0"
+
+
+@pytest.mark.parametrize("name", ["async_service.py", "functions.py", "map_reduce.py"])
+def test_a_program_without_arguments_says_how_it_is_called(environ: dict[str, str], name: str) -> None:
+    process = _start(environ, name)
+    output, _ = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
+    assert f"python examples/{name} " in output
+    assert "Traceback" not in output
