@@ -14,6 +14,7 @@ from ecs_queue.cli.ui.exit_status import EXIT_FAILURE
 from ecs_queue.cli.ui.numbers import count
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client
 from ecs_queue.cli.ui.output import print_json, print_stderr
+from ecs_queue.cli.ui.records import warn_unserved_queues
 from ecs_queue.client.records import find_record
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ def _follow(
 
     if not record.arn:
         print_stderr(f"ecs-queue: {record.id} has no container yet ({record.state}); Ctrl-C ends only this wait")
+        if record.state == "QUEUED":
+            warn_unserved_queues(client, [record.queue])
     log = RequestLog(client, record.id, opener, choice)
     attempt = 0
     for found, line in log.lines(record.launch if one_attempt else None):

@@ -42,7 +42,7 @@ def purge(options: SharedOptions, queue: str, yes: bool, as_json: bool) -> int:
         if not yes:
             _print_count(client, queue, len(ids), as_json)
         if not ids:
-            warn_unserved_queues(client, [queue], is_submission=False)
+            warn_unserved_queues(client, [queue], expects_launch=False)
         if not yes:
             return 0
         ended = 0

@@ -77,7 +77,7 @@ def pause(options: SharedOptions, names: Sequence[str]) -> None:
         client.pause(*names)
         for name in names:
             print_stdout(f"{name}: paused")
-        warn_unserved_queues(client, names, is_submission=False)
+        warn_unserved_queues(client, names, expects_launch=False)
 
 
 @queues.command(short_help="Launch requests of paused queues again.")

@@ -112,7 +112,7 @@ def _find(
         start = None if since is None else since.moment()
         selected = [record for record in client.tasks(states=states, queue=queue, since=start) if record.queue]
         if not selected and queue is not None:
-            warn_unserved_queues(client, [queue], is_submission=False)
+            warn_unserved_queues(client, [queue], expects_launch=False)
         return selected, []
     names = list(dict.fromkeys(resolve_id(client.ledger, name, "nothing was submitted") for name in ids))
     found = dict(zip(names, client.find_records(names), strict=True))

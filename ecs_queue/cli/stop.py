@@ -96,7 +96,7 @@ def _stop_selected(client: EcsQueue, states: frozenset[str], queue: str | None, 
     wanted = states or frozenset(LIVE_STATE_NAMES)
     found = [record for record in client.tasks(states=wanted, queue=queue) if record.queue]
     if not found and queue is not None:
-        warn_unserved_queues(client, [queue], is_submission=False)
+        warn_unserved_queues(client, [queue], expects_launch=False)
     if not yes:
         if as_json:
             print_json({"selected": len(found), "stopped": 0})

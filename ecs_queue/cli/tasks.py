@@ -114,7 +114,7 @@ def tasks(
             else:
                 is_empty = not _print_page(client, find, limit or _DEFAULT_LIMIT, reveal, is_filtered=is_filtered)
             if is_empty and filters["queue"] is not None:
-                warn_unserved_queues(client, [filters["queue"]], is_submission=False)
+                warn_unserved_queues(client, [filters["queue"]], expects_launch=False)
 
         return show_repeatedly(watch, as_json, show)
 

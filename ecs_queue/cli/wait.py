@@ -15,7 +15,7 @@ from ecs_queue.cli.ui.exit_status import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TI
 from ecs_queue.cli.ui.options import SharedOptions, command_options, open_client
 from ecs_queue.cli.ui.output import print_json, print_stderr
 from ecs_queue.cli.ui.record_view import exit_status_for
-from ecs_queue.cli.ui.records import resolve_id
+from ecs_queue.cli.ui.records import resolve_id, warn_unserved_queues
 from ecs_queue.errors import ResultTimeout, UnknownTask, UsageError
 
 if TYPE_CHECKING:
@@ -49,13 +49,15 @@ def wait(options: SharedOptions, ids: Sequence[str], timeout: float | None, logs
         raise UsageError("wait: --logs prints the output of one request, and not with --json")
     with open_client(options) as client:
         names = list(dict.fromkeys(resolve_id(client.ledger, name, "nothing was awaited") for name in ids))
-        unknown = [name for name, record in zip(names, client.find_records(names), strict=True) if record is None]
+        records = client.find_records(names)
+        unknown = [name for name, record in zip(names, records, strict=True) if record is None]
         for name in unknown:
             print_stderr(
                 f"ecs-queue: no request {name} is known: it was never submitted, or its retention time is over"
             )
         if unknown:
             return EXIT_FAILURE
+        warn_unserved_queues(client, {record.queue for record in records if record and record.state == "QUEUED"})
         try:
             return _wait(client, names, timeout, logs, as_json)
         except ResultTimeout as error:

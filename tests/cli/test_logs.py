@@ -16,7 +16,7 @@ import pytest
 from moto import mock_aws
 
 from ecs_queue.cli.ui.awaited_log import last_lines
-from ecs_queue.cli.ui.container_log import LogChoice, LogOpener, read_last_lines
+from ecs_queue.cli.ui.container_log import LogChoice, LogOpener, RequestLog, read_last_lines
 from ecs_queue.client.client import EcsQueue
 from ecs_queue.container_logs.base import LogBusy, LogLine, LogUnavailable
 from ecs_queue.ecs.clients import Target
@@ -32,6 +32,18 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 def client(no_worker_environ: dict[str, str]) -> Iterator[EcsQueue]:
     with EcsQueue.from_config(environ=no_worker_environ, owner="") as queue:
         yield queue
+
+
+def test_who_follows_a_request_that_waits_is_told_why(
+    invoke: Invoke, no_worker_environ: dict[str, str], client: EcsQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.submit(["true"], id="follow-me")
+    client.pause("default")
+    monkeypatch.setattr(RequestLog, "lines", lambda *_: iter(()))
+    said = invoke("logs", "-f", "follow-me", env=no_worker_environ).stderr
+    assert "follow-me has no container yet (QUEUED)" in said
+    assert "queue default is paused" in said
+    assert "no live worker serves queue default" in said
 
 
 def test_submit_shows_what_the_container_writes_and_ends_as_it_does(deployment: Deployment) -> None:

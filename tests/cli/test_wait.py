@@ -61,6 +61,7 @@ def test_a_timeout_leaves_the_request_alone(invoke: Invoke, no_worker_environ: M
     done = invoke("wait", "waits", "--timeout", "0.2", env=no_worker_environ)
     assert (done.exit_code, done.stdout) == (124, "")
     assert "waits has not ended within 0.2 s; the request goes on: ecs-queue status waits" in done.stderr
+    assert "no live worker serves queue default; start one" in done.stderr  # why it waits
     assert invoke("submit", "--id", "too", "--", "true", env=no_worker_environ).exit_code == 0
     assert invoke("wait", "waits", "too", "--timeout", "0.2", env=no_worker_environ).exit_code == 124
 

@@ -86,14 +86,19 @@ def describe_default_server(config: Config) -> str:
     return f"broker_url is not set, so the server is its default, {server.value}"
 
 
-def warn_unserved_queues(client: EcsQueue, names: Iterable[str], *, is_submission: bool = True) -> None:
+def warn_unserved_queues(client: EcsQueue, names: Iterable[str], *, expects_launch: bool = True) -> None:
     """Say which of the queues no live worker serves: its name may be misspelt, or the server the wrong one.
 
-    Of what was submitted also say which queues are paused. An outage of the ledger says nothing.
+    Args:
+        client: The client.
+        names: The queues.
+        expects_launch: Their requests were submitted, or are awaited: then also say which queues are paused.
+
+    An outage of the ledger says nothing.
     """
     try:
         served = {name for worker in client.ledger.list_workers() for name in worker.queues}
-        paused = sorted(client.ledger.list_paused_queues().keys() & set(names)) if is_submission else []
+        paused = sorted(client.ledger.list_paused_queues().keys() & set(names)) if expects_launch else []
     except (LedgerUnavailable, MissingRight):
         return  # the requests are submitted, and waiting outlasts an outage
     for name in paused:
@@ -101,7 +106,7 @@ def warn_unserved_queues(client: EcsQueue, names: Iterable[str], *, is_submissio
     unserved = sorted(set(names) - served)
     for name in unserved:
         near = get_close_matches(name, served, n=1)
-        if is_submission:
+        if expects_launch:
             advice = f"did you mean {near[0]}? Or start one" if near else "start one"
             advice = f"{advice}: ecs-queue worker --queues {name}"
         else:

@@ -38,7 +38,7 @@ def test_a_paused_queue_is_named_to_those_who_submit_to_it(capsys: pytest.Captur
     with EcsQueue(chosen, open_broker(chosen), open_ledger(chosen)) as client:
         client.pause("etl", "reports")
         capsys.readouterr()
-        warn_unserved_queues(client, ["etl", "default"], is_submission=False)
+        warn_unserved_queues(client, ["etl", "default"], expects_launch=False)
         assert "paused" not in capsys.readouterr().err
         warn_unserved_queues(client, ["etl", "default"])
         assert capsys.readouterr().err.splitlines()[0] == (
