@@ -11,6 +11,7 @@ from ecs_queue.doctor.warm_queue import check_warm_queue
 from ecs_queue.ecs.awslogs import awslogs_options
 from ecs_queue.ecs.clients import Target
 from ecs_queue.findings import Finding, Reporter
+from ecs_queue.protocol.aws_reasons import TASK_DEFINITION_ADVICE
 from ecs_queue.protocol.ecs_results import EcsErrorKind
 from ecs_queue.runtask.capacity import is_fargate
 
@@ -85,7 +86,7 @@ def _describe_failure(reporter: Reporter, name: str, reason: str, error_kind: Ec
         return reporter.info("aws.task_definition", text, _POLICY_ADVICE)
     if error_kind in (EcsErrorKind.UNAVAILABLE, EcsErrorKind.THROTTLED):
         return reporter.info("aws.task_definition", reason, "run the doctor again")
-    text = f"task definition {name} does not exist: {reason}"
+    text = f"task definition {name} does not exist: {reason.removesuffix(TASK_DEFINITION_ADVICE).rstrip()}"
     return reporter.error("aws.task_definition", text, "check task_definition and region_name, or register it")
 
 

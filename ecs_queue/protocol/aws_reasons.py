@@ -126,7 +126,7 @@ _NOT_ECS_CODES = frozenset(
 _CLUSTER_ADVICE = "Check `cluster` and `region_name` of the profile, or create the cluster."
 _ACCOUNT_ADVICE = "Ask AWS Support, or check that the account may use this Region."
 _CREDENTIALS_ADVICE = "Renew the credentials of this worker (or check conn_id and role_arn)."
-_TASK_DEFINITION_ADVICE = "Check `task_definition` of the profile, or register it in this account and Region."
+TASK_DEFINITION_ADVICE = "Check `task_definition` of the profile, or register it in this account and Region."
 _ROLE_ADVICE = "Check that the role exists and that its trust policy lets ecs-tasks.amazonaws.com assume it."
 
 _CALLS = frozenset({Channel.ERROR, Channel.FAILURE})
@@ -324,7 +324,7 @@ REASON_RULES: tuple[ReasonRule, ...] = (
             r"task ?definition (?:was |is )?(?:not found|inactive|does not exist)"
             r"|unable to (?:find|describe) task definition"
         ),
-        advice=_TASK_DEFINITION_ADVICE,
+        advice=TASK_DEFINITION_ADVICE,
         source="API_RunTask",
         channels=_ERRORS,
     ),

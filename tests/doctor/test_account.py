@@ -91,6 +91,8 @@ def test_where_a_task_runs_whose_launch_type_is_left_out(
 def test_a_missing_task_definition_is_an_error() -> None:
     findings = found(config_of(TASK_DEFINITION="nope"))
     assert levels(findings, "aws.task_definition") == [Severity.ERROR]
+    (finding,) = findings["aws.task_definition"]
+    assert f"{finding.text} {finding.advice}".count("register it") == 1  # the advice is given once
     assert "aws.container" not in findings
 
 
