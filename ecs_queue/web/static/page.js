@@ -5,6 +5,7 @@ const base = document.currentScript.dataset.base;  // the path under which the p
 const RETRY_MILLISECONDS = 5000;
 const REFRESH_MILLISECONDS = 2000;
 const NOTICE_MILLISECONDS = 2000;
+const LOGGED_OUT = "You are no longer logged in, or may not see this any more: load the page again.";
 
 // A second press, or a press after the way back, sends no form twice.
 document.addEventListener("submit", (event) => {
@@ -26,6 +27,9 @@ function sentence(text) {
   });
 }
 
+// A server that wants a log-in leads there, or says so.
+function isLoggedOut(answer) { return answer.type === "opaqueredirect" || answer.status === 401 || answer.status === 403; }
+
 // The journal's new events. A browser has six connections for all its tabs, and each stream takes one: a hidden tab has none.
 function followJournal(live) {
   const rows = document.getElementById("events"), pause = document.getElementById("pause");
@@ -34,16 +38,23 @@ function followJournal(live) {
   const retry = (text) => { close(); say(text); timer = setTimeout(open, RETRY_MILLISECONDS); };
   // A screen reader says what changes there, and only then.
   function say(text) { if (said !== text) live.replaceChildren(...sentence(text)); said = text; }
+  // The browser hides the answer that is no stream.
+  async function sayIfLoggedOut(address) {
+    try {
+      if (isLoggedOut(await fetch(address, { method: "HEAD", redirect: "manual" }))) { close(); say(LOGGED_OUT); }
+    } catch { return; }  // it is tried again
+  }
   function open() {
     close();
     if (document.hidden || isPaused) return;
-    source = new EventSource(`${base}/journal/events?after=${encodeURIComponent(after)}`);
+    const address = `${base}/journal/events?after=${encodeURIComponent(after)}`;
+    source = new EventSource(address);
     source.onopen = () => { clearTimeout(notice); say("Live: new events appear at the top."); };
     // The browser itself tries again, but not after an answer that is no stream: a proxy's error, or too many pages.
     source.onerror = () => {
       const text = "The connection is interrupted; it is tried again.";
       clearTimeout(notice);
-      if (source.readyState === EventSource.CLOSED) retry(text);
+      if (source.readyState === EventSource.CLOSED) { retry(text); sayIfLoggedOut(address); }
       else notice = setTimeout(() => say(text), NOTICE_MILLISECONDS);  // not when the server just ends a long stream
     };
     source.addEventListener("problem", (message) => retry(JSON.parse(message.data)));
@@ -86,39 +97,51 @@ function addRow(rows, texts) {
   while (rows.rows.length > MAX_ROWS) rows.deleteRow(-1);
 }
 
-// What a person has scrolled stays where it is; what stands at its end, as new lines do, stays at the end.
-function replaceScrolled(part, next) {
-  const findBoxes = (of) => [...of.querySelectorAll("pre, .table")];
-  const places = findBoxes(part).map((box) => [box.scrollLeft, box.scrollTop, box.scrollTop + box.clientHeight >= box.scrollHeight - 2]);
-  part.replaceWith(next);
-  findBoxes(next).slice(0, places.length).forEach((box, number) => {
-    const [left, top, isAtEnd] = places[number];
-    box.scrollTo(left, isAtEnd ? box.scrollHeight : top);
-  });
+// Change what differs and nothing else: what is replaced loses its place, for a screen reader and for who has scrolled it.
+function update(node, next) {
+  if (node.isEqualNode(next)) return;
+  if (node.nodeType === Node.TEXT_NODE && next.nodeType === Node.TEXT_NODE) {
+    node.data = next.data;
+  } else if (node.nodeName !== next.nodeName || node.childNodes.length !== next.childNodes.length) {
+    node.replaceWith(next);
+  } else {
+    node.getAttributeNames().forEach((name) => { if (!next.hasAttribute(name)) node.removeAttribute(name); });
+    next.getAttributeNames().forEach((name) => node.setAttribute(name, next.getAttribute(name)));
+    const others = [...next.childNodes];
+    [...node.childNodes].forEach((child, number) => update(child, others[number]));
+  }
 }
 
-// A request's page until the request ends. A part that changed is replaced, but none in which a person reads or is about to act.
+// Lines of which the last one is shown go on to show the last one.
+function updatePart(part, next) {
+  const atEnd = [...part.querySelectorAll("pre")].filter((box) => box.scrollTop + box.clientHeight >= box.scrollHeight - 2);
+  update(part, next);
+  atEnd.forEach((box) => { box.scrollTop = box.scrollHeight; });
+}
+
+// A request's page until the request ends. A part changes, but none in which a person reads or is about to act.
 function followRequest(status) {
   // The last events of the journal, and the last lines, may come a moment after the end.
   let timer = 0, refreshesAfterEnd = 2;
   const isInUse = (part) => part.contains(document.activeElement) || part.querySelector("details[open]")
     || (!getSelection().isCollapsed && getSelection().containsNode(part, true));
-  function replaceParts(page) {
+  function updateParts(page) {
     const parts = [...document.querySelectorAll("[data-live]")].map((part) => [part, page.getElementById(part.id)]);
     const changed = parts.filter(([part, next]) => next && next.outerHTML !== part.outerHTML);
     const skipped = changed.filter(([part]) => isInUse(part));
-    changed.filter(([part]) => !isInUse(part)).forEach(([part, next]) => replaceScrolled(part, next));
+    changed.filter(([part]) => !isInUse(part)).forEach(([part, next]) => updatePart(part, next));
     return skipped.length === 0;
   }
   async function refresh() {
     clearTimeout(timer);
     if (document.hidden) return;
     try {
-      const answer = await fetch(location.pathname + location.search, { redirect: "error" });
+      const answer = await fetch(location.pathname + location.search, { redirect: "manual" });
+      if (isLoggedOut(answer)) return show(LOGGED_OUT);
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const next = page.getElementById("follow");
       show(next.dataset.text);
-      if (replaceParts(page) && next.dataset.ended) refreshesAfterEnd -= 1;
+      if (updateParts(page) && next.dataset.ended) refreshesAfterEnd -= 1;
     } catch {
       show("The server does not answer as it should; it is asked again.");
     }

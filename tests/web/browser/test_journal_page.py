@@ -90,6 +90,9 @@ def test_an_answer_that_is_no_stream_is_asked_for_again(status: int, site: Site,
     answers: Iterator[str] = iter(["a proxy's own page", 'event: problem\ndata: "no journal"\n\n'])
 
     def answer(route: Route) -> None:
+        if route.request.method == "HEAD":  # the page asks whether it is logged out
+            route.fulfill(status=status)
+            return
         body = next(answers, None)
         if body is None:
             route.continue_()
