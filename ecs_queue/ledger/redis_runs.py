@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from ecs_queue.ledger.redis_codec import decode_operation_result, encode_fields, format_seconds
-from ecs_queue.ledger.redis_script import Script, empty_if_wrong_type, wrap_redis_errors
+from ecs_queue.ledger.redis_script import Script, empty_if_wrong_type, is_wrong_type, wrap_redis_errors
 from ecs_queue.protocol.operations import OperationResult, RunnerTask, SettleRequest, TaskUpdate
 from ecs_queue.protocol.runs import Run
 
@@ -47,7 +47,7 @@ class RedisRuns:
         with wrap_redis_errors(self._keys), self._redis.pipeline(transaction=False) as pipe:
             for name in names:
                 self._read_run(pipe, name)
-            return [_decode_run(name, values) for name, values in zip(names, pipe.execute(), strict=True)]
+            return [_decode_run(name, values) for name, values in zip(names, _execute(pipe), strict=True)]
 
     def list_runs(self, limit: int | None = None) -> list[Run]:
         """See `WarmPools.list_runs`."""
@@ -73,7 +73,7 @@ class RedisRuns:
                     self._read_run(pipe, name)
                 if limit > len(names):
                     pipe.zpopmin(key, limit - len(names))
-                replies = pipe.execute()
+                replies = _execute(pipe)
         runs = [_decode_run(name, values) for name, values in zip(names, replies, strict=False)]
         others = replies[-1] if limit > len(names) else []
         if others:
@@ -109,8 +109,19 @@ def _encode_settle(request: SettleRequest) -> tuple[Any, ...]:
     return (request.id, *how, "1" if request.is_verified else "", format_seconds(request.wait), request.ruling.value)
 
 
-def _decode_run(name: str, values: Sequence[bytes | None]) -> Run | None:
+def _execute(pipe: Any) -> list[Any]:
+    """Return the replies; among them are errors for keys of another type, and no other errors."""
+    replies: list[Any] = pipe.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, Exception) and not is_wrong_type(reply):
+            raise reply
+    return replies
+
+
+def _decode_run(name: str, values: Sequence[bytes | None] | Exception) -> Run | None:
     """None for an absent run, and for one that cannot be read: both count as closed."""
+    if isinstance(values, Exception):
+        return None
     stored = {field: value.decode(errors="replace") for field, value in zip(_FIELDS, values, strict=True) if value}
     if "phase" not in stored:
         return None

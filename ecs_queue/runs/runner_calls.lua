@@ -29,7 +29,11 @@ local FIELDS = {
   'phase', 'boot', 'closed', 'turn', 'cancel', 'id', 'nonce', 'launch', 'time_limit', 'exit_code', 'cancelled', 'mac',
 }
 local function load_run()
-  local values = redis.call('HMGET', RUN, unpack(FIELDS))
+  local values = redis.pcall('HMGET', RUN, unpack(FIELDS))
+  if values.err then
+    if not string.find(values.err, 'WRONGTYPE', 1, true) then error(values, 0) end
+    return nil -- no hash: as absent
+  end
   if not values[1] then return nil end
   local run = {}
   for i, field in ipairs(FIELDS) do run[field] = values[i] or '' end

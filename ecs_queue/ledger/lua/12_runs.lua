@@ -16,9 +16,13 @@ local RUN_NUMBERS = {
 
 local function turn_key(name) return P .. 'turn:' .. name end
 
--- Nil for an absent run.
+-- Nil for an absent run; a key that holds no hash counts as absent.
 local function load_run(name)
-  local values = redis.call('HMGET', run_key(name), unpack(RUN_FIELDS))
+  local values = redis.pcall('HMGET', run_key(name), unpack(RUN_FIELDS))
+  if is_error(values) then
+    if not is_data_error(values) then error(values, 0) end
+    return nil
+  end
   if not values[1] then return nil end
   local run = { name = name }
   for i, field in ipairs(RUN_FIELDS) do

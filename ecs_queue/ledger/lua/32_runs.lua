@@ -293,6 +293,7 @@ end
 -- Runs that are gone leave the list of runners.
 function operations.close_silent(offset, limit)
   offset = tonumber(offset)
+  call('ZPOPMIN', P .. 'changed_runs', 0) -- takes nothing; a key that is none of this kind is set aside
   local names = call('ZRANGE', P .. 'runners', offset, offset + tonumber(limit) - 1)
   local reply = { #names < tonumber(limit) and -1 or offset + #names }
   for _, name in ipairs(names) do
