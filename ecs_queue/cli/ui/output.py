@@ -20,7 +20,11 @@ import click
 
 from ecs_queue.errors import EcsQueueError, UsageError
 
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+#: Also those that turn the direction of what follows, in terminals that know directions.
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
+#: Categories of characters that take no column: accents, joiners, marks of direction.
+_NO_COLUMN = frozenset({"Mn", "Me", "Cf"})
+_SOFT_HYPHEN = "\u00ad"
 STATE_STYLES = {
     "SUCCESS": "green",
     **dict.fromkeys(("FAILED", "REMOVED", "UNKNOWN"), "red"),
@@ -294,7 +298,13 @@ def wrap_for_terminal(text: str, indent: int, stream: IO[Any] | None = None) -> 
 
 def _display_width(text: str) -> int:
     """How many columns a terminal takes for the text."""
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.category(character) in _NO_COLUMN and character != _SOFT_HYPHEN:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def rich_table(headers: Row, rows: Sequence[Row], overflow: Literal["fold", "ellipsis"] = "fold") -> Any:

@@ -37,6 +37,17 @@ def test_control_characters_never_reach_a_terminal() -> None:
     assert output.sanitize("a\x1b]0;title\x07\r\nb\u2028c\x9bd") == "a ]0;title b c d"
 
 
+@pytest.mark.parametrize("mark", ["\u202a", "\u202e", "\u2066", "\u2069"])
+def test_nothing_turns_the_direction_of_what_follows(mark: str) -> None:
+    assert output.sanitize(f"a{mark}b") == "a b"
+
+
+@pytest.mark.parametrize("text", ["Bu\u0308r", "a\u200bbc", "a\u0301b\u20ddc", "ab\u00ad", "世c"])
+def test_a_character_without_a_column_counts_for_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_table(("a", "b"), [(text, "|"), ("abc", "|")])
+    assert capsys.readouterr().out == f"a    b\n{text}  |\nabc  |\n"
+
+
 def test_a_table_for_machines_is_aligned_and_its_wide_characters_count_twice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
