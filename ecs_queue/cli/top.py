@@ -168,12 +168,14 @@ def _show_live(reader: ScreenReader, interval: float) -> None:
     from ecs_queue.cli.ui.given_back_terminal import SCREEN, give_back_terminal
 
     console = Console()
-    live = Live(console=console, screen=True, auto_refresh=False)
+    shown = reader.read()
+    live = Live(get_renderable=lambda: _render(shown, console.width), console=console, screen=True, auto_refresh=False)
     with give_back_terminal(sys.stdout, SCREEN, live.refresh), read_keys() as keys, live:
         while True:
-            live.update(_render(reader.read(), console.width), refresh=True)
+            live.refresh()
             if keys.is_end_pressed(interval):
                 return
+            shown = reader.read()
 
 
 def _render(screen: Screen, width: int) -> Any:

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -61,6 +62,11 @@ class Terminal:
     def modes(self) -> list[Any]:
         """How the terminal treats what is typed."""
         return termios.tcgetattr(self.theirs)
+
+    def resize(self, columns: int) -> None:
+        """Make it as wide as this, and tell the process, as a terminal that controls it does."""
+        fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        self.process.send_signal(signal.SIGWINCH)
 
     def read_until(self, wanted: bytes, start: int = 0) -> bytes:
         """Return what was written from `start`, as soon as `wanted` is in it."""

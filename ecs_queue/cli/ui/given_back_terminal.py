@@ -43,7 +43,7 @@ def give_back_terminal(stream: IO[Any], drawing: Drawing, redraw: Callable[[], N
     Args:
         stream: On the terminal; anything else is left alone.
         drawing: What is to be taken back.
-        redraw: Called when the process goes on after Ctrl-Z.
+        redraw: Called when the process goes on after Ctrl-Z, and when the terminal has another size.
     """
     if not stream.isatty():
         yield
@@ -71,6 +71,7 @@ def give_back_terminal(stream: IO[Any], drawing: Drawing, redraw: Callable[[], N
         # Ctrl-C is an exception, and what is ignored, as under nohup, stays ignored.
         if each != signal.SIGINT and signal.getsignal(each) not in (signal.SIG_IGN, None):
             previous[each] = signal.signal(each, handle)
+    previous[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, lambda *_: redraw())
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ import pytest
 from ecs_queue.cli.ui.given_back_terminal import LINES, give_back_terminal
 from ecs_queue.client.client import EcsQueue
 from tests.cli.conftest import task_file
-from tests.cli.terminal import open_terminal
+from tests.cli.terminal import open_terminal, plain
 from tests.processes import IMPORT_ROOT
 
 _HIDE, _SHOW, _ENTER, _LEAVE = b"\x1b[?25l", b"\x1b[?25h", b"\x1b[?1049h", b"\x1b[?1049l"
@@ -31,6 +31,10 @@ def assert_given_back(written: bytes) -> None:
     assert written.count(_HIDE) == written.count(_SHOW) > 0, written
     assert written.rindex(_SHOW) > written.rindex(_HIDE)
     assert written.count(_ENTER) == written.count(_LEAVE)
+
+
+def width_of(written: bytes) -> int:
+    return max(map(len, plain(written.decode()).splitlines()))
 
 
 @pytest.mark.server
@@ -88,6 +92,17 @@ def test_a_stopped_command_gives_the_terminal_back_until_it_goes_on(no_worker_en
         assert terminal.read_to_end() == 0
         assert_given_back(terminal.written)
         assert terminal.modes == modes
+
+
+@pytest.mark.server
+def test_a_live_view_is_drawn_anew_when_the_terminal_has_another_size(no_worker_environ: Mapping[str, str]) -> None:
+    with open_terminal("top", "--interval", "600", environ={**os.environ, **no_worker_environ}) as terminal:
+        assert width_of(terminal.read_until(b"q ends")) == 80
+        begin = len(terminal.written)
+        terminal.resize(120)
+        assert width_of(terminal.read_until(b"q ends", begin)) == 120  # long before the next look
+        os.write(terminal.ours, b"q")
+        assert terminal.read_to_end() == 0
 
 
 def test_without_a_terminal_no_signal_is_caught() -> None:
