@@ -45,7 +45,7 @@ from ecs_queue.web.charts import build_hour_view, format_rate
 from ecs_queue.web.event_stream import EventStreams
 from ecs_queue.web.groups import GroupFinder, RequestGroup
 from ecs_queue.web.hour_reader import HourReader
-from ecs_queue.web.paths import base_path, login_path, login_path_to, own_path, path_without_last_slash
+from ecs_queue.web.paths import base_path, keep_base_path, login_path, login_path_to, own_path, path_without_last_slash
 from ecs_queue.web.presentation import Presentation
 from ecs_queue.web.rights import AccessRules, LogIn, Rights
 from ecs_queue.web.threads import Threads
@@ -132,6 +132,7 @@ class WebApp:
 
     async def _protect(self, request: Request, call_next: Answer) -> Response:
         """Refuse what the rules refuse, and what is too large; add the headers to every answer."""
+        keep_base_path(request)
         response = self._refuse(request) or await call_next(request)
         for name, value in self._access.security_headers.items():
             response.headers.setdefault(name, value)

@@ -11,9 +11,20 @@ from starlette.requests import Request
 _OWN_PATH = re.compile(r"/(?![/\\])[!-\[\]-~]*")
 
 
+#: Where a request's scope keeps the path.
+_BASE = "ecs_queue.base_path"
+
+
+def keep_base_path(request: Request) -> None:
+    """Remember `base_path`: while a file is looked for, Starlette adds the path of the files to that of the mount."""
+    request.scope[_BASE] = str(request.scope.get("root_path", "")).rstrip("/")
+
+
 def base_path(request: Request) -> str:
     """Return the path under which another application has mounted this one; "" for none."""
-    return str(request.scope.get("root_path", "")).rstrip("/")
+    if _BASE not in request.scope:
+        keep_base_path(request)
+    return str(request.scope[_BASE])
 
 
 def page_path(request: Request) -> str:

@@ -77,6 +77,21 @@ def test_a_log_in_leads_back_to_the_page_below_the_path(mounted: Site) -> None:
     assert slash.headers["location"] == f"{BASE}/tasks/request-001?x=1"
 
 
+@pytest.mark.parametrize("path", ["/static/nothing", "/static/../x"])
+def test_the_page_about_a_missing_file_has_the_same_links(mounted: Site, path: str) -> None:
+    answer = mounted.browser.get(f"{BASE}{path}")
+    assert answer.status_code == 404
+    assert f'href="{BASE}/static/style.css"' in answer.text
+    assert f'href="{BASE}/tasks"' in answer.text
+
+
+@pytest.mark.parametrize("path", ["/static/", "/static/nothing/"])
+def test_a_slash_behind_the_files_leads_to_no_file_and_not_round_and_round(mounted: Site, path: str) -> None:
+    answer = mounted.browser.get(f"{BASE}{path}", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (307, f"{BASE}{path.rstrip('/')}")
+    assert mounted.browser.get(f"{BASE}{path}").status_code == 404
+
+
 def test_a_form_leads_to_the_page_of_its_effect(mounted: Site) -> None:
     browser = mounted.browser
     browser.get(f"{BASE}/login?token={TOKEN}")
