@@ -9,12 +9,14 @@ import random
 import signal
 import subprocess
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ecs_queue.config import load_config
+from ecs_queue.ledger import open_ledger
 from ecs_queue.local.ecs import LocalEcs, LocalEcsOptions, local_environment
 from ecs_queue.local.redis_server import RedisServer
 from tests.invariants import list_all_tasks
@@ -74,14 +76,18 @@ class SubmitProcess:
 
     def stop_sleeping_task(self) -> None:
         """As a user would, once it runs."""
+        # The wait reads the ledger: commands one after the other would keep a processor busy beside the workers.
+        with closing(open_ledger(load_config(environ=self.environ))) as ledger:
 
-        def runs() -> bool:
-            shown = self.cli("tasks", "--state", "launched", "--json", "--limit", "1000")
-            tasks = [json.loads(line) for line in shown.splitlines()]
-            # A container that has not started has no exit code to report.
-            return any(task["id"] == "stopped-0" and task["started_at"] for task in tasks)
+            def runs() -> bool:
+                record = ledger.get(["stopped-0"])[0]
+                # A container that has not started has no exit code to report.
+                return record is not None and bool(record.started_at)
 
-        wait_until(runs, "the sleeper runs", 60)
+            wait_until(runs, "the sleeper runs", 60)
+        shown = self.cli("tasks", "--state", "launched", "--json", "--limit", "1000")
+        tasks = [json.loads(line) for line in shown.splitlines()]
+        assert any(task["id"] == "stopped-0" and task["started_at"] for task in tasks)
         self.cli("stop", "stopped-0")
 
     def finish(self, ecs: LocalEcs) -> None:
