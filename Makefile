@@ -131,8 +131,9 @@ $(AIRFLOW_VENV)/.installed: setup.cfg pyproject.toml
 		$(if $(AIRFLOW),'apache-airflow==$(AIRFLOW).*') $(if $(filter 3.1,$(AIRFLOW)),apache-airflow-providers-amazon)
 	touch $@
 
-# loadfile: the tests of a file share one Airflow.
-AIRFLOW_TEST_ARGS ?= -n 2 --dist loadfile
+# loadfile: the tests of a file share one Airflow. In the order of tests/airflow/conftest.py: xdist would begin with the
+# files that have the most tests, and the whole Airflows, which have few, would be last.
+AIRFLOW_TEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 airflow-test: $(AIRFLOW_VENV)/.installed ## run the tests that need Airflow, including whole Airflows; AIRFLOW=3.1 for that version
 	$(AIRFLOW_VENV)/bin/python -m pytest tests/airflow $(AIRFLOW_TEST_ARGS)
 

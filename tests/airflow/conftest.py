@@ -39,11 +39,16 @@ else:
         from tests.airflow.harness import AirflowHarness
 
     def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-        """Only warnings of ecs_queue are errors, not those of Airflow and its libraries."""
-        for item in items:
-            if Path(__file__).parent in item.path.parents:
-                item.add_marker(pytest.mark.filterwarnings("ignore"), append=False)
-                item.add_marker(pytest.mark.filterwarnings("error:::ecs_queue"), append=True)
+        """Only warnings of ecs_queue are errors, not those of Airflow and its libraries. Slow files are first.
+
+        Such a file takes a minute or more. As the last one, it would run while the other processes have nothing to do.
+        """
+        own_items = [item for item in items if Path(__file__).parent in item.path.parents]
+        for item in own_items:
+            item.add_marker(pytest.mark.filterwarnings("ignore"), append=False)
+            item.add_marker(pytest.mark.filterwarnings("error:::ecs_queue"), append=True)
+        slow_files = {item.path for item in own_items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow_files)
 
     @pytest.fixture(scope="session", autouse=True)
     def _airflow_home() -> Iterator[None]:
