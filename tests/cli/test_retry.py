@@ -20,7 +20,7 @@ _FAILS = ["sh", "-c", "exit 3"]
 @pytest.fixture(scope="module")
 def past(deployment: Deployment) -> Deployment:
     """The installation, with two requests in its past that have failed with exit 3."""
-    run_failing_request(deployment, "retry-a", _FAILS, {"cpu": 512})
+    run_failing_request(deployment, "retry-a", _FAILS, {})
     run_failing_request(deployment, "retry-secret", _FAILS, _CONFIG)
     return deployment
 
@@ -29,20 +29,21 @@ def test_the_states_of_the_option_are_the_ends_without_success() -> None:
     assert {State(name) for name in FAILED_STATE_NAMES} == RETRYABLE_STATES
 
 
-def test_a_failed_request_runs_again_under_an_id_that_follows_from_it(past: Deployment) -> None:
-    done = past.run("retry", "retry-a")
+def test_a_failed_request_runs_again_under_an_id_that_follows_from_it(deployment: Deployment) -> None:
+    run_failing_request(deployment, "retry-b", _FAILS, {"cpu": 512})
+    done = deployment.run("retry", "retry-b")
     assert (done.returncode, done.stderr) == (0, "")
     new_id = done.stdout.strip()
-    assert new_id.startswith("retry-a-r-")
-    assert past.run("wait", new_id).returncode == 3
-    request = decode_request(past.run("journal", "show", new_id, "--envelope").stdout.encode())
-    assert (request.origin, request.command, request.executor_config) == ("retry-a", _FAILS, {"cpu": 512})
-    again = past.run("retry", "retry-a", "--json")
+    assert new_id.startswith("retry-b-r-")
+    assert deployment.run("wait", new_id).returncode == 3
+    request = decode_request(deployment.run("journal", "show", new_id, "--envelope").stdout.encode())
+    assert (request.origin, request.command, request.executor_config) == ("retry-b", _FAILS, {"cpu": 512})
+    again = deployment.run("retry", "retry-b", "--json")
     assert again.returncode == 0
     assert [(line["id"], line["result"]) for line in json_lines(again.stdout)] == [(new_id, "earlier")]
-    assert f"retry-a was retried already, as {new_id}, which is FAILED" in again.stderr
-    next_id = past.run("retry", new_id).stdout.strip()
-    assert next_id.startswith("retry-a-r-")
+    assert f"retry-b was retried already, as {new_id}, which is FAILED" in again.stderr
+    next_id = deployment.run("retry", new_id).stdout.strip()
+    assert next_id.startswith("retry-b-r-")
     assert next_id != new_id
 
 

@@ -19,6 +19,7 @@ from ecs_queue.ledger import Ledger, RedisLedger
 from ecs_queue.ledger.base import RequestOperations
 from ecs_queue.ledger.contracts import read_contracts
 from ecs_queue.ledger.redis_script import Script
+from ecs_queue.ledger.script_text import render_script
 from ecs_queue.local.redis_server import RedisServer
 from ecs_queue.protocol.operations import RefusalKind, ResultCode, RunnerTask, SettleRequest
 from ecs_queue.protocol.record import Record
@@ -252,6 +253,7 @@ def test_an_error_of_one_call_does_not_fail_the_calls_of_the_same_run(client: An
 
 
 def test_only_the_failing_call_of_a_shared_round_trip_gets_the_error(client: Any) -> None:
+    client.script_load(render_script(DEFAULT_SETTINGS, "heartbeat"))  # else its first run is one more call
     in_progress, proceed = threading.Event(), threading.Event()
 
     def clock() -> float:

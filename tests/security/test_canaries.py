@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +107,20 @@ def _restore_logging() -> Iterator[None]:
 
 @pytest.fixture(scope="module", params=[True, False], ids=["encrypted", "clear"])
 def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A server with a password, requests, a dead letter and a broken record; with encryption keys and without."""
-    directory = tmp_path_factory.mktemp("secrets")
+    """A server with a password and requests that no worker launches; with encryption keys and without."""
+    with _run_installation(tmp_path_factory.mktemp("secrets"), encrypts=request.param) as made:
+        yield made
+
+
+@contextmanager
+def _run_installation(directory: Path, *, encrypts: bool) -> Iterator[SecretInstallation]:
     with (
         RedisServer(binary=require_redis_binary(), password=PASSWORD) as server,
         LocalEcs(LocalEcsOptions(), TimerRunner()) as ecs,
         FakeSecrets() as secrets,
         closing(open_admin(server)) as admin,
     ):
-        made = SecretInstallation(server, admin, directory, ecs.endpoint_url, request.param, secrets)
+        made = SecretInstallation(server, admin, directory, ecs.endpoint_url, encrypts, secrets)
         with EcsQueue.from_config(environ=made.environ("variables"), owner="") as queue:
             for name in ("waits", "stops"):
                 queue.submit(["run", ARGUMENT], id=name, executor_config=EXECUTOR_CONFIG)
@@ -239,8 +244,17 @@ def _members(owner: Any) -> list[Any]:
     return [value for value in held if type(value).__module__.startswith("ecs_queue")]
 
 
-@pytest.mark.parametrize("installation", [True], indirect=True, ids=["encrypted"])
-def test_no_process_shows_a_secret(installation: SecretInstallation, tmp_path: Path) -> None:
+@pytest.fixture
+def served_installation(tmp_path: Path) -> Iterator[SecretInstallation]:
+    """One whose requests a worker may launch."""
+    directory = tmp_path / "secrets"
+    directory.mkdir()
+    with _run_installation(directory, encrypts=True) as made:
+        yield made
+
+
+def test_no_process_shows_a_secret(served_installation: SecretInstallation, tmp_path: Path) -> None:
+    installation = served_installation
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     environ = merged_environ(installation.environ("references to AWS"), {"TMPDIR": str(temporary)})

@@ -146,14 +146,15 @@ def _decoded(text: bytes) -> bytes:
     return base64.b64decode(text[: len(text) // 4 * 4])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureHarness]:
+    """A server of its own: what one test writes there in clear is what another looks for."""
     folder = tmp_path_factory.mktemp("secure")
     with run_secure_redis(folder) as server, LocalEcs(LocalEcsOptions(log_dir=folder / "logs")) as ecs:
         yield SecureHarness(server, ecs, folder)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def running(harness: SecureHarness) -> Iterator[Path]:
     """Run a worker as the user `worker`. Yields its log."""
     log = harness.folder / "worker.log"
