@@ -32,9 +32,9 @@ from ecs_queue.runner.server import Server
 from ecs_queue.runs.runner_key import Assignment, RunnerCommand, RunnerKeys
 from ecs_queue.runs.runner_options import RunnerOptions
 
-#: SIGTERM, or what an image names in STOPSIGNAL: those of Apache httpd are stopped by SIGWINCH, of nginx and PHP-FPM
-#: by SIGQUIT, of systemd by SIGRTMIN+3.
-STOP_SIGNALS: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
+#: SIGTERM, or what an image names in STOPSIGNAL: those of nginx and PHP-FPM are stopped by SIGQUIT, of systemd by
+#: SIGRTMIN+3. Not Apache httpd's SIGWINCH: a terminal sends it when its size changes.
+STOP_SIGNALS: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 if hasattr(signal, "SIGRTMIN"):  # not on macOS
     STOP_SIGNALS = (*STOP_SIGNALS, signal.SIGRTMIN + 3)
 _FORWARDED_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)

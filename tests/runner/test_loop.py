@@ -71,7 +71,7 @@ def test_a_run_that_is_absent_or_another_processs_sends_the_runner_away(
     assert runner.fields() == stored
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH, signal.SIGRTMIN + 3])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGRTMIN + 3])
 @pytest.mark.parametrize("is_busy", [False, True])
 def test_the_stop_signal_of_another_kind_of_image_ends_the_runner_as_sigterm(
     make_runner: MakeRunner, number: int, is_busy: bool
@@ -86,6 +86,14 @@ def test_the_stop_signal_of_another_kind_of_image_ends_the_runner_as_sigterm(
     runner.process.send_signal(number)
     assert _exit_code(runner) == 0
     assert (runner.fields()["closed"], runner.fields()["exit_code"]) == ("left", "0")
+
+
+def test_a_terminal_that_changes_its_size_ends_no_runner(make_runner: MakeRunner) -> None:
+    runner = make_runner().start()
+    assert runner.run("true") == 0
+    assert runner.process is not None
+    runner.process.send_signal(signal.SIGWINCH)
+    assert runner.run("sh", "-c", "exit 3") == 3
 
 
 def test_a_command_does_not_get_the_end_of_one_that_the_server_has_forgotten(
