@@ -70,6 +70,12 @@ class RunnerProcess:
 
     def start_behind(self, *program: str, **environment: str) -> RunnerProcess:
         """Start the process as the last arguments of another program."""
+        # A launcher makes the run first: a runner that finds none leaves, perhaps before a test assigns a command.
+        self.client.hsetnx(f"{PREFIX}run:{self.name}", "phase", "idle")
+        return self.start_without_run(*program, **environment)
+
+    def start_without_run(self, *program: str, **environment: str) -> RunnerProcess:
+        """Start the process as `start_behind` does, whether there is a run or not."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*program, sys.executable, "-m", "ecs_queue", "runner"],
