@@ -9,7 +9,7 @@ import select
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ecs_queue.client.client import EcsQueue
     from ecs_queue.ledger.base import WorkerInfo
     from ecs_queue.protocol.record import Record
+    from ecs_queue.runner.alarm import Alarm
 
 #: The rows of each table; a terminal cuts what is below its last line.
 _MAX_WORKERS, _MAX_ENDS = 8, 8
@@ -166,15 +167,20 @@ def _show_live(reader: ScreenReader, interval: float) -> None:
     from rich.live import Live
 
     from ecs_queue.cli.ui.given_back_terminal import SCREEN, give_back_terminal
+    from ecs_queue.runner.alarm import Alarm
 
     console = Console()
     shown = reader.read()
     live = Live(get_renderable=lambda: _render(shown, console.width), console=console, screen=True, auto_refresh=False)
-    with give_back_terminal(sys.stdout, SCREEN, live.refresh), read_keys() as keys, live:
+    redraw = Alarm()
+    with closing(redraw), give_back_terminal(sys.stdout, SCREEN, redraw.set), read_keys() as keys, live:
         while True:
-            live.refresh()
-            if keys.is_end_pressed(interval):
-                return
+            next_look = time.monotonic() + interval
+            while (left := next_look - time.monotonic()) > 0:
+                redraw.clear()
+                live.refresh()
+                if keys.is_end_pressed(left, redraw):
+                    return
             shown = reader.read()
 
 
@@ -192,16 +198,18 @@ class Keys:
     def __init__(self, number: int | None) -> None:
         self._number = number
 
-    def is_end_pressed(self, seconds: float) -> bool:
-        """Wait for `seconds`, and return at once and True when q is pressed or stdin has ended."""
+    def is_end_pressed(self, seconds: float, interruption: Alarm) -> bool:
+        """Return True as soon as q is pressed or stdin has ended; False after `seconds`, or once it is interrupted."""
+        descriptors = {interruption.fileno()} if self._number is None else {interruption.fileno(), self._number}
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
-            if self._number is None:
-                time.sleep(left)
-            elif select.select([self._number], [], [], left)[0]:
+            ready = select.select(descriptors, [], [], left)[0]
+            if self._number in ready:
                 typed = os.read(self._number, 64)
                 if not typed or _END_KEYS.intersection(typed):
                     return True
+            elif ready:
+                break
         return False
 
 

@@ -9,11 +9,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 
 import pytest
 
 from ecs_queue.cli.top import Keys, ScreenReader
 from ecs_queue.client.client import EcsQueue
+from ecs_queue.runner.alarm import Alarm
 from tests.cli.conftest import Invoke
 from tests.cli.terminal import plain
 from tests.processes import CLI_COMMAND
@@ -84,13 +86,20 @@ def test_on_a_terminal_it_is_live_until_q_or_ctrl_c(
 def test_another_key_and_no_terminal_only_wait() -> None:
     read_end, write_end = os.pipe()
     os.write(write_end, b"x")
-    assert not Keys(read_end).is_end_pressed(0.01)
-    assert not Keys(None).is_end_pressed(0.01)
-    os.write(write_end, b"xq")
-    assert Keys(read_end).is_end_pressed(60)
-    os.close(write_end)
-    assert Keys(read_end).is_end_pressed(60), "stdin has ended"
+    with closing(Alarm()) as interruption:
+        assert not Keys(read_end).is_end_pressed(0.01, interruption)
+        assert not Keys(None).is_end_pressed(0.01, interruption)
+        os.write(write_end, b"xq")
+        assert Keys(read_end).is_end_pressed(60, interruption)
+        os.close(write_end)
+        assert Keys(read_end).is_end_pressed(60, interruption), "stdin has ended"
     os.close(read_end)
+
+
+def test_what_interrupts_the_wait_ends_it_though_it_came_before() -> None:
+    with closing(Alarm()) as interruption:
+        interruption.set()
+        assert not Keys(None).is_end_pressed(3600, interruption)
 
 
 def _read_until(number: int, wanted: str) -> str:

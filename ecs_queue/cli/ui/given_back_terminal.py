@@ -43,7 +43,8 @@ def give_back_terminal(stream: IO[Any], drawing: Drawing, redraw: Callable[[], N
     Args:
         stream: On the terminal; anything else is left alone.
         drawing: What is to be taken back.
-        redraw: Called when the process goes on after Ctrl-Z, and when the terminal has another size.
+        redraw: Called when the process goes on after Ctrl-Z, and when the terminal has another size: in a signal
+            handler, which may have interrupted a drawing, so it must not draw itself.
     """
     if not stream.isatty():
         yield
