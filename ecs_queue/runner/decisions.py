@@ -48,7 +48,7 @@ class RunnerState:
         end: Of the last command that was started; None before the first, and when it must not be reported.
         is_stopping: Whether the process got SIGTERM: ECS ends the task.
         is_lost: Whether it gave up: it could not reach the server, or `is_forgotten`.
-        is_forgotten: Whether the server has lost what it knew: it gave a command whose end nobody knows any more.
+        is_forgotten: Whether the server has lost writes: it gave a command that has run, and whose end is lost.
         keeps_end: Whether it does not report the end of its last command: the signal may have made it.
         pause_seconds: For `Action.PAUSE`.
     """

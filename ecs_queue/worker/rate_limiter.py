@@ -3,7 +3,7 @@
 RunTask and StopTask take tokens of one bucket, RunTask on Fargate Spot of a second one (`runtask.capacity`),
 DescribeTasks and ListTasks of a third; each account and Region has its own, as far as a target identifies them. RunTask
 leaves the last tokens of its bucket to StopTask. A launch of a queue with a `launch_rate` takes a token of its queue's
-bucket, too. No call here waits for a token: a caller without one is told when to ask again.
+bucket, too. A call returns at once: with a token, or with the time after which to call again.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def open_terminal(
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
     environ = {"TERM": "xterm-256color", **environ}
     environ.pop("COLUMNS", None)
-    # A group of its own, as a shell gives it, and no session: the kernel stops no process that nobody could continue.
+    # A process group of its own, as a shell makes one, but no session: SIGTSTP does not stop an orphaned process group.
     process = subprocess.Popen(
         [*command, *arguments], env=environ, stdin=theirs, stdout=theirs, stderr=theirs, process_group=0
     )

@@ -82,7 +82,7 @@ def test_the_last_ends_come_first_although_the_ledger_lists_unconfirmed_results_
     assert find(9, live, unconfirmed[:2]) == ["live", "old-1", "old-0"]
     assert find(1, live, unconfirmed) == ["live"]
     assert find(0, live) == []
-    # Among more results that nobody confirms they are not looked for: the command must not read every record.
+    # The search ends after 1,000 ended requests, so that a command does not read every record.
     others = [Record(id=f"other-{number}", state=State.FAILED, finished_at=number) for number in range(400)]
     assert find(2, unconfirmed, others, confirmed) == ["old-599", "old-598"]
 

@@ -46,7 +46,7 @@ class KeyMonitor:
                 self._check_claim(key, found, in_flight)
             self._check_waiting(key, found, in_flight, now)
             self._in_flight[key] = in_flight
-            # One that was passed over once, or is not at its place yet, holds up nobody.
+            # A request that was passed over once, or whose turn is not yet, delays no other request.
             self._queued[key] = [_order(r) for r in found if r.waits_for_key and now - r.not_before < KEY_TURN_SECONDS]
 
     def _check_claim(self, key: _Key, found: list[Record], in_flight: set[str]) -> None:
